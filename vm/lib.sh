@@ -1,0 +1,15 @@
+# shellcheck shell=bash disable=SC2034
+# Sourced by every script of the lab: where things are, and how to fail.
+vm=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$vm")
+cache=${UBLK_TS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-ts}
+
+say() { echo "${0##*/}: $*" >&2; }
+die() { say "$@"; exit 1; }
+
+# need COMMAND...: fails with the list of those that are missing.
+need() {
+  local missing=() c PATH=$PATH:/usr/sbin:/sbin
+  for c in "$@"; do command -v "$c" >/dev/null || missing+=("$c"); done
+  [ ${#missing[@]} = 0 ] || die "missing: ${missing[*]} (scripts/setup installs what the lab needs)"
+}

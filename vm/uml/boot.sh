@@ -1,0 +1,25 @@
+# shellcheck shell=bash disable=SC2154,SC2317
+# Sourced by vm/run: boots User-Mode Linux, whose root is the host's own file tree (see init).
+
+boot() {
+  local kernel memory_dir out_pid err_pid log_pid
+  kernel=$("$vm/uml/build")
+  # The guest's memory is a sparse file, which must be in RAM and may be larger than a container's /dev/shm.
+  memory_dir=/dev/shm
+  [ "$(df --output=avail -B1 /dev/shm | tail -n 1)" -ge "$(numfmt --from=iec "$memory")" ] || memory_dir=$work
+  # The cats keep the kernel from putting the caller's terminal into raw mode.
+  exec 3> >(exec cat); out_pid=$!
+  exec 4> >(exec cat >&2); err_pid=$!
+  exec 5> >(exec cat >"$work/log" 2>&1); log_pid=$!
+  # A panic signals the whole process group: hence setsid. pdeathsig: no machine is left behind, whatever happens.
+  TMPDIR=$memory_dir setsid setpriv --pdeathsig KILL "$kernel" "mem=$memory" "ncpus=$cpus" seccomp=on hostpin \
+    rootfstype=hostfs rootflags=/ rw "init=$vm/uml/init" "LAB=$work" "uml_dir=$work/" umid=u \
+    con=null con0=null,fd:5 con1=null,fd:3 con2=null,fd:4 console=tty0 printk.devkmsg=on \
+    panic=-1 oops=panic null_blk.nr_devices=0 nbd.nbds_max=4 </dev/null >&5 2>&1 &
+  vm_pid=$!
+  exec 3>&- 4>&- 5>&-
+  halt() { kill -KILL -- "-$vm_pid"; }
+  wait_for "$vm_pid" $((limit + 20))
+  halt 2>/dev/null || true  # what may be left of its processes
+  wait "$out_pid" "$err_pid" "$log_pid" || true
+}

@@ -1,0 +1,316 @@
+import { EventEmitter } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import * as native from '#binding'
+import { abortable } from './abort.js'
+import { invalid, UblkError, wrap } from './errors.js'
+import type { UblkDeviceEvents } from './events.js'
+import type { DeviceInfo, QueueStats } from './info.js'
+import { type DeviceOptions, toSpec } from './options.js'
+
+/** How to make a device; everything but `backend` has a default. */
+export interface CreateOptions extends DeviceOptions {
+  /**
+   * Whether to start serving at once. If false, `start()` does.
+   *
+   * @defaultValue true
+   */
+  start?: boolean
+  /** Aborts the creation, which then leaves nothing behind. It has no effect afterwards. */
+  signal?: AbortSignal
+}
+
+/** How to stop or delete a device. */
+export interface EndOptions {
+  /**
+   * Do it even if the disk is mounted, open or otherwise held: its users get I/O errors.
+   *
+   * @defaultValue false
+   */
+  force?: boolean
+  /**
+   * If the disk is held, wait until it is free instead of failing.
+   *
+   * @defaultValue false
+   */
+  wait?: boolean
+  /** Aborts the waiting. */
+  signal?: AbortSignal
+}
+
+/** How often a disk that is held is looked at, in milliseconds. */
+const POLL = 250
+
+/** Keeps Node running while it serves a disk, as a listening socket does. The longest timer there is. */
+const FOREVER = 2 ** 31 - 1
+
+/** A device that this process serves, shared by all handles to it. */
+interface Served {
+  readonly device: native.Device
+  /** Whether its end was asked for here. */
+  ending: boolean
+  deleted: boolean
+}
+
+/** All of them, by id. */
+const served = new Map<number, Served>()
+
+/**
+ * One ublk device: served by this process if made by {@link UblkDevice.create}, by any if found by
+ * {@link UblkDevice.open}.
+ *
+ * A served device keeps Node running until it is stopped. Disks made here must not be read or written
+ * with synchronous calls from the same process, and their users should live in another one: a client
+ * of its own disk cannot be killed cleanly.
+ *
+ * @example
+ * ```ts
+ * await using disk = await UblkDevice.create({ backend: memory('16M') })
+ * console.log(disk.path) // /dev/ublkb0
+ * ```
+ */
+export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncDisposable {
+  readonly #owned: boolean
+  readonly #served: Served | undefined
+  #info: DeviceInfo
+  #keepAlive: NodeJS.Timeout | undefined
+
+  private constructor(info: DeviceInfo, owned: boolean) {
+    super()
+    this.#info = info
+    this.#served = served.get(info.id)
+    this.#owned = owned
+  }
+
+  /**
+   * Makes a disk and serves it from native threads of this process. Resolves when its path is usable.
+   *
+   * @throws UblkError: `invalid` for a wrong option, `backend` if the file cannot be used, `exists` if
+   * the id is taken, `limit`, `no-driver`, `no-permission`, `no-io-uring`, `unsupported`, `timeout`.
+   * @throws the signal's reason if it was aborted.
+   */
+  static async create(options: CreateOptions): Promise<UblkDevice> {
+    const spec = toSpec(options)
+    return await abortable(options.signal, async cancel => {
+      let disk: UblkDevice | undefined
+      const device = await native.Device.create(spec, cancel, event => {
+        if (disk) disk.#onEvent(event)
+      })
+      try {
+        const entry = { device, ending: false, deleted: false }
+        served.set(device.id, entry)
+        disk = new UblkDevice(await device.info(), true)
+        if (options.start ?? true) await disk.#start(entry, cancel)
+        return disk
+      } catch (error) {
+        served.delete(device.id)
+        await device.delete(new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
+        throw error
+      }
+    })
+  }
+
+  /**
+   * A handle to an existing device, whoever serves it. It tells about the device, stops and deletes it;
+   * disposing of the handle does nothing.
+   *
+   * @throws UblkError of kind `not-found` if there is no such device.
+   */
+  static async open(id: number): Promise<UblkDevice> {
+    if (!Number.isInteger(id) || id < 0) throw invalid(`id must be a whole number from 0, not ${id}`)
+    const info = await native.openDevice(id).catch(rethrow)
+    return new UblkDevice(info, false)
+  }
+
+  /** All ublk devices of this machine that the caller may see, by id. */
+  static async list(): Promise<DeviceInfo[]> {
+    return await native.listDevices().catch(rethrow)
+  }
+
+  /** The number in the device's paths. */
+  get id(): number {
+    return this.#info.id
+  }
+
+  /** The disk, such as `/dev/ublkb0`. It exists while the device is live. */
+  get path(): string {
+    return this.#info.path
+  }
+
+  /** The size of the disk in bytes. */
+  get size(): number {
+    return this.#info.size
+  }
+
+  /** The logical block size in bytes. */
+  get blockSize(): number {
+    return this.#info.blockSize
+  }
+
+  /** The number of hardware queues that the kernel granted. */
+  get queues(): number {
+    return this.#info.queues
+  }
+
+  /** The number of requests that each queue holds at a time. */
+  get depth(): number {
+    return this.#info.depth
+  }
+
+  /** Whether the disk refuses writes. */
+  get readOnly(): boolean {
+    return this.#info.readOnly
+  }
+
+  /** Whether this process serves the device. */
+  get local(): boolean {
+    return this.#served !== undefined
+  }
+
+  /**
+   * Asks the kernel about the device.
+   *
+   * @throws UblkError of kind `not-found` or `closed` if it is gone.
+   */
+  async info(): Promise<DeviceInfo> {
+    this.#info = await (this.#served ? this.#served.device.info() : native.openDevice(this.id)).catch(rethrow)
+    return this.#info
+  }
+
+  /**
+   * Who holds the disk, such as `mounted on /mnt`, `swap`, `held by dm-0` or `open by pid 12 (fio)`;
+   * empty when it is free.
+   */
+  async users(): Promise<string[]> {
+    return await native.users(this.id).catch(rethrow)
+  }
+
+  /**
+   * Counters of each queue since it was started. Cheap: it reads memory.
+   *
+   * @throws UblkError of kind `unsupported` if another process serves the device.
+   */
+  stats(): QueueStats[] {
+    try {
+      return this.#local('count').device.stats()
+    } catch (error) {
+      throw wrap(error)
+    }
+  }
+
+  /**
+   * Starts to serve a device that was created with `start: false`, or stopped. Resolves when its path
+   * is usable.
+   *
+   * @throws UblkError of kind `unsupported` if another process serves it.
+   */
+  async start(options: { signal?: AbortSignal } = {}): Promise<void> {
+    const entry = this.#local('start')
+    await abortable(options.signal, cancel => this.#start(entry, cancel))
+  }
+
+  /**
+   * Removes the disk and ends its serving. A device of this process can be started again; a memory disk
+   * keeps its contents until then.
+   *
+   * @throws UblkError of kind `busy` if the disk is held, unless `force` or `wait` is given.
+   */
+  async stop(options: EndOptions = {}): Promise<void> {
+    await this.#end(options, 'stopped', (device, cancel) =>
+      device ? device.stop(cancel) : native.stopDevice(this.id, options.force ?? false, cancel),
+    )
+  }
+
+  /**
+   * Stops the device if needed and removes it. Deleting it again does nothing.
+   *
+   * @throws UblkError of kind `busy` if the disk is held, unless `force` or `wait` is given; `not-found`
+   * if another process's device is already gone.
+   */
+  async delete(options: EndOptions = {}): Promise<void> {
+    if (this.#served?.deleted) return
+    await this.#end(options, 'deleted', (device, cancel) =>
+      device ? device.delete(cancel) : native.deleteDevice(this.id, options.force ?? false, cancel),
+    )
+    if (!this.#served) return
+    this.#served.deleted = true
+    served.delete(this.id)
+  }
+
+  /**
+   * Deletes the device if this object created it, even if the disk is held: unmount it first. A handle
+   * from {@link UblkDevice.open} is only dropped.
+   */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#owned) await this.delete({ force: true })
+  }
+
+  async #start(entry: Served, cancel: native.Cancel): Promise<void> {
+    entry.ending = false
+    await entry.device.start(cancel)
+    this.#info = await entry.device.info()
+    this.#keepAlive ??= setInterval(() => {}, FOREVER)
+    this.emit('live')
+  }
+
+  async #end(
+    options: EndOptions,
+    event: 'stopped' | 'deleted',
+    action: (device: native.Device | undefined, cancel: native.Cancel) => Promise<void>,
+  ): Promise<void> {
+    await abortable(options.signal, async cancel => {
+      for (;;) {
+        try {
+          if (this.#served && !options.force) await this.#refuseIfHeld()
+          if (this.#served) this.#served.ending = true
+          await action(this.#served?.device, cancel)
+          break
+        } catch (error) {
+          if (!options.wait || wrap(error).kind !== 'busy') throw error
+        }
+        await sleep(POLL, undefined, { signal: options.signal }).catch(() => options.signal?.throwIfAborted())
+      }
+    })
+    this.#release()
+    this.emit(event)
+  }
+
+  /** The driver lets its own server remove a mounted disk, so this has to be asked first. */
+  async #refuseIfHeld(): Promise<void> {
+    if (this.#served?.deleted) return // Its number may be another's by now.
+    const users = await native.users(this.id)
+    if (users.length === 0) return
+    throw new UblkError('busy', `${this.path} is in use (${users.join(', ')})`, {
+      device: this.id,
+      code: 'EBUSY',
+      hint: 'unmount or close it first, or force it',
+    })
+  }
+
+  #local(verb: string): Served {
+    if (this.#served) return this.#served
+    throw new UblkError('unsupported', `cannot ${verb} device ${this.id} from here`, {
+      device: this.id,
+      hint: `it is served by another process (pid ${this.#info.pid})`,
+    })
+  }
+
+  #onEvent(event: native.DeviceEvent): void {
+    if (event.type === 'exit') {
+      this.#release()
+      this.emit('exit', { reason: event.message, requested: this.#served?.ending ?? false })
+      return
+    }
+    const error = new UblkError('system', event.message, { device: this.id })
+    if (this.listenerCount('error') > 0) this.emit('error', error)
+    else process.emitWarning(error)
+  }
+
+  #release(): void {
+    clearInterval(this.#keepAlive)
+    this.#keepAlive = undefined
+  }
+}
+
+function rethrow(error: unknown): never {
+  throw wrap(error)
+}

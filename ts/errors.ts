@@ -1,0 +1,104 @@
+/**
+ * Why something failed, to match on:
+ *
+ * - `no-driver`: this kernel has no ublk driver, or it is not loaded
+ * - `no-permission`: the caller may not use it
+ * - `no-io-uring`: io_uring is missing, disabled or blocked
+ * - `unsupported`: this kernel or this backend cannot do it
+ * - `limit`: a limit of the system was reached, such as the number of devices
+ * - `exists`: the device id is taken
+ * - `not-found`: there is no such device
+ * - `busy`: the disk is mounted, open or otherwise held
+ * - `invalid`: a value given by the caller is wrong
+ * - `backend`: the storage behind the disk failed, such as a missing file
+ * - `timeout`: the kernel did not answer in time
+ * - `cancelled`: it was aborted
+ * - `closed`: the device was already deleted
+ * - `system`: anything else the system reported
+ */
+export type UblkErrorKind =
+  | 'no-driver'
+  | 'no-permission'
+  | 'no-io-uring'
+  | 'unsupported'
+  | 'limit'
+  | 'exists'
+  | 'not-found'
+  | 'busy'
+  | 'invalid'
+  | 'backend'
+  | 'timeout'
+  | 'cancelled'
+  | 'closed'
+  | 'system'
+
+/** What is known about a failure beyond its message. */
+export interface UblkErrorDetails {
+  /** The ublk command that failed, such as `ADD_DEV`. */
+  command?: string | undefined
+  /** The id of the device it was about. */
+  device?: number | undefined
+  /** The kernel's error number, positive. */
+  errno?: number | undefined
+  /** The name of that number, such as `EBUSY`. */
+  code?: string | undefined
+  /** What to do about it, in one sentence. */
+  hint?: string | undefined
+  /** The error underneath. */
+  cause?: unknown
+}
+
+/** The one error type of this package. Its message is one line, without the hint. */
+export class UblkError extends Error {
+  /** What sort of failure it was. */
+  readonly kind: UblkErrorKind
+  /** The ublk command that failed, such as `ADD_DEV`. */
+  readonly command: string | undefined
+  /** The id of the device it was about. */
+  readonly device: number | undefined
+  /** The kernel's error number, positive. */
+  readonly errno: number | undefined
+  /** The name of that number, such as `EBUSY`. */
+  readonly code: string | undefined
+  /** What to do about it, in one sentence. */
+  readonly hint: string | undefined
+
+  constructor(kind: UblkErrorKind, message: string, details: UblkErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+    this.kind = kind
+    this.command = details.command
+    this.device = details.device
+    this.errno = details.errno
+    this.code = details.code
+    this.hint = details.hint
+  }
+
+  static {
+    // On the prototype, as for the built-in errors, so that it is not printed as a field.
+    Object.defineProperty(UblkError.prototype, 'name', {
+      value: 'UblkError',
+      configurable: true,
+      writable: true,
+    })
+  }
+}
+
+/** An error about a value the caller gave. */
+export function invalid(message: string, hint?: string): UblkError {
+  return new UblkError('invalid', message, { hint })
+}
+
+/** Turns whatever the native part threw into a {@link UblkError}. */
+export function wrap(error: unknown): UblkError {
+  if (error instanceof UblkError) return error
+  if (!(error instanceof Error)) return new UblkError('system', String(error), { cause: error })
+  const details = error as Error & UblkErrorDetails & { kind?: UblkErrorKind }
+  return new UblkError(details.kind ?? 'system', details.message, {
+    command: details.command,
+    device: details.device,
+    errno: details.errno,
+    code: details.code,
+    hint: details.hint,
+    cause: error,
+  })
+}

@@ -1,0 +1,26 @@
+import type { UblkError } from './errors.js'
+
+/** Why a device is served no more. */
+export interface DeviceExit {
+  /** In one line. */
+  reason: string
+  /** Whether this process asked for it, with `stop()` or `delete()`. */
+  requested: boolean
+}
+
+/** The events of a device that this process serves, with their arguments. */
+export interface UblkDeviceEvents {
+  /** The disk became usable. */
+  live: []
+  /** The disk is gone after `stop()`; `start()` brings it back. */
+  stopped: []
+  /** The device is gone. */
+  deleted: []
+  /**
+   * Serving met a failure. Without a listener it becomes a process warning: unlike other emitters,
+   * a device does not end the process that may be serving further disks.
+   */
+  error: [error: UblkError]
+  /** Serving ended, for whatever reason; the disk is gone. */
+  exit: [exit: DeviceExit]
+}

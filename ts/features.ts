@@ -1,0 +1,27 @@
+import * as native from '#binding'
+import { wrap } from './errors.js'
+
+/** One feature of the kernel's ublk driver. */
+export interface Feature {
+  /** The kernel's name for it, such as `USER_RECOVERY`. */
+  name: string
+  /** The number of its bit, from 0. */
+  bit: number
+  /** The first kernel version with it, such as `6.1`. */
+  since: string
+  /** Whether the running kernel has it. */
+  supported: boolean
+  /** What it is for, in a few words. */
+  summary: string
+}
+
+/**
+ * The driver features known to this package, and which of them the running kernel has.
+ *
+ * @throws UblkError of kind `no-driver`, `no-permission` or `no-io-uring` if the driver cannot be asked.
+ */
+export async function features(): Promise<Feature[]> {
+  return await native.features().catch(error => {
+    throw wrap(error)
+  })
+}

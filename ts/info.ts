@@ -1,0 +1,81 @@
+/**
+ * What a device is doing:
+ *
+ * - `created`: added, not serving a disk now
+ * - `live`: its disk is usable
+ * - `quiesced`: its server is gone, I/O waits for another
+ * - `fail-io`: its server is gone, I/O fails until another comes
+ * - `stopped`: its disk was removed
+ */
+export type DeviceState = 'created' | 'live' | 'quiesced' | 'fail-io' | 'stopped'
+
+/** A snapshot of one device, as the kernel reports it. All sizes are in bytes. */
+export interface DeviceInfo {
+  /** The number in its paths. */
+  id: number
+  /** What it is doing. */
+  state: DeviceState
+  /** The disk, such as `/dev/ublkb0`. It exists while the device is live. */
+  path: string
+  /** The server's side of it, such as `/dev/ublkc0`. */
+  charPath: string
+  /** Of the disk. */
+  size: number
+  /** Of the smallest I/O (the logical block). */
+  blockSize: number
+  /** Of the smallest efficient I/O (the physical block). */
+  physicalBlockSize: number
+  /** Hardware queues. The kernel keeps at most one per CPU. */
+  queues: number
+  /** Requests each queue holds at a time. */
+  depth: number
+  /** Of the largest request. */
+  maxIo: number
+  /** Whether the disk refuses writes. */
+  readOnly: boolean
+  /** Whether written data may be lost until a flush. */
+  writeCache: boolean
+  /** Whether single writes can be forced through that cache. */
+  fua: boolean
+  /** Whether it says that seeking is slow. */
+  rotational: boolean
+  /** Of the smallest area a discard frees; 0 if discard is off. */
+  discardGranularity: number
+  /** Of the largest discard; 0 if discard is off. */
+  maxDiscard: number
+  /** Of the largest write-zeroes request; 0 if there is none. */
+  maxWriteZeroes: number
+  /** The process that serves it; 0 or -1 if none does. */
+  pid: number
+  /** Whether that process exists and serves. */
+  serverAlive: boolean
+  /** The driver features in use, such as `CMD_IOCTL_ENCODE`. */
+  flags: string[]
+  /** The user who owns it. */
+  ownerUid: number
+  /** The group that owns it. */
+  ownerGid: number
+}
+
+/** Counters of one kind of request. */
+export interface OpCounters {
+  /** Requests completed. */
+  ops: number
+  /** Bytes they covered. */
+  bytes: number
+  /** How many of them failed. */
+  errors: number
+}
+
+/** Counters of one queue since the device was last started. */
+export interface QueueStats {
+  /** The queue's number. */
+  queue: number
+  read: OpCounters
+  write: OpCounters
+  flush: OpCounters
+  discard: OpCounters
+  writeZeroes: OpCounters
+  /** Turns of its loop: calls of io_uring_enter. */
+  turns: number
+}

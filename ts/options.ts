@@ -1,0 +1,192 @@
+import type { DeviceSpec } from '#binding'
+import { type Backend, file, memory, nullDisk } from './backends.js'
+import { invalid } from './errors.js'
+import { parseSize, type Size } from './size.js'
+
+/** What kind of disk to make. Sizes are bytes, or text such as `'64K'`. */
+export interface DeviceOptions {
+  /** What stores the bytes: `memory('16M')`, `nullDisk('1T')` or `file('disk.img')`. */
+  backend: Backend
+  /**
+   * The number in the device's paths, 0 to 1048575.
+   *
+   * @defaultValue the kernel picks a free one
+   */
+  id?: number
+  /**
+   * Hardware queues, 1 to 4096, each served by a thread of its own. The kernel keeps at most one per CPU.
+   *
+   * @defaultValue 1
+   */
+  queues?: number
+  /**
+   * Requests each queue holds at a time, 1 to 4096.
+   *
+   * @defaultValue 128
+   */
+  depth?: number
+  /**
+   * The logical block size: 512, 1024, 2048 or 4096.
+   *
+   * @defaultValue 512; for a file opened with `direct`, what its file system asks for
+   */
+  blockSize?: Size
+  /**
+   * The physical block size: a power of two from `blockSize` to 1 MiB.
+   *
+   * @defaultValue 4096
+   */
+  physicalBlockSize?: Size
+  /**
+   * The largest request: 4 KiB to 32 MiB, a multiple of 4 KiB. Each of `queues × depth` requests
+   * has a buffer of this size.
+   *
+   * @defaultValue 512 KiB
+   */
+  maxIo?: Size
+  /**
+   * Refuse writes.
+   *
+   * @defaultValue false
+   */
+  readOnly?: boolean
+  /**
+   * Announce a volatile write cache, so that the kernel sends flushes.
+   *
+   * @defaultValue true for a file, false otherwise
+   */
+  writeCache?: boolean
+  /**
+   * Announce that seeking is slow.
+   *
+   * @defaultValue false
+   */
+  rotational?: boolean
+  /**
+   * Accept discard requests.
+   *
+   * @defaultValue whether the backend can
+   */
+  discard?: boolean
+  /**
+   * The smallest area a discard frees; a multiple of the block size.
+   *
+   * @defaultValue from the backend
+   */
+  discardGranularity?: Size
+  /**
+   * The largest discard request; a multiple of the block size.
+   *
+   * @defaultValue from the backend
+   */
+  maxDiscard?: Size
+  /**
+   * How long to wait for the kernel's answer to one command, in milliseconds, from 1.
+   *
+   * @defaultValue 10000
+   */
+  timeout?: number
+}
+
+const BLOCK_SIZES = [512, 1024, 2048, 4096]
+const PAGE = 4096
+const MAX_IO = 32 * 2 ** 20
+
+/**
+ * Checks the options that can be checked without touching the system, since numbers that reach native
+ * code are cut to size silently, and turns them into what it takes.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function toSpec(options: DeviceOptions): DeviceSpec {
+  const backend = checked(options.backend)
+  const blockSize = size(options, 'blockSize')
+  if (blockSize !== undefined && !BLOCK_SIZES.includes(blockSize)) {
+    throw invalid(`block size must be 512, 1024, 2048 or 4096, not ${options.blockSize}`)
+  }
+  const block = blockSize ?? 512
+  if (backend.kind !== 'file' && backend.size % block !== 0) {
+    throw invalid(`size ${backend.size} is not a multiple of the block size ${block}`)
+  }
+  return {
+    backend,
+    id: count(options, 'id', 0, 2 ** 20 - 1),
+    queues: count(options, 'queues', 1, 4096),
+    depth: count(options, 'depth', 1, 4096),
+    blockSize,
+    physicalBlockSize: physicalBlockSize(options, block),
+    maxIo: maxIo(options),
+    readOnly: flag(options, 'readOnly'),
+    writeCache: flag(options, 'writeCache'),
+    rotational: flag(options, 'rotational'),
+    discard: flag(options, 'discard'),
+    discardGranularity: blocks(options, 'discardGranularity', block),
+    maxDiscard: blocks(options, 'maxDiscard', block),
+    timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
+  }
+}
+
+/** Makes the backend again, since it may have been written by hand. */
+function checked(backend: Backend): Backend {
+  switch (backend?.kind) {
+    case 'memory':
+      return memory(backend.size)
+    case 'null':
+      return nullDisk(backend.size)
+    case 'file':
+      return file(backend.path, { direct: backend.direct })
+    default:
+      throw invalid(
+        'there is no such backend',
+        "make one with memory('16M'), nullDisk('1T') or file('disk.img')",
+      )
+  }
+}
+
+type Key = Exclude<keyof DeviceOptions, 'backend'>
+
+/** `maxIo` → `max io`, which suits the option of the API and that of the command line alike. */
+function label(key: Key): string {
+  return key.replace(/[A-Z]/g, letter => ` ${letter.toLowerCase()}`)
+}
+
+function count(options: DeviceOptions, key: Key, min: number, max: number): number | undefined {
+  const value: unknown = options[key]
+  if (value === undefined) return undefined
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
+    throw invalid(`${label(key)} must be a whole number from ${min} to ${max}, not ${value}`)
+  }
+  return value
+}
+
+function flag(options: DeviceOptions, key: Key): boolean | undefined {
+  const value: unknown = options[key]
+  if (value === undefined || typeof value === 'boolean') return value
+  throw invalid(`${label(key)} must be true or false, not ${value}`)
+}
+
+function size(options: DeviceOptions, key: Key): number | undefined {
+  const value = options[key] as Size | undefined
+  return value === undefined ? undefined : parseSize(value, label(key))
+}
+
+function blocks(options: DeviceOptions, key: Key, block: number): number | undefined {
+  const bytes = size(options, key)
+  if (bytes === undefined || (bytes > 0 && bytes % block === 0)) return bytes
+  throw invalid(`${label(key)} must be a multiple of the block size ${block}, not ${options[key]}`)
+}
+
+function physicalBlockSize(options: DeviceOptions, block: number): number | undefined {
+  const bytes = size(options, 'physicalBlockSize')
+  if (bytes === undefined) return undefined
+  if (bytes < block || bytes > 2 ** 20 || (bytes & (bytes - 1)) !== 0) {
+    throw invalid(`physical block size must be a power of two from ${block} to 1M, not ${bytes}`)
+  }
+  return bytes
+}
+
+function maxIo(options: DeviceOptions): number | undefined {
+  const bytes = size(options, 'maxIo')
+  if (bytes === undefined || (bytes >= PAGE && bytes <= MAX_IO && bytes % PAGE === 0)) return bytes
+  throw invalid(`max io must be a multiple of 4K from 4K to 32M, not ${options.maxIo}`)
+}

@@ -1,0 +1,66 @@
+import type { DeviceInfo, Feature } from '../../index.js'
+import type { Api } from '../api.js'
+import { describe } from '../failure.js'
+import { type Check, found } from './check.js'
+
+/** What can be told only by the native part: whether it loads, and what the driver answers it. */
+export async function serviceChecks(maxDevices: number | undefined): Promise<Check[]> {
+  let api: Api
+  try {
+    api = await import('../../index.js')
+  } catch (error) {
+    return [notLoaded(error)]
+  }
+  const loaded = found('native', 'ok', `the native part runs on ${process.arch}`)
+  try {
+    const features = featureCheck(await api.features())
+    const devices = await api.UblkDevice.list()
+    return [loaded, features, deviceCheck(devices, maxDevices), leftoverCheck(devices)]
+  } catch (error) {
+    return [loaded, found('answer', 'FAIL', `the driver cannot be used: ${describe(error).line}`)]
+  }
+}
+
+function notLoaded(error: unknown): Check {
+  const why = (error instanceof Error ? error.message : String(error)).split('\n', 1)[0]
+  const place = `Node ${process.version}, linux ${process.arch}`
+  return found(
+    'native',
+    'FAIL',
+    `the native part cannot be loaded (${place}): ${why}`,
+    'npm install ublk-ts again, with optional dependencies; prebuilt are x64 and arm64',
+  )
+}
+
+function featureCheck(features: readonly Feature[]): Check {
+  const have = features.filter(feature => feature.supported).length
+  return found(
+    'features',
+    'ok',
+    `the driver has ${have} of the ${features.length} features known (ublk-ts features)`,
+  )
+}
+
+function deviceCheck(devices: readonly DeviceInfo[], max: number | undefined): Check {
+  if (max === undefined) return found('devices', 'ok', `${devices.length} in use`)
+  const full = devices.length >= max
+  return found(
+    'devices',
+    full ? 'FAIL' : 'ok',
+    `${devices.length} of ${max} in use`,
+    full ? `delete some, or: echo ${max * 2} >/sys/module/ublk_drv/parameters/ublks_max` : null,
+  )
+}
+
+/** A server that was killed leaves its device behind, without a disk. */
+function leftoverCheck(devices: readonly DeviceInfo[]): Check {
+  const dead = devices.filter(device => !device.serverAlive).map(device => device.id)
+  if (dead.length === 0) return found('leftovers', 'ok', 'no device without a server')
+  const one = dead.length === 1
+  return found(
+    'leftovers',
+    'warn',
+    `${one ? 'device' : 'devices'} ${dead.join(', ')} ${one ? 'has' : 'have'} no server`,
+    `ublk-ts delete ${dead.join(' ')}`,
+  )
+}

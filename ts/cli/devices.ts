@@ -1,0 +1,79 @@
+import { invalid, wrap } from '../errors.js'
+import type { DeviceInfo } from '../info.js'
+import type { Api } from './api.js'
+import type { Column } from './table.js'
+
+/** What the listings of devices show. */
+export interface DeviceRow extends DeviceInfo {
+  /** Who holds the disk. */
+  users: string[]
+}
+
+/** All columns of `list`, `show` and `create --json`. */
+export const deviceColumns: readonly Column<DeviceRow>[] = [
+  { name: 'ID', summary: 'number of the device', value: row => row.id },
+  { name: 'PATH', summary: 'path of the disk', value: row => row.path },
+  { name: 'STATE', summary: 'live, stopped, …; dead if its server is gone', value: state },
+  { name: 'SIZE', summary: 'size of the disk', bytes: true, value: row => row.size },
+  { name: 'RO', summary: 'read-only', value: row => row.readOnly },
+  { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
+  { name: 'DEPTH', summary: 'requests per queue', value: row => row.depth },
+  { name: 'LOG-SEC', summary: 'logical block size', bytes: true, value: row => row.blockSize },
+  { name: 'PHY-SEC', summary: 'physical block size', bytes: true, value: row => row.physicalBlockSize },
+  { name: 'MAX-IO', summary: 'largest request', bytes: true, value: row => row.maxIo },
+  { name: 'CACHE', summary: 'volatile write cache', value: row => row.writeCache },
+  { name: 'FUA', summary: 'single writes can be forced through the cache', value: row => row.fua },
+  { name: 'ROTA', summary: 'rotational', value: row => row.rotational },
+  { name: 'DISC-GRAN', summary: 'discard granularity', bytes: true, value: row => row.discardGranularity },
+  { name: 'DISC-MAX', summary: 'largest discard', bytes: true, value: row => row.maxDiscard },
+  {
+    name: 'ZERO-MAX',
+    summary: 'largest write-zeroes request',
+    bytes: true,
+    value: row => row.maxWriteZeroes,
+  },
+  { name: 'PID', summary: 'process that serves it', value: row => (row.pid > 0 ? row.pid : null) },
+  { name: 'ALIVE', summary: 'whether that process serves', value: row => row.serverAlive },
+  { name: 'CHAR', summary: "path of the server's side", value: row => row.charPath },
+  { name: 'UID', summary: 'user who owns it', value: row => row.ownerUid },
+  { name: 'GID', summary: 'group that owns it', value: row => row.ownerGid },
+  { name: 'FLAGS', summary: 'driver features in use', value: row => row.flags },
+  { name: 'USERS', summary: 'who holds the disk', value: row => row.users },
+]
+
+/** What `list` shows unless told otherwise. */
+export const usualColumns: readonly string[] = ['ID', 'PATH', 'STATE', 'SIZE', 'RO', 'QUEUES', 'DEPTH', 'PID']
+
+/** A live device whose server was killed lingers for a moment; one that waits for another stays. */
+function state(row: DeviceRow): string {
+  return row.serverAlive || row.state === 'quiesced' || row.state === 'fail-io' ? row.state : 'dead'
+}
+
+/** Adds who holds each disk, if that is asked for: it means a look at every process. */
+export async function addUsers(
+  devices: readonly DeviceInfo[],
+  columns: readonly Column<DeviceRow>[],
+  { open }: Pick<Api['UblkDevice'], 'open'>,
+): Promise<DeviceRow[]> {
+  const wanted = columns.some(column => column.name === 'USERS')
+  const usersOf = async (id: number): Promise<string[]> => {
+    try {
+      return await (await open(id)).users()
+    } catch (error) {
+      if (wrap(error).kind === 'not-found') return [] // It went away while the list was made.
+      throw error
+    }
+  }
+  return await Promise.all(
+    devices.map(async device => ({ ...device, users: wanted ? await usersOf(device.id) : [] })),
+  )
+}
+
+const LAST_ID = 2 ** 20 - 1
+
+/** Reads `0`, `ublkb0` or `/dev/ublkb0`. */
+export function parseDeviceId(text: string): number {
+  const id = Number(/^(?:(?:\/dev\/)?ublk[bc])?(\d+)$/.exec(text)?.[1] ?? Number.NaN)
+  if (id <= LAST_ID) return id
+  throw invalid(`'${text}' is not a ublk device`, 'give a number such as 0, or a path such as /dev/ublkb0')
+}

@@ -1,0 +1,33 @@
+import { release } from 'node:os'
+import type { Command } from 'commander'
+import { UblkError } from '../errors.js'
+import type { Check } from './checks/check.js'
+import { Machine } from './checks/machine.js'
+import { serviceChecks } from './checks/service.js'
+import { print } from './output.js'
+
+/** Adds `ublk-ts doctor`. */
+export function addDoctor(program: Command): void {
+  program
+    .command('doctor')
+    .description('say what this machine lacks to serve ublk disks, and how to get it')
+    .option('-J, --json', 'print one JSON object')
+    .addHelpText('after', '\nExample:\n  sudo ublk-ts doctor')
+    .action(doctor)
+}
+
+async function doctor(options: { json?: boolean }): Promise<void> {
+  const machine = new Machine('', release(), process.getuid?.() ?? 0)
+  const checks = [...(await machine.checks()), ...(await serviceChecks(await machine.maxDevices()))]
+  await print(options.json ? JSON.stringify({ checks }, null, 2) : checks.map(toLine).join('\n'))
+  if (checks.some(check => check.status === 'FAIL')) {
+    throw new UblkError('system', 'this machine cannot serve ublk disks yet', {
+      hint: 'see what is marked FAIL',
+    })
+  }
+}
+
+function toLine(check: Check): string {
+  const remedy = check.remedy === null ? '' : `; remedy: ${check.remedy}`
+  return `${check.status.padEnd(4)}  ${check.check.padEnd(10)}  ${check.detail}${remedy}`
+}

@@ -1,0 +1,65 @@
+import { type Command, InvalidArgumentError } from 'commander'
+import type { EndOptions, UblkDevice } from '../device.js'
+import { invalid, UblkError } from '../errors.js'
+import { loadApi } from './api.js'
+import { parseDeviceId } from './devices.js'
+import { report } from './failure.js'
+
+interface Flags {
+  force?: boolean
+  wait?: boolean
+  timeout?: number
+}
+
+/** What `stop` and `delete` share: their arguments, and how they go about devices in use. */
+export function addEnd(
+  command: Command,
+  verb: string,
+  action: (device: UblkDevice, options: EndOptions) => Promise<void>,
+): void {
+  command
+    .argument('<device...>', 'such as 0 or /dev/ublkb0')
+    .option('-f, --force', 'even if the disk is mounted or open: its users get I/O errors')
+    .option('-w, --wait', 'if the disk is mounted or open, wait until it is free')
+    .option('-t, --timeout <seconds>', 'with --wait: how long to wait (default: for ever)', seconds)
+    .addHelpText('after', `\nExample:\n  ublk-ts ${verb} --wait --timeout 30 /dev/ublkb0`)
+    .action((devices: string[], flags: Flags) => endAll(devices, flags, action))
+}
+
+/** Goes on after a failure, as `rm` does, and reports each. */
+async function endAll(
+  devices: string[],
+  flags: Flags,
+  action: (device: UblkDevice, options: EndOptions) => Promise<void>,
+): Promise<void> {
+  if (flags.timeout !== undefined && !flags.wait) throw invalid('--timeout is only for --wait')
+  const ids = devices.map(parseDeviceId)
+  const { UblkDevice } = await loadApi()
+  const { force = false, wait = false, timeout } = flags
+  const signal = timeout === undefined ? undefined : AbortSignal.timeout(timeout * 1000)
+  for (const id of ids) {
+    try {
+      const device = await UblkDevice.open(id)
+      await action(device, { force, wait, ...(signal && { signal }) }).catch(async error => {
+        throw signal?.aborted ? await stillInUse(device, timeout) : error
+      })
+    } catch (error) {
+      process.exitCode = report(error)
+    }
+  }
+}
+
+async function stillInUse(device: UblkDevice, timeout: number | undefined): Promise<UblkError> {
+  const users = await device.users()
+  const who = users.length > 0 ? ` (${users.join(', ')})` : ''
+  return new UblkError('timeout', `${device.path} is still in use after ${timeout} s${who}`, {
+    hint: 'unmount or close it, or use --force',
+  })
+}
+
+function seconds(text: string): number {
+  const value = Number(text)
+  // The limit of a timer, in whole seconds.
+  if (/^\d+(\.\d+)?$/.test(text) && value <= 2147483) return value
+  throw new InvalidArgumentError('It must be a number of seconds.')
+}

@@ -1,0 +1,21 @@
+import type { Command } from 'commander'
+import { loadApi } from './api.js'
+import { addUsers, deviceColumns, usualColumns } from './devices.js'
+import { print } from './output.js'
+import { addListingOptions, formatTable, type ListingOptions, selectColumns, toJson } from './table.js'
+
+/** Adds `ublk-ts list`. */
+export function addList(program: Command): void {
+  const command = program.command('list').alias('ls').description('list all ublk devices')
+  addListingOptions(command, deviceColumns, usualColumns, 'ublk-ts list --output PATH,SIZE,STATE').action(
+    list,
+  )
+}
+
+async function list(options: ListingOptions): Promise<void> {
+  const columns = selectColumns(deviceColumns, usualColumns, options)
+  const { UblkDevice } = await loadApi()
+  const rows = await addUsers(await UblkDevice.list(), columns, UblkDevice)
+  if (options.json) await print(JSON.stringify(toJson('ublkdevices', columns, rows), null, 2))
+  else if (rows.length > 0) await print(formatTable(columns, rows, options))
+}

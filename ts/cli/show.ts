@@ -1,0 +1,26 @@
+import type { Command } from 'commander'
+import { loadApi } from './api.js'
+import { addUsers, deviceColumns, parseDeviceId } from './devices.js'
+import { print } from './output.js'
+import { addListingOptions, formatFields, type ListingOptions, selectColumns, toJson } from './table.js'
+
+const allColumns = deviceColumns.map(column => column.name)
+
+/** Adds `ublk-ts show`. */
+export function addShow(program: Command): void {
+  const command = program
+    .command('show')
+    .description('show everything about devices')
+    .argument('<device...>', 'such as 0 or /dev/ublkb0')
+  addListingOptions(command, deviceColumns, ['all'], 'ublk-ts show /dev/ublkb0').action(show)
+}
+
+async function show(devices: string[], options: ListingOptions): Promise<void> {
+  const ids = devices.map(parseDeviceId)
+  const columns = selectColumns(deviceColumns, allColumns, options)
+  const { UblkDevice } = await loadApi()
+  const infos = await Promise.all(ids.map(async id => (await UblkDevice.open(id)).info()))
+  const rows = await addUsers(infos, columns, UblkDevice)
+  if (options.json) await print(JSON.stringify(toJson('ublkdevices', columns, rows), null, 2))
+  else await print(rows.map(row => formatFields(columns, row, options)).join('\n\n'))
+}

@@ -1,0 +1,116 @@
+import type { Command } from 'commander'
+import { invalid } from '../errors.js'
+import { formatSize } from '../size.js'
+
+/** What a cell may hold. Tables show true and false as 1 and 0, lists with commas, null as nothing. */
+export type Cell = string | number | boolean | null | readonly string[]
+
+/** One column that a listing offers. */
+export interface Column<Row> {
+  /** In capitals; the key in JSON is the same in small letters. */
+  readonly name: string
+  /** In a few words, for the help. */
+  readonly summary: string
+  /** Whether it holds a number of bytes. */
+  readonly bytes?: boolean
+  readonly value: (row: Row) => Cell
+}
+
+/** The options of every listing. */
+export interface ListingOptions {
+  output?: string
+  noheadings?: boolean
+  bytes?: boolean
+  json?: boolean
+}
+
+/** Gives a command the options of a listing, and its columns and an example in the help. */
+export function addListingOptions<Row>(
+  command: Command,
+  columns: readonly Column<Row>[],
+  defaults: readonly string[],
+  example: string,
+): Command {
+  const width = Math.max(...columns.map(column => column.name.length))
+  const names = columns.map(column => `  ${column.name.padEnd(width)}  ${column.summary}`)
+  return command
+    .option(
+      '-o, --output <columns>',
+      'the columns to show, with commas between; +COLUMN adds to the usual ones',
+    )
+    .option('-n, --noheadings', 'leave out the headings')
+    .option('-b, --bytes', 'sizes in bytes (in JSON they always are)')
+    .option('-J, --json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `\nColumns (usually ${defaults.join(', ')}):\n${names.join('\n')}\n\nExample:\n  ${example}`,
+    )
+}
+
+/** The columns asked for; in JSON all of them unless some are named. */
+export function selectColumns<Row>(
+  columns: readonly Column<Row>[],
+  defaults: readonly string[],
+  options: ListingOptions,
+): Column<Row>[] {
+  const output = options.output
+  if (output === undefined) return options.json ? [...columns] : pick(columns, defaults)
+  const names = output.replace(/^\+/, '').split(',')
+  return pick(columns, output.startsWith('+') ? [...defaults, ...names] : names)
+}
+
+function pick<Row>(columns: readonly Column<Row>[], names: readonly string[]): Column<Row>[] {
+  return names.map(name => {
+    const column = columns.find(column => column.name === name.trim().toUpperCase())
+    if (column) return column
+    throw invalid(
+      `there is no column '${name}'`,
+      `columns are ${columns.map(column => column.name).join(', ')}`,
+    )
+  })
+}
+
+/** Rows under headings, two spaces apart, numbers to the right; empty if there are no rows. */
+export function formatTable<Row>(
+  columns: readonly Column<Row>[],
+  rows: readonly Row[],
+  options: ListingOptions = {},
+): string {
+  if (rows.length === 0) return ''
+  const body = rows.map(row => columns.map(column => formatCell(column, row, options)))
+  const lines = options.noheadings ? body : [columns.map(column => column.name), ...body]
+  const widths = columns.map((_, at) => Math.max(...lines.map(line => line[at]?.length ?? 0)))
+  const right = columns.map(column =>
+    rows.every(row => column.bytes || typeof column.value(row) === 'number'),
+  )
+  const pad = (cell: string, at: number): string =>
+    right[at] ? cell.padStart(widths[at] ?? 0) : cell.padEnd(widths[at] ?? 0)
+  return lines.map(line => line.map(pad).join('  ').trimEnd()).join('\n')
+}
+
+/** One row as lines of name and value. */
+export function formatFields<Row>(
+  columns: readonly Column<Row>[],
+  row: Row,
+  options: ListingOptions = {},
+): string {
+  const width = Math.max(...columns.map(column => column.name.length))
+  return columns
+    .map(column => `${column.name.padEnd(width)}  ${formatCell(column, row, options)}`.trimEnd())
+    .join('\n')
+}
+
+/** Rows as objects under one key, as `lsblk --json` has them. */
+export function toJson<Row>(key: string, columns: readonly Column<Row>[], rows: readonly Row[]): object {
+  const object = (row: Row): object =>
+    Object.fromEntries(columns.map(column => [column.name.toLowerCase(), column.value(row)]))
+  return { [key]: rows.map(object) }
+}
+
+function formatCell<Row>(column: Column<Row>, row: Row, options: ListingOptions): string {
+  const value = column.value(row)
+  if (value === null) return ''
+  if (typeof value === 'boolean') return value ? '1' : '0'
+  if (typeof value === 'number' && column.bytes && !options.bytes) return formatSize(value)
+  return typeof value === 'object' ? value.join(',') : String(value)
+}

@@ -1,0 +1,78 @@
+import test from 'ava'
+import { run } from '../support/program.js'
+
+// What is decided before the native part is touched, so that it can be tried on any machine.
+const wrong: [string, RegExp][] = [
+  ['', /no command given; see ublk-ts --help/],
+  ['crate', /unknown command 'crate' \(Did you mean create\?\)/],
+  ['create', /no backend given; give --mem SIZE, --null SIZE or --file PATH/],
+  ['create --mem', /argument missing/],
+  ['create --mem 0', /size 0 is too small/],
+  ['create --mem -5', /negative/],
+  ['create --mem 12Q', /'12Q' is not understood; use bytes or/],
+  ['create --mem 8E', /too large; the limit is just below 8 EiB/],
+  ['create --null 9999999999999999999999', /too large/],
+  ['create --mem 1.5G', /has a fraction/],
+  ['create --mem 16M --null 16M', /more than one backend given/],
+  ['create --mem 16M --file x', /more than one backend given/],
+  ['create --mem 16M --direct', /--direct is only for --file/],
+  ['create --file=', /path of the file is empty/],
+  ['create --mem 16M --queues two', /It must be a whole number/],
+  ['create --mem 16M --queues -1', /It must be a whole number/],
+  ['create --mem 16M --write-cache maybe', /Allowed choices are on, off/],
+  ['create --mem 16M --bogus', /unknown option '--bogus'/],
+  ['create --mem 16M --queue 2', /Did you mean --queues/],
+  ['create --mem 16M extra', /too many arguments/],
+  ['list --output FOO', /no column 'FOO'/],
+  ['show', /missing required argument/],
+  ['show sda', /'sda' is not a ublk device/],
+  ['stop', /missing required argument/],
+  ['delete x', /'x' is not a ublk device/],
+  ['delete 0 --timeout 5', /--timeout is only for --wait/],
+  ['delete 0 --wait --timeout soon', /It must be a number of seconds/],
+  ['features extra', /too many arguments/],
+]
+for (const [line, message] of wrong) {
+  test(`\`ublk-ts ${line}\` exits with 2 and one line that says why`, async t => {
+    const result = await run(...line.split(' ').filter(word => word !== ''))
+    t.is(result.status, 2)
+    t.is(result.stdout, '')
+    t.regex(result.stderr, /^ublk-ts: [^\n]+\n$/)
+    t.regex(result.stderr, message)
+  })
+}
+
+test('the version is that of the package', async t => {
+  const result = await run('--version')
+  t.deepEqual(result, { status: 0, signal: null, stdout: '0.1.0\n', stderr: '' })
+})
+
+for (const command of ['create', 'list', 'show', 'stop', 'delete', 'features', 'doctor']) {
+  test(`the help of ${command} has an example`, async t => {
+    const result = await run(command, '--help')
+    t.is(result.status, 0)
+    t.is(result.stderr, '')
+    t.regex(result.stdout, new RegExp(`Example:\n  .*ublk-ts ${command}`))
+  })
+}
+
+test('a full disk under stdout is a failure in one line', async t => {
+  const result = await run.shell('--help >/dev/full')
+  t.is(result.status, 1)
+  t.regex(result.stderr, /^ublk-ts: cannot write to standard output: ENOSPC[^\n]*\n$/)
+})
+
+test('a pipe that nobody reads is a failure in one line', async t => {
+  const result = await run.shell('--help | true; exit $PIPESTATUS')
+  t.is(result.status, 1)
+  t.regex(result.stderr, /^ublk-ts: cannot write to standard output: [^\n]*EPIPE[^\n]*\n$/)
+})
+
+test('a closed stdout is a failure in one line, unlike one sent to /dev/null', async t => {
+  const closed = await run.shell('--version >&- </dev/zero')
+  t.is(closed.status, 1)
+  t.is(closed.stderr, 'ublk-ts: cannot write to standard output: it is closed\n')
+  const away = await run.shell('--version >/dev/null </dev/zero')
+  t.is(away.status, 0)
+  t.is(away.stderr, '')
+})

@@ -1,0 +1,124 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import type { Status } from '../../dist/cli/checks/check.js'
+import { Machine } from '../../dist/cli/checks/machine.js'
+
+const RELEASE = '6.12.43-amd64'
+
+/** A machine that consists of these files. */
+async function machine(t: ExecutionContext, files: Record<string, string>, release = RELEASE, uid = 0) {
+  const root = await mkdtemp(join(tmpdir(), 'ublk-ts-'))
+  t.teardown(() => rm(root, { recursive: true }))
+  for (const [path, text] of Object.entries(files)) {
+    await mkdir(dirname(join(root, path)), { recursive: true })
+    await writeFile(join(root, path), text)
+  }
+  return new Machine(root, release, uid)
+}
+
+const kernels: [string, Status, RegExp][] = [
+  ['5.10.0-38-amd64', 'FAIL', /came with 6.0/],
+  ['6.1.0-40-amd64', 'warn', /before 6.5/],
+  ['6.12.43+deb13-amd64', 'ok', /^Linux 6.12.43\+deb13-amd64$/],
+  ['6.18.5', 'warn', /can crash/],
+  ['6.18.40-cloud-amd64', 'warn', /lose a command/],
+  ['6.18.44', 'ok', /6.18.44/],
+  ['7.0.13', 'warn', /lose a command/],
+  ['7.3.4', 'ok', /7.3.4/],
+  ['7.3', 'ok', /7.3/],
+]
+for (const [release, status, detail] of kernels) {
+  test(`kernel ${release} is judged ${status}`, async t => {
+    const check = await (await machine(t, {}, release)).kernel()
+    t.is(check.status, status)
+    t.regex(check.detail, detail)
+    t.is(check.remedy === null, status === 'ok')
+  })
+}
+
+const modules = `lib/modules/${RELEASE}`
+const dep = `${modules}/modules.dep`
+const drivers: [string, Record<string, string>, Status, RegExp, RegExp?][] = [
+  ['loaded', { 'dev/ublk-control': '' }, 'ok', /loaded/],
+  [
+    'a module not loaded',
+    { [dep]: 'kernel/drivers/block/ublk_drv.ko.xz:\n' },
+    'FAIL',
+    /not loaded/,
+    /^modprobe ublk_drv$/,
+  ],
+  ['not built', { [dep]: 'kernel/fs/ext4/ext4.ko:\n' }, 'FAIL', /built without/, /CONFIG_BLK_DEV_UBLK/],
+  ['unknown for want of modules', {}, 'FAIL', /there is no \/lib\/modules/, /on the host/],
+  [
+    'loaded but without its node',
+    { 'sys/module/ublk_drv/refcnt': '0', 'sys/class/misc/ublk-control/dev': '10:122\n' },
+    'FAIL',
+    /is loaded, but \/dev\/ublk-control is missing/,
+    /^mknod -m 600 \/dev\/ublk-control c 10 122$/,
+  ],
+  [
+    'built in but without its node',
+    { [`${modules}/modules.builtin`]: 'kernel/drivers/block/ublk_drv.ko\n' },
+    'FAIL',
+    /is built in, but/,
+    /devtmpfs/,
+  ],
+]
+for (const [name, files, status, detail, remedy] of drivers) {
+  test(`the driver that is ${name} is judged ${status}, with the remedy`, async t => {
+    const check = await (await machine(t, files)).driver()
+    t.is(check.status, status)
+    t.regex(check.detail, detail)
+    if (remedy) t.regex(check.remedy ?? '', remedy)
+    else t.is(check.remedy, null)
+  })
+}
+
+test('io_uring turned off is a failure, and restricted is one for users other than root', async t => {
+  const check = async (value: string | undefined, uid: number) => {
+    const files: Record<string, string> = {}
+    if (value !== undefined) files['proc/sys/kernel/io_uring_disabled'] = `${value}\n`
+    return (await (await machine(t, files, RELEASE, uid)).ioUring()).status
+  }
+  t.is(await check(undefined, 1000), 'ok')
+  t.is(await check('0', 1000), 'ok')
+  t.is(await check('1', 0), 'ok')
+  t.is(await check('1', 1000), 'FAIL')
+  t.is(await check('2', 0), 'FAIL')
+})
+
+test('a /dev that the kernel does not keep is worth a warning, more so in a container', async t => {
+  const mounts = (type: string) => ({
+    'proc/self/mounts': `/dev/sda1 / ext4 rw 0 0\nnone /dev ${type} rw 0 0\n`,
+  })
+  t.is((await (await machine(t, mounts('devtmpfs'))).nodes()).status, 'ok')
+  t.like(await (await machine(t, mounts('tmpfs'))).nodes(), {
+    status: 'warn',
+    remedy: 'mount a devtmpfs on /dev',
+  })
+  const inContainer = await (await machine(t, { ...mounts('tmpfs'), '.dockerenv': '' })).nodes()
+  t.regex(inContainer.detail, /^this is a container/)
+  t.regex(inContainer.remedy ?? '', /--privileged/)
+})
+
+test('a low limit on locked memory matters to users other than root', async t => {
+  const limits = (value: string) => ({
+    'proc/self/limits': `Max locked memory         ${value}     ${value}   bytes\n`,
+  })
+  t.is((await (await machine(t, limits('65536'), RELEASE, 1000)).lockedMemory()).status, 'warn')
+  t.is((await (await machine(t, limits('65536'), RELEASE, 0)).lockedMemory()).status, 'ok')
+  t.is((await (await machine(t, limits('unlimited'), RELEASE, 1000)).lockedMemory()).status, 'ok')
+})
+
+test('the limit on devices is read where there is one', async t => {
+  t.is(await (await machine(t, {})).maxDevices(), undefined)
+  const file = 'sys/module/ublk_drv/parameters/ublks_max'
+  t.is(await (await machine(t, { [file]: '64\n' })).maxDevices(), 64)
+})
+
+test('permission is not judged where there is no driver', async t => {
+  t.is(await (await machine(t, {})).permission(), undefined)
+  t.like(await (await machine(t, { 'dev/ublk-control': '' })).permission(), { status: 'ok' })
+})

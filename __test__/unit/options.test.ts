@@ -1,0 +1,82 @@
+import test from 'ava'
+import { file, memory, nullDisk } from '../../dist/backends.js'
+import { type DeviceOptions, toSpec } from '../../dist/options.js'
+
+const backend = memory('16M')
+
+test('what is not given is left to the native part', t => {
+  const spec = toSpec({ backend })
+  t.deepEqual(spec.backend, { kind: 'memory', size: 2 ** 24 })
+  const given = Object.entries(spec).filter(([key, value]) => key !== 'backend' && value !== undefined)
+  t.deepEqual(given, [])
+})
+
+test('sizes may be text', t => {
+  t.like(toSpec({ backend, blockSize: '4K', physicalBlockSize: '8K', maxIo: '1M', maxDiscard: '2M' }), {
+    blockSize: 4096,
+    physicalBlockSize: 8192,
+    maxIo: 2 ** 20,
+    maxDiscard: 2 ** 21,
+  })
+})
+
+test('the limits themselves are accepted', t => {
+  t.notThrows(() => toSpec({ backend, id: 0, queues: 1, depth: 1, maxIo: 4096, timeout: 1 }))
+  t.notThrows(() => toSpec({ backend, id: 1048575, queues: 4096, depth: 4096, maxIo: '32M' }))
+})
+
+test('a backend is made by its function, or looks like it', t => {
+  t.deepEqual(nullDisk('1T'), { kind: 'null', size: 2 ** 40 })
+  t.deepEqual(file('a.img'), { kind: 'file', path: 'a.img', direct: false })
+  t.deepEqual(file(new URL('file:///tmp/a%20b'), { direct: true }), {
+    kind: 'file',
+    path: '/tmp/a b',
+    direct: true,
+  })
+  t.throws(() => memory(0), { message: /size 0 is too small/ })
+  t.throws(() => file(''), { message: /empty/ })
+})
+
+// As JavaScript may pass them: without regard to types.
+const wrong: [string, Record<string, unknown>, RegExp][] = [
+  ['no backend', { backend: undefined }, /no such backend/],
+  ['a backend of an unknown kind', { backend: { kind: 'cloud' } }, /no such backend/],
+  ['a backend of size 0', { backend: { kind: 'memory', size: 0 } }, /size 0 is too small/],
+  ['a backend of size NaN', { backend: { kind: 'null', size: Number.NaN } }, /not understood/],
+  ['a file without a path', { backend: { kind: 'file' } }, /path of the file is empty/],
+  [
+    'a size that is no multiple of 512',
+    { backend: memory(1000) },
+    /1000 is not a multiple of the block size 512/,
+  ],
+  ['a size that is no multiple of the block', { backend: memory(512), blockSize: 4096 }, /block size 4096/],
+  ['block size 1000', { blockSize: 1000 }, /block size must be 512, 1024, 2048 or 4096, not 1000/],
+  ['block size 8192', { blockSize: 8192 }, /block size must be/],
+  ['queues 0', { queues: 0 }, /queues must be a whole number from 1 to 4096, not 0/],
+  ['queues 5000', { queues: 5000 }, /not 5000/],
+  ['queues 1.5', { queues: 1.5 }, /not 1.5/],
+  ['queues as text', { queues: '2' }, /queues must be/],
+  ['depth 0', { depth: 0 }, /depth must be a whole number from 1 to 4096, not 0/],
+  ['depth 5000', { depth: 5000 }, /not 5000/],
+  ['id -1', { id: -1 }, /id must be/],
+  ['id 2**20', { id: 2 ** 20 }, /id must be a whole number from 0 to 1048575/],
+  [
+    'a physical block below the logical',
+    { blockSize: 4096, physicalBlockSize: 512 },
+    /physical block size must/,
+  ],
+  ['a physical block of 3 KiB', { physicalBlockSize: 3072 }, /power of two/],
+  ['max io below a page', { maxIo: 512 }, /max io must be/],
+  ['max io beyond 32 MiB', { maxIo: '33M' }, /max io must be/],
+  ['max io of 5000 bytes', { maxIo: 5000 }, /multiple of 4K/],
+  ['a discard granularity of 100', { discardGranularity: 100 }, /discard granularity must be a multiple/],
+  ['a discard limit of 0', { maxDiscard: 0 }, /max discard must be a multiple/],
+  ['a timeout of 0', { timeout: 0 }, /timeout must be/],
+  ['a flag that is text', { readOnly: 'yes' }, /read only must be true or false, not yes/],
+]
+for (const [name, options, message] of wrong) {
+  test(`${name} is refused`, t => {
+    const error = t.throws(() => toSpec({ backend, ...options } as unknown as DeviceOptions), { message })
+    t.like(error, { name: 'UblkError', kind: 'invalid' })
+  })
+}

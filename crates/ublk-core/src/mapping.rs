@@ -1,0 +1,73 @@
+//! Memory mappings, unmapped when dropped.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+/// A mapping of this process's own.
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread. What is done with its bytes is its user's matter.
+unsafe impl Send for Mapping {}
+// SAFETY: as above: it hands out only an address.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// `length` bytes of zeroes. A page exists from its first write on; only those count against memory.
+    pub fn anonymous(length: usize) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+    }
+
+    /// `length` bytes of `file` from `offset` on, shared and read-only.
+    pub fn read_only(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<Self> {
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        Self::map(length, libc::PROT_READ, flags, file.as_raw_fd(), offset as libc::off_t)
+    }
+
+    fn map(length: usize, protection: i32, flags: i32, fd: i32, offset: libc::off_t) -> io::Result<Self> {
+        // SAFETY: a fresh mapping where the kernel likes; nothing else refers to it.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, offset) };
+        match NonNull::new(base.cast::<u8>()) {
+            Some(base_ptr) if base != libc::MAP_FAILED => Ok(Self { base: base_ptr, length }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Its first byte.
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The address of byte `at`, which has to lie within it or right behind it.
+    pub fn at(&self, at: usize) -> *mut u8 {
+        assert!(at <= self.length);
+        // SAFETY: in bounds by the assertion.
+        unsafe { self.base.as_ptr().add(at) }
+    }
+
+    /// Gives the pages of a range back to the system: they read as zeroes. Both ends on page boundaries.
+    pub fn give_back(&self, from: usize, to: usize) -> io::Result<()> {
+        assert!(from <= to && to <= self.length);
+        // SAFETY: within the mapping by the assertion; its users hold no references to bytes, only addresses.
+        match unsafe { libc::madvise(self.at(from).cast(), to - from, libc::MADV_DONTNEED) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly what map() mapped; whoever got an address of it lives no longer than it.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
+    }
+}

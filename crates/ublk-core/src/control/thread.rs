@@ -1,0 +1,291 @@
+//! The thread that owns the control ring.
+
+use super::Bound;
+use crate::abi::control_command;
+use crate::abi::sys::ublksrv_ctrl_cmd;
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::Waker;
+use crate::queue::ring::unusable;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+type ControlRing = IoUring<squeue::Entry128, cqueue::Entry>;
+
+/// The path of the driver's control device.
+const CONTROL_DEVICE: &str = "/dev/ublk-control";
+
+/// A command on its way to the driver.
+struct Job {
+    op: u32,
+    header: ublksrv_ctrl_cmd,
+    /// What the header's address points to. Owned by the job until the kernel is done with it.
+    buffer: Box<[u8]>,
+    deadline: Instant,
+    bound: Bound,
+    /// `None` once the caller was told that its wait is over.
+    reply: Option<SyncSender<Reply>>,
+}
+
+/// The driver's answer, or why there is none.
+pub(super) enum Reply {
+    Done(i32, Box<[u8]>),
+    TimedOut,
+    Cancelled,
+    Broken(Error),
+}
+
+/// The process's way to the driver. Cheap to clone; may be used from any thread.
+#[derive(Clone)]
+pub struct Control(Arc<Shared>);
+
+struct Shared {
+    jobs: Option<Sender<Job>>,
+    waker: Waker,
+}
+
+/// The one control of this process, while anybody uses it.
+static CONTROL: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
+
+impl Control {
+    /// The process's control, started if nobody uses it yet.
+    pub fn open() -> Result<Self> {
+        let mut slot = CONTROL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = slot.upgrade() {
+            return Ok(Self(shared));
+        }
+        let device = open_device()?;
+        let waker = Waker::new()?;
+        let (jobs, inbox) = channel();
+        let (ready, started) = sync_channel(1);
+        let listener = waker.clone();
+        std::thread::Builder::new()
+            .name("ublk-control".into())
+            .stack_size(256 << 10)
+            .spawn(move || match Worker::new(device, listener, inbox) {
+                Ok(worker) => {
+                    let _ = ready.send(Ok(()));
+                    worker.run();
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            })
+            .map_err(|error| Error::system("cannot start the control thread", &error))?;
+        started.recv().map_err(|_| Error::new(ErrorKind::System, "the control thread died"))??;
+        let shared = Arc::new(Shared { jobs: Some(jobs), waker });
+        *slot = Arc::downgrade(&shared);
+        Ok(Self(shared))
+    }
+
+    /// Sends a command and waits for its answer, within its bound.
+    pub(super) fn call(
+        &self,
+        op: u32,
+        mut header: ublksrv_ctrl_cmd,
+        mut buffer: Box<[u8]>,
+        bound: &Bound,
+    ) -> Reply {
+        if bound.cancel.is_cancelled() {
+            return Reply::Cancelled;
+        }
+        bound.cancel.listen(&self.0.waker);
+        if !buffer.is_empty() {
+            header.addr = buffer.as_mut_ptr() as u64;
+            header.len = buffer.len() as u16;
+        }
+        let (reply, answer) = sync_channel(1);
+        let deadline = Instant::now() + bound.timeout;
+        let job = Job { op, header, buffer, deadline, bound: bound.clone(), reply: Some(reply) };
+        let gone = || Reply::Broken(Error::new(ErrorKind::System, "the control thread died"));
+        match &self.0.jobs {
+            Some(jobs) if jobs.send(job).is_ok() => {}
+            _ => return gone(),
+        }
+        self.0.waker.wake();
+        answer.recv().unwrap_or_else(|_| gone())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.jobs = None;
+        self.waker.wake();
+    }
+}
+
+fn open_device() -> Result<OwnedFd> {
+    OpenOptions::new().read(true).write(true).open(CONTROL_DEVICE).map(OwnedFd::from).map_err(|error| {
+        let failed = Error::system(format!("cannot open {CONTROL_DEVICE}"), &error);
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => failed.kind(ErrorKind::NoDriver).hint(
+                "load the driver with `modprobe ublk_drv` (Linux 6.0 or newer); `ublk-ts doctor` tells more",
+            ),
+            Some(libc::EACCES | libc::EPERM) => {
+                failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo)")
+            }
+            _ => failed,
+        }
+    })
+}
+
+/// User data of the waker's poll; jobs count from 1.
+const WAKE: u64 = 0;
+/// User data of a cancellation: its own completion tells nothing.
+const CANCELLATION: u64 = u64::MAX;
+/// How long the thread waits at its end for commands that the kernel still holds.
+const LAST_WAIT: Duration = Duration::from_secs(30);
+
+struct Worker {
+    ring: ControlRing,
+    device: OwnedFd,
+    waker: Waker,
+    inbox: Receiver<Job>,
+    jobs: HashMap<u64, Job>,
+    next: u64,
+    closing: Option<Instant>,
+}
+
+impl Worker {
+    fn new(device: OwnedFd, waker: Waker, inbox: Receiver<Job>) -> Result<Self> {
+        let ring =
+            ControlRing::builder().dontfork().setup_clamp().build(64).map_err(|error| unusable(&error))?;
+        let mut worker = Self { ring, device, waker, inbox, jobs: HashMap::new(), next: 1, closing: None };
+        worker.listen()?;
+        Ok(worker)
+    }
+
+    fn listen(&mut self) -> Result<()> {
+        let poll = opcode::PollAdd::new(types::Fd(self.waker.fd()), libc::POLLIN as u32).multi(true).build();
+        self.push(&poll.user_data(WAKE).into())
+    }
+
+    /// # Safety-relevant: `entry` points at nothing, or at a buffer in `self.jobs`.
+    fn push(&mut self, entry: &squeue::Entry128) -> Result<()> {
+        // SAFETY: buffers stay in `jobs` until their completion, and the jobs stay until the ring is gone.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.ring.submit().map_err(|error| Error::system("cannot submit a control command", &error))?;
+        }
+        Ok(())
+    }
+
+    fn run(mut self) {
+        loop {
+            if let Err(error) = self.turn() {
+                for job in self.jobs.values_mut() {
+                    answer(job, Reply::Broken(error.clone()));
+                }
+                break;
+            }
+            match self.closing {
+                Some(_) if self.jobs.is_empty() => break,
+                Some(until) if Instant::now() >= until => break,
+                _ => {}
+            }
+        }
+        if !self.jobs.is_empty() {
+            // The kernel never answered: it may still write to these buffers, so they must never be reused.
+            std::mem::forget(std::mem::take(&mut self.jobs));
+        }
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        self.accept()?;
+        let now = Instant::now();
+        let wait = self
+            .jobs
+            .values()
+            .filter(|job| job.reply.is_some())
+            .map(|job| job.deadline)
+            .chain(self.closing)
+            .min();
+        let entered = match wait {
+            Some(deadline) => {
+                let limit = types::Timespec::from(deadline.saturating_duration_since(now));
+                self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
+            }
+            None => self.ring.submit_and_wait(1),
+        };
+        match entered {
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)
+                ) => {}
+            Err(error) => return Err(Error::system("cannot enter the control ring", &error)),
+        }
+        self.harvest()?;
+        self.expire()
+    }
+
+    /// Takes new jobs in.
+    fn accept(&mut self) -> Result<()> {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(job) => {
+                    let id = self.next;
+                    self.next += 1;
+                    let entry = opcode::UringCmd80::new(types::Fd(self.device.as_raw_fd()), job.op)
+                        .cmd(control_command(&job.header))
+                        .build()
+                        .user_data(id);
+                    self.jobs.insert(id, job);
+                    self.push(&entry)?;
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => {
+                    self.closing.get_or_insert_with(|| Instant::now() + LAST_WAIT);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Answers the jobs whose commands completed.
+    fn harvest(&mut self) -> Result<()> {
+        let mut rearm = false;
+        for completion in self.ring.completion() {
+            match completion.user_data() {
+                WAKE => {
+                    self.waker.clear();
+                    rearm |= !cqueue::more(completion.flags());
+                }
+                CANCELLATION => {}
+                id => {
+                    if let Some(mut job) = self.jobs.remove(&id) {
+                        let buffer = std::mem::take(&mut job.buffer);
+                        answer(&mut job, Reply::Done(completion.result(), buffer));
+                    }
+                }
+            }
+        }
+        if rearm { self.listen() } else { Ok(()) }
+    }
+
+    /// Ends the waits that took too long or were cancelled, and asks the kernel to let go.
+    fn expire(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let mut over = Vec::new();
+        for (id, job) in &mut self.jobs {
+            let cancelled = job.bound.cancel.is_cancelled();
+            if job.reply.is_some() && (cancelled || now >= job.deadline) {
+                answer(job, if cancelled { Reply::Cancelled } else { Reply::TimedOut });
+                over.push(*id);
+            }
+        }
+        for id in over {
+            self.push(&opcode::AsyncCancel::new(id).build().user_data(CANCELLATION).into())?;
+        }
+        Ok(())
+    }
+}
+
+fn answer(job: &mut Job, reply: Reply) {
+    if let Some(caller) = job.reply.take() {
+        // A caller that went away needs no answer.
+        let _ = caller.send(reply);
+    }
+}

@@ -1,0 +1,65 @@
+//! The pool of data buffers: one of full size per tag, in one mapping.
+
+use crate::abi;
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+
+/// One queue's data buffers. Page-aligned; a page is taken from the system when it is first touched.
+pub struct Buffers {
+    pool: Mapping,
+    each: usize,
+    depth: u16,
+}
+
+impl Buffers {
+    /// `depth` buffers of `each` bytes, rounded up to whole pages.
+    pub fn new(depth: u16, each: u32) -> Result<Self> {
+        let each = abi::round_up(each as usize, abi::page_size());
+        let pool = Mapping::anonymous(each * usize::from(depth)).map_err(|error| {
+            Error::system(format!("cannot map {depth} buffers of {each} bytes"), &error)
+                .hint("use a smaller depth or a smaller largest I/O")
+        })?;
+        Ok(Self { pool, each, depth })
+    }
+
+    /// Where the tag's buffer starts.
+    pub fn address(&self, tag: u16) -> *mut u8 {
+        assert!(tag < self.depth);
+        self.pool.at(usize::from(tag) * self.each)
+    }
+
+    /// Bytes in each buffer.
+    pub fn each(&self) -> usize {
+        self.each
+    }
+
+    /// The first `length` bytes of the tag's buffer.
+    pub fn slice(&mut self, tag: u16, length: usize) -> &mut [u8] {
+        assert!(length <= self.each);
+        // SAFETY: in bounds by both assertions, and borrowed mutably. The driver writes the buffer only while
+        // the tag is offered, when nobody asks for it (Queue hands out slices of owned tags only).
+        unsafe { std::slice::from_raw_parts_mut(self.address(tag), length) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tag_has_room_for_the_largest_io_and_none_overlap() {
+        let mut buffers = Buffers::new(3, 1 << 20).unwrap();
+        for tag in 0..3 {
+            buffers.slice(tag, 1 << 20).fill(tag as u8 + 1);
+        }
+        for tag in 0..3 {
+            assert!(buffers.slice(tag, 1 << 20).iter().all(|byte| *byte == tag as u8 + 1));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "length <= self.each")]
+    fn more_than_a_buffer_is_never_handed_out() {
+        Buffers::new(1, 4096).unwrap().slice(0, 4097);
+    }
+}

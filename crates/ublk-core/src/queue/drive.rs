@@ -1,0 +1,76 @@
+//! The native driver of a queue: an OS thread that runs turn → backend → commit.
+
+use super::{Event, Op, Queue, Ticket, Wait};
+use crate::backend::{Engine, Step};
+use crate::error::Result;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The device was stopped, and everything owed was answered.
+    Stopped,
+    /// The queue was woken to be given up.
+    Left,
+}
+
+/// Serves `queue`, whose tags have been offered, with `engine` until the device is stopped.
+///
+/// A panic of the engine costs its request an `EIO` and is reported through `panicked`.
+pub fn serve(queue: &mut Queue, engine: &mut dyn Engine, panicked: &mut dyn FnMut(String)) -> Result<Ended> {
+    loop {
+        let mut at = 0;
+        while let Some(event) = queue.event(at) {
+            at += 1;
+            let ticket = match event {
+                Event::Request(ticket) | Event::Operation(ticket, _) => ticket,
+            };
+            if let Step::Done(outcome) = step(queue, engine, event, ticket, panicked) {
+                queue.commit(ticket, outcome)?;
+            }
+        }
+        if queue.settled() {
+            return Ok(Ended::Stopped);
+        }
+        if queue.leaving() {
+            return Ok(Ended::Left);
+        }
+        queue.turn(Wait::Forever)?;
+    }
+}
+
+fn step(
+    queue: &mut Queue,
+    engine: &mut dyn Engine,
+    event: Event,
+    ticket: Ticket,
+    panicked: &mut dyn FnMut(String),
+) -> Step {
+    let Ok(mut io) = queue.io(ticket) else {
+        return Step::Pending; // answered meanwhile: nothing is owed
+    };
+    let what = io.request.what;
+    let answer = catch_unwind(AssertUnwindSafe(|| match event {
+        Event::Request(_) if matches!(what.op, Op::Other(_)) => Ok(Step::Done(Err(libc::EOPNOTSUPP))),
+        Event::Request(_) => engine.start(&mut io),
+        Event::Operation(_, result) => engine.resume(&mut io, result),
+    }));
+    let errno = match answer {
+        Ok(Ok(step)) => return step,
+        Ok(Err(error)) => error.errno.unwrap_or(libc::EIO),
+        Err(panic) => {
+            let why = panic
+                .downcast_ref::<&str>()
+                .map(|why| (*why).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            panicked(format!(
+                "the backend panicked at {:?} of {} bytes at {}: {why}",
+                what.op, what.length, what.offset
+            ));
+            libc::EIO
+        }
+    };
+    // What it left in the ring has to come back first; that completion asks the engine again.
+    if queue.operating(ticket) { Step::Pending } else { Step::Done(Err(errno)) }
+}

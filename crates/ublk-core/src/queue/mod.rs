@@ -1,0 +1,343 @@
+//! A queue: one ring, one descriptor table, one tag state machine and one buffer pool, owned by one thread.
+//!
+//! Read the data's path here, top to bottom: [`Queue::offer_all`] gives the driver every tag;
+//! [`Queue::turn`] submits what was prepared and waits, in one system call; each [`Event`] it finds is a
+//! request or a finished operation of a backend; [`Queue::commit`] prepares the answer that the next turn
+//! submits. [`drive::serve`] is the loop around them for native backends.
+
+mod buffers;
+mod descriptors;
+pub mod drive;
+mod io;
+pub mod ring;
+mod stats;
+pub mod tags;
+mod wake;
+
+pub use buffers::Buffers;
+pub use descriptors::{Descriptor, Op};
+pub use io::{Io, Slot};
+pub use ring::Wait;
+pub use stats::{Counter, OpCounters, QueueCounters};
+pub use tags::{Ticket, Violation};
+pub use wake::Waker;
+
+use crate::abi::{self, io_op};
+use crate::error::{Error, ErrorKind, Result};
+use descriptors::Descriptors;
+use io_uring::{opcode, types};
+use ring::Ring;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tags::{Delivery, Tags};
+
+/// The error number a request is answered with, positive.
+pub type Errno = i32;
+/// A request's outcome: bytes done (0 for anything but reads and writes), or an error number.
+pub type Outcome = std::result::Result<u32, Errno>;
+
+/// A request of the driver, owned by the server until it is committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Its name.
+    pub ticket: Ticket,
+    /// What it asks for.
+    pub what: Descriptor,
+}
+
+/// What a turn of the loop found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A request to serve.
+    Request(Ticket),
+    /// The backend's operation for this request finished with this result.
+    Operation(Ticket, i32),
+}
+
+/// What a queue is made of.
+pub struct Config {
+    /// Its number.
+    pub index: u16,
+    /// Its depth.
+    pub depth: u16,
+    /// Bytes in each buffer.
+    pub max_io: u32,
+    /// Descriptors the backend uses through the ring, in slots 1 and up.
+    pub files: Vec<RawFd>,
+    /// Makes the queue leave.
+    pub waker: Waker,
+    /// Where it counts.
+    pub counters: Arc<QueueCounters>,
+}
+
+/// Slot of `/dev/ublkcN` in the ring's file table.
+const CHAR_DEV: types::Fixed = types::Fixed(0);
+
+/// The upper half of a completion's user data says whose it is; the lower is the tag.
+const KIND_COMMAND: u64 = 0;
+const KIND_OPERATION: u64 = 1 << 32;
+const KIND_WAKE: u64 = 2 << 32;
+const KIND_CANCEL: u64 = 3 << 32;
+const KIND_MASK: u64 = !0 << 32;
+
+/// One of a device's queues. Neither `Send` nor `Sync`: the driver takes a commit only from the task that
+/// fetched, and so the type stays on the thread that made it.
+///
+/// ```compile_fail
+/// fn other_thread(queue: ublk_core::queue::Queue) {
+///     std::thread::spawn(move || drop(queue));
+/// }
+/// ```
+pub struct Queue {
+    // Dropped in this order: the ring ends every command before the memory they refer to goes.
+    ring: Ring,
+    table: Descriptors,
+    buffers: ManuallyDrop<Buffers>,
+    tags: Tags,
+    index: u16,
+    requests: Box<[Request]>,
+    events: Vec<Event>,
+    /// Operations of the backend in the ring, by tag: at most one each.
+    operating: Box<[bool]>,
+    operations: u32,
+    refused: Option<(u16, i32)>,
+    leaving: bool,
+    waker: Waker,
+    counters: Arc<QueueCounters>,
+    _char_dev: Arc<OwnedFd>,
+    _this_thread_only: PhantomData<*mut ()>,
+}
+
+impl Queue {
+    /// Sets the queue up on the calling thread, which is the one that has to serve it.
+    pub fn open(char_dev: Arc<OwnedFd>, config: Config) -> Result<Self> {
+        let Config { index, depth, max_io, files, waker, counters } = config;
+        let mut slots = vec![char_dev.as_raw_fd()];
+        slots.extend(files);
+        let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
+        let buffers = Buffers::new(depth, max_io)?;
+        let mut ring = Ring::new(u32::from(depth).next_power_of_two().max(8), &slots)?;
+        let poll = opcode::PollAdd::new(types::Fd(waker.fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(KIND_WAKE);
+        // SAFETY: points to no memory; the descriptor lives as long as self.waker.
+        unsafe { ring.push(&poll)? };
+        let nothing =
+            Descriptor { op: Op::Other(u8::MAX), fua: false, no_unmap: false, offset: 0, length: 0 };
+        let requests =
+            (0..depth).map(|tag| Request { ticket: Ticket { tag, generation: 0 }, what: nothing }).collect();
+        Ok(Self {
+            ring,
+            table,
+            buffers: ManuallyDrop::new(buffers),
+            tags: Tags::new(depth),
+            index,
+            requests,
+            events: Vec::with_capacity(usize::from(depth) + 1),
+            operating: vec![false; usize::from(depth)].into(),
+            operations: 0,
+            refused: None,
+            leaving: false,
+            waker,
+            counters,
+            _char_dev: char_dev,
+            _this_thread_only: PhantomData,
+        })
+    }
+
+    /// Offers every tag to the driver, with its buffer. START_DEV completes once all queues have done so.
+    pub fn offer_all(&mut self) -> Result<()> {
+        for tag in 0..self.tags.depth() {
+            self.tags.offer(tag).map_err(broken)?;
+            self.command(io_op::FETCH_REQ, tag, 0)?;
+        }
+        self.turn(Wait::No)
+    }
+
+    /// Submits everything prepared and waits, in one system call; then sorts what completed into events.
+    pub fn turn(&mut self, wait: Wait) -> Result<()> {
+        self.events.clear();
+        self.counters.turns.add(1);
+        self.ring.enter(wait)?;
+        let mut woken = false;
+        for completion in self.ring.completions() {
+            let (kind, tag, result) =
+                (completion.user_data() & KIND_MASK, completion.user_data() as u16, completion.result());
+            match kind {
+                KIND_COMMAND => match self.tags.completed(tag, result).map_err(broken)? {
+                    Delivery::Request(ticket) => {
+                        self.requests[usize::from(tag)] = Request { ticket, what: self.table.read(tag) };
+                        self.events.push(Event::Request(ticket));
+                    }
+                    Delivery::Ended => {}
+                    Delivery::Refused(errno) => self.refused = Some((tag, errno)),
+                },
+                KIND_OPERATION => {
+                    self.operating[usize::from(tag)] = false;
+                    self.operations -= 1;
+                    self.events.push(Event::Operation(self.requests[usize::from(tag)].ticket, result));
+                }
+                KIND_WAKE => woken = true,
+                _ => {}
+            }
+        }
+        if woken {
+            self.waker.clear();
+            self.leaving = true;
+        }
+        match self.refused.take() {
+            Some((tag, errno)) => Err(Error::system(
+                format!("the driver refused tag {tag} of queue {}", self.index),
+                &std::io::Error::from_raw_os_error(-errno),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// What the last turn found, by position.
+    pub fn event(&self, at: usize) -> Option<Event> {
+        self.events.get(at).copied()
+    }
+
+    /// The request that `ticket` names. Meaningful while the server owns it.
+    pub fn request(&self, ticket: Ticket) -> Request {
+        self.requests[usize::from(ticket.tag)]
+    }
+
+    /// The request's data buffer and the means to use the ring for it.
+    ///
+    /// Fails when the request is not, or no longer, the server's.
+    pub fn io(&mut self, ticket: Ticket) -> std::result::Result<Io<'_>, Violation> {
+        if !self.tags.owns(ticket) {
+            return Err(Violation::NotOwned(ticket));
+        }
+        let tag = usize::from(ticket.tag);
+        Ok(Io {
+            request: self.requests[tag],
+            buffers: &mut self.buffers,
+            ring: &mut self.ring,
+            operating: &mut self.operating[tag],
+            operations: &mut self.operations,
+        })
+    }
+
+    /// Answers a request; the next turn tells the driver. Refused, without harm, when the request is not the
+    /// server's (any more) or the backend still works on it.
+    pub fn commit(&mut self, ticket: Ticket, outcome: Outcome) -> Result<()> {
+        if self.tags.owns(ticket) && self.operating(ticket) {
+            return Err(broken(Violation::NotOwned(ticket)));
+        }
+        self.tags.commit(ticket).map_err(broken)?;
+        let what = self.requests[usize::from(ticket.tag)].what;
+        let result = result_of(&what, outcome);
+        let counters = self.counters.of(what.op);
+        counters.ops.add(1);
+        if result < 0 {
+            counters.errors.add(1);
+        } else {
+            let has_data = matches!(what.op, Op::Read | Op::Write);
+            counters.bytes.add(if has_data { result as u64 } else { what.length });
+        }
+        self.command(io_op::COMMIT_AND_FETCH_REQ, ticket.tag, result)
+    }
+
+    /// Whether the backend has an operation in the ring for this request.
+    pub fn operating(&self, ticket: Ticket) -> bool {
+        self.operating[usize::from(ticket.tag)]
+    }
+
+    /// Every tag has ended and nothing is owed: the device was stopped.
+    pub fn settled(&self) -> bool {
+        self.tags.settled() && self.operations == 0
+    }
+
+    /// Somebody used the [`Waker`]: the queue is to be given up at once.
+    pub fn leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Prepares one of the driver's commands for `tag`. Its address is the tag's own buffer: where this READ's
+    /// data is taken from, and where the next WRITE's will be put.
+    fn command(&mut self, op: u32, tag: u16, result: i32) -> Result<()> {
+        let address = self.buffers.address(tag) as u64;
+        let entry = opcode::UringCmd16::new(CHAR_DEV, op)
+            .cmd(abi::io_command(self.index, tag, result, address))
+            .build()
+            .user_data(KIND_COMMAND | u64::from(tag));
+        // SAFETY: the buffer is the tag's own and outlives the ring; io() hands it out only while the tag is owned.
+        unsafe { self.ring.push(&entry) }
+    }
+
+    /// Cancels the backend's operations and waits, bounded, until they are over. Whether they are.
+    fn quiet(&mut self) -> bool {
+        let until = Instant::now() + LEAVE_TIMEOUT;
+        if self.operations > 0 {
+            let all = types::CancelBuilder::fd(types::Fixed(1)).all();
+            let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
+            // SAFETY: points to no memory.
+            let mut going = unsafe { self.ring.push(&entry) };
+            while self.operations > 0 && going.is_ok() && Instant::now() < until {
+                going = self.turn(Wait::AtMost(LEAVE_TIMEOUT));
+            }
+        }
+        self.operations == 0
+    }
+}
+
+/// How long a queue that is given up waits for its backend's operations.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if !self.quiet() || self.tags.offered() > 0 {
+            // The kernel may still write to the buffers, and cancels in its own time: they are never reused.
+            return;
+        }
+        // SAFETY: dropped once, here; nothing in the kernel refers to the buffers any more.
+        unsafe { ManuallyDrop::drop(&mut self.buffers) };
+    }
+}
+
+/// The driver's form of an outcome. A read or write that did nothing would be asked for again and again, and
+/// one that did more than was asked is a backend's mistake: both are I/O errors.
+fn result_of(what: &Descriptor, outcome: Outcome) -> i32 {
+    match outcome {
+        Err(errno) => -errno.clamp(1, 4095),
+        Ok(done) if matches!(what.op, Op::Read | Op::Write) => {
+            if done == 0 || u64::from(done) > what.length {
+                -libc::EIO
+            } else {
+                done as i32
+            }
+        }
+        Ok(_) => 0,
+    }
+}
+
+fn broken(violation: Violation) -> Error {
+    Error::new(ErrorKind::System, format!("the queue's protocol was broken: {violation:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(length: u64) -> Descriptor {
+        Descriptor { op: Op::Read, fua: false, no_unmap: false, offset: 0, length }
+    }
+
+    #[test]
+    fn outcomes_that_would_loop_or_overrun_become_io_errors() {
+        assert_eq!(result_of(&read(4096), Ok(4096)), 4096);
+        assert_eq!(result_of(&read(4096), Ok(512)), 512);
+        assert_eq!(result_of(&read(4096), Ok(0)), -libc::EIO);
+        assert_eq!(result_of(&read(4096), Ok(4097)), -libc::EIO);
+        assert_eq!(result_of(&read(4096), Err(libc::ENOSPC)), -libc::ENOSPC);
+        assert_eq!(result_of(&read(4096), Err(0)), -1);
+        assert_eq!(result_of(&Descriptor { op: Op::Flush, ..read(0) }, Ok(7)), 0);
+    }
+}

@@ -1,0 +1,150 @@
+//! One io_uring, owned by one thread, entered once per turn of the loop.
+
+use crate::error::{Error, ErrorKind, Result};
+use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, squeue, types};
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// How long [`Ring::enter`] may sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Only look.
+    No,
+    /// Until something completes.
+    Forever,
+    /// Until something completes or this much time has passed.
+    AtMost(Duration),
+}
+
+/// A ring with its three halves held open, so that a push costs no atomics and an enter no file look-up.
+pub struct Ring {
+    // These borrow from `ring` below and are dropped before it.
+    submission: SubmissionQueue<'static>,
+    completion: CompletionQueue<'static>,
+    submitter: Submitter<'static>,
+    // Boxed: its address must not change while the halves point into it.
+    #[allow(dead_code)]
+    ring: Box<IoUring>,
+}
+
+impl Ring {
+    /// A ring of at least `entries` entries whose file table is `files`, owned by the calling thread.
+    pub fn new(entries: u32, files: &[RawFd]) -> Result<Self> {
+        let ring = Box::new(build(entries)?);
+        let pinned: *const IoUring = &*ring;
+        let mut ring = ring;
+        // SAFETY: the borrow is of the box's content, which stays where it is and lives until `ring` is
+        // dropped, after the halves (field order). `ring` itself is never used again while they live.
+        let (mut submitter, submission, completion) = unsafe { (*pinned.cast_mut()).split() };
+        let _ = &mut ring;
+        submitter.register_files(files).map_err(|error| unusable(&error))?;
+        // Only saves a look-up per enter: an old kernel that cannot do it loses nothing else.
+        let _ = submitter.register_ring_fd();
+        Ok(Self { submission, completion, submitter, ring })
+    }
+
+    /// Queues `entry`; when the submission queue is full, submits first.
+    ///
+    /// # Safety
+    /// Whatever `entry` points to stays valid, and is not used otherwise, until its completion.
+    pub unsafe fn push(&mut self, entry: &squeue::Entry) -> Result<()> {
+        loop {
+            // SAFETY: the caller's promise.
+            if unsafe { self.submission.push(entry) }.is_ok() {
+                return Ok(());
+            }
+            self.enter(Wait::No)?;
+            self.submission.sync();
+        }
+    }
+
+    /// The one system call of a turn: submits all that was pushed and waits for a completion.
+    pub fn enter(&mut self, wait: Wait) -> Result<()> {
+        self.submission.sync();
+        let entered = match wait {
+            Wait::No => self.submitter.submit(),
+            Wait::Forever => self.submitter.submit_and_wait(1),
+            Wait::AtMost(limit) => {
+                let limit = types::Timespec::from(limit);
+                self.submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            // A signal, the end of the bound, or completions to be taken first: the caller looks and comes back.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(Error::system("cannot enter the ring", &error)),
+        }
+    }
+
+    /// Takes every completion that is there.
+    pub fn completions(&mut self) -> impl Iterator<Item = cqueue::Entry> + '_ {
+        self.completion.sync();
+        Completions { queue: &mut self.completion }
+    }
+}
+
+struct Completions<'a> {
+    queue: &'a mut CompletionQueue<'static>,
+}
+
+impl Iterator for Completions<'_> {
+    type Item = cqueue::Entry;
+    fn next(&mut self) -> Option<Self::Item> {
+        self.queue.next()
+    }
+}
+
+impl Drop for Completions<'_> {
+    fn drop(&mut self) {
+        // Tells the kernel what was taken.
+        self.queue.sync();
+    }
+}
+
+/// The best ring this kernel has. Each step back gives up what the next older kernels lack.
+fn build(entries: u32) -> Result<IoUring> {
+    let mut last = None;
+    for step in 0..4 {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().dontfork();
+        if step < 1 {
+            builder.setup_no_sqarray(); // 6.6
+        }
+        if step < 2 {
+            builder.setup_defer_taskrun(); // 6.1
+        }
+        if step < 3 {
+            builder.setup_single_issuer().setup_coop_taskrun(); // 6.0
+        }
+        match builder.build(entries) {
+            Ok(ring) => return Ok(ring),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = Some(error),
+            Err(error) => return Err(unusable(&error)),
+        }
+    }
+    Err(unusable(&last.unwrap_or_else(io::Error::last_os_error)))
+}
+
+/// Explains why io_uring cannot be used.
+pub fn unusable(error: &io::Error) -> Error {
+    let failed = Error::system("cannot set up io_uring", error);
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => {
+            failed.kind(ErrorKind::NoIoUring).hint("this kernel is built without io_uring (CONFIG_IO_URING)")
+        }
+        Some(libc::EPERM) => failed
+            .kind(ErrorKind::NoIoUring)
+            .hint("io_uring is switched off: try `sysctl -w kernel.io_uring_disabled=0`, or a container profile that allows it"),
+        Some(libc::ENOMEM) => failed.hint("raise the limit of locked memory (`ulimit -l`)"),
+        _ => failed,
+    }
+}

@@ -1,0 +1,35 @@
+//! Waking a queue's thread from another.
+
+use crate::error::{Error, Result};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// Makes a sleeping [`Ring::enter`](super::ring::Ring::enter) return. May be used from any thread.
+#[derive(Debug, Clone)]
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    /// A waker that nobody listens to yet.
+    pub fn new() -> Result<Self> {
+        EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map(|fd| Self(Arc::new(fd)))
+            .map_err(|errno| Error::system("cannot make an eventfd", &errno.into()))
+    }
+
+    /// Wakes the listener, now or at its next wait.
+    pub fn wake(&self) {
+        // Can only fail when the counter is full: then it is awake already.
+        let _ = self.0.write(1);
+    }
+
+    /// Forgets earlier wakes.
+    pub fn clear(&self) {
+        let _ = self.0.read();
+    }
+
+    /// The descriptor to poll.
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

@@ -1,0 +1,213 @@
+//! A disk in a regular file or on another block device, through the queue's own ring.
+
+use super::{Backend, Discard, Engine, Properties, Step};
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::{Io, Op, Slot};
+use std::fs::{self, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// An open file or block device.
+pub struct File {
+    file: fs::File,
+    size: u64,
+    block_size: u32,
+    discard: Option<Discard>,
+}
+
+/// The backend's only file.
+const FILE: Slot = Slot(1);
+const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+
+impl File {
+    /// Opens `path`, with `direct` around the page cache. A size that is no multiple of the block size is
+    /// rounded down when `size` is taken by the device, never up.
+    pub fn open(path: &Path, read_only: bool, direct: bool) -> Result<Self> {
+        let name = path.display();
+        let unusable = |what: String| Error::new(ErrorKind::Backend, what);
+        let kind = fs::metadata(path)
+            .map_err(|error| Error::system(format!("cannot use {name}"), &error).kind(ErrorKind::Backend))?
+            .file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(unusable(format!("{name} is neither a regular file nor a block device")));
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .custom_flags(if direct { libc::O_DIRECT } else { 0 })
+            .open(path)
+            .map_err(|error| {
+                let failed = Error::system(format!("cannot open {name}"), &error).kind(ErrorKind::Backend);
+                match error.raw_os_error() {
+                    Some(libc::EINVAL) if direct => failed.hint("its filesystem has no direct I/O"),
+                    Some(libc::EACCES | libc::EROFS) if !read_only => {
+                        failed.hint("a read-only disk needs less")
+                    }
+                    _ => failed,
+                }
+            })?;
+        let (size, block_size) = if kind.is_block_device() {
+            (device_size(&file)?, device_block_size(&file)?)
+        } else {
+            let size =
+                file.metadata().map_err(|error| Error::system(format!("cannot stat {name}"), &error))?.len();
+            (size, if direct { direct_alignment(&file) } else { 512 })
+        };
+        let discard = (!read_only && can_punch(&file, size, kind.is_block_device()))
+            .then_some(Discard { granularity: 4096.max(block_size), max: 1 << 30 });
+        Ok(Self { file, size, block_size, discard })
+    }
+}
+
+impl Backend for File {
+    fn properties(&self) -> Properties {
+        Properties { size: self.size, block_size: self.block_size, write_cache: true, discard: self.discard }
+    }
+
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.file.as_fd()]
+    }
+
+    fn engine(&self, depth: u16, durable: bool) -> Result<Box<dyn Engine + '_>> {
+        let progress = vec![Progress::default(); usize::from(depth)].into();
+        Ok(Box::new(FileEngine { durable, zero_range: true, progress }))
+    }
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// Bytes read or written so far: the kernel may do less than was asked.
+    done: usize,
+    /// The last operation makes the request durable.
+    syncing: bool,
+}
+
+struct FileEngine {
+    durable: bool,
+    /// Until the file's filesystem says it cannot.
+    zero_range: bool,
+    progress: Box<[Progress]>,
+}
+
+impl FileEngine {
+    /// Starts the next operation of the request.
+    fn issue(&mut self, io: &mut Io<'_>, done: usize) -> Result<Step> {
+        let what = io.request.what;
+        let offset = what.offset + done as u64;
+        match what.op {
+            Op::Read => io.read_file(FILE, done, offset)?,
+            Op::Write => io.write_file(FILE, done, offset, what.fua || self.durable)?,
+            Op::Flush => io.sync_file(FILE)?,
+            Op::WriteZeroes if what.no_unmap && self.zero_range => io.allocate_file(FILE, ZERO)?,
+            Op::Discard | Op::WriteZeroes => io.allocate_file(FILE, PUNCH)?,
+            Op::Other(_) => return Ok(Step::Done(Err(libc::EOPNOTSUPP))),
+        }
+        Ok(Step::Pending)
+    }
+}
+
+impl Engine for FileEngine {
+    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
+        self.progress[usize::from(io.request.ticket.tag)] = Progress::default();
+        self.issue(io, 0)
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
+        let what = io.request.what;
+        let tag = usize::from(io.request.ticket.tag);
+        let Progress { done, syncing } = self.progress[tag];
+        match result {
+            libc::c_int::MIN..0 if matches!(-result, libc::EINTR | libc::EAGAIN) => {
+                return if syncing {
+                    io.sync_file(FILE).map(|()| Step::Pending)
+                } else {
+                    self.issue(io, done)
+                };
+            }
+            libc::c_int::MIN..0
+                if -result == libc::EOPNOTSUPP
+                    && what.op == Op::WriteZeroes
+                    && self.zero_range
+                    && what.no_unmap =>
+            {
+                // "Do not unmap" is a wish, zeroes are a duty.
+                self.zero_range = false;
+                return self.issue(io, 0);
+            }
+            libc::c_int::MIN..0 => return Ok(Step::Done(Err(-result))),
+            _ => {}
+        }
+        if matches!(what.op, Op::Read | Op::Write) {
+            let done = done + result as usize;
+            if result > 0 && (done as u64) < what.length {
+                self.progress[tag].done = done;
+                return self.issue(io, done);
+            }
+            // Nothing at all: the file was cut off behind our back.
+            return Ok(Step::Done(if done as u64 == what.length { Ok(done as u32) } else { Err(libc::EIO) }));
+        }
+        if what.op == Op::WriteZeroes && (what.fua || self.durable) && !syncing {
+            self.progress[tag].syncing = true;
+            return io.sync_file(FILE).map(|()| Step::Pending);
+        }
+        Ok(Step::Done(Ok(0)))
+    }
+}
+
+nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
+nix::ioctl_read_bad!(blksszget, 0x1268, libc::c_int);
+
+fn device_size(file: &fs::File) -> Result<u64> {
+    let mut size = 0;
+    // SAFETY: the ioctl writes one 64-bit number (its type says size_t), and that is what it gets.
+    unsafe { blkgetsize64(file.as_raw_fd(), &mut size) }
+        .map_err(|errno| Error::system("cannot ask the block device's size", &errno.into()))?;
+    Ok(size as u64)
+}
+
+fn device_block_size(file: &fs::File) -> Result<u32> {
+    let mut size = 0;
+    // SAFETY: the ioctl writes one int.
+    unsafe { blksszget(file.as_raw_fd(), &mut size) }
+        .map_err(|errno| Error::system("cannot ask the block device's block size", &errno.into()))?;
+    Ok(size.cast_unsigned())
+}
+
+/// Bytes to which direct I/O on the file has to be aligned (statx, kernel ≥ 6.1); 4096 where nobody says.
+fn direct_alignment(file: &fs::File) -> u32 {
+    // SAFETY: all-zero is a valid statx, and the call fills it in.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor, an empty path with AT_EMPTY_PATH, and a buffer of the right type.
+    let answer = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat)
+    };
+    let told = answer == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0 && stat.stx_dio_offset_align != 0;
+    if told { stat.stx_dio_offset_align.max(512) } else { 4096 }
+}
+
+/// Whether holes can be punched: tried behind the end of a file, where there is nothing to lose. Of a block
+/// device its queue tells.
+fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
+    if device {
+        return discard_limit(file).is_some_and(|bytes| bytes > 0);
+    }
+    let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
+    // SAFETY: plain numbers and an open descriptor.
+    unsafe { libc::fallocate(file.as_raw_fd(), PUNCH, behind, 4096) == 0 }
+}
+
+fn discard_limit(file: &fs::File) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let number = file.metadata().ok()?.rdev();
+    let dir = format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number));
+    // A partition's queue is its disk's.
+    ["queue", "../queue"]
+        .iter()
+        .find_map(|queue| fs::read_to_string(format!("{dir}/{queue}/discard_max_bytes")).ok())?
+        .trim()
+        .parse()
+        .ok()
+}

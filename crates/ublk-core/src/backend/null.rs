@@ -1,0 +1,55 @@
+//! A disk that forgets: writes vanish, reads are zeroes.
+
+use super::{Backend, Discard, Engine, Properties, Step};
+use crate::error::Result;
+use crate::queue::{Io, Op};
+
+/// See the [module](self).
+pub struct Null {
+    size: u64,
+}
+
+impl Null {
+    /// A null disk of `size` bytes.
+    pub fn new(size: u64) -> Self {
+        Self { size }
+    }
+}
+
+impl Backend for Null {
+    fn properties(&self) -> Properties {
+        let discard = Some(Discard { granularity: 4096, max: 1 << 30 });
+        Properties { size: self.size, block_size: 512, write_cache: false, discard }
+    }
+
+    fn engine(&self, depth: u16, _durable: bool) -> Result<Box<dyn Engine + '_>> {
+        Ok(Box::new(NullEngine { dirty: vec![0; usize::from(depth)].into() }))
+    }
+}
+
+struct NullEngine {
+    /// How far each tag's buffer holds the data of earlier writes. Only that has to be cleared for a read:
+    /// a disk that is only read never touches its buffers.
+    dirty: Box<[usize]>,
+}
+
+impl Engine for NullEngine {
+    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
+        let what = io.request.what;
+        let dirty = &mut self.dirty[usize::from(io.request.ticket.tag)];
+        match what.op {
+            Op::Write => *dirty = (*dirty).max(what.length as usize),
+            Op::Read if *dirty > 0 => {
+                let data = io.data();
+                if *dirty <= data.len() {
+                    data[..*dirty].fill(0);
+                    *dirty = 0;
+                } else {
+                    data.fill(0);
+                }
+            }
+            _ => {}
+        }
+        Ok(Step::Done(Ok(what.length as u32)))
+    }
+}

@@ -1,0 +1,181 @@
+//! A device that this process serves, from ADD_DEV to DEL_DEV.
+//!
+//! ```text
+//!  create ──► created ──start──► live ──stop──► stopped ──delete──► deleted
+//!                 ▲                               │
+//!                 └────────────start──────────────┘        delete is possible anywhere
+//! ```
+
+mod node;
+mod serving;
+
+use crate::backend::Backend;
+use crate::control::{Bound, Control};
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::QueueCounters;
+use crate::spec::{Checked, Spec};
+use serving::Serving;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a device tells its owner without being asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something went wrong in a queue; the device may go on.
+    Error {
+        /// The queue's number.
+        queue: u16,
+        /// One line.
+        message: String,
+    },
+    /// Nobody serves the device any more, and its owner did not ask for that.
+    Exit {
+        /// One line that says why.
+        message: String,
+    },
+}
+
+/// Takes a device's events, on any thread.
+pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// See the [module](self).
+pub struct Device {
+    id: u32,
+    control: Control,
+    backend: Arc<dyn Backend>,
+    checked: Checked,
+    queues: u16,
+    depth: u16,
+    max_io: u32,
+    counters: Box<[Arc<QueueCounters>]>,
+    listener: Listener,
+    state: Mutex<State>,
+}
+
+enum State {
+    Idle,
+    Live(Serving),
+    Deleted,
+}
+
+impl Device {
+    /// Adds a device to the driver. The disk appears with [`start`](Self::start).
+    ///
+    /// Nothing is left behind when it fails.
+    pub fn create(spec: &Spec, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
+        let checked = spec.check(&backend.properties())?;
+        let control = Control::open()?;
+        let info = control.add(&checked.info(), bound)?;
+        let (id, max_io) = (info.dev_id, info.max_io_buf_bytes.min(spec.max_io));
+        if let Err(error) = control.set_params(id, &checked.params(max_io), bound) {
+            let _ = control.delete(id, &Bound::standard());
+            return Err(error);
+        }
+        Ok(Self {
+            id,
+            control,
+            backend,
+            checked,
+            queues: info.nr_hw_queues,
+            depth: info.queue_depth,
+            max_io,
+            counters: (0..info.nr_hw_queues).map(|_| Arc::default()).collect(),
+            listener,
+            state: Mutex::new(State::Idle),
+        })
+    }
+
+    /// The driver's number for it.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Each queue's counters, by its number.
+    pub fn counters(&self) -> &[Arc<QueueCounters>] {
+        &self.counters
+    }
+
+    /// Makes the disk appear; returns when its node is there. Possible again after [`stop`](Self::stop).
+    ///
+    /// When it fails, the device is as it was before.
+    pub fn start(&self, bound: &Bound) -> Result<()> {
+        let mut state = self.state();
+        match &*state {
+            State::Idle => {}
+            State::Live(serving) if serving.over() => self.end(&mut state)?,
+            State::Live(_) => {
+                return Err(Error::new(ErrorKind::Busy, "the device is started already").device(self.id));
+            }
+            State::Deleted => return Err(self.deleted()),
+        }
+        let char_dev = node::open_char_device(self.id, bound)?;
+        let serving = Serving::start(self, char_dev)?;
+        let started = self.control.start(self.id, bound).and_then(|()| {
+            let params = self.control.params(self.id, bound)?;
+            node::wait_for_disk(self.id, (params.devt.disk_major, params.devt.disk_minor), bound)
+        });
+        match started {
+            Ok(()) => {
+                *state = State::Live(serving);
+                Ok(())
+            }
+            Err(error) => {
+                serving.expect_end();
+                let _ = self.control.stop(self.id, &Bound::standard());
+                serving.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the disk disappear, with whatever is mounted on it: its users get errors.
+    pub fn stop(&self, bound: &Bound) -> Result<()> {
+        let mut state = self.state();
+        match &*state {
+            State::Idle => Ok(()),
+            State::Deleted => Err(self.deleted()),
+            State::Live(serving) => {
+                serving.expect_end();
+                match self.control.stop(self.id, bound) {
+                    Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                self.end(&mut state)
+            }
+        }
+    }
+
+    /// Stops the device and removes it from the driver. Deleting it again does nothing.
+    pub fn delete(&self, bound: &Bound) -> Result<()> {
+        match self.stop(bound) {
+            Err(error) if error.kind == ErrorKind::Closed => return Ok(()),
+            stopped => stopped?,
+        }
+        let mut state = self.state();
+        if matches!(*state, State::Deleted) {
+            return Ok(());
+        }
+        match self.control.delete(self.id, bound) {
+            // Somebody else was faster.
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            deleted => deleted?,
+        }
+        *state = State::Deleted;
+        Ok(())
+    }
+
+    /// Collects the threads of a serving that has ended or is about to.
+    fn end(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+        if let State::Live(serving) = std::mem::replace(&mut **state, State::Idle) {
+            serving.join();
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deleted(&self) -> Error {
+        Error::new(ErrorKind::Closed, format!("device {} was deleted", self.id)).device(self.id)
+    }
+}

@@ -1,0 +1,25 @@
+//! The engine of ublk-ts: a Linux ublk server in Rust. It knows nothing of JavaScript.
+//!
+//! - [`control`]: the driver's control commands, each wait bounded and cancellable.
+//! - [`queue`]: one ring, descriptor table, tag state machine and buffer pool, owned by one thread.
+//! - [`backend`]: where a disk's data lives: memory, nothing, a file.
+//! - [`device`]: the lifecycle that ties them together.
+//! - [`registry`]: what devices there are, whoever serves them, and who uses them.
+
+pub mod abi;
+pub mod backend;
+pub mod cancel;
+pub mod control;
+pub mod device;
+pub mod error;
+pub mod features;
+mod mapping;
+pub mod queue;
+pub mod registry;
+pub mod spec;
+
+pub use cancel::Cancel;
+pub use control::{Bound, Control};
+pub use device::{Device, Event};
+pub use error::{Error, ErrorKind, Result};
+pub use spec::Spec;

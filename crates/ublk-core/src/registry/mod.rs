@@ -1,0 +1,199 @@
+//! The devices there are, whoever serves them.
+
+mod users;
+
+pub use users::users;
+
+use crate::abi::{SECTOR, sys};
+use crate::control::{Bound, Control};
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{FEATURES, Features};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What the driver is doing with a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Added, and not started or stopped again (`UBLK_S_DEV_DEAD`): there is no disk.
+    Idle,
+    /// The disk is there and served.
+    Live,
+    /// Its server is gone; I/O waits for a recovery.
+    Quiesced,
+    /// Its server is gone; I/O fails until a recovery.
+    FailIo,
+}
+
+/// A device as anybody can see it.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// The driver's number.
+    pub id: u32,
+    /// What the driver is doing with it.
+    pub state: State,
+    /// The server's process, while there is one.
+    pub pid: Option<u32>,
+    /// Bytes.
+    pub size: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    /// Physical block size in bytes.
+    pub physical_block_size: u32,
+    /// Number of queues.
+    pub queues: u16,
+    /// Requests in flight per queue.
+    pub depth: u16,
+    /// Largest request in bytes.
+    pub max_io: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Has a volatile write cache.
+    pub write_cache: bool,
+    /// Honours forced unit access.
+    pub fua: bool,
+    /// Seeks.
+    pub rotational: bool,
+    /// Bytes; 0 when it cannot discard.
+    pub discard_granularity: u32,
+    /// Bytes; 0 when it cannot discard.
+    pub max_discard: u64,
+    /// Bytes; 0 when it cannot write zeroes.
+    pub max_write_zeroes: u64,
+    /// The driver's feature flags in use.
+    pub flags: Features,
+    /// The user who added it.
+    pub owner_uid: u32,
+    /// That user's group.
+    pub owner_gid: u32,
+}
+
+/// One device, by its number.
+pub fn open(id: u32, bound: &Bound) -> Result<Info> {
+    let control = Control::open()?;
+    let info = control.info(id, bound)?;
+    let params = match control.params(id, bound) {
+        Ok(params) => params,
+        // Added, and its parameters not set yet.
+        Err(error) if error.kind != ErrorKind::NotFound => sys::ublk_params::default(),
+        Err(error) => return Err(error),
+    };
+    let basic = params.basic;
+    let discard =
+        if params.types & sys::UBLK_PARAM_TYPE_DISCARD != 0 { params.discard } else { Default::default() };
+    let pid = u32::try_from(info.ublksrv_pid).ok().filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
+    let has = |flag| basic.attrs & flag != 0;
+    let state = match u32::from(info.state) {
+        sys::UBLK_S_DEV_LIVE => State::Live,
+        sys::UBLK_S_DEV_QUIESCED => State::Quiesced,
+        sys::UBLK_S_DEV_FAIL_IO => State::FailIo,
+        _ => State::Idle,
+    };
+    Ok(Info {
+        id,
+        state,
+        pid,
+        size: basic.dev_sectors * SECTOR,
+        block_size: 1 << basic.logical_bs_shift,
+        physical_block_size: 1 << basic.physical_bs_shift,
+        queues: info.nr_hw_queues,
+        depth: info.queue_depth,
+        max_io: basic.max_sectors << 9,
+        read_only: has(sys::UBLK_ATTR_READ_ONLY),
+        write_cache: has(sys::UBLK_ATTR_VOLATILE_CACHE),
+        fua: has(sys::UBLK_ATTR_FUA),
+        rotational: has(sys::UBLK_ATTR_ROTATIONAL),
+        discard_granularity: discard.discard_granularity,
+        max_discard: u64::from(discard.max_discard_sectors) * SECTOR,
+        max_write_zeroes: u64::from(discard.max_write_zeroes_sectors) * SECTOR,
+        flags: Features(info.flags),
+        owner_uid: info.owner_uid,
+        owner_gid: info.owner_gid,
+    })
+}
+
+/// Every device, by its number.
+pub fn list(bound: &Bound) -> Result<Vec<Info>> {
+    // The driver has no command for this; its class in sysfs holds one entry a device.
+    let mut ids: Vec<u32> = match std::fs::read_dir("/sys/class/ublk-char") {
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("ublkc")?.parse().ok())
+            .collect(),
+        // No driver, no class; the control device says it better.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(Error::system("cannot read /sys/class/ublk-char", &error)),
+    };
+    ids.sort_unstable();
+    let mut devices = Vec::with_capacity(ids.len());
+    let _control = Control::open()?;
+    for id in ids {
+        match open(id, bound) {
+            Ok(info) => devices.push(info),
+            // Deleted meanwhile, or another user's.
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NoPermission) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(devices)
+}
+
+/// How long a mere look at a disk, such as the kernel's own partition scan or udev's, may keep it open.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
+pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
+    let control = Control::open()?;
+    let info = control.info(id, bound)?;
+    if force || u32::from(info.state) == sys::UBLK_S_DEV_DEAD {
+        return control.stop(id, bound);
+    }
+    let until = Instant::now() + GLANCE;
+    loop {
+        let busy = users(id);
+        if busy.is_empty() {
+            if !Features(info.flags).has(sys::UBLK_F_SAFE_STOP_DEV.into()) {
+                if !claimed(id) {
+                    return control.stop(id, bound);
+                }
+            } else {
+                match control.try_stop(id, bound) {
+                    Err(error) if error.kind == ErrorKind::Busy => {}
+                    // Its disk went away meanwhile: what remains is to stop its server.
+                    Err(error) if error.kind == ErrorKind::NotFound => return control.stop(id, bound),
+                    stopped => return stopped,
+                }
+            }
+        }
+        if Instant::now() >= until {
+            let by = if busy.is_empty() { "open in another namespace".to_owned() } else { busy.join(", ") };
+            return Err(Error::new(ErrorKind::Busy, format!("/dev/ublkb{id} is in use: {by}"))
+                .hint("unmount or close it, wait for that (--wait), or remove it anyway (--force)")
+                .device(id));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether somebody has the disk for itself, even out of this process's sight: a mount in another namespace.
+fn claimed(id: u32) -> bool {
+    use std::os::unix::fs::OpenOptionsExt;
+    let claim =
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(format!("/dev/ublkb{id}"));
+    claim.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// Stops a device and removes it.
+pub fn delete(id: u32, force: bool, bound: &Bound) -> Result<()> {
+    stop(id, force, bound)?;
+    let control = Control::open()?;
+    match control.delete(id, bound) {
+        // Its server deleted it when it was stopped.
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+        deleted => deleted,
+    }
+}
+
+/// What the running driver can do, feature by feature.
+pub fn features(bound: &Bound) -> Result<Vec<(crate::features::Feature, bool)>> {
+    let able = Control::open()?.features(bound)?;
+    Ok(FEATURES.iter().map(|feature| (*feature, able.has(feature.flag))).collect())
+}

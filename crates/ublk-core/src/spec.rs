@@ -1,0 +1,270 @@
+//! What a device is to look like, checked before the driver hears of it.
+
+use crate::abi::{MAX_DEPTH, MAX_ID, MAX_IO, MAX_QUEUES, SECTOR, sys};
+use crate::backend::Properties;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The wishes for a device. `None` takes what fits the backend.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Below 2^20. `None`: the driver picks one.
+    pub id: Option<u32>,
+    /// 1 to 4096. The driver keeps as many as there are CPUs.
+    pub queues: u32,
+    /// Requests in flight per queue: 1 to 4096.
+    pub depth: u32,
+    /// Logical block size in bytes: 512, 1024, 2048 or 4096.
+    pub block_size: Option<u32>,
+    /// Physical block size in bytes: a power of two, not below the logical one, at most 256 MiB.
+    pub physical_block_size: Option<u32>,
+    /// Largest request in bytes: 4096 to 32 MiB, a multiple of 4096.
+    pub max_io: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Completed writes may be lost with the power until a flush.
+    pub write_cache: Option<bool>,
+    /// The disk seeks.
+    pub rotational: bool,
+    /// Whether to advertise discard and write-zeroes.
+    pub discard: Option<bool>,
+    /// Bytes: a multiple of the block size.
+    pub discard_granularity: Option<u32>,
+    /// Bytes per discard: a multiple of the block size.
+    pub max_discard: Option<u64>,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            id: None,
+            queues: 1,
+            depth: 128,
+            block_size: None,
+            physical_block_size: None,
+            max_io: 512 << 10,
+            read_only: false,
+            write_cache: None,
+            rotational: false,
+            discard: None,
+            discard_granularity: None,
+            max_discard: None,
+        }
+    }
+}
+
+/// The largest disk: offsets are signed 64-bit numbers in the kernel.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
+
+impl Spec {
+    /// The driver's form of the device, or the first thing that is wrong with it.
+    pub fn check(&self, backend: &Properties) -> Result<Checked> {
+        let range = |name: &str, value: u64, least: u64, most: u64| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::invalid(format!("{name} {value} is out of range"))
+                .hint(format!("{least} to {most} is possible")))
+        };
+        if let Some(id) = self.id {
+            range("id", id.into(), 0, u64::from(MAX_ID) - 1)?;
+        }
+        range("queues", self.queues.into(), 1, MAX_QUEUES.into())?;
+        range("depth", self.depth.into(), 1, MAX_DEPTH.into())?;
+        range("max I/O", self.max_io.into(), 4096, MAX_IO.into())?;
+        if !self.max_io.is_multiple_of(4096) {
+            return Err(Error::invalid(format!("max I/O {} is not a multiple of 4096", self.max_io)));
+        }
+        let block = self.block_size.unwrap_or(backend.block_size);
+        if !matches!(block, 512 | 1024 | 2048 | 4096) {
+            return Err(Error::invalid(format!("block size {block} is not possible"))
+                .hint("512, 1024, 2048 and 4096 are"));
+        }
+        if block < backend.block_size {
+            return Err(Error::invalid(format!(
+                "block size {block} is smaller than the backend's {}",
+                backend.block_size
+            )));
+        }
+        let physical = self.physical_block_size.unwrap_or(4096);
+        if !physical.is_power_of_two() || physical < block || physical > 256 << 20 {
+            return Err(Error::invalid(format!("physical block size {physical} is not possible"))
+                .hint(format!("a power of two from {block} to 256 MiB is")));
+        }
+        let size = backend.size;
+        if size == 0 {
+            return Err(Error::invalid("the size is 0")
+                .hint(format!("a disk has at least one block of {block} bytes")));
+        }
+        if size > MAX_SIZE {
+            return Err(Error::invalid(format!("the size {size} is beyond 8 EiB")));
+        }
+        if !size.is_multiple_of(u64::from(block)) {
+            return Err(Error::invalid(format!(
+                "the size {size} is not a multiple of the block size {block}"
+            ))
+            .hint(format!("{} would be", size - size % u64::from(block) + u64::from(block))));
+        }
+        let discard = self.discard_limits(backend, block)?;
+        let write_cache = !self.read_only && self.write_cache.unwrap_or(backend.write_cache);
+        Ok(Checked { block, physical, size, discard, write_cache, spec: self.clone() })
+    }
+
+    fn discard_limits(&self, backend: &Properties, block: u32) -> Result<Option<(u32, u64)>> {
+        let wanted = self.discard.unwrap_or(true) && !self.read_only;
+        let Some(able) = backend.discard.filter(|_| wanted) else {
+            if self.discard == Some(true) {
+                return Err(Error::new(ErrorKind::Unsupported, "this disk cannot discard")
+                    .hint("its file's filesystem cannot punch holes, or the disk is read-only"));
+            }
+            return Ok(None);
+        };
+        let granularity = self.discard_granularity.unwrap_or(able.granularity.max(block));
+        let max = self.max_discard.unwrap_or(able.max).min(u64::from(u32::MAX) * SECTOR);
+        let max = if self.max_discard.is_some() { max } else { max - max % u64::from(granularity.max(1)) };
+        for (name, value) in [("discard granularity", u64::from(granularity)), ("largest discard", max)] {
+            if value == 0 || value % u64::from(block) != 0 {
+                return Err(Error::invalid(format!("{name} {value} is not possible"))
+                    .hint(format!("a multiple of the block size {block} is")));
+            }
+        }
+        Ok(Some((granularity, max)))
+    }
+}
+
+/// A device that makes sense.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    block: u32,
+    physical: u32,
+    size: u64,
+    discard: Option<(u32, u64)>,
+    /// Whether the disk has a volatile write cache.
+    pub write_cache: bool,
+    /// The wishes it was made from.
+    pub spec: Spec,
+}
+
+impl Checked {
+    /// For ADD_DEV.
+    pub fn info(&self) -> sys::ublksrv_ctrl_dev_info {
+        sys::ublksrv_ctrl_dev_info {
+            nr_hw_queues: self.spec.queues as u16,
+            queue_depth: self.spec.depth as u16,
+            max_io_buf_bytes: self.spec.max_io,
+            dev_id: self.spec.id.unwrap_or(u32::MAX),
+            ublksrv_pid: std::process::id().cast_signed(),
+            flags: u64::from(sys::UBLK_F_CMD_IOCTL_ENCODE),
+            ..Default::default()
+        }
+    }
+
+    /// For SET_PARAMS. `max_io`: bytes in a tag's buffer as ADD_DEV left it; no request can be larger.
+    pub fn params(&self, max_io: u32) -> sys::ublk_params {
+        let attribute = |on: bool, flag: u32| if on { flag } else { 0 };
+        let mut params = sys::ublk_params {
+            len: size_of::<sys::ublk_params>() as u32,
+            types: sys::UBLK_PARAM_TYPE_BASIC,
+            basic: sys::ublk_param_basic {
+                attrs: attribute(self.spec.read_only, sys::UBLK_ATTR_READ_ONLY)
+                    | attribute(self.spec.rotational, sys::UBLK_ATTR_ROTATIONAL)
+                    | attribute(self.write_cache, sys::UBLK_ATTR_VOLATILE_CACHE | sys::UBLK_ATTR_FUA),
+                logical_bs_shift: self.block.trailing_zeros() as u8,
+                physical_bs_shift: self.physical.trailing_zeros() as u8,
+                io_opt_shift: self.physical.trailing_zeros() as u8,
+                io_min_shift: self.block.trailing_zeros() as u8,
+                max_sectors: self.spec.max_io.min(max_io) >> 9,
+                dev_sectors: self.size / SECTOR,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        if let Some((granularity, max)) = self.discard {
+            params.types |= sys::UBLK_PARAM_TYPE_DISCARD;
+            params.discard = sys::ublk_param_discard {
+                discard_granularity: granularity,
+                max_discard_sectors: (max / SECTOR) as u32,
+                max_write_zeroes_sectors: (max / SECTOR) as u32,
+                max_discard_segments: 1,
+                ..Default::default()
+            };
+        }
+        params
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Discard;
+
+    const DISK: Properties = Properties {
+        size: 1 << 20,
+        block_size: 512,
+        write_cache: false,
+        discard: Some(Discard { granularity: 4096, max: 1 << 30 }),
+    };
+
+    fn wrong(spec: Spec, disk: Properties) -> String {
+        let error = spec.check(&disk).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+        error.message
+    }
+
+    #[test]
+    fn every_wrong_value_is_named() {
+        let spec = Spec::default;
+        assert_eq!(wrong(Spec { queues: 0, ..spec() }, DISK), "queues 0 is out of range");
+        assert_eq!(wrong(Spec { queues: 5000, ..spec() }, DISK), "queues 5000 is out of range");
+        assert_eq!(wrong(Spec { depth: 0, ..spec() }, DISK), "depth 0 is out of range");
+        assert_eq!(wrong(Spec { depth: 5000, ..spec() }, DISK), "depth 5000 is out of range");
+        assert_eq!(wrong(Spec { block_size: Some(1000), ..spec() }, DISK), "block size 1000 is not possible");
+        assert_eq!(wrong(Spec { max_io: 33 << 20, ..spec() }, DISK), "max I/O 34603008 is out of range");
+        assert_eq!(wrong(Spec { max_io: 5000, ..spec() }, DISK), "max I/O 5000 is not a multiple of 4096");
+        assert_eq!(wrong(Spec { id: Some(1 << 20), ..spec() }, DISK), "id 1048576 is out of range");
+        assert_eq!(wrong(spec(), Properties { size: 0, ..DISK }), "the size is 0");
+        assert_eq!(
+            wrong(spec(), Properties { size: 1000, ..DISK }),
+            "the size 1000 is not a multiple of the block size 512"
+        );
+        assert_eq!(
+            wrong(spec(), Properties { size: 1 << 63, ..DISK }),
+            "the size 9223372036854775808 is beyond 8 EiB"
+        );
+    }
+
+    #[test]
+    fn the_driver_is_told_what_was_asked_for() {
+        let spec = Spec {
+            block_size: Some(4096),
+            max_io: 1 << 20,
+            rotational: true,
+            write_cache: Some(true),
+            ..Spec::default()
+        };
+        let checked = spec.check(&DISK).unwrap();
+        let params = checked.params(1 << 20);
+        assert_eq!(params.basic.logical_bs_shift, 12);
+        assert_eq!(params.basic.max_sectors, 2048);
+        assert_eq!(params.basic.dev_sectors, 2048);
+        assert_eq!(
+            params.basic.attrs,
+            sys::UBLK_ATTR_ROTATIONAL | sys::UBLK_ATTR_VOLATILE_CACHE | sys::UBLK_ATTR_FUA
+        );
+        assert_eq!(params.discard.max_discard_sectors, 1 << 21);
+    }
+
+    #[test]
+    fn a_request_never_exceeds_the_buffer_the_driver_left_us() {
+        let checked = Spec { max_io: 1 << 20, ..Spec::default() }.check(&DISK).unwrap();
+        assert_eq!(checked.params(64 << 10).basic.max_sectors, 128);
+    }
+
+    #[test]
+    fn read_only_disks_neither_discard_nor_cache() {
+        let checked =
+            Spec { read_only: true, write_cache: Some(true), ..Spec::default() }.check(&DISK).unwrap();
+        let params = checked.params(1 << 20);
+        assert_eq!(params.types, sys::UBLK_PARAM_TYPE_BASIC);
+        assert_eq!(params.basic.attrs, sys::UBLK_ATTR_READ_ONLY);
+    }
+}

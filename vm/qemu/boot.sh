@@ -9,7 +9,7 @@ share() {
   setpriv --pdeathsig KILL unshare --mount --propagation private bash -c 'mount --bind "$1" "$2" && mount -o "remount,bind,$3" "$2" &&
     exec /usr/lib/qemu/virtiofsd --socket-path="$2.socket" -o source="$2",cache="$4"' _ "$2" "$work/$tag" "$3" "$4" \
     >"$work/$tag.log" 2>&1 &
-  daemons+=($!)
+  daemons+=($!); disown
   for try in {1..200}; do [ ! -S "$work/$tag.socket" ] || break; sleep 0.03; done
   [ -S "$work/$tag.socket" ] || { cat "$work/$tag.log" >&2; die "virtiofsd did not start"; }
   devices+=(-chardev "socket,id=$tag,path=$work/$tag.socket" -device "vhost-user-fs-pci,chardev=$tag,tag=$tag,queue-size=1024")
@@ -41,7 +41,6 @@ attempt() { # boots once; $work/up gets a line when the command starts, and anot
   : <>"$work/stdout" <>"$work/stderr"  # frees a cat whose pipe QEMU never opened
   wait "$out_pid" "$err_pid" || true
   halt 2>/dev/null || true
-  wait "${daemons[@]}" 2>/dev/null || true
 }
 
 boot() {

@@ -40,14 +40,15 @@ export interface EndOptions {
 /** How often a disk that is held is looked at, in milliseconds. */
 const POLL = 250
 
+/** How long a mere look at a disk, such as udev's after a write, may hold it, in milliseconds. */
+const GLANCE = 500
+
 /** Keeps Node running while it serves a disk, as a listening socket does. The longest timer there is. */
 const FOREVER = 2 ** 31 - 1
 
 /** A device that this process serves, shared by all handles to it. */
 interface Served {
   readonly device: native.Device
-  /** Whether its end was asked for here. */
-  ending: boolean
   deleted: boolean
 }
 
@@ -96,7 +97,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         if (disk) disk.#onEvent(event)
       })
       try {
-        const entry = { device, ending: false, deleted: false }
+        const entry = { device, deleted: false }
         served.set(device.id, entry)
         disk = new UblkDevice(await device.info(), true)
         if (options.start ?? true) await disk.#start(entry, cancel)
@@ -245,7 +246,6 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   async #start(entry: Served, cancel: native.Cancel): Promise<void> {
-    entry.ending = false
     await entry.device.start(cancel)
     this.#info = await entry.device.info()
     this.#keepAlive ??= setInterval(() => {}, FOREVER)
@@ -261,7 +261,6 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       for (;;) {
         try {
           if (this.#served && !options.force) await this.#refuseIfHeld()
-          if (this.#served) this.#served.ending = true
           await action(this.#served?.device, cancel)
           break
         } catch (error) {
@@ -277,9 +276,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /** The driver lets its own server remove a mounted disk, so this has to be asked first. */
   async #refuseIfHeld(): Promise<void> {
     if (this.#served?.deleted) return // Its number may be another's by now.
-    const users = await native.users(this.id)
+    const until = performance.now() + GLANCE
+    let users = await native.users(this.id)
+    while (users.length > 0 && performance.now() < until) {
+      await sleep(GLANCE / 10)
+      users = await native.users(this.id)
+    }
     if (users.length === 0) return
-    throw new UblkError('busy', `${this.path} is in use (${users.join(', ')})`, {
+    throw new UblkError('busy', `${this.path} is in use: ${users.join(', ')}`, {
       device: this.id,
       code: 'EBUSY',
       hint: 'unmount or close it first, or force it',
@@ -297,7 +301,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   #onEvent(event: native.DeviceEvent): void {
     if (event.type === 'exit') {
       this.#release()
-      this.emit('exit', { reason: event.message, requested: this.#served?.ending ?? false })
+      this.emit('exit', { reason: event.message })
       return
     }
     const error = new UblkError('system', event.message, { device: this.id })

@@ -4,8 +4,6 @@ import type { UblkError } from './errors.js'
 export interface DeviceExit {
   /** In one line. */
   reason: string
-  /** Whether this process asked for it, with `stop()` or `delete()`. */
-  requested: boolean
 }
 
 /** The events of a device that this process serves, with their arguments. */
@@ -21,6 +19,6 @@ export interface UblkDeviceEvents {
    * a device does not end the process that may be serving further disks.
    */
   error: [error: UblkError]
-  /** Serving ended, for whatever reason; the disk is gone. */
+  /** Serving ended though this process did not ask for it; the disk is gone. Delete the device. */
   exit: [exit: DeviceExit]
 }

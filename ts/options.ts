@@ -1,7 +1,7 @@
 import type { DeviceSpec } from '#binding'
 import { type Backend, file, memory, nullDisk } from './backends.js'
 import { invalid } from './errors.js'
-import { parseSize, type Size } from './size.js'
+import { formatSize, parseSize, type Size } from './size.js'
 
 /** What kind of disk to make. Sizes are bytes, or text such as `'64K'`. */
 export interface DeviceOptions {
@@ -32,7 +32,7 @@ export interface DeviceOptions {
    */
   blockSize?: Size
   /**
-   * The physical block size: a power of two from `blockSize` to 1 MiB.
+   * The physical block size: a power of two from `blockSize` to 256 MiB.
    *
    * @defaultValue 4096
    */
@@ -69,13 +69,13 @@ export interface DeviceOptions {
    */
   discard?: boolean
   /**
-   * The smallest area a discard frees; a multiple of the block size.
+   * The smallest area a discard frees; a multiple of the block size, at most 1 GiB.
    *
    * @defaultValue from the backend
    */
   discardGranularity?: Size
   /**
-   * The largest discard request; a multiple of the block size.
+   * The largest discard or write-zeroes request; a multiple of the block size, below 2 TiB.
    *
    * @defaultValue from the backend
    */
@@ -120,8 +120,8 @@ export function toSpec(options: DeviceOptions): DeviceSpec {
     writeCache: flag(options, 'writeCache'),
     rotational: flag(options, 'rotational'),
     discard: flag(options, 'discard'),
-    discardGranularity: blocks(options, 'discardGranularity', block),
-    maxDiscard: blocks(options, 'maxDiscard', block),
+    discardGranularity: blocks(options, 'discardGranularity', block, 2 ** 30),
+    maxDiscard: blocks(options, 'maxDiscard', block, 2 ** 41 - block),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
   }
 }
@@ -170,17 +170,19 @@ function size(options: DeviceOptions, key: Key): number | undefined {
   return value === undefined ? undefined : parseSize(value, label(key))
 }
 
-function blocks(options: DeviceOptions, key: Key, block: number): number | undefined {
+function blocks(options: DeviceOptions, key: Key, block: number, max: number): number | undefined {
   const bytes = size(options, key)
-  if (bytes === undefined || (bytes > 0 && bytes % block === 0)) return bytes
-  throw invalid(`${label(key)} must be a multiple of the block size ${block}, not ${options[key]}`)
+  if (bytes === undefined || (bytes > 0 && bytes <= max && bytes % block === 0)) return bytes
+  throw invalid(
+    `${label(key)} must be a multiple of the block size ${block}, at most ${formatSize(max)}, not ${options[key]}`,
+  )
 }
 
 function physicalBlockSize(options: DeviceOptions, block: number): number | undefined {
   const bytes = size(options, 'physicalBlockSize')
   if (bytes === undefined) return undefined
-  if (bytes < block || bytes > 2 ** 20 || (bytes & (bytes - 1)) !== 0) {
-    throw invalid(`physical block size must be a power of two from ${block} to 1M, not ${bytes}`)
+  if (bytes < block || bytes > 2 ** 28 || (bytes & (bytes - 1)) !== 0) {
+    throw invalid(`physical block size must be a power of two from ${block} to 256M, not ${bytes}`)
   }
   return bytes
 }

@@ -13,7 +13,7 @@ export interface DeviceRow extends DeviceInfo {
 export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'ID', summary: 'number of the device', value: row => row.id },
   { name: 'PATH', summary: 'path of the disk', value: row => row.path },
-  { name: 'STATE', summary: 'live, stopped, …; dead if its server is gone', value: state },
+  { name: 'STATE', summary: 'live, created, …; dead if nobody serves it', value: state },
   { name: 'SIZE', summary: 'size of the disk', bytes: true, value: row => row.size },
   { name: 'RO', summary: 'read-only', value: row => row.readOnly },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
@@ -44,9 +44,9 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
 /** What `list` shows unless told otherwise. */
 export const usualColumns: readonly string[] = ['ID', 'PATH', 'STATE', 'SIZE', 'RO', 'QUEUES', 'DEPTH', 'PID']
 
-/** A live device whose server was killed lingers for a moment; one that waits for another stays. */
+/** One that waits for another server is not dead. A live one whose server was killed lingers for a moment. */
 function state(row: DeviceRow): string {
-  return row.serverAlive || row.state === 'quiesced' || row.state === 'fail-io' ? row.state : 'dead'
+  return row.pid > 0 || row.state === 'quiesced' || row.state === 'fail-io' ? row.state : 'dead'
 }
 
 /** Adds who holds each disk, if that is asked for: it means a look at every process. */

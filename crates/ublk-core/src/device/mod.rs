@@ -179,3 +179,10 @@ impl Device {
         Error::new(ErrorKind::Closed, format!("device {} was deleted", self.id)).device(self.id)
     }
 }
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // A device that nobody can reach any more would stay for ever.
+        let _ = self.delete(&Bound::standard());
+    }
+}

@@ -1,0 +1,30 @@
+//! The Node-API face of `ublk-core`: conversions and promises, no logic. Its JavaScript side is private to the
+//! package; the public surface is written in TypeScript on top of it.
+
+#![deny(clippy::all)]
+
+mod device;
+mod registry;
+mod task;
+
+use napi_derive::napi;
+
+/// Ends the waits it is given to.
+#[napi]
+pub struct Cancel(ublk_core::Cancel);
+
+#[napi]
+impl Cancel {
+    /// A token that has not been used.
+    #[napi(constructor)]
+    #[allow(clippy::new_without_default)] // JavaScript has no Default
+    pub fn new() -> Self {
+        Self(ublk_core::Cancel::default())
+    }
+
+    /// Ends every wait that holds this token, now and later.
+    #[napi]
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}

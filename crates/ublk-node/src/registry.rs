@@ -1,0 +1,158 @@
+//! The devices there are, whoever serves them.
+
+use crate::Cancel;
+use crate::task::promise;
+use napi::bindgen_prelude::Object;
+use napi::{Env, Result};
+use napi_derive::napi;
+use ublk_core::registry::{self, Info, State};
+use ublk_core::{Bound, features};
+
+/// A device as anybody can see it. Sizes are bytes.
+#[napi(object)]
+pub struct DeviceInfo {
+    /// The driver's number.
+    pub id: u32,
+    /// What the driver is doing with it; `stopped` also before its first start.
+    #[napi(ts_type = "'live' | 'quiesced' | 'fail-io' | 'stopped'")]
+    pub state: String,
+    /// `/dev/ublkbN`
+    pub path: String,
+    /// `/dev/ublkcN`
+    pub char_path: String,
+    /// Bytes.
+    pub size: f64,
+    /// Bytes.
+    pub block_size: u32,
+    /// Bytes.
+    pub physical_block_size: u32,
+    /// Number of queues.
+    pub queues: u32,
+    /// Requests in flight per queue.
+    pub depth: u32,
+    /// Largest request in bytes.
+    pub max_io: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Has a volatile write cache.
+    pub write_cache: bool,
+    /// Honours forced unit access.
+    pub fua: bool,
+    /// Seeks.
+    pub rotational: bool,
+    /// Bytes; 0 when it cannot discard.
+    pub discard_granularity: u32,
+    /// Bytes; 0 when it cannot discard.
+    pub max_discard: f64,
+    /// Bytes; 0 when it cannot write zeroes.
+    pub max_write_zeroes: f64,
+    /// The server's process; 0 when there is none.
+    pub pid: u32,
+    /// Whether the disk is there and its server runs.
+    pub server_alive: bool,
+    /// Names of the driver's features in use.
+    pub flags: Vec<String>,
+    /// The user who added it.
+    pub owner_uid: u32,
+    /// That user's group.
+    pub owner_gid: u32,
+}
+
+/// One feature of the driver.
+#[napi(object)]
+pub struct Feature {
+    /// The kernel's name without `UBLK_F_`.
+    pub name: String,
+    /// The number of its bit.
+    pub bit: u32,
+    /// The first kernel release that has it.
+    pub since: String,
+    /// Whether the running kernel has it.
+    pub supported: bool,
+    /// What it is good for.
+    pub summary: String,
+}
+
+/// Every device, by its number.
+#[napi(ts_return_type = "Promise<DeviceInfo[]>")]
+pub fn list_devices(env: &Env) -> Result<Object<'_>> {
+    let work = || Ok(registry::list(&Bound::standard())?.into_iter().map(info_of).collect());
+    promise(env, work, |_, devices: Vec<DeviceInfo>| Ok(devices))
+}
+
+/// One device.
+#[napi(ts_return_type = "Promise<DeviceInfo>")]
+pub fn open_device(env: &Env, id: u32) -> Result<Object<'_>> {
+    let work = move || registry::open(id, &Bound::standard()).map(info_of);
+    promise(env, work, |_, info: DeviceInfo| Ok(info))
+}
+
+/// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
+#[napi(ts_return_type = "Promise<void>")]
+pub fn stop_device<'env>(env: &'env Env, id: u32, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
+    let bound = Bound { cancel: cancel.0.clone(), ..Bound::standard() };
+    promise(env, move || registry::stop(id, force, &bound), |_, ()| Ok(()))
+}
+
+/// Stops a device and removes it; otherwise as `stopDevice`.
+#[napi(ts_return_type = "Promise<void>")]
+pub fn delete_device<'env>(env: &'env Env, id: u32, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
+    let bound = Bound { cancel: cancel.0.clone(), ..Bound::standard() };
+    promise(env, move || registry::delete(id, force, &bound), |_, ()| Ok(()))
+}
+
+/// Who uses a disk, one phrase each: "mounted on /mnt", "open by fio (12)".
+#[napi(ts_return_type = "Promise<string[]>")]
+pub fn users(env: &Env, id: u32) -> Result<Object<'_>> {
+    promise(env, move || Ok(registry::users(id)), |_, users: Vec<String>| Ok(users))
+}
+
+/// What the running driver can do.
+#[napi(ts_return_type = "Promise<Feature[]>")]
+pub fn features(env: &Env) -> Result<Object<'_>> {
+    let work = || Ok(registry::features(&Bound::standard())?.into_iter().map(feature_of).collect());
+    promise(env, work, |_, features: Vec<Feature>| Ok(features))
+}
+
+fn feature_of((feature, supported): (features::Feature, bool)) -> Feature {
+    Feature {
+        name: feature.name.to_owned(),
+        bit: feature.flag.trailing_zeros(),
+        since: feature.since.to_owned(),
+        supported,
+        summary: feature.summary.to_owned(),
+    }
+}
+
+pub fn info_of(info: Info) -> DeviceInfo {
+    let state = match info.state {
+        State::Idle => "stopped",
+        State::Live => "live",
+        State::Quiesced => "quiesced",
+        State::FailIo => "fail-io",
+    };
+    DeviceInfo {
+        id: info.id,
+        state: state.to_owned(),
+        path: format!("/dev/ublkb{}", info.id),
+        char_path: format!("/dev/ublkc{}", info.id),
+        size: info.size as f64,
+        block_size: info.block_size,
+        physical_block_size: info.physical_block_size,
+        queues: info.queues.into(),
+        depth: info.depth.into(),
+        max_io: info.max_io,
+        read_only: info.read_only,
+        write_cache: info.write_cache,
+        fua: info.fua,
+        rotational: info.rotational,
+        discard_granularity: info.discard_granularity,
+        max_discard: info.max_discard as f64,
+        max_write_zeroes: info.max_write_zeroes as f64,
+        pid: info.pid.unwrap_or(0),
+        server_alive: info.state == State::Live && info.pid.is_some(),
+        flags: info.flags.names().into_iter().map(str::to_owned).collect(),
+        owner_uid: info.owner_uid,
+        owner_gid: info.owner_gid,
+    }
+}

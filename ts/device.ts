@@ -55,6 +55,9 @@ interface Served {
 /** All of them, by id. */
 const served = new Map<number, Served>()
 
+// `process.exit()` would leave them behind, dead.
+process.once('exit', native.deleteServedDevices)
+
 /**
  * One ublk device: served by this process if made by {@link UblkDevice.create}, by any if found by
  * {@link UblkDevice.open}.

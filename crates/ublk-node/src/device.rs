@@ -196,11 +196,13 @@ impl Device {
     }
 }
 
+type Served = HashMap<(usize, u32), Arc<ublk_core::Device>>;
+
 /// The devices that have not been deleted, by JavaScript environment and id: a device lives until it is
 /// deleted, not until its handle is garbage.
-static SERVED: LazyLock<Mutex<HashMap<(usize, u32), Arc<ublk_core::Device>>>> = LazyLock::new(Mutex::default);
+static SERVED: LazyLock<Mutex<Served>> = LazyLock::new(Mutex::default);
 
-fn served() -> MutexGuard<'static, HashMap<(usize, u32), Arc<ublk_core::Device>>> {
+fn served() -> MutexGuard<'static, Served> {
     SERVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -119,9 +119,7 @@ impl Device {
                 Ok(())
             }
             Err(error) => {
-                serving.expect_end();
-                let _ = self.control.stop(self.id, &Bound::standard());
-                serving.join();
+                serving.abandon();
                 Err(error)
             }
         }
@@ -165,10 +163,10 @@ impl Device {
 
     /// Collects the threads of a serving that has ended or is about to.
     fn end(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
-        if let State::Live(serving) = std::mem::replace(&mut **state, State::Idle) {
-            serving.join();
+        match std::mem::replace(&mut **state, State::Idle) {
+            State::Live(serving) => serving.join(),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

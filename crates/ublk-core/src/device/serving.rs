@@ -51,7 +51,8 @@ impl Serving {
         let char_dev = Arc::new(char_dev);
         let (ready, readiness) = sync_channel(usize::from(device.queues));
         let (last, ended) = sync_channel(1);
-        let mut serving = Self { shared, threads: Vec::new(), wakers: Vec::new(), ended };
+        let wakers = (0..device.queues).map(|_| Waker::new()).collect::<Result<Vec<_>>>()?;
+        let mut serving = Self { shared, threads: Vec::new(), wakers, ended };
         for (index, counters) in (0..device.queues).zip(&device.counters) {
             let thread = QueueThread {
                 shared: serving.shared.clone(),
@@ -62,11 +63,10 @@ impl Serving {
                 depth: device.depth,
                 max_io: device.max_io,
                 counters: counters.clone(),
-                waker: Waker::new()?,
+                waker: serving.wakers[usize::from(index)].clone(),
                 ready: ready.clone(),
                 last: last.clone(),
             };
-            serving.wakers.push(thread.waker.clone());
             let spawned = std::thread::Builder::new()
                 .name(format!("ublk{}q{index}", device.id))
                 .stack_size(256 << 10)
@@ -74,12 +74,13 @@ impl Serving {
             match spawned {
                 Ok(handle) => serving.threads.push(handle),
                 Err(error) => {
+                    drop(last);
                     serving.abandon();
                     return Err(Error::system("cannot start a queue's thread", &error));
                 }
             }
         }
-        drop((ready, char_dev));
+        drop((ready, last, char_dev));
         for _ in 0..device.queues {
             let failed = match readiness.recv_timeout(PATIENCE) {
                 Ok(Ok(())) => continue,
@@ -103,24 +104,30 @@ impl Serving {
     }
 
     /// Waits for the threads, which end by themselves when the device is stopped. Those that do not are woken
-    /// to leave their rings.
-    pub fn join(self) {
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(PATIENCE) {
-            self.wakers.iter().for_each(Waker::wake);
+    /// to leave their rings; those that even then do not are left to themselves.
+    pub fn join(self) -> Result<()> {
+        for last_call in [false, true] {
+            if last_call {
+                self.wakers.iter().for_each(Waker::wake);
+            }
+            if self.ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
+                for thread in self.threads {
+                    // A thread that panicked has said so already.
+                    let _ = thread.join();
+                }
+                return Ok(());
+            }
         }
-        for thread in self.threads {
-            // A panicked thread has said so already.
-            let _ = thread.join();
-        }
+        Err(Error::new(ErrorKind::Timeout, "the queues' threads did not end").device(self.shared.id))
     }
 
-    /// Ends threads whose device never came alive.
-    fn abandon(self) {
+    /// Ends the threads of a device that does not come alive.
+    pub fn abandon(self) {
         self.expect_end();
-        self.wakers.iter().for_each(Waker::wake);
-        for thread in self.threads {
-            let _ = thread.join();
-        }
+        // The driver gives every tag back, also of a device that never was alive. What fails here leaves
+        // nothing else to try, and the failure that led here is the one to tell.
+        let _ = self.shared.control.stop(self.shared.id, &Bound::standard());
+        let _ = self.join();
     }
 }
 

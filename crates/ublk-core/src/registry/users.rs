@@ -51,7 +51,10 @@ fn openers(numbers: &BTreeSet<String>) -> Vec<String> {
     let mut found = Vec::new();
     for pid in entries("/proc").into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) {
         let open = entries(format!("/proc/{pid}/fd")).into_iter().any(|fd| {
-            fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|file| {
+            let path = format!("/proc/{pid}/fd/{fd}");
+            // Only nodes below /dev are looked at closer: to stat a file of a hung network filesystem hangs.
+            let node = fs::read_link(&path).is_ok_and(|target| target.starts_with("/dev"));
+            node && fs::metadata(path).is_ok_and(|file| {
                 let number = file.rdev();
                 file.file_type().is_block_device()
                     && numbers.contains(&format!("{}:{}", libc::major(number), libc::minor(number)))

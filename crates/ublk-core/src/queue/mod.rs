@@ -128,8 +128,8 @@ impl Queue {
         unsafe { ring.push(&poll)? };
         let nothing =
             Descriptor { op: Op::Other(u8::MAX), fua: false, no_unmap: false, offset: 0, length: 0 };
-        let requests =
-            (0..depth).map(|tag| Request { ticket: Ticket { tag, generation: 0 }, what: nothing }).collect();
+        let ticket = |tag| Ticket { tag, generation: 0, queue: 0 };
+        let requests = (0..depth).map(|tag| Request { ticket: ticket(tag), what: nothing }).collect();
         Ok(Self {
             ring,
             table,

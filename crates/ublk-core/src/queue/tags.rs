@@ -9,17 +9,21 @@
 //! ```
 //!
 //! A tag is *offered* from the moment its FETCH or COMMIT_AND_FETCH command is prepared until that command
-//! completes, *owned* while the server works on its request. Every commit names the generation of the
-//! request it answers, so that an answer that comes twice, or late, or from somebody who never had the
+//! completes, *owned* while the server works on its request. Every commit names the queue and the generation
+//! of the request it answers, so that an answer that comes twice, or late, or from somebody who never had the
 //! request, is refused here and never reaches the driver.
 
-/// Names one request: its tag, and which of that tag's requests it is.
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Names one request: its queue, its tag, and which of that tag's requests it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket {
     /// The driver's tag.
     pub tag: u16,
     /// Counts the tag's requests; wraps.
     pub generation: u32,
+    /// No two [`Tags`] of a process have the same: not two queues, and not two lives of one.
+    pub queue: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,7 @@ pub enum Violation {
 /// The states of one queue's tags.
 #[derive(Debug)]
 pub struct Tags {
+    queue: u32,
     tags: Box<[Tag]>,
     offered: u32,
     owned: u32,
@@ -71,8 +76,14 @@ pub struct Tags {
 impl Tags {
     /// `depth` idle tags.
     pub fn new(depth: u16) -> Self {
+        static QUEUES: AtomicU32 = AtomicU32::new(0);
         let tag = Tag { state: State::Idle, generation: 0 };
-        Self { tags: vec![tag; usize::from(depth)].into(), offered: 0, owned: 0 }
+        Self {
+            queue: QUEUES.fetch_add(1, Ordering::Relaxed),
+            tags: vec![tag; usize::from(depth)].into(),
+            offered: 0,
+            owned: 0,
+        }
     }
 
     /// The queue's depth.
@@ -102,7 +113,7 @@ impl Tags {
             slot.state = State::Owned;
             slot.generation = slot.generation.wrapping_add(1);
             self.owned += 1;
-            return Ok(Delivery::Request(Ticket { tag, generation: slot.generation }));
+            return Ok(Delivery::Request(Ticket { tag, generation: slot.generation, queue: self.queue }));
         }
         slot.state = State::Gone;
         Ok(if result == crate::abi::RES_ABORT { Delivery::Ended } else { Delivery::Refused(result) })
@@ -111,7 +122,7 @@ impl Tags {
     /// The server hands `ticket`'s request back, and with it offers the tag again.
     pub fn commit(&mut self, ticket: Ticket) -> Result<(), Violation> {
         let slot = self.tags.get_mut(usize::from(ticket.tag)).ok_or(Violation::NoSuchTag(ticket.tag))?;
-        if slot.state != State::Owned || slot.generation != ticket.generation {
+        if slot.state != State::Owned || slot.generation != ticket.generation || self.queue != ticket.queue {
             return Err(Violation::NotOwned(ticket));
         }
         slot.state = State::Offered;
@@ -122,9 +133,9 @@ impl Tags {
 
     /// Whether `ticket`'s request is still the server's to answer.
     pub fn owns(&self, ticket: Ticket) -> bool {
-        self.tags
-            .get(usize::from(ticket.tag))
-            .is_some_and(|slot| slot.state == State::Owned && slot.generation == ticket.generation)
+        self.tags.get(usize::from(ticket.tag)).is_some_and(|slot| {
+            slot.state == State::Owned && slot.generation == ticket.generation && self.queue == ticket.queue
+        })
     }
 
     /// Requests that the server has and has not answered.

@@ -7,14 +7,17 @@
 //! ```
 
 mod node;
+mod seat;
 mod serving;
+
+pub use seat::{Seat, Seated};
 
 use crate::backend::Backend;
 use crate::control::{Bound, Control};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::QueueCounters;
 use crate::spec::{Checked, Spec};
-use serving::Serving;
+use serving::{Serving, spawn_native};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a device tells its owner without being asked.
@@ -108,8 +111,13 @@ impl Device {
             State::Deleted => return Err(self.deleted()),
         }
         let char_dev = node::open_char_device(self.id, bound)?;
-        let serving = Serving::start(self, char_dev)?;
-        let started = self.control.start(self.id, bound).and_then(|()| {
+        let (serving, seats) = Serving::prepare(self, char_dev)?;
+        let seated = seats
+            .into_iter()
+            .try_for_each(|seat| spawn_native(seat, self.backend.clone(), !self.checked.write_cache))
+            .and_then(|()| serving.ready());
+        let started = seated.and_then(|()| {
+            self.control.start(self.id, bound)?;
             let params = self.control.params(self.id, bound)?;
             node::wait_for_disk(self.id, (params.devt.disk_major, params.devt.disk_minor), bound)
         });

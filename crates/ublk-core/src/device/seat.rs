@@ -1,0 +1,140 @@
+//! A queue waiting for the thread that will serve it.
+
+use super::serving::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::{Config, Queue, QueueCounters, Waker};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+/// A queue's place at the driver. Whichever thread takes it serves the queue from then on; the device comes
+/// alive when every seat is taken. A seat that is dropped fails the start.
+pub struct Seat {
+    pub(super) char_dev: Arc<OwnedFd>,
+    pub(super) index: u16,
+    pub(super) depth: u16,
+    pub(super) max_io: u32,
+    pub(super) counters: Arc<QueueCounters>,
+    pub(super) waker: Waker,
+    pub(super) ready: SyncSender<Result<()>>,
+    pub(super) hold: Hold,
+}
+
+impl Seat {
+    /// Sets the queue up on the calling thread and offers all its tags. `files`: what the backend uses through
+    /// the ring, in slots 1 and up; open as long as the queue is.
+    pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
+        let Self { char_dev, index, depth, max_io, counters, waker, ready, mut hold } = self;
+        let opened = become_io_flusher().and_then(|()| {
+            let mut queue = Queue::open(char_dev, Config { index, depth, max_io, files, waker, counters })?;
+            queue.offer_all()?;
+            Ok(queue)
+        });
+        match opened {
+            Ok(queue) => {
+                hold.start();
+                let _ = ready.send(Ok(())); // a starter that gave up wakes the queue
+                Ok(Seated { queue, hold })
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// The queue's number.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Wakes whoever took the seat.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}
+
+/// A queue being served by the thread that holds this.
+pub struct Seated {
+    // Dropped first: the ring, the mapping and this thread's hold on /dev/ublkcN are gone when `hold` tells so.
+    queue: Queue,
+    hold: Hold,
+}
+
+impl Seated {
+    /// The queue cannot be served any more: without it the disk would hang, so the whole device is stopped.
+    pub fn fail(mut self, error: &Error) {
+        self.hold.error = Some(error.clone());
+    }
+
+    /// Tells the device's owner of something that went wrong; the queue goes on.
+    pub fn report(&self, message: String) {
+        self.hold.shared.report(self.hold.index, message);
+    }
+
+    /// The means to report while the queue is borrowed.
+    pub fn reporter(&self) -> impl Fn(String) + use<> {
+        let (shared, index) = (self.hold.shared.clone(), self.hold.index);
+        move |message| shared.report(index, message)
+    }
+}
+
+impl Deref for Seated {
+    type Target = Queue;
+    fn deref(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+impl DerefMut for Seated {
+    fn deref_mut(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+}
+
+/// Counts a queue as running from its start until this is dropped.
+pub(super) struct Hold {
+    pub shared: Arc<Shared>,
+    pub index: u16,
+    pub error: Option<Error>,
+    /// Whether it was started.
+    pub running: bool,
+    /// Disconnects when the last hold is gone.
+    pub _last: SyncSender<()>,
+}
+
+impl Hold {
+    fn start(&mut self) {
+        self.running = true;
+        self.shared.started();
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.error.is_none() {
+            self.error = Some(Error::new(ErrorKind::System, "the queue's thread panicked"));
+        }
+        if self.running {
+            self.shared.ended(self.index, self.error.take());
+        }
+    }
+}
+
+/// `linux/prctl.h`, since 5.6; the libc crate does not have it.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
+/// Tells the kernel that this thread serves a disk: what it allocates must not wait for that disk.
+fn become_io_flusher() -> Result<()> {
+    // SAFETY: plain numbers.
+    if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    match error.raw_os_error() {
+        // Not ours to have without CAP_SYS_RESOURCE: as safe as any program that is no disk server.
+        Some(libc::EPERM) => Ok(()),
+        _ => Err(Error::system("cannot become an I/O flusher", &error)),
+    }
+}

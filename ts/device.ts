@@ -6,6 +6,7 @@ import { invalid, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
 import { type DeviceOptions, toSpec } from './options.js'
+import { Served, served } from './served.js'
 
 /** How to make a device; everything but `backend` has a default. */
 export interface CreateOptions extends DeviceOptions {
@@ -40,24 +41,6 @@ export interface EndOptions {
 /** How often a disk that is held is looked at, in milliseconds. */
 const POLL = 250
 
-/** How long a mere look at a disk, such as udev's after a write, may hold it, in milliseconds. */
-const GLANCE = 500
-
-/** Keeps Node running while it serves a disk, as a listening socket does. The longest timer there is. */
-const FOREVER = 2 ** 31 - 1
-
-/** A device that this process serves, shared by all handles to it. */
-interface Served {
-  readonly device: native.Device
-  deleted: boolean
-}
-
-/** All of them, by id. */
-const served = new Map<number, Served>()
-
-// `process.exit()` would leave them behind, dead.
-process.once('exit', native.deleteServedDevices)
-
 /**
  * One ublk device: served by this process if made by {@link UblkDevice.create}, by any if found by
  * {@link UblkDevice.open}.
@@ -76,7 +59,6 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   readonly #owned: boolean
   readonly #served: Served | undefined
   #info: DeviceInfo
-  #keepAlive: NodeJS.Timeout | undefined
 
   private constructor(info: DeviceInfo, owned: boolean) {
     super()
@@ -99,15 +81,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       const device = await native.Device.create(spec, cancel, event => {
         if (disk) disk.#onEvent(event)
       })
+      const entry = new Served(device)
       try {
-        const entry = { device, deleted: false }
-        served.set(device.id, entry)
         disk = new UblkDevice(await device.info(), true)
         if (options.start ?? true) await disk.#start(entry, cancel)
         return disk
       } catch (error) {
-        served.delete(device.id)
-        await device.delete(new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
+        entry.forget()
+        await device.delete(true, new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
         throw error
       }
     })
@@ -220,7 +201,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   async stop(options: EndOptions = {}): Promise<void> {
     await this.#end(options, 'stopped', (device, cancel) =>
-      device ? device.stop(cancel) : native.stopDevice(this.id, options.force ?? false, cancel),
+      device
+        ? device.stop(options.force ?? false, cancel)
+        : native.stopDevice(this.id, options.force ?? false, cancel),
     )
   }
 
@@ -233,11 +216,11 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   async delete(options: EndOptions = {}): Promise<void> {
     if (this.#served?.deleted) return
     await this.#end(options, 'deleted', (device, cancel) =>
-      device ? device.delete(cancel) : native.deleteDevice(this.id, options.force ?? false, cancel),
+      device
+        ? device.delete(options.force ?? false, cancel)
+        : native.deleteDevice(this.id, options.force ?? false, cancel),
     )
-    if (!this.#served) return
-    this.#served.deleted = true
-    served.delete(this.id)
+    this.#served?.forget()
   }
 
   /**
@@ -251,7 +234,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   async #start(entry: Served, cancel: native.Cancel): Promise<void> {
     await entry.device.start(cancel)
     this.#info = await entry.device.info()
-    this.#keepAlive ??= setInterval(() => {}, FOREVER)
+    entry.hold()
     this.emit('live')
   }
 
@@ -263,7 +246,6 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     await abortable(options.signal, async cancel => {
       for (;;) {
         try {
-          if (this.#served && !options.force) await this.#refuseIfHeld()
           await action(this.#served?.device, cancel)
           break
         } catch (error) {
@@ -272,25 +254,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         await sleep(POLL, undefined, { signal: options.signal }).catch(() => options.signal?.throwIfAborted())
       }
     })
-    this.#release()
+    this.#served?.release()
     this.emit(event)
-  }
-
-  /** The driver lets its own server remove a mounted disk, so this has to be asked first. */
-  async #refuseIfHeld(): Promise<void> {
-    if (this.#served?.deleted) return // Its number may be another's by now.
-    const until = performance.now() + GLANCE
-    let users = await native.users(this.id)
-    while (users.length > 0 && performance.now() < until) {
-      await sleep(GLANCE / 10)
-      users = await native.users(this.id)
-    }
-    if (users.length === 0) return
-    throw new UblkError('busy', `${this.path} is in use: ${users.join(', ')}`, {
-      device: this.id,
-      code: 'EBUSY',
-      hint: 'unmount or close it first, or force it',
-    })
   }
 
   #local(verb: string): Served {
@@ -303,18 +268,13 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
 
   #onEvent(event: native.DeviceEvent): void {
     if (event.type === 'exit') {
-      this.#release()
+      this.#served?.release()
       this.emit('exit', { reason: event.message })
       return
     }
     const error = new UblkError('system', event.message, { device: this.id })
     if (this.listenerCount('error') > 0) this.emit('error', error)
     else process.emitWarning(error)
-  }
-
-  #release(): void {
-    clearInterval(this.#keepAlive)
-    this.#keepAlive = undefined
   }
 }
 

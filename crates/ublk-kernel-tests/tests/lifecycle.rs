@@ -32,10 +32,10 @@ fn what_is_written_is_read_and_the_device_goes_without_a_trace() {
     disk(&device).read_exact_at(&mut read, 3 << 20).unwrap();
     assert!(read == written);
     let id = device.id();
-    device.delete(&bound).unwrap();
+    device.delete(true, &bound).unwrap();
     assert_eq!(registry::open(id, &bound).unwrap_err().kind, ErrorKind::NotFound);
     assert!(!std::path::Path::new(&format!("/dev/ublkb{id}")).exists());
-    device.delete(&bound).unwrap();
+    device.delete(true, &bound).unwrap();
     assert_eq!(device.start(&bound).unwrap_err().kind, ErrorKind::Closed);
 }
 
@@ -54,9 +54,9 @@ fn a_stopped_device_starts_again_with_its_data() {
         file.write_all_at(&[round + 1], 4096).unwrap();
         file.sync_all().unwrap();
         drop(file);
-        device.stop(&bound).unwrap();
+        device.stop(true, &bound).unwrap();
     }
-    device.delete(&bound).unwrap();
+    device.delete(true, &bound).unwrap();
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_device_deleted_by_somebody_else_says_so() {
     registry::delete(device.id(), false, &bound).unwrap();
     exited.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
     assert!(matches!(&events.lock().unwrap()[..], [Event::Exit { .. }]));
-    device.delete(&bound).unwrap();
+    device.delete(true, &bound).unwrap();
 }
 
 #[test]
@@ -96,5 +96,5 @@ fn a_taken_id_is_refused() {
     let spec = Spec { id: Some(device.id()), ..Spec::default() };
     let error = Device::create(&spec, memory(1 << 20), &bound, silent()).err().unwrap();
     assert_eq!(error.kind, ErrorKind::Exists);
-    device.delete(&bound).unwrap();
+    device.delete(true, &bound).unwrap();
 }

@@ -168,19 +168,19 @@ impl Device {
         (0..).zip(self.device.counters()).map(|(queue, counters)| stats_of(queue, counters)).collect()
     }
 
-    /// Makes the disk disappear; `start` is possible again.
+    /// Makes the disk disappear; `start` is possible again. Without `force` only while nobody uses the disk.
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn stop<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
+    pub fn stop<'env>(&self, env: &'env Env, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        promise(env, move || device.stop(&bound), |_, ()| Ok(()))
+        promise(env, move || device.stop(force, &bound), |_, ()| Ok(()))
     }
 
-    /// Stops the device and removes it from the driver. Deleting it again does nothing.
+    /// Stops the device, as `stop`, and removes it from the driver. Deleting it again does nothing.
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn delete<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
+    pub fn delete<'env>(&self, env: &'env Env, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound, key) = (self.device.clone(), self.bound(cancel), (self.env, self.device.id()));
         let work = move || {
-            device.delete(&bound)?;
+            device.delete(force, &bound)?;
             let mut served = served();
             // The id may be another device's by now.
             if served.get(&key).is_some_and(|other| Arc::ptr_eq(other, &device)) {
@@ -218,7 +218,7 @@ fn delete_all(home: usize) {
     };
     for device in leaving {
         // Nobody is left to tell, and the next device still has its chance.
-        let _ = device.delete(&Bound { timeout: LAST_BOUND, ..Bound::standard() });
+        let _ = device.delete(true, &Bound { timeout: LAST_BOUND, ..Bound::standard() });
     }
 }
 

@@ -16,6 +16,7 @@ use crate::backend::Backend;
 use crate::control::{Bound, Control};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::QueueCounters;
+use crate::registry;
 use crate::spec::{Checked, Spec};
 use serving::{Serving, spawn_native};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,17 +134,23 @@ impl Device {
         }
     }
 
-    /// Makes the disk disappear, with whatever is mounted on it: its users get errors.
-    pub fn stop(&self, bound: &Bound) -> Result<()> {
+    /// Makes the disk disappear. With `force` whatever is mounted on it: its users get errors; without it only
+    /// while nobody uses the disk.
+    pub fn stop(&self, force: bool, bound: &Bound) -> Result<()> {
         let mut state = self.state();
         match &*state {
             State::Idle => Ok(()),
             State::Deleted => Err(self.deleted()),
             State::Live(serving) => {
-                serving.expect_end();
-                match self.control.stop(self.id, bound) {
-                    Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
-                    _ => {}
+                serving.expect_end(true);
+                match registry::stop_through(&self.control, self.id, force, bound) {
+                    // Somebody else was faster.
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    Err(error) => {
+                        serving.expect_end(false);
+                        return Err(error);
+                    }
+                    Ok(()) => {}
                 }
                 self.end(&mut state)
             }
@@ -151,8 +158,8 @@ impl Device {
     }
 
     /// Stops the device and removes it from the driver. Deleting it again does nothing.
-    pub fn delete(&self, bound: &Bound) -> Result<()> {
-        match self.stop(bound) {
+    pub fn delete(&self, force: bool, bound: &Bound) -> Result<()> {
+        match self.stop(force, bound) {
             Err(error) if error.kind == ErrorKind::Closed => return Ok(()),
             stopped => stopped?,
         }
@@ -189,6 +196,6 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         // A device that nobody can reach any more would stay for ever.
-        let _ = self.delete(&Bound::standard());
+        let _ = self.delete(true, &Bound::standard());
     }
 }

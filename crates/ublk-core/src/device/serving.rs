@@ -92,9 +92,9 @@ impl Serving {
         Ok(())
     }
 
-    /// From here on, an end is nothing to report.
-    pub fn expect_end(&self) {
-        self.shared.expected.store(true, Ordering::SeqCst);
+    /// Whether an end is nothing to report.
+    pub fn expect_end(&self, expected: bool) {
+        self.shared.expected.store(expected, Ordering::SeqCst);
     }
 
     /// Whether every queue has ended.
@@ -118,7 +118,7 @@ impl Serving {
 
     /// Ends the queues of a device that does not come alive.
     pub fn abandon(self) {
-        self.expect_end();
+        self.expect_end(true);
         // The driver gives every tag back, also of a device that never was alive. What fails here leaves
         // nothing else to try, and the failure that led here is the one to tell.
         let _ = self.shared.control.stop(self.shared.id, &Bound::standard());

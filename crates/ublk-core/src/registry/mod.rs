@@ -141,30 +141,29 @@ const GLANCE: Duration = Duration::from_millis(500);
 
 /// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
 pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
-    let control = Control::open()?;
+    stop_through(&Control::open()?, id, force, bound)
+}
+
+pub(crate) fn stop_through(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
     let info = control.info(id, bound)?;
     if force || u32::from(info.state) == sys::UBLK_S_DEV_DEAD {
         return control.stop(id, bound);
     }
+    let safe = Features(info.flags).has(sys::UBLK_F_SAFE_STOP_DEV.into());
     let until = Instant::now() + GLANCE;
     loop {
-        let busy = users(id);
-        if busy.is_empty() {
-            if !Features(info.flags).has(sys::UBLK_F_SAFE_STOP_DEV.into()) {
-                if !claimed(id) {
-                    return control.stop(id, bound);
-                }
-            } else {
-                match control.try_stop(id, bound) {
-                    Err(error) if error.kind == ErrorKind::Busy => {}
-                    // Its disk went away meanwhile: what remains is to stop its server.
-                    Err(error) if error.kind == ErrorKind::NotFound => return control.stop(id, bound),
-                    stopped => return stopped,
-                }
+        let users = users(id);
+        if users.is_empty() && (safe || !claimed(id)) {
+            let stopped = if safe { control.try_stop(id, bound) } else { control.stop(id, bound) };
+            match stopped {
+                Err(error) if error.kind == ErrorKind::Busy => {}
+                // Its disk went away meanwhile: what remains is to stop its server.
+                Err(error) if error.kind == ErrorKind::NotFound => return control.stop(id, bound),
+                stopped => return stopped,
             }
         }
         if Instant::now() >= until {
-            let by = if busy.is_empty() { "open in another namespace".to_owned() } else { busy.join(", ") };
+            let by = if users.is_empty() { "by somebody out of sight".to_owned() } else { users.join(", ") };
             return Err(Error::new(ErrorKind::Busy, format!("/dev/ublkb{id} is in use: {by}"))
                 .hint("unmount or close it, wait for that (--wait), or remove it anyway (--force)")
                 .device(id));

@@ -4,7 +4,9 @@ vm=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$vm")
 cache=${UBLK_TS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ublk-ts}
 
-say() { echo "${0##*/}: $*" >&2; }
+self=$(realpath --relative-to="$root" "$0")
+
+say() { echo "$self: $*" >&2; }
 die() { say "$@"; exit 1; }
 
 # need COMMAND...: fails with the list of those that are missing.

@@ -88,17 +88,27 @@ export function invalid(message: string, hint?: string): UblkError {
   return new UblkError('invalid', message, { hint })
 }
 
+/** What the native part rejects with: the same details, null where there is none. */
+interface NativeError extends Error {
+  kind?: UblkErrorKind | null
+  command?: string | null
+  device?: number | null
+  errno?: number | null
+  code?: string | null
+  hint?: string | null
+}
+
 /** Turns whatever the native part threw into a {@link UblkError}. */
 export function wrap(error: unknown): UblkError {
   if (error instanceof UblkError) return error
   if (!(error instanceof Error)) return new UblkError('system', String(error), { cause: error })
-  const details = error as Error & UblkErrorDetails & { kind?: UblkErrorKind }
-  return new UblkError(details.kind ?? 'system', details.message, {
-    command: details.command,
-    device: details.device,
-    errno: details.errno,
-    code: details.code,
-    hint: details.hint,
+  const { kind, message, command, device, errno, code, hint } = error as NativeError
+  return new UblkError(kind ?? 'system', message, {
+    command: command ?? undefined,
+    device: device ?? undefined,
+    errno: errno ?? undefined,
+    code: code ?? undefined,
+    hint: hint ?? undefined,
     cause: error,
   })
 }

@@ -1,13 +1,12 @@
 /**
  * What a device is doing:
  *
- * - `created`: added, not serving a disk now
  * - `live`: its disk is usable
+ * - `stopped`: it has no disk, because it was not started yet, or was stopped, or its server is gone
  * - `quiesced`: its server is gone, I/O waits for another
  * - `fail-io`: its server is gone, I/O fails until another comes
- * - `stopped`: its disk was removed
  */
-export type DeviceState = 'created' | 'live' | 'quiesced' | 'fail-io' | 'stopped'
+export type DeviceState = 'live' | 'stopped' | 'quiesced' | 'fail-io'
 
 /** A snapshot of one device, as the kernel reports it. All sizes are in bytes. */
 export interface DeviceInfo {
@@ -45,9 +44,9 @@ export interface DeviceInfo {
   maxDiscard: number
   /** Of the largest write-zeroes request; 0 if there is none. */
   maxWriteZeroes: number
-  /** The process that serves it; 0 or -1 if none does. */
+  /** The process that serves it; 0 if none does. */
   pid: number
-  /** Whether that process exists and serves. */
+  /** Whether the disk is there and that process runs. */
   serverAlive: boolean
   /** The driver features in use, such as `CMD_IOCTL_ENCODE`. */
   flags: string[]

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 
@@ -13,20 +13,27 @@ export interface Result {
   stderr: string
 }
 
+const READ_ALL: SpawnOptions = { stdio: ['ignore', 'pipe', 'pipe'] }
+
 /** Runs `ublk-ts` to its end. */
 export async function run(...args: string[]): Promise<Result> {
-  return await result(spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'] }))
+  return await result(spawn(process.execPath, [MAIN, ...args], READ_ALL))
 }
 
-/** The same through bash, with redirections. */
-run.shell = async (line: string): Promise<Result> =>
-  await result(
-    spawn('bash', ['-c', `"$0" "$1" ${line}`, process.execPath, MAIN], { stdio: ['ignore', 'pipe', 'pipe'] }),
-  )
+/** The same through bash, where the words may hold redirections and pipes. */
+run.shell = async (words: string): Promise<Result> =>
+  await result(spawn('bash', ['-c', `"$0" "$1" ${words}`, process.execPath, MAIN], READ_ALL))
 
-/** Runs any program to its end. */
-export async function exec(command: string, ...args: string[]): Promise<Result> {
-  return await result(spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] }))
+/** Runs a script in bash, and gives what it prints; fails if any command in it does. */
+export async function sh(script: string, ...args: string[]): Promise<string> {
+  const { status, signal, stdout, stderr } = await result(shell(script, ...args))
+  if (status === 0) return stdout
+  throw new Error(`${script}: ${signal ?? `status ${status}`}: ${stderr}${stdout}`)
+}
+
+/** Starts a script in bash. */
+export function shell(script: string, ...args: string[]): ChildProcess {
+  return spawn('bash', ['-euo', 'pipefail', '-c', script, 'bash', ...args], READ_ALL)
 }
 
 /** Collects what a child says until it has ended. */

@@ -10,7 +10,7 @@ test('what the native part rejects with becomes a UblkError with all it knows', 
     device: 3,
     errno: 17,
     code: 'EEXIST',
-    hint: 'choose another id',
+    hint: null,
   })
   const error = wrap(native)
   t.true(error instanceof UblkError)
@@ -22,7 +22,7 @@ test('what the native part rejects with becomes a UblkError with all it knows', 
     device: 3,
     errno: 17,
     code: 'EEXIST',
-    hint: 'choose another id',
+    hint: undefined,
   })
 })
 

@@ -13,7 +13,7 @@ export interface DeviceRow extends DeviceInfo {
 export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'ID', summary: 'number of the device', value: row => row.id },
   { name: 'PATH', summary: 'path of the disk', value: row => row.path },
-  { name: 'STATE', summary: 'live, created, …; dead if nobody serves it', value: state },
+  { name: 'STATE', summary: 'live, stopped, …; dead if nobody serves it', value: state },
   { name: 'SIZE', summary: 'size of the disk', bytes: true, value: row => row.size },
   { name: 'RO', summary: 'read-only', value: row => row.readOnly },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },

@@ -18,7 +18,7 @@ export function addDoctor(program: Command): void {
 
 async function doctor(options: { json?: boolean }): Promise<void> {
   const machine = new Machine('', release(), process.getuid?.() ?? 0)
-  const checks = [...(await machine.checks()), ...(await serviceChecks(await machine.maxDevices()))]
+  const checks = [...(await machine.checks()), ...(await serviceChecks(machine))]
   await print(options.json ? JSON.stringify({ checks }, null, 2) : checks.map(toLine).join('\n'))
   if (checks.some(check => check.status === 'FAIL')) {
     throw new UblkError('system', 'this machine cannot serve ublk disks yet', {

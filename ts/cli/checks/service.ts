@@ -2,9 +2,10 @@ import type { DeviceInfo, Feature } from '../../index.js'
 import type { Api } from '../api.js'
 import { describe } from '../failure.js'
 import { type Check, found } from './check.js'
+import type { Machine } from './machine.js'
 
 /** What can be told only by the native part: whether it loads, and what the driver answers it. */
-export async function serviceChecks(maxDevices: number | undefined): Promise<Check[]> {
+export async function serviceChecks(machine: Machine): Promise<Check[]> {
   let api: Api
   try {
     api = await import('../../index.js')
@@ -12,10 +13,11 @@ export async function serviceChecks(maxDevices: number | undefined): Promise<Che
     return [notLoaded(error)]
   }
   const loaded = found('native', 'ok', `the native part runs on ${process.arch}`)
+  if (!(await machine.exists('/dev/ublk-control'))) return [loaded]
   try {
     const features = featureCheck(await api.features())
     const devices = await api.UblkDevice.list()
-    return [loaded, features, deviceCheck(devices, maxDevices), leftoverCheck(devices)]
+    return [loaded, features, deviceCheck(devices, await machine.maxDevices()), leftoverCheck(devices)]
   } catch (error) {
     return [loaded, found('answer', 'FAIL', `the driver cannot be used: ${describe(error).line}`)]
   }

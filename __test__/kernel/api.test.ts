@@ -1,0 +1,268 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import test from 'ava'
+import { features, file, memory, nullDisk, UblkDevice, UblkError } from 'ublk-ts'
+import { leaveNothingBehind, nodes } from '../support/devices.js'
+import { MAIN, run, sh } from '../support/program.js'
+
+leaveNothingBehind(test)
+
+// All I/O is done by other processes: one that is a client of its own disk cannot be killed cleanly.
+const write = (path: string) =>
+  sh(
+    'head -c 1M /dev/urandom >"$1.data"; dd if="$1.data" of="$2" bs=64k conv=fsync,nocreat status=none; sha256sum <"$1.data"; rm "$1.data"',
+    `/tmp/${path.replaceAll('/', '_')}`,
+    path,
+  )
+const read = (path: string) => sh('head -c 1M "$1" | sha256sum', path)
+
+test('a disk can be written and read, and is gone after delete', async t => {
+  const disk = await UblkDevice.create({ backend: memory('16M') })
+  t.is(disk.path, `/dev/ublkb${disk.id}`)
+  t.is(disk.size, 2 ** 24)
+  t.is(disk.blockSize, 512)
+  t.is(disk.queues, 1)
+  t.is(disk.depth, 128)
+  t.false(disk.readOnly)
+  t.true(disk.local)
+  t.is(await write(disk.path), await read(disk.path))
+  await disk.delete()
+  t.deepEqual(nodes(), [])
+  await t.notThrowsAsync(disk.delete(), 'deleting it again does nothing')
+})
+
+test('`await using` deletes it', async t => {
+  {
+    await using disk = await UblkDevice.create({ backend: nullDisk('1G') })
+    t.true(nodes().includes(`ublkb${disk.id}`))
+  }
+  t.deepEqual(nodes(), [])
+})
+
+test('what it says about itself is what was asked for', async t => {
+  await using disk = await UblkDevice.create({
+    backend: memory('16M'),
+    id: 7,
+    queues: 2,
+    depth: 16,
+    blockSize: '1K',
+    maxIo: '64K',
+    readOnly: true,
+    rotational: true,
+  })
+  t.like(await disk.info(), {
+    id: 7,
+    state: 'live',
+    path: '/dev/ublkb7',
+    charPath: '/dev/ublkc7',
+    size: 2 ** 24,
+    blockSize: 1024,
+    queues: 2,
+    depth: 16,
+    maxIo: 65536,
+    readOnly: true,
+    rotational: true,
+    writeCache: false,
+    pid: process.pid,
+    serverAlive: true,
+    ownerUid: 0,
+  })
+})
+
+test('a disk can be stopped and started again, with its contents', async t => {
+  await using disk = await UblkDevice.create({ backend: memory('16M'), start: false })
+  t.deepEqual(nodes(), [`ublkc${disk.id}`])
+  const events: string[] = []
+  disk.on('live', () => events.push('live'))
+  disk.on('stopped', () => events.push('stopped'))
+  disk.on('deleted', () => events.push('deleted'))
+  disk.on('exit', () => events.push('exit'))
+  await disk.start()
+  const sum = await write(disk.path)
+  await disk.stop()
+  t.deepEqual(nodes(), [`ublkc${disk.id}`])
+  await disk.start()
+  t.is(await read(disk.path), sum)
+  await disk.delete()
+  t.deepEqual(events, ['live', 'stopped', 'live', 'deleted'])
+})
+
+test('counters count', async t => {
+  await using disk = await UblkDevice.create({ backend: memory('16M'), queues: 2, writeCache: true })
+  const sum = (op: 'read' | 'write' | 'flush', field: 'ops' | 'bytes' | 'errors') =>
+    disk.stats().reduce((total, queue) => total + queue[op][field], 0)
+  t.deepEqual(
+    disk.stats().map(queue => queue.queue),
+    [0, 1],
+  )
+  const before = sum('read', 'bytes')
+  await write(disk.path)
+  t.is(sum('write', 'bytes'), 2 ** 20)
+  t.true(sum('flush', 'ops') >= 1)
+  await sh(
+    'dd if="$1" of=/dev/null bs=1M iflag=direct,skip_bytes,count_bytes skip=8M count=1M status=none',
+    disk.path,
+  )
+  t.is(sum('read', 'bytes') - before, 2 ** 20)
+  t.is(sum('read', 'errors') + sum('write', 'errors'), 0)
+  t.true(disk.stats().every(queue => queue.turns > 0))
+})
+
+test('several disks in one process keep apart', async t => {
+  await using one = await UblkDevice.create({ backend: memory('16M') })
+  await using two = await UblkDevice.create({ backend: memory('16M') })
+  const [a, b] = [await write(one.path), await write(two.path)]
+  t.not(a, b)
+  t.is(await read(one.path), a)
+  t.is(await read(two.path), b)
+  t.deepEqual((await UblkDevice.list()).map(info => info.id).sort(), [one.id, two.id].sort())
+})
+
+test('a file keeps what was written after its disk is gone', async t => {
+  const path = '/tmp/ublk-ts-api.img'
+  await sh('truncate -s 16M "$1"', path)
+  const disk = await UblkDevice.create({ backend: file(path) })
+  t.true((await disk.info()).writeCache)
+  const sum = await write(disk.path)
+  await disk.delete()
+  t.is(await read(path), sum)
+  await sh('rm "$1"', path)
+})
+
+test('a handle tells about any device, and drops it when disposed of', async t => {
+  await using disk = await UblkDevice.create({ backend: memory('16M') })
+  {
+    await using handle = await UblkDevice.open(disk.id)
+    t.deepEqual(await handle.info(), await disk.info())
+    t.deepEqual(handle.stats(), disk.stats(), 'it is served here')
+  }
+  t.is((await disk.info()).state, 'live')
+  await (await UblkDevice.open(disk.id)).delete()
+  t.deepEqual(nodes(), [])
+  await t.throwsAsync(disk.info(), { name: 'UblkError' })
+  await t.throwsAsync(disk.start(), { name: 'UblkError' })
+})
+
+test('what is wrong is told by the kind of the error', async t => {
+  const kind = async (attempt: Promise<unknown>) => {
+    const error = await t.throwsAsync(attempt, { instanceOf: UblkError })
+    t.notRegex(error?.message ?? '', /\n/)
+    return error?.kind
+  }
+  await using disk = await UblkDevice.create({ backend: memory('16M') })
+  t.is(await kind(UblkDevice.create({ backend: memory('16M'), id: disk.id })), 'exists')
+  t.is(await kind(UblkDevice.create({ backend: memory('16M'), queues: 0 })), 'invalid')
+  t.is(await kind(UblkDevice.create({ backend: file('/nowhere') })), 'backend')
+  t.is(await kind(UblkDevice.create({ backend: file('/tmp') })), 'backend')
+  t.is(await kind(UblkDevice.open(disk.id + 100)), 'not-found')
+  t.is(await kind(UblkDevice.open(-1)), 'invalid')
+  t.is(await kind(disk.start()), 'busy', 'it is started already')
+  t.is(nodes().length, 2)
+})
+
+test('a creation that is aborted leaves nothing behind', async t => {
+  const reason = new Error('enough')
+  await t.throwsAsync(UblkDevice.create({ backend: memory('16M'), signal: AbortSignal.abort(reason) }), {
+    is: reason,
+  })
+  for (const delay of [0, 1, 3, 10, 30]) {
+    const controller = new AbortController()
+    setTimeout(() => controller.abort(reason), delay)
+    try {
+      const disk = await UblkDevice.create({ backend: memory('16M'), signal: controller.signal })
+      await disk.delete() // It was faster.
+    } catch (error) {
+      t.is(error, reason)
+    }
+    t.deepEqual(nodes(), [])
+  }
+})
+
+test('a held disk is not deleted, unless forced; or when it is free, if asked to wait', async t => {
+  const disk = await UblkDevice.create({ backend: memory('16M') })
+  const holder = sh('exec sleep 60 <"$1"', disk.path).catch(() => {})
+  await sleep(200)
+  t.regex((await disk.users()).join(), /^open by .*sleep/)
+  const error = await t.throwsAsync(disk.delete(), { instanceOf: UblkError, message: /in use.*sleep/ })
+  t.is(error?.kind, 'busy')
+  const giveUp = AbortSignal.timeout(1000)
+  const reason = await disk.delete({ wait: true, signal: giveUp }).catch(error => error)
+  t.is(reason, giveUp.reason)
+  const waiting = disk.delete({ wait: true })
+  await sh('pkill -x sleep')
+  await waiting
+  await holder
+  t.deepEqual(nodes(), [])
+
+  const forced = await UblkDevice.create({ backend: memory('16M') })
+  const other = sh('exec sleep 60 <"$1"', forced.path).catch(() => {})
+  await sleep(200)
+  await forced.delete({ force: true })
+  t.deepEqual(nodes(), [])
+  await sh('pkill -x sleep')
+  await other
+})
+
+test('its server hears of it when another process deletes the device', async t => {
+  const disk = await UblkDevice.create({ backend: memory('16M') })
+  const exit = new Promise<{ reason: string }>(resolve => disk.once('exit', resolve))
+  const result = run('delete', disk.path)
+  t.regex((await exit).reason, /stopped by somebody else/)
+  await disk.delete()
+  t.deepEqual(await result, { status: 0, signal: null, stdout: '', stderr: '' })
+})
+
+test('the counters of a device that another process serves cannot be read', async t => {
+  const script = `
+    import { UblkDevice } from 'ublk-ts'
+    const handle = await UblkDevice.open(Number(process.argv[1]))
+    try { handle.stats() } catch (error) { console.log(handle.local, error.kind, error.message) }`
+  await using disk = await UblkDevice.create({ backend: memory('16M') })
+  const said = await sh(
+    'cd "$(dirname "$1")"; exec node --input-type=module -e "$2" "$3"',
+    MAIN,
+    script,
+    `${disk.id}`,
+  )
+  t.is(said, `false unsupported cannot count device ${disk.id} from here\n`)
+})
+
+test('a process that serves no disk any more ends by itself', async t => {
+  const script = `
+    import { memory, UblkDevice } from 'ublk-ts'
+    const disk = await UblkDevice.create({ backend: memory('16M') })
+    setTimeout(() => disk.delete(), 100)
+    process.on('exit', () => console.log('end'))`
+  t.is(await sh('cd "$(dirname "$1")"; exec node --input-type=module -e "$2"', MAIN, script), 'end\n')
+})
+
+test('a process that ends while it serves leaves no disk', async t => {
+  const script = `
+    import { memory, UblkDevice } from 'ublk-ts'
+    await UblkDevice.create({ backend: memory('16M') })
+    process.exit(3)`
+  await t.throwsAsync(sh('cd "$(dirname "$1")"; exec node --input-type=module -e "$2"', MAIN, script), {
+    message: /status 3/,
+  })
+  t.deepEqual(
+    nodes().filter(name => name.startsWith('ublkb')),
+    [],
+  )
+  for (const { id, state } of await UblkDevice.list()) {
+    t.not(state, 'live')
+    await (await UblkDevice.open(id)).delete()
+  }
+})
+
+test('features are those of this kernel', async t => {
+  const list = await features()
+  t.true(list.length >= 15)
+  t.true(
+    list.some(
+      feature => feature.name.includes('USER_RECOVERY') && feature.supported && feature.since === '6.1',
+    ),
+  )
+  t.deepEqual(
+    list.map(feature => feature.bit),
+    [...list.map(feature => feature.bit)].sort((a, b) => a - b),
+  )
+})

@@ -1,0 +1,60 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import test from 'ava'
+import { memory, nullDisk, UblkDevice } from 'ublk-ts'
+import { leaveNothingBehind, nodes } from '../support/devices.js'
+
+leaveNothingBehind(test)
+
+setFlagsFromString('--expose-gc')
+const collectGarbage: () => void = runInNewContext('gc')
+
+/** What this process holds. */
+async function held() {
+  collectGarbage()
+  await new Promise(resolve => setImmediate(resolve))
+  collectGarbage()
+  const pages = Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[1])
+  return {
+    fds: readdirSync('/proc/self/fd').length,
+    threads: readdirSync('/proc/self/task').length,
+    mebibytes: (pages * 4096) / 2 ** 20,
+  }
+}
+
+test('500 disks one after the other leave no descriptor, thread or memory behind', async t => {
+  const cycle = async (count: number) => {
+    for (let done = 0; done < count; done++) {
+      const disk = await UblkDevice.create({ backend: memory('16M') })
+      await disk.delete({ force: true })
+    }
+  }
+  await cycle(50)
+  const before = await held()
+  await cycle(450)
+  const after = await held()
+  t.log(before, after)
+  t.is(after.fds, before.fds)
+  t.is(after.threads, before.threads)
+  t.true(after.mebibytes - before.mebibytes < 4, `${after.mebibytes - before.mebibytes} MiB more`)
+})
+
+test('64 disks at once work, cost little each, and leave nothing behind', async t => {
+  const create = () => UblkDevice.create({ backend: nullDisk('1G'), depth: 8, maxIo: '64K' })
+  await (await create()).delete({ force: true })
+  const before = await held()
+  const disks = await Promise.all(Array.from({ length: 64 }, create))
+  t.is(new Set(disks.map(disk => disk.path)).size, 64)
+  t.is((await UblkDevice.list()).filter(info => info.state === 'live').length, 64)
+  t.is(nodes().length, 128)
+  const during = await held()
+  await Promise.all(disks.map(disk => disk.delete({ force: true })))
+  const after = await held()
+  t.log(before, during, after)
+  // Each has 8 requests of at most 64 KiB: half a mebibyte of buffers.
+  t.true((during.mebibytes - before.mebibytes) / 64 < 2.5)
+  t.is(after.fds, before.fds)
+  t.is(after.threads, before.threads)
+  t.true(after.mebibytes - before.mebibytes < 4, `${after.mebibytes - before.mebibytes} MiB more`)
+})

@@ -1,0 +1,18 @@
+import { readdirSync } from 'node:fs'
+import type { ExecutionContext, TestFn } from 'ava'
+import { UblkDevice } from 'ublk-ts'
+
+/** The nodes of ublk devices in /dev. */
+export function nodes(): string[] {
+  return readdirSync('/dev').filter(name => /^ublk[bc]\d/.test(name))
+}
+
+/** Makes every test of a file fail that leaves a device behind, and removes what it left. */
+export function leaveNothingBehind(test: TestFn): void {
+  test.afterEach.always('no device is left behind', async (t: ExecutionContext) => {
+    const left = await UblkDevice.list()
+    for (const { id } of left) await (await UblkDevice.open(id)).delete({ force: true })
+    t.deepEqual(left, [])
+    t.deepEqual(nodes(), [])
+  })
+}

@@ -1,0 +1,96 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { MAIN, type Result, result } from './program.js'
+
+/** A disk that `ublk-ts create` serves in a process of its own. */
+export class Server {
+  /** What it said on stdout: the path, or one line of JSON. */
+  readonly line: string
+  /** How it ended, once it has. */
+  readonly ended: Promise<Result>
+  readonly #child: ChildProcess
+  #stderr = ''
+
+  private constructor(child: ChildProcess, ended: Promise<Result>, line: string) {
+    this.#child = child
+    this.ended = ended
+    this.line = line
+    child.stderr?.on('data', text => {
+      this.#stderr += text
+    })
+  }
+
+  /** Runs `ublk-ts create` with these words and waits until the disk is usable. */
+  static async start(words: string): Promise<Server> {
+    const args = [MAIN, 'create', ...words.split(' ')]
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    const ended = result(child)
+    const line = new Promise<string>(resolve => {
+      let text = ''
+      child.stdout?.on('data', chunk => {
+        text += chunk
+        if (text.includes('\n')) resolve(text.slice(0, text.indexOf('\n')))
+      })
+    })
+    const first = await Promise.race([line, ended])
+    if (typeof first === 'string') return new Server(child, ended, first)
+    throw new Error(`ublk-ts create ${words}: status ${first.status}: ${first.stderr}`)
+  }
+
+  /** Runs an action on a disk, then interrupts its server, which must end well. */
+  static async with<T>(words: string, action: (disk: Server) => Promise<T>): Promise<T> {
+    const server = await Server.start(words)
+    let done: T
+    try {
+      done = await action(server)
+    } catch (error) {
+      server.signal('SIGINT')
+      await sleep(500)
+      server.signal('SIGINT')
+      await server.ended
+      throw error
+    }
+    const { status, stderr } = await server.interrupt()
+    if (status !== 0 || stderr !== '') throw new Error(`ublk-ts create ${words}: status ${status}: ${stderr}`)
+    return done
+  }
+
+  /** The disk, such as `/dev/ublkb0`. */
+  get path(): string {
+    return this.line
+  }
+
+  /** The number of the device. */
+  get id(): number {
+    return Number(/\d+$/.exec(this.line)?.[0])
+  }
+
+  /** The process. */
+  get pid(): number {
+    return this.#child.pid ?? 0
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child.kill(name)
+  }
+
+  /** Signals it and waits until it has ended. */
+  async interrupt(name: NodeJS.Signals = 'SIGINT'): Promise<Result> {
+    this.signal(name)
+    return await this.ended
+  }
+
+  /** Waits until it has said something like this on stderr. */
+  async said(pattern: RegExp): Promise<void> {
+    await until(() => pattern.test(this.#stderr), `${pattern} in ${JSON.stringify(this.#stderr)}`)
+  }
+}
+
+/** Waits until something holds, at most 20 seconds. */
+export async function until(holds: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  const end = performance.now() + 20_000
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`did not happen: ${what}`)
+    await sleep(50)
+  }
+}

@@ -47,7 +47,8 @@ boot() {
   local qemu kernel_dir try
   [ "$(id -u)" = 0 ] || die "--kernel needs root"
   need setpriv unshare /usr/lib/qemu/virtiofsd
-  qemu=$("$vm/qemu/emulator"); kernel_dir=$("$vm/qemu/kernel" "$kernel")
+  qemu=$("$vm/qemu/emulator") || exit 125
+  kernel_dir=$("$vm/qemu/kernel" "$kernel") || exit 125
   for try in 1 2 3; do
     attempt "$qemu" "$kernel_dir"
     [ ! -s "$work/up" ] || break

@@ -3,7 +3,7 @@
 
 boot() {
   local kernel memory_dir out_pid err_pid log_pid
-  kernel=$("$vm/uml/build")
+  kernel=$("$vm/uml/build") || exit 125
   # The guest's memory is a sparse file, which must be in RAM and may be larger than a container's /dev/shm.
   memory_dir=/dev/shm
   [ "$(df --output=avail -B1 /dev/shm | tail -n 1)" -ge "$(numfmt --from=iec "$memory")" ] || memory_dir=$work

@@ -13,7 +13,7 @@ pub mod control;
 pub mod device;
 pub mod error;
 pub mod features;
-mod mapping;
+pub mod mapping;
 pub mod queue;
 pub mod registry;
 pub mod spec;

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 /// A mapping of this process's own.
-pub(crate) struct Mapping {
+pub struct Mapping {
     base: NonNull<u8>,
     length: usize,
 }

@@ -31,6 +31,30 @@ pub struct Spec {
     pub discard_granularity: Option<u32>,
     /// Bytes per discard: a multiple of the block size.
     pub max_discard: Option<u64>,
+    /// What becomes of the disk when its server goes. `None`: it goes too.
+    pub recovery: Option<Recovery>,
+}
+
+/// What becomes of a disk's requests when its server goes, and another is to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// New ones wait; those the server had fail (6.1).
+    Requeue,
+    /// New ones wait; those the server had are sent again (6.1). Only for a backend that may see a write twice.
+    Reissue,
+    /// All fail until another server is there (6.13).
+    Fail,
+}
+
+impl Recovery {
+    fn flags(self) -> u64 {
+        let extra = match self {
+            Self::Requeue => 0,
+            Self::Reissue => sys::UBLK_F_USER_RECOVERY_REISSUE as u64,
+            Self::Fail => sys::UBLK_F_USER_RECOVERY_FAIL_IO as u64,
+        };
+        sys::UBLK_F_USER_RECOVERY as u64 | extra
+    }
 }
 
 impl Default for Spec {
@@ -48,6 +72,7 @@ impl Default for Spec {
             discard: None,
             discard_granularity: None,
             max_discard: None,
+            recovery: None,
         }
     }
 }
@@ -153,7 +178,7 @@ impl Checked {
             max_io_buf_bytes: self.spec.max_io,
             dev_id: self.spec.id.unwrap_or(u32::MAX),
             ublksrv_pid: std::process::id().cast_signed(),
-            flags: u64::from(sys::UBLK_F_CMD_IOCTL_ENCODE),
+            flags: u64::from(sys::UBLK_F_CMD_IOCTL_ENCODE) | self.spec.recovery.map_or(0, Recovery::flags),
             ..Default::default()
         }
     }

@@ -251,6 +251,7 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
         discard: spec.discard,
         discard_granularity: whole("discardGranularity", spec.discard_granularity)?,
         max_discard: whole("maxDiscard", spec.max_discard)?,
+        recovery: None,
     })
 }
 

@@ -98,40 +98,71 @@ impl Device {
         &self.counters
     }
 
-    /// Makes the disk appear; returns when its node is there. Possible again after [`stop`](Self::stop).
+    /// Makes the disk appear, served by the backend's engines on threads of their own; returns when its node is
+    /// there. Possible again after [`stop`](Self::stop).
     ///
     /// When it fails, the device is as it was before.
     pub fn start(&self, bound: &Bound) -> Result<()> {
-        let mut state = self.state();
-        match &*state {
-            State::Idle => {}
-            State::Live(serving) if serving.over() => self.end(&mut state)?,
-            State::Live(_) => {
-                return Err(Error::new(ErrorKind::Busy, "the device is started already").device(self.id));
-            }
-            State::Deleted => return Err(self.deleted()),
-        }
-        let char_dev = node::open_char_device(self.id, bound)?;
-        let (serving, seats) = Serving::prepare(self, char_dev)?;
-        let seated = seats
-            .into_iter()
-            .try_for_each(|seat| spawn_native(seat, self.backend.clone(), !self.checked.write_cache))
-            .and_then(|()| serving.ready());
-        let started = seated.and_then(|()| {
+        self.start_with(bound, |seats| self.spawn(seats))
+    }
+
+    /// As [`start`](Self::start), with the queues served by the threads that take the seats `hand_out` is given.
+    /// They have to be taken within the bound.
+    pub fn start_with(&self, bound: &Bound, hand_out: impl FnOnce(Vec<Seat>) -> Result<()>) -> Result<()> {
+        let mut state = self.idle()?;
+        let serving = self.seat(bound, hand_out, |bound| {
             self.control.start(self.id, bound)?;
             let params = self.control.params(self.id, bound)?;
             node::wait_for_disk(self.id, (params.devt.disk_major, params.devt.disk_minor), bound)
         });
-        match started {
-            Ok(()) => {
-                *state = State::Live(serving);
-                Ok(())
+        *state = State::Live(serving?);
+        Ok(())
+    }
+
+    /// Takes a recoverable device over whose queues have all ended; its disk has been there all the time. The
+    /// driver then sends again what it has to. Otherwise as [`start_with`](Self::start_with).
+    pub fn recover_with(&self, bound: &Bound, hand_out: impl FnOnce(Vec<Seat>) -> Result<()>) -> Result<()> {
+        let mut state = self.idle()?;
+        node::retry_while_busy(bound, || self.control.start_recovery(self.id, bound))?;
+        let serving = self.seat(bound, hand_out, |bound| self.control.end_recovery(self.id, bound));
+        *state = State::Live(serving?);
+        Ok(())
+    }
+
+    /// The state of a device that nobody serves.
+    fn idle(&self) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        match &*state {
+            State::Idle => Ok(state),
+            State::Live(serving) if serving.over() => self.end(&mut state).map(|()| state),
+            State::Live(_) => {
+                Err(Error::new(ErrorKind::Busy, "the device is started already").device(self.id))
             }
+            State::Deleted => Err(self.deleted()),
+        }
+    }
+
+    /// Seats every queue, and then lets the device go.
+    fn seat(
+        &self,
+        bound: &Bound,
+        hand_out: impl FnOnce(Vec<Seat>) -> Result<()>,
+        go: impl FnOnce(&Bound) -> Result<()>,
+    ) -> Result<Serving> {
+        let char_dev = node::open_char_device(self.id, bound)?;
+        let (serving, seats) = Serving::prepare(self, char_dev)?;
+        match hand_out(seats).and_then(|()| serving.ready(bound)).and_then(|()| go(bound)) {
+            Ok(()) => Ok(serving),
             Err(error) => {
                 serving.abandon();
                 Err(error)
             }
         }
+    }
+
+    fn spawn(&self, seats: Vec<Seat>) -> Result<()> {
+        let durable = !self.checked.write_cache;
+        seats.into_iter().try_for_each(|seat| spawn_native(seat, self.backend.clone(), durable))
     }
 
     /// Makes the disk disappear. With `force` whatever is mounted on it: its users get errors; without it only

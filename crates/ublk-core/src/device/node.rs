@@ -35,6 +35,23 @@ pub fn wait_for_disk(id: u32, (major, minor): (u32, u32), bound: &Bound) -> Resu
     })
 }
 
+/// Repeats a command while the driver answers EBUSY: the last server is still leaving.
+pub fn retry_while_busy(bound: &Bound, mut command: impl FnMut() -> Result<()>) -> Result<()> {
+    let until = Instant::now() + bound.timeout;
+    loop {
+        match command() {
+            Err(error)
+                if error.kind == ErrorKind::Busy
+                    && Instant::now() < until
+                    && !bound.cancel.is_cancelled() =>
+            {
+                sleep(POLL);
+            }
+            done => return done,
+        }
+    }
+}
+
 fn wait<T>(
     id: u32,
     bound: &Bound,

@@ -68,6 +68,11 @@ impl Seated {
         self.hold.error = Some(error.clone());
     }
 
+    /// Whether the queue is to be left at once, settled or not. Tested after each wake.
+    pub fn given_up(&self) -> bool {
+        self.hold.shared.given_up()
+    }
+
     /// Tells the device's owner of something that went wrong; the queue goes on.
     pub fn report(&self, message: String) {
         self.hold.shared.report(self.hold.index, message);

@@ -11,15 +11,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long the queues may take to get ready, and to end once the driver has stopped the device.
+/// How long the queues may take to end once the driver has stopped the device.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a wait for them looks whether it was cancelled.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The queues of a device that is coming alive, alive, or ending.
 pub struct Serving {
     shared: Arc<Shared>,
-    wakers: Vec<Waker>,
     readiness: Receiver<Result<()>>,
     /// Disconnects when every queue has ended.
     ended: Receiver<()>,
@@ -28,10 +29,16 @@ pub struct Serving {
 /// What the queues share.
 pub(super) struct Shared {
     id: u32,
+    /// Its disk outlives its queues, which others can take over.
+    recoverable: bool,
     listener: Listener,
     control: Control,
     /// Queues that were started and have not ended.
     running: AtomicU32,
+    /// Wakes the queues, by number.
+    wakers: Vec<Waker>,
+    /// The queues are to leave their rings, settled or not.
+    given_up: AtomicBool,
     /// The owner asked for the end.
     expected: AtomicBool,
     /// Why a queue failed.
@@ -41,18 +48,21 @@ pub(super) struct Shared {
 impl Serving {
     /// A seat for every queue, to be taken by the threads that will serve them.
     pub fn prepare(device: &Device, char_dev: OwnedFd) -> Result<(Self, Vec<Seat>)> {
+        let wakers = (0..device.queues).map(|_| Waker::new()).collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             id: device.id,
+            recoverable: device.checked.spec.recovery.is_some(),
             listener: device.listener.clone(),
             control: device.control.clone(),
             running: AtomicU32::new(0),
+            wakers,
+            given_up: AtomicBool::new(false),
             expected: AtomicBool::new(false),
             failure: Mutex::new(None),
         });
         let char_dev = Arc::new(char_dev);
         let (ready, readiness) = sync_channel(usize::from(device.queues));
         let (last, ended) = sync_channel(0);
-        let wakers = (0..device.queues).map(|_| Waker::new()).collect::<Result<Vec<_>>>()?;
         let seats = (0..device.queues)
             .map(|index| Seat {
                 char_dev: char_dev.clone(),
@@ -60,7 +70,7 @@ impl Serving {
                 depth: device.depth,
                 max_io: device.max_io,
                 counters: device.counters[usize::from(index)].clone(),
-                waker: wakers[usize::from(index)].clone(),
+                waker: shared.wakers[usize::from(index)].clone(),
                 ready: ready.clone(),
                 hold: Hold {
                     shared: shared.clone(),
@@ -71,25 +81,36 @@ impl Serving {
                 },
             })
             .collect();
-        Ok((Self { shared, wakers, readiness, ended }, seats))
+        Ok((Self { shared, readiness, ended }, seats))
     }
 
     /// Returns when every queue has offered all its tags.
-    pub fn ready(&self) -> Result<()> {
-        for _ in &self.wakers {
-            match self.readiness.recv_timeout(PATIENCE) {
-                Ok(ready) => ready?,
-                Err(RecvTimeoutError::Timeout) => {
-                    let late = Error::new(ErrorKind::Timeout, "the queues did not become ready");
-                    return Err(late.device(self.shared.id));
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let left = Error::new(ErrorKind::System, "a queue's thread ended before it was ready");
-                    return Err(left.device(self.shared.id));
+    pub fn ready(&self, bound: &Bound) -> Result<()> {
+        let until = Instant::now() + bound.timeout;
+        for _ in &self.shared.wakers {
+            loop {
+                match self.readiness.recv_timeout(POLL) {
+                    Ok(ready) => break ready?,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(
+                            self.failed(ErrorKind::System, "a queue's thread ended before it was ready")
+                        );
+                    }
+                    Err(RecvTimeoutError::Timeout) if bound.cancel.is_cancelled() => {
+                        return Err(self.failed(ErrorKind::Cancelled, "starting the queues was cancelled"));
+                    }
+                    Err(RecvTimeoutError::Timeout) if Instant::now() >= until => {
+                        return Err(self.failed(ErrorKind::Timeout, "the queues did not become ready"));
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
                 }
             }
         }
         Ok(())
+    }
+
+    fn failed(&self, kind: ErrorKind, message: &str) -> Error {
+        Error::new(kind, message).device(self.shared.id)
     }
 
     /// Whether an end is nothing to report.
@@ -107,13 +128,13 @@ impl Serving {
     pub fn join(self) -> Result<()> {
         for last_call in [false, true] {
             if last_call {
-                self.wakers.iter().for_each(Waker::wake);
+                self.shared.give_up();
             }
             if self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected) {
                 return Ok(());
             }
         }
-        Err(Error::new(ErrorKind::Timeout, "the queues' threads did not end").device(self.shared.id))
+        Err(self.failed(ErrorKind::Timeout, "the queues' threads did not end"))
     }
 
     /// Ends the queues of a device that does not come alive.
@@ -132,6 +153,17 @@ impl Shared {
         (self.listener)(Event::Error { queue, message });
     }
 
+    /// Makes every queue leave its ring.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+        self.wakers.iter().for_each(Waker::wake);
+    }
+
+    /// Whether the queues are to leave.
+    pub fn given_up(&self) -> bool {
+        self.given_up.load(Ordering::SeqCst)
+    }
+
     /// A queue was started.
     pub fn started(&self) {
         self.running.fetch_add(1, Ordering::SeqCst);
@@ -147,8 +179,13 @@ impl Shared {
             if !self.expected.load(Ordering::SeqCst) {
                 self.report(index, message);
             }
-            // Without this queue the disk would hang.
-            let _ = self.control.stop(self.id, &Bound::standard());
+            if self.recoverable {
+                // Taking over begins when every queue is free.
+                self.give_up();
+            } else {
+                // Without this queue the disk would hang.
+                let _ = self.control.stop(self.id, &Bound::standard());
+            }
         }
         let last = self.running.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && !self.expected.load(Ordering::SeqCst) {

@@ -3,10 +3,11 @@
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
+use std::sync::Arc;
 
 /// One queue's data buffers. Page-aligned; a page is taken from the system when it is first touched.
 pub struct Buffers {
-    pool: Mapping,
+    pool: Arc<Mapping>,
     each: usize,
     depth: u16,
 }
@@ -19,13 +20,19 @@ impl Buffers {
             Error::system(format!("cannot map {depth} buffers of {each} bytes"), &error)
                 .hint("use a smaller depth or a smaller largest I/O")
         })?;
-        Ok(Self { pool, each, depth })
+        Ok(Self { pool: Arc::new(pool), each, depth })
     }
 
     /// Where the tag's buffer starts.
     pub fn address(&self, tag: u16) -> *mut u8 {
         assert!(tag < self.depth);
         self.pool.at(usize::from(tag) * self.each)
+    }
+
+    /// The whole pool: tag `n`'s buffer starts at `n` times [`each`](Self::each). Whoever reads or writes it has
+    /// to keep to the buffers of owned tags.
+    pub fn pool(&self) -> Arc<Mapping> {
+        self.pool.clone()
     }
 
     /// Bytes in each buffer.

@@ -32,7 +32,7 @@ pub fn serve(queue: &mut Queue, engine: &mut dyn Engine, panicked: &mut dyn FnMu
         if queue.settled() {
             return Ok(Ended::Stopped);
         }
-        if queue.leaving() {
+        if queue.woken() {
             return Ok(Ended::Left);
         }
         queue.turn(Wait::Forever)?;

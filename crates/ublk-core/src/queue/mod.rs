@@ -67,7 +67,7 @@ pub struct Config {
     pub max_io: u32,
     /// Descriptors the backend uses through the ring, in slots 1 and up.
     pub files: Vec<RawFd>,
-    /// Makes the queue leave.
+    /// Makes a sleeping turn return.
     pub waker: Waker,
     /// Where it counts.
     pub counters: Arc<QueueCounters>,
@@ -104,7 +104,7 @@ pub struct Queue {
     operating: Box<[bool]>,
     operations: u32,
     refused: Option<(u16, i32)>,
-    leaving: bool,
+    woken: bool,
     waker: Waker,
     counters: Arc<QueueCounters>,
     _char_dev: Arc<OwnedFd>,
@@ -141,7 +141,7 @@ impl Queue {
             operating: vec![false; usize::from(depth)].into(),
             operations: 0,
             refused: None,
-            leaving: false,
+            woken: false,
             waker,
             counters,
             _char_dev: char_dev,
@@ -185,9 +185,9 @@ impl Queue {
                 _ => {}
             }
         }
+        self.woken = woken;
         if woken {
             self.waker.clear();
-            self.leaving = true;
         }
         match self.refused.take() {
             Some((tag, errno)) => Err(Error::system(
@@ -255,9 +255,14 @@ impl Queue {
         self.tags.settled() && self.operations == 0
     }
 
-    /// Somebody used the [`Waker`]: the queue is to be given up at once.
-    pub fn leaving(&self) -> bool {
-        self.leaving
+    /// Whether somebody used the [`Waker`] before the last turn.
+    pub fn woken(&self) -> bool {
+        self.woken
+    }
+
+    /// The queue's data buffers.
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// Prepares one of the driver's commands for `tag`. Its address is the tag's own buffer: where this READ's

@@ -1,7 +1,7 @@
 //! What a device is to look like, checked before the driver hears of it.
 
 use crate::abi::{MAX_DEPTH, MAX_ID, MAX_IO, MAX_QUEUES, SECTOR, sys};
-use crate::backend::Properties;
+use crate::backend::{Discard, Properties};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The wishes for a device. `None` takes what fits the backend.
@@ -134,25 +134,36 @@ impl Spec {
         Ok(Checked { block, physical, size, discard, write_cache, spec: self.clone() })
     }
 
-    fn discard_limits(&self, backend: &Properties, block: u32) -> Result<Option<(u32, u64)>> {
+    fn discard_limits(&self, backend: &Properties, block: u32) -> Result<Option<Discard>> {
         let wanted = self.discard.unwrap_or(true) && !self.read_only;
         let Some(able) = backend.discard.filter(|_| wanted) else {
             if self.discard == Some(true) {
-                return Err(Error::new(ErrorKind::Unsupported, "this disk cannot discard")
-                    .hint("its file's filesystem cannot punch holes, or the disk is read-only"));
+                return Err(Error::new(ErrorKind::Unsupported, "this disk cannot discard").hint(
+                    "its backend cannot, its file's filesystem cannot punch holes, or it is read-only",
+                ));
             }
             return Ok(None);
         };
         let granularity = self.discard_granularity.unwrap_or(able.granularity.max(block));
-        let max = self.max_discard.unwrap_or(able.max).min(u64::from(u32::MAX) * SECTOR);
-        let max = if self.max_discard.is_some() { max } else { max - max % u64::from(granularity.max(1)) };
-        for (name, value) in [("discard granularity", u64::from(granularity)), ("largest discard", max)] {
-            if value == 0 || value % u64::from(block) != 0 {
-                return Err(Error::invalid(format!("{name} {value} is not possible"))
+        for (name, value) in
+            [("discard granularity", Some(u64::from(granularity))), ("largest discard", self.max_discard)]
+        {
+            if value.is_some_and(|value| value == 0 || value % u64::from(block) != 0) {
+                return Err(Error::invalid(format!("{name} {} is not possible", value.unwrap_or_default()))
                     .hint(format!("a multiple of the block size {block} is")));
             }
         }
-        Ok(Some((granularity, max)))
+        // The driver counts sectors in 32 bits.
+        let most = u64::from(u32::MAX) * SECTOR;
+        let limit = |able: u64| match self.max_discard {
+            Some(wish) if able > 0 => wish.min(most),
+            _ => able.min(most) / u64::from(granularity) * u64::from(granularity),
+        };
+        Ok(Some(Discard {
+            granularity,
+            max: limit(able.max),
+            max_write_zeroes: limit(able.max_write_zeroes),
+        }))
     }
 }
 
@@ -162,7 +173,7 @@ pub struct Checked {
     block: u32,
     physical: u32,
     size: u64,
-    discard: Option<(u32, u64)>,
+    discard: Option<Discard>,
     /// Whether the disk has a volatile write cache.
     pub write_cache: bool,
     /// The wishes it was made from.
@@ -203,13 +214,14 @@ impl Checked {
             },
             ..Default::default()
         };
-        if let Some((granularity, max)) = self.discard {
+        if let Some(Discard { granularity, max, max_write_zeroes }) = self.discard {
             params.types |= sys::UBLK_PARAM_TYPE_DISCARD;
             params.discard = sys::ublk_param_discard {
                 discard_granularity: granularity,
                 max_discard_sectors: (max / SECTOR) as u32,
-                max_write_zeroes_sectors: (max / SECTOR) as u32,
-                max_discard_segments: 1,
+                max_write_zeroes_sectors: (max_write_zeroes / SECTOR) as u32,
+                // The driver hands discards on one range at a time.
+                max_discard_segments: u16::from(max > 0),
                 ..Default::default()
             };
         }
@@ -220,13 +232,12 @@ impl Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Discard;
 
     const DISK: Properties = Properties {
         size: 1 << 20,
         block_size: 512,
         write_cache: false,
-        discard: Some(Discard { granularity: 4096, max: 1 << 30 }),
+        discard: Some(Discard { granularity: 4096, max: 1 << 30, max_write_zeroes: 1 << 30 }),
     };
 
     fn wrong(spec: Spec, disk: Properties) -> String {

@@ -55,8 +55,11 @@ impl File {
                 file.metadata().map_err(|error| Error::system(format!("cannot stat {name}"), &error))?.len();
             (size, if direct { direct_alignment(&file) } else { 512 })
         };
-        let discard = (!read_only && can_punch(&file, size, kind.is_block_device()))
-            .then_some(Discard { granularity: 4096.max(block_size), max: 1 << 30 });
+        let discard = (!read_only && can_punch(&file, size, kind.is_block_device())).then_some(Discard {
+            granularity: 4096.max(block_size),
+            max: 1 << 30,
+            max_write_zeroes: 1 << 30,
+        });
         Ok(Self { file, size, block_size, discard })
     }
 }

@@ -51,7 +51,8 @@ impl Memory {
 impl Backend for Memory {
     fn properties(&self) -> Properties {
         // One call frees at most this: a queue must not be away for long.
-        let discard = Some(Discard { granularity: page_size() as u32, max: 1 << 28 });
+        let discard =
+            Some(Discard { granularity: page_size() as u32, max: 1 << 28, max_write_zeroes: 1 << 28 });
         Properties { size: self.bytes.length() as u64, block_size: 512, write_cache: false, discard }
     }
 

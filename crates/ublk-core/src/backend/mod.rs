@@ -1,9 +1,11 @@
 //! Where a disk's data lives. A backend describes the disk; each queue gets an engine of it.
 
+mod external;
 mod file;
 mod memory;
 mod null;
 
+pub use external::External;
 pub use file::File;
 pub use memory::Memory;
 pub use null::Null;
@@ -17,8 +19,10 @@ use std::os::fd::BorrowedFd;
 pub struct Discard {
     /// Bytes: smaller or unaligned parts may be kept.
     pub granularity: u32,
-    /// Bytes: the most that one discard or write-zeroes may cover.
+    /// Bytes: the most that one discard may cover; 0: cannot discard.
     pub max: u64,
+    /// Bytes: the most that one write-zeroes may cover; 0: cannot.
+    pub max_write_zeroes: u64,
 }
 
 /// A disk as its backend sees it.

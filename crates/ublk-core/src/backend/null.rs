@@ -18,7 +18,7 @@ impl Null {
 
 impl Backend for Null {
     fn properties(&self) -> Properties {
-        let discard = Some(Discard { granularity: 4096, max: 1 << 30 });
+        let discard = Some(Discard { granularity: 4096, max: 1 << 30, max_write_zeroes: 1 << 30 });
         Properties { size: self.size, block_size: 512, write_cache: false, discard }
     }
 

@@ -26,6 +26,7 @@ use crate::abi::{self, io_op};
 use crate::error::{Error, ErrorKind, Result};
 use descriptors::Descriptors;
 use io_uring::{opcode, types};
+use nix::sys::eventfd::EventFd;
 use ring::Ring;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -258,6 +259,12 @@ impl Queue {
     /// Whether somebody used the [`Waker`] before the last turn.
     pub fn woken(&self) -> bool {
         self.woken
+    }
+
+    /// A descriptor that becomes readable when the ring has something for [`turn`](Self::turn): for a thread that
+    /// waits for other things too. It has to be read before each turn.
+    pub fn watch(&mut self) -> Result<EventFd> {
+        self.ring.watch()
     }
 
     /// The queue's data buffers.

@@ -2,8 +2,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, squeue, types};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 /// How long [`Ring::enter`] may sleep.
@@ -85,6 +86,17 @@ impl Ring {
         }
     }
 
+    /// A descriptor that becomes readable when there is something to enter for. The ring's own descriptor would
+    /// not tell when completions are deferred to the next enter.
+    pub fn watch(&self) -> Result<EventFd> {
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| Error::system("cannot make an eventfd", &errno.into()))?;
+        self.submitter
+            .register_eventfd(event.as_raw_fd())
+            .map_err(|error| Error::system("cannot watch the ring", &error))?;
+        Ok(event)
+    }
+
     /// Takes every completion that is there.
     pub fn completions(&mut self) -> impl Iterator<Item = cqueue::Entry> + '_ {
         self.completion.sync();
@@ -123,7 +135,8 @@ fn build(entries: u32) -> Result<IoUring> {
             builder.setup_defer_taskrun(); // 6.1
         }
         if step < 3 {
-            builder.setup_single_issuer().setup_coop_taskrun(); // 6.0
+            // The flag makes an enter that does not wait process what is deferred.
+            builder.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag(); // 6.0
         }
         match builder.build(entries) {
             Ok(ring) => return Ok(ring),

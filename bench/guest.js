@@ -1,0 +1,72 @@
+// The guest's side of the benchmark: measures, and prints a JSON record per figure.
+
+import { readFileSync } from 'node:fs'
+import { cpus, release } from 'node:os'
+import { countCalls } from './calls.js'
+import { measureCreate, measureMemory } from './create.js'
+import { runFio } from './fio.js'
+import { readSleeps, startKublk, startOurs } from './targets.js'
+
+const options = JSON.parse(process.argv[2])
+const wanted = part => options.parts.includes(part)
+
+emit({ kind: 'machine', kernel: release(), cpus: cpus().length, node: process.version })
+if (wanted('memory')) {
+  progress('memory of idle devices')
+  emit({ kind: 'memory', ...(await measureMemory()) })
+}
+if (wanted('create')) {
+  progress('creation')
+  emit({ kind: 'create', ...(await measureCreate(options.kublk)) })
+}
+if (wanted('io') || wanted('calls')) {
+  progress('setting up the disks')
+  const disks = []
+  for (const name of options.targets) disks.push(await startOurs(name))
+  // The one that the others are compared with runs next to each of them, in every order.
+  disks.splice(1, 0, await startKublk(options.kublk))
+  if (wanted('io')) await measureIo(disks)
+  if (wanted('calls')) await measureCalls(disks)
+  for (const disk of disks) await disk.stop()
+}
+
+async function measureIo(disks) {
+  const limits = ['--time_based', `--runtime=${options.seconds}`, '--ramp_time=0.2']
+  for (let round = 1; round <= options.rounds; round++) {
+    progress(`round ${round} of ${options.rounds}`)
+    const order = round % 2 === 1 ? disks : disks.toReversed()
+    for (const workload of options.workloads) {
+      for (const disk of order) {
+        const before = countersOf(disk)
+        const figures = await runFio(disk.path, workload, limits)
+        const after = countersOf(disk)
+        const sleeps = (after.sleeps - before.sleeps) / (after.requests - before.requests)
+        emit({ kind: 'io', target: disk.name, workload, round, sleeps, ...figures })
+      }
+    }
+  }
+}
+
+async function measureCalls(disks) {
+  for (const workload of options.workloads) {
+    progress(`system calls, ${workload}`)
+    for (const disk of disks) {
+      emit({ kind: 'calls', target: disk.name, workload, ...(await countCalls(disk, workload)) })
+    }
+  }
+}
+
+function countersOf(disk) {
+  const stat = readFileSync(`/sys/block/${disk.path.replace('/dev/', '')}/stat`, 'utf8')
+    .trim()
+    .split(/\s+/)
+  return { requests: Number(stat[0]) + Number(stat[4]), sleeps: readSleeps(disk.pid) }
+}
+
+function emit(record) {
+  process.stdout.write(`${JSON.stringify(record)}\n`)
+}
+
+function progress(what) {
+  process.stderr.write(`bench: ${what}\n`)
+}

@@ -1,0 +1,79 @@
+import { parseArgs } from 'node:util'
+
+export const USAGE = `usage: bench/run [OPTION...]
+
+Measures ublk-ts against kublk, the server of the kernel's own ublk self-tests, in one boot of the lab's machine.
+Rounds alternate between the two, so that what disturbs one disturbs the other; figures are medians, and ratios are
+medians of the ratios of neighbouring rounds. It measures and never judges.
+
+  --rounds N       rounds of each workload and disk (11)
+  --seconds S      length of a round (1)
+  --only PART,...  io, calls, create, memory (all)
+  --targets T,...  null, memory: our disks (both)
+  --workloads W,.. PATTERN-BLOCK-IODEPTH, such as randread-4k-64 or write-128k-8
+                   (randread and randwrite, 4k, 1 and 64)
+  --json FILE      also write every figure there
+  --no-setup       do not look whether something has to be built
+  --help`
+
+const PARTS = ['io', 'calls', 'create', 'memory']
+const TARGETS = ['null', 'memory']
+const WORKLOADS = ['randread-4k-1', 'randwrite-4k-1', 'randread-4k-64', 'randwrite-4k-64']
+
+/** A mistake in the command line. */
+export class UsageError extends Error {}
+
+/** Reads the command line. */
+export function parseOptions(args) {
+  const values = parse(args)
+  return {
+    help: values.help,
+    setup: !values['no-setup'],
+    json: values.json,
+    rounds: positive('rounds', values.rounds, /^[1-9]\d*$/),
+    seconds: positive('seconds', values.seconds, /^\d+(\.\d+)?$/),
+    parts: list('only', values.only, PARTS, part => PARTS.includes(part)),
+    targets: list('targets', values.targets, TARGETS, target => TARGETS.includes(target)),
+    workloads: list('workloads', values.workloads, WORKLOADS, isWorkload),
+  }
+}
+
+function parse(args) {
+  const text = { type: 'string' }
+  const flag = { type: 'boolean', default: false }
+  try {
+    return parseArgs({
+      args,
+      options: {
+        rounds: { type: 'string', default: '11' },
+        seconds: { type: 'string', default: '1' },
+        only: text,
+        targets: text,
+        workloads: text,
+        json: text,
+        'no-setup': flag,
+        help: flag,
+      },
+    }).values
+  } catch (error) {
+    throw new UsageError(error.message)
+  }
+}
+
+function positive(name, text, form) {
+  if (!form.test(text) || Number(text) === 0)
+    throw new UsageError(`--${name} ${text}: wanted a number above 0`)
+  return Number(text)
+}
+
+function list(name, text, all, valid) {
+  if (text === undefined) return all
+  const items = text.split(',')
+  const wrong = items.find(item => !valid(item))
+  if (wrong !== undefined) throw new UsageError(`--${name} ${wrong}: there is no such thing`)
+  return items
+}
+
+function isWorkload(name) {
+  return /^(rand)?(read|write)-\d+[km]-[1-9]\d*$/.test(name)
+}

@@ -59,6 +59,6 @@ test('a discard of a part leaves the rest', async t => {
     const sums = await sh('sha256sum <(head -c 1M "$1") <(tail -c +3145729 "$1") | cut -c1-64', path)
     await sh('blkdiscard -o 1M -l 2M "$1"; sync; blockdev --flushbufs "$1"', path)
     t.is(await sh('sha256sum <(head -c 1M "$1") <(tail -c +3145729 "$1") | cut -c1-64', path), sums)
-    await sh('tail -c +1048577 "$1" | cmp -n 2097152 - /dev/zero', path)
+    await sh('dd if="$1" bs=1M skip=1 count=2 status=none | cmp -n 2097152 - /dev/zero', path)
   })
 })

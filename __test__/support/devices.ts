@@ -11,7 +11,8 @@ export function nodes(): string[] {
 export function leaveNothingBehind(test: TestFn): void {
   test.afterEach.always('no device is left behind', async (t: ExecutionContext) => {
     const left = await UblkDevice.list()
-    for (const { id } of left) await (await UblkDevice.open(id)).delete({ force: true })
+    const remove = async (id: number) => await (await UblkDevice.open(id)).delete({ force: true })
+    await Promise.allSettled(left.map(({ id }) => remove(id)))
     t.deepEqual(left, [])
     t.deepEqual(nodes(), [])
   })

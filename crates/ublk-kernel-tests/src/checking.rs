@@ -1,0 +1,122 @@
+//! A disk whose every word is its own offset: what is written to the wrong place, or read from one, shows.
+
+use crate::Gate;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use ublk_core::Result;
+use ublk_core::backend::{Backend, Engine, Properties, Step};
+use ublk_core::queue::{Descriptor, Io, Op};
+
+const WORD: usize = 8;
+
+fn word(at: u64) -> [u8; WORD] {
+    (at ^ 0x5aa5_c33c_0ff0_9669).to_ne_bytes()
+}
+
+/// Fills `data` with what belongs at `offset` of the disk.
+pub fn stamp(data: &mut [u8], offset: u64) {
+    for (place, at) in data.chunks_exact_mut(WORD).zip((offset..).step_by(WORD)) {
+        place.copy_from_slice(&word(at));
+    }
+}
+
+/// Where `data` first holds something else than what belongs at `offset` of the disk.
+pub fn first_wrong(data: &[u8], offset: u64) -> Option<u64> {
+    data.chunks_exact(WORD)
+        .zip((offset..).step_by(WORD))
+        .find(|(place, at)| **place != word(*at))
+        .map(|(_, at)| at)
+}
+
+/// The backend. Requests of 512 bytes wait for its gate, when it has one; those that the kernel makes for itself,
+/// such as the partition scan's, are larger.
+pub struct Checking {
+    size: u64,
+    block_size: u32,
+    gate: Option<Arc<Gate>>,
+    largest: AtomicU64,
+    seen: Mutex<Vec<Descriptor>>,
+    wrong: Mutex<Vec<String>>,
+}
+
+impl Checking {
+    /// A disk of `size` bytes.
+    pub fn new(size: u64, block_size: u32) -> Arc<Self> {
+        Self::gated(size, block_size, None)
+    }
+
+    /// The same, with a gate.
+    pub fn gated(size: u64, block_size: u32, gate: Option<Arc<Gate>>) -> Arc<Self> {
+        let (seen, wrong) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { size, block_size, gate, largest: AtomicU64::new(0), seen, wrong })
+    }
+
+    /// Bytes in the largest request so far.
+    pub fn largest(&self) -> u64 {
+        self.largest.load(Ordering::SeqCst)
+    }
+
+    /// The reads and writes so far, by order of arrival.
+    pub fn seen(&self) -> Vec<Descriptor> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Panics when any write carried another place's data.
+    pub fn assert_right(&self) {
+        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(wrong.is_empty(), "{} wrong, the first: {}", wrong.len(), wrong[0]);
+    }
+
+    fn check(&self, io: &mut Io<'_>) {
+        let what = io.request.what;
+        self.largest.fetch_max(what.length, Ordering::SeqCst);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        if what.op == Op::Write
+            && let Some(at) = first_wrong(io.data(), what.offset)
+        {
+            let complaint = format!("{what:?}: the word for {at} is another's");
+            self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(complaint);
+        }
+    }
+}
+
+impl Backend for Checking {
+    fn properties(&self) -> Properties {
+        Properties { size: self.size, block_size: self.block_size, write_cache: false, discard: None }
+    }
+
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        self.gate.iter().map(|gate| gate.file()).collect()
+    }
+
+    fn engine(&self, _depth: u16, _durable: bool) -> Result<Box<dyn Engine + '_>> {
+        Ok(Box::new(CheckingEngine { disk: self }))
+    }
+}
+
+struct CheckingEngine<'a> {
+    disk: &'a Checking,
+}
+
+fn finish(io: &mut Io<'_>) -> Step {
+    let what = io.request.what;
+    if what.op == Op::Read {
+        stamp(io.data(), what.offset);
+    }
+    Step::Done(Ok(what.length as u32))
+}
+
+impl Engine for CheckingEngine<'_> {
+    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
+        self.disk.check(io);
+        match &self.disk.gate {
+            Some(gate) if io.request.what.length == 512 => gate.wait(io),
+            _ => Ok(finish(io)),
+        }
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
+        Ok(if result == WORD as i32 { finish(io) } else { Step::Done(Err(libc::EIO)) })
+    }
+}

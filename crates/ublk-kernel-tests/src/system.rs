@@ -1,0 +1,119 @@
+//! The system below and around the disks: loop devices, filesystems, this process's own resources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Runs a program to its end, within a bound, and returns what it said. It has to succeed.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new("timeout").args(["-k", "5", "30", program]).args(arguments).output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {}: {complaint}", output.status);
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A small file of the system, trimmed.
+pub fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
+}
+
+/// A new file of `size` zero bytes, without blocks.
+pub fn sparse(path: &Path, size: u64) {
+    fs::File::create(path).unwrap().set_len(size).unwrap();
+}
+
+/// A loop device over a sparse file in memory.
+pub struct Loop {
+    device: String,
+    _dir: TempDir,
+}
+
+impl Loop {
+    /// One of `size` bytes.
+    pub fn new(size: u64) -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let image = dir.path().join("image");
+        sparse(&image, size);
+        let device = run("losetup", &["--find", "--show", image.to_str().unwrap()]);
+        Self { device, _dir: dir }
+    }
+
+    /// Its node.
+    pub fn path(&self) -> &Path {
+        Path::new(&self.device)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        run("losetup", &["--detach", &self.device]);
+    }
+}
+
+/// A mounted filesystem on a loop device.
+pub struct Mounted {
+    dir: TempDir,
+    _device: Loop,
+}
+
+impl Mounted {
+    /// An empty ext4 of `size` bytes.
+    pub fn ext4(size: u64) -> Self {
+        let (device, dir) = (Loop::new(size), tempfile::tempdir().unwrap());
+        run("mkfs.ext4", &["-q", "-F", &device.device]);
+        run("mount", &[&device.device, dir.path().to_str().unwrap()]);
+        Self { dir, _device: device }
+    }
+
+    /// A path in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The directory it is mounted on.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Unmounts it, which fails while anybody has a file of it open.
+    pub fn unmount(&self) {
+        run("umount", &[self.dir.path().to_str().unwrap()]);
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let mounts = read("/proc/self/mountinfo");
+        if mounts.split_whitespace().any(|field| Path::new(field) == self.dir.path()) {
+            self.unmount();
+        }
+    }
+}
+
+/// What this process has open: where each descriptor points.
+pub fn descriptors() -> Vec<String> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap();
+    entries
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .map(|target| target.display().to_string())
+        // The one that reads the directory.
+        .filter(|target| !target.ends_with("/fd"))
+        .collect()
+}
+
+/// The names of this process's threads.
+pub fn threads() -> Vec<String> {
+    let entries = fs::read_dir("/proc/self/task").unwrap();
+    entries
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .collect()
+}
+
+/// Bytes of memory that this process has for itself.
+pub fn resident() -> u64 {
+    let status = read("/proc/self/status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}

@@ -56,8 +56,8 @@ export function memory(size: Size): MemoryBackend {
 }
 
 /**
- * A disk that forgets what is written. Reads succeed and their content is unspecified: it is for
- * measuring the cost of the path, not for data.
+ * A disk that forgets what is written; reads give zeroes. It is for measuring the cost of the path, not
+ * for data.
  *
  * @param size - Bytes, or text such as `'1T'`; a multiple of the block size, below 8 EiB.
  * @throws UblkError of kind `invalid` if the size is not one.

@@ -7,7 +7,7 @@ import { Server, until } from '../support/server.js'
 leaveNothingBehind(test)
 
 const FIO =
-  'fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=32 --bs=4k --time_based --runtime=60 --output-format=terse'
+  'cd /tmp; exec fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=32 --bs=4k --time_based --runtime=60 --output-format=terse'
 
 for (const mode of ['randread', 'randwrite']) {
   test(`a server killed under ${mode} takes its disk along, and leaves what can be deleted`, async t => {

@@ -1,6 +1,7 @@
 //! A device that this process serves.
 
 use crate::Cancel;
+use crate::queue::{Offer, hand_out};
 use crate::registry::{DeviceInfo, info_of};
 use crate::task::promise;
 use napi::bindgen_prelude::{Function, Object};
@@ -11,23 +12,33 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, File, Memory, Null};
+use ublk_core::backend::{Backend, Discard, External, File, Memory, Null, Properties};
+use ublk_core::device::Seat;
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{Op, QueueCounters};
-use ublk_core::{Bound, Event, Spec, registry};
+use ublk_core::spec::Recovery;
+use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
 
 /// Where a disk's data lives.
 #[napi(object)]
 pub struct BackendSpec {
-    /// Which one.
-    #[napi(ts_type = "'memory' | 'null' | 'file'")]
+    /// Which one; `external`: whoever takes the seats that `start` hands out.
+    #[napi(ts_type = "'memory' | 'null' | 'file' | 'external'")]
     pub kind: String,
-    /// Bytes; memory and null.
+    /// Bytes; all but file.
     pub size: Option<f64>,
     /// File.
     pub path: Option<String>,
     /// File: around the page cache.
     pub direct: Option<bool>,
+    /// External: bytes that the backend reads or writes at least. Default: 512.
+    pub block_size: Option<f64>,
+    /// External: whether completed writes may be lost until a flush.
+    pub write_cache: Option<bool>,
+    /// External: whether it discards.
+    pub discard: Option<bool>,
+    /// External: whether it writes zeroes.
+    pub write_zeroes: Option<bool>,
 }
 
 /// The wishes for a device. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
@@ -59,6 +70,9 @@ pub struct DeviceSpec {
     pub discard_granularity: Option<f64>,
     /// Default: the backend's.
     pub max_discard: Option<f64>,
+    /// Default: the disk goes with its server.
+    #[napi(ts_type = "'requeue' | 'reissue' | 'fail'")]
+    pub recovery: Option<String>,
     /// Bound on each control command. Default: 10 000.
     pub timeout_ms: Option<f64>,
 }
@@ -148,11 +162,33 @@ impl Device {
         self.device.id()
     }
 
-    /// Makes the disk appear; resolves when it is usable.
+    /// Makes the disk appear; resolves when it is usable. An external backend's seats, by queue, are handed out to
+    /// `on_seats`, and have to be taken before it can be.
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn start<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
+    pub fn start<'env>(
+        &self,
+        env: &'env Env,
+        cancel: &Cancel,
+        on_seats: Option<Function<'_, Vec<u32>, ()>>,
+    ) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        promise(env, move || device.start(&bound), |_, ()| Ok(()))
+        let Some(on_seats) = on_seats else {
+            return promise(env, move || device.start(&bound), |_, ()| Ok(()));
+        };
+        let hand = handing_to(&on_seats)?;
+        promise(env, move || device.start_with(&bound, hand), |_, ()| Ok(()))
+    }
+
+    /// Takes a recoverable device over whose queues have all ended; otherwise as `start` with seats.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn recover<'env>(
+        &self,
+        env: &'env Env,
+        cancel: &Cancel,
+        on_seats: Function<'_, Vec<u32>, ()>,
+    ) -> Result<Object<'env>> {
+        let (device, bound, hand) = (self.device.clone(), self.bound(cancel), handing_to(&on_seats)?);
+        promise(env, move || device.recover_with(&bound, hand), |_, ()| Ok(()))
     }
 
     /// The device as the driver sees it.
@@ -194,6 +230,20 @@ impl Device {
     fn bound(&self, cancel: &Cancel) -> Bound {
         Bound { timeout: self.timeout, cancel: cancel.0.clone() }
     }
+}
+
+/// Hands seats to a JavaScript function, on its thread, by number.
+fn handing_to(
+    on_seats: &Function<'_, Vec<u32>, ()>,
+) -> Result<impl FnOnce(Vec<Seat>) -> CoreResult<Offer> + Send + use<>> {
+    let on_seats = on_seats.build_threadsafe_function().weak::<true>().callee_handled::<false>().build()?;
+    Ok(move |seats| {
+        let offer = hand_out(seats);
+        match on_seats.call(offer.numbers(), ThreadsafeFunctionCallMode::NonBlocking) {
+            Status::Ok => Ok(offer),
+            _ => Err(CoreError::new(ErrorKind::Closed, "the thread that was to start the device is ending")),
+        }
+    })
 }
 
 type Served = HashMap<(usize, u32), Arc<ublk_core::Device>>;
@@ -251,7 +301,16 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
         discard: spec.discard,
         discard_granularity: whole("discardGranularity", spec.discard_granularity)?,
         max_discard: whole("maxDiscard", spec.max_discard)?,
-        recovery: None,
+        recovery: match spec.recovery.as_deref() {
+            None => None,
+            Some("requeue") => Some(Recovery::Requeue),
+            Some("reissue") => Some(Recovery::Reissue),
+            Some("fail") => Some(Recovery::Fail),
+            Some(other) => {
+                return Err(CoreError::invalid(format!("there is no recovery {other:?}"))
+                    .hint("requeue, reissue and fail exist"));
+            }
+        },
     })
 }
 
@@ -265,11 +324,26 @@ fn backend(spec: &BackendSpec, read_only: bool) -> CoreResult<Arc<dyn Backend>> 
             let path = spec.path.as_deref().ok_or_else(|| CoreError::invalid("this backend needs a path"))?;
             Ok(Arc::new(File::open(Path::new(path), read_only, spec.direct.unwrap_or(false))?))
         }
-        other => {
-            Err(CoreError::invalid(format!("there is no backend {other:?}"))
-                .hint("memory, null and file exist"))
-        }
+        "external" => Ok(Arc::new(External::new(external(spec, size()?)?))),
+        other => Err(CoreError::invalid(format!("there is no backend {other:?}"))
+            .hint("memory, null, file and external exist")),
     }
+}
+
+fn external(spec: &BackendSpec, size: u64) -> CoreResult<Properties> {
+    const MOST: u64 = 1 << 30;
+    let limit = |able: Option<bool>| if able.unwrap_or(false) { MOST } else { 0 };
+    let (max, max_write_zeroes) = (limit(spec.discard), limit(spec.write_zeroes));
+    Ok(Properties {
+        size,
+        block_size: whole("blockSize", spec.block_size)?.unwrap_or(512),
+        write_cache: spec.write_cache.unwrap_or(false),
+        discard: (max > 0 || max_write_zeroes > 0).then_some(Discard {
+            granularity: 4096,
+            max,
+            max_write_zeroes,
+        }),
+    })
 }
 
 /// A JavaScript number as a whole one that fits.

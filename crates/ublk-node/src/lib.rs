@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod device;
+mod queue;
 mod registry;
 mod task;
 

@@ -35,7 +35,7 @@ where
 }
 
 /// The engine's error as a JavaScript `Error` whose own properties say what is known.
-fn to_js(env: &Env, error: &CoreError) -> Result<Error> {
+pub fn to_js(env: &Env, error: &CoreError) -> Result<Error> {
     let mut object = env.create_error(Error::from_reason(error.message.clone()))?;
     object.set("kind", error.kind.name())?;
     object.set("command", error.command)?;

@@ -1,14 +1,15 @@
 //! The thread that owns the control ring.
 
 use super::Bound;
-use crate::abi::control_command;
-use crate::abi::sys::ublksrv_ctrl_cmd;
+use crate::abi::sys::{ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
+use crate::abi::{control_command, control_op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Waker;
 use crate::queue::ring::unusable;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -135,6 +136,8 @@ fn open_device() -> Result<OwnedFd> {
 const WAKE: u64 = 0;
 /// User data of a cancellation: its own completion tells nothing.
 const CANCELLATION: u64 = u64::MAX;
+/// Commands that the kernel may be working on at the same time.
+const MOST_WAITING: u32 = 256;
 /// How long the thread waits at its end for commands that the kernel still holds.
 const LAST_WAIT: Duration = Duration::from_secs(30);
 
@@ -152,6 +155,9 @@ impl Worker {
     fn new(device: OwnedFd, waker: Waker, inbox: Receiver<Job>) -> Result<Self> {
         let ring =
             ControlRing::builder().dontfork().setup_clamp().build(64).map_err(|error| unusable(&error))?;
+        // Commands that wait (a start for its server, a deletion for the disk's users) hold a kernel thread each;
+        // the default of four a CPU would make every other command wait with them. Kernels before 5.15 cannot.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [MOST_WAITING, 0]);
         let mut worker = Self { ring, device, waker, inbox, jobs: HashMap::new(), next: 1, closing: None };
         worker.listen()?;
         Ok(worker)
@@ -172,17 +178,12 @@ impl Worker {
     }
 
     fn run(mut self) {
-        loop {
+        while !self.over() {
             if let Err(error) = self.turn() {
                 for job in self.jobs.values_mut() {
                     answer(job, Reply::Broken(error.clone()));
                 }
                 break;
-            }
-            match self.closing {
-                Some(_) if self.jobs.is_empty() => break,
-                Some(until) if Instant::now() >= until => break,
-                _ => {}
             }
         }
         if !self.jobs.is_empty() {
@@ -191,8 +192,18 @@ impl Worker {
         }
     }
 
+    /// Nobody can send another command, and none is left to wait for.
+    fn over(&self) -> bool {
+        self.closing.is_some_and(|until| self.jobs.is_empty() || Instant::now() >= until)
+    }
+
     fn turn(&mut self) -> Result<()> {
         self.accept()?;
+        // Those that were cancelled on their way here: their wake may have come before them.
+        self.expire()?;
+        if self.over() {
+            return Ok(());
+        }
         let now = Instant::now();
         let wait = self
             .jobs
@@ -225,16 +236,7 @@ impl Worker {
     fn accept(&mut self) -> Result<()> {
         loop {
             match self.inbox.try_recv() {
-                Ok(job) => {
-                    let id = self.next;
-                    self.next += 1;
-                    let entry = opcode::UringCmd80::new(types::Fd(self.device.as_raw_fd()), job.op)
-                        .cmd(control_command(&job.header))
-                        .build()
-                        .user_data(id);
-                    self.jobs.insert(id, job);
-                    self.push(&entry)?;
-                }
+                Ok(job) => self.begin(job)?,
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => {
                     self.closing.get_or_insert_with(|| Instant::now() + LAST_WAIT);
@@ -244,9 +246,21 @@ impl Worker {
         }
     }
 
+    fn begin(&mut self, job: Job) -> Result<()> {
+        let id = self.next;
+        self.next += 1;
+        let entry = opcode::UringCmd80::new(types::Fd(self.device.as_raw_fd()), job.op)
+            .cmd(control_command(&job.header))
+            .build()
+            .user_data(id);
+        self.jobs.insert(id, job);
+        self.push(&entry)
+    }
+
     /// Answers the jobs whose commands completed.
     fn harvest(&mut self) -> Result<()> {
         let mut rearm = false;
+        let mut orphans = Vec::new();
         for completion in self.ring.completion() {
             match completion.user_data() {
                 WAKE => {
@@ -256,11 +270,18 @@ impl Worker {
                 CANCELLATION => {}
                 id => {
                     if let Some(mut job) = self.jobs.remove(&id) {
+                        if job.reply.is_none() && job.op == control_op::ADD_DEV && completion.result() >= 0 {
+                            orphans.push(job);
+                            continue;
+                        }
                         let buffer = std::mem::take(&mut job.buffer);
                         answer(&mut job, Reply::Done(completion.result(), buffer));
                     }
                 }
             }
+        }
+        for job in orphans {
+            self.begin(removal(job))?;
         }
         if rearm { self.listen() } else { Ok(()) }
     }
@@ -281,6 +302,14 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// What becomes of a device that was added after its creator had given up on it.
+fn removal(added: Job) -> Job {
+    const ID: usize = offset_of!(ublksrv_ctrl_dev_info, dev_id);
+    let id = added.buffer[ID..ID + 4].try_into().map_or(u32::MAX, u32::from_ne_bytes);
+    let header = ublksrv_ctrl_cmd { dev_id: id, queue_id: u16::MAX, ..Default::default() };
+    Job { op: control_op::DEL_DEV, header, buffer: Box::default(), ..added }
 }
 
 fn answer(job: &mut Job, reply: Reply) {

@@ -107,8 +107,9 @@ impl Device {
     }
 
     /// As [`start`](Self::start), with the queues served by the threads that take the seats `hand_out` is given.
-    /// They have to be taken within the bound.
-    pub fn start_with(&self, bound: &Bound, hand_out: impl FnOnce(Vec<Seat>) -> Result<()>) -> Result<()> {
+    /// They have to be taken within the bound. What it returns is kept until then, and dropped first when that
+    /// fails: it can withdraw seats that nobody has taken.
+    pub fn start_with<G>(&self, bound: &Bound, hand_out: impl FnOnce(Vec<Seat>) -> Result<G>) -> Result<()> {
         let mut state = self.idle()?;
         let serving = self.seat(bound, hand_out, |bound| {
             self.control.start(self.id, bound)?;
@@ -121,7 +122,11 @@ impl Device {
 
     /// Takes a recoverable device over whose queues have all ended; its disk has been there all the time. The
     /// driver then sends again what it has to. Otherwise as [`start_with`](Self::start_with).
-    pub fn recover_with(&self, bound: &Bound, hand_out: impl FnOnce(Vec<Seat>) -> Result<()>) -> Result<()> {
+    pub fn recover_with<G>(
+        &self,
+        bound: &Bound,
+        hand_out: impl FnOnce(Vec<Seat>) -> Result<G>,
+    ) -> Result<()> {
         let mut state = self.idle()?;
         node::retry_while_busy(bound, || self.control.start_recovery(self.id, bound))?;
         let serving = self.seat(bound, hand_out, |bound| self.control.end_recovery(self.id, bound));
@@ -143,15 +148,19 @@ impl Device {
     }
 
     /// Seats every queue, and then lets the device go.
-    fn seat(
+    fn seat<G>(
         &self,
         bound: &Bound,
-        hand_out: impl FnOnce(Vec<Seat>) -> Result<()>,
+        hand_out: impl FnOnce(Vec<Seat>) -> Result<G>,
         go: impl FnOnce(&Bound) -> Result<()>,
     ) -> Result<Serving> {
         let char_dev = node::open_char_device(self.id, bound)?;
         let (serving, seats) = Serving::prepare(self, char_dev)?;
-        match hand_out(seats).and_then(|()| serving.ready(bound)).and_then(|()| go(bound)) {
+        let going = hand_out(seats).and_then(|_held| {
+            serving.ready(bound)?;
+            go(bound)
+        });
+        match going {
             Ok(()) => Ok(serving),
             Err(error) => {
                 serving.abandon();

@@ -35,6 +35,11 @@ impl Buffers {
         self.pool.clone()
     }
 
+    /// How many buffers there are.
+    pub fn depth(&self) -> u16 {
+        self.depth
+    }
+
     /// Bytes in each buffer.
     pub fn each(&self) -> usize {
         self.each

@@ -26,7 +26,6 @@ use crate::abi::{self, io_op};
 use crate::error::{Error, ErrorKind, Result};
 use descriptors::Descriptors;
 use io_uring::{opcode, types};
-use nix::sys::eventfd::EventFd;
 use ring::Ring;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -209,6 +208,12 @@ impl Queue {
         self.requests[usize::from(ticket.tag)]
     }
 
+    /// The name of the request that the server owns at `tag`, if it owns one.
+    pub fn ticket(&self, tag: u16) -> Option<Ticket> {
+        let ticket = self.requests.get(usize::from(tag))?.ticket;
+        self.tags.owns(ticket).then_some(ticket)
+    }
+
     /// The request's data buffer and the means to use the ring for it.
     ///
     /// Fails when the request is not, or no longer, the server's.
@@ -261,10 +266,12 @@ impl Queue {
         self.woken
     }
 
-    /// A descriptor that becomes readable when the ring has something for [`turn`](Self::turn): for a thread that
-    /// waits for other things too. It has to be read before each turn.
-    pub fn watch(&mut self) -> Result<EventFd> {
-        self.ring.watch()
+    /// Rung whenever the ring has something for [`turn`](Self::turn): for a thread that waits for other things
+    /// too. It has to be cleared before each turn.
+    pub fn watch(&self) -> Result<Waker> {
+        let bell = Waker::new()?;
+        self.ring.ring_bell(bell.fd())?;
+        Ok(bell)
     }
 
     /// The queue's data buffers.

@@ -2,9 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, squeue, types};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 /// How long [`Ring::enter`] may sleep.
@@ -86,21 +85,25 @@ impl Ring {
         }
     }
 
-    /// A descriptor that becomes readable when there is something to enter for. The ring's own descriptor would
-    /// not tell when completions are deferred to the next enter.
-    pub fn watch(&self) -> Result<EventFd> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| Error::system("cannot make an eventfd", &errno.into()))?;
+    /// Rings an eventfd when there is something to enter for. The ring's own descriptor would not tell when
+    /// completions are deferred to the next enter.
+    pub fn ring_bell(&self, eventfd: RawFd) -> Result<()> {
         self.submitter
-            .register_eventfd(event.as_raw_fd())
-            .map_err(|error| Error::system("cannot watch the ring", &error))?;
-        Ok(event)
+            .register_eventfd(eventfd)
+            .map_err(|error| Error::system("cannot watch the ring", &error))
     }
 
     /// Takes every completion that is there.
     pub fn completions(&mut self) -> impl Iterator<Item = cqueue::Entry> + '_ {
         self.completion.sync();
         Completions { queue: &mut self.completion }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // A registered ring belongs to its thread and would outlive its descriptor, with all it refers to.
+        let _ = self.submitter.unregister_ring_fd();
     }
 }
 

@@ -1,0 +1,251 @@
+//! A queue that a JavaScript thread owns: a Worker that blocks in `next`, or an event loop that watches.
+
+mod layout;
+mod memory;
+mod seats;
+mod watch;
+
+pub use seats::{Offer, hand_out};
+
+use crate::task::to_js;
+use layout::{Entry, Shared, SharedLayout};
+use napi::bindgen_prelude::{Function, Unknown};
+use napi::{Env, Result};
+use napi_derive::napi;
+use ublk_core::device::Seated;
+use ublk_core::error::{Error as CoreError, ErrorKind, Result as CoreResult};
+use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
+use watch::Watch;
+
+/// `next` and `poll`: the queue has ended.
+const ENDED: i32 = -1;
+
+/// One of a device's queues, owned by the thread that made this.
+#[napi]
+pub struct Queue {
+    // Dropped before the queue that it watches.
+    watch: Option<Watch>,
+    seat: u32,
+    // Boxed: it moves with every call.
+    seated: Option<Box<Seated>>,
+    /// The requests of the batch, by position.
+    batch: Vec<Ticket>,
+    shared: Shared,
+    can_flush: bool,
+}
+
+#[napi]
+impl Queue {
+    /// Takes a seat: from here on this thread serves the queue. `can_flush`: whether flushes concern the backend.
+    #[napi(constructor)]
+    pub fn new(env: &Env, seat: u32, can_flush: bool) -> Result<Self> {
+        Self::take(seat, can_flush).map_err(|error| raised(env, &error))
+    }
+
+    fn take(number: u32, can_flush: bool) -> CoreResult<Self> {
+        let seat = seats::claim(number)
+            .ok_or_else(|| CoreError::new(ErrorKind::NotFound, "there is no such seat, or it is taken"))?;
+        let seated = seat.take(Vec::new()).inspect_err(|_| seats::forget(number))?;
+        let (depth, buffer_size) = (seated.buffers().depth(), seated.buffers().each());
+        let shared = Shared::new(depth, buffer_size)?;
+        Ok(Self {
+            watch: None,
+            seat: number,
+            seated: Some(Box::new(seated)),
+            batch: Vec::with_capacity(depth.into()),
+            shared,
+            can_flush,
+        })
+    }
+
+    /// Where what lies in `shared`.
+    #[napi(getter)]
+    pub fn layout(&self) -> SharedLayout {
+        self.shared.layout
+    }
+
+    /// The memory that describes requests and takes results. To be asked for once.
+    #[napi(ts_return_type = "ArrayBuffer")]
+    pub fn shared<'env>(&self, env: &'env Env) -> Result<Unknown<'env>> {
+        memory::array_buffer(env, self.shared.memory())
+    }
+
+    /// Every tag's data buffer, one after the other. To be asked for once.
+    #[napi(ts_return_type = "ArrayBuffer")]
+    pub fn data<'env>(&self, env: &'env Env) -> Result<Unknown<'env>> {
+        let pool = self.seated.as_ref().ok_or_else(|| raised(env, &ended()))?.buffers().pool();
+        memory::array_buffer(env, pool)
+    }
+
+    /// Answers the first `finished` requests of the batch with their results, submits all answers and waits for
+    /// requests, in one system call. Returns how many came; 0: somebody woke it; -1: the queue has ended.
+    #[napi]
+    pub fn next(&mut self, env: &Env, finished: u32) -> Result<i32> {
+        self.run(env, |queue, seated| {
+            queue.answer_batch(seated, finished as usize)?;
+            queue.turn(seated, Wait::Forever)
+        })
+    }
+
+    /// As `next`, without answering the batch and without waiting.
+    #[napi]
+    pub fn poll(&mut self, env: &Env) -> Result<i32> {
+        self.run(env, |queue, seated| queue.turn(seated, Wait::No))
+    }
+
+    /// Gives `count` answers, which the next turn submits. Returns how many of them were refused because their
+    /// requests were answered before.
+    #[napi]
+    pub fn settle(&mut self, env: &Env, count: u32) -> Result<i32> {
+        self.run(env, |queue, seated| {
+            let mut refused = 0;
+            for at in 0..count as usize {
+                let (tag, generation, result) = queue.shared.answer(at);
+                match seated.ticket(tag).filter(|ticket| ticket.generation == generation) {
+                    Some(ticket) => seated.commit(ticket, outcome(result))?,
+                    None => refused += 1,
+                }
+            }
+            Ok(refused)
+        })
+    }
+
+    /// Lets this thread's event loop call `on_ready` whenever there is something to `poll` for.
+    #[napi]
+    pub fn watch(&mut self, env: &Env, on_ready: Function<'_, (), ()>) -> Result<()> {
+        let seated = self.seated.as_ref().ok_or_else(|| raised(env, &ended()))?;
+        let bell = seated.watch().map_err(|error| raised(env, &error))?;
+        // What came before the bell was hung would never ring it.
+        bell.wake();
+        self.watch = Some(Watch::new(env, bell, &on_ready)?);
+        Ok(())
+    }
+
+    /// Tells the device's owner of something that went wrong; the queue goes on.
+    #[napi]
+    pub fn report(&self, message: String) {
+        if let Some(seated) = &self.seated {
+            seated.report(message);
+        }
+    }
+
+    /// Gives the queue up. What it has not answered fails, or is sent again to a successor.
+    #[napi]
+    pub fn leave(&mut self, why: String) {
+        self.end(Some(&CoreError::new(ErrorKind::System, why)));
+    }
+
+    /// Runs something on the queue; whatever fails there ends it.
+    fn run(
+        &mut self,
+        env: &Env,
+        work: impl FnOnce(&mut Self, &mut Seated) -> CoreResult<i32>,
+    ) -> Result<i32> {
+        let Some(mut seated) = self.seated.take() else { return Ok(ENDED) };
+        let done = work(self, &mut seated);
+        self.seated = Some(seated);
+        match done {
+            Ok(ENDED) => {
+                self.end(None);
+                Ok(ENDED)
+            }
+            Ok(count) => Ok(count),
+            Err(error) => {
+                self.end(Some(&error));
+                Err(raised(env, &error))
+            }
+        }
+    }
+
+    fn answer_batch(&mut self, seated: &mut Seated, finished: usize) -> CoreResult<()> {
+        for (at, ticket) in self.batch.drain(..).enumerate().take(finished) {
+            seated.commit(ticket, outcome(self.shared.result(at)))?;
+        }
+        Ok(())
+    }
+
+    /// Turns until there is something for JavaScript.
+    fn turn(&mut self, seated: &mut Seated, wait: Wait) -> CoreResult<i32> {
+        loop {
+            seated.turn(wait)?;
+            self.fill(seated)?;
+            if seated.settled() || seated.given_up() {
+                return Ok(ENDED);
+            }
+            if !self.batch.is_empty() || seated.woken() || wait == Wait::No {
+                return Ok(self.batch.len() as i32);
+            }
+        }
+    }
+
+    /// Describes what came. What concerns no backend is answered here.
+    fn fill(&mut self, seated: &mut Seated) -> CoreResult<()> {
+        self.batch.clear();
+        let mut at = 0;
+        while let Some(event) = seated.event(at) {
+            at += 1;
+            let Event::Request(ticket) = event else { continue };
+            let what = seated.request(ticket).what;
+            let op = match what.op {
+                Op::Read => 0,
+                Op::Write => 1,
+                Op::Flush if self.can_flush => 2,
+                Op::Flush => {
+                    seated.commit(ticket, Ok(0))?;
+                    continue;
+                }
+                Op::Discard => 3,
+                Op::WriteZeroes => 4,
+                Op::Other(_) => {
+                    seated.commit(ticket, Err(95 /* EOPNOTSUPP */))?;
+                    continue;
+                }
+            };
+            self.shared.put(
+                self.batch.len(),
+                &Entry {
+                    offset: what.offset as f64,
+                    length: what.length as f64,
+                    result: if op <= 1 { what.length as i32 } else { 0 },
+                    generation: ticket.generation,
+                    tag: ticket.tag,
+                    op,
+                    flags: u8::from(what.fua) | (u8::from(what.no_unmap) << 1),
+                },
+            );
+            self.batch.push(ticket);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, error: Option<&CoreError>) {
+        self.watch = None;
+        if let Some(seated) = self.seated.take() {
+            seats::forget(self.seat);
+            match error {
+                Some(error) => seated.fail(error),
+                None => drop(seated),
+            }
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Its thread has ended without a word: a Worker that was terminated, or ran out of memory.
+        self.end(Some(&CoreError::new(ErrorKind::System, "the thread that served it has ended")));
+    }
+}
+
+fn outcome(result: i32) -> Outcome {
+    u32::try_from(result).map_err(|_| result.saturating_neg())
+}
+
+fn ended() -> CoreError {
+    CoreError::new(ErrorKind::Closed, "the queue has ended")
+}
+
+/// The engine's error as an exception.
+fn raised(env: &Env, error: &CoreError) -> napi::Error {
+    to_js(env, error).unwrap_or_else(|failed| failed)
+}

@@ -192,24 +192,24 @@ fn direct_alignment(file: &fs::File) -> u32 {
 }
 
 /// Whether holes can be punched: tried behind the end of a file, where there is nothing to lose. Of a block
-/// device its queue tells.
+/// device its queue tells; the kernel punches by write-zeroes there, never by discard.
 fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
     if device {
-        return discard_limit(file).is_some_and(|bytes| bytes > 0);
+        return write_zeroes_limit(file).is_some_and(|bytes| bytes > 0);
     }
     let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
     // SAFETY: plain numbers and an open descriptor.
     unsafe { libc::fallocate(file.as_raw_fd(), PUNCH, behind, 4096) == 0 }
 }
 
-fn discard_limit(file: &fs::File) -> Option<u64> {
+fn write_zeroes_limit(file: &fs::File) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     let number = file.metadata().ok()?.rdev();
     let dir = format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number));
     // A partition's queue is its disk's.
     ["queue", "../queue"]
         .iter()
-        .find_map(|queue| fs::read_to_string(format!("{dir}/{queue}/discard_max_bytes")).ok())?
+        .find_map(|queue| fs::read_to_string(format!("{dir}/{queue}/write_zeroes_max_bytes")).ok())?
         .trim()
         .parse()
         .ok()

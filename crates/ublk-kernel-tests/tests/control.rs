@@ -118,8 +118,7 @@ fn one_token_ends_many_waits() {
     let _alone = alone();
     let devices: Vec<_> = (0..8).map(|_| RawDevice::add(1, 1)).collect();
     let cancel = Cancel::default();
-    let starts: Vec<_> =
-        devices.iter().map(|device| start_in_background(device, soon(&cancel))).collect();
+    let starts: Vec<_> = devices.iter().map(|device| start_in_background(device, soon(&cancel))).collect();
     devices.iter().for_each(assert_works);
     cancel.cancel();
     for start in starts {

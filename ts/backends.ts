@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { invalid } from './errors.js'
+import type { JsBackend } from './serve/backend.js'
 import { parseSize, type Size } from './size.js'
 
 /** A disk in memory; see {@link memory}. */
@@ -25,8 +26,23 @@ export interface FileBackend {
   readonly direct: boolean
 }
 
-/** What stores a disk's bytes. Made by {@link memory}, {@link nullDisk} or {@link file}. */
-export type Backend = MemoryBackend | NullBackend | FileBackend
+/** A disk written in JavaScript that is served by Workers; see {@link worker}. */
+export interface WorkerBackend {
+  readonly kind: 'worker'
+  /** Of the module whose default export makes the backend. */
+  readonly url: string
+  /** For its factory; copied to each worker as `postMessage` copies. */
+  readonly options: unknown
+}
+
+/** What stores a disk's bytes natively. Made by {@link memory}, {@link nullDisk} or {@link file}. */
+export type NativeBackend = MemoryBackend | NullBackend | FileBackend
+
+/**
+ * What stores a disk's bytes: native, a {@link worker}, or an object with the methods of a disk, which is
+ * served from the event loop of the thread that creates the device.
+ */
+export type Backend = NativeBackend | WorkerBackend | JsBackend
 
 /** How {@link file} opens its file. */
 export interface FileOptions {
@@ -79,6 +95,33 @@ export function file(path: string | URL, options: FileOptions = {}): FileBackend
   const plain = path instanceof URL ? fileURLToPath(path) : path
   if (typeof plain !== 'string' || plain === '') throw invalid('the path of the file is empty')
   return { kind: 'file', path: plain, direct: options.direct ?? false }
+}
+
+/**
+ * A disk written in JavaScript, served by a Worker for each of its queues: the fast way. The worker's thread
+ * sleeps in the kernel until there are requests, so a synchronous backend costs no event loop and no
+ * promise. A backend that turns out to be asynchronous is served from the worker's event loop.
+ *
+ * @param url - Of a module whose default export is a {@link defineBackend} factory. TypeScript works where
+ * Node runs it, or with the loader that this process was started with.
+ * @param options - For the factory. SharedArrayBuffers in it are shared by all workers.
+ *
+ * @example
+ * ```ts
+ * worker(new URL('./my-disk.js', import.meta.url), { size: 2 ** 30 })
+ * ```
+ */
+export function worker(url: URL | string, options?: unknown): WorkerBackend {
+  const text = String(url)
+  if (!URL.canParse(text))
+    throw invalid(`${text || 'the url'} is no URL`, "use new URL('./disk.js', import.meta.url)")
+  return { kind: 'worker', url: text, options }
+}
+
+/** Whether a backend is native. */
+export function isNative(backend: Backend): backend is NativeBackend {
+  const kind = (backend as Partial<NativeBackend> | null)?.kind
+  return kind === 'memory' || kind === 'null' || kind === 'file'
 }
 
 function diskSize(size: Size): number {

@@ -2,10 +2,15 @@ import { EventEmitter } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { abortable } from './abort.js'
+import { isNative, worker } from './backends.js'
 import { invalid, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
-import { type DeviceOptions, toSpec } from './options.js'
+import { type DeviceOptions, jsTimes, toSpec } from './options.js'
+import { Crew } from './serve/crew.js'
+import { InlineServer } from './serve/inline.js'
+import { toExternal } from './serve/properties.js'
+import type { Server } from './serve/server.js'
 import { Served, served } from './served.js'
 
 /** How to make a device; everything but `backend` has a default. */
@@ -75,20 +80,26 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws the signal's reason if it was aborted.
    */
   static async create(options: CreateOptions): Promise<UblkDevice> {
-    const spec = toSpec(options)
     return await abortable(options.signal, async cancel => {
       let disk: UblkDevice | undefined
-      const device = await native.Device.create(spec, cancel, event => {
-        if (disk) disk.#onEvent(event)
-      })
-      const entry = new Served(device)
+      const server = await serverFor(options, queue => disk?.stats()[queue]?.inFlight ?? 0)
+      let device: native.Device
+      try {
+        device = await native.Device.create(specFor(options, server), cancel, event => {
+          if (disk) disk.#onEvent(event)
+        })
+      } catch (error) {
+        await server?.close()
+        throw error
+      }
+      const entry = new Served(device, server)
       try {
         disk = new UblkDevice(await device.info(), true)
         if (options.start ?? true) await disk.#start(entry, cancel)
         return disk
       } catch (error) {
-        entry.forget()
         await device.delete(true, new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
+        await entry.forget()
         throw error
       }
     })
@@ -220,7 +231,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         ? device.delete(options.force ?? false, cancel)
         : native.deleteDevice(this.id, options.force ?? false, cancel),
     )
-    this.#served?.forget()
+    await this.#served?.forget()
   }
 
   /**
@@ -232,7 +243,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   async #start(entry: Served, cancel: native.Cancel): Promise<void> {
-    await entry.device.start(cancel)
+    await entry.start(cancel, this.queues)
     this.#info = await entry.device.info()
     entry.hold()
     this.emit('live')
@@ -266,16 +277,55 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     })
   }
 
+  /** Nobody serves the device any more: whoever can takes it over. */
+  async #onExit(reason: string): Promise<void> {
+    const entry = this.#served
+    try {
+      if (entry && (await entry.recover(this.queues))) {
+        this.emit('recovered', { reason })
+        return
+      }
+    } catch (error) {
+      this.#tell(wrap(error))
+    }
+    entry?.release()
+    this.emit('exit', { reason })
+  }
+
   #onEvent(event: native.DeviceEvent): void {
     if (event.type === 'exit') {
-      this.#served?.release()
-      this.emit('exit', { reason: event.message })
+      void this.#onExit(event.message)
       return
     }
-    const error = new UblkError('system', event.message, { device: this.id })
+    this.#tell(new UblkError('system', event.message, { device: this.id }))
+  }
+
+  #tell(error: UblkError): void {
     if (this.listenerCount('error') > 0) this.emit('error', error)
     else process.emitWarning(error)
   }
+}
+
+/** Has a disk written in JavaScript served in JavaScript. */
+async function serverFor(
+  options: CreateOptions,
+  owed: (queue: number) => number,
+): Promise<Server | undefined> {
+  const { backend } = options
+  if (backend === undefined || backend === null || isNative(backend)) return undefined
+  const times = jsTimes(options)
+  if (!('kind' in backend)) return new InlineServer(backend, times.timeout)
+  if (backend.kind === 'worker') {
+    const { url, options } = worker(backend.url, backend.options)
+    return await Crew.load({ url, options, owed, ...times })
+  }
+  return undefined // No such backend: the check of the options says so.
+}
+
+function specFor(options: CreateOptions, server: Server | undefined): native.DeviceSpec {
+  if (!server) return toSpec(options)
+  const readOnly = (options.readOnly ?? false) || !server.properties.write
+  return toSpec({ ...options, readOnly }, toExternal(server.properties))
 }
 
 function rethrow(error: unknown): never {

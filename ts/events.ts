@@ -19,6 +19,8 @@ export interface UblkDeviceEvents {
    * a device does not end the process that may be serving further disks.
    */
   error: [error: UblkError]
+  /** The thread that served it ended, and another has taken over; the disk was there all the time. */
+  recovered: [exit: DeviceExit]
   /** Serving ended though this process did not ask for it; the disk is gone. Delete the device. */
   exit: [exit: DeviceExit]
 }

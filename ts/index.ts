@@ -5,8 +5,11 @@ export {
   file,
   type MemoryBackend,
   memory,
+  type NativeBackend,
   type NullBackend,
   nullDisk,
+  type WorkerBackend,
+  worker,
 } from './backends.js'
 export { type CreateOptions, type EndOptions, UblkDevice } from './device.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
@@ -14,4 +17,16 @@ export type { DeviceExit, UblkDeviceEvents } from './events.js'
 export { type Feature, features } from './features.js'
 export type { DeviceInfo, DeviceState, OpCounters, QueueStats } from './info.js'
 export type { DeviceOptions } from './options.js'
+export {
+  type BackendContext,
+  type BackendFactory,
+  type Batch,
+  type BatchBackend,
+  type DiskBackend,
+  type DiskRequest,
+  defineBackend,
+  type JsBackend,
+  Op,
+  type Operation,
+} from './serve/backend.js'
 export type { Size } from './size.js'

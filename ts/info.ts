@@ -75,6 +75,8 @@ export interface QueueStats {
   flush: OpCounters
   discard: OpCounters
   writeZeroes: OpCounters
+  /** Requests taken from the kernel and not answered yet. */
+  inFlight: number
   /** Turns of its loop: calls of io_uring_enter. */
   turns: number
 }

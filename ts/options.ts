@@ -1,11 +1,14 @@
-import type { DeviceSpec } from '#binding'
-import { type Backend, file, memory, nullDisk } from './backends.js'
+import type { BackendSpec, DeviceSpec } from '#binding'
+import { type Backend, file, memory, type NativeBackend, nullDisk } from './backends.js'
 import { invalid } from './errors.js'
 import { formatSize, parseSize, type Size } from './size.js'
 
 /** What kind of disk to make. Sizes are bytes, or text such as `'64K'`. */
 export interface DeviceOptions {
-  /** What stores the bytes: `memory('16M')`, `nullDisk('1T')` or `file('disk.img')`. */
+  /**
+   * What stores the bytes: `memory('16M')`, `nullDisk('1T')`, `file('disk.img')`, a `worker(url, options)`,
+   * or an object with the methods of a disk.
+   */
   backend: Backend
   /**
    * The number in the device's paths, 0 to 1048575.
@@ -81,6 +84,29 @@ export interface DeviceOptions {
    */
   maxDiscard?: Size
   /**
+   * What becomes of the disk when the thread that serves it ends: without this the disk goes too. With it,
+   * for a `worker`, a new worker takes over, and the disk's users wait meanwhile:
+   *
+   * - `requeue`: requests that the old worker had taken fail
+   * - `reissue`: they are sent again; only for a backend that may see the same write twice
+   * - `fail`: until then, all requests fail (kernel 6.13)
+   */
+  recovery?: 'requeue' | 'reissue' | 'fail'
+  /**
+   * After how many milliseconds a request that an asynchronous backend has not finished is answered with
+   * ETIMEDOUT. Requests then get buffers of their own, which costs a copy.
+   *
+   * @defaultValue none
+   */
+  requestTimeout?: number
+  /**
+   * After how many milliseconds a worker that has requests and does not get round, as in an endless loop,
+   * is ended; 0: never.
+   *
+   * @defaultValue 30000
+   */
+  stuckTimeout?: number
+  /**
    * How long to wait for the kernel's answer to one command, in milliseconds, from 1.
    *
    * @defaultValue 10000
@@ -98,15 +124,16 @@ const MAX_IO = 32 * 2 ** 20
  *
  * @throws UblkError of kind `invalid`.
  */
-export function toSpec(options: DeviceOptions): DeviceSpec {
-  const backend = checked(options.backend)
+export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSpec {
+  const backend = external ?? checked(options.backend as NativeBackend)
   const blockSize = size(options, 'blockSize')
   if (blockSize !== undefined && !BLOCK_SIZES.includes(blockSize)) {
     throw invalid(`block size must be 512, 1024, 2048 or 4096, not ${options.blockSize}`)
   }
-  const block = blockSize ?? 512
-  if (backend.kind !== 'file' && backend.size % block !== 0) {
-    throw invalid(`size ${backend.size} is not a multiple of the block size ${block}`)
+  const block = blockSize ?? external?.blockSize ?? 512
+  const bytes = 'size' in backend ? backend.size : undefined
+  if (bytes !== undefined && bytes % block !== 0) {
+    throw invalid(`size ${bytes} is not a multiple of the block size ${block}`)
   }
   return {
     backend,
@@ -122,12 +149,13 @@ export function toSpec(options: DeviceOptions): DeviceSpec {
     discard: flag(options, 'discard'),
     discardGranularity: blocks(options, 'discardGranularity', block, 2 ** 30),
     maxDiscard: blocks(options, 'maxDiscard', block, 2 ** 41 - block),
+    recovery: recovery(options),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
   }
 }
 
 /** Makes the backend again, since it may have been written by hand. */
-function checked(backend: Backend): Backend {
+function checked(backend: NativeBackend): NativeBackend {
   switch (backend?.kind) {
     case 'memory':
       return memory(backend.size)
@@ -141,6 +169,20 @@ function checked(backend: Backend): Backend {
         "make one with memory('16M'), nullDisk('1T') or file('disk.img')",
       )
   }
+}
+
+/** The times that concern only disks written in JavaScript, in milliseconds. */
+export function jsTimes(options: DeviceOptions): { timeout: number; stuckTimeout: number } {
+  return {
+    timeout: count(options, 'requestTimeout', 1, 2 ** 31 - 1) ?? 0,
+    stuckTimeout: count(options, 'stuckTimeout', 0, 2 ** 31 - 1) ?? 30_000,
+  }
+}
+
+function recovery(options: DeviceOptions): 'requeue' | 'reissue' | 'fail' | undefined {
+  const { recovery } = options
+  if (recovery === undefined || ['requeue', 'reissue', 'fail'].includes(recovery)) return recovery
+  throw invalid(`recovery must be requeue, reissue or fail, not ${recovery}`)
 }
 
 type Key = Exclude<keyof DeviceOptions, 'backend'>

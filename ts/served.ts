@@ -1,4 +1,5 @@
 import * as native from '#binding'
+import type { Server } from './serve/server.js'
 
 /** A device that this process serves, shared by all handles to it. */
 export class Served {
@@ -6,8 +7,30 @@ export class Served {
   deleted = false
   #keepAlive: NodeJS.Timeout | undefined
 
-  constructor(readonly device: native.Device) {
+  /** @param server - Serves it, unless native threads do. */
+  constructor(
+    readonly device: native.Device,
+    readonly server: Server | undefined,
+  ) {
     served.set(device.id, this)
+  }
+
+  /** Makes the disk appear. */
+  async start(cancel: native.Cancel, queues: number): Promise<void> {
+    const { server } = this
+    if (!server) return await this.device.start(cancel)
+    await server.prepare(queues)
+    await this.device.start(cancel, seats => server.seat(seats))
+  }
+
+  /** Takes a recoverable device over with new threads. Whether it is one. */
+  async recover(queues: number): Promise<boolean> {
+    const { server } = this
+    const { state } = await this.device.info()
+    if (!server || (state !== 'quiesced' && state !== 'fail-io')) return false
+    await server.prepare(queues)
+    await this.device.recover(new native.Cancel(), seats => server.seat(seats))
+    return true
   }
 
   /** Keeps Node running, as a listening socket does. */
@@ -23,10 +46,11 @@ export class Served {
   }
 
   /** Notes that the device is gone. */
-  forget(): void {
+  async forget(): Promise<void> {
     this.release()
     this.deleted = true
     if (served.get(this.device.id) === this) served.delete(this.device.id)
+    await this.server?.close()
   }
 }
 

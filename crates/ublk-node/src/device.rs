@@ -115,6 +115,8 @@ pub struct QueueStats {
     pub discard: OpCounters,
     /// Write-zeroes.
     pub write_zeroes: OpCounters,
+    /// Requests taken and not answered yet.
+    pub in_flight: f64,
     /// `io_uring_enter` calls.
     pub turns: f64,
 }
@@ -382,6 +384,7 @@ fn stats_of(queue: u32, counters: &QueueCounters) -> QueueStats {
         flush: of(Op::Flush),
         discard: of(Op::Discard),
         write_zeroes: of(Op::WriteZeroes),
+        in_flight: counters.in_flight() as f64,
         turns: counters.turns.get() as f64,
     }
 }

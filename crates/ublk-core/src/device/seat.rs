@@ -44,6 +44,11 @@ impl Seat {
         }
     }
 
+    /// Leaves the seat empty: `error` is why the device cannot start.
+    pub fn decline(self, error: Error) {
+        let _ = self.ready.send(Err(error)); // a starter that gave up needs no reason
+    }
+
     /// The queue's number.
     pub fn index(&self) -> u16 {
         self.index

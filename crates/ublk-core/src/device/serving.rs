@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Waker;
 use crate::queue::drive::serve;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,7 +151,12 @@ impl Serving {
 impl Shared {
     /// Tells the owner of something that went wrong in a queue.
     pub fn report(&self, queue: u16, message: String) {
-        (self.listener)(Event::Error { queue, message });
+        self.tell(Event::Error { queue, message });
+    }
+
+    /// A listener that panics costs its event, not the queue that had something to tell.
+    fn tell(&self, event: Event) {
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.listener)(event)));
     }
 
     /// Makes every queue leave its ring.
@@ -179,11 +185,10 @@ impl Shared {
             if !self.expected.load(Ordering::SeqCst) {
                 self.report(index, message);
             }
-            if self.recoverable {
-                // Taking over begins when every queue is free.
-                self.give_up();
-            } else {
-                // Without this queue the disk would hang.
+            // Without this queue the disk would hang. The driver fails what the queue had, or keeps it for those
+            // who take over, when every queue is free; only then can the device be stopped.
+            self.give_up();
+            if !self.recoverable {
                 let _ = self.control.stop(self.id, &Bound::standard());
             }
         }
@@ -192,7 +197,7 @@ impl Shared {
             let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
             let message =
                 failure.unwrap_or_else(|| format!("device {} was stopped by somebody else", self.id));
-            (self.listener)(Event::Exit { message });
+            self.tell(Event::Exit { message });
         }
     }
 }
@@ -204,13 +209,13 @@ pub fn spawn_native(seat: Seat, backend: Arc<dyn Backend>, durable: bool) -> Res
         .stack_size(256 << 10)
         .spawn(move || {
             let files = backend.files().iter().map(AsRawFd::as_raw_fd).collect();
-            let depth = seat.depth;
+            let mut engine = match backend.engine(seat.depth, durable) {
+                Ok(engine) => engine,
+                Err(error) => return seat.decline(error),
+            };
             let Ok(mut seated) = seat.take(files) else { return };
             let report = seated.reporter();
-            let served = backend
-                .engine(depth, durable)
-                .and_then(|mut engine| serve(&mut seated, &mut *engine, &mut |message| report(message)));
-            if let Err(error) = served {
+            if let Err(error) = serve(&mut seated, &mut *engine, &mut |message| report(message)) {
                 seated.fail(&error);
             }
         })

@@ -1,8 +1,9 @@
 //! The native driver of a queue: an OS thread that runs turn → backend → commit.
 
-use super::{Event, Op, Queue, Ticket, Wait};
+use super::{Errno, Event, Op, Queue, Ticket, Wait};
 use crate::backend::{Engine, Step};
 use crate::error::Result;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How serving ended.
@@ -18,6 +19,8 @@ pub enum Ended {
 ///
 /// A panic of the engine costs its request an `EIO` and is reported through `panicked`.
 pub fn serve(queue: &mut Queue, engine: &mut dyn Engine, panicked: &mut dyn FnMut(String)) -> Result<Ended> {
+    // Requests that failed while their operations were in the ring.
+    let mut failed = HashMap::new();
     loop {
         let mut at = 0;
         while let Some(event) = queue.event(at) {
@@ -25,7 +28,7 @@ pub fn serve(queue: &mut Queue, engine: &mut dyn Engine, panicked: &mut dyn FnMu
             let ticket = match event {
                 Event::Request(ticket) | Event::Operation(ticket, _) => ticket,
             };
-            if let Step::Done(outcome) = step(queue, engine, event, ticket, panicked) {
+            if let Step::Done(outcome) = step(queue, engine, event, ticket, &mut failed, panicked) {
                 queue.commit(ticket, outcome)?;
             }
         }
@@ -44,11 +47,15 @@ fn step(
     engine: &mut dyn Engine,
     event: Event,
     ticket: Ticket,
+    failed: &mut HashMap<Ticket, Errno>,
     panicked: &mut dyn FnMut(String),
 ) -> Step {
     let Ok(mut io) = queue.io(ticket) else {
         return Step::Pending; // answered meanwhile: nothing is owed
     };
+    if let Some(errno) = failed.remove(&ticket) {
+        return Step::Done(Err(errno));
+    }
     let what = io.request.what;
     let answer = catch_unwind(AssertUnwindSafe(|| match event {
         Event::Request(_) if matches!(what.op, Op::Other(_)) => Ok(Step::Done(Err(libc::EOPNOTSUPP))),
@@ -71,6 +78,10 @@ fn step(
             libc::EIO
         }
     };
-    // What it left in the ring has to come back first; that completion asks the engine again.
-    if queue.operating(ticket) { Step::Pending } else { Step::Done(Err(errno)) }
+    if queue.operating(ticket) {
+        // What it left in the ring uses the buffer, and has to come back first.
+        failed.insert(ticket, errno);
+        return Step::Pending;
+    }
+    Step::Done(Err(errno))
 }

@@ -117,6 +117,7 @@ impl Queue {
         let Config { index, depth, max_io, files, waker, counters } = config;
         let mut slots = vec![char_dev.as_raw_fd()];
         slots.extend(files);
+        counters.restart();
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
         let buffers = Buffers::new(depth, max_io)?;
         let mut ring = Ring::new(u32::from(depth).next_power_of_two().max(8), &slots)?;
@@ -163,7 +164,7 @@ impl Queue {
         self.events.clear();
         self.counters.turns.add(1);
         self.ring.enter(wait)?;
-        let mut woken = false;
+        let (mut woken, mut taken) = (false, 0);
         for completion in self.ring.completions() {
             let (kind, tag, result) =
                 (completion.user_data() & KIND_MASK, completion.user_data() as u16, completion.result());
@@ -172,6 +173,7 @@ impl Queue {
                     Delivery::Request(ticket) => {
                         self.requests[usize::from(tag)] = Request { ticket, what: self.table.read(tag) };
                         self.events.push(Event::Request(ticket));
+                        taken += 1;
                     }
                     Delivery::Ended => {}
                     Delivery::Refused(errno) => self.refused = Some((tag, errno)),
@@ -185,6 +187,7 @@ impl Queue {
                 _ => {}
             }
         }
+        self.counters.taken.add(taken);
         self.woken = woken;
         if woken {
             self.waker.clear();

@@ -36,11 +36,27 @@ pub struct OpCounters {
 pub struct QueueCounters {
     /// By operation, as [`QueueCounters::of`] finds them; the last is for what was not advertised.
     ops: [OpCounters; 6],
+    /// Requests taken from the driver.
+    pub taken: Counter,
     /// `io_uring_enter` calls.
     pub turns: Counter,
 }
 
 impl QueueCounters {
+    /// Forgets the requests that an earlier life of the queue left unanswered. Only for the queue's own thread.
+    pub fn restart(&self) {
+        self.taken.0.store(self.answered(), Relaxed);
+    }
+
+    fn answered(&self) -> u64 {
+        self.ops.iter().map(|counters| counters.ops.get()).sum()
+    }
+
+    /// Requests taken and not answered yet, as far as another thread can see.
+    pub fn in_flight(&self) -> u64 {
+        self.taken.get().saturating_sub(self.answered())
+    }
+
     /// The counters of one operation.
     pub fn of(&self, op: Op) -> &OpCounters {
         &self.ops[match op {

@@ -1,0 +1,160 @@
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+import * as native from '#binding'
+import { UblkError } from '../errors.js'
+import { inOneLine } from './errno.js'
+import type { FromWorker, ToWorker, WorkerData } from './messages.js'
+import type { Properties } from './properties.js'
+import type { Server } from './server.js'
+
+/** What a crew's workers are made of. */
+export interface CrewOptions {
+  readonly url: string
+  readonly options: unknown
+  /** After how many milliseconds an asynchronous request times out; 0: never. */
+  readonly timeout: number
+  /** After how many milliseconds a thread that owes answers and does not get round is ended; 0: never. */
+  readonly stuckTimeout: number
+  /** Requests that a queue has come to owe and has not answered. */
+  readonly owed: (queue: number) => number
+}
+
+/** Serves each of a device's queues from a Worker of its own. */
+export class Crew implements Server {
+  readonly properties: Properties
+  readonly #options: CrewOptions
+  readonly #hands: Hand[] = []
+  #watchdog: NodeJS.Timeout | undefined
+
+  private constructor(options: CrewOptions, first: Hand, properties: Properties) {
+    this.#options = options
+    this.#hands.push(first)
+    this.properties = properties
+  }
+
+  /**
+   * Loads the backend in a first worker.
+   *
+   * @throws UblkError of kind `backend` if its module or factory fails.
+   */
+  static async load(options: CrewOptions): Promise<Crew> {
+    const first = new Hand(options, 0)
+    return new Crew(options, first, await first.loaded)
+  }
+
+  async prepare(queues: number): Promise<void> {
+    for (let queue = 0; queue < queues; queue++) {
+      if (this.#hands[queue]?.gone ?? true) this.#hands[queue] = new Hand(this.#options, queue)
+    }
+    for (const properties of await Promise.all(this.#hands.map(hand => hand.loaded))) {
+      if (properties.size === this.properties.size) continue
+      throw new UblkError('backend', 'the backend has another size in each worker', {
+        hint: 'its factory is called once a queue and has to make the same disk',
+      })
+    }
+  }
+
+  seat(seats: readonly number[]): void {
+    seats.forEach((seat, queue) => {
+      this.#hands[queue]?.seat(seat)
+    })
+    if (this.#options.stuckTimeout > 0) {
+      this.#watchdog ??= setInterval(() => this.#watch(), this.#options.stuckTimeout / 2).unref()
+    }
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#watchdog)
+    this.#watchdog = undefined
+    await Promise.all(this.#hands.map(hand => hand.close()))
+    this.#hands.length = 0
+  }
+
+  #watch(): void {
+    this.#hands.forEach((hand, queue) => {
+      if (hand.stuck(this.#options.owed(queue), this.#options.stuckTimeout)) void hand.terminate()
+    })
+  }
+}
+
+/** How long a worker that is to close has for its backend's `close`, in milliseconds. */
+const FAREWELL = 5000
+
+/** One worker. */
+class Hand {
+  readonly loaded: Promise<Properties>
+  /** Whether its thread has ended. */
+  gone = false
+  readonly #worker: Worker
+  readonly #heart: Int32Array
+  #seat: number | undefined
+  #beats = 0
+  #since = performance.now()
+
+  constructor({ url, options, timeout }: CrewOptions, queue: number) {
+    this.#heart = new Int32Array(new SharedArrayBuffer(4))
+    const workerData: WorkerData = { url, options, queue, heart: this.#heart, timeout }
+    this.#worker = new Worker(new URL('./worker-main.js', import.meta.url), {
+      workerData,
+      name: `ublk-q${queue}`,
+    })
+    // The device itself keeps Node running.
+    this.#worker.unref()
+    this.loaded = this.#load()
+    this.loaded.catch(() => {}) // Told to whoever awaits it.
+    this.#worker.once('exit', () => {
+      this.gone = true
+    })
+    this.#worker.on('error', () => {}) // The queue tells the device, when its thread has ended.
+  }
+
+  seat(seat: number): void {
+    this.#seat = seat
+    this.#send({ type: 'seat', seat })
+  }
+
+  /** Whether it owes answers and has not got round for so long, in milliseconds. */
+  stuck(owed: number, timeout: number): boolean {
+    const beats = Atomics.load(this.#heart, 0)
+    const now = performance.now()
+    if (beats !== this.#beats || owed === 0) {
+      this.#beats = beats
+      this.#since = now
+    }
+    return !this.gone && now - this.#since >= timeout
+  }
+
+  /** Ends it, wherever it is. */
+  async terminate(): Promise<void> {
+    const ended = this.#worker.terminate()
+    // It may be asleep in the kernel: what wakes it sees that it is to end.
+    if (this.#seat !== undefined) native.wakeSeat(this.#seat)
+    await ended
+  }
+
+  async close(): Promise<void> {
+    if (this.gone) return
+    this.#worker.ref()
+    const exit = once(this.#worker, 'exit')
+    this.#send({ type: 'close' })
+    const late = setTimeout(() => void this.terminate(), FAREWELL)
+    await exit.finally(() => clearTimeout(late))
+  }
+
+  #send(message: ToWorker): void {
+    this.#worker.postMessage(message)
+  }
+
+  #load(): Promise<Properties> {
+    return new Promise((resolve, reject) => {
+      const fail = (why: string): void =>
+        reject(new UblkError('backend', `the backend's module cannot be loaded: ${why}`))
+      this.#worker.once('message', (message: FromWorker) => {
+        if (message.type === 'loaded') resolve(message.properties)
+        else if (message.type === 'failed') fail(message.message)
+      })
+      this.#worker.once('error', error => fail(inOneLine(error)))
+      this.#worker.once('exit', code => fail(`its thread ended with ${code}`))
+    })
+  }
+}

@@ -1,0 +1,13 @@
+import type { Properties } from './properties.js'
+
+/** Serves a device's queues in JavaScript. */
+export interface Server {
+  /** What its backend can do. */
+  readonly properties: Properties
+  /** Gets ready to take that many seats. */
+  prepare(queues: number): Promise<void>
+  /** Takes the seats, by queue: from then on it serves them. */
+  seat(seats: readonly number[]): void
+  /** The device is served no more; nothing of the server remains. */
+  close(): Promise<void>
+}

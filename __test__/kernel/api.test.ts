@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { features, file, memory, nullDisk, UblkDevice, UblkError } from 'ublk-ts'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
-import { MAIN, run, sh } from '../support/program.js'
+import { MAIN, result, run, sh, shell } from '../support/program.js'
+import { until } from '../support/server.js'
 
 leaveNothingBehind(test)
 
@@ -177,38 +177,59 @@ test('a creation that is aborted leaves nothing behind', async t => {
   }
 })
 
-test('a held disk is not deleted, unless forced; or when it is free, if asked to wait', async t => {
+/** Opens a disk in another process, until that is killed. */
+async function hold(t: ExecutionContext, disk: UblkDevice) {
+  const child = shell('exec sleep 60 <"$1"', disk.path)
+  const ended = result(child)
+  t.teardown(() => child.kill())
+  await until(async () => (await disk.users()).some(user => user.includes('sleep')), 'the disk is open')
+  return async () => {
+    child.kill()
+    await ended
+  }
+}
+
+test('a held disk is not deleted', async t => {
+  await using disk = await UblkDevice.create({ backend: memory('16M') })
+  const release = await hold(t, disk)
+  for (const attempt of [disk.stop(), disk.delete()]) {
+    const error = await t.throwsAsync(attempt, { instanceOf: UblkError, message: /in use.*sleep/ })
+    t.is(error?.kind, 'busy')
+  }
+  t.is((await disk.info()).state, 'live')
+  await release()
+  await disk.delete()
+})
+
+test('a held disk is deleted when it is free, if asked to wait', async t => {
   const disk = await UblkDevice.create({ backend: memory('16M') })
-  const holder = sh('exec sleep 60 <"$1"', disk.path).catch(() => {})
-  await sleep(200)
-  t.regex((await disk.users()).join(), /^open by .*sleep/)
-  const error = await t.throwsAsync(disk.delete(), { instanceOf: UblkError, message: /in use.*sleep/ })
-  t.is(error?.kind, 'busy')
+  const release = await hold(t, disk)
   const giveUp = AbortSignal.timeout(1000)
   const reason = await disk.delete({ wait: true, signal: giveUp }).catch(error => error)
   t.is(reason, giveUp.reason)
   const waiting = disk.delete({ wait: true })
-  await sh('pkill -x sleep')
+  await release()
   await waiting
-  await holder
   t.deepEqual(nodes(), [])
+})
 
-  const forced = await UblkDevice.create({ backend: memory('16M') })
-  const other = sh('exec sleep 60 <"$1"', forced.path).catch(() => {})
-  await sleep(200)
-  await forced.delete({ force: true })
+test('a held disk is deleted at once, if forced', async t => {
+  const disk = await UblkDevice.create({ backend: memory('16M') })
+  const release = await hold(t, disk)
+  const began = performance.now()
+  await disk.delete({ force: true })
+  t.true(performance.now() - began < 2000)
   t.deepEqual(nodes(), [])
-  await sh('pkill -x sleep')
-  await other
+  await release()
 })
 
 test('its server hears of it when another process deletes the device', async t => {
   const disk = await UblkDevice.create({ backend: memory('16M') })
   const exit = new Promise<{ reason: string }>(resolve => disk.once('exit', resolve))
-  const result = run('delete', disk.path)
+  const deleted = run('delete', disk.path)
   t.regex((await exit).reason, /stopped by somebody else/)
   await disk.delete()
-  t.deepEqual(await result, { status: 0, signal: null, stdout: '', stderr: '' })
+  t.deepEqual(await deleted, { status: 0, signal: null, stdout: '', stderr: '' })
 })
 
 test('the counters of a device that another process serves cannot be read', async t => {

@@ -36,7 +36,8 @@ use tags::{Delivery, Tags};
 
 /// The error number a request is answered with, positive.
 pub type Errno = i32;
-/// A request's outcome: bytes done (0 for anything but reads and writes), or an error number.
+/// A request's outcome: bytes done (0 for anything but reads and writes), or an error number. A read may be
+/// done in part and is continued; a write only whole.
 pub type Outcome = std::result::Result<u32, Errno>;
 
 /// A request of the driver, owned by the server until it is committed.
@@ -324,19 +325,20 @@ impl Drop for Queue {
     }
 }
 
-/// The driver's form of an outcome. A read or write that did nothing would be asked for again and again, and
-/// one that did more than was asked is a backend's mistake: both are I/O errors.
+/// The driver's form of an outcome. It asks again for what a read left out, in whole sectors, but takes any
+/// write for a whole one: a part of it is an I/O error. So is doing nothing, which would be asked for for ever,
+/// and doing more than was asked, which is a backend's mistake.
 fn result_of(what: &Descriptor, outcome: Outcome) -> i32 {
-    match outcome {
-        Err(errno) => -errno.clamp(1, 4095),
-        Ok(done) if matches!(what.op, Op::Read | Op::Write) => {
-            if done == 0 || u64::from(done) > what.length {
-                -libc::EIO
-            } else {
-                done as i32
-            }
-        }
-        Ok(_) => 0,
+    let done = match outcome {
+        Err(errno) => return -errno.clamp(1, 4095),
+        Ok(done) => u64::from(done),
+    };
+    match what.op {
+        Op::Read if done > what.length || done < abi::SECTOR => -libc::EIO,
+        Op::Read => (done - done % abi::SECTOR) as i32,
+        Op::Write if done != what.length => -libc::EIO,
+        Op::Write => done as i32,
+        _ => 0,
     }
 }
 
@@ -348,18 +350,34 @@ fn broken(violation: Violation) -> Error {
 mod tests {
     use super::*;
 
-    fn read(length: u64) -> Descriptor {
-        Descriptor { op: Op::Read, fua: false, no_unmap: false, offset: 0, length }
+    fn what(op: Op, length: u64) -> Descriptor {
+        Descriptor { op, fua: false, no_unmap: false, offset: 0, length }
     }
 
     #[test]
-    fn outcomes_that_would_loop_or_overrun_become_io_errors() {
-        assert_eq!(result_of(&read(4096), Ok(4096)), 4096);
-        assert_eq!(result_of(&read(4096), Ok(512)), 512);
-        assert_eq!(result_of(&read(4096), Ok(0)), -libc::EIO);
-        assert_eq!(result_of(&read(4096), Ok(4097)), -libc::EIO);
+    fn the_rest_of_a_read_is_asked_for_again_in_whole_sectors() {
+        let read = what(Op::Read, 4096);
+        for (done, result) in [(4096, 4096), (512, 512), (4095, 3584), (513, 512)] {
+            assert_eq!(result_of(&read, Ok(done)), result);
+        }
+    }
+
+    #[test]
+    fn outcomes_that_would_loop_or_lose_data_or_overrun_become_io_errors() {
+        for done in [0, 511, 4097, u32::MAX] {
+            assert_eq!(result_of(&what(Op::Read, 4096), Ok(done)), -libc::EIO);
+        }
+        for done in [0, 512, 4095, 4097, u32::MAX] {
+            assert_eq!(result_of(&what(Op::Write, 4096), Ok(done)), -libc::EIO);
+        }
+        assert_eq!(result_of(&what(Op::Write, 4096), Ok(4096)), 4096);
+    }
+
+    #[test]
+    fn errors_are_error_numbers_whatever_the_backend_says() {
+        let read = |length| what(Op::Read, length);
         assert_eq!(result_of(&read(4096), Err(libc::ENOSPC)), -libc::ENOSPC);
         assert_eq!(result_of(&read(4096), Err(0)), -1);
-        assert_eq!(result_of(&Descriptor { op: Op::Flush, ..read(0) }, Ok(7)), 0);
+        assert_eq!(result_of(&what(Op::Flush, 0), Ok(7)), 0);
     }
 }

@@ -7,6 +7,7 @@ mod checking;
 mod client;
 mod disk;
 mod gate;
+mod process;
 mod raw;
 mod scripted;
 pub mod system;
@@ -15,6 +16,7 @@ pub use checking::{Checking, first_wrong, stamp};
 pub use client::{Aligned, Transfer, at_once, cpus, on_cpu};
 pub use disk::{Disk, Events};
 pub use gate::Gate;
+pub use process::Beside;
 pub use raw::{Command, Fetched, RawDevice, RawQueue};
 pub use scripted::Scripted;
 

@@ -1,51 +1,14 @@
-import { writeFileSync } from 'node:fs'
 import test from 'ava'
 import { leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
 import { Server } from '../support/server.js'
+import { MEBIBYTES, verify } from '../support/verify.js'
 
 leaveNothingBehind(test)
 
-const MEBIBYTES = 16
-
-/** Each job writes the whole disk in mixed sizes, reads it back and checks every block's checksum. */
-const JOBS = `
-[global]
-size=${MEBIBYTES}m
-direct=1
-ioengine=libaio
-verify=crc32c
-verify_fatal=1
-do_verify=1
-randrepeat=0
-verify_state_save=0
-bssplit=512/20:4k/40:5632/10:64k/15:512k/10:1m/5
-stonewall
-[sequential-1]
-rw=write
-iodepth=1
-[sequential-128]
-rw=write
-iodepth=128
-[random-1]
-rw=randwrite
-iodepth=1
-[random-16]
-rw=randwrite
-iodepth=16
-[random-128]
-rw=randwrite
-iodepth=128
-`
-
-test.before('write the jobs', async () => {
-  await sh('mkdir -p /tmp/verify/mnt')
-  writeFileSync('/tmp/verify/jobs', JOBS)
-})
+test.before('make room', () => sh('mkdir -p /tmp/verify/mnt'))
 
 test.after.always(() => sh('rm -rf /tmp/verify'))
-
-const verify = (path: string) => sh('cd /tmp/verify; fio --filename="$1" --output-format=terse jobs', path)
 
 for (const queues of [1, 2]) {
   test(`what fio writes in mixed sizes is what it reads: memory, ${queues} queues`, async t => {

@@ -81,8 +81,9 @@ async function create(flags: Flags): Promise<void> {
     throw error
   }
   const exit = await end
-  await remove(disk, second)
-  if (exit) {
+  if (!exit) await remove(disk, second)
+  else {
+    await disk.delete({ force: true }) // The disk is gone; what is left is of no use.
     throw new UblkError('system', `${disk.path} is gone: ${exit.reason}`, {
       hint: 'another process stopped or deleted it, or serving it failed',
     })

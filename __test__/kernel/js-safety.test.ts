@@ -1,0 +1,128 @@
+import { once } from 'node:events'
+import test from 'ava'
+import { UblkDevice, type UblkError, worker } from 'ublk-ts'
+import { BAD, type Options } from '../backends/misbehaving.js'
+import { leaveNothingBehind } from '../support/devices.js'
+import { result, sh, shell } from '../support/program.js'
+
+leaveNothingBehind(test)
+
+const MODULE = new URL('../backends/misbehaving.js', import.meta.url)
+const SIZE = 4 * 2 ** 20
+
+const bad = (how: Options['how'], times = 1): Options => {
+  const left = new SharedArrayBuffer(4)
+  new Int32Array(left)[0] = times
+  return { bytes: new SharedArrayBuffer(SIZE), left, how }
+}
+
+/** Reads the block that the backend is bad at; what dd has to say about it. */
+const read = async (path: string): Promise<string> => {
+  const { stderr } = await result(
+    shell(`dd if="$1" of=/dev/null bs=4k count=1 skip=${BAD / 4096} iflag=direct`, path),
+  )
+  return stderr
+}
+
+/** Processes that wait uninterruptibly. */
+const stuck = async (): Promise<string> => await sh("ps -eo stat,comm | awk '$1 ~ /^D/' || true")
+
+test('what a method throws is the error of its request, and the disk goes on', async t => {
+  await using disk = await UblkDevice.create({ backend: worker(MODULE, bad('throw')) })
+  const told = once(disk, 'error') as Promise<[UblkError]>
+  t.regex(await read(disk.path), /No space left on device/)
+  const [error] = await told
+  t.regex(error.message, new RegExp(`read of 4096 bytes at ${BAD} failed: no room`))
+  t.notRegex(await read(disk.path), /error/)
+})
+
+test('a rejected promise and a wrong return value are I/O errors, in this thread too', async t => {
+  const answers: unknown[] = [Promise.reject(new Error('later')), 42, Promise.resolve(42)]
+  const backend = { size: SIZE, read: () => answers.shift() as undefined }
+  await using disk = await UblkDevice.create({ backend })
+  // The partition scan has had some of the answers.
+  const errors: string[] = []
+  disk.on('error', ({ message }) => errors.push(message))
+  while (answers.length > 0) t.regex(await read(disk.path), /Input\/output error/)
+  t.notRegex(await read(disk.path), /error/)
+  t.true(errors.length > 0)
+})
+
+test('a request that takes too long is answered for its backend, which cannot spoil another', async t => {
+  let release = (): void => {}
+  let hang = false
+  const backend = {
+    size: SIZE,
+    async read(_: unknown, into: Uint8Array) {
+      if (hang) {
+        hang = false
+        await new Promise<void>(resolve => {
+          release = resolve
+        })
+        into.fill(0xff)
+      } else into.fill(1)
+    },
+  }
+  await using disk = await UblkDevice.create({ backend, requestTimeout: 300, depth: 1 })
+  disk.on('error', () => {})
+  await read(disk.path)
+  hang = true
+  t.regex(await read(disk.path), /timed out/i)
+  release()
+  t.is(
+    await sh('dd if="$1" bs=4k count=1 iflag=direct status=none | tr -d "\\001" | wc -c', disk.path),
+    '0\n',
+  )
+})
+
+for (const how of ['loop', 'exit', 'exhaust'] as const) {
+  test(`a worker that ends by "${how}" takes its disk away, and its users get errors`, async t => {
+    const disk = await UblkDevice.create({ backend: worker(MODULE, bad(how)), stuckTimeout: 1000 })
+    disk.on('error', () => {})
+    const exit = once(disk, 'exit')
+    t.regex(await read(disk.path), /error|No such device/)
+    await exit
+    t.is(await stuck(), '')
+    await disk.delete({ force: true })
+  })
+
+  test(`after a worker that ended by "${how}" another goes on, and the disk's users notice nothing`, async t => {
+    const options = bad(how)
+    await using disk = await UblkDevice.create({
+      backend: worker(MODULE, options),
+      stuckTimeout: 1000,
+      recovery: 'reissue',
+    })
+    new Uint8Array(options.bytes).fill(5)
+    disk.on('error', () => {})
+    const recovered = once(disk, 'recovered')
+    const script = 'dd if="$1" bs=4k iflag=direct status=none | tr -d "\\005" | wc -c'
+    t.is(await sh(script, disk.path), '0\n')
+    await recovered
+    t.is(new Int32Array(options.left)[0], 0)
+    t.is(await stuck(), '')
+  })
+}
+
+test('a process that exits takes its JavaScript disks with it', async t => {
+  const program = `import { UblkDevice, worker } from 'ublk-ts'
+    const options = { bytes: new SharedArrayBuffer(${SIZE}), left: new SharedArrayBuffer(4), how: 'throw' }
+    const inline = await UblkDevice.create({ backend: { size: ${SIZE}, read() {} } })
+    const other = await UblkDevice.create({ backend: worker('${MODULE}', options) })
+    process.stdout.write(inline.path + ' ' + other.path)
+    process.exit(7)`
+  const { status, stdout } = await result(shell('node --input-type=module -e "$1"', program))
+  t.is(status, 7)
+  t.regex(stdout, /ublkb\d+ .*ublkb\d+$/)
+})
+
+test('a module that is no backend is one clear error, and leaves nothing', async t => {
+  const missing = worker(new URL('./no-such-module.js', import.meta.url))
+  await t.throwsAsync(UblkDevice.create({ backend: missing }), {
+    message: /cannot be loaded.*no-such-module/,
+  })
+  const none = worker('data:text/javascript,export default 5')
+  await t.throwsAsync(UblkDevice.create({ backend: none }), { message: /its default export is no function/ })
+  const empty = worker('data:text/javascript,export default () => ({ size: 4096 })')
+  await t.throwsAsync(UblkDevice.create({ backend: empty }), { message: /cannot read/ })
+})

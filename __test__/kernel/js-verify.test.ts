@@ -1,0 +1,65 @@
+import test from 'ava'
+import { UblkDevice, worker } from 'ublk-ts'
+import { memoryDisk, type Options } from '../backends/memory.js'
+import { leaveNothingBehind } from '../support/devices.js'
+import { sh } from '../support/program.js'
+import { MEBIBYTES, verify } from '../support/verify.js'
+
+leaveNothingBehind(test)
+
+const MODULE = new URL('../backends/memory.js', import.meta.url)
+const room = (): SharedArrayBuffer => new SharedArrayBuffer(MEBIBYTES * 2 ** 20)
+
+for (const form of ['sync', 'async', 'batch', 'async batch'] as const) {
+  for (const queues of form === 'sync' || form === 'batch' ? [1, 2] : [1]) {
+    test(`what fio writes in mixed sizes is what it reads: ${form} in ${queues} workers`, async t => {
+      const options: Options = { bytes: room(), form }
+      await using disk = await UblkDevice.create({ backend: worker(MODULE, options), queues, maxIo: '1M' })
+      disk.on('error', error => t.fail(error.message))
+      await verify(disk.path)
+      t.is(disk.stats().length, queues)
+    })
+  }
+
+  test(`what fio writes in mixed sizes is what it reads: ${form} in this thread`, async t => {
+    const backend = memoryDisk(new Uint8Array(room()), form)
+    await using disk = await UblkDevice.create({ backend })
+    disk.on('error', error => t.fail(error.message))
+    await verify(disk.path)
+    t.pass()
+  })
+}
+
+test('requests with buffers of their own carry the right data', async t => {
+  const backend = memoryDisk(new Uint8Array(room()), 'async')
+  await using disk = await UblkDevice.create({ backend, requestTimeout: 60_000 })
+  disk.on('error', error => t.fail(error.message))
+  await verify(disk.path)
+  t.pass()
+})
+
+test('a file system lives on a disk written in JavaScript', async t => {
+  const options: Options = { bytes: new SharedArrayBuffer(64 * 2 ** 20), form: 'sync' }
+  await using disk = await UblkDevice.create({ backend: worker(MODULE, options) })
+  await sh(
+    `mkfs.ext4 -q "$1"; mkdir -p /tmp/js-disk; mount "$1" /tmp/js-disk
+    cp -r dist /tmp/js-disk/; umount /tmp/js-disk; mount "$1" /tmp/js-disk
+    diff -r dist /tmp/js-disk/dist; fstrim /tmp/js-disk; umount /tmp/js-disk; fsck.ext4 -fn "$1"`,
+    disk.path,
+  )
+  t.pass()
+})
+
+test('a disk can do what its backend has methods for', async t => {
+  const bytes = new Uint8Array(2 ** 20)
+  await using bare = await UblkDevice.create({
+    backend: { size: '1M', read: (_, into) => void into.fill(7) },
+  })
+  const { readOnly, writeCache, maxDiscard, maxWriteZeroes } = await bare.info()
+  t.deepEqual([readOnly, writeCache, maxDiscard, maxWriteZeroes], [true, false, 0, 0])
+  t.is(await sh('head -c 4096 "$1" | tr -d "\\007" | wc -c', bare.path), '0\n')
+
+  await using rich = await UblkDevice.create({ backend: memoryDisk(bytes, 'sync') })
+  const info = await rich.info()
+  t.true(!info.readOnly && info.writeCache && info.maxDiscard > 0 && info.maxWriteZeroes > 0)
+})

@@ -102,6 +102,8 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        // The kernel takes a ring apart in its own time: who deletes the device or unmounts its file would wait.
+        let _ = self.submitter.unregister_files();
         // A registered ring belongs to its thread and would outlive its descriptor, with all it refers to.
         let _ = self.submitter.unregister_ring_fd();
     }

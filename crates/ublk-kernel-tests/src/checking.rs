@@ -1,4 +1,5 @@
-//! A disk whose every word is its own offset: what is written to the wrong place, or read from one, shows.
+//! A disk whose every sector begins and ends with its own offset: what is written to the wrong place, or read from
+//! one, shows.
 
 use crate::Gate;
 use std::os::fd::BorrowedFd;
@@ -8,25 +9,31 @@ use ublk_core::Result;
 use ublk_core::backend::{Backend, Engine, Properties, Step};
 use ublk_core::queue::{Descriptor, Io, Op};
 
+const SECTOR: usize = 512;
 const WORD: usize = 8;
+/// Where in a sector the words are.
+const PLACES: [usize; 2] = [0, SECTOR - WORD];
 
 fn word(at: u64) -> [u8; WORD] {
     (at ^ 0x5aa5_c33c_0ff0_9669).to_ne_bytes()
 }
 
-/// Fills `data` with what belongs at `offset` of the disk.
+/// Marks `data`, whole sectors, as what belongs at `offset` of the disk.
 pub fn stamp(data: &mut [u8], offset: u64) {
-    for (place, at) in data.chunks_exact_mut(WORD).zip((offset..).step_by(WORD)) {
-        place.copy_from_slice(&word(at));
+    for (sector, at) in data.chunks_exact_mut(SECTOR).zip((offset..).step_by(SECTOR)) {
+        for place in PLACES {
+            sector[place..place + WORD].copy_from_slice(&word(at + place as u64));
+        }
     }
 }
 
-/// Where `data` first holds something else than what belongs at `offset` of the disk.
+/// Where `data`, whole sectors, first holds something else than what belongs at `offset` of the disk.
 pub fn first_wrong(data: &[u8], offset: u64) -> Option<u64> {
-    data.chunks_exact(WORD)
-        .zip((offset..).step_by(WORD))
-        .find(|(place, at)| **place != word(*at))
-        .map(|(_, at)| at)
+    assert!(data.len().is_multiple_of(SECTOR));
+    data.chunks_exact(SECTOR).zip((offset..).step_by(SECTOR)).find_map(|(sector, at)| {
+        let wrong = |place: &usize| sector[*place..place + WORD] != word(at + *place as u64);
+        PLACES.iter().find(|place| wrong(place)).map(|place| at + *place as u64)
+    })
 }
 
 /// The backend. Requests of 512 bytes wait for its gate, when it has one; those that the kernel makes for itself,

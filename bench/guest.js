@@ -31,7 +31,7 @@ if (wanted('io') || wanted('calls')) {
 }
 
 async function measureIo(disks) {
-  const limits = ['--time_based', `--runtime=${options.seconds}`, '--ramp_time=0.2']
+  const limits = ['--time_based', `--runtime=${options.seconds * 1000}ms`, '--ramp_time=200ms']
   for (let round = 1; round <= options.rounds; round++) {
     progress(`round ${round} of ${options.rounds}`)
     const order = round % 2 === 1 ? disks : disks.toReversed()

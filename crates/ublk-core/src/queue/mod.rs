@@ -270,6 +270,11 @@ impl Queue {
         self.woken
     }
 
+    /// Whether another turn would find more, for which the [`watch`](Self::watch) is not rung again.
+    pub fn pending(&self) -> bool {
+        self.ring.pending()
+    }
+
     /// Rung whenever the ring has something for [`turn`](Self::turn): for a thread that waits for other things
     /// too. It has to be cleared before each turn.
     pub fn watch(&self) -> Result<Waker> {

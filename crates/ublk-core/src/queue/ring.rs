@@ -85,6 +85,12 @@ impl Ring {
         }
     }
 
+    /// Whether there is more to enter for at once. The bell is rung when the first work comes, and not again for
+    /// what an enter has left: it processes a limited amount, and may see work that is not quite there yet.
+    pub fn pending(&self) -> bool {
+        self.submission.taskrun()
+    }
+
     /// Rings an eventfd when there is something to enter for. The ring's own descriptor would not tell when
     /// completions are deferred to the next enter.
     pub fn ring_bell(&self, eventfd: RawFd) -> Result<()> {

@@ -172,7 +172,8 @@ impl Queue {
             if seated.settled() || seated.given_up() {
                 return Ok(ENDED);
             }
-            if !self.batch.is_empty() || seated.woken() || wait == Wait::No {
+            let nothing_left = wait == Wait::No && !seated.pending();
+            if !self.batch.is_empty() || seated.woken() || nothing_left {
                 return Ok(self.batch.len() as i32);
             }
         }

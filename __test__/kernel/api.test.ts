@@ -173,7 +173,8 @@ test('a creation that is aborted leaves nothing behind', async t => {
     } catch (error) {
       t.is(error, reason)
     }
-    t.deepEqual(nodes(), [])
+    // What the driver had begun when it was aborted is undone as soon as the driver has finished it.
+    await until(() => nodes().length === 0, 'nothing is left')
   }
 })
 

@@ -207,11 +207,7 @@ impl Device {
         if matches!(*state, State::Deleted) {
             return Ok(());
         }
-        match self.control.delete(self.id, bound) {
-            // Somebody else was faster.
-            Err(error) if error.kind == ErrorKind::NotFound => {}
-            deleted => deleted?,
-        }
+        registry::remove(&self.control, self.id, force, bound)?;
         *state = State::Deleted;
         Ok(())
     }

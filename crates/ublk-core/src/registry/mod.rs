@@ -180,14 +180,27 @@ fn claimed(id: u32) -> bool {
     claim.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
-/// Stops a device and removes it.
+/// Stops a device and removes it. With `force` its id may stay taken until the last user closes the disk.
 pub fn delete(id: u32, force: bool, bound: &Bound) -> Result<()> {
     stop(id, force, bound)?;
-    let control = Control::open()?;
-    match control.delete(id, bound) {
-        // Its server deleted it when it was stopped.
+    remove(&Control::open()?, id, force, bound)
+}
+
+/// How long who forces a removal waits for the id to be free.
+const REMOVAL: Duration = Duration::from_millis(500);
+
+/// Removes a stopped device. The driver waits for the last user of the disk, even one that is gone; who forces does
+/// not.
+pub(crate) fn remove(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
+    let timeout = if force { REMOVAL.min(bound.timeout) } else { bound.timeout };
+    let removed = match control.delete(id, &Bound { timeout, ..bound.clone() }) {
+        Err(error) if force && error.kind == ErrorKind::Timeout => control.delete_async(id, bound),
+        removed => removed,
+    };
+    match removed {
+        // Somebody else was faster: its server, when it was stopped.
         Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-        deleted => deleted,
+        removed => removed,
     }
 }
 

@@ -38,6 +38,7 @@ fn start_server() -> (Beside, u32) {
 
 #[test]
 fn clients_of_a_killed_server_get_errors_and_the_next_server_works() {
+    let _alone = alone();
     for _ in 0..3 {
         let (mut server, id) = start_server();
         let path = format!("/dev/ublkb{id}");
@@ -71,6 +72,7 @@ fn clients_of_a_killed_server_get_errors_and_the_next_server_works() {
 
 #[test]
 fn a_device_of_another_process_is_stopped_and_deleted_from_here() {
+    let _alone = alone();
     let (mut server, id) = start_server();
     let file = std::fs::File::open(format!("/dev/ublkb{id}")).unwrap();
     let error = registry::delete(id, false, &Bound::standard()).unwrap_err();

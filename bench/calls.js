@@ -6,8 +6,8 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { runFio } from './fio.js'
+import { firstLine } from './targets.js'
 
 const REQUESTS = 5000
 
@@ -18,7 +18,7 @@ export async function countCalls(disk, workload) {
     stdio: ['ignore', 'ignore', 'pipe'],
   })
   const exit = once(strace, 'exit')
-  await once(createInterface({ input: strace.stderr }), 'line') // "Process 82 attached with 4 threads"
+  await firstLine(strace.stderr) // "Process 82 attached with 4 threads"
   const { requests } = await runFio(disk.path, workload, [`--number_ios=${REQUESTS}`])
   strace.kill('SIGINT')
   await exit

@@ -5,9 +5,9 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { nullDisk, UblkDevice } from 'ublk-ts'
+import { firstLine } from './targets.js'
 
 const execute = promisify(execFile)
 const TIMES = 20
@@ -49,7 +49,7 @@ async function timeCommands(kublk) {
     { stdio: ['ignore', 'pipe', 'inherit'] },
   )
   const exit = once(tracer, 'exit')
-  await once(createInterface({ input: tracer.stdout }), 'line') // it tells of the device once that is live
+  await firstLine(tracer.stdout) // it tells of the device once that is live
   const trace = readFileSync(file, 'utf8')
   await execute(kublk, ['del', '-n', '0'])
   await exit

@@ -21,13 +21,15 @@ if (wanted('create')) {
 }
 if (wanted('io') || wanted('calls')) {
   progress('setting up the disks')
-  const disks = []
-  for (const name of options.targets) disks.push(await startOurs(name))
   // The one that the others are compared with runs next to each of them, in every order.
-  disks.splice(1, 0, await startKublk(options.kublk))
-  if (wanted('io')) await measureIo(disks)
-  if (wanted('calls')) await measureCalls(disks)
-  for (const disk of disks) await disk.stop()
+  const disks = [await startKublk(options.kublk)]
+  try {
+    for (const [at, name] of options.targets.entries()) disks.splice(at * 2, 0, await startOurs(name))
+    if (wanted('io')) await measureIo(disks)
+    if (wanted('calls')) await measureCalls(disks)
+  } finally {
+    for (const disk of disks) await disk.stop()
+  }
 }
 
 async function measureIo(disks) {

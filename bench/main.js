@@ -1,11 +1,11 @@
 // The host's side of the benchmark: prepares, boots the lab's machine for guest.js, and reports what it measured.
 
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { parseOptions, USAGE, UsageError } from './options.js'
+import { Failure, parseOptions, USAGE } from './options.js'
 import { report } from './report.js'
 
 const root = join(import.meta.dirname, '..')
@@ -13,9 +13,9 @@ const root = join(import.meta.dirname, '..')
 try {
   process.exitCode = await main(parseOptions(process.argv.slice(2)))
 } catch (error) {
-  if (!(error instanceof UsageError)) throw error
-  process.stderr.write(`bench: ${error.message} (--help lists the options)\n`)
-  process.exitCode = 2
+  if (!(error instanceof Failure)) throw error
+  process.stderr.write(`bench: ${error.message}\n`)
+  process.exitCode = error.status
 }
 
 async function main(options) {
@@ -23,9 +23,9 @@ async function main(options) {
     process.stdout.write(`${USAGE}\n`)
     return 0
   }
-  // Progress goes to stderr: stdout is for the table.
-  if (options.setup) execFileSync(join(root, 'scripts/setup'), ['--bench'], { stdio: ['ignore', 2, 2] })
-  const kublk = execFileSync(join(root, 'vm/peers'), { encoding: 'utf8' }).trim()
+  if (options.setup) run(join(root, 'scripts/setup'), ['--bench'], 2) // stdout is for the tables
+  for (const program of ['fio', 'strace']) run(program, ['--version'])
+  const kublk = run(join(root, 'vm/peers')).trim()
 
   const started = { date: new Date().toISOString(), load: loadavg()[0] }
   const records = []
@@ -38,22 +38,32 @@ async function main(options) {
   return 0
 }
 
+/** Runs a program that makes something ready, with its messages on stderr; returns its output. */
+function run(program, args = [], output = 'pipe') {
+  const { error, status, stdout } = spawnSync(program, args, {
+    encoding: 'utf8',
+    stdio: ['ignore', output, 2],
+  })
+  if (error) throw new Failure(1, `cannot run ${program}: ${error.message}`)
+  if (status !== 0) throw new Failure(1, `${program} failed`)
+  return stdout
+}
+
 /** Runs guest.js and hands over each of its records. Returns its exit status. */
 async function runGuest(options, onRecord) {
   const rounds = options.rounds * options.workloads.length * (options.targets.length + 1)
   const limit = Math.ceil(rounds * (options.seconds + 3)) + 300
-  const guest = spawn(
-    join(root, 'vm/run'),
-    [
-      '--timeout',
-      `${limit}`,
-      process.execPath,
-      '--expose-gc',
-      join(import.meta.dirname, 'guest.js'),
-      JSON.stringify(options),
-    ],
-    { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] },
-  )
+  const machine = ['--timeout', `${limit}`]
+  const command = [
+    process.execPath,
+    '--expose-gc',
+    join(import.meta.dirname, 'guest.js'),
+    JSON.stringify(options),
+  ]
+  const guest = spawn(join(root, 'vm/run'), [...machine, ...command], {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   const exit = new Promise(resolve => guest.on('exit', (code, signal) => resolve(signal ? 1 : code)))
   for await (const line of createInterface({ input: guest.stdout })) onRecord(JSON.parse(line))
   return await exit

@@ -20,8 +20,13 @@ const PARTS = ['io', 'calls', 'create', 'memory']
 const TARGETS = ['null', 'memory']
 const WORKLOADS = ['randread-4k-1', 'randwrite-4k-1', 'randread-4k-64', 'randwrite-4k-64']
 
-/** A mistake in the command line. */
-export class UsageError extends Error {}
+/** Ends the program with one line and an exit status. */
+export class Failure extends Error {
+  constructor(status, message) {
+    super(message)
+    this.status = status
+  }
+}
 
 /** Reads the command line. */
 export function parseOptions(args) {
@@ -56,21 +61,24 @@ function parse(args) {
       },
     }).values
   } catch (error) {
-    throw new UsageError(error.message)
+    throw wrong(error.message)
   }
 }
 
+function wrong(message) {
+  return new Failure(2, `${message} (--help lists the options)`)
+}
+
 function positive(name, text, form) {
-  if (!form.test(text) || Number(text) === 0)
-    throw new UsageError(`--${name} ${text}: wanted a number above 0`)
+  if (!form.test(text) || Number(text) === 0) throw wrong(`--${name} ${text}: wanted a number above 0`)
   return Number(text)
 }
 
 function list(name, text, all, valid) {
   if (text === undefined) return all
   const items = text.split(',')
-  const wrong = items.find(item => !valid(item))
-  if (wrong !== undefined) throw new UsageError(`--${name} ${wrong}: there is no such thing`)
+  const unknown = items.find(item => !valid(item))
+  if (unknown !== undefined) throw wrong(`--${name} ${unknown}: there is no such thing`)
   return items
 }
 

@@ -42,11 +42,7 @@ function latency(records) {
     figure.value.toFixed(1),
     ...spread(figure.ratio),
   ]
-  const rows = [
-    ...compare(alone, 'mean_us').map(row('mean')),
-    ...compare(alone, 'p50_us').map(row('p50')),
-    ...compare(alone, 'p99_us').map(row('p99')),
-  ]
+  const rows = [...compare(alone, 'mean_us').map(row('mean')), ...compare(alone, 'p99_us').map(row('p99'))]
   return table(
     'Latency at iodepth 1: less is better',
     ['workload', 'disk', 'of', 'µs', 'ratio', 'quartiles', 'range'],
@@ -112,8 +108,10 @@ function select(records, workload, target, key) {
     .map(record => record[key])
 }
 
+/** The workloads or disks that occur, in the order of their measuring; the base first. */
 function unique(records, key) {
-  return [...new Set(records.map(record => record[key]))]
+  const names = [...new Set(records.map(record => record[key]))]
+  return names.sort((a, b) => Number(b === BASE) - Number(a === BASE))
 }
 
 function spread(ratio) {

@@ -39,7 +39,7 @@ export async function startOurs(name) {
     [cli, 'create', backend, `${SPAN}M`, '--queues', `${QUEUES}`, '--depth', `${DEPTH}`],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   )
-  const [path] = await once(createInterface({ input: server.stdout }), 'line')
+  const path = await firstLine(server.stdout)
   // A disk in use: its memory is there, and reading it is not reading the one page of zeroes.
   if (name === 'memory')
     await execute('dd', ['if=/dev/zero', `of=${path}`, 'bs=1M', `count=${SPAN}`, 'oflag=direct'])
@@ -52,6 +52,12 @@ export async function startOurs(name) {
       await once(server, 'exit')
     },
   }
+}
+
+/** Waits for what a program says first. */
+export async function firstLine(stream) {
+  for await (const line of createInterface({ input: stream })) return line
+  throw new Error('a program ended before it was ready')
 }
 
 /** How often the threads of a process have gone to sleep. */

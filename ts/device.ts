@@ -286,7 +286,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         return
       }
     } catch (error) {
-      this.#tell(wrap(error))
+      const failure = wrap(error)
+      if (failure.kind !== 'not-found') this.#tell(failure) // Else it was deleted as well.
     }
     entry?.release()
     this.emit('exit', { reason })

@@ -26,8 +26,9 @@ export class Served {
   /** Takes a recoverable device over with new threads. Whether it is one. */
   async recover(queues: number): Promise<boolean> {
     const { server } = this
+    if (!server) return false
     const { state } = await this.device.info()
-    if (!server || (state !== 'quiesced' && state !== 'fail-io')) return false
+    if (state !== 'quiesced' && state !== 'fail-io') return false
     await server.prepare(queues)
     await this.device.recover(new native.Cancel(), seats => server.seat(seats))
     return true

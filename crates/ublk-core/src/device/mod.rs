@@ -12,6 +12,7 @@ mod serving;
 
 pub use seat::{Seat, Seated};
 
+use crate::abi::sys;
 use crate::backend::Backend;
 use crate::control::{Bound, Control};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +57,10 @@ pub struct Device {
 }
 
 enum State {
-    Idle,
+    /// `used`: it was served before.
+    Idle {
+        used: bool,
+    },
     Live(Serving),
     Deleted,
 }
@@ -68,12 +72,8 @@ impl Device {
     pub fn create(spec: &Spec, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
         let checked = spec.check(&backend.properties())?;
         let control = Control::open()?;
-        let info = control.add(&checked.info(), bound)?;
+        let info = add(&control, &checked, &checked.info(), bound)?;
         let (id, max_io) = (info.dev_id, info.max_io_buf_bytes.min(spec.max_io));
-        if let Err(error) = control.set_params(id, &checked.params(max_io), bound) {
-            let _ = control.delete(id, &Bound::standard());
-            return Err(error);
-        }
         Ok(Self {
             id,
             control,
@@ -84,7 +84,7 @@ impl Device {
             max_io,
             counters: (0..info.nr_hw_queues).map(|_| Arc::default()).collect(),
             listener,
-            state: Mutex::new(State::Idle),
+            state: Mutex::new(State::Idle { used: false }),
         })
     }
 
@@ -111,6 +111,10 @@ impl Device {
     /// fails: it can withdraw seats that nobody has taken.
     pub fn start_with<G>(&self, bound: &Bound, hand_out: impl FnOnce(Vec<Seat>) -> Result<G>) -> Result<()> {
         let mut state = self.idle()?;
+        if matches!(*state, State::Idle { used: true }) {
+            self.refresh(&mut state, bound)?;
+        }
+        *state = State::Idle { used: true };
         let serving = self.seat(bound, hand_out, |bound| {
             self.control.start(self.id, bound)?;
             let params = self.control.params(self.id, bound)?;
@@ -134,11 +138,27 @@ impl Device {
         Ok(())
     }
 
+    /// Makes a device that was served before fit to be served again. Drivers before 6.15 take no new server after
+    /// a stop: there the device is added anew, under its number.
+    fn refresh(&self, state: &mut State, bound: &Bound) -> Result<()> {
+        // The first feature of a driver that does.
+        let takes_another = sys::UBLK_F_QUIESCE.into();
+        if self.control.features(bound)?.has(takes_another) {
+            return Ok(());
+        }
+        self.control.delete(self.id, bound)?;
+        *state = State::Deleted;
+        let info = sys::ublksrv_ctrl_dev_info { dev_id: self.id, ..self.checked.info() };
+        add(&self.control, &self.checked, &info, bound)?;
+        *state = State::Idle { used: false };
+        Ok(())
+    }
+
     /// The state of a device that nobody serves.
     fn idle(&self) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         match &*state {
-            State::Idle => Ok(state),
+            State::Idle { .. } => Ok(state),
             State::Live(serving) if serving.over() => self.end(&mut state).map(|()| state),
             State::Live(_) => {
                 Err(Error::new(ErrorKind::Busy, "the device is started already").device(self.id))
@@ -179,7 +199,7 @@ impl Device {
     pub fn stop(&self, force: bool, bound: &Bound) -> Result<()> {
         let mut state = self.state();
         match &*state {
-            State::Idle => Ok(()),
+            State::Idle { .. } => Ok(()),
             State::Deleted => Err(self.deleted()),
             State::Live(serving) => {
                 serving.expect_end(true);
@@ -214,7 +234,7 @@ impl Device {
 
     /// Collects the threads of a serving that has ended or is about to.
     fn end(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
-        match std::mem::replace(&mut **state, State::Idle) {
+        match std::mem::replace(&mut **state, State::Idle { used: true }) {
             State::Live(serving) => serving.join(),
             _ => Ok(()),
         }
@@ -227,6 +247,22 @@ impl Device {
     fn deleted(&self) -> Error {
         Error::new(ErrorKind::Closed, format!("device {} was deleted", self.id)).device(self.id)
     }
+}
+
+/// Adds a device and says what it looks like. Nothing is left behind when that fails.
+fn add(
+    control: &Control,
+    checked: &Checked,
+    info: &sys::ublksrv_ctrl_dev_info,
+    bound: &Bound,
+) -> Result<sys::ublksrv_ctrl_dev_info> {
+    let info = control.add(info, bound)?;
+    let max_io = info.max_io_buf_bytes.min(checked.spec.max_io);
+    control.set_params(info.dev_id, &checked.params(max_io), bound).inspect_err(|_| {
+        // The first failure is the one to tell.
+        let _ = control.delete(info.dev_id, &Bound::standard());
+    })?;
+    Ok(info)
 }
 
 impl Drop for Device {

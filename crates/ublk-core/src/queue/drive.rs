@@ -3,7 +3,6 @@
 use super::{Errno, Event, Op, Queue, Ticket, Wait};
 use crate::backend::{Engine, Step};
 use crate::error::Result;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How serving ended.
@@ -19,8 +18,9 @@ pub enum Ended {
 ///
 /// A panic of the engine costs its request an `EIO` and is reported through `panicked`.
 pub fn serve(queue: &mut Queue, engine: &mut dyn Engine, panicked: &mut dyn FnMut(String)) -> Result<Ended> {
-    // Requests that failed while their operations were in the ring.
-    let mut failed = HashMap::new();
+    // Requests that failed while their operations were in the ring. A list: it is as good as always empty, and
+    // looked at for every request.
+    let mut failed = Vec::new();
     loop {
         let mut at = 0;
         while let Some(event) = queue.event(at) {
@@ -47,14 +47,14 @@ fn step(
     engine: &mut dyn Engine,
     event: Event,
     ticket: Ticket,
-    failed: &mut HashMap<Ticket, Errno>,
+    failed: &mut Vec<(Ticket, Errno)>,
     panicked: &mut dyn FnMut(String),
 ) -> Step {
     let Ok(mut io) = queue.io(ticket) else {
         return Step::Pending; // answered meanwhile: nothing is owed
     };
-    if let Some(errno) = failed.remove(&ticket) {
-        return Step::Done(Err(errno));
+    if let Some(at) = failed.iter().position(|(request, _)| *request == ticket) {
+        return Step::Done(Err(failed.swap_remove(at).1));
     }
     let what = io.request.what;
     let answer = catch_unwind(AssertUnwindSafe(|| match event {
@@ -80,7 +80,7 @@ fn step(
     };
     if queue.operating(ticket) {
         // What it left in the ring uses the buffer, and has to come back first.
-        failed.insert(ticket, errno);
+        failed.push((ticket, errno));
         return Step::Pending;
     }
     Step::Done(Err(errno))

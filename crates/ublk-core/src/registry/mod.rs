@@ -190,18 +190,19 @@ pub fn delete(id: u32, force: bool, bound: &Bound) -> Result<()> {
 const REMOVAL: Duration = Duration::from_millis(500);
 
 /// Removes a stopped device. The driver waits for the last user of the disk, even one that is gone; who forces does
-/// not.
+/// not. One command only: once it is done the id may be another device's, which a second one would remove.
 pub(crate) fn remove(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
-    let timeout = if force { REMOVAL.min(bound.timeout) } else { bound.timeout };
-    let removed = match control.delete(id, &Bound { timeout, ..bound.clone() }) {
-        Err(error) if force && error.kind == ErrorKind::Timeout => control.delete_async(id, bound),
-        removed => removed,
-    };
+    let removed = if force { control.delete_async(id, bound) } else { control.delete(id, bound) };
     match removed {
         // Somebody else was faster: its server, when it was stopped.
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-        removed => removed,
+        Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
     }
+    let until = Instant::now() + REMOVAL;
+    while force && Instant::now() < until && control.info(id, bound).is_ok() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// What the running driver can do, feature by feature.

@@ -325,6 +325,8 @@ impl Drop for Queue {
             // The kernel may still write to the buffers, and cancels in its own time: they are never reused.
             return;
         }
+        // The kernel takes a ring apart in its own time: who deletes the device or unmounts its file would wait.
+        self.ring.release_files();
         // SAFETY: dropped once, here; nothing in the kernel refers to the buffers any more.
         unsafe { ManuallyDrop::drop(&mut self.buffers) };
     }

@@ -104,12 +104,16 @@ impl Ring {
         self.completion.sync();
         Completions { queue: &mut self.completion }
     }
+
+    /// Lets go of the registered files. Only while nothing is under way: older kernels wait for that here.
+    pub fn release_files(&self) {
+        // What fails here is done with the ring, somewhat later.
+        let _ = self.submitter.unregister_files();
+    }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // The kernel takes a ring apart in its own time: who deletes the device or unmounts its file would wait.
-        let _ = self.submitter.unregister_files();
         // A registered ring belongs to its thread and would outlive its descriptor, with all it refers to.
         let _ = self.submitter.unregister_ring_fd();
     }

@@ -17,6 +17,7 @@ pub struct RawDevice {
     pub control: Control,
     /// Its number.
     pub id: u32,
+    deleted: bool,
 }
 
 impl RawDevice {
@@ -27,7 +28,7 @@ impl RawDevice {
         let spec = Spec { queues, depth, max_io: 4096, ..Spec::default() };
         let checked = spec.check(&disk).unwrap();
         let info = control.add(&checked.info(), &Bound::standard()).unwrap();
-        let device = Self { control, id: info.dev_id };
+        let device = Self { control, id: info.dev_id, deleted: false };
         assert_eq!((u32::from(info.nr_hw_queues), u32::from(info.queue_depth)), (queues, depth));
         device.control.set_params(device.id, &checked.params(4096), &Bound::standard()).unwrap();
         device
@@ -38,17 +39,20 @@ impl RawDevice {
         OpenOptions::new().read(true).write(true).open(format!("/dev/ublkc{}", self.id)).unwrap()
     }
 
-    /// Reads 4096 bytes of the disk at `offset`, on another thread.
-    pub fn read_in_background(&self, offset: u64) -> JoinHandle<()> {
-        let path = format!("/dev/ublkb{}", self.id);
+    /// Starts the device, whose tags have been fetched, and reads the disk's first 4096 bytes, on another thread: the
+    /// caller has to serve meanwhile.
+    pub fn start_and_read(&self) -> JoinHandle<()> {
+        let (control, id) = (self.control.clone(), self.id);
         std::thread::spawn(move || {
+            control.start(id, &Bound::standard()).unwrap();
+            let path = format!("/dev/ublkb{id}");
             let disk = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
-            disk.read_exact_at(&mut Aligned::new(4096), offset).unwrap();
+            disk.read_exact_at(&mut Aligned::new(4096), 0).unwrap();
         })
     }
 
     /// Stops and deletes the device, whose server lets go of it as soon as it may.
-    pub fn end(self, mut queue: RawQueue, char_dev: File) {
+    pub fn end(mut self, mut queue: RawQueue, char_dev: File) {
         let (control, id) = (self.control.clone(), self.id);
         let stop = std::thread::spawn(move || control.stop(id, &Bound::standard()));
         while !stop.is_finished() {
@@ -60,6 +64,7 @@ impl RawDevice {
         // The driver deletes only what nobody has open.
         drop((queue, char_dev));
         self.control.delete(self.id, &Bound::standard()).unwrap();
+        self.deleted = true;
     }
 
     /// What the driver wrote at `tag` of `queue`'s table.
@@ -81,6 +86,9 @@ impl RawDevice {
 
 impl Drop for RawDevice {
     fn drop(&mut self) {
+        if self.deleted {
+            return; // its number may be another's by now
+        }
         let _ = self.control.stop(self.id, &Bound::standard());
         let _ = self.control.delete_async(self.id, &Bound::standard());
     }

@@ -15,10 +15,10 @@ use io_uring::opcode;
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use ublk_core::Spec;
 use ublk_core::abi::io_op;
 use ublk_core::queue::Op;
 use ublk_core::queue::ring::{Ring, Wait};
-use ublk_core::{Bound, Spec};
 use ublk_kernel_tests::*;
 
 const SECTOR: u64 = 512;
@@ -110,10 +110,9 @@ fn d3_queue_tag_and_address_are_where_the_driver_looks_for_them() {
         let addr = addresses[usize::from(tag)];
         queue.send(Command { op: io_op::FETCH_REQ, queue: 0, tag, result: 0, addr });
     }
-    device.control.start(device.id, &Bound::standard()).unwrap();
-    let reader = device.read_in_background(0);
+    // The start's own partition scan sends requests too, before it is over or after.
+    let reader = device.start_and_read();
     let mut served = 0;
-    // The partition scan's requests come too.
     while !reader.is_finished() {
         let Some(fetched) = queue.wait_briefly() else { continue };
         assert_eq!(fetched.result, 0);
@@ -152,8 +151,7 @@ fn d4_the_driver_takes_an_answer_only_from_the_thread_that_fetched() {
     let addr = memory[0].as_mut_ptr() as u64;
     let mut queue = RawQueue::new(&char_dev);
     queue.send(Command { op: io_op::FETCH_REQ, queue: 0, tag: 0, result: 0, addr });
-    device.control.start(device.id, &Bound::standard()).unwrap();
-    let reader = device.read_in_background(0);
+    let reader = device.start_and_read();
     assert_eq!(queue.wait(), Fetched { queue: 0, tag: 0, result: 0 });
     let answer = Command { op: io_op::COMMIT_AND_FETCH_REQ, queue: 0, tag: 0, result: 4096, addr };
     let stranger = char_dev.try_clone().unwrap();

@@ -92,7 +92,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         await server?.close()
         throw error
       }
-      const entry = new Served(device, server)
+      const entry = new Served(device, server, options.recovery !== undefined)
       try {
         disk = new UblkDevice(await device.info(), true)
         if (options.start ?? true) await disk.#start(entry, cancel)

@@ -7,10 +7,14 @@ export class Served {
   deleted = false
   #keepAlive: NodeJS.Timeout | undefined
 
-  /** @param server - Serves it, unless native threads do. */
+  /**
+   * @param server - Serves it, unless native threads do.
+   * @param recoverable - Whether its disk outlives the threads that serve it.
+   */
   constructor(
     readonly device: native.Device,
     readonly server: Server | undefined,
+    readonly recoverable: boolean,
   ) {
     served.set(device.id, this)
   }
@@ -23,12 +27,13 @@ export class Served {
     await this.device.start(cancel, seats => server.seat(seats))
   }
 
-  /** Takes a recoverable device over with new threads. Whether it is one. */
+  /** Takes the device over with new threads, if it was made for that and still has its disk. Whether it did. */
   async recover(queues: number): Promise<boolean> {
-    const { server } = this
-    if (!server) return false
+    const { server, recoverable } = this
+    if (!server || !recoverable) return false
+    // The kernel may not have noticed yet that it has no server: then it is still live.
     const { state } = await this.device.info()
-    if (state !== 'quiesced' && state !== 'fail-io') return false
+    if (state === 'stopped') return false
     await server.prepare(queues)
     await this.device.recover(new native.Cancel(), seats => server.seat(seats))
     return true
@@ -59,4 +64,7 @@ export class Served {
 export const served: Map<number, Served> = new Map()
 
 // `process.exit()` would leave them behind, dead.
-process.once('exit', native.deleteServedDevices)
+process.once('exit', () => {
+  for (const { server } of served.values()) server?.leave()
+  native.deleteServedDevices()
+})

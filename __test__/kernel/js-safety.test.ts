@@ -24,6 +24,10 @@ const read = async (path: string): Promise<string> => {
   return stderr
 }
 
+/** The next event of that name; `events.once` would give up at an `error`, which comes first here. */
+const next = async (disk: UblkDevice, name: 'exit' | 'recovered'): Promise<void> =>
+  await new Promise(resolve => disk.once(name, () => resolve()))
+
 /** Processes that wait uninterruptibly. */
 const stuck = async (): Promise<string> => await sh("ps -eo stat,comm | awk '$1 ~ /^D/' || true")
 
@@ -79,7 +83,7 @@ for (const how of ['loop', 'exit', 'exhaust'] as const) {
   test(`a worker that ends by "${how}" takes its disk away, and its users get errors`, async t => {
     const disk = await UblkDevice.create({ backend: worker(MODULE, bad(how)), stuckTimeout: 1000 })
     disk.on('error', () => {})
-    const exit = once(disk, 'exit')
+    const exit = next(disk, 'exit')
     t.regex(await read(disk.path), /error|No such device/)
     await exit
     t.is(await stuck(), '')
@@ -95,7 +99,7 @@ for (const how of ['loop', 'exit', 'exhaust'] as const) {
     })
     new Uint8Array(options.bytes).fill(5)
     disk.on('error', () => {})
-    const recovered = once(disk, 'recovered')
+    const recovered = next(disk, 'recovered')
     const script = 'dd if="$1" bs=4k iflag=direct status=none | tr -d "\\005" | wc -c'
     t.is(await sh(script, disk.path), '0\n')
     await recovered

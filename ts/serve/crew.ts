@@ -43,6 +43,8 @@ export class Crew implements Server {
   }
 
   async prepare(queues: number): Promise<void> {
+    // A worker that fails is known to have gone only after its queue has.
+    await Promise.all(this.#hands.map(hand => hand.idle))
     for (let queue = 0; queue < queues; queue++) {
       if (this.#hands[queue]?.gone ?? true) this.#hands[queue] = new Hand(this.#options, queue)
     }
@@ -61,6 +63,10 @@ export class Crew implements Server {
     if (this.#options.stuckTimeout > 0) {
       this.#watchdog ??= setInterval(() => this.#watch(), this.#options.stuckTimeout / 2).unref()
     }
+  }
+
+  leave(): void {
+    // Its queues are other threads': these end with the device.
   }
 
   async close(): Promise<void> {
@@ -85,6 +91,9 @@ class Hand {
   readonly loaded: Promise<Properties>
   /** Whether its thread has ended. */
   gone = false
+  /** Fulfilled while it serves nothing, or has gone. */
+  idle: Promise<void> = Promise.resolve()
+  #rest = (): void => {}
   readonly #worker: Worker
   readonly #heart: Int32Array
   #seat: number | undefined
@@ -97,6 +106,8 @@ class Hand {
     this.#worker = new Worker(new URL('./worker-main.js', import.meta.url), {
       workerData,
       name: `ublk-q${queue}`,
+      // As the parent runs, loaders included; but what says how to read `--eval` is refused for a file.
+      execArgv: process.execArgv.filter(argument => !argument.startsWith('--input-type')),
     })
     // The device itself keeps Node running.
     this.#worker.unref()
@@ -104,12 +115,19 @@ class Hand {
     this.loaded.catch(() => {}) // Told to whoever awaits it.
     this.#worker.once('exit', () => {
       this.gone = true
+      this.#rest()
+    })
+    this.#worker.on('message', ({ type }: FromWorker) => {
+      if (type === 'ended') this.#rest()
     })
     this.#worker.on('error', () => {}) // The queue tells the device, when its thread has ended.
   }
 
   seat(seat: number): void {
     this.#seat = seat
+    this.idle = new Promise(resolve => {
+      this.#rest = resolve
+    })
     this.#send({ type: 'seat', seat })
   }
 

@@ -12,6 +12,7 @@ export class InlineServer implements Server {
   readonly properties: Properties
   readonly #backend: JsBackend
   readonly #timeout: number
+  #queues: native.Queue[] = []
 
   constructor(backend: JsBackend, timeout: number) {
     this.properties = propertiesOf(backend)
@@ -24,7 +25,11 @@ export class InlineServer implements Server {
   }
 
   seat(seats: readonly number[]): void {
-    for (const seat of seats) serveInLoop(this.#backend, seat, this.properties, this.#timeout)
+    this.#queues = seats.map(seat => serveInLoop(this.#backend, seat, this.properties, this.#timeout))
+  }
+
+  leave(): void {
+    for (const queue of this.#queues) queue.leave('its thread ends')
   }
 
   async close(): Promise<void> {
@@ -33,12 +38,18 @@ export class InlineServer implements Server {
 }
 
 /** Takes a seat and serves it from this thread's event loop. */
-function serveInLoop(backend: JsBackend, seat: number, properties: Properties, timeout: number): void {
+function serveInLoop(
+  backend: JsBackend,
+  seat: number,
+  properties: Properties,
+  timeout: number,
+): native.Queue {
   const queue = new native.Queue(seat, properties.flush)
   try {
     const memory = new QueueMemory(queue)
     const disk = toDisk(backend, memory, message => queue.report(message), timeout)
     new Loop(queue, memory, disk, { timeout, ended: () => {} }).start()
+    return queue
   } catch (error) {
     queue.leave(`cannot serve: ${inOneLine(error)}`)
     throw error

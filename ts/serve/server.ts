@@ -8,6 +8,8 @@ export interface Server {
   prepare(queues: number): Promise<void>
   /** Takes the seats, by queue: from then on it serves them. */
   seat(seats: readonly number[]): void
+  /** Gives up what this thread serves itself: it is about to end, or to wait for the device's end. */
+  leave(): void
   /** The device is served no more; nothing of the server remains. */
   close(): Promise<void>
 }

@@ -8,9 +8,17 @@ const execute = promisify(execFile)
 /** The part of each disk that is used, in MiB: the size of ours. */
 export const SPAN = 512
 
-/** Runs a workload such as `randread-4k-64` on a disk until fio's own limits in `extra` end it. */
+/** The parts of a name such as `randread-4k-64` or `randread-4k-1-pinned`; undefined if it is none. */
+export function parseWorkload(name) {
+  const parts = name.match(/^((?:rand)?(?:read|write))-(\d+[km])-([1-9]\d*)(-pinned)?$/)
+  if (!parts) return undefined
+  const [, pattern, block, depth, pinned] = parts
+  return { pattern, block, depth: Number(depth), pinned: pinned !== undefined }
+}
+
+/** Runs a workload on a disk until fio's own limits in `extra` end it. */
 export async function runFio(path, workload, extra) {
-  const [pattern, block, depth] = workload.split('-')
+  const { pattern, block, depth } = parseWorkload(workload)
   const batch =
     depth < 16
       ? []

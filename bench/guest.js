@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { countCalls } from './calls.js'
 import { measureCreate, measureMemory } from './create.js'
-import { runFio } from './fio.js'
+import { parseWorkload, runFio } from './fio.js'
 import { readSleeps, startKublk, startOurs } from './targets.js'
 
 const options = JSON.parse(process.argv[2])
@@ -22,25 +22,29 @@ if (wanted('create')) {
 if (wanted('io') || wanted('calls')) {
   progress('setting up the disks')
   // The one that the others are compared with runs next to each of them, in every order.
-  const disks = [await startKublk(options.kublk)]
+  const base = await startKublk(options.kublk)
+  const disks = [base]
   try {
     for (const [at, name] of options.targets.entries()) disks.splice(at * 2, 0, await startOurs(name))
-    if (wanted('io')) await measureIo(disks)
+    if (wanted('io')) await measureIo(disks, base.cpu)
     if (wanted('calls')) await measureCalls(disks)
   } finally {
     for (const disk of disks) await disk.stop()
   }
 }
 
-async function measureIo(disks) {
+async function measureIo(disks, cpu) {
   const limits = ['--time_based', `--runtime=${options.seconds * 1000}ms`, '--ramp_time=200ms']
+  const everywhere = `0-${cpus().length - 1}`
   for (let round = 1; round <= options.rounds; round++) {
     progress(`round ${round} of ${options.rounds}`)
     const order = round % 2 === 1 ? disks : disks.toReversed()
     for (const workload of options.workloads) {
+      const where = parseWorkload(workload).pinned ? cpu : everywhere
       for (const disk of order) {
+        await disk.place(where)
         const before = countersOf(disk)
-        const figures = await runFio(disk.path, workload, limits)
+        const figures = await runFio(disk.path, workload, [...limits, `--cpus_allowed=${where}`])
         const after = countersOf(disk)
         const sleeps = (after.sleeps - before.sleeps) / (after.requests - before.requests)
         emit({ kind: 'io', target: disk.name, workload, round, sleeps, ...figures })
@@ -50,7 +54,7 @@ async function measureIo(disks) {
 }
 
 async function measureCalls(disks) {
-  for (const workload of options.workloads) {
+  for (const workload of options.workloads.filter(name => !parseWorkload(name).pinned)) {
     progress(`system calls, ${workload}`)
     for (const disk of disks) {
       emit({ kind: 'calls', target: disk.name, workload, ...(await countCalls(disk, workload)) })

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { parseWorkload } from './fio.js'
 
 export const USAGE = `usage: bench/run [OPTION...]
 
@@ -11,14 +12,18 @@ medians of the ratios of neighbouring rounds. It measures and never judges.
   --only PART,...  io, calls, create, memory (all)
   --targets T,...  null, memory: our disks (both)
   --workloads W,.. PATTERN-BLOCK-IODEPTH, such as randread-4k-64 or write-128k-8
-                   (randread and randwrite, 4k, 1 and 64)
+                   (randread and randwrite, 4k, 1 and 64). With -pinned behind it, the load and the
+                   server share a CPU: where one waits for the other, that is far steadier than what
+                   the scheduler makes of it
   --json FILE      also write every figure there
   --no-setup       do not look whether something has to be built
   --help`
 
 const PARTS = ['io', 'calls', 'create', 'memory']
 const TARGETS = ['null', 'memory']
-const WORKLOADS = ['randread-4k-1', 'randwrite-4k-1', 'randread-4k-64', 'randwrite-4k-64']
+const WORKLOADS = ['randread', 'randwrite'].flatMap(pattern =>
+  ['1', '1-pinned', '64'].map(rest => `${pattern}-4k-${rest}`),
+)
 
 /** Ends the program with one line and an exit status. */
 export class Failure extends Error {
@@ -39,7 +44,7 @@ export function parseOptions(args) {
     seconds: positive('seconds', values.seconds, /^\d+(\.\d+)?$/),
     parts: list('only', values.only, PARTS, part => PARTS.includes(part)),
     targets: list('targets', values.targets, TARGETS, target => TARGETS.includes(target)),
-    workloads: list('workloads', values.workloads, WORKLOADS, isWorkload),
+    workloads: list('workloads', values.workloads, WORKLOADS, parseWorkload),
   }
 }
 
@@ -80,8 +85,4 @@ function list(name, text, all, valid) {
   const unknown = items.find(item => !valid(item))
   if (unknown !== undefined) throw wrong(`--${name} ${unknown}: there is no such thing`)
   return items
-}
-
-function isWorkload(name) {
-  return /^(rand)?(read|write)-\d+[km]-[1-9]\d*$/.test(name)
 }

@@ -1,5 +1,6 @@
 // Turns the records of a run into tables.
 
+import { parseWorkload } from './fio.js'
 import { median, ratios } from './statistics.js'
 import { BASE } from './targets.js'
 
@@ -34,7 +35,7 @@ function throughput(records) {
 }
 
 function latency(records) {
-  const alone = records.filter(({ workload }) => workload.endsWith('-1'))
+  const alone = records.filter(({ workload }) => parseWorkload(workload).depth === 1)
   const row = name => figure => [
     figure.workload,
     figure.target,
@@ -61,12 +62,14 @@ function sleeps(records) {
 
 function calls(records) {
   const per1000 = (count, requests) => ((count * 1000) / requests).toFixed(1)
-  const rows = records.map(({ workload, target, requests, enters, others }) => [
-    workload,
-    target,
-    per1000(enters, requests),
-    per1000(others, requests),
-  ])
+  const rows = unique(records, 'workload').flatMap(workload =>
+    unique(records, 'target').map(target => {
+      const [requests, enters, others] = ['requests', 'enters', 'others'].map(
+        key => select(records, workload, target, key)[0],
+      )
+      return [workload, target, per1000(enters, requests), per1000(others, requests)]
+    }),
+  )
   return table(
     'System calls of the server per 1000 requests, under strace',
     ['workload', 'disk', 'io_uring_enter', 'others'],

@@ -1,4 +1,4 @@
-// The disks that are measured. Each has a name, a path, the pid of its server, and stop().
+// The disks that are measured. Each has a name, a path, the pid of its server, place() and stop().
 
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -23,10 +23,14 @@ export async function startKublk(program) {
   const { stdout } = await execute(program, ['add', '-t', 'null', '-q', `${QUEUES}`, '-d', `${DEPTH}`])
   const [, id] = stdout.match(/dev id (\d+):/)
   const [, pid] = stdout.match(/daemon pid (\d+)/)
+  const [, cpu] = stdout.match(/affinity\((\d+)/)
   return {
     name: BASE,
     path: `/dev/ublkb${id}`,
     pid: Number(pid),
+    /** The CPU that it has bound itself to. */
+    cpu,
+    place: () => {},
     stop: () => execute(program, ['del', '-n', id]),
   }
 }
@@ -47,6 +51,8 @@ export async function startOurs(name) {
     name,
     path,
     pid: server.pid,
+    /** Lets it run on these CPUs only. */
+    place: cpus => execute('taskset', ['-a', '-c', '-p', cpus, `${server.pid}`]),
     stop: async () => {
       server.kill('SIGINT')
       await once(server, 'exit')

@@ -166,13 +166,16 @@ impl Queue {
 
     /// Turns until there is something for JavaScript.
     fn turn(&mut self, seated: &mut Seated, wait: Wait) -> CoreResult<i32> {
+        let mut looks = 0;
         loop {
+            looks += 1;
             seated.turn(wait)?;
             self.fill(seated)?;
             if seated.settled() || seated.given_up() {
                 return Ok(ENDED);
             }
-            let nothing_left = wait == Wait::No && !seated.pending();
+            // The kernel may say that there is more when there is not: once more is enough to find what there is.
+            let nothing_left = wait == Wait::No && (looks > 1 || !seated.pending());
             if !self.batch.is_empty() || seated.woken() || nothing_left {
                 return Ok(self.batch.len() as i32);
             }

@@ -10,13 +10,21 @@ leaveNothingBehind(test)
 const MODULE = new URL('../backends/memory.js', import.meta.url)
 const room = (): SharedArrayBuffer => new SharedArrayBuffer(MEBIBYTES * 2 ** 20)
 
+/** What goes wrong while the disk is used. */
+function errorsOf(disk: UblkDevice): string[] {
+  const errors: string[] = []
+  disk.on('error', ({ message }) => errors.push(message))
+  return errors
+}
+
 for (const form of ['sync', 'async', 'batch', 'async batch'] as const) {
   for (const queues of form === 'sync' || form === 'batch' ? [1, 2] : [1]) {
     test(`what fio writes in mixed sizes is what it reads: ${form} in ${queues} workers`, async t => {
       const options: Options = { bytes: room(), form }
       await using disk = await UblkDevice.create({ backend: worker(MODULE, options), queues, maxIo: '1M' })
-      disk.on('error', error => t.fail(error.message))
+      const errors = errorsOf(disk)
       await verify(disk.path)
+      t.deepEqual(errors, [])
       t.is(disk.stats().length, queues)
     })
   }
@@ -24,18 +32,18 @@ for (const form of ['sync', 'async', 'batch', 'async batch'] as const) {
   test(`what fio writes in mixed sizes is what it reads: ${form} in this thread`, async t => {
     const backend = memoryDisk(new Uint8Array(room()), form)
     await using disk = await UblkDevice.create({ backend })
-    disk.on('error', error => t.fail(error.message))
+    const errors = errorsOf(disk)
     await verify(disk.path)
-    t.pass()
+    t.deepEqual(errors, [])
   })
 }
 
 test('requests with buffers of their own carry the right data', async t => {
   const backend = memoryDisk(new Uint8Array(room()), 'async')
   await using disk = await UblkDevice.create({ backend, requestTimeout: 60_000 })
-  disk.on('error', error => t.fail(error.message))
+  const errors = errorsOf(disk)
   await verify(disk.path)
-  t.pass()
+  t.deepEqual(errors, [])
 })
 
 test('a file system lives on a disk written in JavaScript', async t => {

@@ -194,6 +194,8 @@ fn d5_a_request_is_never_seen_before_its_descriptor_and_data() {
     const SIZE: u64 = 64 << 20;
     let checking = Checking::new(SIZE, 512);
     let disk = Disk::share(&Spec { queues: 2, depth: 64, ..Spec::default() }, checking.clone());
+    // Neighbours that the kernel merges would be one request.
+    std::fs::write(disk.path().replace("/dev/", "/sys/block/") + "/queue/nomerges", "2").unwrap();
     let clients: Vec<_> = cpus()
         .into_iter()
         .map(|cpu| {

@@ -34,7 +34,7 @@ if (wanted('io') || wanted('calls')) {
 }
 
 async function measureIo(disks, cpu) {
-  const limits = ['--time_based', `--runtime=${options.seconds * 1000}ms`, '--ramp_time=200ms']
+  const limits = ['--time_based', `--runtime=${Math.round(options.seconds * 1000)}ms`, '--ramp_time=200ms']
   const everywhere = `0-${cpus().length - 1}`
   for (let round = 1; round <= options.rounds; round++) {
     progress(`round ${round} of ${options.rounds}`)

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use ublk_core::backend::{Backend, Memory, Null};
 use ublk_core::{Bound, Cancel, Device, ErrorKind, Event, Spec, registry};
+use ublk_kernel_tests::alone;
 
 fn silent() -> Arc<dyn Fn(Event) + Send + Sync> {
     Arc::new(|event| panic!("unexpected event: {event:?}"))
@@ -20,10 +21,9 @@ fn disk(device: &Device) -> File {
 
 #[test]
 fn what_is_written_is_read_and_the_device_goes_without_a_trace() {
+    let _alone = alone();
     let bound = Bound::standard();
-    // An id that no other test gets while this one looks for it.
-    let spec = Spec { id: Some(901), ..Spec::default() };
-    let device = Device::create(&spec, memory(16 << 20), &bound, silent()).unwrap();
+    let device = Device::create(&Spec::default(), memory(16 << 20), &bound, silent()).unwrap();
     device.start(&bound).unwrap();
     let written: Vec<u8> = (0..1 << 20).map(|at| (at * 7 % 251) as u8).collect();
     let file = disk(&device);
@@ -43,6 +43,7 @@ fn what_is_written_is_read_and_the_device_goes_without_a_trace() {
 
 #[test]
 fn a_stopped_device_starts_again_with_its_data() {
+    let _alone = alone();
     let bound = Bound::standard();
     let spec = Spec { queues: 2, depth: 7, ..Spec::default() };
     let device = Device::create(&spec, memory(1 << 20), &bound, silent()).unwrap();
@@ -63,6 +64,7 @@ fn a_stopped_device_starts_again_with_its_data() {
 
 #[test]
 fn a_device_deleted_by_somebody_else_says_so() {
+    let _alone = alone();
     let events = Arc::new(Mutex::new(Vec::new()));
     let (sender, exited) = std::sync::mpsc::channel();
     let listener: Arc<dyn Fn(Event) + Send + Sync> = {
@@ -83,6 +85,7 @@ fn a_device_deleted_by_somebody_else_says_so() {
 
 #[test]
 fn a_cancelled_creation_leaves_nothing() {
+    let _alone = alone();
     let before = registry::list(&Bound::standard()).unwrap().len();
     let bound = Bound { cancel: Cancel::default(), ..Bound::standard() };
     bound.cancel.cancel();
@@ -93,6 +96,7 @@ fn a_cancelled_creation_leaves_nothing() {
 
 #[test]
 fn a_taken_id_is_refused() {
+    let _alone = alone();
     let bound = Bound::standard();
     let device = Device::create(&Spec::default(), memory(1 << 20), &bound, silent()).unwrap();
     let spec = Spec { id: Some(device.id()), ..Spec::default() };

@@ -19,6 +19,7 @@ export class QueueMemory {
   readonly #last: (Uint8Array | undefined)[]
   readonly #data: ArrayBuffer
   readonly #bufferSize: number
+  readonly #bufferStride: number
 
   constructor(queue: native.Queue) {
     const at = queue.layout
@@ -36,6 +37,7 @@ export class QueueMemory {
     this.answerTag = new Uint16Array(shared, at.answerTag, at.depth)
     this.#data = queue.data()
     this.#bufferSize = at.bufferSize
+    this.#bufferStride = at.bufferStride
     this.#whole = new Array(at.depth).fill(undefined)
     this.#last = new Array(at.depth).fill(undefined)
   }
@@ -44,7 +46,7 @@ export class QueueMemory {
   data(tag: number, length: number): Uint8Array {
     const last = this.#last[tag]
     if (last !== undefined && last.length === length) return last
-    this.#whole[tag] ??= new Uint8Array(this.#data, tag * this.#bufferSize, this.#bufferSize)
+    this.#whole[tag] ??= new Uint8Array(this.#data, tag * this.#bufferStride, this.#bufferSize)
     const whole = this.#whole[tag]
     const view = length === whole.length ? whole : whole.subarray(0, length)
     this.#last[tag] = view

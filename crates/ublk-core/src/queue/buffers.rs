@@ -9,27 +9,33 @@ use std::sync::Arc;
 pub struct Buffers {
     pool: Arc<Mapping>,
     each: usize,
+    stride: usize,
     depth: u16,
 }
+
+/// Buffers at a distance of a multiple of this share the same few sets of a processor's caches: a page more
+/// between large ones spreads them.
+const SAME_SETS: usize = 32 << 10;
 
 impl Buffers {
     /// `depth` buffers of `each` bytes, rounded up to whole pages.
     pub fn new(depth: u16, each: u32) -> Result<Self> {
         let each = abi::round_up(each as usize, abi::page_size());
-        let pool = Mapping::anonymous(each * usize::from(depth)).map_err(|error| {
+        let stride = if each < SAME_SETS { each } else { each + abi::page_size() };
+        let pool = Mapping::anonymous(stride * usize::from(depth)).map_err(|error| {
             Error::system(format!("cannot map {depth} buffers of {each} bytes"), &error)
                 .hint("use a smaller depth or a smaller largest I/O")
         })?;
-        Ok(Self { pool: Arc::new(pool), each, depth })
+        Ok(Self { pool: Arc::new(pool), each, stride, depth })
     }
 
     /// Where the tag's buffer starts.
     pub fn address(&self, tag: u16) -> *mut u8 {
         assert!(tag < self.depth);
-        self.pool.at(usize::from(tag) * self.each)
+        self.pool.at(usize::from(tag) * self.stride)
     }
 
-    /// The whole pool: tag `n`'s buffer starts at `n` times [`each`](Self::each). Whoever reads or writes it has
+    /// The whole pool: tag `n`'s buffer starts at `n` times [`stride`](Self::stride). Whoever reads or writes it has
     /// to keep to the buffers of owned tags.
     pub fn pool(&self) -> Arc<Mapping> {
         self.pool.clone()
@@ -38,6 +44,11 @@ impl Buffers {
     /// How many buffers there are.
     pub fn depth(&self) -> u16 {
         self.depth
+    }
+
+    /// Bytes from the start of one buffer to that of the next.
+    pub fn stride(&self) -> usize {
+        self.stride
     }
 
     /// Bytes in each buffer.

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use ublk_core::error::{Error, Result};
 use ublk_core::mapping::Mapping;
+use ublk_core::queue::Buffers;
 
 /// Byte offsets of the arrays in a queue's shared memory; each has `depth` elements.
 ///
@@ -39,10 +40,12 @@ pub struct SharedLayout {
     pub size: u32,
     /// Bytes in each data buffer.
     pub buffer_size: u32,
+    /// Bytes from the start of one data buffer to that of the next.
+    pub buffer_stride: u32,
 }
 
 impl SharedLayout {
-    fn new(depth: u16, buffer_size: usize) -> Self {
+    fn new(depth: u16, buffer_size: usize, buffer_stride: usize) -> Self {
         let mut size = 0;
         // Widest first: every array is aligned to its elements.
         let mut array = |width: u32| {
@@ -68,6 +71,7 @@ impl SharedLayout {
             answer_tag,
             size,
             buffer_size: buffer_size as u32,
+            buffer_stride: buffer_stride as u32,
         }
     }
 }
@@ -90,8 +94,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(depth: u16, buffer_size: usize) -> Result<Self> {
-        let layout = SharedLayout::new(depth, buffer_size);
+    pub fn new(buffers: &Buffers) -> Result<Self> {
+        let layout = SharedLayout::new(buffers.depth(), buffers.each(), buffers.stride());
         let memory = Mapping::anonymous(layout.size as usize)
             .map_err(|error| Error::system("cannot map memory to share with JavaScript", &error))?;
         Ok(Self { layout, memory: Arc::new(memory) })
@@ -154,7 +158,7 @@ mod tests {
     #[test]
     fn arrays_are_aligned_and_do_not_overlap_at_any_depth() {
         for depth in [1, 2, 3, 7, 128, 4095, 4096] {
-            let layout = SharedLayout::new(depth, 4096);
+            let layout = SharedLayout::new(depth, 4096, 4096);
             let mut arrays = [
                 (layout.offset, 8),
                 (layout.length, 8),

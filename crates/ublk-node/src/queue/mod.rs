@@ -46,8 +46,8 @@ impl Queue {
         let seat = seats::claim(number)
             .ok_or_else(|| CoreError::new(ErrorKind::NotFound, "there is no such seat, or it is taken"))?;
         let seated = seat.take(Vec::new()).inspect_err(|_| seats::forget(number))?;
-        let (depth, buffer_size) = (seated.buffers().depth(), seated.buffers().each());
-        let shared = Shared::new(depth, buffer_size)?;
+        let depth = seated.buffers().depth();
+        let shared = Shared::new(seated.buffers())?;
         Ok(Self {
             watch: None,
             seat: number,

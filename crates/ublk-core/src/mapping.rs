@@ -1,7 +1,7 @@
 //! Memory mappings, unmapped when dropped.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 /// A mapping of this process's own.
@@ -26,6 +26,13 @@ impl Mapping {
     pub fn read_only(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<Self> {
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         Self::map(length, libc::PROT_READ, flags, file.as_raw_fd(), offset as libc::off_t)
+    }
+
+    /// `length` bytes of `file` from `offset` on, shared and writable.
+    pub fn shared(file: impl AsFd, offset: usize, length: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        Self::map(length, protection, flags, file.as_fd().as_raw_fd(), offset as libc::off_t)
     }
 
     fn map(length: usize, protection: i32, flags: i32, fd: i32, offset: libc::off_t) -> io::Result<Self> {

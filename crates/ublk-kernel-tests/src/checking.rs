@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use ublk_core::Result;
-use ublk_core::backend::{Backend, Engine, Properties, Step};
+use ublk_core::backend::{Backend, Engine, Properties, Site, Step};
 use ublk_core::queue::{Descriptor, Io, Op};
 
 const SECTOR: usize = 512;
@@ -97,7 +97,7 @@ impl Backend for Checking {
         self.gate.iter().map(|gate| gate.file()).collect()
     }
 
-    fn engine(&self, _depth: u16, _durable: bool) -> Result<Box<dyn Engine + '_>> {
+    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
         Ok(Box::new(CheckingEngine { disk: self }))
     }
 }

@@ -1,7 +1,7 @@
 //! A backend that does what a test says.
 
 use ublk_core::Result;
-use ublk_core::backend::{Backend, Discard, Engine, Properties, Step};
+use ublk_core::backend::{Backend, Discard, Engine, Properties, Site, Step};
 use ublk_core::queue::{Io, Outcome};
 
 /// Answers every request by calling `answer`.
@@ -23,7 +23,7 @@ impl<F: Fn(&mut Io<'_>) -> Outcome + Send + Sync> Backend for Scripted<F> {
         self.properties
     }
 
-    fn engine(&self, _depth: u16, _durable: bool) -> Result<Box<dyn Engine + '_>> {
+    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
         Ok(Box::new(ScriptedEngine(&self.answer)))
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Engine, Memory, Null, Properties, Step};
+use ublk_core::backend::{Backend, Engine, Memory, Null, Properties, Site, Step};
 use ublk_core::queue::{Io, Op, Outcome};
 use ublk_core::{Bound, Device, Error, ErrorKind, Event, Spec, registry};
 use ublk_kernel_tests::*;
@@ -63,7 +63,7 @@ impl Backend for Leaving {
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.gate.file()]
     }
-    fn engine(&self, _depth: u16, _durable: bool) -> ublk_core::Result<Box<dyn Engine + '_>> {
+    fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
         Ok(Box::new(LeavingEngine(self)))
     }
 }
@@ -211,9 +211,9 @@ impl Backend for Late {
     fn properties(&self) -> Properties {
         self.null.properties()
     }
-    fn engine(&self, depth: u16, durable: bool) -> ublk_core::Result<Box<dyn Engine + '_>> {
+    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
         if self.ready.load(SeqCst) {
-            return self.null.engine(depth, durable);
+            return self.null.engine(site);
         }
         Err(Error::new(ErrorKind::Backend, "the medium spins up"))
     }

@@ -1,6 +1,6 @@
 //! A disk whose data lives with whoever takes its seats.
 
-use super::{Backend, Engine, Properties};
+use super::{Backend, Engine, Properties, Site};
 use crate::error::{Error, ErrorKind, Result};
 
 /// See the [module](self).
@@ -20,7 +20,7 @@ impl Backend for External {
         self.properties
     }
 
-    fn engine(&self, _depth: u16, _durable: bool) -> Result<Box<dyn Engine + '_>> {
+    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
         Err(Error::new(ErrorKind::Unsupported, "this disk has no native engine: its seats have to be taken"))
     }
 }

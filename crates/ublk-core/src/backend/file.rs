@@ -1,16 +1,20 @@
 //! A disk in a regular file or on another block device, through the queue's own ring.
 
-use super::{Backend, Discard, Engine, Properties, Step};
+use super::{Backend, Discard, Engine, Properties, Site, Step, Storage};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::Mapping;
 use crate::queue::{Io, Op, Slot};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 /// An open file or block device.
 pub struct File {
     file: fs::File,
+    direct: bool,
     size: u64,
     block_size: u32,
     discard: Option<Discard>,
@@ -22,32 +26,75 @@ const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 
 impl File {
-    /// Opens `path`, with `direct` around the page cache. A size that is no multiple of the block size is
-    /// rounded down when `size` is taken by the device, never up.
+    /// Opens `path`, with `direct` around the page cache. The device refuses a size that is no multiple of its
+    /// block size.
     pub fn open(path: &Path, read_only: bool, direct: bool) -> Result<Self> {
-        let name = path.display();
-        let unusable = |what: String| Error::new(ErrorKind::Backend, what);
-        let kind = fs::metadata(path)
-            .map_err(|error| Error::system(format!("cannot use {name}"), &error).kind(ErrorKind::Backend))?
-            .file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(unusable(format!("{name} is neither a regular file nor a block device")));
+        Self::open_with(OpenOptions::new().read(true).write(!read_only), path, read_only, direct)
+    }
+
+    /// Opens a regular file of `size` bytes, and makes a sparse one if there is none. The second value says
+    /// whether it was made.
+    pub fn open_or_create(path: &Path, size: u64, direct: bool) -> Result<(Self, bool)> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let sized = Self::prepare(options.clone(), path, size)?;
+        let file = Self::open_with(&mut options, path, false, direct)?;
+        if file.size == size {
+            return Ok((file, sized));
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .custom_flags(if direct { libc::O_DIRECT } else { 0 })
-            .open(path)
-            .map_err(|error| {
-                let failed = Error::system(format!("cannot open {name}"), &error).kind(ErrorKind::Backend);
-                match error.raw_os_error() {
-                    Some(libc::EINVAL) if direct => failed.hint("its filesystem has no direct I/O"),
-                    Some(libc::EACCES | libc::EROFS) if !read_only => {
-                        failed.hint("a read-only disk needs less")
-                    }
-                    _ => failed,
-                }
-            })?;
+        Err(Error::new(
+            ErrorKind::Backend,
+            format!("{} has {} bytes, not the disk's {size}", path.display(), file.size),
+        )
+        .hint("it belongs to another disk: remove it, or use another file"))
+    }
+
+    /// Gives a file that is new or empty its size; whether it did.
+    fn prepare(options: OpenOptions, path: &Path, size: u64) -> Result<bool> {
+        let failed =
+            |error| Error::system(format!("cannot make {}", path.display()), &error).kind(ErrorKind::Backend);
+        let file = options.open(path).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        let empty = found.is_file() && found.len() == 0;
+        if empty {
+            file.set_len(size).map_err(failed)?;
+        }
+        Ok(empty)
+    }
+
+    fn open_with(options: &mut OpenOptions, path: &Path, read_only: bool, direct: bool) -> Result<Self> {
+        let name = path.display();
+        let flags = if direct { libc::O_DIRECT } else { 0 };
+        // Without waiting for the other end of a pipe.
+        let opened = options.custom_flags(flags | libc::O_NONBLOCK).open(path);
+        let kind = match &opened {
+            Ok(file) => file.metadata(),
+            Err(_) => fs::metadata(path),
+        };
+        if let Ok(kind) = kind.map(|found| found.file_type())
+            && !kind.is_file()
+            && !kind.is_block_device()
+        {
+            return Err(Error::new(
+                ErrorKind::Backend,
+                format!("{name} is neither a regular file nor a block device"),
+            ));
+        }
+        let file = opened.map_err(|error| {
+            let failed = Error::system(format!("cannot open {name}"), &error).kind(ErrorKind::Backend);
+            match error.raw_os_error() {
+                Some(libc::EINVAL) if direct => failed.hint("its filesystem has no direct I/O"),
+                Some(libc::EACCES | libc::EROFS) if !read_only => failed.hint("a read-only disk needs less"),
+                _ => failed,
+            }
+        })?;
+        // The ring would take it as the wish never to wait for the medium.
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags)))
+            .map_err(|errno| Error::system(format!("cannot use {name}"), &errno.into()))?;
+        let kind = file
+            .metadata()
+            .map_err(|error| Error::system(format!("cannot stat {name}"), &error))?
+            .file_type();
         let (size, block_size) = if kind.is_block_device() {
             (device_size(&file)?, device_block_size(&file)?)
         } else {
@@ -60,7 +107,7 @@ impl File {
             max: 1 << 30,
             max_write_zeroes: 1 << 30,
         });
-        Ok(Self { file, size, block_size, discard })
+        Ok(Self { file, direct, size, block_size, discard })
     }
 }
 
@@ -73,9 +120,29 @@ impl Backend for File {
         vec![self.file.as_fd()]
     }
 
-    fn engine(&self, depth: u16, durable: bool) -> Result<Box<dyn Engine + '_>> {
-        let progress = vec![Progress::default(); usize::from(depth)].into();
-        Ok(Box::new(FileEngine { durable, zero_range: true, progress }))
+    fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
+        let progress = vec![Progress::default(); usize::from(site.depth)].into();
+        Ok(Box::new(FileEngine { durable: site.durable, zero_range: true, progress }))
+    }
+}
+
+impl Storage for File {
+    fn store(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if !self.direct {
+            return self.file.write_all_at(data, offset);
+        }
+        // Direct I/O wants its memory aligned.
+        let aligned = Mapping::anonymous(data.len())?;
+        // SAFETY: a fresh mapping of data.len() bytes, borrowed only here.
+        let copy = unsafe {
+            aligned.base().as_ptr().copy_from_nonoverlapping(data.as_ptr(), data.len());
+            std::slice::from_raw_parts(aligned.base().as_ptr(), data.len())
+        };
+        self.file.write_all_at(copy, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 

@@ -1,10 +1,11 @@
 //! A disk in memory: sparse until written; discard and write-zeroes give memory back.
 
-use super::{Backend, Discard, Engine, Properties, Step};
+use super::{Backend, Discard, Engine, Properties, Site, Step, Storage};
 use crate::abi::{page_size, round_up};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::queue::{Io, Op};
+use std::io;
 
 /// The disk's bytes: one anonymous mapping. A page exists from its first write until it is discarded.
 ///
@@ -56,8 +57,23 @@ impl Backend for Memory {
         Properties { size: self.bytes.length() as u64, block_size: 512, write_cache: false, discard }
     }
 
-    fn engine(&self, _depth: u16, _durable: bool) -> Result<Box<dyn Engine + '_>> {
+    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
         Ok(Box::new(MemoryEngine { disk: self }))
+    }
+}
+
+impl Storage for Memory {
+    fn store(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if !self.contains(offset, data.len() as u64) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        // SAFETY: data.len() bytes on both sides (checked above); nobody has a reference to the disk's bytes.
+        unsafe { self.bytes.at(offset as usize).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -2,16 +2,21 @@
 
 mod external;
 mod file;
+mod lazy;
 mod memory;
 mod null;
+mod observed;
 
 pub use external::External;
 pub use file::File;
+pub use lazy::{Fill, Identity, Lazy, Map, Source};
 pub use memory::Memory;
 pub use null::Null;
+pub use observed::{Change, Observed, Observer};
 
 use crate::error::Result;
-use crate::queue::{Io, Outcome};
+use crate::queue::{Io, Outcome, Ticket, Waker};
+use std::io;
 use std::os::fd::BorrowedFd;
 
 /// What a backend can do with ranges that are no longer needed.
@@ -48,9 +53,31 @@ pub trait Backend: Send + Sync {
         Vec::new()
     }
 
-    /// The part that serves one queue, made and used on that queue's thread. `durable`: the device has no
-    /// write cache, so every write has to be durable before it is committed.
-    fn engine(&self, depth: u16, durable: bool) -> Result<Box<dyn Engine + '_>>;
+    /// The part that serves one queue, made and used on that queue's thread.
+    fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>>;
+
+    /// The device was deleted: brings to safety what has to outlive it. May block.
+    fn close(&self) {}
+}
+
+/// A backend that others can keep their data in, beside what its engines do.
+pub trait Storage: Backend {
+    /// Writes to it. May block; on any thread but a queue's.
+    fn store(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Makes durable all that was written before. May block.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The queue that an engine is to serve.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// How many requests it holds.
+    pub depth: u16,
+    /// The device has no write cache: every write has to be durable before it is committed.
+    pub durable: bool,
+    /// Makes the queue ask [`Engine::ready`]. For any thread.
+    pub waker: Waker,
 }
 
 /// What became of a request.
@@ -58,7 +85,7 @@ pub trait Backend: Send + Sync {
 pub enum Step {
     /// It is finished.
     Done(Outcome),
-    /// An operation in the ring will go on with it.
+    /// An operation in the ring will go on with it, or something that [`Engine::ready`] tells of.
     Pending,
 }
 
@@ -67,9 +94,15 @@ pub trait Engine {
     /// Starts a request.
     fn start(&mut self, io: &mut Io<'_>) -> Result<Step>;
 
-    /// Goes on after the request's operation finished with `result`.
+    /// Goes on after what the request waited for finished with `result`.
     fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
         let _ = (io, result);
         Ok(Step::Done(Err(libc::EIO)))
+    }
+
+    /// A request that waited for something outside the ring, and the result to resume it with. Asked after each
+    /// wake, until there is none.
+    fn ready(&mut self) -> Option<(Ticket, i32)> {
+        None
     }
 }

@@ -1,6 +1,6 @@
 //! A disk that forgets: writes vanish, reads are zeroes.
 
-use super::{Backend, Discard, Engine, Properties, Step};
+use super::{Backend, Discard, Engine, Properties, Site, Step};
 use crate::error::Result;
 use crate::queue::{Io, Op};
 
@@ -22,8 +22,8 @@ impl Backend for Null {
         Properties { size: self.size, block_size: 512, write_cache: false, discard }
     }
 
-    fn engine(&self, depth: u16, _durable: bool) -> Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(NullEngine { dirty: vec![0; usize::from(depth)].into() }))
+    fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
+        Ok(Box::new(NullEngine { dirty: vec![0; usize::from(site.depth)].into() }))
     }
 }
 

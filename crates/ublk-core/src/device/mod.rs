@@ -10,6 +10,7 @@ mod node;
 mod seat;
 mod serving;
 
+pub(crate) use seat::become_io_flusher;
 pub use seat::{Seat, Seated};
 
 use crate::abi::sys;
@@ -229,6 +230,7 @@ impl Device {
         }
         registry::remove(&self.control, self.id, force, bound)?;
         *state = State::Deleted;
+        self.backend.close();
         Ok(())
     }
 

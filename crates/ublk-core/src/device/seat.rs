@@ -78,6 +78,12 @@ impl Seated {
         self.hold.shared.given_up()
     }
 
+    /// As [`given_up`](Self::given_up), while the queue is borrowed.
+    pub(super) fn given_up_by(&self) -> impl Fn() -> bool + use<> {
+        let shared = self.hold.shared.clone();
+        move || shared.given_up()
+    }
+
     /// Tells the device's owner of something that went wrong; the queue goes on.
     pub fn report(&self, message: String) {
         self.hold.shared.report(self.hold.index, message);
@@ -136,7 +142,7 @@ impl Drop for Hold {
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
 /// Tells the kernel that this thread serves a disk: what it allocates must not wait for that disk.
-fn become_io_flusher() -> Result<()> {
+pub(crate) fn become_io_flusher() -> Result<()> {
     // SAFETY: plain numbers.
     if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } == 0 {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
-use crate::backend::Backend;
+use crate::backend::{Backend, Site};
 use crate::control::{Bound, Control};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Waker;
@@ -209,13 +209,14 @@ pub fn spawn_native(seat: Seat, backend: Arc<dyn Backend>, durable: bool) -> Res
         .stack_size(256 << 10)
         .spawn(move || {
             let files = backend.files().iter().map(AsRawFd::as_raw_fd).collect();
-            let mut engine = match backend.engine(seat.depth, durable) {
+            let site = Site { depth: seat.depth, durable, waker: seat.waker() };
+            let mut engine = match backend.engine(&site) {
                 Ok(engine) => engine,
                 Err(error) => return seat.decline(error),
             };
             let Ok(mut seated) = seat.take(files) else { return };
-            let report = seated.reporter();
-            if let Err(error) = serve(&mut seated, &mut *engine, &mut |message| report(message)) {
+            let (report, given_up) = (seated.reporter(), seated.given_up_by());
+            if let Err(error) = serve(&mut seated, &mut *engine, &given_up, &mut |message| report(message)) {
                 seated.fail(&error);
             }
         })

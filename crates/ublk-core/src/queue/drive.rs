@@ -14,10 +14,16 @@ pub enum Ended {
     Left,
 }
 
-/// Serves `queue`, whose tags have been offered, with `engine` until the device is stopped.
+/// Serves `queue`, whose tags have been offered, with `engine` until the device is stopped, or until it is woken
+/// and `given_up`.
 ///
 /// A panic of the engine costs its request an `EIO` and is reported through `panicked`.
-pub fn serve(queue: &mut Queue, engine: &mut dyn Engine, panicked: &mut dyn FnMut(String)) -> Result<Ended> {
+pub fn serve(
+    queue: &mut Queue,
+    engine: &mut dyn Engine,
+    given_up: &dyn Fn() -> bool,
+    panicked: &mut dyn FnMut(String),
+) -> Result<Ended> {
     // Requests that failed while their operations were in the ring. A list: it is as good as always empty, and
     // looked at for every request.
     let mut failed = Vec::new();
@@ -36,7 +42,15 @@ pub fn serve(queue: &mut Queue, engine: &mut dyn Engine, panicked: &mut dyn FnMu
             return Ok(Ended::Stopped);
         }
         if queue.woken() {
-            return Ok(Ended::Left);
+            if given_up() {
+                return Ok(Ended::Left);
+            }
+            while let Some((ticket, result)) = engine.ready() {
+                let event = Event::Operation(ticket, result);
+                if let Step::Done(outcome) = step(queue, engine, event, ticket, &mut failed, panicked) {
+                    queue.commit(ticket, outcome)?;
+                }
+            }
         }
         queue.turn(Wait::Forever)?;
     }

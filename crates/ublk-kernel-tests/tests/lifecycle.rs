@@ -84,6 +84,19 @@ fn a_device_deleted_by_somebody_else_says_so() {
 }
 
 #[test]
+fn a_deleted_device_lets_go_of_its_backend() {
+    let _alone = alone();
+    let bound = Bound::standard();
+    let backend = memory(1 << 20);
+    let seen = Arc::downgrade(&backend);
+    let device = Device::create(&Spec::default(), backend, &bound, silent()).unwrap();
+    device.start(&bound).unwrap();
+    assert!(seen.upgrade().is_some());
+    device.delete(false, &bound).unwrap();
+    assert!(seen.upgrade().is_none(), "the handle is kept, the memory is not");
+}
+
+#[test]
 fn a_cancelled_creation_leaves_nothing() {
     let _alone = alone();
     let before = registry::list(&Bound::standard()).unwrap().len();

@@ -47,7 +47,8 @@ pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 pub struct Device {
     id: u32,
     control: Control,
-    backend: Arc<dyn Backend>,
+    /// Until the device is deleted: its handle may be kept for long after that.
+    backend: Mutex<Option<Arc<dyn Backend>>>,
     checked: Checked,
     queues: u16,
     depth: u16,
@@ -78,7 +79,7 @@ impl Device {
         Ok(Self {
             id,
             control,
-            backend,
+            backend: Mutex::new(Some(backend)),
             checked,
             queues: info.nr_hw_queues,
             depth: info.queue_depth,
@@ -192,7 +193,9 @@ impl Device {
 
     fn spawn(&self, seats: Vec<Seat>) -> Result<()> {
         let durable = !self.checked.write_cache;
-        seats.into_iter().try_for_each(|seat| spawn_native(seat, self.backend.clone(), durable))
+        let backend = self.backend.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let backend = backend.ok_or_else(|| self.deleted())?;
+        seats.into_iter().try_for_each(|seat| spawn_native(seat, backend.clone(), durable))
     }
 
     /// Makes the disk disappear. With `force` whatever is mounted on it: its users get errors; without it only
@@ -230,7 +233,9 @@ impl Device {
         }
         registry::remove(&self.control, self.id, force, bound)?;
         *state = State::Deleted;
-        self.backend.close();
+        if let Some(backend) = self.backend.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            backend.close();
+        }
         Ok(())
     }
 

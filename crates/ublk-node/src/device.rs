@@ -1,45 +1,24 @@
 //! A device that this process serves.
 
 use crate::Cancel;
+use crate::backend::{BackendSpec, open, whole};
+use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::queue::{Offer, hand_out};
 use crate::registry::{DeviceInfo, info_of};
-use crate::task::promise;
+use crate::task::{promise, raised};
 use napi::bindgen_prelude::{Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Result, Status};
 use napi_derive::napi;
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Discard, External, File, Memory, Null, Properties};
+use ublk_core::backend::{Backend, Observed, Source};
 use ublk_core::device::Seat;
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{Op, QueueCounters};
 use ublk_core::spec::Recovery;
 use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
-
-/// Where a disk's data lives.
-#[napi(object)]
-pub struct BackendSpec {
-    /// Which one; `external`: whoever takes the seats that `start` hands out.
-    #[napi(ts_type = "'memory' | 'null' | 'file' | 'external'")]
-    pub kind: String,
-    /// Bytes; all but file.
-    pub size: Option<f64>,
-    /// File.
-    pub path: Option<String>,
-    /// File: around the page cache.
-    pub direct: Option<bool>,
-    /// External: bytes that the backend reads or writes at least. Default: 512.
-    pub block_size: Option<f64>,
-    /// External: whether completed writes may be lost until a flush.
-    pub write_cache: Option<bool>,
-    /// External: whether it discards.
-    pub discard: Option<bool>,
-    /// External: whether it writes zeroes.
-    pub write_zeroes: Option<bool>,
-}
 
 /// The wishes for a device. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
 #[napi(object)]
@@ -127,33 +106,44 @@ pub struct Device {
     device: Arc<ublk_core::Device>,
     timeout: Duration,
     env: usize,
+    fetches: Option<Arc<Fetches>>,
+    changes: Option<Arc<Changes>>,
 }
 
 #[napi]
 impl Device {
-    /// Adds a device to the driver; its disk appears with `start`.
+    /// Adds a device to the driver; its disk appears with `start`. `on_fetch`: is asked for what a lazy disk lacks;
+    /// `on_change`: whoever wants to `take_changes` is told that there are some.
     #[napi(ts_return_type = "Promise<Device>")]
     pub fn create<'env>(
         env: &'env Env,
         spec: DeviceSpec,
         cancel: &Cancel,
         on_event: Function<'_, DeviceEvent, ()>,
+        on_fetch: Option<Function<'_, Wanted, ()>>,
+        on_change: Option<Function<'_, (), ()>>,
     ) -> Result<Object<'env>> {
-        // Weak: waiting for events is no reason for Node to stay.
-        let events = on_event.build_threadsafe_function().weak::<true>().callee_handled::<false>().build()?;
+        let events = callable(&on_event)?;
+        let fetches = on_fetch.as_ref().map(callable).transpose()?.map(|call| Arc::new(Fetches::new(call)));
+        let observer = on_change.as_ref().map(callable).transpose()?;
         let timeout = Duration::from_millis(spec.timeout_ms.unwrap_or(10_000.0).max(1.0) as u64);
         let bound = Bound { timeout, cancel: cancel.0.clone() };
         let home = env.raw() as usize;
         let work = move || {
             let wishes = wishes(&spec)?;
-            let backend = backend(&spec.backend, wishes.read_only)?;
+            let source = fetches.clone().map(|source| source as Arc<dyn Source>);
+            let mut backend = open(&spec.backend, wishes.read_only, source)?;
+            let changes = observer.map(|call| Arc::new(Changes::new(call, backend.properties().size)));
+            if let Some(changes) = &changes {
+                backend = observed(backend, changes.clone());
+            }
             let listener = Arc::new(move |event| {
                 let status: Status = events.call(to_js(event), ThreadsafeFunctionCallMode::NonBlocking);
                 let _ = status; // closing: nobody is left to tell
             });
             let device = Arc::new(ublk_core::Device::create(&wishes, backend, &bound, listener)?);
-            served().insert((home, device.id()), device.clone());
-            Ok(Self { device, timeout, env: home })
+            served().insert((home, device.id()), (device.clone(), fetches.clone()));
+            Ok(Self { device, timeout, env: home, fetches, changes })
         };
         promise(env, work, |_, device| Ok(device))
     }
@@ -174,6 +164,9 @@ impl Device {
         on_seats: Option<Function<'_, Vec<u32>, ()>>,
     ) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
+        if let Some(fetches) = &self.fetches {
+            fetches.refuse(false);
+        }
         let Some(on_seats) = on_seats else {
             return promise(env, move || device.start(&bound), |_, ()| Ok(()));
         };
@@ -210,23 +203,48 @@ impl Device {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn stop<'env>(&self, env: &'env Env, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        promise(env, move || device.stop(force, &bound), |_, ()| Ok(()))
+        let fetches = self.fetches.clone();
+        promise(env, move || end(fetches.as_deref(), force, || device.stop(force, &bound)), |_, ()| Ok(()))
     }
 
     /// Stops the device, as `stop`, and removes it from the driver. Deleting it again does nothing.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn delete<'env>(&self, env: &'env Env, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound, key) = (self.device.clone(), self.bound(cancel), (self.env, self.device.id()));
+        let fetches = self.fetches.clone();
         let work = move || {
-            device.delete(force, &bound)?;
+            end(fetches.as_deref(), force, || device.delete(force, &bound))?;
             let mut served = served();
             // The id may be another device's by now.
-            if served.get(&key).is_some_and(|other| Arc::ptr_eq(other, &device)) {
+            if served.get(&key).is_some_and(|(other, _)| Arc::ptr_eq(other, &device)) {
                 served.remove(&key);
             }
             Ok(())
         };
         promise(env, work, |_, ()| Ok(()))
+    }
+
+    /// Answers what a lazy disk wanted with its data. Refused if that is not as long as was asked for; the answer
+    /// to what is wanted no more is ignored.
+    #[napi]
+    pub fn supply(&self, env: &Env, id: u32, data: &[u8]) -> Result<()> {
+        match self.fetches.as_ref().and_then(|fetches| fetches.take(id)) {
+            Some(fill) => fill.supply(data.to_vec()).map_err(|error| raised(env, &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers it with an error number, positive. Whether it was still wanted.
+    #[napi]
+    pub fn fail_fetch(&self, id: u32, errno: i32) -> bool {
+        let fill = self.fetches.as_ref().and_then(|fetches| fetches.take(id));
+        fill.map(|fill| fill.fail(errno)).is_some()
+    }
+
+    /// The changes made since it was last asked: operation, offset and length of each.
+    #[napi]
+    pub fn take_changes(&self) -> Vec<f64> {
+        self.changes.as_ref().map(|changes| changes.take()).unwrap_or_default()
     }
 
     fn bound(&self, cancel: &Cancel) -> Bound {
@@ -238,7 +256,7 @@ impl Device {
 fn handing_to(
     on_seats: &Function<'_, Vec<u32>, ()>,
 ) -> Result<impl FnOnce(Vec<Seat>) -> CoreResult<Offer> + Send + use<>> {
-    let on_seats = on_seats.build_threadsafe_function().weak::<true>().callee_handled::<false>().build()?;
+    let on_seats = callable(on_seats)?;
     Ok(move |seats| {
         let offer = hand_out(seats);
         match on_seats.call(offer.numbers(), ThreadsafeFunctionCallMode::NonBlocking) {
@@ -248,7 +266,7 @@ fn handing_to(
     })
 }
 
-type Served = HashMap<(usize, u32), Arc<ublk_core::Device>>;
+type Served = HashMap<(usize, u32), (Arc<ublk_core::Device>, Option<Arc<Fetches>>)>;
 
 /// The devices that have not been deleted, by JavaScript environment and id: a device lives until it is
 /// deleted, not until its handle is garbage.
@@ -268,7 +286,10 @@ fn delete_all(home: usize) {
         let keys: Vec<_> = served.keys().filter(|(env, _)| *env == home).copied().collect();
         keys.iter().filter_map(|key| served.remove(key)).collect()
     };
-    for device in leaving {
+    for (device, fetches) in leaving {
+        if let Some(fetches) = fetches {
+            fetches.refuse(true); // JavaScript answers no more
+        }
         // Nobody is left to tell, and the next device still has its chance.
         let _ = device.delete(true, &Bound { timeout: LAST_BOUND, ..Bound::standard() });
     }
@@ -286,6 +307,17 @@ pub fn init(_exports: Object<'_>, env: Env) -> Result<()> {
 #[napi]
 pub fn delete_served_devices(env: &Env) {
     delete_all(env.raw() as usize);
+}
+
+/// Ends a device. With `force` the users of a lazy one get errors rather than data that is still to be fetched.
+fn end(fetches: Option<&Fetches>, force: bool, action: impl FnOnce() -> CoreResult<()>) -> CoreResult<()> {
+    let Some(fetches) = fetches.filter(|_| force) else { return action() };
+    fetches.refuse(true);
+    action().inspect_err(|_| fetches.refuse(false))
+}
+
+fn observed(backend: Arc<dyn Backend>, changes: Arc<Changes>) -> Arc<dyn Backend> {
+    Arc::new(Observed::new(backend, Arc::new(move |change| changes.add(change))))
 }
 
 fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
@@ -314,49 +346,6 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
             }
         },
     })
-}
-
-fn backend(spec: &BackendSpec, read_only: bool) -> CoreResult<Arc<dyn Backend>> {
-    let size =
-        || whole::<u64>("size", spec.size)?.ok_or_else(|| CoreError::invalid("this backend needs a size"));
-    match spec.kind.as_str() {
-        "memory" => Ok(Arc::new(Memory::new(size()?)?)),
-        "null" => Ok(Arc::new(Null::new(size()?))),
-        "file" => {
-            let path = spec.path.as_deref().ok_or_else(|| CoreError::invalid("this backend needs a path"))?;
-            Ok(Arc::new(File::open(Path::new(path), read_only, spec.direct.unwrap_or(false))?))
-        }
-        "external" => Ok(Arc::new(External::new(external(spec, size()?)?))),
-        other => Err(CoreError::invalid(format!("there is no backend {other:?}"))
-            .hint("memory, null, file and external exist")),
-    }
-}
-
-fn external(spec: &BackendSpec, size: u64) -> CoreResult<Properties> {
-    const MOST: u64 = 1 << 30;
-    let limit = |able: Option<bool>| if able.unwrap_or(false) { MOST } else { 0 };
-    let (max, max_write_zeroes) = (limit(spec.discard), limit(spec.write_zeroes));
-    Ok(Properties {
-        size,
-        block_size: whole("blockSize", spec.block_size)?.unwrap_or(512),
-        write_cache: spec.write_cache.unwrap_or(false),
-        discard: (max > 0 || max_write_zeroes > 0).then_some(Discard {
-            granularity: 4096,
-            max,
-            max_write_zeroes,
-        }),
-    })
-}
-
-/// A JavaScript number as a whole one that fits.
-fn whole<T: TryFrom<u64>>(name: &str, value: Option<f64>) -> CoreResult<Option<T>> {
-    let Some(value) = value else { return Ok(None) };
-    let whole = (value.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&value))
-        .then_some(value as u64);
-    match whole.and_then(|whole| T::try_from(whole).ok()) {
-        Some(whole) => Ok(Some(whole)),
-        None => Err(CoreError::invalid(format!("{name} {value} is not a possible whole number"))),
-    }
 }
 
 fn to_js(event: Event) -> DeviceEvent {

@@ -4,7 +4,9 @@
 // A test build registers nothing with Node, so nothing is used there.
 #![cfg_attr(test, allow(dead_code))]
 
+mod backend;
 mod device;
+mod hooks;
 mod queue;
 mod registry;
 mod task;

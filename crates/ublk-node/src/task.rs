@@ -35,7 +35,7 @@ where
 }
 
 /// The engine's error as a JavaScript `Error` whose own properties say what is known.
-pub fn to_js(env: &Env, error: &CoreError) -> Result<Error> {
+fn to_js(env: &Env, error: &CoreError) -> Result<Error> {
     let mut object = env.create_error(Error::from_reason(error.message.clone()))?;
     object.set("kind", error.kind.name())?;
     object.set("command", error.command)?;
@@ -45,4 +45,9 @@ pub fn to_js(env: &Env, error: &CoreError) -> Result<Error> {
     object.set("hint", error.hint.clone())?;
     let value: Unknown<'_> = object.to_unknown();
     Ok(Error::from(value))
+}
+
+/// The engine's error as an exception.
+pub fn raised(env: &Env, error: &CoreError) -> Error {
+    to_js(env, error).unwrap_or_else(|failed| failed)
 }

@@ -7,7 +7,7 @@ mod watch;
 
 pub use seats::{Offer, hand_out};
 
-use crate::task::to_js;
+use crate::task::raised;
 use layout::{Entry, Shared, SharedLayout};
 use napi::bindgen_prelude::{Function, Unknown};
 use napi::{Env, Result};
@@ -247,9 +247,4 @@ fn outcome(result: i32) -> Outcome {
 
 fn ended() -> CoreError {
     CoreError::new(ErrorKind::Closed, "the queue has ended")
-}
-
-/// The engine's error as an exception.
-fn raised(env: &Env, error: &CoreError) -> napi::Error {
-    to_js(env, error).unwrap_or_else(|failed| failed)
 }

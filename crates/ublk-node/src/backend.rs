@@ -1,0 +1,99 @@
+//! The backends that JavaScript can name.
+
+use napi_derive::napi;
+use std::path::Path;
+use std::sync::Arc;
+use ublk_core::backend::{
+    Backend, Discard, External, File, Identity, Lazy, Map, Memory, Null, Properties, Source,
+};
+use ublk_core::error::{Error as CoreError, Result as CoreResult};
+
+/// Where a disk's data lives.
+#[napi(object)]
+pub struct BackendSpec {
+    /// Which one; `external`: whoever takes the seats that `start` hands out.
+    #[napi(ts_type = "'memory' | 'null' | 'file' | 'lazy' | 'external'")]
+    pub kind: String,
+    /// Bytes; all but file.
+    pub size: Option<f64>,
+    /// File; lazy: where it keeps what it fetched, else in memory.
+    pub path: Option<String>,
+    /// File, lazy with a path: around the page cache.
+    pub direct: Option<bool>,
+    /// Lazy: bytes that are fetched at a time: a power of two from 4 KiB to 16 MiB.
+    pub chunk: Option<f64>,
+    /// Lazy with a path: what it is filled with. Another one is not taken for the same disk.
+    pub identity: Option<String>,
+    /// External: bytes that the backend reads or writes at least. Default: 512.
+    pub block_size: Option<f64>,
+    /// External: whether completed writes may be lost until a flush.
+    pub write_cache: Option<bool>,
+    /// External: whether it discards.
+    pub discard: Option<bool>,
+    /// External: whether it writes zeroes.
+    pub write_zeroes: Option<bool>,
+}
+
+/// Opens it. `source`: what a lazy one is filled from.
+pub fn open(
+    spec: &BackendSpec,
+    read_only: bool,
+    source: Option<Arc<dyn Source>>,
+) -> CoreResult<Arc<dyn Backend>> {
+    let size =
+        || whole::<u64>("size", spec.size)?.ok_or_else(|| CoreError::invalid("this backend needs a size"));
+    match spec.kind.as_str() {
+        "memory" => Ok(Arc::new(Memory::new(size()?)?)),
+        "null" => Ok(Arc::new(Null::new(size()?))),
+        "file" => {
+            let path = spec.path.as_deref().ok_or_else(|| CoreError::invalid("this backend needs a path"))?;
+            Ok(Arc::new(File::open(Path::new(path), read_only, spec.direct.unwrap_or(false))?))
+        }
+        "lazy" => {
+            let source = source.ok_or_else(|| CoreError::invalid("this backend needs a source"))?;
+            Ok(Arc::new(lazy(spec, size()?, source)?))
+        }
+        "external" => Ok(Arc::new(External::new(external(spec, size()?)?))),
+        other => Err(CoreError::invalid(format!("there is no backend {other:?}"))
+            .hint("memory, null, file, lazy and external exist")),
+    }
+}
+
+fn lazy(spec: &BackendSpec, size: u64, source: Arc<dyn Source>) -> CoreResult<Lazy> {
+    let chunk = whole("chunk", spec.chunk)?.unwrap_or(128 << 10);
+    Lazy::check_chunk(chunk)?;
+    let Some(path) = &spec.path else {
+        return Lazy::new(Arc::new(Memory::new(size)?), Map::volatile(size, chunk)?, source);
+    };
+    let identity = Identity { size, chunk, name: spec.identity.clone().unwrap_or_default() };
+    let map = format!("{path}.map");
+    let (storage, made) = File::open_or_create(Path::new(path), size, spec.direct.unwrap_or(false))?;
+    Lazy::new(Arc::new(storage), Map::open(Path::new(&map), &identity, made)?, source)
+}
+
+fn external(spec: &BackendSpec, size: u64) -> CoreResult<Properties> {
+    const MOST: u64 = 1 << 30;
+    let limit = |able: Option<bool>| if able.unwrap_or(false) { MOST } else { 0 };
+    let (max, max_write_zeroes) = (limit(spec.discard), limit(spec.write_zeroes));
+    Ok(Properties {
+        size,
+        block_size: whole("blockSize", spec.block_size)?.unwrap_or(512),
+        write_cache: spec.write_cache.unwrap_or(false),
+        discard: (max > 0 || max_write_zeroes > 0).then_some(Discard {
+            granularity: 4096,
+            max,
+            max_write_zeroes,
+        }),
+    })
+}
+
+/// A JavaScript number as a whole one that fits.
+pub fn whole<T: TryFrom<u64>>(name: &str, value: Option<f64>) -> CoreResult<Option<T>> {
+    let Some(value) = value else { return Ok(None) };
+    let whole = (value.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&value))
+        .then_some(value as u64);
+    match whole.and_then(|whole| T::try_from(whole).ok()) {
+        Some(whole) => Ok(Some(whole)),
+        None => Err(CoreError::invalid(format!("{name} {value} is not a possible whole number"))),
+    }
+}

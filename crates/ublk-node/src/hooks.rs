@@ -1,0 +1,139 @@
+//! What a native disk asks of JavaScript, or tells it: data to fill it with, and the changes made to it.
+
+use napi::bindgen_prelude::{Function, ToNapiValue};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Result, Status};
+use napi_derive::napi;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use ublk_core::backend::{Change, Fill, Source};
+use ublk_core::queue::Op;
+
+/// Called on the JavaScript thread. Weak: waiting for it is no reason for Node to stay.
+pub type Call<T> = ThreadsafeFunction<T, (), T, Status, false, true>;
+
+/// Makes a function callable from any thread.
+pub fn callable<T: ToNapiValue + 'static>(function: &Function<'_, T, ()>) -> Result<Call<T>> {
+    function.build_threadsafe_function().weak::<true>().callee_handled::<false>().build()
+}
+
+/// Data that a lazy disk wants.
+#[napi(object)]
+pub struct Wanted {
+    /// For the answer.
+    pub id: u32,
+    /// From where on the disk, in bytes.
+    pub offset: f64,
+    /// How much, in bytes.
+    pub length: f64,
+}
+
+/// Fetches from JavaScript.
+pub struct Fetches {
+    call: Call<Wanted>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Nothing is asked any more: nobody would answer.
+    refusing: bool,
+    last: u32,
+    fills: HashMap<u32, Fill>,
+}
+
+impl Fetches {
+    pub fn new(call: Call<Wanted>) -> Self {
+        Self { call, waiting: Mutex::default() }
+    }
+
+    /// What has that number, once.
+    pub fn take(&self, id: u32) -> Option<Fill> {
+        self.waiting().fills.remove(&id)
+    }
+
+    /// Whether later fetches fail at once. From the moment they do, those under way have failed too.
+    pub fn refuse(&self, refusing: bool) {
+        let mut waiting = self.waiting();
+        waiting.refusing = refusing;
+        let failed = if refusing { std::mem::take(&mut waiting.fills) } else { HashMap::new() };
+        // Outside the lock: their requests are told.
+        drop(waiting);
+        drop(failed);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for Fetches {
+    fn fetch(&self, fill: Fill) {
+        let (offset, length) = (fill.offset() as f64, fill.length() as f64);
+        let mut waiting = self.waiting();
+        if waiting.refusing {
+            drop(waiting);
+            return drop(fill); // which fails it
+        }
+        waiting.last = waiting.last.wrapping_add(1);
+        let id = waiting.last;
+        waiting.fills.insert(id, fill);
+        drop(waiting);
+        if self.call.call(Wanted { id, offset, length }, ThreadsafeFunctionCallMode::NonBlocking)
+            != Status::Ok
+        {
+            drop(self.take(id)); // its thread is ending
+        }
+    }
+}
+
+/// How many changes are kept for an observer that is slow to take them.
+const MOST_CHANGES: usize = 1 << 16;
+
+/// Changes on their way to JavaScript.
+pub struct Changes {
+    call: Call<()>,
+    list: Mutex<Vec<Change>>,
+    size: u64,
+}
+
+impl Changes {
+    /// `size`: of the disk, in bytes.
+    pub fn new(call: Call<()>, size: u64) -> Self {
+        Self { call, list: Mutex::default(), size }
+    }
+
+    /// Adds one. When there are too many, they become one of the whole disk.
+    pub fn add(&self, change: Change) {
+        let mut list = self.list();
+        let first = list.is_empty();
+        if list.len() >= MOST_CHANGES {
+            list.clear();
+            list.push(Change { op: Op::Write, offset: 0, length: self.size });
+        } else {
+            list.push(change);
+        }
+        drop(list);
+        if first {
+            let _ = self.call.call((), ThreadsafeFunctionCallMode::NonBlocking); // ending: nobody looks any more
+        }
+    }
+
+    /// Takes all that came: operation, offset and length of each.
+    pub fn take(&self) -> Vec<f64> {
+        let list = std::mem::take(&mut *self.list());
+        let numbers = |change: Change| {
+            let op = match change.op {
+                Op::Discard => 3.0,
+                Op::WriteZeroes => 4.0,
+                _ => 1.0,
+            };
+            [op, change.offset as f64, change.length as f64]
+        };
+        list.into_iter().flat_map(numbers).collect()
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Change>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { invalid } from './errors.js'
+import type { LazyBackend } from './lazy.js'
 import type { JsBackend } from './serve/backend.js'
 import { parseSize, type Size } from './size.js'
 
@@ -35,8 +36,8 @@ export interface WorkerBackend {
   readonly options: unknown
 }
 
-/** What stores a disk's bytes natively. Made by {@link memory}, {@link nullDisk} or {@link file}. */
-export type NativeBackend = MemoryBackend | NullBackend | FileBackend
+/** What stores a disk's bytes natively. Made by {@link memory}, {@link nullDisk}, {@link file} or {@link lazy}. */
+export type NativeBackend = MemoryBackend | NullBackend | FileBackend | LazyBackend
 
 /**
  * What stores a disk's bytes: native, a {@link worker}, or an object with the methods of a disk, which is
@@ -121,7 +122,7 @@ export function worker(url: URL | string, options?: unknown): WorkerBackend {
 /** Whether a backend is native. */
 export function isNative(backend: Backend): backend is NativeBackend {
   const kind = (backend as Partial<NativeBackend> | null)?.kind
-  return kind === 'memory' || kind === 'null' || kind === 'file'
+  return kind === 'memory' || kind === 'null' || kind === 'file' || kind === 'lazy'
 }
 
 function diskSize(size: Size): number {

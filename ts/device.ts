@@ -8,6 +8,7 @@ import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
 import { type DeviceOptions, jsTimes, toSpec } from './options.js'
 import { Crew } from './serve/crew.js'
+import { Hooks } from './serve/hooks.js'
 import { InlineServer } from './serve/inline.js'
 import { toExternal } from './serve/properties.js'
 import type { Server } from './serve/server.js'
@@ -84,15 +85,26 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       let disk: UblkDevice | undefined
       const server = await serverFor(options, queue => disk?.stats()[queue]?.inFlight ?? 0)
       let device: native.Device
+      let hooks: Hooks
       try {
-        device = await native.Device.create(specFor(options, server), cancel, event => {
-          if (disk) disk.#onEvent(event)
+        const spec = specFor(options, server)
+        hooks = new Hooks(options.backend, options.observe, message => {
+          if (disk) disk.#report(message)
         })
+        device = await native.Device.create(
+          spec,
+          cancel,
+          event => {
+            if (disk) disk.#onEvent(event)
+          },
+          hooks.onFetch,
+          hooks.onChange,
+        )
       } catch (error) {
         await server?.close()
         throw error
       }
-      const entry = new Served(device, server, options.recovery !== undefined)
+      const entry = new Served(device, server, options.recovery !== undefined, hooks)
       try {
         disk = new UblkDevice(await device.info(), true)
         if (options.start ?? true) await disk.#start(entry, cancel)
@@ -265,6 +277,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         await sleep(POLL, undefined, { signal: options.signal }).catch(() => options.signal?.throwIfAborted())
       }
     })
+    this.#served?.hooks.end()
     this.#served?.release()
     this.emit(event)
   }
@@ -289,6 +302,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       const failure = wrap(error)
       if (failure.kind !== 'not-found') this.#tell(failure) // Else it was deleted as well.
     }
+    entry?.hooks.end()
     entry?.release()
     this.emit('exit', { reason })
   }
@@ -299,6 +313,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       return
     }
     this.#tell(new UblkError('system', event.message, { device: this.id }))
+  }
+
+  #report(message: string): void {
+    this.#tell(new UblkError('backend', message, { device: this.id }))
   }
 
   #tell(error: UblkError): void {

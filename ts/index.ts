@@ -16,6 +16,7 @@ export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.j
 export type { DeviceExit, UblkDeviceEvents } from './events.js'
 export { type Feature, features } from './features.js'
 export type { DeviceInfo, DeviceState, OpCounters, QueueStats } from './info.js'
+export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy } from './lazy.js'
 export type { DeviceOptions } from './options.js'
 export {
   type BackendContext,
@@ -29,4 +30,5 @@ export {
   Op,
   type Operation,
 } from './serve/backend.js'
+export type { DiskChange, Observe } from './serve/observer.js'
 export type { Size } from './size.js'

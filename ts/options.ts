@@ -1,15 +1,25 @@
 import type { BackendSpec, DeviceSpec } from '#binding'
 import { type Backend, file, memory, type NativeBackend, nullDisk } from './backends.js'
 import { invalid } from './errors.js'
+import { lazy } from './lazy.js'
+import type { Observe } from './serve/observer.js'
 import { formatSize, parseSize, type Size } from './size.js'
 
 /** What kind of disk to make. Sizes are bytes, or text such as `'64K'`. */
 export interface DeviceOptions {
   /**
-   * What stores the bytes: `memory('16M')`, `nullDisk('1T')`, `file('disk.img')`, a `worker(url, options)`,
-   * or an object with the methods of a disk.
+   * What stores the bytes: `memory('16M')`, `nullDisk('1T')`, `file('disk.img')`, `lazy({ size, fetch })`, a
+   * `worker(url, options)`, or an object with the methods of a disk.
    */
   backend: Backend
+  /**
+   * Is told what was changed on a disk with a native backend, such as `file` or `lazy`: every write, discard and
+   * write-zeroes that succeeded, many at a time, soon after it was made. If it falls behind by more than 65 536
+   * changes, these are told as one of the whole disk. All have been told when `stop` or `delete` resolves.
+   *
+   * @defaultValue nobody
+   */
+  observe?: Observe
   /**
    * The number in the device's paths, 0 to 1048575.
    *
@@ -131,6 +141,11 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     throw invalid(`block size must be 512, 1024, 2048 or 4096, not ${options.blockSize}`)
   }
   const block = blockSize ?? external?.blockSize ?? 512
+  const { observe } = options
+  if (observe !== undefined && typeof observe !== 'function') throw invalid('observe is no function')
+  if (observe !== undefined && external) {
+    throw invalid('a disk written in JavaScript has nothing to observe', 'it sees every request itself')
+  }
   const bytes = 'size' in backend ? backend.size : undefined
   if (bytes !== undefined && bytes % block !== 0) {
     throw invalid(`size ${bytes} is not a multiple of the block size ${block}`)
@@ -155,7 +170,7 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
 }
 
 /** Makes the backend again, since it may have been written by hand. */
-function checked(backend: NativeBackend): NativeBackend {
+function checked(backend: NativeBackend): BackendSpec {
   switch (backend?.kind) {
     case 'memory':
       return memory(backend.size)
@@ -163,10 +178,14 @@ function checked(backend: NativeBackend): NativeBackend {
       return nullDisk(backend.size)
     case 'file':
       return file(backend.path, { direct: backend.direct })
+    case 'lazy': {
+      const { kind, size, chunk, identity, direct, cache } = lazy(backend)
+      return { kind, size, chunk, identity, direct, path: cache }
+    }
     default:
       throw invalid(
         'there is no such backend',
-        "make one with memory('16M'), nullDisk('1T') or file('disk.img')",
+        "make one with memory('16M'), nullDisk('1T'), file('disk.img') or lazy({ size, fetch })",
       )
   }
 }
@@ -185,7 +204,7 @@ function recovery(options: DeviceOptions): 'requeue' | 'reissue' | 'fail' | unde
   throw invalid(`recovery must be requeue, reissue or fail, not ${recovery}`)
 }
 
-type Key = Exclude<keyof DeviceOptions, 'backend'>
+type Key = Exclude<keyof DeviceOptions, 'backend' | 'observe'>
 
 /** `maxIo` → `max io`, which suits the option of the API and that of the command line alike. */
 function label(key: Key): string {

@@ -1,4 +1,5 @@
 import * as native from '#binding'
+import type { Hooks } from './serve/hooks.js'
 import type { Server } from './serve/server.js'
 
 /** A device that this process serves, shared by all handles to it. */
@@ -10,12 +11,15 @@ export class Served {
   /**
    * @param server - Serves it, unless native threads do.
    * @param recoverable - Whether its disk outlives the threads that serve it.
+   * @param hooks - What it asks of JavaScript, and tells it.
    */
   constructor(
     readonly device: native.Device,
     readonly server: Server | undefined,
     readonly recoverable: boolean,
+    readonly hooks: Hooks,
   ) {
+    hooks.attach(device)
     served.set(device.id, this)
   }
 

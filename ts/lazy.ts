@@ -1,0 +1,117 @@
+import { fileURLToPath } from 'node:url'
+import { invalid } from './errors.js'
+import { parseSize, type Size } from './size.js'
+
+/** A part of a disk that is to be fetched. */
+export interface FetchRange {
+  /** From where on, in bytes; a multiple of the chunk size. */
+  readonly offset: number
+  /** How much, in bytes: a multiple of the chunk size, or less at the end of the disk. */
+  readonly length: number
+  /** Aborted when the answer is not wanted any more. */
+  readonly signal: AbortSignal
+}
+
+/**
+ * Fetches a part of a disk: all of `range.length` bytes. What it throws becomes the error of the requests that
+ * wait for it, as with the methods of any other disk; the part is fetched again when it is next asked for.
+ */
+export type Fetch = (range: FetchRange) => Uint8Array | Promise<Uint8Array>
+
+/** What a {@link lazy} disk is filled with, and how. */
+export interface LazyOptions {
+  /** Bytes, or text such as `'10G'`; a multiple of the block size. */
+  size: Size
+  /** Called on the thread that makes the device, once for every part; several may be under way. */
+  fetch: Fetch
+  /**
+   * A file that keeps what was fetched and written: it is made if it is not there, sparse, and beside it one with
+   * `.map` behind its name that says what is in it. The next disk with this cache goes on with it.
+   *
+   * @defaultValue in memory
+   */
+  cache?: string | URL | undefined
+  /**
+   * Bypass the page cache (O_DIRECT) for the cache file.
+   *
+   * @defaultValue false
+   */
+  direct?: boolean
+  /**
+   * The smallest part that is fetched: a power of two from 4 KiB to 16 MiB. Neighbouring parts that are missing
+   * are fetched together.
+   *
+   * @defaultValue 128 KiB
+   */
+  chunk?: Size
+  /**
+   * Names what the disk is filled with, such as a URL and its ETag: at most 1024 bytes. A cache that was made for
+   * another one is refused.
+   */
+  identity?: string
+  /**
+   * After how many milliseconds a fetch fails with ETIMEDOUT, from 1.
+   *
+   * @defaultValue 60000
+   */
+  timeout?: number
+}
+
+/** A disk that is filled on demand; see {@link lazy}. */
+export interface LazyBackend {
+  readonly kind: 'lazy'
+  /** In bytes. */
+  readonly size: number
+  readonly fetch: Fetch
+  readonly cache: string | undefined
+  readonly direct: boolean
+  /** In bytes. */
+  readonly chunk: number
+  readonly identity: string
+  /** In milliseconds. */
+  readonly timeout: number
+}
+
+const LEAST_CHUNK = 4096
+const MOST_CHUNK = 16 * 2 ** 20
+
+/**
+ * A disk that is filled on demand: a part that was not read or written yet is fetched once, kept natively, and
+ * from then on served without JavaScript. What is written whole is never fetched. It suits images that are large,
+ * far away and used in part.
+ *
+ * Flush makes what is in the cache file durable; a cache that outlives the machine is as good as the last one.
+ * The file and its map belong together: remove both or none.
+ *
+ * @throws UblkError of kind `invalid` if an option is wrong. Whether the cache is usable is found out by
+ * `UblkDevice.create`, which rejects with kind `backend`.
+ *
+ * @example
+ * ```ts
+ * const image = await open('image.raw')
+ * await using disk = await UblkDevice.create({
+ *   backend: lazy({
+ *     size: (await image.stat()).size,
+ *     cache: 'image.cache',
+ *     fetch: async ({ offset, length }) => (await image.read(new Uint8Array(length), 0, length, offset)).buffer,
+ *   }),
+ * })
+ * ```
+ */
+export function lazy(options: LazyOptions): LazyBackend {
+  const { fetch, cache, direct = false, chunk = '128K', identity = '', timeout = 60_000 } = options
+  if (typeof fetch !== 'function') throw invalid('a lazy disk needs a fetch function')
+  const path = cache instanceof URL ? fileURLToPath(cache) : cache
+  if (path === '') throw invalid('the path of the cache is empty')
+  const bytes = parseSize(chunk, 'chunk')
+  if (bytes < LEAST_CHUNK || bytes > MOST_CHUNK || (bytes & (bytes - 1)) !== 0) {
+    throw invalid(`chunk must be a power of two from 4K to 16M, not ${chunk}`)
+  }
+  if (Buffer.byteLength(identity) > 1024) throw invalid('the identity is longer than 1024 bytes')
+  if (!Number.isInteger(timeout) || timeout < 1 || timeout >= 2 ** 31) {
+    throw invalid(`timeout must be a whole number from 1 to ${2 ** 31 - 1}, not ${timeout}`)
+  }
+  const size = parseSize(options.size)
+  if (size === 0) throw invalid('size 0 is too small', 'a disk has at least one block')
+  return { kind: 'lazy', size, fetch, cache: path, direct, chunk: bytes, identity, timeout }
+}

@@ -1,0 +1,54 @@
+import type * as native from '#binding'
+import type { Fetch } from '../lazy.js'
+import type { Report } from './disk.js'
+import { errnoOf, inOneLine } from './errno.js'
+
+/** Answers what a lazy disk asks for. */
+export class Fetcher {
+  readonly #fetch: Fetch
+  readonly #timeout: number
+  readonly #report: Report
+  readonly #underWay = new Set<AbortController>()
+  /** Where the answers go. Nothing is asked before it is there. */
+  device: native.Device | undefined
+
+  /** @param timeout - In milliseconds. */
+  constructor(fetch: Fetch, timeout: number, report: Report) {
+    this.#fetch = fetch
+    this.#timeout = timeout
+    this.#report = report
+  }
+
+  /** Answers one. It never rejects. */
+  async answer({ id, offset, length }: native.Wanted): Promise<void> {
+    const control = new AbortController()
+    const fail = (error: unknown): void => {
+      this.device?.failFetch(id, -errnoOf(error))
+      this.#report(`fetch of ${length} bytes at ${offset} failed: ${inOneLine(error)}`)
+    }
+    const late = setTimeout(() => {
+      const error = Object.assign(new Error(`not finished within ${this.#timeout} ms`), { code: 'ETIMEDOUT' })
+      control.abort(error)
+      fail(error)
+    }, this.#timeout)
+    late.unref()
+    this.#underWay.add(control)
+    try {
+      const data: unknown = await this.#fetch({ offset, length, signal: control.signal })
+      if (!(data instanceof Uint8Array))
+        throw new TypeError(`fetch returned ${typeof data}, not a Uint8Array`)
+      this.device?.supply(id, data)
+    } catch (error) {
+      // What happens after that concerns nobody.
+      if (!control.signal.aborted) fail(error)
+    } finally {
+      clearTimeout(late)
+      this.#underWay.delete(control)
+    }
+  }
+
+  /** The disk is served no more: nothing that is under way is wanted. */
+  abort(): void {
+    for (const control of this.#underWay) control.abort()
+  }
+}

@@ -1,0 +1,38 @@
+import type * as native from '#binding'
+import type { Backend } from '../backends.js'
+import type { Report } from './disk.js'
+import { Fetcher } from './fetcher.js'
+import { type Observe, tellChanges } from './observer.js'
+
+/** What a device with a native backend asks of JavaScript, and tells it. */
+export class Hooks {
+  readonly onFetch: ((wanted: native.Wanted) => void) | undefined
+  readonly onChange: (() => void) | undefined
+  readonly #fetcher: Fetcher | undefined
+  #device: native.Device | undefined
+
+  constructor(backend: Backend, observe: Observe | undefined, report: Report) {
+    if ('kind' in backend && backend.kind === 'lazy') {
+      const fetcher = new Fetcher(backend.fetch, backend.timeout, report)
+      this.#fetcher = fetcher
+      this.onFetch = wanted => void fetcher.answer(wanted)
+    }
+    if (observe) {
+      this.onChange = () => {
+        if (this.#device) tellChanges(this.#device, observe, report)
+      }
+    }
+  }
+
+  /** The device is there. */
+  attach(device: native.Device): void {
+    this.#device = device
+    if (this.#fetcher) this.#fetcher.device = device
+  }
+
+  /** Nobody uses the disk any more. */
+  end(): void {
+    this.#fetcher?.abort()
+    this.onChange?.()
+  }
+}

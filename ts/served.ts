@@ -28,7 +28,7 @@ export class Served {
     const { server } = this
     if (!server) return await this.device.start(cancel)
     await server.prepare(queues)
-    await this.device.start(cancel, seats => server.seat(seats))
+    await this.device.start(cancel, seats => server.seat(seats, this.#path))
   }
 
   /** Takes the device over with new threads, if it was made for that and still has its disk. Whether it did. */
@@ -39,8 +39,12 @@ export class Served {
     const { state } = await this.device.info()
     if (state === 'stopped') return false
     await server.prepare(queues)
-    await this.device.recover(new native.Cancel(), seats => server.seat(seats))
+    await this.device.recover(new native.Cancel(), seats => server.seat(seats, this.#path))
     return true
+  }
+
+  get #path(): string {
+    return `/dev/ublkb${this.device.id}`
   }
 
   /** Keeps Node running, as a listening socket does. */

@@ -4,8 +4,13 @@ import type { JsBackend } from './backend.js'
 import { inOneLine } from './errno.js'
 import { Loop } from './loop.js'
 import { QueueMemory } from './memory.js'
+import { OwnClient } from './own-client.js'
 import { type Properties, propertiesOf, toDisk } from './properties.js'
 import type { Server } from './server.js'
+
+const WARNING =
+  'this process has the disk open that its own event loop serves: a synchronous call there never returns; ' +
+  'use the disk from another process, or serve it with worker()'
 
 /** Serves a device's only queue from this thread's event loop. */
 export class InlineServer implements Server {
@@ -24,8 +29,8 @@ export class InlineServer implements Server {
     if (queues > 1) throw invalid('a backend in this thread serves one queue', 'use worker() for more')
   }
 
-  seat(seats: readonly number[]): void {
-    this.#queues = seats.map(seat => serveInLoop(this.#backend, seat, this.properties, this.#timeout))
+  seat(seats: readonly number[], path: string): void {
+    this.#queues = seats.map(seat => this.#serve(seat, new OwnClient(path)))
   }
 
   leave(): void {
@@ -35,23 +40,22 @@ export class InlineServer implements Server {
   async close(): Promise<void> {
     await this.#backend.close?.()
   }
-}
 
-/** Takes a seat and serves it from this thread's event loop. */
-function serveInLoop(
-  backend: JsBackend,
-  seat: number,
-  properties: Properties,
-  timeout: number,
-): native.Queue {
-  const queue = new native.Queue(seat, properties.flush)
-  try {
-    const memory = new QueueMemory(queue)
-    const disk = toDisk(backend, memory, message => queue.report(message), timeout)
-    new Loop(queue, memory, disk, { timeout, ended: () => {} }).start()
-    return queue
-  } catch (error) {
-    queue.leave(`cannot serve: ${inOneLine(error)}`)
-    throw error
+  /** Takes a seat and serves it from this thread's event loop. */
+  #serve(seat: number, ownClient: OwnClient): native.Queue {
+    const timeout = this.#timeout
+    const queue = new native.Queue(seat, this.properties.flush)
+    try {
+      const memory = new QueueMemory(queue)
+      const disk = toDisk(this.#backend, memory, message => queue.report(message), timeout)
+      const turned = (): void => {
+        if (ownClient.found()) queue.report(WARNING)
+      }
+      new Loop(queue, memory, disk, { timeout, turned }).start()
+      return queue
+    } catch (error) {
+      queue.leave(`cannot serve: ${inOneLine(error)}`)
+      throw error
+    }
   }
 }

@@ -15,6 +15,7 @@ export class Loop {
   readonly #queue: native.Queue
   readonly #memory: QueueMemory
   readonly #disk: JsDisk
+  readonly #turned: () => void
   readonly #ended: () => void
   /** Of each tag, the generation of its request that goes on, else -1. */
   readonly #going: Float64Array
@@ -28,17 +29,23 @@ export class Loop {
 
   /**
    * @param timeout - After how many milliseconds a request that goes on is answered with ETIMEDOUT; 0: never.
+   * @param turned - Called after each turn that found requests.
    * @param ended - Called once, when the queue has ended.
    */
   constructor(
     queue: native.Queue,
     memory: QueueMemory,
     disk: JsDisk,
-    { timeout, ended }: { timeout: number; ended: () => void },
+    {
+      timeout,
+      turned = () => {},
+      ended = () => {},
+    }: { timeout: number; turned?: () => void; ended?: () => void },
   ) {
     this.#queue = queue
     this.#memory = memory
     this.#disk = disk
+    this.#turned = turned
     this.#ended = ended
     this.#timeout = timeout
     this.#going = new Float64Array(memory.depth).fill(-1)
@@ -66,6 +73,7 @@ export class Loop {
       if (count <= 0) return
       this.#disk.serve(count)
       this.#sort(count)
+      this.#turned()
     }
     this.#schedule()
   }

@@ -1,9 +1,14 @@
 import { once } from 'node:events'
+import { closeSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
 import test from 'ava'
-import { UblkDevice, type UblkError, worker } from 'ublk-ts'
+import { type BatchBackend, UblkDevice, type UblkError, worker } from 'ublk-ts'
 import { BAD, type Options } from '../backends/misbehaving.js'
 import { leaveNothingBehind } from '../support/devices.js'
 import { result, sh, shell } from '../support/program.js'
+import { until } from '../support/server.js'
 
 leaveNothingBehind(test)
 
@@ -130,3 +135,89 @@ test('a module that is no backend is one clear error, and leaves nothing', async
   const empty = worker('data:text/javascript,export default () => ({ size: 4096 })')
   await t.throwsAsync(UblkDevice.create({ backend: empty }), { message: /cannot read/ })
 })
+
+test('a batch that throws fails its requests, and one that answers twice or too late harms nobody', async t => {
+  let wrong: 'throws' | 'twice' | 'late' | undefined
+  const late: (() => void)[] = []
+  const backend: BatchBackend = {
+    size: SIZE,
+    async process(batch) {
+      const how = wrong
+      wrong = undefined
+      if (how === 'throws') throw Object.assign(new Error('not this batch'), { code: 'ENOSPC' })
+      for (let i = 0; i < batch.count; i++) batch.data(i).fill(3)
+      if (how === 'twice') for (const _ of 'ab') batch.complete(0, batch.length[0] ?? 0)
+      if (how === 'late') late.push(() => batch.complete(0, -5))
+    },
+  }
+  await using disk = await UblkDevice.create({ backend })
+  const errors: string[] = []
+  disk.on('error', ({ message }) => errors.push(message))
+  const rightly = 'dd if="$1" bs=4k count=1 iflag=direct status=none | tr -d "\\003" | wc -c'
+  wrong = 'throws'
+  t.regex(await read(disk.path), /No space left on device/)
+  wrong = 'twice'
+  t.is(await sh(rightly, disk.path), '0\n')
+  wrong = 'late'
+  t.is(await sh(rightly, disk.path), '0\n')
+  for (const complete of late) complete()
+  t.is(await sh(rightly, disk.path), '0\n')
+  t.deepEqual(
+    errors.map(message => message.replace(/^.*?(not this batch|twice)/, '$1')),
+    ['not this batch', 'twice', 'twice'],
+  )
+})
+
+test('the main thread reads its own disk synchronously, when workers serve it', async t => {
+  const options = bad('throw', 0)
+  new Uint8Array(options.bytes).fill(9)
+  await using disk = await UblkDevice.create({ backend: worker(MODULE, options) })
+  const file = openSync(disk.path, 'r')
+  const data = new Uint8Array(2 ** 20)
+  t.is(readSync(file, data), data.length)
+  closeSync(file)
+  t.true(data.every(byte => byte === 9))
+})
+
+test('a process that has the disk open that its event loop serves is warned', async t => {
+  await using disk = await UblkDevice.create({
+    backend: { size: SIZE, read: (_, into) => void into.fill(1) },
+  })
+  const told = once(disk, 'error') as Promise<[UblkError]>
+  const file = await open(disk.path, 'r')
+  try {
+    let warned = false
+    void told.then(() => {
+      warned = true
+    })
+    // It looks once a second, when there are requests.
+    await until(async () => {
+      await read(disk.path)
+      return warned
+    }, 'the warning')
+    t.regex((await told)[0].message, /its own event loop serves/)
+  } finally {
+    await file.close()
+  }
+})
+
+for (const how of ['inline', 'worker'] as const) {
+  test(`a thread that is terminated takes its disk with it: ${how}`, async t => {
+    const program = `import { UblkDevice, worker } from 'ublk-ts'
+      import { parentPort } from 'node:worker_threads'
+      const options = { bytes: new SharedArrayBuffer(${SIZE}), left: new SharedArrayBuffer(4), how: 'throw' }
+      const backend = '${how}' === 'inline' ? { size: ${SIZE}, read() {} } : worker('${MODULE}', options)
+      const disk = await UblkDevice.create({ backend })
+      parentPort.postMessage(disk.id)`
+    // Where the package is found.
+    const file = fileURLToPath(new URL(`../terminated-${how}.mjs`, import.meta.url))
+    writeFileSync(file, program)
+    const thread = new Worker(file)
+    const [id] = (await once(thread, 'message')) as [number]
+    t.is((await UblkDevice.open(id)).path, `/dev/ublkb${id}`)
+    await thread.terminate()
+    await t.throwsAsync(UblkDevice.open(id), { message: /there is no ublk device/ })
+    t.is(await stuck(), '')
+    rmSync(file)
+  })
+}

@@ -46,17 +46,32 @@ test('requests with buffers of their own carry the right data', async t => {
   t.deepEqual(errors, [])
 })
 
-test('a file system lives on a disk written in JavaScript', async t => {
-  const options: Options = { bytes: new SharedArrayBuffer(64 * 2 ** 20), form: 'sync' }
-  await using disk = await UblkDevice.create({ backend: worker(MODULE, options) })
-  await sh(
-    `mkfs.ext4 -q "$1"; mkdir -p /tmp/js-disk; mount "$1" /tmp/js-disk
-    cp -r dist /tmp/js-disk/; umount /tmp/js-disk; mount "$1" /tmp/js-disk
-    diff -r dist /tmp/js-disk/dist; fstrim /tmp/js-disk; umount /tmp/js-disk; fsck.ext4 -fn "$1"`,
-    disk.path,
-  )
-  t.pass()
-})
+for (const [form, where] of [
+  ['sync', 'a worker'],
+  ['batch', 'a worker'],
+  ['async', 'a worker'],
+  ['async', 'this thread'],
+  ['async batch', 'this thread'],
+] as const) {
+  test(`a source tree lives in a file system on a disk written in JavaScript: ${form} in ${where}`, async t => {
+    const bytes = new SharedArrayBuffer(128 * 2 ** 20)
+    const backend =
+      where === 'a worker' ? worker(MODULE, { bytes, form }) : memoryDisk(new Uint8Array(bytes), form)
+    await using disk = await UblkDevice.create({ backend })
+    const errors = errorsOf(disk)
+    await sh(
+      `mnt=/tmp/js-disk; mkdir -p $mnt; mkfs.ext4 -q "$1"; mount "$1" $mnt
+      tar -C node_modules -cf - @types ava commander | tar -C $mnt -xf -
+      umount $mnt; mount "$1" $mnt
+      for tree in @types ava commander; do diff -r node_modules/$tree $mnt/$tree; done
+      rm -r $mnt/@types; fstrim $mnt 2>/dev/null || [ "$2" = async ] || [ "$2" = "async batch" ]
+      umount $mnt; fsck.ext4 -fn "$1"`,
+      disk.path,
+      form,
+    )
+    t.deepEqual(errors, [])
+  })
+}
 
 test('a disk can do what its backend has methods for', async t => {
   const bytes = new Uint8Array(2 ** 20)

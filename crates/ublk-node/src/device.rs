@@ -3,7 +3,7 @@
 use crate::Cancel;
 use crate::backend::{BackendSpec, open, whole};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
-use crate::queue::{Offer, hand_out};
+use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, info_of};
 use crate::task::{promise, raised};
 use napi::bindgen_prelude::{Function, Object};
@@ -281,6 +281,7 @@ const LAST_BOUND: Duration = Duration::from_secs(5);
 
 /// Deletes every device of an environment that is coming to its end.
 fn delete_all(home: usize) {
+    leave_all(); // the devices would wait for what this thread serves
     let leaving: Vec<_> = {
         let mut served = served();
         let keys: Vec<_> = served.keys().filter(|(env, _)| *env == home).copied().collect();

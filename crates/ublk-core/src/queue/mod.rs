@@ -25,7 +25,7 @@ pub use wake::Waker;
 use crate::abi::{self, io_op};
 use crate::error::{Error, ErrorKind, Result};
 use descriptors::Descriptors;
-use io_uring::{opcode, types};
+use io_uring::{cqueue, opcode, types};
 use ring::Ring;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -82,6 +82,7 @@ const KIND_COMMAND: u64 = 0;
 const KIND_OPERATION: u64 = 1 << 32;
 const KIND_WAKE: u64 = 2 << 32;
 const KIND_CANCEL: u64 = 3 << 32;
+const KIND_LISTEN: u64 = 4 << 32;
 const KIND_MASK: u64 = !0 << 32;
 
 /// One of a device's queues. Neither `Send` nor `Sync`: the driver takes a commit only from the task that
@@ -107,6 +108,9 @@ pub struct Queue {
     refused: Option<(u16, i32)>,
     woken: bool,
     waker: Waker,
+    /// Another descriptor that makes a sleeping turn return.
+    listening: Option<RawFd>,
+    heard: bool,
     counters: Arc<QueueCounters>,
     _char_dev: Arc<OwnedFd>,
     _this_thread_only: PhantomData<*mut ()>,
@@ -122,12 +126,7 @@ impl Queue {
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
         let buffers = Buffers::new(depth, max_io)?;
         let mut ring = Ring::new(u32::from(depth).next_power_of_two().max(8), &slots)?;
-        let poll = opcode::PollAdd::new(types::Fd(waker.fd()), libc::POLLIN as u32)
-            .multi(true)
-            .build()
-            .user_data(KIND_WAKE);
-        // SAFETY: points to no memory; the descriptor lives as long as self.waker.
-        unsafe { ring.push(&poll)? };
+        poll(&mut ring, waker.fd(), KIND_WAKE)?;
         let nothing =
             Descriptor { op: Op::Other(u8::MAX), fua: false, no_unmap: false, offset: 0, length: 0 };
         let ticket = |tag| Ticket { tag, generation: 0, queue: 0 };
@@ -145,6 +144,8 @@ impl Queue {
             refused: None,
             woken: false,
             waker,
+            listening: None,
+            heard: false,
             counters,
             _char_dev: char_dev,
             _this_thread_only: PhantomData,
@@ -165,7 +166,7 @@ impl Queue {
         self.events.clear();
         self.counters.turns.add(1);
         self.ring.enter(wait)?;
-        let (mut woken, mut taken) = (false, 0);
+        let (mut woken, mut heard, mut unarmed, mut taken) = (false, false, None, 0);
         for completion in self.ring.completions() {
             let (kind, tag, result) =
                 (completion.user_data() & KIND_MASK, completion.user_data() as u16, completion.result());
@@ -184,14 +185,26 @@ impl Queue {
                     self.operations -= 1;
                     self.events.push(Event::Operation(self.requests[usize::from(tag)].ticket, result));
                 }
-                KIND_WAKE => woken = true,
+                KIND_WAKE | KIND_LISTEN => {
+                    if !cqueue::more(completion.flags()) {
+                        unarmed = Some(kind);
+                    }
+                    woken |= kind == KIND_WAKE;
+                    heard |= kind == KIND_LISTEN;
+                }
                 _ => {}
             }
         }
         self.counters.taken.add(taken);
-        self.woken = woken;
+        (self.woken, self.heard) = (woken, heard);
         if woken {
             self.waker.clear();
+        }
+        // The kernel may end a poll at any time: what happened meanwhile completes the next one at once.
+        match (unarmed, self.listening) {
+            (Some(KIND_WAKE), _) => poll(&mut self.ring, self.waker.fd(), KIND_WAKE)?,
+            (Some(_), Some(fd)) => poll(&mut self.ring, fd, KIND_LISTEN)?,
+            _ => {}
         }
         match self.refused.take() {
             Some((tag, errno)) => Err(Error::system(
@@ -270,6 +283,28 @@ impl Queue {
         self.woken
     }
 
+    /// Lets turns return when `fd` has something to read, too: it has to be open for as long. Other than the waker it
+    /// is not cleared: it wakes once for each thing that comes.
+    pub fn listen(&mut self, fd: RawFd) -> Result<()> {
+        self.listening = Some(fd);
+        poll(&mut self.ring, fd, KIND_LISTEN)
+    }
+
+    /// Listens no more.
+    pub fn listen_no_more(&mut self) -> Result<()> {
+        if self.listening.take().is_none() {
+            return Ok(());
+        }
+        let entry = opcode::PollRemove::new(KIND_LISTEN).build().user_data(KIND_CANCEL);
+        // SAFETY: points to no memory.
+        unsafe { self.ring.push(&entry) }
+    }
+
+    /// Whether what it [`listen`](Self::listen)s to has come before the last turn.
+    pub fn heard(&self) -> bool {
+        self.heard
+    }
+
     /// Whether another turn would find more, for which the [`watch`](Self::watch) is not rung again.
     pub fn pending(&self) -> bool {
         self.ring.pending()
@@ -314,6 +349,13 @@ impl Queue {
         }
         self.operations == 0
     }
+}
+
+/// Completes for each thing to read that comes to `fd`.
+fn poll(ring: &mut Ring, fd: RawFd, kind: u64) -> Result<()> {
+    let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).multi(true).build().user_data(kind);
+    // SAFETY: points to no memory.
+    unsafe { ring.push(&entry) }
 }
 
 /// How long a queue that is given up waits for its backend's operations.

@@ -2,32 +2,46 @@
 
 mod layout;
 mod memory;
+mod place;
 mod seats;
 mod watch;
 
+pub use place::leave_all;
 pub use seats::{Offer, hand_out};
 
 use crate::task::raised;
 use layout::{Entry, Shared, SharedLayout};
 use napi::bindgen_prelude::{Function, Unknown};
-use napi::{Env, Result};
+use napi::{Env, Result, sys};
 use napi_derive::napi;
+use place::Place;
+use std::ffi::c_int;
 use ublk_core::device::Seated;
 use ublk_core::error::{Error as CoreError, ErrorKind, Result as CoreResult};
 use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
 use watch::Watch;
 
+// Node's own libuv: the symbol is the executable's.
+unsafe extern "C" {
+    /// What a loop sleeps on. It has something to read when there is a message, or the thread is to end.
+    fn uv_backend_fd(event_loop: *const sys::uv_loop_s) -> c_int;
+}
+
 /// `next` and `poll`: the queue has ended.
 const ENDED: i32 = -1;
+/// `next`: the thread's event loop has something to do.
+const EVENTS: i32 = -2;
 
 /// One of a device's queues, owned by the thread that made this.
 #[napi]
 pub struct Queue {
     // Dropped before the queue that it watches.
     watch: Option<Watch>,
-    seat: u32,
-    // Boxed: it moves with every call.
-    seated: Option<Box<Seated>>,
+    seated: Place,
+    /// Whether `next` was called: then it listens to the event loop.
+    blocking: bool,
+    /// Whether that has something to do, which comes after the requests that are there.
+    events: bool,
     /// The requests of the batch, by position.
     batch: Vec<Ticket>,
     shared: Shared,
@@ -45,13 +59,14 @@ impl Queue {
     fn take(number: u32, can_flush: bool) -> CoreResult<Self> {
         let seat = seats::claim(number)
             .ok_or_else(|| CoreError::new(ErrorKind::NotFound, "there is no such seat, or it is taken"))?;
-        let seated = seat.take(Vec::new()).inspect_err(|_| seats::forget(number))?;
+        let seated = seat.take(Vec::new())?;
         let depth = seated.buffers().depth();
         let shared = Shared::new(seated.buffers())?;
         Ok(Self {
             watch: None,
-            seat: number,
-            seated: Some(Box::new(seated)),
+            seated: Place::new(seated),
+            blocking: false,
+            events: false,
             batch: Vec::with_capacity(depth.into()),
             shared,
             can_flush,
@@ -73,17 +88,36 @@ impl Queue {
     /// Every tag's data buffer, one after the other. To be asked for once.
     #[napi(ts_return_type = "ArrayBuffer")]
     pub fn data<'env>(&self, env: &'env Env) -> Result<Unknown<'env>> {
-        let pool = self.seated.as_ref().ok_or_else(|| raised(env, &ended()))?.buffers().pool();
-        memory::array_buffer(env, pool)
+        match &*self.seated.borrow() {
+            Some(seated) => memory::array_buffer(env, seated.buffers().pool()),
+            None => Err(raised(env, &ended())),
+        }
     }
 
     /// Answers the first `finished` requests of the batch with their results, submits all answers and waits for
-    /// requests, in one system call. Returns how many came; 0: somebody woke it; -1: the queue has ended.
+    /// requests, in one system call. Returns how many came; 0: somebody woke it; -1: the queue has ended; -2: this
+    /// thread's event loop has something to do, and the answers are submitted next time.
     #[napi]
     pub fn next(&mut self, env: &Env, finished: u32) -> Result<i32> {
+        let event_loop = env.get_uv_event_loop()?;
         self.run(env, |queue, seated| {
+            if !queue.blocking {
+                queue.blocking = true;
+                // SAFETY: this thread's loop, which lives as long as its environment.
+                seated.listen(unsafe { uv_backend_fd(event_loop) })?;
+            }
             queue.answer_batch(seated, finished as usize)?;
-            queue.turn(seated, Wait::Forever)
+            if std::mem::take(&mut queue.events) {
+                return Ok(EVENTS);
+            }
+            let count = queue.turn(seated, Wait::Forever)?;
+            match (count, seated.heard()) {
+                (0, true) => Ok(EVENTS),
+                (_, heard) => {
+                    queue.events = heard; // after these requests
+                    Ok(count)
+                }
+            }
         })
     }
 
@@ -113,8 +147,11 @@ impl Queue {
     /// Lets this thread's event loop call `on_ready` whenever there is something to `poll` for.
     #[napi]
     pub fn watch(&mut self, env: &Env, on_ready: Function<'_, (), ()>) -> Result<()> {
-        let seated = self.seated.as_ref().ok_or_else(|| raised(env, &ended()))?;
-        let bell = seated.watch().map_err(|error| raised(env, &error))?;
+        let bell = match &mut *self.seated.borrow_mut() {
+            Some(seated) => seated.listen_no_more().and_then(|()| seated.watch()),
+            None => Err(ended()),
+        };
+        let bell = bell.map_err(|error| raised(env, &error))?;
         // What came before the bell was hung would never ring it.
         bell.wake();
         self.watch = Some(Watch::new(env, bell, &on_ready)?);
@@ -124,7 +161,7 @@ impl Queue {
     /// Tells the device's owner of something that went wrong; the queue goes on.
     #[napi]
     pub fn report(&self, message: String) {
-        if let Some(seated) = &self.seated {
+        if let Some(seated) = &*self.seated.borrow() {
             seated.report(message);
         }
     }
@@ -143,7 +180,7 @@ impl Queue {
     ) -> Result<i32> {
         let Some(mut seated) = self.seated.take() else { return Ok(ENDED) };
         let done = work(self, &mut seated);
-        self.seated = Some(seated);
+        self.seated.put_back(seated);
         match done {
             Ok(ENDED) => {
                 self.end(None);
@@ -176,7 +213,8 @@ impl Queue {
             }
             // The kernel may say that there is more when there is not: once more is enough to find what there is.
             let nothing_left = wait == Wait::No && (looks > 1 || !seated.pending());
-            if !self.batch.is_empty() || seated.woken() || nothing_left {
+            let called = seated.woken() || seated.heard();
+            if !self.batch.is_empty() || called || nothing_left {
                 return Ok(self.batch.len() as i32);
             }
         }
@@ -225,7 +263,6 @@ impl Queue {
     fn end(&mut self, error: Option<&CoreError>) {
         self.watch = None;
         if let Some(seated) = self.seated.take() {
-            seats::forget(self.seat);
             match error {
                 Some(error) => seated.fail(error),
                 None => drop(seated),
@@ -236,13 +273,17 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // Its thread has ended without a word: a Worker that was terminated, or ran out of memory.
-        self.end(Some(&CoreError::new(ErrorKind::System, "the thread that served it has ended")));
+        self.end(Some(&gone()));
     }
 }
 
 fn outcome(result: i32) -> Outcome {
     u32::try_from(result).map_err(|_| result.saturating_neg())
+}
+
+/// Its thread has ended without a word: a Worker that was terminated, or ran out of memory.
+fn gone() -> CoreError {
+    CoreError::new(ErrorKind::System, "the thread that served it has ended")
 }
 
 fn ended() -> CoreError {

@@ -1,17 +1,14 @@
 //! Seats on their way from the thread that starts a device to the threads that will serve it, by number: only
 //! numbers travel between JavaScript's threads.
 
-use napi_derive::napi;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use ublk_core::device::Seat;
-use ublk_core::queue::Waker;
 
 #[derive(Default)]
 struct Seats {
     last: u32,
     free: HashMap<u32, Seat>,
-    wakers: HashMap<u32, Waker>,
 }
 
 static SEATS: LazyLock<Mutex<Seats>> = LazyLock::new(Mutex::default);
@@ -55,22 +52,5 @@ pub fn hand_out(handed: Vec<Seat>) -> Offer {
 
 /// The seat of that number, once.
 pub fn claim(number: u32) -> Option<Seat> {
-    let mut seats = seats();
-    let seat = seats.free.remove(&number)?;
-    seats.wakers.insert(number, seat.waker());
-    Some(seat)
-}
-
-/// The queue of that seat has ended.
-pub fn forget(number: u32) {
-    seats().wakers.remove(&number);
-}
-
-/// Makes the `next` of the thread that claimed the seat return 0. From any thread.
-#[napi]
-pub fn wake_seat(number: u32) {
-    let waker = seats().wakers.get(&number).cloned();
-    if let Some(waker) = waker {
-        waker.wake();
-    }
+    seats().free.remove(&number)
 }

@@ -32,7 +32,7 @@ export interface WorkerBackend {
   readonly kind: 'worker'
   /** Of the module whose default export makes the backend. */
   readonly url: string
-  /** For its factory; copied to each worker as `postMessage` copies. */
+  /** For its factory; copied to each worker as `postMessage` copies. Or a function that makes them. */
   readonly options: unknown
 }
 
@@ -105,7 +105,9 @@ export function file(path: string | URL, options: FileOptions = {}): FileBackend
  *
  * @param url - Of a module whose default export is a {@link defineBackend} factory. TypeScript works where
  * Node runs it, or with the loader that this process was started with.
- * @param options - For the factory. SharedArrayBuffers in it are shared by all workers.
+ * @param options - For the factory, copied to each worker as `postMessage` copies: SharedArrayBuffers in it are
+ * shared by all. Or a function that is called on this thread for each worker that starts, and makes them: a
+ * `MessagePort` among the properties of what it returns goes to that worker.
  *
  * @example
  * ```ts

@@ -73,6 +73,5 @@ export const served: Map<number, Served> = new Map()
 
 // `process.exit()` would leave them behind, dead.
 process.once('exit', () => {
-  for (const { server } of served.values()) server?.leave()
   native.deleteServedDevices()
 })

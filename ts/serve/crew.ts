@@ -1,7 +1,6 @@
 import { once } from 'node:events'
-import { Worker } from 'node:worker_threads'
-import * as native from '#binding'
-import { UblkError } from '../errors.js'
+import { MessagePort, Worker } from 'node:worker_threads'
+import { invalid, UblkError } from '../errors.js'
 import { inOneLine } from './errno.js'
 import type { FromWorker, ToWorker, WorkerData } from './messages.js'
 import type { Properties } from './properties.js'
@@ -65,10 +64,6 @@ export class Crew implements Server {
     }
   }
 
-  leave(): void {
-    // Its queues are other threads': these end with the device.
-  }
-
   async close(): Promise<void> {
     clearInterval(this.#watchdog)
     this.#watchdog = undefined
@@ -80,6 +75,28 @@ export class Crew implements Server {
     this.#hands.forEach((hand, queue) => {
       if (hand.stuck(this.#options.owed(queue), this.#options.stuckTimeout)) void hand.terminate()
     })
+  }
+}
+
+/**
+ * @throws UblkError of kind `invalid` if the options cannot be given to a worker.
+ */
+function startWorker(workerData: WorkerData): Worker {
+  const { options, queue } = workerData
+  const values: unknown[] = typeof options === 'object' && options !== null ? Object.values(options) : []
+  try {
+    return new Worker(new URL('./worker-main.js', import.meta.url), {
+      workerData,
+      transferList: values.filter(value => value instanceof MessagePort),
+      name: `ublk-q${queue}`,
+      // As the parent runs, loaders included; but what says how to read `--eval` is refused for a file.
+      execArgv: process.execArgv.filter(argument => !argument.startsWith('--input-type')),
+    })
+  } catch (error) {
+    throw invalid(
+      `the options cannot be given to a worker: ${inOneLine(error)}`,
+      'they are copied as postMessage copies; a function that makes them gives each worker ports of its own',
+    )
   }
 }
 
@@ -96,19 +113,13 @@ class Hand {
   #rest = (): void => {}
   readonly #worker: Worker
   readonly #heart: Int32Array
-  #seat: number | undefined
   #beats = 0
   #since = performance.now()
 
   constructor({ url, options, timeout }: CrewOptions, queue: number) {
     this.#heart = new Int32Array(new SharedArrayBuffer(4))
-    const workerData: WorkerData = { url, options, queue, heart: this.#heart, timeout }
-    this.#worker = new Worker(new URL('./worker-main.js', import.meta.url), {
-      workerData,
-      name: `ublk-q${queue}`,
-      // As the parent runs, loaders included; but what says how to read `--eval` is refused for a file.
-      execArgv: process.execArgv.filter(argument => !argument.startsWith('--input-type')),
-    })
+    const own: unknown = typeof options === 'function' ? options({ queue }) : options
+    this.#worker = startWorker({ url, options: own, queue, heart: this.#heart, timeout })
     // The device itself keeps Node running.
     this.#worker.unref()
     this.loaded = this.#load()
@@ -124,7 +135,6 @@ class Hand {
   }
 
   seat(seat: number): void {
-    this.#seat = seat
     this.idle = new Promise(resolve => {
       this.#rest = resolve
     })
@@ -144,10 +154,7 @@ class Hand {
 
   /** Ends it, wherever it is. */
   async terminate(): Promise<void> {
-    const ended = this.#worker.terminate()
-    // It may be asleep in the kernel: what wakes it sees that it is to end.
-    if (this.#seat !== undefined) native.wakeSeat(this.#seat)
-    await ended
+    await this.#worker.terminate()
   }
 
   async close(): Promise<void> {

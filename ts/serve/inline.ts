@@ -17,7 +17,6 @@ export class InlineServer implements Server {
   readonly properties: Properties
   readonly #backend: JsBackend
   readonly #timeout: number
-  #queues: native.Queue[] = []
 
   constructor(backend: JsBackend, timeout: number) {
     this.properties = propertiesOf(backend)
@@ -30,11 +29,7 @@ export class InlineServer implements Server {
   }
 
   seat(seats: readonly number[], path: string): void {
-    this.#queues = seats.map(seat => this.#serve(seat, new OwnClient(path)))
-  }
-
-  leave(): void {
-    for (const queue of this.#queues) queue.leave('its thread ends')
+    for (const seat of seats) this.#serve(seat, new OwnClient(path))
   }
 
   async close(): Promise<void> {
@@ -42,7 +37,7 @@ export class InlineServer implements Server {
   }
 
   /** Takes a seat and serves it from this thread's event loop. */
-  #serve(seat: number, ownClient: OwnClient): native.Queue {
+  #serve(seat: number, ownClient: OwnClient): void {
     const timeout = this.#timeout
     const queue = new native.Queue(seat, this.properties.flush)
     try {
@@ -52,7 +47,6 @@ export class InlineServer implements Server {
         if (ownClient.found()) queue.report(WARNING)
       }
       new Loop(queue, memory, disk, { timeout, turned }).start()
-      return queue
     } catch (error) {
       queue.leave(`cannot serve: ${inOneLine(error)}`)
       throw error

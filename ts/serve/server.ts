@@ -8,8 +8,6 @@ export interface Server {
   prepare(queues: number): Promise<void>
   /** Takes the seats, by queue: from then on it serves them. `path`: of the disk. */
   seat(seats: readonly number[], path: string): void
-  /** Gives up what this thread serves itself: it is about to end, or to wait for the device's end. */
-  leave(): void
   /** The device is served no more; nothing of the server remains. */
   close(): Promise<void>
 }

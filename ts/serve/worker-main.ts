@@ -5,7 +5,8 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import * as native from '#binding'
 import type { BackendFactory, JsBackend } from './backend.js'
-import { serveBlocking } from './blocking.js'
+import { ENDED, EVENTS, serveBlocking } from './blocking.js'
+import type { JsDisk } from './disk.js'
 import { inOneLine } from './errno.js'
 import { Loop } from './loop.js'
 import { QueueMemory } from './memory.js'
@@ -36,11 +37,19 @@ function serve(backend: JsBackend, seat: number): void {
   const queue = new native.Queue(seat, propertiesOf(backend).flush)
   const memory = new QueueMemory(queue)
   const disk = toDisk(backend, memory, message => queue.report(message), timeout)
-  const begun = serveBlocking(queue, disk, beat)
-  if (begun < 0) {
-    tell({ type: 'ended' })
-    return
+  // A message that is seen to only later would not wake the thread again.
+  setImmediate(block)
+
+  function block(): void {
+    const begun = serveBlocking(queue, disk, beat)
+    if (begun === EVENTS) setImmediate(block)
+    else if (begun === ENDED) tell({ type: 'ended' })
+    else serveInLoop(queue, memory, disk, begun)
   }
+}
+
+/** Serves an asynchronous backend, whose first batch is `begun`. */
+function serveInLoop(queue: native.Queue, memory: QueueMemory, disk: JsDisk, begun: number): void {
   const pulse = setInterval(beat, 500)
   const ended = (): void => {
     clearInterval(pulse)

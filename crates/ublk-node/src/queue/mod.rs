@@ -99,9 +99,9 @@ impl Queue {
     /// thread's event loop has something to do, and the answers are submitted next time.
     #[napi]
     pub fn next(&mut self, env: &Env, finished: u32) -> Result<i32> {
-        let event_loop = env.get_uv_event_loop()?;
+        let event_loop = if self.blocking { None } else { Some(env.get_uv_event_loop()?) };
         self.run(env, |queue, seated| {
-            if !queue.blocking {
+            if let Some(event_loop) = event_loop {
                 queue.blocking = true;
                 // SAFETY: this thread's loop, which lives as long as its environment.
                 seated.listen(unsafe { uv_backend_fd(event_loop) })?;

@@ -97,6 +97,30 @@ fn a_deleted_device_lets_go_of_its_backend() {
 }
 
 #[test]
+fn a_device_deleted_by_somebody_else_leaves_its_successor_alone() {
+    let _alone = alone();
+    let bound = Bound::standard();
+    let ignore: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(|_| {});
+    for started in [false, true] {
+        let create = |spec: &Spec| Device::create(spec, memory(1 << 20), &bound, ignore.clone()).unwrap();
+        let first = create(&Spec::default());
+        if started {
+            first.start(&bound).unwrap();
+        }
+        registry::delete(first.id(), true, &bound).unwrap();
+        let second = create(&Spec { id: Some(first.id()), ..Spec::default() });
+        second.start(&bound).unwrap();
+        if !started {
+            assert_eq!(first.start(&bound).unwrap_err().kind, ErrorKind::Closed);
+        }
+        first.delete(true, &bound).unwrap();
+        drop(first);
+        disk(&second).write_all_at(&[1; 4096], 0).unwrap();
+        second.delete(true, &bound).unwrap();
+    }
+}
+
+#[test]
 fn a_cancelled_creation_leaves_nothing() {
     let _alone = alone();
     let before = registry::list(&Bound::standard()).unwrap().len();

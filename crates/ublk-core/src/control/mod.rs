@@ -10,7 +10,7 @@ mod thread;
 pub use thread::Control;
 
 use crate::cancel::Cancel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a command may take, and who may end it early.
 #[derive(Clone)]
@@ -25,5 +25,11 @@ impl Bound {
     /// Ten seconds, and nobody to end it early.
     pub fn standard() -> Self {
         Self { timeout: Duration::from_secs(10), cancel: Cancel::default() }
+    }
+
+    /// When a wait that begins now is over.
+    pub(crate) fn until(&self) -> Instant {
+        const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
+        Instant::now() + self.timeout.min(LONG)
     }
 }

@@ -98,7 +98,7 @@ impl Control {
             header.len = buffer.len() as u16;
         }
         let (reply, answer) = sync_channel(1);
-        let deadline = Instant::now() + bound.timeout;
+        let deadline = bound.until();
         let job = Job { op, header, buffer, deadline, bound: bound.clone(), reply: Some(reply) };
         let gone = || Reply::Broken(Error::new(ErrorKind::System, "the control thread died"));
         match &self.0.jobs {

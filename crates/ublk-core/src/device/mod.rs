@@ -56,6 +56,8 @@ pub struct Device {
     counters: Box<[Arc<QueueCounters>]>,
     listener: Listener,
     state: Mutex<State>,
+    /// Changed only with the state locked.
+    identity: Mutex<Identity>,
 }
 
 enum State {
@@ -66,6 +68,9 @@ enum State {
     Live(Serving),
     Deleted,
 }
+
+/// Which device of its number it is, if the system tells.
+type Identity = Option<u64>;
 
 impl Device {
     /// Adds a device to the driver. The disk appears with [`start`](Self::start).
@@ -87,6 +92,7 @@ impl Device {
             counters: (0..info.nr_hw_queues).map(|_| Arc::default()).collect(),
             listener,
             state: Mutex::new(State::Idle { used: false }),
+            identity: Mutex::new(node::identity(id)),
         })
     }
 
@@ -152,6 +158,7 @@ impl Device {
         *state = State::Deleted;
         let info = sys::ublksrv_ctrl_dev_info { dev_id: self.id, ..self.checked.info() };
         add(&self.control, &self.checked, &info, bound)?;
+        *self.identity() = node::identity(self.id);
         *state = State::Idle { used: false };
         Ok(())
     }
@@ -159,6 +166,7 @@ impl Device {
     /// The state of a device that nobody serves.
     fn idle(&self) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
+        self.look(&mut state)?;
         match &*state {
             State::Idle { .. } => Ok(state),
             State::Live(serving) if serving.over() => self.end(&mut state).map(|()| state),
@@ -202,6 +210,7 @@ impl Device {
     /// while nobody uses the disk.
     pub fn stop(&self, force: bool, bound: &Bound) -> Result<()> {
         let mut state = self.state();
+        self.look(&mut state)?;
         match &*state {
             State::Idle { .. } => Ok(()),
             State::Deleted => Err(self.deleted()),
@@ -228,15 +237,42 @@ impl Device {
             stopped => stopped?,
         }
         let mut state = self.state();
+        self.look(&mut state)?;
         if matches!(*state, State::Deleted) {
             return Ok(());
         }
         registry::remove(&self.control, self.id, force, bound)?;
+        self.forget(&mut state);
+        Ok(())
+    }
+
+    /// Notices when somebody else has deleted the device: its number may be another's by now. While a queue of ours
+    /// is served, it is ours.
+    fn look(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+        let served = match &**state {
+            State::Live(serving) => !serving.over(),
+            State::Idle { .. } => false,
+            State::Deleted => true,
+        };
+        let known = *self.identity();
+        if served || known.is_none() || known == node::identity(self.id) {
+            return Ok(());
+        }
+        let ended = self.end(state);
+        self.forget(state);
+        ended
+    }
+
+    /// The device is gone.
+    fn forget(&self, state: &mut State) {
         *state = State::Deleted;
         if let Some(backend) = self.backend.lock().unwrap_or_else(PoisonError::into_inner).take() {
             backend.close();
         }
-        Ok(())
+    }
+
+    fn identity(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Collects the threads of a serving that has ended or is about to.

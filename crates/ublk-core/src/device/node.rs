@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 /// How often a node is looked for: devtmpfs makes it before the command returns, udev some milliseconds later.
 const POLL: Duration = Duration::from_millis(2);
 
+/// Tells one device from a later one of the same number: sysfs gives no number of an entry twice. `None` without
+/// sysfs, or without the device.
+pub fn identity(id: u32) -> Option<u64> {
+    fs::metadata(format!("/sys/class/ublk-char/ublkc{id}/")).ok().map(|entry| entry.ino())
+}
+
 /// Opens the device for serving. The driver lets one server in, and the last one may still be leaving.
 pub fn open_char_device(id: u32, bound: &Bound) -> Result<OwnedFd> {
     let path = format!("/dev/ublkc{id}");
@@ -37,7 +43,7 @@ pub fn wait_for_disk(id: u32, (major, minor): (u32, u32), bound: &Bound) -> Resu
 
 /// Repeats a command while the driver answers EBUSY: the last server is still leaving.
 pub fn retry_while_busy(bound: &Bound, mut command: impl FnMut() -> Result<()>) -> Result<()> {
-    let until = Instant::now() + bound.timeout;
+    let until = bound.until();
     loop {
         match command() {
             Err(error)
@@ -58,7 +64,7 @@ fn wait<T>(
     path: &str,
     mut ready: impl FnMut() -> io::Result<Option<T>>,
 ) -> Result<T> {
-    let until = Instant::now() + bound.timeout;
+    let until = bound.until();
     loop {
         match ready() {
             Ok(Some(value)) => return Ok(value),

@@ -87,7 +87,7 @@ impl Serving {
 
     /// Returns when every queue has offered all its tags.
     pub fn ready(&self, bound: &Bound) -> Result<()> {
-        let until = Instant::now() + bound.timeout;
+        let until = bound.until();
         for _ in &self.shared.wakers {
             loop {
                 match self.readiness.recv_timeout(POLL) {

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MAIN, type Result, result } from './program.js'
 
-/** A disk that `ublk-ts create` serves in a process of its own. */
+/** A disk that is served in a process of its own: by `ublk-ts create`, or by a program of the test's. */
 export class Server {
   /** What it said on stdout: the path, or one line of JSON. */
   readonly line: string
@@ -22,7 +22,15 @@ export class Server {
 
   /** Runs `ublk-ts create` with these words and waits until the disk is usable. */
   static async start(words: string): Promise<Server> {
-    const args = [MAIN, 'create', ...words.split(' ')]
+    return await Server.#spawn(`ublk-ts create ${words}`, [MAIN, 'create', ...words.split(' ')])
+  }
+
+  /** Runs a module with this text, which is to print the disk's path once it is usable. */
+  static async program(text: string): Promise<Server> {
+    return await Server.#spawn(text, ['--input-type=module', '--eval', text])
+  }
+
+  static async #spawn(what: string, args: string[]): Promise<Server> {
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
     const ended = result(child)
     const line = new Promise<string>(resolve => {
@@ -34,7 +42,7 @@ export class Server {
     })
     const first = await Promise.race([line, ended])
     if (typeof first === 'string') return new Server(child, ended, first)
-    throw new Error(`ublk-ts create ${words}: status ${first.status}: ${first.stderr}`)
+    throw new Error(`${what}: status ${first.status}: ${first.stderr}`)
   }
 
   /** Runs an action on a disk, then interrupts its server, which must end well. */

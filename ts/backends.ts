@@ -43,7 +43,9 @@ export type NativeBackend = MemoryBackend | NullBackend | FileBackend | LazyBack
  * What stores a disk's bytes: native, a {@link worker}, or an object with the methods of a disk, which is
  * served from the event loop of the thread that creates the device.
  */
-export type Backend = NativeBackend | WorkerBackend | JsBackend
+// Of a native one only the kind, or the compiler takes an object with a size for one, and says so of a
+// disk without `read`.
+export type Backend = Pick<NativeBackend, 'kind'> | WorkerBackend | JsBackend
 
 /** How {@link file} opens its file. */
 export interface FileOptions {

@@ -131,7 +131,8 @@ export type BackendFactory<Options> = (
 
 /**
  * Gives a backend's module its type; the module's default export is what this returns. The factory is
- * called once in each queue's worker.
+ * called once in each queue's worker. If it says what it returns, `(): DiskBackend => …`, the compiler finds
+ * misspelt methods too.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
 import type * as native from '#binding'
-import type { Backend } from '../backends.js'
+import { type Backend, isNative } from '../backends.js'
 import type { Report } from './disk.js'
 import { Fetcher } from './fetcher.js'
 import { type Observe, tellChanges } from './observer.js'
@@ -12,7 +12,7 @@ export class Hooks {
   #device: native.Device | undefined
 
   constructor(backend: Backend, observe: Observe | undefined, report: Report) {
-    if ('kind' in backend && backend.kind === 'lazy') {
+    if (isNative(backend) && backend.kind === 'lazy') {
       const fetcher = new Fetcher(backend.fetch, backend.timeout, report)
       this.#fetcher = fetcher
       this.onFetch = wanted => void fetcher.answer(wanted)

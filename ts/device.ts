@@ -269,7 +269,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     await abortable(options.signal, async cancel => {
       for (;;) {
         try {
-          await action(this.#served?.device, cancel)
+          const end = (): Promise<void> => action(this.#served?.device, cancel)
+          if (options.force && this.#served) await this.#served.byForce(end)
+          else await end()
           break
         } catch (error) {
           if (!options.wait || wrap(error).kind !== 'busy') throw error

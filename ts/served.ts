@@ -2,6 +2,9 @@ import * as native from '#binding'
 import type { Hooks } from './serve/hooks.js'
 import type { Server } from './serve/server.js'
 
+/** How long requests may get no further while their device is ended by force, in milliseconds. */
+const STALL = 500
+
 /** A device that this process serves, shared by all handles to it. */
 export class Served {
   /** Whether it is gone, and its number may be another's. */
@@ -41,6 +44,36 @@ export class Served {
     await server.prepare(queues)
     await this.device.recover(new native.Cancel(), seats => server.seat(seats, this.#path))
     return true
+  }
+
+  /**
+   * Ends the device by force. The kernel waits for the requests under way: while none of them gets any further,
+   * they are failed.
+   */
+  async byForce(end: () => Promise<void>): Promise<void> {
+    let before = -1
+    const clock = setInterval(() => {
+      const { answered, inFlight } = this.#progress()
+      if (inFlight > 0 && answered === before) {
+        this.server?.abandon()
+        this.device.failFetches()
+      }
+      before = answered
+    }, STALL)
+    try {
+      await end()
+    } finally {
+      clearInterval(clock)
+    }
+  }
+
+  #progress(): { answered: number; inFlight: number } {
+    let [answered, inFlight] = [0, 0]
+    for (const { read, write, flush, discard, writeZeroes, inFlight: here } of this.device.stats()) {
+      answered += read.ops + write.ops + flush.ops + discard.ops + writeZeroes.ops
+      inFlight += here
+    }
+    return { answered, inFlight }
   }
 
   get #path(): string {

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import test from 'ava'
-import { type BatchBackend, UblkDevice, type UblkError, worker } from 'ublk-ts'
+import { type BatchBackend, type JsBackend, UblkDevice, type UblkError, worker } from 'ublk-ts'
 import { BAD, type Options } from '../backends/misbehaving.js'
 import { leaveNothingBehind } from '../support/devices.js'
 import { result, sh, shell } from '../support/program.js'
@@ -84,6 +84,59 @@ test('a request that takes too long is answered for its backend, which cannot sp
     await sh('dd if="$1" bs=4k count=1 iflag=direct status=none | tr -d "\\001" | wc -c', disk.path),
     '0\n',
   )
+})
+
+for (const form of ['methods', 'batches'] as const) {
+  test(`a device whose requests are never finished is deleted by force: ${form}`, async t => {
+    let hang = false
+    const never = new Promise<void>(() => {})
+    const backend: JsBackend =
+      form === 'methods'
+        ? { size: SIZE, read: async (_, into) => (hang ? await never : void into.fill(1)) }
+        : { size: SIZE, process: async () => (hang ? await never : undefined) }
+    const disk = await UblkDevice.create({ backend })
+    disk.on('error', error => t.fail(error.message))
+    await read(disk.path)
+    hang = true
+    const reading = read(disk.path)
+    await until(() => (disk.stats()[0]?.inFlight ?? 0) > 0, 'the read has come')
+    await disk.delete({ force: true })
+    t.regex(await reading, /error|No such device/)
+    await nobodyIsStuck()
+  })
+}
+
+test('a batch that goes on after its time spoils no other request', async t => {
+  let hang = false
+  let release = (): void => {}
+  const late: Uint8Array[] = []
+  const backend: BatchBackend = {
+    size: SIZE,
+    async process(batch) {
+      for (let i = 0; i < batch.count; i++) batch.data(i).fill(1)
+      if (!hang) return
+      hang = false
+      for (let i = 0; i < batch.count; i++) late.push(batch.data(i))
+      await new Promise<void>(resolve => {
+        release = resolve
+      })
+    },
+  }
+  await using disk = await UblkDevice.create({ backend, requestTimeout: 300, depth: 1 })
+  disk.on('error', () => {})
+  await read(disk.path)
+  hang = true
+  t.regex(await read(disk.path), /timed out/i)
+  const scribble = setInterval(() => {
+    for (const data of late) data.fill(0xff)
+  })
+  for (let round = 0; round < 20; round++)
+    t.is(
+      await sh('dd if="$1" bs=4k count=1 iflag=direct status=none | tr -d "\\001" | wc -c', disk.path),
+      '0\n',
+    )
+  release()
+  clearInterval(scribble)
 })
 
 for (const how of ['loop', 'exit', 'exhaust'] as const) {

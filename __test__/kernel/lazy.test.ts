@@ -131,7 +131,7 @@ test('a fetch that goes wrong is the error of its request, and is made again', a
   }
 })
 
-test('a device whose fetch never ends is deleted at once, and its fetch aborted', async t => {
+test('a device whose fetch never ends is deleted by force, and its fetch aborted', async t => {
   let aborted = false
   const fetch = first(
     ({ signal }) =>

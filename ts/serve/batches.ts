@@ -1,4 +1,4 @@
-import type { Batch, BatchBackend } from './backend.js'
+import { type Batch, type BatchBackend, Op } from './backend.js'
 import type { Finish, JsDisk, Report } from './disk.js'
 import { errnoOf, inOneLine } from './errno.js'
 import type { QueueMemory } from './memory.js'
@@ -31,6 +31,10 @@ class SharedBatch implements Batch {
   }
 }
 
+const GOES_ON = 0
+const COMPLETED = 1
+const GIVEN_UP = 2
+
 /** A batch with arrays of its own, which outlive the turn it came in. */
 class OwnBatch implements Batch {
   readonly count: number
@@ -42,8 +46,11 @@ class OwnBatch implements Batch {
   readonly #memory: QueueMemory
   readonly #tag: Uint16Array
   readonly #generation: Uint32Array
+  /** By request: it goes on, was completed, or was given up. */
   readonly #done: Uint8Array
   readonly #disk: Batches
+  /** Buffers of their own for requests that are to have them. */
+  readonly #own: (Uint8Array | undefined)[] = []
   /** Until `process` has returned, answers only go to `result`. */
   returned = false
 
@@ -62,31 +69,44 @@ class OwnBatch implements Batch {
   }
 
   data(i: number): Uint8Array {
-    if (this.#done[i] !== 0) throw new RangeError(`request ${i} of the batch is finished: its data is gone`)
-    return this.#memory.data(this.#tag[i] as number, this.length[i] as number)
+    if (this.#done[i] !== GOES_ON)
+      throw new RangeError(`request ${i} of the batch is finished: its data is gone`)
+    const [tag, length] = [this.#tag[i] as number, this.length[i] as number]
+    const shared = this.#memory.data(tag, length)
+    if (!this.#disk.isApart(tag)) return shared
+    this.#own[i] ??= this.op[i] === Op.write ? shared.slice() : new Uint8Array(length)
+    return this.#own[i]
+  }
+
+  /** The request was answered for it. */
+  abandon(i: number): void {
+    this.#done[i] = GIVEN_UP
   }
 
   complete(i: number, result: number): void {
     if (!Number.isInteger(i) || i < 0 || i >= this.count)
       throw new RangeError(`the batch has no request ${i}`)
-    if (this.#done[i] !== 0) {
+    if (this.#done[i] === GIVEN_UP) return
+    if (this.#done[i] === COMPLETED) {
       this.#disk.report(`request ${i} of a batch was completed twice`)
       return
     }
-    this.#done[i] = 1
+    const [tag, own] = [this.#tag[i] as number, this.#own[i]]
+    if (own && this.op[i] === Op.read) this.#memory.data(tag, own.length).set(own)
+    this.#done[i] = COMPLETED
     this.result[i] = result
-    if (this.returned) this.#disk.finish(this.#tag[i] as number, this.#generation[i] as number, result)
+    if (this.returned) this.#disk.finish(tag, this.#generation[i] as number, result)
   }
 
   /** Which requests were completed before `process` returned. */
   done(i: number): boolean {
-    return this.#done[i] !== 0
+    return this.#done[i] !== GOES_ON
   }
 
   /** Completes what is not. */
   settle(error: unknown, failed: boolean): void {
     for (let i = 0; i < this.count; i++) {
-      if (this.#done[i] === 0) this.complete(i, failed ? errnoOf(error) : (this.result[i] as number))
+      if (this.#done[i] === GOES_ON) this.complete(i, failed ? errnoOf(error) : (this.result[i] as number))
     }
   }
 }
@@ -101,14 +121,30 @@ export class Batches implements JsDisk {
   readonly #shared: SharedBatch
   /** Whether `process` is known to return promises: then each batch gets arrays of its own. */
   #asynchronous: boolean
+  /** By tag, whether its requests get a buffer of their own; see {@link Friendly}. */
+  readonly #apart: Uint8Array
+  /** By tag, the batch that its request came in, and its place there. */
+  readonly #whose: ({ batch: OwnBatch; i: number } | undefined)[]
 
-  constructor(backend: BatchBackend, memory: QueueMemory, report: Report, asynchronous: boolean) {
+  constructor(
+    backend: BatchBackend,
+    memory: QueueMemory,
+    report: Report,
+    { asynchronous, apart = false }: { asynchronous: boolean; apart?: boolean },
+  ) {
     this.#backend = backend
     this.#memory = memory
     this.report = report
     this.goesOn = new Uint8Array(memory.depth)
     this.#shared = new SharedBatch(memory)
     this.#asynchronous = asynchronous
+    this.#apart = new Uint8Array(memory.depth).fill(apart ? 1 : 0)
+    this.#whose = new Array(memory.depth).fill(undefined)
+  }
+
+  /** Whether the tag's requests get buffers of their own. */
+  isApart(tag: number): boolean {
+    return this.#apart[tag] !== 0
   }
 
   serve(count: number): number {
@@ -129,8 +165,10 @@ export class Batches implements JsDisk {
     }
   }
 
-  abandon(): void {
-    // Its batch has arrays of its own; what it completes late is refused by its generation.
+  abandon(tag: number): void {
+    this.#apart[tag] = 1
+    const whose = this.#whose[tag]
+    whose?.batch.abandon(whose.i)
   }
 
   #serveOwn(count: number): number {
@@ -152,7 +190,9 @@ export class Batches implements JsDisk {
       this.#memory.result[i] = batch.result[i] as number
       const goesOn = !batch.done(i)
       this.goesOn[i] = goesOn ? 1 : 0
-      if (goesOn) going++
+      if (!goesOn) continue
+      going++
+      this.#whose[this.#memory.tag[i] as number] = { batch, i }
     }
     batch.returned = true
     if (going > 0) void this.#goOn(answer as PromiseLike<unknown>, batch)

@@ -64,6 +64,12 @@ export class Crew implements Server {
     }
   }
 
+  abandon(): void {
+    this.#hands.forEach((hand, queue) => {
+      hand.abandon(this.#options.owed(queue))
+    })
+  }
+
   async close(): Promise<void> {
     clearInterval(this.#watchdog)
     this.#watchdog = undefined
@@ -114,6 +120,7 @@ class Hand {
   readonly #worker: Worker
   readonly #heart: Int32Array
   #beats = 0
+  #abandoned: number | undefined
   #since = performance.now()
 
   constructor({ url, options, timeout }: CrewOptions, queue: number) {
@@ -150,6 +157,14 @@ class Hand {
       this.#since = now
     }
     return !this.gone && now - this.#since >= timeout
+  }
+
+  /** Has it fail what it owes; the second time it owes something and did not get round, it is ended. */
+  abandon(owed: number): void {
+    const beats = Atomics.load(this.#heart, 0)
+    if (owed > 0 && this.#abandoned === beats) void this.terminate()
+    this.#abandoned = beats
+    this.#send({ type: 'abandon' })
   }
 
   /** Ends it, wherever it is. */

@@ -23,10 +23,10 @@ export class Friendly implements JsDisk {
   readonly #memory: QueueMemory
   readonly #report: Report
   /**
-   * Whether each tag's requests get a buffer of their own, copied to or from the queue's: then a method that
-   * goes on after its request timed out writes to nobody else's data.
+   * By tag, whether its requests get a buffer of their own, copied to or from the queue's: then a method that
+   * goes on after its request was given up writes to nobody else's data.
    */
-  readonly #apart: boolean
+  readonly #apart: Uint8Array
   readonly #requests: (Reused | undefined)[]
   readonly #buffers: (Uint8Array | undefined)[]
 
@@ -39,7 +39,7 @@ export class Friendly implements JsDisk {
     this.#backend = backend
     this.#memory = memory
     this.#report = report
-    this.#apart = apart
+    this.#apart = new Uint8Array(memory.depth).fill(apart ? 1 : 0)
     this.goesOn = new Uint8Array(memory.depth)
     this.#requests = new Array(memory.depth).fill(undefined)
     this.#buffers = new Array(memory.depth).fill(undefined)
@@ -70,7 +70,7 @@ export class Friendly implements JsDisk {
     try {
       const answer = this.#call(op, request, tag, length)
       if (answer === undefined) {
-        if (this.#apart && op === READ) this.#bring(tag, length)
+        if (op === READ) this.#bring(tag, length)
         return false
       }
       if (typeof (answer as PromiseLike<unknown>)?.then !== 'function') {
@@ -91,8 +91,9 @@ export class Friendly implements JsDisk {
     }
   }
 
-  /** The tag's request timed out: its method keeps what it was given, and later requests get new things. */
+  /** The tag's request was given up: its method keeps what it was given, and later requests get new things. */
   abandon(tag: number): void {
+    this.#apart[tag] = 1
     this.#requests[tag] = undefined
     this.#buffers[tag] = undefined
   }
@@ -104,7 +105,7 @@ export class Friendly implements JsDisk {
         return backend.read(request, this.#buffer(tag, length))
       case WRITE: {
         const from = this.#buffer(tag, length)
-        if (this.#apart) from.set(this.#memory.data(tag, length))
+        if (this.#apart[tag] !== 0) from.set(this.#memory.data(tag, length))
         return backend.write?.(request, from)
       }
       case 2:
@@ -117,7 +118,7 @@ export class Friendly implements JsDisk {
   }
 
   #buffer(tag: number, length: number): Uint8Array {
-    if (!this.#apart) return this.#memory.data(tag, length)
+    if (this.#apart[tag] === 0) return this.#memory.data(tag, length)
     let own = this.#buffers[tag]
     if (own?.length !== length) {
       own = new Uint8Array(length)
@@ -126,10 +127,10 @@ export class Friendly implements JsDisk {
     return own
   }
 
-  /** Takes what a read put into its own buffer. */
+  /** Takes what a read put into a buffer of its own. */
   #bring(tag: number, length: number): void {
     const own = this.#buffers[tag]
-    if (own) this.#memory.data(tag, length).set(own)
+    if (own && this.#apart[tag] !== 0) this.#memory.data(tag, length).set(own)
   }
 
   async #goOn(
@@ -145,7 +146,7 @@ export class Friendly implements JsDisk {
       const value = await answer
       if (this.#requests[tag] !== request) return // abandoned
       if (value !== undefined) throw new TypeError(`${request.op} promised ${typeof value}, not nothing`)
-      if (this.#apart && op === READ) this.#bring(tag, length)
+      if (op === READ) this.#bring(tag, length)
       result = op <= WRITE ? length : 0
     } catch (error) {
       if (this.#requests[tag] !== request) return

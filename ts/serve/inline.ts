@@ -17,6 +17,7 @@ export class InlineServer implements Server {
   readonly properties: Properties
   readonly #backend: JsBackend
   readonly #timeout: number
+  #loops: Loop[] = []
 
   constructor(backend: JsBackend, timeout: number) {
     this.properties = propertiesOf(backend)
@@ -29,7 +30,11 @@ export class InlineServer implements Server {
   }
 
   seat(seats: readonly number[], path: string): void {
-    for (const seat of seats) this.#serve(seat, new OwnClient(path))
+    this.#loops = seats.map(seat => this.#serve(seat, new OwnClient(path)))
+  }
+
+  abandon(): void {
+    for (const loop of this.#loops) loop.abandon()
   }
 
   async close(): Promise<void> {
@@ -37,7 +42,7 @@ export class InlineServer implements Server {
   }
 
   /** Takes a seat and serves it from this thread's event loop. */
-  #serve(seat: number, ownClient: OwnClient): void {
+  #serve(seat: number, ownClient: OwnClient): Loop {
     const timeout = this.#timeout
     const queue = new native.Queue(seat, this.properties.flush)
     try {
@@ -46,7 +51,9 @@ export class InlineServer implements Server {
       const turned = (): void => {
         if (ownClient.found()) queue.report(WARNING)
       }
-      new Loop(queue, memory, disk, { timeout, turned }).start()
+      const loop = new Loop(queue, memory, disk, { timeout, turned })
+      loop.start()
+      return loop
     } catch (error) {
       queue.leave(`cannot serve: ${inOneLine(error)}`)
       throw error

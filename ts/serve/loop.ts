@@ -6,6 +6,7 @@ import type { QueueMemory } from './memory.js'
 /** How many batches are taken in one turn of the event loop before others have theirs. */
 const ROUNDS = 4
 const TIMED_OUT = -constants.errno.ETIMEDOUT
+const ABANDONED = -constants.errno.EIO
 
 /**
  * Serves a queue from a thread's event loop. Up to `depth` requests go on at a time; those that finish in
@@ -123,15 +124,26 @@ export class Loop {
     })
   }
 
+  /** Fails all requests that go on. */
+  abandon(): void {
+    for (let tag = 0; tag < this.#memory.depth; tag++) this.#giveUp(tag, ABANDONED)
+  }
+
   #expire(): void {
     const before = performance.now() - this.#timeout
     for (let tag = 0; tag < this.#memory.depth; tag++) {
-      const generation = this.#going[tag] as number
-      if (generation < 0 || (this.#since[tag] as number) > before) continue
-      this.#disk.abandon(tag)
+      if ((this.#going[tag] as number) < 0 || (this.#since[tag] as number) > before) continue
       this.#queue.report(`a request was not finished within ${this.#timeout} ms`)
-      this.#finish(tag, generation, TIMED_OUT)
+      this.#giveUp(tag, TIMED_OUT)
     }
+  }
+
+  /** Answers the tag's request for its backend. */
+  #giveUp(tag: number, result: number): void {
+    const generation = this.#going[tag] as number
+    if (generation < 0) return
+    this.#disk.abandon(tag)
+    this.#finish(tag, generation, result)
   }
 
   #end(): void {

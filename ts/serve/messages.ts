@@ -15,7 +15,10 @@ export interface WorkerData {
 }
 
 /** What the main thread tells it. */
-export type ToWorker = { readonly type: 'seat'; readonly seat: number } | { readonly type: 'close' }
+export type ToWorker =
+  | { readonly type: 'seat'; readonly seat: number }
+  | { readonly type: 'abandon' }
+  | { readonly type: 'close' }
 
 /** What it tells the main thread. */
 export type FromWorker =

@@ -69,8 +69,10 @@ export function toExternal(properties: Properties): BackendSpec {
 
 /** Makes a backend serve the batches of a queue. */
 export function toDisk(backend: JsBackend, memory: QueueMemory, report: Report, timeout: number): JsDisk {
-  if (!isBatch(backend)) return new Friendly(backend, memory, report, { apart: timeout > 0 })
-  return new Batches(backend, memory, report, backend.process.constructor.name === 'AsyncFunction')
+  const apart = timeout > 0
+  if (!isBatch(backend)) return new Friendly(backend, memory, report, { apart })
+  const asynchronous = backend.process.constructor.name === 'AsyncFunction'
+  return new Batches(backend, memory, report, { asynchronous, apart })
 }
 
 function isBatch(backend: JsBackend): backend is BatchBackend {

@@ -8,6 +8,8 @@ export interface Server {
   prepare(queues: number): Promise<void>
   /** Takes the seats, by queue: from then on it serves them. `path`: of the disk. */
   seat(seats: readonly number[], path: string): void
+  /** Fails the requests under way: their device is ended by force, and they get no further. */
+  abandon(): void
   /** The device is served no more; nothing of the server remains. */
   close(): Promise<void>
 }

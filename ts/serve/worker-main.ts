@@ -15,6 +15,8 @@ import { propertiesOf, toDisk } from './properties.js'
 
 const { url, options, queue: index, heart, timeout } = workerData as WorkerData
 const main = parentPort as MessagePort
+/** Serves the backend, once it is known to be asynchronous. */
+let loop: Loop | undefined
 
 function tell(message: FromWorker): void {
   main.postMessage(message)
@@ -55,7 +57,8 @@ function serveInLoop(queue: native.Queue, memory: QueueMemory, disk: JsDisk, beg
     clearInterval(pulse)
     tell({ type: 'ended' })
   }
-  new Loop(queue, memory, disk, { timeout, ended }).start(begun)
+  loop = new Loop(queue, memory, disk, { timeout, ended })
+  loop.start(begun)
 }
 
 try {
@@ -63,6 +66,7 @@ try {
   const properties = propertiesOf(backend)
   main.on('message', (message: ToWorker) => {
     if (message.type === 'seat') serve(backend, message.seat)
+    else if (message.type === 'abandon') loop?.abandon()
     else Promise.resolve(backend.close?.()).finally(() => main.close())
   })
   tell({ type: 'loaded', properties })

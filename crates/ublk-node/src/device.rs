@@ -164,9 +164,6 @@ impl Device {
         on_seats: Option<Function<'_, Vec<u32>, ()>>,
     ) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        if let Some(fetches) = &self.fetches {
-            fetches.refuse(false);
-        }
         let Some(on_seats) = on_seats else {
             return promise(env, move || device.start(&bound), |_, ()| Ok(()));
         };
@@ -203,17 +200,15 @@ impl Device {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn stop<'env>(&self, env: &'env Env, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        let fetches = self.fetches.clone();
-        promise(env, move || end(fetches.as_deref(), force, || device.stop(force, &bound)), |_, ()| Ok(()))
+        promise(env, move || device.stop(force, &bound), |_, ()| Ok(()))
     }
 
     /// Stops the device, as `stop`, and removes it from the driver. Deleting it again does nothing.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn delete<'env>(&self, env: &'env Env, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound, key) = (self.device.clone(), self.bound(cancel), (self.env, self.device.id()));
-        let fetches = self.fetches.clone();
         let work = move || {
-            end(fetches.as_deref(), force, || device.delete(force, &bound))?;
+            device.delete(force, &bound)?;
             let mut served = served();
             // The id may be another device's by now.
             if served.get(&key).is_some_and(|(other, _)| Arc::ptr_eq(other, &device)) {
@@ -239,6 +234,14 @@ impl Device {
     pub fn fail_fetch(&self, id: u32, errno: i32) -> bool {
         let fill = self.fetches.as_ref().and_then(|fetches| fetches.take(id));
         fill.map(|fill| fill.fail(errno)).is_some()
+    }
+
+    /// Fails what a lazy disk waits for.
+    #[napi]
+    pub fn fail_fetches(&self) {
+        if let Some(fetches) = &self.fetches {
+            fetches.fail_all();
+        }
     }
 
     /// The changes made since it was last asked: operation, offset and length of each.
@@ -289,7 +292,7 @@ fn delete_all(home: usize) {
     };
     for (device, fetches) in leaving {
         if let Some(fetches) = fetches {
-            fetches.refuse(true); // JavaScript answers no more
+            fetches.refuse(); // JavaScript answers no more
         }
         // Nobody is left to tell, and the next device still has its chance.
         let _ = device.delete(true, &Bound { timeout: LAST_BOUND, ..Bound::standard() });
@@ -308,13 +311,6 @@ pub fn init(_exports: Object<'_>, env: Env) -> Result<()> {
 #[napi]
 pub fn delete_served_devices(env: &Env) {
     delete_all(env.raw() as usize);
-}
-
-/// Ends a device. With `force` the users of a lazy one get errors rather than data that is still to be fetched.
-fn end(fetches: Option<&Fetches>, force: bool, action: impl FnOnce() -> CoreResult<()>) -> CoreResult<()> {
-    let Some(fetches) = fetches.filter(|_| force) else { return action() };
-    fetches.refuse(true);
-    action().inspect_err(|_| fetches.refuse(false))
 }
 
 fn observed(backend: Arc<dyn Backend>, changes: Arc<Changes>) -> Arc<dyn Backend> {

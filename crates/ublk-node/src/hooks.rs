@@ -52,14 +52,16 @@ impl Fetches {
         self.waiting().fills.remove(&id)
     }
 
-    /// Whether later fetches fail at once. From the moment they do, those under way have failed too.
-    pub fn refuse(&self, refusing: bool) {
-        let mut waiting = self.waiting();
-        waiting.refusing = refusing;
-        let failed = if refusing { std::mem::take(&mut waiting.fills) } else { HashMap::new() };
-        // Outside the lock: their requests are told.
-        drop(waiting);
-        drop(failed);
+    /// Fails all that are under way.
+    pub fn fail_all(&self) {
+        let failed = std::mem::take(&mut self.waiting().fills);
+        drop(failed); // outside the lock: their requests are told
+    }
+
+    /// Fails all that are under way, and all to come.
+    pub fn refuse(&self) {
+        self.waiting().refusing = true;
+        self.fail_all();
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

@@ -5,7 +5,8 @@ import { cpus, release } from 'node:os'
 import { countCalls } from './calls.js'
 import { measureCreate, measureMemory } from './create.js'
 import { parseWorkload, runFio } from './fio.js'
-import { readSleeps, startKublk, startOurs } from './targets.js'
+import { disksOf } from './suites.js'
+import { readSleeps, start } from './targets.js'
 
 const options = JSON.parse(process.argv[2])
 const wanted = part => options.parts.includes(part)
@@ -21,19 +22,19 @@ if (wanted('create')) {
 }
 if (wanted('io') || wanted('calls')) {
   progress('setting up the disks')
-  // The one that the others are compared with runs next to each of them, in every order.
-  const base = await startKublk(options.kublk)
-  const disks = [base]
+  const disks = []
   try {
-    for (const [at, name] of options.targets.entries()) disks.splice(at * 2, 0, await startOurs(name))
-    if (wanted('io')) await measureIo(disks, base.cpu)
+    for (const name of disksOf(options.suite, options.targets)) disks.push(await start(name, options.kublk))
+    if (wanted('io')) await measureIo(disks)
     if (wanted('calls')) await measureCalls(disks)
   } finally {
     for (const disk of disks) await disk.stop()
   }
 }
 
-async function measureIo(disks, cpu) {
+async function measureIo(disks) {
+  // Where a disk's server has bound itself to a CPU, it is that one.
+  const cpu = disks.find(disk => disk.cpu)?.cpu ?? '0'
   const limits = ['--time_based', `--runtime=${Math.round(options.seconds * 1000)}ms`, '--ramp_time=200ms']
   const everywhere = `0-${cpus().length - 1}`
   for (let round = 1; round <= options.rounds; round++) {
@@ -41,7 +42,7 @@ async function measureIo(disks, cpu) {
     const order = round % 2 === 1 ? disks : disks.toReversed()
     for (const workload of options.workloads) {
       const where = parseWorkload(workload).pinned ? cpu : everywhere
-      for (const disk of order) {
+      for (const disk of order.filter(({ measures }) => measures(parseWorkload(workload)))) {
         await disk.place(where)
         const before = countersOf(disk)
         const figures = await runFio(disk.path, workload, [...limits, `--cpus_allowed=${where}`])
@@ -56,7 +57,7 @@ async function measureIo(disks, cpu) {
 async function measureCalls(disks) {
   for (const workload of options.workloads.filter(name => !parseWorkload(name).pinned)) {
     progress(`system calls, ${workload}`)
-    for (const disk of disks) {
+    for (const disk of disks.filter(({ measures }) => measures(parseWorkload(workload)))) {
       emit({ kind: 'calls', target: disk.name, workload, ...(await countCalls(disk, workload)) })
     }
   }

@@ -7,8 +7,10 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure, parseOptions, USAGE } from './options.js'
 import { report } from './report.js'
+import { disksOf, SUITES } from './suites.js'
 
 const root = join(import.meta.dirname, '..')
+process.env.PATH += ':/usr/sbin:/sbin' // where nbd-client is
 
 try {
   process.exitCode = await main(parseOptions(process.argv.slice(2)))
@@ -24,8 +26,10 @@ async function main(options) {
     return 0
   }
   if (options.setup) run(join(root, 'scripts/setup'), ['--bench'], 2) // stdout is for the tables
-  for (const program of ['fio', 'strace']) run(program, ['--version'])
-  const kublk = run(join(root, 'vm/peers')).trim()
+  const disks = disksOf(options.suite, options.targets)
+  const nbd = disks.some(name => name.startsWith('nbd')) ? ['nbdkit', 'nbd-client'] : []
+  for (const program of ['fio', 'strace', ...nbd]) run(program, ['--version'])
+  const kublk = disks.includes('kublk') ? run(join(root, 'vm/peers')).trim() : undefined
 
   const started = { date: new Date().toISOString(), load: loadavg()[0] }
   const records = []
@@ -33,7 +37,7 @@ async function main(options) {
   if (status !== 0) return status
 
   const ended = { load: loadavg()[0] }
-  process.stdout.write(report(records, { started, ended }))
+  process.stdout.write(report(records, { options, started, ended }))
   if (options.json) writeFileSync(options.json, `${JSON.stringify({ options, started, ended, records })}\n`)
   return 0
 }
@@ -51,9 +55,9 @@ function run(program, args = [], output = 'pipe') {
 
 /** Runs guest.js and hands over each of its records. Returns its exit status. */
 async function runGuest(options, onRecord) {
-  const rounds = options.rounds * options.workloads.length * (options.targets.length + 1)
+  const rounds = options.rounds * options.workloads.length * disksOf(options.suite, options.targets).length
   const limit = Math.ceil(rounds * (options.seconds + 3)) + 300
-  const machine = ['--timeout', `${limit}`]
+  const machine = ['--timeout', `${limit}`, '--memory', SUITES[options.suite].memory]
   const command = [
     process.execPath,
     '--expose-gc',

@@ -1,29 +1,27 @@
 import { parseArgs } from 'node:util'
 import { parseWorkload } from './fio.js'
+import { SUITES } from './suites.js'
 
 export const USAGE = `usage: bench/run [OPTION...]
 
-Measures ublk-ts against kublk, the server of the kernel's own ublk self-tests, in one boot of the lab's machine.
-Rounds alternate between the two, so that what disturbs one disturbs the other; figures are medians, and ratios are
-medians of the ratios of neighbouring rounds. It measures and never judges.
+Measures disks of ublk-ts against others in one boot of the lab's machine. Rounds alternate between the disks, so that
+what disturbs one disturbs the others; figures are medians, and ratios are medians of the ratios of neighbouring rounds.
+It measures and never judges.
 
+  --suite engine   our disks, against kublk, the server of the kernel's own ublk self-tests (this is the default)
+  --suite js       disks written in JavaScript, against our memory disk, and against NBD servers in C, Python and
+                   JavaScript with the kernel's NBD client, at iodepth 64
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
-  --only PART,...  io, calls, create, memory (all)
-  --targets T,...  null, memory: our disks (both)
+  --only PART,...  engine: io, calls, create, memory; js: io, calls (all)
+  --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python (all)
   --workloads W,.. PATTERN-BLOCK-IODEPTH, such as randread-4k-64 or write-128k-8
-                   (randread and randwrite, 4k, 1 and 64). With -pinned behind it, the load and the
-                   server share a CPU: where one waits for the other, that is far steadier than what
-                   the scheduler makes of it
+                   (randread and randwrite, 4k, 1 and 64; js: also read and write, 128k, 8). With -pinned behind it,
+                   which the engine's suite also has, the load and the server share a CPU: where one waits for the
+                   other, that is far steadier than what the scheduler makes of it
   --json FILE      also write every figure there
   --no-setup       do not look whether something has to be built
   --help`
-
-const PARTS = ['io', 'calls', 'create', 'memory']
-const TARGETS = ['null', 'memory']
-const WORKLOADS = ['randread', 'randwrite'].flatMap(pattern =>
-  ['1', '1-pinned', '64'].map(rest => `${pattern}-4k-${rest}`),
-)
 
 /** Ends the program with one line and an exit status. */
 export class Failure extends Error {
@@ -36,15 +34,19 @@ export class Failure extends Error {
 /** Reads the command line. */
 export function parseOptions(args) {
   const values = parse(args)
+  const suite = SUITES[values.suite]
+  if (!suite) throw wrong(`--suite ${values.suite}: there is no such thing`)
+  const targets = Object.keys(suite.targets)
   return {
     help: values.help,
     setup: !values['no-setup'],
     json: values.json,
     rounds: positive('rounds', values.rounds, /^[1-9]\d*$/),
     seconds: positive('seconds', values.seconds, /^\d+(\.\d+)?$/),
-    parts: list('only', values.only, PARTS, part => PARTS.includes(part)),
-    targets: list('targets', values.targets, TARGETS, target => TARGETS.includes(target)),
-    workloads: list('workloads', values.workloads, WORKLOADS, parseWorkload),
+    suite: values.suite,
+    parts: list('only', values.only, suite.parts, part => suite.parts.includes(part)),
+    targets: list('targets', values.targets, targets, target => targets.includes(target)),
+    workloads: list('workloads', values.workloads, suite.workloads, parseWorkload),
   }
 }
 
@@ -55,6 +57,7 @@ function parse(args) {
     return parseArgs({
       args,
       options: {
+        suite: { type: 'string', default: 'engine' },
         rounds: { type: 'string', default: '11' },
         seconds: { type: 'string', default: '1' },
         only: text,

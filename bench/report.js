@@ -2,68 +2,74 @@
 
 import { parseWorkload } from './fio.js'
 import { median, ratios } from './statistics.js'
-import { BASE } from './targets.js'
+import { SUITES } from './suites.js'
 
 /** The whole report, as text. */
-export function report(records, { started, ended }) {
+export function report(records, { options, started, ended }) {
+  const pairs = options.targets.map(target => SUITES[options.suite].targets[target])
   const of = kind => records.filter(record => record.kind === kind)
   const [machine] = of('machine')
   const parts = [
     `${started.date}; Linux ${machine.kernel}, ${machine.cpus} CPUs, Node ${machine.node}; ` +
       `load of the machine ${started.load.toFixed(1)} before, ${ended.load.toFixed(1)} after`,
   ]
-  if (of('io').length > 0) parts.push(throughput(of('io')), latency(of('io')), sleeps(of('io')))
+  if (of('io').length > 0) parts.push(throughput(of('io'), pairs), latency(of('io'), pairs), sleeps(of('io')))
   if (of('calls').length > 0) parts.push(calls(of('calls')))
   for (const record of of('create')) parts.push(creation(record))
   for (const record of of('memory')) parts.push(memory(record))
   return `${parts.join('\n\n')}\n`
 }
 
-function throughput(records) {
-  const rows = compare(records, 'iops').map(({ workload, target, value, ratio }) => [
+function throughput(records, pairs) {
+  const rows = compare(records, pairs, 'iops').map(({ workload, target, base, value, ratio }) => [
     workload,
     target,
     (value / 1000).toFixed(1),
     median(select(records, workload, target, 'mib_s')).toFixed(0),
+    base,
     ...spread(ratio),
   ])
   return table(
-    `Throughput: medians; ratios to ${BASE}'s null disk, more is better`,
-    ['workload', 'disk', 'kIOPS', 'MiB/s', 'ratio', 'quartiles', 'range'],
+    'Throughput: medians, and ratios of IOPS; more is better',
+    ['workload', 'disk', 'kIOPS', 'MiB/s', 'to', 'ratio', 'quartiles', 'range'],
     rows,
   )
 }
 
-function latency(records) {
+function latency(records, pairs) {
   const alone = records.filter(({ workload }) => parseWorkload(workload).depth === 1)
-  const row = name => figure => [
-    figure.workload,
-    figure.target,
-    name,
-    figure.value.toFixed(1),
-    ...spread(figure.ratio),
-  ]
-  const rows = [...compare(alone, 'mean_us').map(row('mean')), ...compare(alone, 'p99_us').map(row('p99'))]
+  const rows = ['mean', 'p99'].flatMap(of =>
+    compare(alone, pairs, `${of}_us`).map(({ workload, target, base, value, ratio }) => [
+      workload,
+      target,
+      of,
+      value.toFixed(1),
+      base,
+      ...spread(ratio),
+    ]),
+  )
   return table(
     'Latency at iodepth 1: less is better',
-    ['workload', 'disk', 'of', 'µs', 'ratio', 'quartiles', 'range'],
+    ['workload', 'disk', 'of', 'µs', 'to', 'ratio', 'quartiles', 'range'],
     rows,
   )
 }
 
 function sleeps(records) {
-  const rows = compare(records, 'sleeps').map(({ workload, target, value }) => [
-    workload,
-    target,
-    (value * 1000).toFixed(1),
-  ])
+  const rows = unique(records, 'workload').flatMap(workload =>
+    disksIn(records, workload).map(target => [
+      workload,
+      target,
+      (median(select(records, workload, target, 'sleeps')) * 1000).toFixed(1),
+    ]),
+  )
   return table('How often the server slept, per 1000 requests', ['workload', 'disk', 'sleeps'], rows)
 }
 
 function calls(records) {
   const per1000 = (count, requests) => ((count * 1000) / requests).toFixed(1)
   const rows = unique(records, 'workload').flatMap(workload =>
-    unique(records, 'target').map(target => {
+    disksIn(records, workload).map(target => {
       const [requests, enters, others] = ['requests', 'enters', 'others'].map(
         key => select(records, workload, target, key)[0],
       )
@@ -89,20 +95,24 @@ function memory({ devices, before, after }) {
   return `Memory of an idle device, mean of ${devices}: ${((after - before) / devices / 1024).toFixed(0)} KiB resident`
 }
 
-/** A figure of every workload and disk: its median, and its ratio to the base. */
-function compare(records, key) {
-  return unique(records, 'workload').flatMap(workload =>
-    unique(records, 'target').map(target => {
-      const values = select(records, workload, target, key)
-      const base = select(records, workload, BASE, key)
-      return {
+/** A figure in every workload: of the disks that are only compared with, and of each pair with its ratio. */
+function compare(records, pairs, key) {
+  return unique(records, 'workload').flatMap(workload => {
+    const disks = disksIn(records, workload)
+    const valuesOf = disk => select(records, workload, disk, key)
+    const measured = pairs.filter(pair => pair.every(disk => disks.includes(disk)))
+    const alone = disks.filter(disk => !measured.some(([target]) => target === disk))
+    return [
+      ...alone.map(target => ({ workload, target, base: '', value: median(valuesOf(target)) })),
+      ...measured.map(([target, base]) => ({
         workload,
         target,
-        value: median(values),
-        ratio: target === BASE ? undefined : ratios(values, base),
-      }
-    }),
-  )
+        base,
+        value: median(valuesOf(target)),
+        ratio: ratios(valuesOf(target), valuesOf(base)),
+      })),
+    ]
+  })
 }
 
 function select(records, workload, target, key) {
@@ -111,10 +121,17 @@ function select(records, workload, target, key) {
     .map(record => record[key])
 }
 
-/** The workloads or disks that occur, in the order of their measuring; the base first. */
+/** The disks that were measured in a workload. */
+function disksIn(records, workload) {
+  return unique(
+    records.filter(record => record.workload === workload),
+    'target',
+  )
+}
+
+/** What occurs, in the order of its measuring. */
 function unique(records, key) {
-  const names = [...new Set(records.map(record => record[key]))]
-  return names.sort((a, b) => Number(b === BASE) - Number(a === BASE))
+  return [...new Set(records.map(record => record[key]))]
 }
 
 function spread(ratio) {

@@ -7,27 +7,45 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { SPAN } from './fio.js'
+import { startNbd } from './nbd.js'
 
 const execute = promisify(execFile)
 const cli = join(import.meta.dirname, '../dist/cli/main.js')
+const javascript = join(import.meta.dirname, 'disks/js.js')
 
-/** The name of the disk that ours are compared with. */
-export const BASE = 'kublk'
-
-/** What both get. */
+/** What all get. */
 export const QUEUES = 1
 export const DEPTH = 128
 
+/** Starts a disk of a suite. `kublk` is the path of that program. */
+export async function start(name, kublk) {
+  if (name === 'kublk') return await startKublk(kublk)
+  const nbd = name.startsWith('nbd')
+  const disk = nbd ? await startNbd(name) : await startOurs(name)
+  // A disk in use: its memory is there, and reading it is not reading the one page of zeroes.
+  if (name !== 'null')
+    await execute('dd', ['if=/dev/zero', `of=${disk.path}`, 'bs=1M', `count=${SPAN}`, 'oflag=direct'])
+  return {
+    ...disk,
+    name,
+    // A request costs it so much that less of it tells enough.
+    measures: ({ depth }) => !nbd || depth === 64,
+    /** Lets its server run on these CPUs only. */
+    place: cpus => execute('taskset', ['-a', '-c', '-p', cpus, `${disk.pid}`]),
+  }
+}
+
 /** kublk's null disk, with its own default transport. */
-export async function startKublk(program) {
+async function startKublk(program) {
   const { stdout } = await execute(program, ['add', '-t', 'null', '-q', `${QUEUES}`, '-d', `${DEPTH}`])
   const [, id] = stdout.match(/dev id (\d+):/)
   const [, pid] = stdout.match(/daemon pid (\d+)/)
   const [, cpu] = stdout.match(/affinity\((\d+)/)
   return {
-    name: BASE,
+    name: 'kublk',
     path: `/dev/ublkb${id}`,
     pid: Number(pid),
+    measures: () => true,
     /** The CPU that it has bound itself to. */
     cpu,
     place: () => {},
@@ -35,24 +53,16 @@ export async function startKublk(program) {
   }
 }
 
-/** One of our disks, through the command line. */
-export async function startOurs(name) {
-  const backend = { null: '--null', memory: '--mem' }[name]
-  const server = spawn(
-    process.execPath,
-    [cli, 'create', backend, `${SPAN}M`, '--queues', `${QUEUES}`, '--depth', `${DEPTH}`],
-    { stdio: ['ignore', 'pipe', 'inherit'] },
-  )
-  const path = await firstLine(server.stdout)
-  // A disk in use: its memory is there, and reading it is not reading the one page of zeroes.
-  if (name === 'memory')
-    await execute('dd', ['if=/dev/zero', `of=${path}`, 'bs=1M', `count=${SPAN}`, 'oflag=direct'])
+/** A disk of the engine's through the command line, or one written in JavaScript. */
+async function startOurs(name) {
+  const option = { null: '--null', memory: '--mem' }[name]
+  const words = option
+    ? [cli, 'create', option, `${SPAN}M`, '--queues', `${QUEUES}`, '--depth', `${DEPTH}`]
+    : [javascript, name, `${SPAN * 2 ** 20}`, `${DEPTH}`]
+  const server = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] })
   return {
-    name,
-    path,
+    path: await firstLine(server.stdout),
     pid: server.pid,
-    /** Lets it run on these CPUs only. */
-    place: cpus => execute('taskset', ['-a', '-c', '-p', cpus, `${server.pid}`]),
     stop: async () => {
       server.kill('SIGINT')
       await once(server, 'exit')

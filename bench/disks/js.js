@@ -1,0 +1,33 @@
+// A disk written in JavaScript, in a process of its own: prints its path, and removes it at SIGINT.
+// usage: js.js js-sync|js-batch|js-async BYTES DEPTH
+
+import { once } from 'node:events'
+import { UblkDevice, worker } from 'ublk-ts'
+
+const [name, bytes, depth] = process.argv.slice(2)
+const size = Number(bytes)
+
+const example = new URL('../../dist-test/examples/ram-disk.js', import.meta.url)
+const backends = {
+  'js-sync': () => worker(example, { memory: new SharedArrayBuffer(size) }),
+  'js-batch': () => worker(new URL('./batch.js', import.meta.url), { size }),
+  'js-async': asyncDisk,
+}
+
+function asyncDisk() {
+  const disk = new Uint8Array(size)
+  return {
+    size,
+    async read({ offset, length }, into) {
+      into.set(disk.subarray(offset, offset + length))
+    },
+    async write({ offset }, from) {
+      disk.set(from, offset)
+    },
+  }
+}
+
+const disk = await UblkDevice.create({ backend: backends[name](), depth: Number(depth) })
+process.stdout.write(`${disk.path}\n`)
+await once(process, 'SIGINT')
+await disk.delete()

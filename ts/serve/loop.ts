@@ -64,17 +64,22 @@ export class Loop {
     if (this.#answers > 0) this.#schedule()
   }
 
-  /** Takes batches until there are no more, or until it is the event loop's turn. */
+  /**
+   * Takes batches until there are no more, until some requests go on, or until it is the event loop's turn. What goes
+   * on may be finished as soon as this returns: then one call gives its answers and takes the next batch.
+   */
   #drain(): void {
+    this.#scheduled = false
     for (let round = 0; round < ROUNDS; round++) {
       if (this.#over) return
       this.#settle()
       const count = this.#queue.poll()
       if (count < 0) this.#end()
       if (count <= 0) return
-      this.#disk.serve(count)
+      const going = this.#disk.serve(count)
       this.#sort(count)
       this.#turned()
+      if (going > 0) break
     }
     this.#schedule()
   }
@@ -114,13 +119,12 @@ export class Loop {
     this.#answers = 0
   }
 
-  /** Has the answers of this turn of the event loop submitted at its end. */
+  /** Has the answers of this turn of the event loop submitted at its end, unless a batch is taken before that. */
   #schedule(): void {
     if (this.#scheduled) return
     this.#scheduled = true
     setImmediate(() => {
-      this.#scheduled = false
-      this.#drain()
+      if (this.#scheduled) this.#drain()
     })
   }
 

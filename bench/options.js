@@ -17,8 +17,8 @@ It measures and never judges.
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python (all)
   --workloads W,.. PATTERN-BLOCK-IODEPTH, such as randread-4k-64 or write-128k-8
                    (randread and randwrite, 4k, 1 and 64; js: also read and write, 128k, 8). With -pinned behind it,
-                   which the engine's suite also has, the load and the server share a CPU: where one waits for the
-                   other, that is far steadier than what the scheduler makes of it
+                   the load and the server share a CPU: where one waits for the other, that is far steadier than
+                   what the scheduler makes of it
   --json FILE      also write every figure there
   --no-setup       do not look whether something has to be built
   --help`

@@ -17,7 +17,7 @@ export const SUITES = {
   js: {
     parts: ['io', 'calls'],
     workloads: [
-      ...['randread', 'randwrite'].flatMap(pattern => at(pattern, '4k', ['64', '1'])),
+      ...['randread', 'randwrite'].flatMap(pattern => at(pattern, '4k', ['64', '1', '1-pinned'])),
       ...['read', 'write'].flatMap(pattern => at(pattern, '128k', ['8'])),
     ],
     disks: ['js-async', 'js-batch', 'memory', 'js-sync', 'nbd-node', 'nbdkit-memory', 'nbdkit-python'],

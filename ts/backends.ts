@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { invalid } from './errors.js'
 import type { LazyBackend } from './lazy.js'
-import type { JsBackend } from './serve/backend.js'
+import type { BackendContext, JsBackend } from './serve/backend.js'
 import { parseSize, type Size } from './size.js'
 
 /** A disk in memory; see {@link memory}. */
@@ -116,7 +116,10 @@ export function file(path: string | URL, options: FileOptions = {}): FileBackend
  * worker(new URL('./my-disk.js', import.meta.url), { size: 2 ** 30 })
  * ```
  */
-export function worker(url: URL | string, options?: unknown): WorkerBackend {
+export function worker<Options>(
+  url: URL | string,
+  options?: Options | ((context: BackendContext) => Options),
+): WorkerBackend {
   const text = String(url)
   if (!URL.canParse(text))
     throw invalid(`${text || 'the url'} is no URL`, "use new URL('./disk.js', import.meta.url)")

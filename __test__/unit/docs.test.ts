@@ -1,0 +1,56 @@
+import { execFile } from 'node:child_process'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import test from 'ava'
+
+// What the documents show is compiled: a module as it is, a fragment after what it takes for granted.
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const FRAGMENT = `
+import { lazy, UblkDevice, worker } from 'ublk-ts'
+declare const memory: SharedArrayBuffer
+declare function download(offset: number, length: number): Promise<Uint8Array>
+`
+
+test("the documents' TypeScript compiles", async t => {
+  const dir = `${root}dist-test/docs`
+  rmSync(dir, { recursive: true, force: true })
+  mkdirSync(dir, { recursive: true })
+  let blocks = 0
+  for (const document of ['README.md', 'docs/write-a-disk.md']) {
+    const text = readFileSync(root + document, 'utf8')
+    for (const [, code = ''] of text.matchAll(/^```ts\n(.*?)^```$/gms)) {
+      const module = /^import .* from 'ublk-ts'$/m.test(code) ? code : `${FRAGMENT}${code}export {}\n`
+      writeFileSync(`${dir}/${document.replaceAll(/\W/g, '-')}-${++blocks}.ts`, module)
+    }
+  }
+  t.true(blocks >= 6)
+  writeFileSync(
+    `${dir}/tsconfig.json`,
+    JSON.stringify({
+      extends: '../../tsconfig.base.json',
+      compilerOptions: {
+        noEmit: true,
+        composite: false,
+        incremental: false,
+        isolatedDeclarations: false,
+        rootDir: '.',
+        noUnusedLocals: false,
+        noUnusedParameters: false,
+        noUncheckedIndexedAccess: false,
+      },
+      include: ['*.ts'],
+    }),
+  )
+  const tsc = promisify(execFile)(`${root}node_modules/.bin/tsc`, ['-p', dir, '--pretty', 'false'], {
+    cwd: root,
+  })
+  t.is(
+    await tsc.then(
+      ({ stdout }) => stdout,
+      (error: { stdout: string }) => error.stdout,
+    ),
+    '',
+  )
+})

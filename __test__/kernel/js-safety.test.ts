@@ -43,7 +43,7 @@ test('what a method throws is the error of its request, and the disk goes on', a
   const told = once(disk, 'error') as Promise<[UblkError]>
   t.regex(await read(disk.path), /No space left on device/)
   const [error] = await told
-  t.regex(error.message, new RegExp(`read of 4096 bytes at ${BAD} failed: no room`))
+  t.regex(error.message, new RegExp(`^misbehaving.js: read of 4096 bytes at ${BAD} failed: no room$`))
   t.notRegex(await read(disk.path), /error/)
 })
 

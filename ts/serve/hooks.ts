@@ -13,7 +13,7 @@ export class Hooks {
 
   constructor(backend: Backend, observe: Observe | undefined, report: Report) {
     if (isNative(backend) && backend.kind === 'lazy') {
-      const fetcher = new Fetcher(backend.fetch, backend.timeout, report)
+      const fetcher = new Fetcher(backend.fetch, backend.timeout, message => report(`lazy: ${message}`))
       this.#fetcher = fetcher
       this.onFetch = wanted => void fetcher.answer(wanted)
     }

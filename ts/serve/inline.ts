@@ -44,10 +44,12 @@ export class InlineServer implements Server {
   /** Takes a seat and serves it from this thread's event loop. */
   #serve(seat: number, ownClient: OwnClient): Loop {
     const timeout = this.#timeout
+    const kind = this.#backend.constructor?.name ?? 'Object'
+    const name = kind === 'Object' ? 'backend' : kind
     const queue = new native.Queue(seat, this.properties.flush)
     try {
       const memory = new QueueMemory(queue)
-      const disk = toDisk(this.#backend, memory, message => queue.report(message), timeout)
+      const disk = toDisk(this.#backend, memory, message => queue.report(`${name}: ${message}`), timeout)
       const turned = (): void => {
         if (ownClient.found()) queue.report(WARNING)
       }

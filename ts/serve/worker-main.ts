@@ -2,6 +2,7 @@
  * What a backend's Worker runs: loads the backend's module, tells the main thread what it can do, and then
  * serves the queues whose seats it is given, one after the other.
  */
+import { basename } from 'node:path'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import * as native from '#binding'
 import type { BackendFactory, JsBackend } from './backend.js'
@@ -15,6 +16,8 @@ import { propertiesOf, toDisk } from './properties.js'
 
 const { url, options, queue: index, heart, timeout } = workerData as WorkerData
 const main = parentPort as MessagePort
+/** What its errors are told under. */
+const name = url.startsWith('data:') ? 'data:' : basename(new URL(url).pathname)
 /** Serves the backend, once it is known to be asynchronous. */
 let loop: Loop | undefined
 
@@ -38,7 +41,7 @@ async function load(): Promise<JsBackend> {
 function serve(backend: JsBackend, seat: number): void {
   const queue = new native.Queue(seat, propertiesOf(backend).flush)
   const memory = new QueueMemory(queue)
-  const disk = toDisk(backend, memory, message => queue.report(message), timeout)
+  const disk = toDisk(backend, memory, message => queue.report(`${name}: ${message}`), timeout)
   // A message that is seen to only later would not wake the thread again.
   setImmediate(block)
 

@@ -1,6 +1,9 @@
 import test from 'ava'
 import { file, memory, nullDisk } from '../../dist/backends.js'
+import { UblkError } from '../../dist/errors.js'
+import { lazy } from '../../dist/lazy.js'
 import { type DeviceOptions, toSpec } from '../../dist/options.js'
+import type { Observe } from '../../dist/serve/observer.js'
 
 const backend = memory('16M')
 
@@ -80,3 +83,29 @@ for (const [name, options, message] of wrong) {
     t.like(error, { name: 'UblkError', kind: 'invalid' })
   })
 }
+
+test('what a lazy disk cannot be is said in one line', t => {
+  const fetch = (): Uint8Array => new Uint8Array()
+  const wrong: [Parameters<typeof lazy>[0], RegExp][] = [
+    [{ size: '1M' } as unknown as Parameters<typeof lazy>[0], /needs a fetch function/],
+    [{ size: 0, fetch }, /size 0 is too small/],
+    [{ size: '1M', fetch, chunk: 5000 }, /chunk must be a power of two from 4K to 16M, not 5000/],
+    [{ size: '1M', fetch, chunk: '32M' }, /chunk must be/],
+    [{ size: '1M', fetch, cache: '' }, /path of the cache is empty/],
+    [{ size: '1M', fetch, timeout: 0 }, /timeout must be a whole number from 1/],
+    [{ size: '1M', fetch, identity: 'x'.repeat(1025) }, /longer than 1024 bytes/],
+  ]
+  for (const [options, message] of wrong) t.throws(() => lazy(options), { instanceOf: UblkError, message })
+  t.is(lazy({ size: '1M', fetch, cache: new URL('file:///tmp/cache') }).cache, '/tmp/cache')
+})
+
+test('only a native disk is observed', t => {
+  const observe = (): void => {}
+  const external = { kind: 'external', size: 4096 } as const
+  t.throws(() => toSpec({ backend: { size: 4096, read: () => {} }, observe }, external), {
+    message: /nothing to observe/,
+  })
+  t.throws(() => toSpec({ backend: memory('1M'), observe: 5 as unknown as Observe }), {
+    message: /no function/,
+  })
+})

@@ -1,9 +1,10 @@
 // A disk in memory that takes whole batches.
 
 import { defineBackend, Op } from 'ublk-ts'
+import { room } from './room.js'
 
 export default defineBackend(({ size }) => {
-  const disk = new Uint8Array(size)
+  const disk = room(size)
   return {
     size,
     process(batch) {

@@ -3,19 +3,20 @@
 
 import { once } from 'node:events'
 import { UblkDevice, worker } from 'ublk-ts'
+import { room } from './room.js'
 
 const [name, bytes, depth] = process.argv.slice(2)
 const size = Number(bytes)
 
-const example = new URL('../../dist-test/examples/ram-disk.js', import.meta.url)
 const backends = {
-  'js-sync': () => worker(example, { memory: new SharedArrayBuffer(size) }),
+  'js-sync': () => worker(new URL('./sync.js', import.meta.url), { size }),
   'js-batch': () => worker(new URL('./batch.js', import.meta.url), { size }),
   'js-async': asyncDisk,
 }
 
+/** In this thread, with promises. */
 function asyncDisk() {
-  const disk = new Uint8Array(size)
+  const disk = room(size)
   return {
     size,
     async read({ offset, length }, into) {

@@ -11,8 +11,8 @@ leaveNothingBehind(test)
 const MODULE = new URL('../backends/weighed.js', import.meta.url)
 const SIZE = 16 * 2 ** 20
 const REQUESTS = 1_000_000
-/** What compiled code and the like may add: less than a byte for every tenth request. */
-const SLACK = 96 * 1024
+/** What compiled code and the like may add: half a byte a request, while anything that is kept has eight or more. */
+const SLACK = REQUESTS / 2
 
 /** Has fio read and write the disk with so many requests. */
 async function load(path: string, requests: number): Promise<void> {

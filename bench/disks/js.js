@@ -3,7 +3,6 @@
 
 import { once } from 'node:events'
 import { UblkDevice, worker } from 'ublk-ts'
-import { room } from './room.js'
 
 const [name, bytes, depth] = process.argv.slice(2)
 const size = Number(bytes)
@@ -16,7 +15,7 @@ const backends = {
 
 /** In this thread, with promises. */
 function asyncDisk() {
-  const disk = room(size)
+  const disk = new Uint8Array(size)
   return {
     size,
     async read({ offset, length }, into) {

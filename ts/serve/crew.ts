@@ -90,13 +90,15 @@ export class Crew implements Server {
 function startWorker(workerData: WorkerData): Worker {
   const { options, queue } = workerData
   const values: unknown[] = typeof options === 'object' && options !== null ? Object.values(options) : []
+  // It runs as the parent does, loaders included; only what says how to read `--eval` is refused for a file. Options of
+  // V8 are inherited, but must not be given.
+  const asParent = !process.execArgv.some(isInputType)
   try {
     return new Worker(new URL('./worker-main.js', import.meta.url), {
       workerData,
       transferList: values.filter(value => value instanceof MessagePort),
       name: `ublk-q${queue}`,
-      // As the parent runs, loaders included; but what says how to read `--eval` is refused for a file.
-      execArgv: process.execArgv.filter(argument => !argument.startsWith('--input-type')),
+      ...(asParent ? {} : { execArgv: process.execArgv.filter(argument => !isInputType(argument)) }),
     })
   } catch (error) {
     throw invalid(
@@ -104,6 +106,10 @@ function startWorker(workerData: WorkerData): Worker {
       'they are copied as postMessage copies; a function that makes them gives each worker ports of its own',
     )
   }
+}
+
+function isInputType(argument: string): boolean {
+  return argument.startsWith('--input-type')
 }
 
 /** How long a worker that is to close has for its backend's `close`, in milliseconds. */

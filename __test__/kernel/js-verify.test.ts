@@ -38,41 +38,6 @@ for (const form of ['sync', 'async', 'batch', 'async batch'] as const) {
   })
 }
 
-test('requests with buffers of their own carry the right data', async t => {
-  const backend = memoryDisk(new Uint8Array(room()), 'async')
-  await using disk = await UblkDevice.create({ backend, requestTimeout: 60_000 })
-  const errors = errorsOf(disk)
-  await verify(disk.path)
-  t.deepEqual(errors, [])
-})
-
-for (const [form, where] of [
-  ['sync', 'a worker'],
-  ['batch', 'a worker'],
-  ['async', 'a worker'],
-  ['async', 'this thread'],
-  ['async batch', 'this thread'],
-] as const) {
-  test(`a source tree lives in a file system on a disk written in JavaScript: ${form} in ${where}`, async t => {
-    const bytes = new SharedArrayBuffer(128 * 2 ** 20)
-    const backend =
-      where === 'a worker' ? worker(MODULE, { bytes, form }) : memoryDisk(new Uint8Array(bytes), form)
-    await using disk = await UblkDevice.create({ backend })
-    const errors = errorsOf(disk)
-    await sh(
-      `mnt=/tmp/js-disk; mkdir -p $mnt; mkfs.ext4 -q "$1"; mount "$1" $mnt
-      tar -C node_modules -cf - @types ava commander | tar -C $mnt -xf -
-      umount $mnt; mount "$1" $mnt
-      for tree in @types ava commander; do diff -r node_modules/$tree $mnt/$tree; done
-      rm -r $mnt/@types; fstrim $mnt 2>/dev/null || [ "$2" = async ] || [ "$2" = "async batch" ]
-      umount $mnt; fsck.ext4 -fn "$1"`,
-      disk.path,
-      form,
-    )
-    t.deepEqual(errors, [])
-  })
-}
-
 test('a disk can do what its backend has methods for', async t => {
   const bytes = new Uint8Array(2 ** 20)
   await using bare = await UblkDevice.create({

@@ -6,10 +6,12 @@ import { fileURLToPath } from 'node:url'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import test from 'ava'
 import { type BatchBackend, type JsBackend, UblkDevice, type UblkError, worker } from 'ublk-ts'
+import { memoryDisk } from '../backends/memory.js'
 import { BAD, type Options } from '../backends/misbehaving.js'
-import { leaveNothingBehind } from '../support/devices.js'
+import { errorsOf, leaveNothingBehind } from '../support/devices.js'
 import { result, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
+import { MEBIBYTES, verify } from '../support/verify.js'
 
 leaveNothingBehind(test)
 
@@ -84,6 +86,14 @@ test('a request that takes too long is answered for its backend, which cannot sp
     await sh('dd if="$1" bs=4k count=1 iflag=direct status=none | tr -d "\\001" | wc -c', disk.path),
     '0\n',
   )
+})
+
+test('requests with buffers of their own carry the right data', async t => {
+  const backend = memoryDisk(new Uint8Array(new SharedArrayBuffer(MEBIBYTES * 2 ** 20)), 'async')
+  await using disk = await UblkDevice.create({ backend, requestTimeout: 60_000 })
+  const errors = errorsOf(disk)
+  await verify(disk.path)
+  t.deepEqual(errors, [])
 })
 
 for (const form of ['methods', 'batches'] as const) {

@@ -1,28 +1,12 @@
 import test from 'ava'
 import { UblkDevice, worker } from 'ublk-ts'
 import { memoryDisk } from '../backends/memory.js'
-import { leaveNothingBehind } from '../support/devices.js'
+import { errorsOf, leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
-import { MEBIBYTES, verify } from '../support/verify.js'
 
 leaveNothingBehind(test)
 
 const MODULE = new URL('../backends/memory.js', import.meta.url)
-
-/** What goes wrong while the disk is used. */
-function errorsOf(disk: UblkDevice): string[] {
-  const errors: string[] = []
-  disk.on('error', ({ message }) => errors.push(message))
-  return errors
-}
-
-test('requests with buffers of their own carry the right data', async t => {
-  const backend = memoryDisk(new Uint8Array(new SharedArrayBuffer(MEBIBYTES * 2 ** 20)), 'async')
-  await using disk = await UblkDevice.create({ backend, requestTimeout: 60_000 })
-  const errors = errorsOf(disk)
-  await verify(disk.path)
-  t.deepEqual(errors, [])
-})
 
 for (const [form, where] of [
   ['sync', 'a worker'],

@@ -1,7 +1,7 @@
 import test from 'ava'
 import { UblkDevice, worker } from 'ublk-ts'
 import { memoryDisk, type Options } from '../backends/memory.js'
-import { leaveNothingBehind } from '../support/devices.js'
+import { errorsOf, leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
 import { MEBIBYTES, verify } from '../support/verify.js'
 
@@ -9,13 +9,6 @@ leaveNothingBehind(test)
 
 const MODULE = new URL('../backends/memory.js', import.meta.url)
 const room = (): SharedArrayBuffer => new SharedArrayBuffer(MEBIBYTES * 2 ** 20)
-
-/** What goes wrong while the disk is used. */
-function errorsOf(disk: UblkDevice): string[] {
-  const errors: string[] = []
-  disk.on('error', ({ message }) => errors.push(message))
-  return errors
-}
 
 for (const form of ['sync', 'async', 'batch', 'async batch'] as const) {
   for (const queues of form === 'sync' || form === 'batch' ? [1, 2] : [1]) {

@@ -20,3 +20,10 @@ export function leaveNothingBehind(test: TestFn): void {
     t.deepEqual(nodes(), [])
   })
 }
+
+/** What goes wrong while the disk is used. */
+export function errorsOf(disk: UblkDevice): string[] {
+  const errors: string[] = []
+  disk.on('error', ({ message }) => errors.push(message))
+  return errors
+}

@@ -3,7 +3,7 @@ import type { Hooks } from './serve/hooks.js'
 import type { Server } from './serve/server.js'
 
 /** How long requests may get no further while their device is ended by force, in milliseconds. */
-const STALL = 500
+const STALL = 2000
 
 /** A device that this process serves, shared by all handles to it. */
 export class Served {

@@ -3,6 +3,7 @@
 use crate::abi::{MAX_DEPTH, MAX_ID, MAX_IO, MAX_QUEUES, SECTOR, sys};
 use crate::backend::{Discard, Properties};
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::{FEATURES, Features};
 
 /// The wishes for a device. `None` takes what fits the backend.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct Spec {
     pub max_discard: Option<u64>,
     /// What becomes of the disk when its server goes. `None`: it goes too.
     pub recovery: Option<Recovery>,
+    /// Whether the kernel looks for partitions when the disk appears. That it does not takes 7.0.
+    pub partition_scan: bool,
 }
 
 /// What becomes of a disk's requests when its server goes, and another is to take over.
@@ -55,6 +58,11 @@ impl Recovery {
         };
         sys::UBLK_F_USER_RECOVERY as u64 | extra
     }
+
+    /// How a device with these flags was made.
+    fn of(flags: Features) -> Option<Self> {
+        [Self::Reissue, Self::Fail, Self::Requeue].into_iter().find(|recovery| flags.has(recovery.flags()))
+    }
 }
 
 impl Default for Spec {
@@ -73,6 +81,7 @@ impl Default for Spec {
             discard_granularity: None,
             max_discard: None,
             recovery: None,
+            partition_scan: true,
         }
     }
 }
@@ -180,7 +189,57 @@ pub struct Checked {
     pub spec: Spec,
 }
 
+/// Flags without which a device still is what was asked for: the driver drops those that it does not know.
+const OPTIONAL: u64 = sys::UBLK_F_CMD_IOCTL_ENCODE as u64
+    | sys::UBLK_F_UPDATE_SIZE as u64
+    | sys::UBLK_F_QUIESCE as u64
+    | sys::UBLK_F_UNPRIVILEGED_DEV as u64;
+
 impl Checked {
+    /// A device that the driver has already, to be served with `backend`; or why that does not fit it.
+    pub fn existing(
+        info: &sys::ublksrv_ctrl_dev_info,
+        params: &sys::ublk_params,
+        backend: &Properties,
+    ) -> Result<Self> {
+        let (basic, flags) = (params.basic, Features(info.flags));
+        let has = |attribute| basic.attrs & attribute != 0;
+        let (size, block) = (basic.dev_sectors * SECTOR, 1 << basic.logical_bs_shift);
+        let misfit = |message: String| {
+            Err(Error::invalid(message).hint("it has to be the backend that the device was made with"))
+        };
+        // It may have more: a device that was to grow has not, if its server died in between.
+        if backend.size < size {
+            return misfit(format!("the backend has {} bytes, the disk {size}", backend.size));
+        }
+        if backend.block_size > block {
+            return misfit(format!("the backend's block size is {}, the disk's {block}", backend.block_size));
+        }
+        let told = params.discard;
+        let discard = (params.types & sys::UBLK_PARAM_TYPE_DISCARD != 0).then_some(Discard {
+            granularity: told.discard_granularity,
+            max: u64::from(told.max_discard_sectors) * SECTOR,
+            max_write_zeroes: u64::from(told.max_write_zeroes_sectors) * SECTOR,
+        });
+        if discard.is_some() && backend.discard.is_none() {
+            return misfit("the disk discards, and the backend cannot".to_owned());
+        }
+        let spec = Spec {
+            id: Some(info.dev_id),
+            queues: info.nr_hw_queues.into(),
+            depth: info.queue_depth.into(),
+            max_io: (basic.max_sectors << 9).min(info.max_io_buf_bytes),
+            read_only: has(sys::UBLK_ATTR_READ_ONLY),
+            rotational: has(sys::UBLK_ATTR_ROTATIONAL),
+            recovery: Recovery::of(flags),
+            partition_scan: !flags.has(sys::UBLK_F_NO_AUTO_PART_SCAN.into()),
+            ..Spec::default()
+        };
+        let physical = 1 << basic.physical_bs_shift;
+        let write_cache = has(sys::UBLK_ATTR_VOLATILE_CACHE);
+        Ok(Self { block, physical, size, discard, write_cache, spec })
+    }
+
     /// For ADD_DEV.
     pub fn info(&self) -> sys::ublksrv_ctrl_dev_info {
         sys::ublksrv_ctrl_dev_info {
@@ -189,9 +248,56 @@ impl Checked {
             max_io_buf_bytes: self.spec.max_io,
             dev_id: self.spec.id.unwrap_or(u32::MAX),
             ublksrv_pid: std::process::id().cast_signed(),
-            flags: u64::from(sys::UBLK_F_CMD_IOCTL_ENCODE) | self.spec.recovery.map_or(0, Recovery::flags),
+            flags: self.flags(),
             ..Default::default()
         }
+    }
+
+    fn flags(&self) -> u64 {
+        let wanted = |on: bool, flag: u32| if on { u64::from(flag) } else { 0 };
+        self.spec.recovery.map_or(0, |recovery| recovery.flags() | u64::from(sys::UBLK_F_QUIESCE))
+            | wanted(true, sys::UBLK_F_CMD_IOCTL_ENCODE)
+            | wanted(true, sys::UBLK_F_UPDATE_SIZE)
+            | wanted(!self.spec.partition_scan, sys::UBLK_F_NO_AUTO_PART_SCAN)
+            // The driver drops it for who may do without.
+            | wanted(true, sys::UBLK_F_UNPRIVILEGED_DEV)
+    }
+
+    /// Whether the driver kept what was asked for, by the flags it kept; it drops what it cannot do.
+    pub fn kept(&self, flags: u64) -> Result<()> {
+        let (kept, lacking) = (Features(flags), self.flags() & !OPTIONAL & !flags);
+        let Some(feature) = FEATURES.iter().find(|feature| lacking & feature.flag != 0) else {
+            return Ok(());
+        };
+        let failed = Error::new(
+            ErrorKind::Unsupported,
+            format!("the driver cannot do what was asked for: {}", feature.name),
+        );
+        let recovery = feature.name.starts_with("USER_RECOVERY");
+        Err(failed.hint(if recovery && kept.has(sys::UBLK_F_UNPRIVILEGED_DEV.into()) {
+            "recovery is only for devices of root's".to_owned()
+        } else {
+            format!("Linux {} or newer can; see `ublk-ts features`", feature.since)
+        }))
+    }
+
+    /// Checks a new size in bytes.
+    pub fn check_size(&self, size: u64) -> Result<()> {
+        if size == 0 || size > MAX_SIZE || !size.is_multiple_of(u64::from(self.block)) {
+            return Err(Error::invalid(format!("the size {size} is not possible"))
+                .hint(format!("a multiple of the block size {} below 8 EiB is", self.block)));
+        }
+        Ok(())
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The same device with another size.
+    pub fn resized(&mut self, size: u64) {
+        self.size = size;
     }
 
     /// For SET_PARAMS. `max_io`: bytes in a tag's buffer as ADD_DEV left it; no request can be larger.
@@ -293,6 +399,39 @@ mod tests {
     fn a_request_never_exceeds_the_buffer_the_driver_left_us() {
         let checked = Spec { max_io: 1 << 20, ..Spec::default() }.check(&DISK).unwrap();
         assert_eq!(checked.params(64 << 10).basic.max_sectors, 128);
+    }
+
+    #[test]
+    fn a_device_is_taken_over_as_the_driver_describes_it() {
+        let made = Spec {
+            id: Some(3),
+            queues: 2,
+            recovery: Some(Recovery::Reissue),
+            write_cache: Some(true),
+            ..Spec::default()
+        };
+        let made = made.check(&DISK).unwrap();
+        let (info, params) = (made.info(), made.params(512 << 10));
+        let taken = Checked::existing(&info, &params, &DISK).unwrap();
+        assert_eq!(taken.spec.recovery, Some(Recovery::Reissue));
+        assert!(taken.write_cache);
+        assert_eq!(taken.info().flags, info.flags);
+        assert_eq!(taken.params(512 << 10).discard.max_discard_sectors, params.discard.max_discard_sectors);
+        let smaller = Properties { size: DISK.size - 512, ..DISK };
+        let error = Checked::existing(&info, &params, &smaller).unwrap_err();
+        assert_eq!(error.message, "the backend has 1048064 bytes, the disk 1048576");
+    }
+
+    #[test]
+    fn what_the_driver_dropped_is_named() {
+        let plain = Spec::default().check(&DISK).unwrap();
+        assert!(plain.kept(0).is_ok());
+        let failing = Spec { recovery: Some(Recovery::Fail), ..Spec::default() }.check(&DISK).unwrap();
+        let error = failing.kept(sys::UBLK_F_USER_RECOVERY.into()).unwrap_err();
+        assert_eq!(error.message, "the driver cannot do what was asked for: USER_RECOVERY_FAIL_IO");
+        assert_eq!(error.hint.as_deref(), Some("Linux 6.13 or newer can; see `ublk-ts features`"));
+        let error = failing.kept(sys::UBLK_F_UNPRIVILEGED_DEV.into()).unwrap_err();
+        assert_eq!(error.hint.as_deref(), Some("recovery is only for devices of root's"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use napi_derive::napi;
 use std::path::Path;
 use std::sync::Arc;
 use ublk_core::backend::{
-    Backend, Discard, External, File, Identity, Lazy, Map, Memory, Null, Properties, Source,
+    Backend, Discard, External, File, Identity, Lazy, Map, Memory, Null, Properties, SharedMemory, Source,
 };
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 
@@ -16,7 +16,8 @@ pub struct BackendSpec {
     pub kind: String,
     /// Bytes; all but file.
     pub size: Option<f64>,
-    /// File; lazy: where it keeps what it fetched, else in memory.
+    /// File; memory: a file in memory that holds its bytes, else nobody can find them; lazy: where it keeps what it
+    /// fetched, else in memory.
     pub path: Option<String>,
     /// File, lazy with a path: around the page cache.
     pub direct: Option<bool>,
@@ -43,7 +44,10 @@ pub fn open(
     let size =
         || whole::<u64>("size", spec.size)?.ok_or_else(|| CoreError::invalid("this backend needs a size"));
     match spec.kind.as_str() {
-        "memory" => Ok(Arc::new(Memory::new(size()?)?)),
+        "memory" => match &spec.path {
+            None => Ok(Arc::new(Memory::new(size()?)?)),
+            Some(path) => Ok(Arc::new(SharedMemory::open(Path::new(path), size()?)?)),
+        },
         "null" => Ok(Arc::new(Null::new(size()?))),
         "file" => {
             let path = spec.path.as_deref().ok_or_else(|| CoreError::invalid("this backend needs a path"))?;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Observed, Source};
-use ublk_core::device::Seat;
+use ublk_core::device::{Listener, Seat};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{Op, QueueCounters};
 use ublk_core::spec::Recovery;
@@ -52,6 +52,8 @@ pub struct DeviceSpec {
     /// Default: the disk goes with its server.
     #[napi(ts_type = "'requeue' | 'reissue' | 'fail'")]
     pub recovery: Option<String>,
+    /// Default: yes.
+    pub partition_scan: Option<bool>,
     /// Bound on each control command. Default: 10 000.
     pub timeout_ms: Option<f64>,
 }
@@ -123,29 +125,28 @@ impl Device {
         on_fetch: Option<Function<'_, Wanted, ()>>,
         on_change: Option<Function<'_, (), ()>>,
     ) -> Result<Object<'env>> {
-        let events = callable(&on_event)?;
-        let fetches = on_fetch.as_ref().map(callable).transpose()?.map(|call| Arc::new(Fetches::new(call)));
-        let observer = on_change.as_ref().map(callable).transpose()?;
-        let timeout = Duration::from_millis(spec.timeout_ms.unwrap_or(10_000.0).max(1.0) as u64);
-        let bound = Bound { timeout, cancel: cancel.0.clone() };
-        let home = env.raw() as usize;
-        let work = move || {
-            let wishes = wishes(&spec)?;
-            let source = fetches.clone().map(|source| source as Arc<dyn Source>);
-            let mut backend = open(&spec.backend, wishes.read_only, source)?;
-            let changes = observer.map(|call| Arc::new(Changes::new(call, backend.properties().size)));
-            if let Some(changes) = &changes {
-                backend = observed(backend, changes.clone());
-            }
-            let listener = Arc::new(move |event| {
-                let status: Status = events.call(to_js(event), ThreadsafeFunctionCallMode::NonBlocking);
-                let _ = status; // closing: nobody is left to tell
-            });
-            let device = Arc::new(ublk_core::Device::create(&wishes, backend, &bound, listener)?);
-            served().insert((home, device.id()), (device.clone(), fetches.clone()));
-            Ok(Self { device, timeout, env: home, fetches, changes })
-        };
-        promise(env, work, |_, device| Ok(device))
+        make(env, spec, cancel, Calls { on_event, on_fetch, on_change }, ublk_core::Device::create)
+    }
+
+    /// A device that another process made and serves no more, for `recover`: it is as it was if that does not come.
+    /// Of the wishes only the backend counts. The calls are those of `create`.
+    #[napi(ts_return_type = "Promise<Device>")]
+    pub fn adopt<'env>(
+        env: &'env Env,
+        id: u32,
+        spec: DeviceSpec,
+        cancel: &Cancel,
+        on_event: Function<'_, DeviceEvent, ()>,
+        on_fetch: Option<Function<'_, Wanted, ()>>,
+        on_change: Option<Function<'_, (), ()>>,
+    ) -> Result<Object<'env>> {
+        make(
+            env,
+            spec,
+            cancel,
+            Calls { on_event, on_fetch, on_change },
+            move |_, backend, bound, listener| ublk_core::Device::adopt(id, backend, bound, listener),
+        )
     }
 
     /// The driver's number for it.
@@ -171,16 +172,47 @@ impl Device {
         promise(env, move || device.start_with(&bound, hand), |_, ()| Ok(()))
     }
 
-    /// Takes a recoverable device over whose queues have all ended; otherwise as `start` with seats.
+    /// Takes a recoverable device over that nobody serves; otherwise as `start`.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn recover<'env>(
         &self,
         env: &'env Env,
         cancel: &Cancel,
-        on_seats: Function<'_, Vec<u32>, ()>,
+        on_seats: Option<Function<'_, Vec<u32>, ()>>,
     ) -> Result<Object<'env>> {
-        let (device, bound, hand) = (self.device.clone(), self.bound(cancel), handing_to(&on_seats)?);
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        let Some(on_seats) = on_seats else {
+            return promise(env, move || device.recover(&bound), |_, ()| Ok(()));
+        };
+        let hand = handing_to(&on_seats)?;
         promise(env, move || device.recover_with(&bound, hand), |_, ()| Ok(()))
+    }
+
+    /// Lets go of a live device without failing a request: its disk waits for `recover`, here or elsewhere.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn quiesce<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        promise(env, move || device.quiesce(&bound), |_, ()| Ok(()))
+    }
+
+    /// Forgets a device that was quiesced: another process serves it.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn release<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let (device, key) = (self.device.clone(), (self.env, self.device.id()));
+        let work = move || {
+            device.release()?;
+            forget(key, &device);
+            Ok(())
+        };
+        promise(env, work, |_, ()| Ok(()))
+    }
+
+    /// Gives a live disk a new size in bytes.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn resize<'env>(&self, env: &'env Env, size: f64, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        let work = move || device.resize(whole("size", Some(size))?.unwrap_or(0), &bound);
+        promise(env, work, |_, ()| Ok(()))
     }
 
     /// The device as the driver sees it.
@@ -209,11 +241,7 @@ impl Device {
         let (device, bound, key) = (self.device.clone(), self.bound(cancel), (self.env, self.device.id()));
         let work = move || {
             device.delete(force, &bound)?;
-            let mut served = served();
-            // The id may be another device's by now.
-            if served.get(&key).is_some_and(|(other, _)| Arc::ptr_eq(other, &device)) {
-                served.remove(&key);
-            }
+            forget(key, &device);
             Ok(())
         };
         promise(env, work, |_, ()| Ok(()))
@@ -255,6 +283,48 @@ impl Device {
     }
 }
 
+/// What a device calls.
+struct Calls<'a> {
+    on_event: Function<'a, DeviceEvent, ()>,
+    on_fetch: Option<Function<'a, Wanted, ()>>,
+    on_change: Option<Function<'a, (), ()>>,
+}
+
+/// Opens the backend and makes a device with it.
+fn make<'env>(
+    env: &'env Env,
+    spec: DeviceSpec,
+    cancel: &Cancel,
+    calls: Calls<'_>,
+    device: impl FnOnce(&Spec, Arc<dyn Backend>, &Bound, Listener) -> CoreResult<ublk_core::Device>
+    + Send
+    + 'static,
+) -> Result<Object<'env>> {
+    let events = callable(&calls.on_event)?;
+    let fetches = calls.on_fetch.as_ref().map(callable).transpose()?.map(|call| Arc::new(Fetches::new(call)));
+    let observer = calls.on_change.as_ref().map(callable).transpose()?;
+    let timeout = Duration::from_millis(spec.timeout_ms.unwrap_or(10_000.0).max(1.0) as u64);
+    let bound = Bound { timeout, cancel: cancel.0.clone() };
+    let home = env.raw() as usize;
+    let work = move || {
+        let wishes = wishes(&spec)?;
+        let source = fetches.clone().map(|source| source as Arc<dyn Source>);
+        let mut backend = open(&spec.backend, wishes.read_only, source)?;
+        let changes = observer.map(|call| Arc::new(Changes::new(call, backend.properties().size)));
+        if let Some(changes) = &changes {
+            backend = observed(backend, changes.clone());
+        }
+        let listener = Arc::new(move |event| {
+            let status: Status = events.call(to_js(event), ThreadsafeFunctionCallMode::NonBlocking);
+            let _ = status; // closing: nobody is left to tell
+        });
+        let device = Arc::new(device(&wishes, backend, &bound, listener)?);
+        served().insert((home, device.id()), (device.clone(), fetches.clone()));
+        Ok(Device { device, timeout, env: home, fetches, changes })
+    };
+    promise(env, work, |_, device| Ok(device))
+}
+
 /// Hands seats to a JavaScript function, on its thread, by number.
 fn handing_to(
     on_seats: &Function<'_, Vec<u32>, ()>,
@@ -279,10 +349,19 @@ fn served() -> MutexGuard<'static, Served> {
     SERVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The device is this process's matter no more.
+fn forget(key: (usize, u32), device: &Arc<ublk_core::Device>) {
+    let mut served = served();
+    // The id may be another device's by now.
+    if served.get(&key).is_some_and(|(other, _)| Arc::ptr_eq(other, device)) {
+        served.remove(&key);
+    }
+}
+
 /// How long a device may take to go when its process is going.
 const LAST_BOUND: Duration = Duration::from_secs(5);
 
-/// Deletes every device of an environment that is coming to its end.
+/// Deletes every device of an environment that is coming to its end, but for those that wait for another server.
 fn delete_all(home: usize) {
     leave_all(); // the devices would wait for what this thread serves
     let leaving: Vec<_> = {
@@ -295,7 +374,7 @@ fn delete_all(home: usize) {
             fetches.refuse(); // JavaScript answers no more
         }
         // Nobody is left to tell, and the next device still has its chance.
-        let _ = device.delete(true, &Bound { timeout: LAST_BOUND, ..Bound::standard() });
+        let _ = device.abandon(&Bound { timeout: LAST_BOUND, ..Bound::standard() });
     }
 }
 
@@ -342,6 +421,7 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
                     .hint("requeue, reissue and fail exist"));
             }
         },
+        partition_scan: spec.partition_scan.unwrap_or(default.partition_scan),
     })
 }
 

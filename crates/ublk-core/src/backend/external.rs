@@ -2,25 +2,33 @@
 
 use super::{Backend, Engine, Properties, Site};
 use crate::error::{Error, ErrorKind, Result};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// See the [module](self).
 pub struct External {
     properties: Properties,
+    size: AtomicU64,
 }
 
 impl External {
     /// A disk that is promised to be so.
     pub fn new(properties: Properties) -> Self {
-        Self { properties }
+        Self { properties, size: AtomicU64::new(properties.size) }
     }
 }
 
 impl Backend for External {
     fn properties(&self) -> Properties {
-        self.properties
+        Properties { size: self.size.load(Relaxed), ..self.properties }
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
         Err(Error::new(ErrorKind::Unsupported, "this disk has no native engine: its seats have to be taken"))
+    }
+
+    /// Whoever serves it has seen to that.
+    fn resize(&self, size: u64) -> Result<()> {
+        self.size.store(size, Relaxed);
+        Ok(())
     }
 }

@@ -10,12 +10,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An open file or block device.
 pub struct File {
     file: fs::File,
     direct: bool,
-    size: u64,
+    size: AtomicU64,
     block_size: u32,
     discard: Option<Discard>,
 }
@@ -39,12 +40,13 @@ impl File {
         options.read(true).write(true).create(true).truncate(false);
         let sized = Self::prepare(options.clone(), path, size)?;
         let file = Self::open_with(&mut options, path, false, direct)?;
-        if file.size == size {
+        let found = file.properties().size;
+        if found == size {
             return Ok((file, sized));
         }
         Err(Error::new(
             ErrorKind::Backend,
-            format!("{} has {} bytes, not the disk's {size}", path.display(), file.size),
+            format!("{} has {found} bytes, not the disk's {size}", path.display()),
         )
         .hint("it belongs to another disk: remove it, or use another file"))
     }
@@ -107,13 +109,18 @@ impl File {
             max: 1 << 30,
             max_write_zeroes: 1 << 30,
         });
-        Ok(Self { file, direct, size, block_size, discard })
+        Ok(Self { file, direct, size: AtomicU64::new(size), block_size, discard })
     }
 }
 
 impl Backend for File {
     fn properties(&self) -> Properties {
-        Properties { size: self.size, block_size: self.block_size, write_cache: true, discard: self.discard }
+        Properties {
+            size: self.size.load(Relaxed),
+            block_size: self.block_size,
+            write_cache: true,
+            discard: self.discard,
+        }
     }
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {
@@ -123,6 +130,26 @@ impl Backend for File {
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
         let progress = vec![Progress::default(); usize::from(site.depth)].into();
         Ok(Box::new(FileEngine { durable: site.durable, zero_range: true, progress }))
+    }
+
+    /// A regular file gets that size. A block device keeps its own, which has to suffice.
+    fn resize(&self, size: u64) -> Result<()> {
+        let failed = |error| Error::system("cannot resize the disk's file", &error).kind(ErrorKind::Backend);
+        let kind = self.file.metadata().map_err(failed)?.file_type();
+        if kind.is_block_device() {
+            let most = device_size(&self.file)?;
+            if size > most {
+                return Err(Error::new(
+                    ErrorKind::Backend,
+                    format!("the block device has only {most} bytes"),
+                )
+                .hint("enlarge it first"));
+            }
+        } else {
+            self.file.set_len(size).map_err(failed)?;
+        }
+        self.size.store(size, Relaxed);
+        Ok(())
     }
 }
 

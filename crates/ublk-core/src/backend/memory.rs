@@ -6,47 +6,83 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::queue::{Io, Op};
 use std::io;
+use std::iter::once;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The disk's bytes: one anonymous mapping. A page exists from its first write until it is discarded.
+/// The disk's bytes: an anonymous mapping, and more behind it if it grew. A page exists from its first write until it
+/// is discarded.
 ///
 /// Queues that touch the same bytes at the same time do so because the disk's clients race for a sector, and
 /// those are promised nothing. Bytes are only ever copied, through raw pointers, never borrowed.
 pub struct Memory {
-    bytes: Mapping,
+    first: Mapping,
+    /// What it grew by, each part beginning where the last one ends: what was mapped once stays where it is.
+    grown: [OnceLock<Mapping>; GROWTHS],
+    size: AtomicU64,
 }
+
+/// Each growth at least doubles what is mapped: so many are enough for every size that can be addressed.
+const GROWTHS: usize = 48;
 
 impl Memory {
     /// An empty disk of `size` bytes.
     pub fn new(size: u64) -> Result<Self> {
-        let too_much = |why: String| {
-            Error::new(ErrorKind::Backend, format!("cannot reserve {size} bytes of memory: {why}"))
-                .hint("use a smaller disk, or a sparse file")
-        };
-        let length = usize::try_from(size).map_err(|error| too_much(error.to_string()))?;
+        let length = addressable(size)?;
         if length == 0 {
             return Err(Error::invalid("the size is 0").hint("a disk has at least one block"));
         }
-        Mapping::anonymous(length).map(|bytes| Self { bytes }).map_err(|error| too_much(error.to_string()))
+        let first = Mapping::anonymous(length).map_err(|error| too_much(size, error))?;
+        Ok(Self { first, grown: [const { OnceLock::new() }; GROWTHS], size: AtomicU64::new(size) })
     }
 
     /// Whether the range lies on the disk: the driver sees to it, and memory safety does not rest on that.
     fn contains(&self, offset: u64, length: u64) -> bool {
-        offset.checked_add(length).is_some_and(|end| end <= self.bytes.length() as u64)
+        offset.checked_add(length).is_some_and(|end| end <= self.size.load(Relaxed))
+    }
+
+    fn mappings(&self) -> impl Iterator<Item = &Mapping> {
+        once(&self.first).chain(self.grown.iter().map_while(OnceLock::get))
+    }
+
+    /// The parts of a range, in order: in which mapping, from where on, and how much.
+    fn pieces(&self, offset: usize, length: usize) -> impl Iterator<Item = (&Mapping, usize, usize)> {
+        let mut start = 0;
+        self.mappings().filter_map(move |mapping| {
+            let (from, to) = (offset.max(start), (offset + length).min(start + mapping.length()));
+            let local = from.wrapping_sub(start);
+            start += mapping.length();
+            (from < to).then_some((mapping, local, to.wrapping_sub(from)))
+        })
     }
 
     /// Makes a range read back as zeroes; whole pages of it go back to the system.
-    fn zero(&self, offset: usize, length: usize) -> std::io::Result<()> {
-        let (start, end) = (offset, offset + length);
-        let first = round_up(start, page_size()).min(end);
-        let last = (end / page_size() * page_size()).max(first);
-        assert!(end <= self.bytes.length());
-        // SAFETY: start ≤ first ≤ last ≤ end ≤ the mapping's length.
-        unsafe {
-            self.bytes.at(start).write_bytes(0, first - start);
-            self.bytes.at(last).write_bytes(0, end - last);
-        }
-        if last > first { self.bytes.give_back(first, last) } else { Ok(()) }
+    fn zero(&self, offset: usize, length: usize) -> io::Result<()> {
+        self.pieces(offset, length).try_for_each(|(mapping, from, length)| zero(mapping, from, length))
     }
+}
+
+/// [`Memory::zero`] in one mapping.
+fn zero(mapping: &Mapping, start: usize, length: usize) -> io::Result<()> {
+    let end = start + length;
+    let first = round_up(start, page_size()).min(end);
+    let last = (end / page_size() * page_size()).max(first);
+    assert!(end <= mapping.length());
+    // SAFETY: start ≤ first ≤ last ≤ end ≤ the mapping's length.
+    unsafe {
+        mapping.at(start).write_bytes(0, first - start);
+        mapping.at(last).write_bytes(0, end - last);
+    }
+    if last > first { mapping.give_back(first, last) } else { Ok(()) }
+}
+
+fn addressable(size: u64) -> Result<usize> {
+    usize::try_from(size).map_err(|error| too_much(size, error))
+}
+
+fn too_much(size: u64, why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Backend, format!("cannot reserve {size} bytes of memory: {why}"))
+        .hint("use a smaller disk, or a sparse file")
 }
 
 impl Backend for Memory {
@@ -54,11 +90,29 @@ impl Backend for Memory {
         // One call frees at most this: a queue must not be away for long.
         let discard =
             Some(Discard { granularity: page_size() as u32, max: 1 << 28, max_write_zeroes: 1 << 28 });
-        Properties { size: self.bytes.length() as u64, block_size: 512, write_cache: false, discard }
+        Properties { size: self.size.load(Relaxed), block_size: 512, write_cache: false, discard }
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
         Ok(Box::new(MemoryEngine { disk: self }))
+    }
+
+    fn resize(&self, size: u64) -> Result<()> {
+        let (before, after) = (addressable(self.size.load(Relaxed))?, addressable(size)?);
+        let mapped: usize = self.mappings().map(Mapping::length).sum();
+        if after > mapped {
+            let more =
+                Mapping::anonymous(mapped.max(after - mapped)).map_err(|error| too_much(size, error))?;
+            let room = self.grown.iter().find(|room| room.get().is_none());
+            room.and_then(|room| room.set(more).ok()).ok_or_else(|| too_much(size, "it grew too often"))?;
+        }
+        if after < before {
+            self.size.store(size, Relaxed);
+        }
+        // Also what is added: a late write may have left something there.
+        self.zero(before.min(after), before.abs_diff(after)).map_err(|error| too_much(size, error))?;
+        self.size.store(size, Relaxed);
+        Ok(())
     }
 }
 
@@ -67,8 +121,13 @@ impl Storage for Memory {
         if !self.contains(offset, data.len() as u64) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
-        // SAFETY: data.len() bytes on both sides (checked above); nobody has a reference to the disk's bytes.
-        unsafe { self.bytes.at(offset as usize).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        let mut data = data;
+        for (mapping, from, length) in self.pieces(offset as usize, data.len()) {
+            let (here, rest) = data.split_at(length);
+            // SAFETY: `length` bytes on both sides; nobody has a reference to the disk's bytes.
+            unsafe { mapping.at(from).copy_from_nonoverlapping(here.as_ptr(), length) };
+            data = rest;
+        }
         Ok(())
     }
 
@@ -88,12 +147,27 @@ impl Engine for MemoryEngine<'_> {
             return Ok(Step::Done(Err(libc::EIO)));
         }
         let (offset, length) = (what.offset as usize, what.length as usize);
-        let disk = self.disk.bytes.at(offset);
         match what.op {
-            // SAFETY: `length` bytes on both sides (checked above), and a request's buffer never lies in the disk.
-            Op::Read => unsafe { io.data().as_mut_ptr().copy_from_nonoverlapping(disk, length) },
-            // SAFETY: as above.
-            Op::Write => unsafe { disk.copy_from_nonoverlapping(io.data().as_ptr(), length) },
+            Op::Read => {
+                let mut data = io.data().as_mut_ptr();
+                for (mapping, from, length) in self.disk.pieces(offset, length) {
+                    // SAFETY: the pieces add up to the data's length, and a request's buffer never lies in the disk.
+                    unsafe {
+                        data.copy_from_nonoverlapping(mapping.at(from), length);
+                        data = data.add(length);
+                    }
+                }
+            }
+            Op::Write => {
+                let mut data = io.data().as_ptr();
+                for (mapping, from, length) in self.disk.pieces(offset, length) {
+                    // SAFETY: as above.
+                    unsafe {
+                        mapping.at(from).copy_from_nonoverlapping(data, length);
+                        data = data.add(length);
+                    }
+                }
+            }
             Op::Discard | Op::WriteZeroes => {
                 if let Err(error) = self.disk.zero(offset, length) {
                     return Ok(Step::Done(Err(error.raw_os_error().unwrap_or(libc::EIO))));
@@ -110,8 +184,9 @@ mod tests {
     use super::*;
 
     fn byte(disk: &Memory, at: usize) -> u8 {
+        let (mapping, from, _) = disk.pieces(at, 1).next().unwrap();
         // SAFETY: the tests stay within the disk.
-        unsafe { *disk.bytes.at(at) }
+        unsafe { *mapping.at(from) }
     }
 
     #[test]
@@ -121,14 +196,39 @@ mod tests {
             [(0, page), (512, 512), (512, page), (page - 512, 3 * page), (page, 2 * page), (0, 8 * page)]
         {
             let disk = Memory::new(8 * page as u64).unwrap();
-            // SAFETY: the whole disk.
-            unsafe { disk.bytes.at(0).write_bytes(0xa5, 8 * page) };
+            disk.store(0, &vec![0xa5; 8 * page]).unwrap();
             disk.zero(offset, length).unwrap();
             for at in 0..8 * page {
                 let zeroed = (offset..offset + length).contains(&at);
                 assert_eq!(byte(&disk, at), if zeroed { 0 } else { 0xa5 }, "byte {at} of {offset}+{length}");
             }
         }
+    }
+
+    #[test]
+    fn a_disk_keeps_its_bytes_while_it_grows_and_shrinks() {
+        let disk = Memory::new(5120).unwrap();
+        disk.store(0, &[1; 5120]).unwrap();
+        disk.resize(5632).unwrap();
+        // Across where the parts meet.
+        disk.store(4608, &[2; 1024]).unwrap();
+        for size in [1 << 20, 3 << 20] {
+            disk.resize(size).unwrap();
+            assert_eq!(byte(&disk, size as usize - 1), 0);
+            disk.store(size - 512, &[3; 512]).unwrap();
+        }
+        assert_eq!(
+            (byte(&disk, 4607), byte(&disk, 4608), byte(&disk, 5631), byte(&disk, 5632)),
+            (1, 2, 2, 0)
+        );
+        assert_eq!(byte(&disk, (1 << 20) - 1), 3);
+        disk.resize(5120).unwrap();
+        assert!(!disk.contains(5120, 512));
+        disk.resize(1 << 20).unwrap();
+        assert_eq!(
+            (byte(&disk, 4607), byte(&disk, 4608), byte(&disk, 5120), byte(&disk, 5631)),
+            (1, 2, 0, 0)
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod lazy;
 mod memory;
 mod null;
 mod observed;
+mod shared_memory;
 
 pub use external::External;
 pub use file::File;
@@ -13,8 +14,9 @@ pub use lazy::{Fill, Identity, Lazy, Map, Source};
 pub use memory::Memory;
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
+pub use shared_memory::SharedMemory;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{Io, Outcome, Ticket, Waker};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -56,7 +58,14 @@ pub trait Backend: Send + Sync {
     /// The part that serves one queue, made and used on that queue's thread.
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>>;
 
-    /// The device was deleted: brings to safety what has to outlive it. May block.
+    /// Makes room for `size` bytes, or gives up what lies behind. The bytes before stay, the new ones are zeroes. Called
+    /// while its engines serve; never at the same time by two. Nothing has changed when it fails.
+    fn resize(&self, size: u64) -> Result<()> {
+        let _ = size;
+        Err(Error::new(ErrorKind::Unsupported, "this disk's backend cannot be resized"))
+    }
+
+    /// The device is served no more by this process: brings to safety what has to outlive it. May block.
     fn close(&self) {}
 }
 

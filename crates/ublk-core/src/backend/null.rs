@@ -3,27 +3,33 @@
 use super::{Backend, Discard, Engine, Properties, Site, Step};
 use crate::error::Result;
 use crate::queue::{Io, Op};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// See the [module](self).
 pub struct Null {
-    size: u64,
+    size: AtomicU64,
 }
 
 impl Null {
     /// A null disk of `size` bytes.
     pub fn new(size: u64) -> Self {
-        Self { size }
+        Self { size: AtomicU64::new(size) }
     }
 }
 
 impl Backend for Null {
     fn properties(&self) -> Properties {
         let discard = Some(Discard { granularity: 4096, max: 1 << 30, max_write_zeroes: 1 << 30 });
-        Properties { size: self.size, block_size: 512, write_cache: false, discard }
+        Properties { size: self.size.load(Relaxed), block_size: 512, write_cache: false, discard }
     }
 
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
         Ok(Box::new(NullEngine { dirty: vec![0; usize::from(site.depth)].into() }))
+    }
+
+    fn resize(&self, size: u64) -> Result<()> {
+        self.size.store(size, Relaxed);
+        Ok(())
     }
 }
 

@@ -46,6 +46,10 @@ impl Backend for Observed {
         Ok(Box::new(ObservedEngine { inner: self.inner.engine(site)?, observer: &self.observer }))
     }
 
+    fn resize(&self, size: u64) -> Result<()> {
+        self.inner.resize(size)
+    }
+
     fn close(&self) {
         self.inner.close();
     }

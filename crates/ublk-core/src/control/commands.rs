@@ -1,7 +1,7 @@
 //! The commands, typed. Their numbers and meanings: `Documentation/block/ublk.rst`.
 
 use super::thread::Reply;
-use super::{Bound, Control};
+use super::{Bound, Control, Target};
 use crate::abi::control_op as op;
 use crate::abi::sys::{self, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,108 +17,122 @@ const NO_QUEUE: u16 = u16::MAX;
 impl Control {
     /// What the driver can do (`GET_FEATURES`, 6.5).
     pub fn features(&self, bound: &Bound) -> Result<Features> {
-        let request =
-            Request { name: "GET_FEATURES", op: op::GET_FEATURES, id: ANY_ID, queue: NO_QUEUE, data: 0 };
-        let bytes = self.send(request, vec![0; 8].into(), bound)?.1;
+        let request = Request::new("GET_FEATURES", op::GET_FEATURES, ANY_ID);
+        let bytes = self.send(request, &[0; 8], bound)?;
         Ok(Features(u64::from_ne_bytes(bytes[..8].try_into().unwrap_or_default())))
     }
 
     /// Adds a device. The driver completes `info`: id, clamped queues, rounded buffer size, flags kept.
     pub fn add(&self, info: &ublksrv_ctrl_dev_info, bound: &Bound) -> Result<ublksrv_ctrl_dev_info> {
-        let request = Request { name: "ADD_DEV", op: op::ADD_DEV, id: info.dev_id, queue: NO_QUEUE, data: 0 };
-        self.send(request, to_bytes(info), bound).map(|(_, bytes)| from_bytes(&bytes))
+        let request = Request::new("ADD_DEV", op::ADD_DEV, info.dev_id);
+        self.send(request, &to_bytes(info), bound).map(|bytes| from_bytes(&bytes))
     }
 
     /// Removes a device and waits until its id is free. Waits for `/dev/ublkcN` to be closed by its server.
-    pub fn delete(&self, id: u32, bound: &Bound) -> Result<()> {
-        self.plain("DEL_DEV", op::DEL_DEV, id, 0, bound)
+    pub fn delete(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
+        self.plain(Request::new("DEL_DEV", op::DEL_DEV, device), bound)
     }
 
     /// Removes a device; its id becomes free when the last reference goes (6.5).
-    pub fn delete_async(&self, id: u32, bound: &Bound) -> Result<()> {
-        self.plain("DEL_DEV_ASYNC", op::DEL_DEV_ASYNC, id, 0, bound)
+    pub fn delete_async(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
+        self.plain(Request::new("DEL_DEV_ASYNC", op::DEL_DEV_ASYNC, device), bound)
     }
 
     /// Makes the disk appear. Completes only when every tag of every queue has been fetched.
-    pub fn start(&self, id: u32, bound: &Bound) -> Result<()> {
-        self.plain("START_DEV", op::START_DEV, id, u64::from(std::process::id()), bound)
+    pub fn start(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
+        self.plain(Request::new("START_DEV", op::START_DEV, device).data(own_pid()), bound)
     }
 
     /// Makes the disk disappear; its users get errors. The server's tags come back with `ENODEV`.
-    pub fn stop(&self, id: u32, bound: &Bound) -> Result<()> {
-        self.plain("STOP_DEV", op::STOP_DEV, id, 0, bound)
+    pub fn stop(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
+        self.plain(Request::new("STOP_DEV", op::STOP_DEV, device), bound)
     }
 
     /// As [`stop`](Self::stop), but refused with `EBUSY` while anybody has the disk open (7.0).
-    pub fn try_stop(&self, id: u32, bound: &Bound) -> Result<()> {
-        self.plain("TRY_STOP_DEV", op::TRY_STOP_DEV, id, 0, bound)
+    pub fn try_stop(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
+        self.plain(Request::new("TRY_STOP_DEV", op::TRY_STOP_DEV, device), bound)
     }
 
     /// Sets what the disk looks like; only before it was started.
-    pub fn set_params(&self, id: u32, params: &ublk_params, bound: &Bound) -> Result<()> {
-        let request = Request { name: "SET_PARAMS", op: op::SET_PARAMS, id, queue: NO_QUEUE, data: 0 };
-        self.send(request, to_bytes(params), bound).map(drop)
+    pub fn set_params(&self, device: impl Into<Target>, params: &ublk_params, bound: &Bound) -> Result<()> {
+        let request = Request::new("SET_PARAMS", op::SET_PARAMS, device);
+        self.send(request, &to_bytes(params), bound).map(drop)
     }
 
     /// What the disk looks like.
-    pub fn params(&self, id: u32, bound: &Bound) -> Result<ublk_params> {
-        let request = Request { name: "GET_PARAMS", op: op::GET_PARAMS, id, queue: NO_QUEUE, data: 0 };
+    pub fn params(&self, device: impl Into<Target>, bound: &Bound) -> Result<ublk_params> {
+        let request = Request::new("GET_PARAMS", op::GET_PARAMS, device);
         let asked = ublk_params { len: size_of::<ublk_params>() as u32, ..Default::default() };
-        self.send(request, to_bytes(&asked), bound).map(|(_, bytes)| from_bytes(&bytes))
+        self.send(request, &to_bytes(&asked), bound).map(|bytes| from_bytes(&bytes))
     }
 
     /// The device as the driver sees it.
     pub fn info(&self, id: u32, bound: &Bound) -> Result<ublksrv_ctrl_dev_info> {
-        let request = Request { name: "GET_DEV_INFO", op: op::GET_DEV_INFO, id, queue: NO_QUEUE, data: 0 };
-        let empty = to_bytes(&ublksrv_ctrl_dev_info::default());
-        self.send(request, empty, bound).map(|(_, bytes)| from_bytes(&bytes))
+        let ask = |name, op, device| {
+            let empty = to_bytes(&ublksrv_ctrl_dev_info::default());
+            self.send(Request::new(name, op, device), &empty, bound).map(|bytes| from_bytes(&bytes))
+        };
+        // The newer command (6.3) answers for everybody's devices, but only to who names the node.
+        let named = Target { id, by_path: true };
+        match ask("GET_DEV_INFO2", op::GET_DEV_INFO2, named) {
+            Err(error) if error.kind == ErrorKind::NotFound => Err(error),
+            // No such node here: a container's /dev need not have it.
+            Err(error) => ask("GET_DEV_INFO", op::GET_DEV_INFO, id.into()).map_err(|_| error),
+            answer => answer,
+        }
     }
 
     /// The CPUs whose requests a queue carries, as a bit mask in native-endian longs.
-    pub fn affinity(&self, id: u32, queue: u16, bound: &Bound) -> Result<Box<[u8]>> {
-        let request = Request {
-            name: "GET_QUEUE_AFFINITY",
-            op: op::GET_QUEUE_AFFINITY,
-            id,
-            queue: NO_QUEUE,
-            data: u64::from(queue),
-        };
-        let mask = vec![0; size_of::<libc::cpu_set_t>()].into();
-        self.send(request, mask, bound).map(|(_, bytes)| bytes)
+    pub fn affinity(&self, device: impl Into<Target>, queue: u16, bound: &Bound) -> Result<Box<[u8]>> {
+        let request =
+            Request::new("GET_QUEUE_AFFINITY", op::GET_QUEUE_AFFINITY, device).data(u64::from(queue));
+        self.send(request, &[0; size_of::<libc::cpu_set_t>()], bound)
     }
 
     /// Begins to take a device over from a server that is gone (6.1).
-    pub fn start_recovery(&self, id: u32, bound: &Bound) -> Result<()> {
-        self.plain("START_USER_RECOVERY", op::START_USER_RECOVERY, id, 0, bound)
+    pub fn start_recovery(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
+        self.plain(Request::new("START_USER_RECOVERY", op::START_USER_RECOVERY, device), bound)
     }
 
     /// Ends it: completes when this process has fetched every tag (6.1).
-    pub fn end_recovery(&self, id: u32, bound: &Bound) -> Result<()> {
-        self.plain("END_USER_RECOVERY", op::END_USER_RECOVERY, id, u64::from(std::process::id()), bound)
+    pub fn end_recovery(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
+        let request = Request::new("END_USER_RECOVERY", op::END_USER_RECOVERY, device);
+        self.plain(request.data(own_pid()), bound)
     }
 
     /// Gives a live disk a new size in bytes (6.16).
-    pub fn update_size(&self, id: u32, size: u64, bound: &Bound) -> Result<()> {
-        self.plain("UPDATE_SIZE", op::UPDATE_SIZE, id, size / crate::abi::SECTOR, bound)
+    pub fn update_size(&self, device: impl Into<Target>, size: u64, bound: &Bound) -> Result<()> {
+        let sectors = size / crate::abi::SECTOR;
+        self.plain(Request::new("UPDATE_SIZE", op::UPDATE_SIZE, device).data(sectors), bound)
     }
 
     /// Frees a live device from its server, which another can then replace (6.16).
-    pub fn quiesce(&self, id: u32, bound: &Bound) -> Result<()> {
+    pub fn quiesce(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
         let limit = u64::try_from(bound.timeout.as_millis()).unwrap_or(u64::MAX);
-        self.plain("QUIESCE_DEV", op::QUIESCE_DEV, id, limit, bound)
+        self.plain(Request::new("QUIESCE_DEV", op::QUIESCE_DEV, device).data(limit), bound)
     }
 
-    fn plain(&self, name: &'static str, op: u32, id: u32, data: u64, bound: &Bound) -> Result<()> {
-        self.send(Request { name, op, id, queue: NO_QUEUE, data }, Box::default(), bound).map(drop)
+    fn plain(&self, request: Request, bound: &Bound) -> Result<()> {
+        self.send(request, &[], bound).map(drop)
     }
 
-    fn send(&self, request: Request, buffer: Box<[u8]>, bound: &Bound) -> Result<(i32, Box<[u8]>)> {
-        let Request { name, op, id, queue, data } = request;
-        let header = ublksrv_ctrl_cmd { dev_id: id, queue_id: queue, data: [data], ..Default::default() };
+    /// Sends a command with what its address points to, and returns what the driver made of that.
+    fn send(&self, request: Request, payload: &[u8], bound: &Bound) -> Result<Box<[u8]>> {
+        let Request { name, op, device, data } = request;
+        let id = device.id;
+        let path = if device.by_path { format!("/dev/ublkc{id}") } else { String::new() };
+        let header = ublksrv_ctrl_cmd {
+            dev_id: id,
+            queue_id: NO_QUEUE,
+            data: [data],
+            dev_path_len: path.len() as u16,
+            ..Default::default()
+        };
+        let buffer = [path.as_bytes(), payload].concat().into();
         let about =
             |error: Error| Error { command: Some(name), device: (id != ANY_ID).then_some(id), ..error };
         match self.call(op, header, buffer, bound) {
-            Reply::Done(result, buffer) if result >= 0 => Ok((result, buffer)),
+            Reply::Done(result, buffer) if result >= 0 => Ok(buffer[path.len()..].into()),
             Reply::Done(result, _) => Err(about(failure(name, id, -result))),
             Reply::TimedOut => Err(about(
                 Error::new(
@@ -138,10 +152,26 @@ impl Control {
 struct Request {
     name: &'static str,
     op: u32,
-    id: u32,
-    queue: u16,
+    device: Target,
     data: u64,
 }
+
+impl Request {
+    fn new(name: &'static str, op: u32, device: impl Into<Target>) -> Self {
+        Self { name, op, device: device.into(), data: 0 }
+    }
+
+    fn data(self, data: u64) -> Self {
+        Self { data, ..self }
+    }
+}
+
+fn own_pid() -> u64 {
+    u64::from(std::process::id())
+}
+
+/// What lets a user do it.
+const AS_ROOT: &str = "run it as root (sudo), or as the user who made the device";
 
 /// What an error number means for a command.
 fn failure(name: &'static str, id: u32, errno: i32) -> Error {
@@ -152,7 +182,6 @@ fn failure(name: &'static str, id: u32, errno: i32) -> Error {
             .hint("leave the id out and the driver picks a free one"),
         ("ADD_DEV", libc::EACCES) => say(ErrorKind::Limit, "the driver's limit of devices is reached".into())
             .hint("delete one, or raise the module parameter ublks_max (default 64)"),
-        ("ADD_DEV", libc::EPERM) => failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo)"),
         ("ADD_DEV" | "SET_PARAMS", libc::EINVAL) => failed
             .kind(ErrorKind::Unsupported)
             .hint("this kernel's driver refuses the combination; see `ublk-ts features`"),
@@ -161,7 +190,7 @@ fn failure(name: &'static str, id: u32, errno: i32) -> Error {
         }
         (_, libc::ENODEV) => say(ErrorKind::NotFound, format!("there is no ublk device {id}"))
             .hint("`ublk-ts list` shows them"),
-        (_, libc::EACCES | libc::EPERM) => failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo)"),
+        (_, libc::EACCES | libc::EPERM) => failed.kind(ErrorKind::NoPermission).hint(AS_ROOT),
         (_, libc::EBUSY) => failed.kind(ErrorKind::Busy),
         (_, libc::EOPNOTSUPP) => {
             failed.kind(ErrorKind::Unsupported).hint("a newer kernel is needed; see `ublk-ts features`")

@@ -125,7 +125,7 @@ fn open_device() -> Result<OwnedFd> {
                 "load the driver with `modprobe ublk_drv` (Linux 6.0 or newer); `ublk-ts doctor` tells more",
             ),
             Some(libc::EACCES | libc::EPERM) => {
-                failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo)")
+                failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo), or see docs/operations.md")
             }
             _ => failed,
         }

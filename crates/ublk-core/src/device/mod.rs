@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!  create ──► created ──start──► live ──stop──► stopped ──delete──► deleted
-//!                 ▲                               │
-//!                 └────────────start──────────────┘        delete is possible anywhere
+//!                 ▲              ▲  │             │
+//!                 └──────────────│──│──start──────┘        delete is possible anywhere
+//!                         recover│  │quiesce
+//!   adopt ───────────────────► waiting ──release──► another process's
 //! ```
 
 mod node;
@@ -15,12 +17,14 @@ pub use seat::{Seat, Seated};
 
 use crate::abi::sys;
 use crate::backend::Backend;
-use crate::control::{Bound, Control};
+use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
 use crate::queue::QueueCounters;
 use crate::registry;
-use crate::spec::{Checked, Spec};
+use crate::spec::{Checked, Recovery, Spec};
 use serving::{Serving, spawn_native};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a device tells its owner without being asked.
@@ -46,10 +50,16 @@ pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 /// See the [module](self).
 pub struct Device {
     id: u32,
+    target: Target,
     control: Control,
     /// Until the device is deleted: its handle may be kept for long after that.
     backend: Mutex<Option<Arc<dyn Backend>>>,
-    checked: Checked,
+    /// Its size changes only with the state locked.
+    checked: Mutex<Checked>,
+    durable: bool,
+    recovery: Option<Recovery>,
+    /// Of the driver's features, those that it was made with.
+    flags: Features,
     queues: u16,
     depth: u16,
     max_io: u32,
@@ -66,7 +76,11 @@ enum State {
         used: bool,
     },
     Live(Serving),
+    /// The driver keeps its disk, and nobody serves it: this process may, or another one.
+    Waiting,
     Deleted,
+    /// Another process serves it.
+    Released,
 }
 
 /// Which device of its number it is, if the system tells.
@@ -80,20 +94,49 @@ impl Device {
         let checked = spec.check(&backend.properties())?;
         let control = Control::open()?;
         let info = add(&control, &checked, &checked.info(), bound)?;
-        let (id, max_io) = (info.dev_id, info.max_io_buf_bytes.min(spec.max_io));
-        Ok(Self {
-            id,
+        let max_io = info.max_io_buf_bytes.min(spec.max_io);
+        Ok(Self::new(control, &info, checked, max_io, backend, listener, State::Idle { used: false }))
+    }
+
+    /// A device that another process made, and whose server is gone; [`recover`](Self::recover) takes it over. Waits for
+    /// a server that is just leaving. `backend` has to hold the disk's bytes.
+    ///
+    /// Nothing has changed when it fails.
+    pub fn adopt(id: u32, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
+        let control = Control::open()?;
+        let info = node::wait_for_server_to_leave(&control, id, bound)?;
+        let params = control.params(Target::of(&info), bound)?;
+        let checked = Checked::existing(&info, &params, &backend.properties())?;
+        let max_io = checked.spec.max_io;
+        Ok(Self::new(control, &info, checked, max_io, backend, listener, State::Waiting))
+    }
+
+    fn new(
+        control: Control,
+        info: &sys::ublksrv_ctrl_dev_info,
+        checked: Checked,
+        max_io: u32,
+        backend: Arc<dyn Backend>,
+        listener: Listener,
+        state: State,
+    ) -> Self {
+        Self {
+            id: info.dev_id,
+            target: Target::of(info),
             control,
             backend: Mutex::new(Some(backend)),
-            checked,
+            durable: !checked.write_cache,
+            recovery: checked.spec.recovery,
+            flags: Features(info.flags),
+            checked: Mutex::new(checked),
             queues: info.nr_hw_queues,
             depth: info.queue_depth,
             max_io,
             counters: (0..info.nr_hw_queues).map(|_| Arc::default()).collect(),
             listener,
-            state: Mutex::new(State::Idle { used: false }),
-            identity: Mutex::new(node::identity(id)),
-        })
+            state: Mutex::new(state),
+            identity: Mutex::new(node::identity(info.dev_id)),
+        }
     }
 
     /// The driver's number for it.
@@ -123,13 +166,20 @@ impl Device {
             self.refresh(&mut state, bound)?;
         }
         *state = State::Idle { used: true };
-        let serving = self.seat(bound, hand_out, |bound| {
-            self.control.start(self.id, bound)?;
-            let params = self.control.params(self.id, bound)?;
-            node::wait_for_disk(self.id, (params.devt.disk_major, params.devt.disk_minor), bound)
+        let char_dev = node::open_char_device(self.id, bound)?;
+        let serving = self.seat(char_dev, bound, hand_out, Serving::abandon, |bound| {
+            self.control.start(self.target, bound)?;
+            let params = self.control.params(self.target, bound)?;
+            node::wait_for_disk(self.id, (params.devt.disk_major, params.devt.disk_minor), bound)?;
+            node::wait_for_access(self.target, "ublkb", bound)
         });
         *state = State::Live(serving?);
         Ok(())
+    }
+
+    /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of their own.
+    pub fn recover(&self, bound: &Bound) -> Result<()> {
+        self.recover_with(bound, |seats| self.spawn(seats))
     }
 
     /// Takes a recoverable device over whose queues have all ended; its disk has been there all the time. The
@@ -140,9 +190,106 @@ impl Device {
         hand_out: impl FnOnce(Vec<Seat>) -> Result<G>,
     ) -> Result<()> {
         let mut state = self.idle()?;
-        node::retry_while_busy(bound, || self.control.start_recovery(self.id, bound))?;
-        let serving = self.seat(bound, hand_out, |bound| self.control.end_recovery(self.id, bound));
+        *state = State::Waiting;
+        let char_dev = node::open_to_recover(&self.control, self.target, bound)?;
+        let serving = self.seat(char_dev, bound, hand_out, Serving::leave, |bound| {
+            self.control.end_recovery(self.target, bound)
+        });
         *state = State::Live(serving?);
+        Ok(())
+    }
+
+    /// Lets go of a live device, so that another server can take it over, or this one again: its disk stays, and what
+    /// is asked of it waits. No request fails.
+    pub fn quiesce(&self, bound: &Bound) -> Result<()> {
+        let mut state = self.state();
+        self.look(&mut state)?;
+        let State::Live(serving) = &*state else { return Err(self.not_live(&state)) };
+        let able = self.flags.has(sys::UBLK_F_QUIESCE.into());
+        let unsupported = |message: &str, hint: &str| {
+            Err(Error::new(ErrorKind::Unsupported, message).hint(hint).device(self.id))
+        };
+        match self.recovery {
+            None => {
+                return unsupported(
+                    "the device cannot be handed over",
+                    "make it with recovery requeue or reissue",
+                );
+            }
+            Some(Recovery::Fail) => {
+                return unsupported(
+                    "the device cannot be handed over: it fails requests while nobody serves it",
+                    "make it with recovery requeue or reissue",
+                );
+            }
+            Some(Recovery::Requeue) if !able => {
+                return unsupported(
+                    "this kernel cannot hand the device over",
+                    "Linux 6.16 can, or a device made with recovery reissue",
+                );
+            }
+            Some(_) => {}
+        }
+        serving.expect_end(true);
+        // Without that command the queues leave as they are: the driver sends again what they had.
+        let quiesced = if able { self.control.quiesce(self.target, bound) } else { Ok(()) };
+        match quiesced {
+            Ok(()) => {}
+            // Every tag is taken, and was for all that time: the driver has begun, and there is no way back.
+            Err(error) if error.kind == ErrorKind::Busy => {}
+            Err(error) => {
+                serving.expect_end(false);
+                return Err(error);
+            }
+        }
+        let ended = if able { self.end(&mut state) } else { self.leave(&mut state) };
+        *state = State::Waiting;
+        ended?;
+        node::wait_for_server_to_leave(&self.control, self.id, bound).map(drop)
+    }
+
+    /// Forgets a device that was quiesced: another process serves it.
+    pub fn release(&self) -> Result<()> {
+        let mut state = self.state();
+        match &*state {
+            State::Waiting => {
+                *state = State::Released;
+                self.close_backend();
+                Ok(())
+            }
+            State::Released => Ok(()),
+            _ => Err(Error::new(ErrorKind::Busy, "the device was not quiesced").device(self.id)),
+        }
+    }
+
+    /// Gives the disk a new size in bytes, while it is used. What lies behind is lost.
+    pub fn resize(&self, size: u64, bound: &Bound) -> Result<()> {
+        let mut state = self.state();
+        self.look(&mut state)?;
+        if !matches!(*state, State::Live(_)) {
+            return Err(self.not_live(&state));
+        }
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.check_size(size)?;
+        if !self.flags.has(sys::UBLK_F_UPDATE_SIZE.into()) {
+            return Err(Error::new(ErrorKind::Unsupported, "this kernel cannot resize a device")
+                .hint("Linux 6.16 or newer can")
+                .device(self.id));
+        }
+        let backend = self.backend()?;
+        let before = checked.size();
+        // The disk never has more than its backend.
+        if size > before {
+            backend.resize(size)?;
+            self.control.update_size(self.target, size, bound).inspect_err(|_| {
+                // The first failure is the one to tell.
+                let _ = backend.resize(before);
+            })?;
+        } else {
+            self.control.update_size(self.target, size, bound)?;
+            backend.resize(size)?;
+        }
+        checked.resized(size);
         Ok(())
     }
 
@@ -154,10 +301,11 @@ impl Device {
         if self.control.features(bound)?.has(takes_another) {
             return Ok(());
         }
-        self.control.delete(self.id, bound)?;
+        self.control.delete(self.target, bound)?;
         *state = State::Deleted;
-        let info = sys::ublksrv_ctrl_dev_info { dev_id: self.id, ..self.checked.info() };
-        add(&self.control, &self.checked, &info, bound)?;
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = sys::ublksrv_ctrl_dev_info { dev_id: self.id, ..checked.info() };
+        add(&self.control, &checked, &info, bound)?;
         *self.identity() = node::identity(self.id);
         *state = State::Idle { used: false };
         Ok(())
@@ -168,23 +316,24 @@ impl Device {
         let mut state = self.state();
         self.look(&mut state)?;
         match &*state {
-            State::Idle { .. } => Ok(state),
+            State::Idle { .. } | State::Waiting => Ok(state),
             State::Live(serving) if serving.over() => self.end(&mut state).map(|()| state),
             State::Live(_) => {
                 Err(Error::new(ErrorKind::Busy, "the device is started already").device(self.id))
             }
-            State::Deleted => Err(self.deleted()),
+            State::Deleted | State::Released => Err(self.gone(&state)),
         }
     }
 
-    /// Seats every queue, and then lets the device go.
+    /// Seats every queue, and then lets the device go; `undo` ends the queues when that fails.
     fn seat<G>(
         &self,
+        char_dev: OwnedFd,
         bound: &Bound,
         hand_out: impl FnOnce(Vec<Seat>) -> Result<G>,
+        undo: impl FnOnce(Serving),
         go: impl FnOnce(&Bound) -> Result<()>,
     ) -> Result<Serving> {
-        let char_dev = node::open_char_device(self.id, bound)?;
         let (serving, seats) = Serving::prepare(self, char_dev)?;
         let going = hand_out(seats).and_then(|_held| {
             serving.ready(bound)?;
@@ -193,17 +342,20 @@ impl Device {
         match going {
             Ok(()) => Ok(serving),
             Err(error) => {
-                serving.abandon();
+                undo(serving);
                 Err(error)
             }
         }
     }
 
     fn spawn(&self, seats: Vec<Seat>) -> Result<()> {
-        let durable = !self.checked.write_cache;
+        let backend = self.backend()?;
+        seats.into_iter().try_for_each(|seat| spawn_native(seat, backend.clone(), self.durable))
+    }
+
+    fn backend(&self) -> Result<Arc<dyn Backend>> {
         let backend = self.backend.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let backend = backend.ok_or_else(|| self.deleted())?;
-        seats.into_iter().try_for_each(|seat| spawn_native(seat, backend.clone(), durable))
+        backend.ok_or_else(|| self.gone(&State::Deleted))
     }
 
     /// Makes the disk disappear. With `force` whatever is mounted on it: its users get errors; without it only
@@ -213,7 +365,12 @@ impl Device {
         self.look(&mut state)?;
         match &*state {
             State::Idle { .. } => Ok(()),
-            State::Deleted => Err(self.deleted()),
+            State::Deleted | State::Released => Err(self.gone(&state)),
+            State::Waiting => {
+                registry::stop_through(&self.control, self.id, force, bound)?;
+                *state = State::Idle { used: true };
+                Ok(())
+            }
             State::Live(serving) => {
                 serving.expect_end(true);
                 match registry::stop_through(&self.control, self.id, force, bound) {
@@ -241,9 +398,17 @@ impl Device {
         if matches!(*state, State::Deleted) {
             return Ok(());
         }
-        registry::remove(&self.control, self.id, force, bound)?;
+        registry::remove(&self.control, self.target, force, bound)?;
         self.forget(&mut state);
         Ok(())
+    }
+
+    /// Deletes the device, whoever uses its disk, unless that waits for another server.
+    pub fn abandon(&self, bound: &Bound) -> Result<()> {
+        if matches!(*self.state(), State::Waiting | State::Released) {
+            return Ok(());
+        }
+        self.delete(true, bound)
     }
 
     /// Notices when somebody else has deleted the device: its number may be another's by now. While a queue of ours
@@ -251,8 +416,8 @@ impl Device {
     fn look(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let served = match &**state {
             State::Live(serving) => !serving.over(),
-            State::Idle { .. } => false,
-            State::Deleted => true,
+            State::Idle { .. } | State::Waiting => false,
+            State::Deleted | State::Released => true,
         };
         let known = *self.identity();
         if served || known.is_none() || known == node::identity(self.id) {
@@ -266,6 +431,10 @@ impl Device {
     /// The device is gone.
     fn forget(&self, state: &mut State) {
         *state = State::Deleted;
+        self.close_backend();
+    }
+
+    fn close_backend(&self) {
         if let Some(backend) = self.backend.lock().unwrap_or_else(PoisonError::into_inner).take() {
             backend.close();
         }
@@ -283,12 +452,31 @@ impl Device {
         }
     }
 
+    /// Has the queues leave, with what they have.
+    fn leave(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+        if let State::Live(serving) = std::mem::replace(&mut **state, State::Idle { used: true }) {
+            serving.leave();
+        }
+        Ok(())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deleted(&self) -> Error {
-        Error::new(ErrorKind::Closed, format!("device {} was deleted", self.id)).device(self.id)
+    /// Why a device cannot be had any more.
+    fn gone(&self, state: &State) -> Error {
+        let what = if matches!(state, State::Released) { "was handed over" } else { "was deleted" };
+        Error::new(ErrorKind::Closed, format!("device {} {what}", self.id)).device(self.id)
+    }
+
+    fn not_live(&self, state: &State) -> Error {
+        match state {
+            State::Deleted | State::Released => self.gone(state),
+            _ => Error::new(ErrorKind::Closed, format!("device {} is not live", self.id))
+                .hint("start it first")
+                .device(self.id),
+        }
     }
 }
 
@@ -301,9 +489,14 @@ fn add(
 ) -> Result<sys::ublksrv_ctrl_dev_info> {
     let info = control.add(info, bound)?;
     let max_io = info.max_io_buf_bytes.min(checked.spec.max_io);
-    control.set_params(info.dev_id, &checked.params(max_io), bound).inspect_err(|_| {
+    let device = Target::of(&info);
+    let described = checked
+        .kept(info.flags)
+        .and_then(|()| node::wait_for_access(device, "ublkc", bound))
+        .and_then(|()| control.set_params(device, &checked.params(max_io), bound));
+    described.inspect_err(|_| {
         // The first failure is the one to tell.
-        let _ = control.delete(info.dev_id, &Bound::standard());
+        let _ = control.delete(device, &Bound::standard());
     })?;
     Ok(info)
 }
@@ -311,6 +504,6 @@ fn add(
 impl Drop for Device {
     fn drop(&mut self) {
         // A device that nobody can reach any more would stay for ever.
-        let _ = self.delete(true, &Bound::standard());
+        let _ = self.abandon(&Bound::standard());
     }
 }

@@ -1,7 +1,9 @@
 //! The device nodes: `/dev/ublkcN`, ours, and `/dev/ublkbN`, the user's disk.
 
-use crate::control::Bound;
+use crate::abi::sys::{self, ublksrv_ctrl_dev_info};
+use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
+use nix::unistd::{AccessFlags, access};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,11 +23,15 @@ pub fn identity(id: u32) -> Option<u64> {
 /// Opens the device for serving. The driver lets one server in, and the last one may still be leaving.
 pub fn open_char_device(id: u32, bound: &Bound) -> Result<OwnedFd> {
     let path = format!("/dev/ublkc{id}");
-    wait(id, bound, &path, || match OpenOptions::new().read(true).write(true).open(&path) {
+    wait(id, bound, &path, || try_open(&path))
+}
+
+fn try_open(path: &str) -> io::Result<Option<OwnedFd>> {
+    match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => Ok(Some(file.into())),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOENT)) => Ok(None),
         Err(error) => Err(error),
-    })
+    }
 }
 
 /// Waits until the disk's node is there and is that disk, not an older one of the same name.
@@ -41,19 +47,79 @@ pub fn wait_for_disk(id: u32, (major, minor): (u32, u32), bound: &Bound) -> Resu
     })
 }
 
-/// Repeats a command while the driver answers EBUSY: the last server is still leaving.
-pub fn retry_while_busy(bound: &Bound, mut command: impl FnMut() -> Result<()>) -> Result<()> {
+/// Waits until the caller may use the node of an ordinary user's device: udev gives it to that user, some time after it
+/// is there. Root's devices need no waiting.
+pub fn wait_for_access(device: Target, prefix: &str, bound: &Bound) -> Result<()> {
+    if !device.by_path {
+        return Ok(());
+    }
+    let path = format!("/dev/{prefix}{}", device.id);
+    wait(device.id, bound, &path, || Ok(access(path.as_str(), AccessFlags::R_OK | AccessFlags::W_OK).ok()))
+        .map_err(|error| {
+            error.hint(
+                "a udev rule has to give the nodes to the user who made the device: see docs/operations.md",
+            )
+        })
+}
+
+/// How long a server that was killed may seem to run.
+const DYING: Duration = Duration::from_secs(1);
+
+/// Waits until the server of a recoverable device has gone, and returns what the driver then says of it. Fails at once
+/// if the device is not recoverable, and soon if its server is there to stay.
+pub fn wait_for_server_to_leave(control: &Control, id: u32, bound: &Bound) -> Result<ublksrv_ctrl_dev_info> {
+    let (began, until) = (Instant::now(), bound.until());
+    loop {
+        let info = control.info(id, bound)?;
+        let state = u32::from(info.state);
+        if info.flags & u64::from(sys::UBLK_F_USER_RECOVERY) == 0 {
+            return Err(Error::new(ErrorKind::Unsupported, format!("device {id} cannot be taken over"))
+                .hint("it was made without recovery")
+                .device(id));
+        }
+        if matches!(state, sys::UBLK_S_DEV_QUIESCED | sys::UBLK_S_DEV_FAIL_IO) {
+            return Ok(info);
+        }
+        if state != sys::UBLK_S_DEV_LIVE {
+            return Err(Error::new(ErrorKind::NotFound, format!("device {id} has no disk to take over"))
+                .hint("it was stopped, or never started")
+                .device(id));
+        }
+        let others = info.ublksrv_pid != std::process::id().cast_signed() && runs(info.ublksrv_pid);
+        if others && began.elapsed() >= DYING || Instant::now() >= until || bound.cancel.is_cancelled() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("device {id} is served by process {}", info.ublksrv_pid),
+            )
+            .hint("only a device that nobody serves can be taken over")
+            .device(id));
+        }
+        sleep(POLL);
+    }
+}
+
+/// Whether a process is there and is not just ending.
+fn runs(pid: i32) -> bool {
+    // pid (name) state …; the name may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+/// Opens a recoverable device to take it over. Of several that try, one gets it; the others hear of that when it serves.
+pub fn open_to_recover(control: &Control, device: Target, bound: &Bound) -> Result<OwnedFd> {
+    let path = format!("/dev/ublkc{}", device.id);
     let until = bound.until();
     loop {
-        match command() {
-            Err(error)
-                if error.kind == ErrorKind::Busy
-                    && Instant::now() < until
-                    && !bound.cancel.is_cancelled() =>
-            {
-                sleep(POLL);
-            }
-            done => return done,
+        wait_for_server_to_leave(control, device.id, bound)?;
+        let opened = match control.start_recovery(device, bound) {
+            Ok(()) => try_open(&path).map_err(|error| unusable(&path, device.id, &error))?,
+            // The last server is still leaving.
+            Err(error) if error.kind == ErrorKind::Busy => None,
+            Err(error) => return Err(error),
+        };
+        match opened {
+            Some(file) => return Ok(file),
+            None => pause(device.id, bound, &path, until)?,
         }
     }
 }
@@ -68,29 +134,34 @@ fn wait<T>(
     loop {
         match ready() {
             Ok(Some(value)) => return Ok(value),
-            Ok(None) if bound.cancel.is_cancelled() => {
-                return Err(
-                    Error::new(ErrorKind::Cancelled, format!("waiting for {path} was cancelled")).device(id)
-                );
-            }
-            Ok(None) if Instant::now() >= until => {
-                return Err(Error::new(
-                    ErrorKind::Timeout,
-                    format!("{path} did not become usable in {:.1} s", bound.timeout.as_secs_f64()),
-                )
-                .hint("in a container, its /dev has to be the host's devtmpfs")
-                .device(id));
-            }
-            Ok(None) => sleep(POLL),
-            Err(error) => {
-                let failed = Error::system(format!("cannot use {path}"), &error).device(id);
-                return Err(match error.raw_os_error() {
-                    Some(libc::EACCES | libc::EPERM) => {
-                        failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo)")
-                    }
-                    _ => failed,
-                });
-            }
+            Ok(None) => pause(id, bound, path, until)?,
+            Err(error) => return Err(unusable(path, id, &error)),
         }
+    }
+}
+
+/// Sleeps for a moment, unless the wait is over.
+fn pause(id: u32, bound: &Bound, path: &str, until: Instant) -> Result<()> {
+    if bound.cancel.is_cancelled() {
+        let message = format!("waiting for {path} was cancelled");
+        return Err(Error::new(ErrorKind::Cancelled, message).device(id));
+    }
+    if Instant::now() >= until {
+        let message = format!("{path} did not become usable in {:.1} s", bound.timeout.as_secs_f64());
+        return Err(Error::new(ErrorKind::Timeout, message)
+            .hint("in a container, its /dev has to be the host's devtmpfs")
+            .device(id));
+    }
+    sleep(POLL);
+    Ok(())
+}
+
+fn unusable(path: &str, id: u32, error: &io::Error) -> Error {
+    let failed = Error::system(format!("cannot use {path}"), error).device(id);
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo)")
+        }
+        _ => failed,
     }
 }

@@ -3,7 +3,7 @@
 use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
 use crate::backend::{Backend, Site};
-use crate::control::{Bound, Control};
+use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Waker;
 use crate::queue::drive::serve;
@@ -30,6 +30,7 @@ pub struct Serving {
 /// What the queues share.
 pub(super) struct Shared {
     id: u32,
+    target: Target,
     /// Its disk outlives its queues, which others can take over.
     recoverable: bool,
     listener: Listener,
@@ -52,7 +53,8 @@ impl Serving {
         let wakers = (0..device.queues).map(|_| Waker::new()).collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             id: device.id,
-            recoverable: device.checked.spec.recovery.is_some(),
+            target: device.target,
+            recoverable: device.recovery.is_some(),
             listener: device.listener.clone(),
             control: device.control.clone(),
             running: AtomicU32::new(0),
@@ -143,8 +145,15 @@ impl Serving {
         self.expect_end(true);
         // The driver gives every tag back, also of a device that never was alive. What fails here leaves
         // nothing else to try, and the failure that led here is the one to tell.
-        let _ = self.shared.control.stop(self.shared.id, &Bound::standard());
+        let _ = self.shared.control.stop(self.shared.target, &Bound::standard());
         let _ = self.join();
+    }
+
+    /// Ends the queues of a device whose disk stays for another server, and that have not come to an end.
+    pub fn leave(self) {
+        self.expect_end(true);
+        self.shared.give_up();
+        let _ = self.join(); // what does not end now is left to itself
     }
 }
 
@@ -189,7 +198,7 @@ impl Shared {
             // who take over, when every queue is free; only then can the device be stopped.
             self.give_up();
             if !self.recoverable {
-                let _ = self.control.stop(self.id, &Bound::standard());
+                let _ = self.control.stop(self.target, &Bound::standard());
             }
         }
         let last = self.running.fetch_sub(1, Ordering::SeqCst) == 1;

@@ -5,7 +5,7 @@ mod users;
 pub use users::users;
 
 use crate::abi::{SECTOR, sys};
-use crate::control::{Bound, Control};
+use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
 use std::path::Path;
@@ -71,7 +71,7 @@ pub struct Info {
 pub fn open(id: u32, bound: &Bound) -> Result<Info> {
     let control = Control::open()?;
     let info = control.info(id, bound)?;
-    let params = match control.params(id, bound) {
+    let params = match control.params(Target::of(&info), bound) {
         Ok(params) => params,
         // Added, and its parameters not set yet.
         Err(error) if error.kind != ErrorKind::NotFound => sys::ublk_params::default(),
@@ -146,19 +146,20 @@ pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
 
 pub(crate) fn stop_through(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
     let info = control.info(id, bound)?;
+    let device = Target::of(&info);
     if force || u32::from(info.state) == sys::UBLK_S_DEV_DEAD {
-        return control.stop(id, bound);
+        return control.stop(device, bound);
     }
     let safe = Features(info.flags).has(sys::UBLK_F_SAFE_STOP_DEV.into());
     let until = Instant::now() + GLANCE;
     loop {
         let users = users(id);
         if users.is_empty() && (safe || !claimed(id)) {
-            let stopped = if safe { control.try_stop(id, bound) } else { control.stop(id, bound) };
+            let stopped = if safe { control.try_stop(device, bound) } else { control.stop(device, bound) };
             match stopped {
                 Err(error) if error.kind == ErrorKind::Busy => {}
                 // Its disk went away meanwhile: what remains is to stop its server.
-                Err(error) if error.kind == ErrorKind::NotFound => return control.stop(id, bound),
+                Err(error) if error.kind == ErrorKind::NotFound => return control.stop(device, bound),
                 stopped => return stopped,
             }
         }
@@ -182,8 +183,10 @@ fn claimed(id: u32) -> bool {
 
 /// Stops a device and removes it. With `force` its id may stay taken until the last user closes the disk.
 pub fn delete(id: u32, force: bool, bound: &Bound) -> Result<()> {
-    stop(id, force, bound)?;
-    remove(&Control::open()?, id, force, bound)
+    let control = Control::open()?;
+    let device = Target::of(&control.info(id, bound)?);
+    stop_through(&control, id, force, bound)?;
+    remove(&control, device, force, bound)
 }
 
 /// How long who forces a removal waits for the id to be free.
@@ -191,15 +194,15 @@ const REMOVAL: Duration = Duration::from_millis(500);
 
 /// Removes a stopped device. The driver waits for the last user of the disk, even one that is gone; who forces does
 /// not. One command only: once it is done the id may be another device's, which a second one would remove.
-pub(crate) fn remove(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
-    let removed = if force { control.delete_async(id, bound) } else { control.delete(id, bound) };
+pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bound) -> Result<()> {
+    let removed = if force { control.delete_async(device, bound) } else { control.delete(device, bound) };
     match removed {
         // Somebody else was faster: its server, when it was stopped.
         Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
         removed => removed?,
     }
     let until = Instant::now() + REMOVAL;
-    while force && Instant::now() < until && control.info(id, bound).is_ok() {
+    while force && Instant::now() < until && control.info(device.id, bound).is_ok() {
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())

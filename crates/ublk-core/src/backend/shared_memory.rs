@@ -1,0 +1,109 @@
+//! A disk in a file of a memory file system, such as `/dev/shm`: other processes find its bytes when this one is gone.
+
+use super::{Backend, Discard, Engine, Properties, Site, Step};
+use crate::abi::page_size;
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::{Io, Op};
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The disk's bytes are read and written by system calls, not through a mapping: of a full file system those tell,
+/// where a mapping would end the process. None of them waits for anything but memory.
+pub struct SharedMemory {
+    file: File,
+    size: AtomicU64,
+}
+
+impl SharedMemory {
+    /// A disk of `size` bytes in the file at `path`, which is made if there is none. One that is there keeps its bytes,
+    /// and has to have that many at least.
+    pub fn open(path: &Path, size: u64) -> Result<Self> {
+        let name = path.display();
+        if size == 0 {
+            return Err(Error::invalid("the size is 0").hint("a disk has at least one block"));
+        }
+        let failed = |error| Error::system(format!("cannot use {name}"), &error).kind(ErrorKind::Backend);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(failed)?;
+        let kind = fstatfs(&file).map_err(|errno| failed(errno.into()))?.filesystem_type();
+        let found = file.metadata().map_err(failed)?;
+        if kind != TMPFS_MAGIC || !found.is_file() {
+            return Err(Error::new(ErrorKind::Backend, format!("{name} is no file in memory"))
+                .hint("use one in /dev/shm, or a file backend"));
+        }
+        if found.len() == 0 {
+            file.set_len(size).map_err(failed)?;
+        } else if found.len() < size {
+            return Err(Error::new(
+                ErrorKind::Backend,
+                format!("{name} has {} bytes, not the disk's {size}", found.len()),
+            )
+            .hint("it belongs to another disk: remove it, or use another file"));
+        }
+        Ok(Self { file, size: AtomicU64::new(size) })
+    }
+
+    fn contains(&self, offset: u64, length: u64) -> bool {
+        offset.checked_add(length).is_some_and(|end| end <= self.size.load(Relaxed))
+    }
+}
+
+impl Backend for SharedMemory {
+    fn properties(&self) -> Properties {
+        let discard =
+            Some(Discard { granularity: page_size() as u32, max: 1 << 28, max_write_zeroes: 1 << 28 });
+        Properties { size: self.size.load(Relaxed), block_size: 512, write_cache: false, discard }
+    }
+
+    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
+        Ok(Box::new(SharedMemoryEngine { disk: self }))
+    }
+
+    fn resize(&self, size: u64) -> Result<()> {
+        self.file.set_len(size).map_err(|error| {
+            Error::system("cannot resize the disk's file", &error).kind(ErrorKind::Backend)
+        })?;
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
+}
+
+struct SharedMemoryEngine<'a> {
+    disk: &'a SharedMemory,
+}
+
+impl Engine for SharedMemoryEngine<'_> {
+    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
+        let what = io.request.what;
+        if !self.disk.contains(what.offset, what.length) {
+            return Ok(Step::Done(Err(libc::EIO)));
+        }
+        let file = &self.disk.file;
+        let done: io::Result<()> = match what.op {
+            Op::Read => file.read_exact_at(io.data(), what.offset),
+            Op::Write => file.write_all_at(io.data(), what.offset),
+            Op::Discard | Op::WriteZeroes => {
+                let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                fallocate(file, punch, what.offset as libc::off_t, what.length as libc::off_t)
+                    .map_err(io::Error::from)
+            }
+            Op::Flush | Op::Other(_) => Ok(()),
+        };
+        Ok(Step::Done(match done {
+            Ok(()) => Ok(what.length as u32),
+            Err(error) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
+        }))
+    }
+}

@@ -9,6 +9,8 @@ export interface MemoryBackend {
   readonly kind: 'memory'
   /** In bytes. */
   readonly size: number
+  /** The file that holds its bytes, if it is one. */
+  readonly file: string | undefined
 }
 
 /** A disk that keeps nothing; see {@link nullDisk}. */
@@ -58,9 +60,20 @@ export interface FileOptions {
   direct?: boolean
 }
 
+/** Where {@link memory} keeps a disk's bytes. */
+export interface MemoryOptions {
+  /**
+   * A file in a memory file system, such as one in `/dev/shm`: another process can take the disk over with what is on
+   * it. It is made if there is none, keeps its bytes if there is one, and is not removed.
+   *
+   * @defaultValue memory of this process, which ends with it
+   */
+  file?: string
+}
+
 /**
  * A disk in this process's memory. It takes memory only where it has been written, and gives it back
- * on discard and write-zeroes. Its contents are gone when the device is deleted.
+ * on discard and write-zeroes. Its contents are gone when the device is deleted, unless they are in a file.
  *
  * @param size - Bytes, or text such as `'16M'`; a multiple of the block size, below 8 EiB.
  * @throws UblkError of kind `invalid` if the size is not one.
@@ -70,8 +83,11 @@ export interface FileOptions {
  * await UblkDevice.create({ backend: memory('16M') })
  * ```
  */
-export function memory(size: Size): MemoryBackend {
-  return { kind: 'memory', size: diskSize(size) }
+export function memory(size: Size, { file }: MemoryOptions = {}): MemoryBackend {
+  if (file !== undefined && (typeof file !== 'string' || file === '')) {
+    throw invalid('the file of the memory is no path', "use one such as '/dev/shm/disk'")
+  }
+  return { kind: 'memory', size: diskSize(size), file }
 }
 
 /**

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { abortable } from './abort.js'
-import { isNative, worker } from './backends.js'
+import { type Backend, isNative, worker } from './backends.js'
 import { invalid, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
@@ -13,6 +13,7 @@ import { InlineServer } from './serve/inline.js'
 import { toExternal } from './serve/properties.js'
 import type { Server } from './serve/server.js'
 import { Served, served } from './served.js'
+import { parseSize, type Size } from './size.js'
 
 /** How to make a device; everything but `backend` has a default. */
 export interface CreateOptions extends DeviceOptions {
@@ -23,6 +24,24 @@ export interface CreateOptions extends DeviceOptions {
    */
   start?: boolean
   /** Aborts the creation, which then leaves nothing behind. It has no effect afterwards. */
+  signal?: AbortSignal
+}
+
+/** How to take over a device that another process made: what it looks like, the kernel knows. */
+export type RecoverOptions = Pick<
+  CreateOptions,
+  'backend' | 'observe' | 'requestTimeout' | 'stuckTimeout' | 'timeout' | 'signal'
+>
+
+/** How to resize a disk. */
+export interface ResizeOptions {
+  /**
+   * Shrink the disk even if it is mounted, open or otherwise held: its users lose what lies behind.
+   *
+   * @defaultValue false
+   */
+  force?: boolean
+  /** Aborts the waiting for the kernel. */
   signal?: AbortSignal
 }
 
@@ -81,36 +100,87 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws the signal's reason if it was aborted.
    */
   static async create(options: CreateOptions): Promise<UblkDevice> {
+    return await UblkDevice.#make(
+      options,
+      (...calls) => native.Device.create(...calls),
+      async (disk, entry, cancel) => {
+        try {
+          if (options.start ?? true) await disk.#start(entry, cancel)
+        } catch (error) {
+          await entry.device.delete(true, new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
+          throw error
+        }
+      },
+    )
+  }
+
+  /**
+   * Takes over a device that was made with `recovery` and that nobody serves: its server was killed, or has quiesced
+   * it. The disk was there all the time, and its users go on. Waits for a server that is just leaving.
+   *
+   * @param options - With a backend that holds the disk's bytes.
+   * @throws UblkError: `busy` if it is served, `unsupported` if it was made without `recovery`, `invalid` if the backend
+   * does not fit it, `not-found` if there is no such device, or it has no disk; and as {@link UblkDevice.create}. The
+   * device is then as it was.
+   */
+  static async recover(id: number, options: RecoverOptions): Promise<UblkDevice> {
+    checkId(id)
+    const { size } = await native.openDevice(id).catch(rethrow)
+    return await UblkDevice.#make(
+      { ...options, backend: ofSize(options.backend, size) },
+      (...calls) => native.Device.adopt(id, ...calls),
+      async (disk, entry, cancel) => {
+        try {
+          await disk.#takeOver(entry, cancel)
+        } catch (error) {
+          await entry.device.release().catch(() => {})
+          throw error
+        }
+      },
+      size,
+    )
+  }
+
+  /**
+   * Makes a device of this process's with `make`, and brings it to life with `begin`, which undoes what it cannot.
+   *
+   * @param size - The disk's present size, if it is there already.
+   */
+  static async #make(
+    options: CreateOptions,
+    make: (...calls: Parameters<typeof native.Device.create>) => Promise<native.Device>,
+    begin: (disk: UblkDevice, entry: Served, cancel: native.Cancel) => Promise<void>,
+    size?: number,
+  ): Promise<UblkDevice> {
     return await abortable(options.signal, async cancel => {
       let disk: UblkDevice | undefined
       const server = await serverFor(options, queue => disk?.stats()[queue]?.inFlight ?? 0)
       let device: native.Device
       let hooks: Hooks
       try {
+        // It was resized since its backend was made first.
+        if (size !== undefined && server?.properties.resize && server.properties.size !== size) {
+          await server.resize(size)
+        }
         const spec = specFor(options, server)
         hooks = new Hooks(options.backend, options.observe, message => {
           if (disk) disk.#report(message)
         })
-        device = await native.Device.create(
-          spec,
-          cancel,
-          event => {
-            if (disk) disk.#onEvent(event)
-          },
-          hooks.onFetch,
-          hooks.onChange,
-        )
+        const onEvent = (event: native.DeviceEvent): void => {
+          if (disk) disk.#onEvent(event)
+        }
+        device = await make(spec, cancel, onEvent, hooks.onFetch, hooks.onChange)
       } catch (error) {
         await server?.close()
         throw error
       }
-      const entry = new Served(device, server, options.recovery !== undefined, hooks)
+      const info = await device.info()
+      const entry = new Served(device, server, recoverable(info), hooks)
       try {
-        disk = new UblkDevice(await device.info(), true)
-        if (options.start ?? true) await disk.#start(entry, cancel)
+        disk = new UblkDevice(info, true)
+        await begin(disk, entry, cancel)
         return disk
       } catch (error) {
-        await device.delete(true, new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
         await entry.forget()
         throw error
       }
@@ -124,7 +194,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws UblkError of kind `not-found` if there is no such device.
    */
   static async open(id: number): Promise<UblkDevice> {
-    if (!Number.isInteger(id) || id < 0) throw invalid(`id must be a whole number from 0, not ${id}`)
+    checkId(id)
     const info = await native.openDevice(id).catch(rethrow)
     return new UblkDevice(info, false)
   }
@@ -217,6 +287,59 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
+   * Lets go of a live device, so that another process can take it over with {@link UblkDevice.recover}, or this one
+   * with {@link resume}: the disk stays, and what is asked of it waits. No request fails.
+   *
+   * @throws UblkError of kind `unsupported` if it was made without `recovery`, with `'fail'`, or before kernel 6.16 with
+   * `'requeue'`; `closed` if it is not live.
+   */
+  async quiesce(options: { signal?: AbortSignal } = {}): Promise<void> {
+    const { device, hooks } = this.#local('quiesce')
+    await abortable(options.signal, cancel => device.quiesce(cancel))
+    hooks.end()
+    this.emit('quiesced')
+  }
+
+  /**
+   * Serves a device again after {@link quiesce}.
+   *
+   * @throws UblkError of kind `busy` if another process serves it by now.
+   */
+  async resume(options: { signal?: AbortSignal } = {}): Promise<void> {
+    const entry = this.#local('resume')
+    await abortable(options.signal, cancel => this.#takeOver(entry, cancel))
+  }
+
+  /**
+   * Forgets a device that was {@link quiesce}d, without touching it: another process serves it. The backend is closed.
+   *
+   * @throws UblkError of kind `busy` if it was not quiesced.
+   */
+  async release(): Promise<void> {
+    const entry = this.#local('release')
+    await entry.device.release().catch(rethrow)
+    await entry.forget()
+  }
+
+  /**
+   * Gives the disk another size while it is used. What is added reads as zeroes; what lies behind the new end is lost.
+   * A file gets that size, too; a disk written in JavaScript needs a method `resize`.
+   *
+   * @param size - Bytes, or text such as `'2G'`; a multiple of the block size.
+   * @throws UblkError of kind `unsupported` before kernel 6.16, if the backend cannot, or if another process serves it;
+   * `invalid` for a size that is not possible; `busy` if a disk that is to shrink is held, unless `force` is given.
+   */
+  async resize(size: Size, options: ResizeOptions = {}): Promise<void> {
+    const bytes = parseSize(size)
+    const entry = this.#local('resize')
+    await abortable(options.signal, async cancel => {
+      if (bytes < this.size && !options.force) await this.#refuseUsers('shrinking it would cut them off')
+      await entry.resize(bytes, cancel)
+    })
+    await this.info()
+  }
+
+  /**
    * Removes the disk and ends its serving. A device of this process can be started again; a memory disk
    * keeps its contents until then.
    *
@@ -256,9 +379,28 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
 
   async #start(entry: Served, cancel: native.Cancel): Promise<void> {
     await entry.start(cancel, this.queues)
+    await this.#went(entry)
+  }
+
+  async #takeOver(entry: Served, cancel: native.Cancel): Promise<void> {
+    await entry.takeOver(cancel, this.queues)
+    await this.#went(entry)
+  }
+
+  /** It became live. */
+  async #went(entry: Served): Promise<void> {
     this.#info = await entry.device.info()
     entry.hold()
     this.emit('live')
+  }
+
+  async #refuseUsers(why: string): Promise<void> {
+    const users = await this.users()
+    if (users.length === 0) return
+    throw new UblkError('busy', `${this.path} is in use (${users.join(', ')}): ${why}`, {
+      device: this.id,
+      hint: 'unmount or close it, or use force',
+    })
   }
 
   async #end(
@@ -347,6 +489,21 @@ function specFor(options: CreateOptions, server: Server | undefined): native.Dev
   if (!server) return toSpec(options)
   const readOnly = (options.readOnly ?? false) || !server.properties.write
   return toSpec({ ...options, readOnly }, toExternal(server.properties))
+}
+
+/** The backend of a disk that has that size, in bytes. */
+function ofSize(backend: Backend, size: number): Backend {
+  const sized = isNative(backend) && (backend.kind === 'memory' || backend.kind === 'null')
+  return sized ? { ...backend, size } : backend
+}
+
+function checkId(id: number): void {
+  if (!Number.isInteger(id) || id < 0) throw invalid(`id must be a whole number from 0, not ${id}`)
+}
+
+/** Whether its disk outlives whoever serves it. */
+function recoverable({ flags }: DeviceInfo): boolean {
+  return flags.includes('USER_RECOVERY')
 }
 
 function rethrow(error: unknown): never {

@@ -10,6 +10,8 @@ export interface DeviceExit {
 export interface UblkDeviceEvents {
   /** The disk became usable. */
   live: []
+  /** Nobody serves it after `quiesce()`; its disk waits. */
+  quiesced: []
   /** The disk is gone after `stop()`; `start()` brings it back. */
   stopped: []
   /** The device is gone. */

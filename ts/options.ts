@@ -117,6 +117,12 @@ export interface DeviceOptions {
    */
   stuckTimeout?: number
   /**
+   * Whether the kernel looks for partitions when the disk appears. False needs kernel 7.0.
+   *
+   * @defaultValue true
+   */
+  partitionScan?: boolean
+  /**
    * How long to wait for the kernel's answer to one command, in milliseconds, from 1.
    *
    * @defaultValue 10000
@@ -165,6 +171,7 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     discardGranularity: blocks(options, 'discardGranularity', block, 2 ** 30),
     maxDiscard: blocks(options, 'maxDiscard', block, 2 ** 41 - block),
     recovery: recovery(options),
+    partitionScan: flag(options, 'partitionScan'),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
   }
 }
@@ -172,8 +179,10 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
 /** Makes the backend again, since it may have been written by hand. */
 function checked(backend: NativeBackend): BackendSpec {
   switch (backend?.kind) {
-    case 'memory':
-      return memory(backend.size)
+    case 'memory': {
+      const { kind, size, file: path } = memory(backend.size, { file: backend.file })
+      return { kind, size, path }
+    }
     case 'null':
       return nullDisk(backend.size)
     case 'file':

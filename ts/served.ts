@@ -36,14 +36,33 @@ export class Served {
 
   /** Takes the device over with new threads, if it was made for that and still has its disk. Whether it did. */
   async recover(queues: number): Promise<boolean> {
-    const { server, recoverable } = this
-    if (!server || !recoverable) return false
+    if (!this.server || !this.recoverable) return false
     // The kernel may not have noticed yet that it has no server: then it is still live.
     const { state } = await this.device.info()
     if (state === 'stopped') return false
-    await server.prepare(queues)
-    await this.device.recover(new native.Cancel(), seats => server.seat(seats, this.#path))
+    await this.takeOver(new native.Cancel(), queues)
     return true
+  }
+
+  /** Serves a device that waits for a server. */
+  async takeOver(cancel: native.Cancel, queues: number): Promise<void> {
+    const { server } = this
+    if (!server) return await this.device.recover(cancel)
+    await server.prepare(queues)
+    await this.device.recover(cancel, seats => server.seat(seats, this.#path))
+  }
+
+  /** Gives the disk a new size in bytes. Its backend always has as many. */
+  async resize(size: number, cancel: native.Cancel): Promise<void> {
+    const before = (await this.device.info()).size
+    if (size > before) await this.server?.resize(size)
+    try {
+      await this.device.resize(size, cancel)
+    } catch (error) {
+      if (size > before) await this.server?.resize(before).catch(() => {}) // The first failure is the one to tell.
+      throw error
+    }
+    if (size < before) await this.server?.resize(size)
   }
 
   /**

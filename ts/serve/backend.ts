@@ -48,6 +48,11 @@ export interface DiskBackend {
   discard?(request: DiskRequest): void | Promise<void>
   /** The range must read as zeroes. Without this method the kernel writes zeroes. */
   writeZeroes?(request: DiskRequest): void | Promise<void>
+  /**
+   * The disk is to have that many bytes: makes room, with zeroes, or gives up what lies behind. Called in each of its
+   * workers. Without this method the disk keeps its size.
+   */
+  resize?(size: number): void | Promise<void>
   /** The disk is served no more. */
   close?(): void | Promise<void>
 }
@@ -110,6 +115,11 @@ export interface BatchBackend {
   readonly operations?: readonly Exclude<Operation, 'read'>[]
   /** Serves a batch. What it throws fails every request that it has not finished. */
   process(batch: Batch): void | Promise<void>
+  /**
+   * The disk is to have that many bytes: makes room, with zeroes, or gives up what lies behind. Called in each of its
+   * workers. Without this method the disk keeps its size.
+   */
+  resize?(size: number): void | Promise<void>
   /** The disk is served no more. */
   close?(): void | Promise<void>
 }

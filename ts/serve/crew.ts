@@ -3,7 +3,7 @@ import { MessagePort, Worker } from 'node:worker_threads'
 import { invalid, UblkError } from '../errors.js'
 import { inOneLine } from './errno.js'
 import type { FromWorker, ToWorker, WorkerData } from './messages.js'
-import type { Properties } from './properties.js'
+import { notResizable, type Properties, resizeFailed } from './properties.js'
 import type { Server } from './server.js'
 
 /** What a crew's workers are made of. */
@@ -20,15 +20,18 @@ export interface CrewOptions {
 
 /** Serves each of a device's queues from a Worker of its own. */
 export class Crew implements Server {
-  readonly properties: Properties
+  properties: Properties
   readonly #options: CrewOptions
   readonly #hands: Hand[] = []
+  /** What the backend's factory makes, in bytes. */
+  readonly #made: number
   #watchdog: NodeJS.Timeout | undefined
 
   private constructor(options: CrewOptions, first: Hand, properties: Properties) {
     this.#options = options
     this.#hands.push(first)
     this.properties = properties
+    this.#made = properties.size
   }
 
   /**
@@ -44,15 +47,34 @@ export class Crew implements Server {
   async prepare(queues: number): Promise<void> {
     // A worker that fails is known to have gone only after its queue has.
     await Promise.all(this.#hands.map(hand => hand.idle))
+    const fresh: Hand[] = []
     for (let queue = 0; queue < queues; queue++) {
-      if (this.#hands[queue]?.gone ?? true) this.#hands[queue] = new Hand(this.#options, queue)
+      if (this.#hands[queue]?.gone === false) continue
+      const hand = new Hand(this.#options, queue)
+      this.#hands[queue] = hand
+      fresh.push(hand)
     }
-    for (const properties of await Promise.all(this.#hands.map(hand => hand.loaded))) {
-      if (properties.size === this.properties.size) continue
+    for (const { size } of await Promise.all(fresh.map(hand => hand.loaded))) {
+      if (size === this.#made) continue
       throw new UblkError('backend', 'the backend has another size in each worker', {
         hint: 'its factory is called once a queue and has to make the same disk',
       })
     }
+    const { size } = this.properties
+    if (size !== this.#made) await Promise.all(fresh.map(hand => hand.resize(size)))
+  }
+
+  async resize(size: number): Promise<void> {
+    const before = this.properties
+    if (!before.resize) throw notResizable()
+    const done = await Promise.allSettled(this.#hands.map(hand => hand.resize(size)))
+    const failed = done.find(({ status }) => status === 'rejected') as PromiseRejectedResult | undefined
+    if (failed) {
+      // All have the same size; the first failure is the one to tell.
+      await Promise.allSettled(this.#hands.map(hand => hand.resize(before.size)))
+      throw failed.reason
+    }
+    this.properties = { ...before, size }
   }
 
   seat(seats: readonly number[]): void {
@@ -133,10 +155,9 @@ class Hand {
     this.#heart = new Int32Array(new SharedArrayBuffer(4))
     const own: unknown = typeof options === 'function' ? options({ queue }) : options
     this.#worker = startWorker({ url, options: own, queue, heart: this.#heart, timeout })
-    // The device itself keeps Node running.
-    this.#worker.unref()
     this.loaded = this.#load()
-    this.loaded.catch(() => {}) // Told to whoever awaits it.
+    // From then on only the device keeps Node running. A failure is told to whoever awaits it.
+    this.loaded.catch(() => {}).finally(() => this.#worker.unref())
     this.#worker.once('exit', () => {
       this.gone = true
       this.#rest()
@@ -171,6 +192,26 @@ class Hand {
     if (owed > 0 && this.#abandoned === beats) void this.terminate()
     this.#abandoned = beats
     this.#send({ type: 'abandon' })
+  }
+
+  /** Has its backend change its size; at most one such wish is under way. */
+  async resize(size: number): Promise<void> {
+    this.#worker.ref()
+    this.#send({ type: 'resize', size })
+    const error = await new Promise<string | undefined>(resolve => {
+      const listen = (message: FromWorker): void => {
+        if (message.type === 'resized') settle(message.error)
+      }
+      const gone = (): void => settle('its thread has ended')
+      const settle = (error: string | undefined): void => {
+        this.#worker.off('message', listen).off('exit', gone)
+        resolve(error)
+      }
+      this.#worker.on('message', listen).once('exit', gone)
+      if (this.gone) gone()
+    })
+    this.#worker.unref()
+    if (error !== undefined) throw resizeFailed(error)
   }
 
   /** Ends it, wherever it is. */

@@ -5,7 +5,7 @@ import { inOneLine } from './errno.js'
 import { Loop } from './loop.js'
 import { QueueMemory } from './memory.js'
 import { OwnClient } from './own-client.js'
-import { type Properties, propertiesOf, toDisk } from './properties.js'
+import { notResizable, type Properties, propertiesOf, resizeFailed, toDisk } from './properties.js'
 import type { Server } from './server.js'
 
 const WARNING =
@@ -14,7 +14,7 @@ const WARNING =
 
 /** Serves a device's only queue from this thread's event loop. */
 export class InlineServer implements Server {
-  readonly properties: Properties
+  properties: Properties
   readonly #backend: JsBackend
   readonly #timeout: number
   #loops: Loop[] = []
@@ -31,6 +31,16 @@ export class InlineServer implements Server {
 
   seat(seats: readonly number[], path: string): void {
     this.#loops = seats.map(seat => this.#serve(seat, new OwnClient(path)))
+  }
+
+  async resize(size: number): Promise<void> {
+    if (!this.#backend.resize) throw notResizable()
+    try {
+      await this.#backend.resize(size)
+    } catch (error) {
+      throw resizeFailed(inOneLine(error))
+    }
+    this.properties = { ...this.properties, size }
   }
 
   abandon(): void {

@@ -18,6 +18,7 @@ export interface WorkerData {
 export type ToWorker =
   | { readonly type: 'seat'; readonly seat: number }
   | { readonly type: 'abandon' }
+  | { readonly type: 'resize'; readonly size: number }
   | { readonly type: 'close' }
 
 /** What it tells the main thread. */
@@ -25,3 +26,4 @@ export type FromWorker =
   | { readonly type: 'loaded'; readonly properties: Properties }
   | { readonly type: 'failed'; readonly message: string }
   | { readonly type: 'ended' }
+  | { readonly type: 'resized'; readonly error: string | undefined }

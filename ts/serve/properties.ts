@@ -1,5 +1,5 @@
 import type { BackendSpec } from '#binding'
-import { invalid } from '../errors.js'
+import { invalid, UblkError } from '../errors.js'
 import { parseSize } from '../size.js'
 import type { BatchBackend, JsBackend } from './backend.js'
 import { Batches } from './batches.js'
@@ -15,6 +15,7 @@ export interface Properties {
   readonly flush: boolean
   readonly discard: boolean
   readonly writeZeroes: boolean
+  readonly resize: boolean
 }
 
 /**
@@ -27,10 +28,19 @@ export function propertiesOf(backend: JsBackend): Properties {
     throw invalid(`the backend is ${backend === null ? 'null' : `a ${typeof backend}`}, not an object`)
   }
   const able = isBatch(backend) ? batchAbilities(backend) : friendlyAbilities(backend)
-  return { size: parseSize(backend.size), blockSize: backend.blockSize ?? 512, ...able }
+  const resize: unknown = backend.resize
+  if (resize !== undefined && typeof resize !== 'function') {
+    throw invalid(`the backend's resize is ${typeof resize}, not a function`)
+  }
+  return {
+    size: parseSize(backend.size),
+    blockSize: backend.blockSize ?? 512,
+    resize: resize !== undefined,
+    ...able,
+  }
 }
 
-type Abilities = Omit<Properties, 'size' | 'blockSize'>
+type Abilities = Omit<Properties, 'size' | 'blockSize' | 'resize'>
 
 function friendlyAbilities(backend: Partial<Record<keyof Abilities | 'read', unknown>>): Abilities {
   const has = (name: keyof Abilities | 'read'): boolean => {
@@ -59,6 +69,16 @@ function batchAbilities(backend: BatchBackend): Abilities {
     discard: can.has('discard'),
     writeZeroes: can.has('writeZeroes'),
   }
+}
+
+/** The error for a backend that has no `resize`. */
+export function notResizable(): UblkError {
+  return new UblkError('unsupported', 'the backend cannot be resized', { hint: 'give it a resize(size)' })
+}
+
+/** The error for a backend whose `resize` failed. */
+export function resizeFailed(why: string): UblkError {
+  return new UblkError('backend', `the backend cannot be resized: ${why}`)
 }
 
 /** What the native part is told of it. */

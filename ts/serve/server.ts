@@ -2,12 +2,18 @@ import type { Properties } from './properties.js'
 
 /** Serves a device's queues in JavaScript. */
 export interface Server {
-  /** What its backend can do. */
+  /** What its backend can do, and its present size. */
   readonly properties: Properties
   /** Gets ready to take that many seats. */
   prepare(queues: number): Promise<void>
   /** Takes the seats, by queue: from then on it serves them. `path`: of the disk. */
   seat(seats: readonly number[], path: string): void
+  /**
+   * Has the backend make room for that many bytes, or give up what lies behind.
+   *
+   * @throws UblkError of kind `unsupported` if it has no `resize`, `backend` if that fails.
+   */
+  resize(size: number): Promise<void>
   /** Fails the requests under way: their device is ended by force, and they get no further. */
   abandon(): void
   /** The device is served no more; nothing of the server remains. */

@@ -64,12 +64,23 @@ function serveInLoop(queue: native.Queue, memory: QueueMemory, disk: JsDisk, beg
   loop.start(begun)
 }
 
+async function resize(backend: JsBackend, size: number): Promise<void> {
+  let error: string | undefined
+  try {
+    await backend.resize?.(size)
+  } catch (failure) {
+    error = inOneLine(failure)
+  }
+  tell({ type: 'resized', error })
+}
+
 try {
   const backend = await load()
   const properties = propertiesOf(backend)
   main.on('message', (message: ToWorker) => {
     if (message.type === 'seat') serve(backend, message.seat)
     else if (message.type === 'abandon') loop?.abandon()
+    else if (message.type === 'resize') void resize(backend, message.size)
     else Promise.resolve(backend.close?.()).finally(() => main.close())
   })
   tell({ type: 'loaded', properties })

@@ -1,0 +1,153 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import test from 'ava'
+import { file, memory, nullDisk, UblkDevice, worker } from 'ublk-ts'
+import { leaveNothingBehind } from '../support/devices.js'
+import { result, sh, shell } from '../support/program.js'
+import { Server, until } from '../support/server.js'
+
+leaveNothingBehind(test)
+
+const SIZE = 32 * 2 ** 20
+const inFile = new URL('../backends/in-file.js', import.meta.url)
+
+/** Serves a disk in a process of its own, with `backend` as the text of an expression. */
+async function serve(backend: string, options = "recovery: 'reissue'"): Promise<Server> {
+  return await Server.program(`
+    import { file, memory, nullDisk, UblkDevice, worker } from 'ublk-ts'
+    const disk = await UblkDevice.create({ backend: ${backend}, queues: 2, ${options} })
+    console.log(disk.path)
+  `)
+}
+
+/** A directory in memory, which survives the process that uses it. */
+async function inDirectory(action: (dir: string) => Promise<void>): Promise<void> {
+  const dir = mkdtempSync('/dev/shm/takeover-')
+  try {
+    await action(dir)
+  } finally {
+    rmSync(dir, { recursive: true })
+  }
+}
+
+const kinds = {
+  'in shared memory': (dir: string) => ({
+    text: `memory(${SIZE}, { file: '${dir}/disk' })`,
+    make: () => memory(SIZE, { file: `${dir}/disk` }),
+  }),
+  'in a file': (dir: string) => ({ text: `file('${dir}/disk')`, make: () => file(`${dir}/disk`) }),
+  'written in JavaScript': (dir: string) => ({
+    text: `worker('${inFile}', { path: '${dir}/disk', size: ${SIZE} })`,
+    make: () => worker(inFile, { path: `${dir}/disk`, size: SIZE }),
+  }),
+}
+
+for (const [kind, of] of Object.entries(kinds)) {
+  test(`a disk ${kind} outlives its killed server, and its file system goes on`, async t => {
+    await inDirectory(async dir => {
+      await sh('truncate -s "$2" "$1/disk"; mkdir "$1/mnt"', dir, `${SIZE}`)
+      const { text, make } = of(dir)
+      const server = await serve(text)
+      await sh('mkfs.ext4 -q "$1"; mount "$1" "$2/mnt"; echo before >"$2/mnt/file"; sync', server.path, dir)
+      const writer = result(
+        shell('for i in $(seq 50); do echo $i >"$1/mnt/$i"; sync -f "$1/mnt/$i"; done', dir),
+      )
+      await until(async () => (await sh('ls "$1/mnt" | wc -l', dir)) > '5', 'the writer is at it')
+      await server.interrupt('SIGKILL')
+
+      const disk = await UblkDevice.recover(server.id, { backend: make() })
+      t.is(disk.path, server.path)
+      t.deepEqual(await writer, { status: 0, signal: null, stdout: '', stderr: '' })
+      await sh('test $(cat "$1/mnt/file") = before; test $(cat "$1/mnt/50") = 50; umount "$1/mnt"', dir)
+      await sh('fsck.ext4 -fn "$1"', disk.path)
+      await disk.delete()
+    })
+  })
+
+  test(`a disk ${kind} is handed to another process without a failed request`, async t => {
+    await inDirectory(async dir => {
+      await sh('truncate -s "$2" "$1/disk"', dir, `${SIZE}`)
+      const { text, make } = of(dir)
+      const disk = await UblkDevice.create({ backend: make(), queues: 2, recovery: 'requeue' })
+      const load = result(
+        shell(
+          'cd "$2"; exec fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=4k --size=16m --loops=4 --verify=crc32c --output-format=terse',
+          disk.path,
+          dir,
+        ),
+      )
+      await until(() => disk.stats().some(({ write }) => write.ops > 100), 'the load is at it')
+      await disk.quiesce()
+      t.is((await disk.info()).state, 'quiesced')
+      const next = await Server.program(`
+        import { file, memory, UblkDevice, worker } from 'ublk-ts'
+        const disk = await UblkDevice.recover(${disk.id}, { backend: ${text} })
+        console.log(disk.path)
+      `)
+      await disk.release()
+      await t.throwsAsync(disk.resume(), { message: /is served by another process|was handed over/ })
+      t.is((await disk.info()).pid, next.pid)
+      const { status, stdout, stderr } = await load
+      t.is(status, 0, stdout + stderr)
+      await (await UblkDevice.open(disk.id)).delete()
+      await next.ended
+    })
+  })
+}
+
+test('a quiesced device is served again by the same process', async t => {
+  const disk = await UblkDevice.create({ backend: memory('16M'), recovery: 'requeue' })
+  await sh('echo hello | dd of="$1" conv=fsync status=none', disk.path)
+  await disk.quiesce()
+  const reading = sh('head -c 5 "$1"', disk.path)
+  await t.throwsAsync(disk.quiesce(), { message: `device ${disk.id} is not live` })
+  await disk.resume()
+  t.is(await reading, 'hello')
+  await disk.delete()
+})
+
+test('what cannot be taken over is left as it is', async t => {
+  const plain = await UblkDevice.create({ backend: memory('16M') })
+  await t.throwsAsync(plain.quiesce(), { message: 'the device cannot be handed over' })
+  await t.throwsAsync(UblkDevice.recover(plain.id, { backend: memory('16M') }), {
+    message: `device ${plain.id} cannot be taken over`,
+  })
+  await plain.delete()
+  await t.throwsAsync(UblkDevice.recover(plain.id, { backend: memory('16M') }), {
+    message: `there is no ublk device ${plain.id}`,
+  })
+
+  const failing = await UblkDevice.create({ backend: memory('16M'), recovery: 'fail' })
+  await t.throwsAsync(failing.quiesce(), { message: /it fails requests while nobody serves it/ })
+  await failing.delete()
+
+  const served = await serve(`memory(${SIZE})`)
+  await t.throwsAsync(UblkDevice.recover(served.id, { backend: memory('16M') }), {
+    message: `device ${served.id} is served by process ${served.pid}`,
+  })
+  await served.interrupt('SIGKILL')
+  await inDirectory(async dir => {
+    await sh('truncate -s 16M "$1/small"', dir)
+    await t.throwsAsync(UblkDevice.recover(served.id, { backend: file(`${dir}/small`) }), {
+      message: `the backend has 16777216 bytes, the disk ${SIZE}`,
+    })
+  })
+  const disk = await UblkDevice.recover(served.id, { backend: nullDisk(SIZE) })
+  await disk.delete()
+})
+
+test('of two that take a device over at once, one does', async t => {
+  const server = await serve(`nullDisk(${SIZE})`)
+  await server.interrupt('SIGKILL')
+  const recover = `
+    import { nullDisk, UblkDevice } from 'ublk-ts'
+    const disk = await UblkDevice.recover(${server.id}, { backend: nullDisk(${SIZE}) })
+    console.log(disk.path)
+  `
+  const both = await Promise.allSettled([Server.program(recover), Server.program(recover)])
+  const [winner, ...more] = both.flatMap(one => (one.status === 'fulfilled' ? [one.value] : []))
+  t.deepEqual(more, [])
+  const loser = both.find(one => one.status === 'rejected') as PromiseRejectedResult
+  t.regex(String(loser.reason), new RegExp(`device ${server.id} is served by process ${winner?.pid}`))
+  await (await UblkDevice.open(server.id)).delete()
+  await winner?.ended
+})

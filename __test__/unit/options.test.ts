@@ -9,7 +9,7 @@ const backend = memory('16M')
 
 test('what is not given is left to the native part', t => {
   const spec = toSpec({ backend })
-  t.deepEqual(spec.backend, { kind: 'memory', size: 2 ** 24 })
+  t.deepEqual(spec.backend, { kind: 'memory', size: 2 ** 24, path: undefined })
   const given = Object.entries(spec).filter(([key, value]) => key !== 'backend' && value !== undefined)
   t.deepEqual(given, [])
 })

@@ -77,7 +77,8 @@ impl Control {
         match ask("GET_DEV_INFO2", op::GET_DEV_INFO2, named) {
             Err(error) if error.kind == ErrorKind::NotFound => Err(error),
             // No such node here: a container's /dev need not have it.
-            Err(error) => ask("GET_DEV_INFO", op::GET_DEV_INFO, id.into()).map_err(|_| error),
+            Err(error) => ask("GET_DEV_INFO", op::GET_DEV_INFO, id.into())
+                .map_err(|other| if other.kind == ErrorKind::NotFound { other } else { error }),
             answer => answer,
         }
     }
@@ -188,7 +189,8 @@ fn failure(name: &'static str, id: u32, errno: i32) -> Error {
         ("GET_FEATURES", libc::EOPNOTSUPP | libc::EINVAL | libc::ENODEV) => {
             failed.kind(ErrorKind::Unsupported).hint("Linux 6.5 or newer is needed")
         }
-        (_, libc::ENODEV) => say(ErrorKind::NotFound, format!("there is no ublk device {id}"))
+        // The second is about the node that a command names: it goes with its device.
+        (_, libc::ENODEV | libc::ENOENT) => say(ErrorKind::NotFound, format!("there is no ublk device {id}"))
             .hint("`ublk-ts list` shows them"),
         (_, libc::EACCES | libc::EPERM) => failed.kind(ErrorKind::NoPermission).hint(AS_ROOT),
         (_, libc::EBUSY) => failed.kind(ErrorKind::Busy),

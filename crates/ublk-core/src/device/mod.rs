@@ -26,6 +26,7 @@ use crate::spec::{Checked, Recovery, Spec};
 use serving::{Serving, spawn_native};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What a device tells its owner without being asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,21 +232,35 @@ impl Device {
             Some(_) => {}
         }
         serving.expect_end(true);
-        // Without that command the queues leave as they are: the driver sends again what they had.
-        let quiesced = if able { self.control.quiesce(self.target, bound) } else { Ok(()) };
-        match quiesced {
-            Ok(()) => {}
-            // Every tag is taken, and was for all that time: the driver has begun, and there is no way back.
-            Err(error) if error.kind == ErrorKind::Busy => {}
-            Err(error) => {
-                serving.expect_end(false);
-                return Err(error);
-            }
+        if able && let Err(error) = self.take_back(serving, bound) {
+            serving.expect_end(false);
+            return Err(error);
         }
-        let ended = if able { self.end(&mut state) } else { self.leave(&mut state) };
-        *state = State::Waiting;
-        ended?;
+        // What has not ended by now leaves as it is: the driver sends again what it had, or fails it.
+        let serving = std::mem::replace(&mut *state, State::Waiting);
+        if let State::Live(serving) = serving {
+            serving.leave();
+        }
         node::wait_for_server_to_leave(&self.control, self.id, bound).map(drop)
+    }
+
+    /// Has the driver take back its tags. A tag whose request was being served is offered again with the answer, and taken
+    /// back only when the driver is told once more.
+    fn take_back(&self, serving: &Serving, bound: &Bound) -> Result<()> {
+        const LONGEST: Duration = Duration::from_millis(50);
+        let (until, mut pause, mut begun) = (bound.until(), Duration::from_millis(1), false);
+        while !serving.over() && Instant::now() < until {
+            match self.control.quiesce(self.target, bound) {
+                // Every tag is taken, and was for all that time.
+                Err(error) if begun || error.kind == ErrorKind::Busy => {}
+                Err(error) => return Err(error),
+                Ok(()) => {}
+            }
+            begun = true; // from here on there is no way back
+            serving.wait(pause);
+            pause = (pause * 2).min(LONGEST);
+        }
+        Ok(())
     }
 
     /// Forgets a device that was quiesced: another process serves it.
@@ -450,14 +465,6 @@ impl Device {
             State::Live(serving) => serving.join(),
             _ => Ok(()),
         }
-    }
-
-    /// Has the queues leave, with what they have.
-    fn leave(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
-        if let State::Live(serving) = std::mem::replace(&mut **state, State::Idle { used: true }) {
-            serving.leave();
-        }
-        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -126,6 +126,11 @@ impl Serving {
         self.shared.running.load(Ordering::SeqCst) == 0
     }
 
+    /// Waits for the queues, at most so long.
+    pub fn wait(&self, timeout: Duration) {
+        let _ = self.ended.recv_timeout(timeout); // nothing is ever sent: they end, or the time
+    }
+
     /// Waits for the queues, which end by themselves when the device is stopped. Those that do not are woken
     /// to leave their rings; those that even then do not are left to themselves.
     pub fn join(self) -> Result<()> {

@@ -1,0 +1,136 @@
+//! A disk that outlives its server: killed with requests in flight, or quiesced. The server that is killed is this same
+//! program, run once more.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use ublk_core::abi::sys::UBLK_F_QUIESCE;
+use ublk_core::backend::{Backend, SharedMemory};
+use ublk_core::registry::{self, State};
+use ublk_core::spec::Recovery;
+use ublk_core::{Bound, Control, Device, ErrorKind, Spec};
+use ublk_kernel_tests::*;
+
+/// The disk's file, in the server's environment.
+const FILE: &str = "UBLK_TEST_FILE";
+const SIZE: u64 = 16 << 20;
+
+fn memory(file: &str) -> Arc<dyn Backend> {
+    Arc::new(SharedMemory::open(&PathBuf::from(file), SIZE).unwrap())
+}
+
+fn spec(recovery: Recovery) -> Spec {
+    Spec { queues: 2, recovery: Some(recovery), ..Spec::default() }
+}
+
+fn quiesces() -> bool {
+    Control::open().unwrap().features(&Bound::standard()).unwrap().has(UBLK_F_QUIESCE.into())
+}
+
+/// Not a test: the server. Prints its device's number and serves until it is killed.
+#[test]
+fn the_server() {
+    if let Ok(file) = std::env::var(FILE) {
+        let disk = Disk::share(&spec(Recovery::Reissue), memory(&file));
+        println!("\ndevice {}", disk.device().id());
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+fn start_server(file: &str) -> (Beside, u32) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "the_server", "--nocapture"]).env(FILE, file).stdout(Stdio::piped());
+    let mut server = Beside::start(&mut command);
+    let output = BufReader::new(server.child().stdout.take().unwrap());
+    let id = within("the server's start", || {
+        output.lines().find_map(|line| line.unwrap().strip_prefix("device ").map(|id| id.parse().unwrap()))
+    });
+    (server, id.expect("the server told its device"))
+}
+
+#[test]
+fn clients_of_a_killed_server_go_on_when_another_takes_over() {
+    let _alone = alone();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = dir.path().join("disk").to_str().unwrap().to_owned();
+    let (mut server, id) = start_server(&file);
+    let path = format!("/dev/ublkb{id}");
+    let bound = Bound::standard();
+    let events = Events::default();
+    let served = Device::adopt(id, memory(&file), &bound, events.listener()).err().unwrap();
+    assert_eq!(served.kind, ErrorKind::Busy);
+    let writer = Beside::writer(&path);
+    eventually("the writer has the disk open", || !registry::users(id).is_empty());
+    server.child().kill().unwrap();
+    let device = Device::adopt(id, memory(&file), &bound, events.listener()).unwrap();
+    assert_eq!(registry::open(id, &bound).unwrap().state, State::Quiesced);
+    device.recover(&bound).unwrap();
+    assert_eq!(registry::open(id, &bound).unwrap().state, State::Live);
+    // dd fails when it comes to the end of the disk, and not before.
+    writer.end("the writer");
+    let written = device.counters().iter().map(|queue| queue.of(ublk_core::queue::Op::Write).bytes.get());
+    assert!(written.sum::<u64>() > 0, "the new server saw the rest");
+    device.delete(false, &bound).unwrap();
+    assert_eq!(events.all(), []);
+}
+
+#[test]
+fn a_device_that_is_not_recovered_stays_for_others_when_it_is_dropped() {
+    let _alone = alone();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = dir.path().join("disk").to_str().unwrap().to_owned();
+    let (mut server, id) = start_server(&file);
+    server.child().kill().unwrap();
+    server.end("the server");
+    let bound = Bound::standard();
+    let events = Events::default();
+    drop(Device::adopt(id, memory(&file), &bound, events.listener()).unwrap());
+    assert_eq!(registry::open(id, &bound).unwrap().state, State::Quiesced);
+    let device = Device::adopt(id, memory(&file), &bound, events.listener()).unwrap();
+    device.release().unwrap();
+    assert_eq!(device.recover(&bound).unwrap_err().kind, ErrorKind::Closed);
+    drop(device);
+    assert_eq!(registry::open(id, &bound).unwrap().state, State::Quiesced);
+    registry::delete(id, false, &bound).unwrap();
+}
+
+#[test]
+fn a_quiesced_device_fails_nothing_and_goes_on_in_the_same_process() {
+    let _alone = alone();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = dir.path().join("disk").to_str().unwrap().to_owned();
+    let bound = Bound::standard();
+    for recovery in [Recovery::Reissue, Recovery::Requeue] {
+        let disk = Disk::share(&spec(recovery), memory(&file));
+        if recovery == Recovery::Requeue && !quiesces() {
+            assert_eq!(disk.device().quiesce(&bound).unwrap_err().kind, ErrorKind::Unsupported);
+            disk.finish();
+            continue;
+        }
+        let reader = Beside::reader(&disk.path());
+        eventually("the reader has the disk open", || !registry::users(disk.device().id()).is_empty());
+        for _ in 0..5 {
+            disk.device().quiesce(&bound).unwrap();
+            assert_eq!(registry::open(disk.device().id(), &bound).unwrap().state, State::Quiesced);
+            disk.device().recover(&bound).unwrap();
+        }
+        assert!(reader.end("the reader").success());
+        disk.finish();
+    }
+    let disk = Disk::share(&Spec::default(), memory(&file));
+    assert_eq!(disk.device().quiesce(&bound).unwrap_err().kind, ErrorKind::Unsupported);
+    disk.finish();
+}
+
+#[test]
+fn a_quiesced_device_can_be_deleted() {
+    let _alone = alone();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = dir.path().join("disk").to_str().unwrap().to_owned();
+    let disk = Disk::share(&spec(Recovery::Reissue), memory(&file));
+    disk.device().quiesce(&Bound::standard()).unwrap();
+    disk.finish();
+}

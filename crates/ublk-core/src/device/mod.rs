@@ -206,33 +206,26 @@ impl Device {
         let mut state = self.state();
         self.look(&mut state)?;
         let State::Live(serving) = &*state else { return Err(self.not_live(&state)) };
-        let able = self.flags.has(sys::UBLK_F_QUIESCE.into());
         let unsupported = |message: &str, hint: &str| {
             Err(Error::new(ErrorKind::Unsupported, message).hint(hint).device(self.id))
         };
+        const MAKE: &str = "make it with recovery requeue or reissue";
         match self.recovery {
-            None => {
-                return unsupported(
-                    "the device cannot be handed over",
-                    "make it with recovery requeue or reissue",
-                );
-            }
+            None => return unsupported("the device cannot be handed over", MAKE),
             Some(Recovery::Fail) => {
                 return unsupported(
                     "the device cannot be handed over: it fails requests while nobody serves it",
-                    "make it with recovery requeue or reissue",
+                    MAKE,
                 );
             }
-            Some(Recovery::Requeue) if !able => {
-                return unsupported(
-                    "this kernel cannot hand the device over",
-                    "Linux 6.16 can, or a device made with recovery reissue",
-                );
+            // Older drivers lose requests of queues that leave while their process goes on.
+            Some(_) if !self.flags.has(sys::UBLK_F_QUIESCE.into()) => {
+                return unsupported("this kernel cannot hand a device over", "Linux 6.16 or newer can");
             }
             Some(_) => {}
         }
         serving.expect_end(true);
-        if able && let Err(error) = self.take_back(serving, bound) {
+        if let Err(error) = self.take_back(serving, bound) {
             serving.expect_end(false);
             return Err(error);
         }

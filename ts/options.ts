@@ -27,7 +27,7 @@ export interface DeviceOptions {
    */
   id?: number
   /**
-   * Hardware queues, 1 to 4096, each served by a thread of its own. The kernel keeps at most one per CPU.
+   * Hardware queues, 1 to 4096, served as `threads` says. The kernel keeps at most one per CPU.
    *
    * @defaultValue 1
    */
@@ -103,6 +103,16 @@ export interface DeviceOptions {
    */
   recovery?: 'requeue' | 'reissue' | 'fail'
   /**
+   * Which native threads serve the queues of a disk with a native backend:
+   *
+   * - `own`: one for each queue, which is fastest
+   * - `shared`: at most four, for the queues of all devices of this process that share them. An idle device then costs
+   *   no thread, and a busy one is nearly as fast, as long as few are busy at a time
+   *
+   * @defaultValue 'own'
+   */
+  threads?: 'own' | 'shared'
+  /**
    * After how many milliseconds a request that an asynchronous backend has not finished is answered with
    * ETIMEDOUT. Requests then get buffers of their own, which costs a copy.
    *
@@ -172,6 +182,7 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     maxDiscard: blocks(options, 'maxDiscard', block, 2 ** 41 - block),
     recovery: recovery(options),
     partitionScan: flag(options, 'partitionScan'),
+    threads: threads(options, external !== undefined),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
   }
 }
@@ -211,6 +222,20 @@ function recovery(options: DeviceOptions): 'requeue' | 'reissue' | 'fail' | unde
   const { recovery } = options
   if (recovery === undefined || ['requeue', 'reissue', 'fail'].includes(recovery)) return recovery
   throw invalid(`recovery must be requeue, reissue or fail, not ${recovery}`)
+}
+
+function threads(options: DeviceOptions, external: boolean): 'own' | 'shared' | undefined {
+  const { threads } = options
+  if (threads !== undefined && threads !== 'own' && threads !== 'shared') {
+    throw invalid(`threads must be own or shared, not ${threads}`)
+  }
+  if (threads === 'shared' && external) {
+    throw invalid(
+      'a disk written in JavaScript cannot share native threads',
+      'its queues are served by Workers, or by the event loop',
+    )
+  }
+  return threads
 }
 
 type Key = Exclude<keyof DeviceOptions, 'backend' | 'observe'>

@@ -1,5 +1,6 @@
 import test from 'ava'
-import { leaveNothingBehind } from '../support/devices.js'
+import { memory, UblkDevice } from 'ublk-ts'
+import { errorsOf, leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
 import { Server } from '../support/server.js'
 import { MEBIBYTES, verify } from '../support/verify.js'
@@ -23,6 +24,35 @@ for (const queues of [1, 2]) {
     t.pass()
   })
 }
+
+test('what fio writes in mixed sizes is what it reads: shared threads', async t => {
+  await sh(`truncate -s ${MEBIBYTES}M /tmp/verify/disk`)
+  for (const backend of [`--mem ${MEBIBYTES}M`, '--file /tmp/verify/disk']) {
+    await Server.with(`${backend} --queues 2 --threads shared`, ({ path }) => verify(path))
+  }
+  await sh('rm /tmp/verify/disk')
+  t.pass()
+})
+
+test('what fio writes is what it reads on many disks at the same time, while others come and go', async t => {
+  const options = { backend: memory(`${MEBIBYTES}M`), queues: 2, threads: 'shared' } as const
+  const disks = await Promise.all([1, 2, 3].map(() => UblkDevice.create(options)))
+  const errors = disks.map(errorsOf)
+  let over = false
+  const churn = async () => {
+    while (!over) {
+      const disk = await UblkDevice.create(options)
+      await sh('dd if=/dev/zero of="$1" bs=64k count=64 oflag=direct status=none', disk.path)
+      await disk.delete({ force: true })
+    }
+  }
+  const churning = churn()
+  await Promise.all(disks.map(({ path }) => verify(path)))
+  over = true
+  await churning
+  await Promise.all(disks.map(disk => disk.delete()))
+  t.deepEqual(errors.flat(), [])
+})
 
 test('what fio writes in mixed sizes is what it reads: a file without the page cache', async t => {
   // tmpfs takes unaligned direct I/O and would hide mistakes; ext4 does not.

@@ -28,6 +28,16 @@ test('the limits themselves are accepted', t => {
   t.notThrows(() => toSpec({ backend, id: 1048575, queues: 4096, depth: 4096, maxIo: '32M' }))
 })
 
+test('only native disks share threads', t => {
+  t.is(toSpec({ backend, threads: 'shared' }).threads, 'shared')
+  const external = { kind: 'external', size: 2 ** 20 } as const
+  t.is(toSpec({ backend, threads: 'own' }, external).threads, 'own')
+  t.throws(() => toSpec({ backend, threads: 'shared' }, external), {
+    instanceOf: UblkError,
+    message: /written in JavaScript cannot share/,
+  })
+})
+
 test('a backend is made by its function, or looks like it', t => {
   t.deepEqual(nullDisk('1T'), { kind: 'null', size: 2 ** 40 })
   t.deepEqual(file('a.img'), { kind: 'file', path: 'a.img', direct: false })
@@ -58,6 +68,7 @@ const wrong: [string, Record<string, unknown>, RegExp][] = [
   ['queues 0', { queues: 0 }, /queues must be a whole number from 1 to 4096, not 0/],
   ['queues 5000', { queues: 5000 }, /not 5000/],
   ['queues 1.5', { queues: 1.5 }, /not 1.5/],
+  ['threads of nobody', { threads: 'none' }, /threads must be own or shared, not none/],
   ['queues as text', { queues: '2' }, /queues must be/],
   ['depth 0', { depth: 0 }, /depth must be a whole number from 1 to 4096, not 0/],
   ['depth 5000', { depth: 5000 }, /not 5000/],

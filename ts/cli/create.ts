@@ -17,6 +17,7 @@ interface Flags {
   id?: number
   queues?: number
   depth?: number
+  threads?: 'own' | 'shared'
   blockSize?: string
   maxIo?: string
   readOnly?: boolean
@@ -49,6 +50,12 @@ export function addCreate(program: Command): void {
     .option('--id <n>', 'the number in /dev/ublkb<n> (default: a free one)', count)
     .option('--queues <n>', 'hardware queues, 1 to 4096 (default: 1)', count)
     .option('--depth <n>', 'requests per queue, 1 to 4096 (default: 128)', count)
+    .addOption(
+      new Option(
+        '--threads <whose>',
+        'a thread for each queue, or a few for all disks of a process (default: own)',
+      ).choices(['own', 'shared']),
+    )
     .option('--block-size <size>', '512, 1024, 2048 or 4096 (default: 512)')
     .option('--max-io <size>', 'the largest request, 4K to 32M (default: 512K)')
     .option('--read-only', 'refuse writes')

@@ -36,6 +36,18 @@ pub struct Spec {
     pub recovery: Option<Recovery>,
     /// Whether the kernel looks for partitions when the disk appears. That it does not takes 7.0.
     pub partition_scan: bool,
+    /// Which threads serve the queues, where the backend has engines.
+    pub threads: Threads,
+}
+
+/// Which threads serve the queues of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Threads {
+    /// One for each queue.
+    #[default]
+    Own,
+    /// A few, for the queues of all devices of this process that share them.
+    Shared,
 }
 
 /// What becomes of a disk's requests when its server goes, and another is to take over.
@@ -82,6 +94,7 @@ impl Default for Spec {
             max_discard: None,
             recovery: None,
             partition_scan: true,
+            threads: Threads::default(),
         }
     }
 }

@@ -117,3 +117,18 @@ pub fn resident() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
+
+/// How often those of this process's threads whose names begin so have gone to sleep so far.
+pub fn sleeps(name: &str) -> u64 {
+    let entries = fs::read_dir("/proc/self/task").unwrap();
+    entries
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("status")).ok())
+        .filter(|status| {
+            status.lines().next().is_some_and(|line| line["Name:".len()..].trim().starts_with(name))
+        })
+        .map(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+            line.trim().parse::<u64>().unwrap()
+        })
+        .sum()
+}

@@ -17,7 +17,7 @@ use ublk_core::backend::{Backend, Observed, Source};
 use ublk_core::device::{Listener, Seat};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{Op, QueueCounters};
-use ublk_core::spec::Recovery;
+use ublk_core::spec::{Recovery, Threads};
 use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
 
 /// The wishes for a device. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
@@ -54,6 +54,9 @@ pub struct DeviceSpec {
     pub recovery: Option<String>,
     /// Default: yes.
     pub partition_scan: Option<bool>,
+    /// Which threads serve its queues, unless it is external. Default: their own.
+    #[napi(ts_type = "'own' | 'shared'")]
+    pub threads: Option<String>,
     /// Bound on each control command. Default: 10 000.
     pub timeout_ms: Option<f64>,
 }
@@ -422,6 +425,14 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
             }
         },
         partition_scan: spec.partition_scan.unwrap_or(default.partition_scan),
+        threads: match spec.threads.as_deref() {
+            None | Some("own") => Threads::Own,
+            Some("shared") => Threads::Shared,
+            Some(other) => {
+                return Err(CoreError::invalid(format!("there are no threads {other:?}"))
+                    .hint("own and shared exist"));
+            }
+        },
     })
 }
 

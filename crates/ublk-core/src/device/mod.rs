@@ -8,9 +8,12 @@
 //!   adopt ───────────────────► waiting ──release──► another process's
 //! ```
 
+mod hub;
 mod node;
+mod rounds;
 mod seat;
 mod serving;
+mod station;
 
 pub(crate) use seat::become_io_flusher;
 pub use seat::{Seat, Seated};
@@ -22,8 +25,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::queue::QueueCounters;
 use crate::registry;
-use crate::spec::{Checked, Recovery, Spec};
-use serving::{Serving, spawn_native};
+use crate::spec::{Checked, Recovery, Spec, Threads};
+use serving::Serving;
+use station::Plan;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,6 +62,7 @@ pub struct Device {
     /// Its size changes only with the state locked.
     checked: Mutex<Checked>,
     durable: bool,
+    threads: Threads,
     recovery: Option<Recovery>,
     /// Of the driver's features, those that it was made with.
     flags: Features,
@@ -127,6 +132,7 @@ impl Device {
             control,
             backend: Mutex::new(Some(backend)),
             durable: !checked.write_cache,
+            threads: checked.spec.threads,
             recovery: checked.spec.recovery,
             flags: Features(info.flags),
             checked: Mutex::new(checked),
@@ -150,8 +156,8 @@ impl Device {
         &self.counters
     }
 
-    /// Makes the disk appear, served by the backend's engines on threads of their own; returns when its node is
-    /// there. Possible again after [`stop`](Self::stop).
+    /// Makes the disk appear, served by the backend's engines on [`Spec::threads`]; returns when its node is there.
+    /// Possible again after [`stop`](Self::stop).
     ///
     /// When it fails, the device is as it was before.
     pub fn start(&self, bound: &Bound) -> Result<()> {
@@ -358,7 +364,8 @@ impl Device {
 
     fn spawn(&self, seats: Vec<Seat>) -> Result<()> {
         let backend = self.backend()?;
-        seats.into_iter().try_for_each(|seat| spawn_native(seat, backend.clone(), self.durable))
+        let plan = |seat| Plan { seat, backend: backend.clone(), durable: self.durable };
+        seats.into_iter().try_for_each(|seat| hub::serve(plan(seat), self.threads))
     }
 
     fn backend(&self) -> Result<Arc<dyn Backend>> {

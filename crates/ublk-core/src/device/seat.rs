@@ -2,6 +2,7 @@
 
 use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
+use crate::queue::drive::Owner;
 use crate::queue::{Config, Queue, QueueCounters, Waker};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
@@ -78,21 +79,14 @@ impl Seated {
         self.hold.shared.given_up()
     }
 
-    /// As [`given_up`](Self::given_up), while the queue is borrowed.
-    pub(super) fn given_up_by(&self) -> impl Fn() -> bool + use<> {
-        let shared = self.hold.shared.clone();
-        move || shared.given_up()
-    }
-
     /// Tells the device's owner of something that went wrong; the queue goes on.
     pub fn report(&self, message: String) {
         self.hold.shared.report(self.hold.index, message);
     }
 
-    /// The means to report while the queue is borrowed.
-    pub fn reporter(&self) -> impl Fn(String) + use<> {
-        let (shared, index) = (self.hold.shared.clone(), self.hold.index);
-        move |message| shared.report(index, message)
+    /// The queue, and its hold beside it.
+    pub(super) fn split(&mut self) -> (&mut Queue, &Hold) {
+        (&mut self.queue, &self.hold)
     }
 }
 
@@ -117,7 +111,7 @@ pub(super) struct Hold {
     /// Whether it was started.
     pub running: bool,
     /// Disconnects when the last hold is gone.
-    pub _last: SyncSender<()>,
+    pub last: SyncSender<()>,
 }
 
 impl Hold {
@@ -127,13 +121,23 @@ impl Hold {
     }
 }
 
+impl Owner for Hold {
+    fn given_up(&self) -> bool {
+        self.shared.given_up()
+    }
+
+    fn panicked(&self, message: String) {
+        self.shared.report(self.index, message);
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         if std::thread::panicking() && self.error.is_none() {
             self.error = Some(Error::new(ErrorKind::System, "the queue's thread panicked"));
         }
         if self.running {
-            self.shared.ended(self.index, self.error.take());
+            self.shared.ended(self.index, self.error.take(), &self.last);
         }
     }
 }

@@ -2,15 +2,13 @@
 
 use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
-use crate::backend::{Backend, Site};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Waker;
-use crate::queue::drive::serve;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +27,8 @@ pub struct Serving {
 
 /// What the queues share.
 pub(super) struct Shared {
-    id: u32,
+    /// The device's number.
+    pub id: u32,
     target: Target,
     /// Its disk outlives its queues, which others can take over.
     recoverable: bool,
@@ -75,13 +74,7 @@ impl Serving {
                 counters: device.counters[usize::from(index)].clone(),
                 waker: shared.wakers[usize::from(index)].clone(),
                 ready: ready.clone(),
-                hold: Hold {
-                    shared: shared.clone(),
-                    index,
-                    error: None,
-                    running: false,
-                    _last: last.clone(),
-                },
+                hold: Hold { shared: shared.clone(), index, error: None, running: false, last: last.clone() },
             })
             .collect();
         Ok((Self { shared, readiness, ended }, seats))
@@ -189,23 +182,36 @@ impl Shared {
         self.running.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A queue has ended.
-    pub fn ended(&self, index: u16, error: Option<Error>) {
-        if let Some(error) = error {
-            let message = format!("queue {index} failed: {error}");
-            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert_with(|| message.clone());
-            drop(failure);
-            if !self.expected.load(Ordering::SeqCst) {
-                self.report(index, message);
-            }
-            // Without this queue the disk would hang. The driver fails what the queue had, or keeps it for those
-            // who take over, when every queue is free; only then can the device be stopped.
-            self.give_up();
-            if !self.recoverable {
-                let _ = self.control.stop(self.target, &Bound::standard());
-            }
+    /// A queue has ended. `last` is kept until all that comes with it is done.
+    pub fn ended(self: &Arc<Self>, index: u16, error: Option<Error>, last: &SyncSender<()>) {
+        let Some(error) = error else { return self.left() };
+        let message = format!("queue {index} failed: {error}");
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert_with(|| message.clone());
+        drop(failure);
+        if !self.expected.load(Ordering::SeqCst) {
+            self.report(index, message);
         }
+        // Without this queue the disk would hang. The driver fails what the queue had, or keeps it for those
+        // who take over, when every queue is free; only then can the device be stopped.
+        self.give_up();
+        if self.recoverable {
+            return self.left();
+        }
+        // It waits for the device's other queues, which the calling thread may serve.
+        let (shared, last) = (self.clone(), last.clone());
+        let stop = move || {
+            let _ = shared.control.stop(shared.target, &Bound::standard());
+            shared.left();
+            drop(last);
+        };
+        if std::thread::Builder::new().name("ublk-stop".into()).stack_size(256 << 10).spawn(stop).is_err() {
+            self.left(); // the driver stops a device by itself that nobody serves, somewhat later
+        }
+    }
+
+    /// A queue, and what came with its end, is over.
+    fn left(&self) {
         let last = self.running.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && !self.expected.load(Ordering::SeqCst) {
             let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -214,26 +220,4 @@ impl Shared {
             self.tell(Event::Exit { message });
         }
     }
-}
-
-/// Serves the seat's queue with the backend's native engine, on a thread of its own.
-pub fn spawn_native(seat: Seat, backend: Arc<dyn Backend>, durable: bool) -> Result<()> {
-    std::thread::Builder::new()
-        .name(format!("ublk{}q{}", seat.hold.shared.id, seat.index))
-        .stack_size(256 << 10)
-        .spawn(move || {
-            let files = backend.files().iter().map(AsRawFd::as_raw_fd).collect();
-            let site = Site { depth: seat.depth, durable, waker: seat.waker() };
-            let mut engine = match backend.engine(&site) {
-                Ok(engine) => engine,
-                Err(error) => return seat.decline(error),
-            };
-            let Ok(mut seated) = seat.take(files) else { return };
-            let (report, given_up) = (seated.reporter(), seated.given_up_by());
-            if let Err(error) = serve(&mut seated, &mut *engine, &given_up, &mut |message| report(message)) {
-                seated.fail(&error);
-            }
-        })
-        .map(drop)
-        .map_err(|error| Error::system("cannot start a queue's thread", &error))
 }

@@ -1,9 +1,11 @@
-//! The native driver of a queue: an OS thread that runs turn → backend → commit.
+//! The native driver of a queue: what a turn brought goes to the backend's engine, its answers to the driver. Who
+//! turns the queue, and sleeps in between, is the thread's matter.
 
 use super::{Errno, Event, Op, Queue, Ticket, Wait};
 use crate::backend::{Engine, Step};
 use crate::error::Result;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,55 +16,99 @@ pub enum Ended {
     Left,
 }
 
-/// Serves `queue`, whose tags have been offered, with `engine` until the device is stopped, or until it is woken
-/// and `given_up`.
-///
-/// A panic of the engine costs its request an `EIO` and is reported through `panicked`.
-pub fn serve(
-    queue: &mut Queue,
-    engine: &mut dyn Engine,
-    given_up: &dyn Fn() -> bool,
-    panicked: &mut dyn FnMut(String),
-) -> Result<Ended> {
-    // Requests that failed while their operations were in the ring. A list: it is as good as always empty, and
-    // looked at for every request.
-    let mut failed = Vec::new();
-    loop {
+/// What a queue's owner has to say.
+pub trait Owner {
+    /// Whether the queue is to be left at once, settled or not. Asked when the queue was woken.
+    fn given_up(&self) -> bool;
+
+    /// The engine panicked: one line. The request got an `EIO`.
+    fn panicked(&self, message: String);
+}
+
+/// How long a queue that is given up waits for its backend's operations.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves one queue, whose tags have been offered, with an engine.
+pub struct Driver<'e> {
+    engine: Box<dyn Engine + 'e>,
+    /// Requests that failed while their operations were in the ring. A list: it is as good as always empty, and
+    /// looked at for every request.
+    failed: Vec<(Ticket, Errno)>,
+    /// Until when operations of a queue that is left may take.
+    leaving: Option<Instant>,
+}
+
+impl<'e> Driver<'e> {
+    /// With nothing served yet.
+    pub fn new(engine: Box<dyn Engine + 'e>) -> Self {
+        Self { engine, failed: Vec::new(), leaving: None }
+    }
+
+    /// One turn of the queue, and the work that it brought. How serving ended, if it did.
+    pub fn step(&mut self, queue: &mut Queue, wait: Wait, owner: &dyn Owner) -> Result<Option<Ended>> {
+        queue.turn(wait)?;
+        self.work(queue, owner)
+    }
+
+    /// The work that the last turn brought. The next one tells the driver what was done.
+    pub fn work(&mut self, queue: &mut Queue, owner: &dyn Owner) -> Result<Option<Ended>> {
+        if let Some(until) = self.leaving {
+            let over = queue.operations() == 0 || Instant::now() >= until;
+            return Ok(over.then_some(Ended::Left));
+        }
         let mut at = 0;
         while let Some(event) = queue.event(at) {
             at += 1;
-            let ticket = match event {
-                Event::Request(ticket) | Event::Operation(ticket, _) => ticket,
-            };
-            if let Step::Done(outcome) = step(queue, engine, event, ticket, &mut failed, panicked) {
-                queue.commit(ticket, outcome)?;
-            }
+            self.serve(queue, event, owner)?;
         }
         if queue.settled() {
-            return Ok(Ended::Stopped);
+            return Ok(Some(Ended::Stopped));
         }
         if queue.woken() {
-            if given_up() {
-                return Ok(Ended::Left);
+            if owner.given_up() {
+                return self.leave(queue).map(|gone| gone.then_some(Ended::Left));
             }
-            while let Some((ticket, result)) = engine.ready() {
-                let event = Event::Operation(ticket, result);
-                if let Step::Done(outcome) = step(queue, engine, event, ticket, &mut failed, panicked) {
-                    queue.commit(ticket, outcome)?;
-                }
+            while let Some((ticket, result)) = self.engine.ready() {
+                self.serve(queue, Event::Operation(ticket, result), owner)?;
             }
         }
-        queue.turn(Wait::Forever)?;
+        Ok(None)
+    }
+
+    /// Begins to leave the queue, settled or not: only the backend's operations are waited for, since they use the
+    /// queue's memory. Whether there are none.
+    pub fn leave(&mut self, queue: &mut Queue) -> Result<bool> {
+        if queue.operations() == 0 {
+            return Ok(true);
+        }
+        queue.cancel_operations()?;
+        self.leaving = Some(Instant::now() + LEAVE_TIMEOUT);
+        Ok(false)
+    }
+
+    /// Until when the queue may sleep: it is left then.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.leaving
+    }
+
+    fn serve(&mut self, queue: &mut Queue, event: Event, owner: &dyn Owner) -> Result<()> {
+        let ticket = match event {
+            Event::Request(ticket) | Event::Operation(ticket, _) => ticket,
+        };
+        match answer(queue, &mut *self.engine, event, ticket, &mut self.failed, owner) {
+            Step::Done(outcome) => queue.commit(ticket, outcome),
+            Step::Pending => Ok(()),
+        }
     }
 }
 
-fn step(
+fn answer(
     queue: &mut Queue,
     engine: &mut dyn Engine,
     event: Event,
     ticket: Ticket,
     failed: &mut Vec<(Ticket, Errno)>,
-    panicked: &mut dyn FnMut(String),
+    owner: &dyn Owner,
 ) -> Step {
     let Ok(mut io) = queue.io(ticket) else {
         return Step::Pending; // answered meanwhile: nothing is owed
@@ -85,7 +131,7 @@ fn step(
                 .map(|why| (*why).to_owned())
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_default();
-            panicked(format!(
+            owner.panicked(format!(
                 "the backend panicked at {:?} of {} bytes at {}: {why}",
                 what.op, what.length, what.offset
             ));

@@ -3,7 +3,7 @@
 //! Read the data's path here, top to bottom: [`Queue::offer_all`] gives the driver every tag;
 //! [`Queue::turn`] submits what was prepared and waits, in one system call; each [`Event`] it finds is a
 //! request or a finished operation of a backend; [`Queue::commit`] prepares the answer that the next turn
-//! submits. [`drive::serve`] is the loop around them for native backends.
+//! submits. [`drive::Driver`] is what goes on between two turns for native backends.
 
 mod buffers;
 mod descriptors;
@@ -31,7 +31,6 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tags::{Delivery, Tags};
 
 /// The error number a request is answered with, positive.
@@ -185,6 +184,8 @@ impl Queue {
                     self.operations -= 1;
                     self.events.push(Event::Operation(self.requests[usize::from(tag)].ticket, result));
                 }
+                // Listened to no more.
+                KIND_LISTEN if result == -libc::ECANCELED => {}
                 KIND_WAKE | KIND_LISTEN => {
                     if !cqueue::more(completion.flags()) {
                         unarmed = Some(kind);
@@ -314,8 +315,23 @@ impl Queue {
     /// too. It has to be cleared before each turn.
     pub fn watch(&self) -> Result<Waker> {
         let bell = Waker::new()?;
-        self.ring.ring_bell(bell.fd())?;
+        self.ring_bell(&bell)?;
         Ok(bell)
+    }
+
+    /// Lets the ring ring `bell` when something comes for [`turn`](Self::turn). What was there before rings nothing.
+    pub fn ring_bell(&self, bell: &Waker) -> Result<()> {
+        self.ring.ring_bell(bell.fd())
+    }
+
+    /// Rings it no more.
+    pub fn ring_no_bell(&self) -> Result<()> {
+        self.ring.ring_no_bell()
+    }
+
+    /// Whether a turn has something to do: to send, to take, or to look for. Told without a system call.
+    pub fn due(&mut self) -> bool {
+        self.ring.due()
     }
 
     /// The queue's data buffers.
@@ -335,19 +351,17 @@ impl Queue {
         unsafe { self.ring.push(&entry) }
     }
 
-    /// Cancels the backend's operations and waits, bounded, until they are over. Whether they are.
-    fn quiet(&mut self) -> bool {
-        let until = Instant::now() + LEAVE_TIMEOUT;
-        if self.operations > 0 {
-            let all = types::CancelBuilder::fd(types::Fixed(1)).all();
-            let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
-            // SAFETY: points to no memory.
-            let mut going = unsafe { self.ring.push(&entry) };
-            while self.operations > 0 && going.is_ok() && Instant::now() < until {
-                going = self.turn(Wait::AtMost(LEAVE_TIMEOUT));
-            }
-        }
-        self.operations == 0
+    /// How many operations of the backend are in the ring.
+    pub fn operations(&self) -> u32 {
+        self.operations
+    }
+
+    /// Asks the kernel to end the backend's operations early. The next turn tells it.
+    pub fn cancel_operations(&mut self) -> Result<()> {
+        let all = types::CancelBuilder::fd(types::Fixed(1)).all();
+        let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
+        // SAFETY: points to no memory.
+        unsafe { self.ring.push(&entry) }
     }
 }
 
@@ -358,12 +372,9 @@ fn poll(ring: &mut Ring, fd: RawFd, kind: u64) -> Result<()> {
     unsafe { ring.push(&entry) }
 }
 
-/// How long a queue that is given up waits for its backend's operations.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Drop for Queue {
     fn drop(&mut self) {
-        if !self.quiet() || self.tags.offered() > 0 {
+        if self.operations > 0 || self.tags.offered() > 0 {
             // The kernel may still write to the buffers, and cancels in its own time: they are never reused.
             return;
         }

@@ -91,12 +91,27 @@ impl Ring {
         self.submission.taskrun()
     }
 
+    /// Whether an enter has something to do at once, or completions are there to be taken.
+    pub fn due(&mut self) -> bool {
+        self.submission.sync();
+        self.completion.sync();
+        let (sent, taken) = (self.submission.is_empty(), self.completion.is_empty());
+        !sent || !taken || self.submission.taskrun() || self.submission.cq_overflow()
+    }
+
     /// Rings an eventfd when there is something to enter for. The ring's own descriptor would not tell when
     /// completions are deferred to the next enter.
     pub fn ring_bell(&self, eventfd: RawFd) -> Result<()> {
         self.submitter
             .register_eventfd(eventfd)
             .map_err(|error| Error::system("cannot watch the ring", &error))
+    }
+
+    /// Rings it no more.
+    pub fn ring_no_bell(&self) -> Result<()> {
+        self.submitter
+            .unregister_eventfd()
+            .map_err(|error| Error::system("cannot leave the ring unwatched", &error))
     }
 
     /// Takes every completion that is there.

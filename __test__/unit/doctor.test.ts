@@ -89,11 +89,18 @@ test('io_uring turned off is a failure, and restricted is one for users other th
   t.is(await check('2', 0), 'FAIL')
 })
 
-test('a /dev that the kernel does not keep is worth a warning, more so in a container', async t => {
+test('a /dev that the kernel does not keep is worth a warning, unless nodes can be made in it', async t => {
   const mounts = (type: string) => ({
     'proc/self/mounts': `/dev/sda1 / ext4 rw 0 0\nnone /dev ${type} rw 0 0\n`,
   })
   t.is((await (await machine(t, mounts('devtmpfs'))).nodes()).status, 'ok')
+  const root = { 'proc/self/status': 'CapEff:\t000001ffffffffff\n' }
+  const map = (text: string) => ({ 'proc/self/uid_map': text })
+  const nodes = async (files: Record<string, string>) =>
+    (await (await machine(t, { ...mounts('tmpfs'), ...root, ...files })).nodes()).status
+  t.is(await nodes(map('         0          0 4294967295\n')), 'ok')
+  t.is(await nodes(map('         0       1000          1\n')), 'warn')
+  t.is(await nodes({}), 'warn')
   t.like(await (await machine(t, mounts('tmpfs'))).nodes(), {
     status: 'warn',
     remedy: 'mount a devtmpfs on /dev',

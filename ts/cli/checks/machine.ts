@@ -117,7 +117,7 @@ export class Machine {
     return found('io_uring', 'ok', 'io_uring is not restricted')
   }
 
-  /** Whether the nodes of new disks will appear: in most containers they do not. */
+  /** Whether the nodes of new disks will appear: in most containers the kernel makes none, and we have to. */
   async nodes(): Promise<Check> {
     const dev = (await this.read('/proc/self/mounts'))
       .split('\n')
@@ -125,12 +125,24 @@ export class Machine {
     const type = dev?.split(' ')[2] ?? 'nothing'
     if (type === 'devtmpfs') return found('nodes', 'ok', '/dev is kept by the kernel')
     const container = (await this.exists('/.dockerenv')) || (await this.exists('/run/.containerenv'))
+    const where = `${container ? 'this is a container: ' : ''}/dev is ${type}, not devtmpfs`
+    if (await this.makesNodes()) {
+      return found('nodes', 'ok', `${where}; the nodes of new disks are made by their servers`)
+    }
     return found(
       'nodes',
       'warn',
-      `${container ? 'this is a container: ' : ''}/dev is ${type}, not devtmpfs, so new disks may not appear in it`,
+      `${where}, and this process may not make the nodes of new disks`,
       container ? 'start it with --privileged -v /dev:/dev' : 'mount a devtmpfs on /dev',
     )
+  }
+
+  /** Whether this process may make device nodes: it has the capability, and not only in a user namespace. */
+  private async makesNodes(): Promise<boolean> {
+    const CAP_MKNOD = 1n << 27n
+    const effective = /^CapEff:\s*([\da-f]+)/m.exec(await this.read('/proc/self/status'))?.[1] ?? '0'
+    const users = (await this.read('/proc/self/uid_map')).trim().split(/\s+/).join(' ')
+    return (BigInt(`0x${effective}`) & CAP_MKNOD) !== 0n && users === '0 0 4294967295'
   }
 
   /** How much memory may be locked, which counts for rings and buffers of users other than root. */

@@ -13,6 +13,7 @@ mod node;
 mod rounds;
 mod seat;
 mod serving;
+pub(crate) mod static_dev;
 mod station;
 
 pub(crate) use seat::become_io_flusher;
@@ -27,6 +28,7 @@ use crate::queue::QueueCounters;
 use crate::registry;
 use crate::spec::{Checked, Recovery, Spec, Threads};
 use serving::Serving;
+use static_dev::Kind;
 use station::Plan;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -178,7 +180,7 @@ impl Device {
             self.control.start(self.target, bound)?;
             let params = self.control.params(self.target, bound)?;
             node::wait_for_disk(self.id, (params.devt.disk_major, params.devt.disk_minor), bound)?;
-            node::wait_for_access(self.target, "ublkb", bound)
+            node::wait_for_access(self.target, Kind::Disk, bound)
         });
         *state = State::Live(serving?);
         Ok(())
@@ -499,7 +501,7 @@ fn add(
     let device = Target::of(&info);
     let described = checked
         .kept(info.flags)
-        .and_then(|()| node::wait_for_access(device, "ublkc", bound))
+        .and_then(|()| node::wait_for_access(device, Kind::Server, bound))
         .and_then(|()| control.set_params(device, &checked.params(max_io), bound));
     described.inspect_err(|_| {
         // The first failure is the one to tell.

@@ -1,5 +1,6 @@
 //! The device nodes: `/dev/ublkcN`, ours, and `/dev/ublkbN`, the user's disk.
 
+use super::static_dev::{Kind, Making};
 use crate::abi::sys::{self, ublksrv_ctrl_dev_info};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
@@ -7,7 +8,7 @@ use nix::unistd::{AccessFlags, access};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,8 @@ pub fn identity(id: u32) -> Option<u64> {
 
 /// Opens the device for serving. The driver lets one server in, and the last one may still be leaving.
 pub fn open_char_device(id: u32, bound: &Bound) -> Result<OwnedFd> {
-    let path = format!("/dev/ublkc{id}");
-    wait(id, bound, &path, || try_open(&path))
+    let making = Making::new(Kind::Server, id, Kind::Server.number(id));
+    wait(making, bound, try_open)
 }
 
 fn try_open(path: &str) -> io::Result<Option<OwnedFd>> {
@@ -36,30 +37,24 @@ fn try_open(path: &str) -> io::Result<Option<OwnedFd>> {
 
 /// Waits until the disk's node is there and is that disk, not an older one of the same name.
 pub fn wait_for_disk(id: u32, (major, minor): (u32, u32), bound: &Bound) -> Result<()> {
-    let path = format!("/dev/ublkb{id}");
-    wait(id, bound, &path, || match fs::metadata(&path) {
-        Ok(node) if node.file_type().is_block_device() && node.rdev() == libc::makedev(major, minor) => {
-            Ok(Some(()))
-        }
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    })
+    wait(Making::new(Kind::Disk, id, Some(libc::makedev(major, minor))), bound, |_| Ok(Some(())))
 }
 
 /// Waits until the caller may use the node of an ordinary user's device: udev gives it to that user, some time after it
 /// is there. Root's devices need no waiting.
-pub fn wait_for_access(device: Target, prefix: &str, bound: &Bound) -> Result<()> {
+pub fn wait_for_access(device: Target, kind: Kind, bound: &Bound) -> Result<()> {
     if !device.by_path {
         return Ok(());
     }
-    let path = format!("/dev/{prefix}{}", device.id);
-    wait(device.id, bound, &path, || Ok(access(path.as_str(), AccessFlags::R_OK | AccessFlags::W_OK).ok()))
-        .map_err(|error| {
+    // Its user may not make it.
+    let waiting = Making::new(kind, device.id, None);
+    wait(waiting, bound, |path| Ok(access(path, AccessFlags::R_OK | AccessFlags::W_OK).ok())).map_err(
+        |error| {
             error.hint(
                 "a udev rule has to give the nodes to the user who made the device: see docs/operations.md",
             )
-        })
+        },
+    )
 }
 
 /// How long a server that was killed may seem to run.
@@ -107,35 +102,34 @@ fn runs(pid: i32) -> bool {
 
 /// Opens a recoverable device to take it over. Of several that try, one gets it; the others hear of that when it serves.
 pub fn open_to_recover(control: &Control, device: Target, bound: &Bound) -> Result<OwnedFd> {
-    let path = format!("/dev/ublkc{}", device.id);
+    let mut making = Making::new(Kind::Server, device.id, Kind::Server.number(device.id));
     let until = bound.until();
     loop {
         wait_for_server_to_leave(control, device.id, bound)?;
         let opened = match control.start_recovery(device, bound) {
-            Ok(()) => try_open(&path).map_err(|error| unusable(&path, device.id, &error))?,
+            Ok(()) => making.look(try_open)?,
             // The last server is still leaving.
             Err(error) if error.kind == ErrorKind::Busy => None,
             Err(error) => return Err(error),
         };
         match opened {
             Some(file) => return Ok(file),
-            None => pause(device.id, bound, &path, until)?,
+            None => pause(device.id, bound, &making.path, until)?,
         }
     }
 }
 
+/// Waits until a node is there, is the kernel's device of that name, and `ready`. Makes it where nobody else does.
 fn wait<T>(
-    id: u32,
+    mut making: Making,
     bound: &Bound,
-    path: &str,
-    mut ready: impl FnMut() -> io::Result<Option<T>>,
+    mut ready: impl FnMut(&str) -> io::Result<Option<T>>,
 ) -> Result<T> {
     let until = bound.until();
     loop {
-        match ready() {
-            Ok(Some(value)) => return Ok(value),
-            Ok(None) => pause(id, bound, path, until)?,
-            Err(error) => return Err(unusable(path, id, &error)),
+        match making.look(&mut ready)? {
+            Some(value) => return Ok(value),
+            None => pause(making.id, bound, &making.path, until)?,
         }
     }
 }
@@ -148,20 +142,8 @@ fn pause(id: u32, bound: &Bound, path: &str, until: Instant) -> Result<()> {
     }
     if Instant::now() >= until {
         let message = format!("{path} did not become usable in {:.1} s", bound.timeout.as_secs_f64());
-        return Err(Error::new(ErrorKind::Timeout, message)
-            .hint("in a container, its /dev has to be the host's devtmpfs")
-            .device(id));
+        return Err(Error::new(ErrorKind::Timeout, message).device(id));
     }
     sleep(POLL);
     Ok(())
-}
-
-fn unusable(path: &str, id: u32, error: &io::Error) -> Error {
-    let failed = Error::system(format!("cannot use {path}"), error).device(id);
-    match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => {
-            failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo)")
-        }
-        _ => failed,
-    }
 }

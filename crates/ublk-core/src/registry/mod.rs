@@ -6,6 +6,7 @@ pub use users::users;
 
 use crate::abi::{SECTOR, sys};
 use crate::control::{Bound, Control, Target};
+use crate::device::static_dev;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
 use std::path::Path;
@@ -145,6 +146,12 @@ pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
 }
 
 pub(crate) fn stop_through(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
+    stop_disk(control, id, force, bound)?;
+    static_dev::tidy(id);
+    Ok(())
+}
+
+fn stop_disk(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
     let info = control.info(id, bound)?;
     let device = Target::of(&info);
     if force || u32::from(info.state) == sys::UBLK_S_DEV_DEAD {
@@ -196,6 +203,7 @@ const REMOVAL: Duration = Duration::from_millis(500);
 /// not. One command only: once it is done the id may be another device's, which a second one would remove.
 pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bound) -> Result<()> {
     let removed = if force { control.delete_async(device, bound) } else { control.delete(device, bound) };
+    static_dev::tidy(device.id);
     match removed {
         // Somebody else was faster: its server, when it was stopped.
         Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),

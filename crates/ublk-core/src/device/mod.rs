@@ -10,6 +10,7 @@
 
 mod hub;
 mod node;
+mod readiness;
 mod rounds;
 mod seat;
 mod serving;
@@ -350,9 +351,9 @@ impl Device {
         undo: impl FnOnce(Serving),
         go: impl FnOnce(&Bound) -> Result<()>,
     ) -> Result<Serving> {
-        let (serving, seats) = Serving::prepare(self, char_dev)?;
+        let (serving, readiness, seats) = Serving::prepare(self, char_dev)?;
         let going = hand_out(seats).and_then(|_held| {
-            serving.ready(bound)?;
+            readiness.wait(self.queues.into(), bound)?;
             go(bound)
         });
         match going {

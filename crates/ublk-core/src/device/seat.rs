@@ -1,5 +1,6 @@
 //! A queue waiting for the thread that will serve it.
 
+use super::readiness::Answer;
 use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::drive::Owner;
@@ -18,7 +19,7 @@ pub struct Seat {
     pub(super) max_io: u32,
     pub(super) counters: Arc<QueueCounters>,
     pub(super) waker: Waker,
-    pub(super) ready: SyncSender<Result<()>>,
+    pub(super) ready: Answer,
     pub(super) hold: Hold,
 }
 
@@ -35,11 +36,11 @@ impl Seat {
         match opened {
             Ok(queue) => {
                 hold.start();
-                let _ = ready.send(Ok(())); // a starter that gave up wakes the queue
+                ready.give(Ok(())); // a starter that gave up wakes the queue
                 Ok(Seated { queue, hold })
             }
             Err(error) => {
-                let _ = ready.send(Err(error.clone()));
+                ready.give(Err(error.clone()));
                 Err(error)
             }
         }
@@ -47,7 +48,7 @@ impl Seat {
 
     /// Leaves the seat empty: `error` is why the device cannot start.
     pub fn decline(self, error: Error) {
-        let _ = self.ready.send(Err(error)); // a starter that gave up needs no reason
+        self.ready.give(Err(error));
     }
 
     /// The queue's number.

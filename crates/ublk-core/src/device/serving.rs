@@ -1,5 +1,6 @@
 //! A device's queues while it is served, by threads of ours or by others that took their seats.
 
+use super::readiness::Readiness;
 use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
 use crate::control::{Bound, Control, Target};
@@ -10,17 +11,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the queues may take to end once the driver has stopped the device.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a wait for them looks whether it was cancelled.
-const POLL: Duration = Duration::from_millis(20);
 
 /// The queues of a device that is coming alive, alive, or ending.
 pub struct Serving {
     shared: Arc<Shared>,
-    readiness: Receiver<Result<()>>,
     /// Disconnects when every queue has ended.
     ended: Receiver<()>,
 }
@@ -47,8 +45,8 @@ pub(super) struct Shared {
 }
 
 impl Serving {
-    /// A seat for every queue, to be taken by the threads that will serve them.
-    pub fn prepare(device: &Device, char_dev: OwnedFd) -> Result<(Self, Vec<Seat>)> {
+    /// A seat for every queue, to be taken by the threads that will serve them, and what hears of that.
+    pub fn prepare(device: &Device, char_dev: OwnedFd) -> Result<(Self, Readiness, Vec<Seat>)> {
         let wakers = (0..device.queues).map(|_| Waker::new()).collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             id: device.id,
@@ -63,50 +61,22 @@ impl Serving {
             failure: Mutex::new(None),
         });
         let char_dev = Arc::new(char_dev);
-        let (ready, readiness) = sync_channel(usize::from(device.queues));
+        let (readiness, answers) = Readiness::of(device.id, device.queues)?;
         let (last, ended) = sync_channel(0);
         let seats = (0..device.queues)
-            .map(|index| Seat {
+            .zip(answers)
+            .map(|(index, ready)| Seat {
                 char_dev: char_dev.clone(),
                 index,
                 depth: device.depth,
                 max_io: device.max_io,
                 counters: device.counters[usize::from(index)].clone(),
                 waker: shared.wakers[usize::from(index)].clone(),
-                ready: ready.clone(),
+                ready,
                 hold: Hold { shared: shared.clone(), index, error: None, running: false, last: last.clone() },
             })
             .collect();
-        Ok((Self { shared, readiness, ended }, seats))
-    }
-
-    /// Returns when every queue has offered all its tags.
-    pub fn ready(&self, bound: &Bound) -> Result<()> {
-        let until = bound.until();
-        for _ in &self.shared.wakers {
-            loop {
-                match self.readiness.recv_timeout(POLL) {
-                    Ok(ready) => break ready?,
-                    Err(RecvTimeoutError::Disconnected) => {
-                        return Err(
-                            self.failed(ErrorKind::System, "a queue's thread ended before it was ready")
-                        );
-                    }
-                    Err(RecvTimeoutError::Timeout) if bound.cancel.is_cancelled() => {
-                        return Err(self.failed(ErrorKind::Cancelled, "starting the queues was cancelled"));
-                    }
-                    Err(RecvTimeoutError::Timeout) if Instant::now() >= until => {
-                        return Err(self.failed(ErrorKind::Timeout, "the queues did not become ready"));
-                    }
-                    Err(RecvTimeoutError::Timeout) => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&self, kind: ErrorKind, message: &str) -> Error {
-        Error::new(kind, message).device(self.shared.id)
+        Ok((Self { shared, ended }, readiness, seats))
     }
 
     /// Whether an end is nothing to report.
@@ -135,7 +105,7 @@ impl Serving {
                 return Ok(());
             }
         }
-        Err(self.failed(ErrorKind::Timeout, "the queues' threads did not end"))
+        Err(Error::new(ErrorKind::Timeout, "the queues' threads did not end").device(self.shared.id))
     }
 
     /// Ends the queues of a device that does not come alive.

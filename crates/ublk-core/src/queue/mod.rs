@@ -296,7 +296,8 @@ impl Queue {
         if self.listening.take().is_none() {
             return Ok(());
         }
-        let entry = opcode::PollRemove::new(KIND_LISTEN).build().user_data(KIND_CANCEL);
+        // PollRemove would fail, and leave the poll, where something has just come.
+        let entry = opcode::AsyncCancel::new(KIND_LISTEN).build().user_data(KIND_CANCEL);
         // SAFETY: points to no memory.
         unsafe { self.ring.push(&entry) }
     }

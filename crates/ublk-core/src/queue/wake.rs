@@ -1,9 +1,11 @@
 //! Waking a queue's thread from another.
 
 use crate::error::{Error, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Makes a sleeping [`Ring::enter`](super::ring::Ring::enter) return. May be used from any thread.
 #[derive(Debug, Clone)]
@@ -26,6 +28,14 @@ impl Waker {
     /// Forgets earlier wakes.
     pub fn clear(&self) {
         let _ = self.0.read();
+    }
+
+    /// Waits until somebody wakes it, at most so long, and forgets that. For a thread that has no ring to wait in.
+    pub fn wait(&self, limit: Duration) {
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        // What interrupts it is as good as a wake: the caller looks and comes back.
+        let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], limit);
+        self.clear();
     }
 
     /// The descriptor to poll.

@@ -5,6 +5,7 @@ import { cpus, release } from 'node:os'
 import { countCalls } from './calls.js'
 import { measureCreate, measureMemory } from './create.js'
 import { parseWorkload, runFio } from './fio.js'
+import { measureDevices, measureProcesses } from './many.js'
 import { disksOf } from './suites.js'
 import { readSleeps, start } from './targets.js'
 
@@ -19,6 +20,14 @@ if (wanted('memory')) {
 if (wanted('create')) {
   progress('creation')
   emit({ kind: 'create', ...(await measureCreate(options.kublk)) })
+}
+if (wanted('many')) {
+  for (const threads of ['own', 'shared']) {
+    progress(`many devices of one process, ${threads} threads`)
+    emit({ kind: 'many', ...(await measureDevices(threads)) })
+  }
+  progress('many processes with a device each')
+  emit({ kind: 'many', ...(await measureProcesses()) })
 }
 if (wanted('io') || wanted('calls')) {
   progress('setting up the disks')

@@ -11,10 +11,13 @@ It measures and never judges.
   --suite engine   our disks, against kublk, the server of the kernel's own ublk self-tests (this is the default)
   --suite js       disks written in JavaScript, against our memory disk, and against NBD servers in C, Python and
                    JavaScript with the kernel's NBD client, at iodepth 64
+  --suite threads  our memory disk with threads of its own, against one whose threads serve 63 idle disks too, or could;
+                   and what many devices cost, in one process and in many
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
-  --only PART,...  engine: io, calls, create, memory; js: io, calls (all)
-  --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python (all)
+  --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many (all)
+  --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python;
+                   threads: shared, crowd (all)
   --workloads W,.. PATTERN-BLOCK-IODEPTH, such as randread-4k-64 or write-128k-8
                    (randread and randwrite, 4k, 1 and 64; js: also read and write, 128k, 8). With -pinned behind it,
                    the load and the server share a CPU: where one waits for the other, that is far steadier than

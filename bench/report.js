@@ -17,6 +17,7 @@ export function report(records, { options, started, ended }) {
   if (of('calls').length > 0) parts.push(calls(of('calls')))
   for (const record of of('create')) parts.push(creation(record))
   for (const record of of('memory')) parts.push(memory(record))
+  if (of('many').length > 0) parts.push(many(of('many')))
   return `${parts.join('\n\n')}\n`
 }
 
@@ -93,6 +94,26 @@ function creation({ create_ms, commands_ms }) {
 
 function memory({ devices, before, after }) {
   return `Memory of an idle device, mean of ${devices}: ${((after - before) / devices / 1024).toFixed(0)} KiB resident`
+}
+
+function many(records) {
+  const ms = values => median(values).toFixed(1)
+  const rows = records.map(({ name, devices, one_ms, busy_ms, all_ms, delete_ms, kib, threads }) => [
+    name,
+    `${devices}`,
+    one_ms ? ms(one_ms) : '',
+    busy_ms ? ms(busy_ms) : '',
+    (all_ms / devices).toFixed(1),
+    (delete_ms / devices).toFixed(1),
+    kib.toFixed(0),
+    `${threads}`,
+  ])
+  return table(
+    'Many idle devices: ms to make one, alone and beside all others; of making and of deleting all at once, ms each; ' +
+      'KiB of memory each; threads in all',
+    ['served by', 'devices', 'one', 'beside', 'at once', 'deletion', 'KiB', 'threads'],
+    rows,
+  )
 }
 
 /** A figure in every workload: of the disks that are only compared with, and of each pair with its ratio. */

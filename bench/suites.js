@@ -13,6 +13,14 @@ export const SUITES = {
     targets: { null: ['null', 'kublk'], memory: ['memory', 'kublk'] },
     memory: '2G',
   },
+  /** Disks whose threads serve others too, alone and among 63 idle ones, against one with a thread of its own. */
+  threads: {
+    parts: ['io', 'calls', 'many'],
+    workloads: ['randread', 'randwrite'].flatMap(pattern => at(pattern, '4k', ['1', '1-pinned', '64'])),
+    disks: ['memory', 'shared', 'crowd'],
+    targets: { shared: ['shared', 'memory'], crowd: ['crowd', 'memory'] },
+    memory: '8G',
+  },
   /** Disks written in JavaScript against the engine's own, and against what NBD makes of the same. */
   js: {
     parts: ['io', 'calls'],

@@ -10,8 +10,10 @@ import { SPAN } from './fio.js'
 import { startNbd } from './nbd.js'
 
 const execute = promisify(execFile)
-const cli = join(import.meta.dirname, '../dist/cli/main.js')
+/** The command line program. */
+export const cli = join(import.meta.dirname, '../dist/cli/main.js')
 const javascript = join(import.meta.dirname, 'disks/js.js')
+const crowd = join(import.meta.dirname, 'disks/crowd.js')
 
 /** What all get. */
 export const QUEUES = 1
@@ -53,12 +55,16 @@ async function startKublk(program) {
   }
 }
 
-/** A disk of the engine's through the command line, or one written in JavaScript. */
+/** A disk of the engine's through the command line, or one that a program of ours serves. */
 async function startOurs(name) {
-  const option = { null: '--null', memory: '--mem' }[name]
-  const words = option
-    ? [cli, 'create', option, `${SPAN}M`, '--queues', `${QUEUES}`, '--depth', `${DEPTH}`]
-    : [javascript, name, `${SPAN * 2 ** 20}`, `${DEPTH}`]
+  const native = ['--queues', `${QUEUES}`, '--depth', `${DEPTH}`]
+  const bytes = `${SPAN * 2 ** 20}`
+  const words = {
+    null: [cli, 'create', '--null', bytes, ...native],
+    memory: [cli, 'create', '--mem', bytes, ...native],
+    shared: [crowd, '0', bytes, `${DEPTH}`],
+    crowd: [crowd, '63', bytes, `${DEPTH}`],
+  }[name] ?? [javascript, name, bytes, `${DEPTH}`]
   const server = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] })
   return {
     path: await firstLine(server.stdout),

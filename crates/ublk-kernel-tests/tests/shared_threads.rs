@@ -318,3 +318,25 @@ fn own_and_shared_threads_live_side_by_side() {
     own.finish();
     none_is_left();
 }
+
+/// What they allocate must not wait for the disk that they serve.
+#[test]
+fn every_thread_that_serves_is_an_io_flusher() {
+    const PR_GET_IO_FLUSHER: libc::c_int = 58;
+    let _alone = alone();
+    for threads in [Threads::Own, Threads::Shared] {
+        let flushers = Arc::new(AtomicU64::new(0));
+        let found = flushers.clone();
+        let backend = Scripted::new(16 * MIB, move |io| {
+            // SAFETY: plain numbers.
+            let flusher = unsafe { libc::prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) } == 1;
+            found.fetch_add(u64::from(flusher && io.request.what.offset == MIB), SeqCst);
+            Ok(io.request.what.length as u32)
+        });
+        let disk = Disk::start(&Spec { threads, ..shared() }, backend);
+        disk.open().read_exact_at(&mut Aligned::new(4096), MIB).unwrap();
+        assert_eq!(flushers.load(SeqCst), 1, "{threads:?}");
+        disk.finish();
+    }
+    none_is_left();
+}

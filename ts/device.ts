@@ -30,7 +30,7 @@ export interface CreateOptions extends DeviceOptions {
 /** How to take over a device that another process made: what it looks like, the kernel knows. */
 export type RecoverOptions = Pick<
   CreateOptions,
-  'backend' | 'observe' | 'requestTimeout' | 'stuckTimeout' | 'timeout' | 'signal'
+  'backend' | 'observe' | 'requestTimeout' | 'stuckTimeout' | 'threads' | 'timeout' | 'signal'
 >
 
 /** How to resize a disk. */

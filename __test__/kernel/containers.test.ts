@@ -86,3 +86,28 @@ test('who may not make nodes is told so in one line, and nothing is left', async
   t.regex(without ?? '', /^warn .*\/dev is tmpfs/)
   t.regex(with_ ?? '', /^ok .*\/dev is tmpfs/)
 })
+
+test('another container takes a disk over under nodes of its own', async t => {
+  const printed = await contained(`
+    cat >/tmp/container-serve.mjs <<'END'
+    const [, , path, id] = process.argv
+    const { memory, UblkDevice } = await import(path)
+    const backend = memory('16M', { file: '/tmp/container-disk' })
+    const disk = id
+      ? await UblkDevice.recover(Number(id), { backend })
+      : await UblkDevice.create({ backend, id: 704, recovery: 'reissue' })
+    console.log(disk.path)
+    if (id) await disk.delete({ force: true })
+END
+    index=$(dirname "$main")/../index.js
+    truncate -s 16M /tmp/container-disk; : >/tmp/container-path
+    "$node" /tmp/container-serve.mjs "$index" >/tmp/container-path & server=$!
+    until [ -s /tmp/container-path ]; do kill -0 $server; sleep 0.05; done
+    kill -KILL $server; wait $server || true
+    rm /dev/ublk[bc]704
+    "$node" /tmp/container-serve.mjs "$index" 704
+    ls /dev | grep ublk
+    rm /tmp/container-*
+  `)
+  t.is(printed, '/dev/ublkb704\nublk-control\n')
+})

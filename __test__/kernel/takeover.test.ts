@@ -1,9 +1,11 @@
 import { mkdtempSync, rmSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import test from 'ava'
 import { file, memory, nullDisk, UblkDevice, worker } from 'ublk-ts'
 import { leaveNothingBehind } from '../support/devices.js'
 import { result, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
+import { MEBIBYTES, verify } from '../support/verify.js'
 
 leaveNothingBehind(test)
 
@@ -150,4 +152,33 @@ test('of two that take a device over at once, one does', async t => {
   t.regex(String(loser.reason), new RegExp(`device ${server.id} is served by process ${winner?.pid}`))
   await (await UblkDevice.open(server.id)).delete()
   await winner?.ended
+})
+
+test('a disk on shared threads is taken over, let go of and served again, and its neighbour notices nothing', async t => {
+  await inDirectory(async dir => {
+    const make = () => memory(SIZE, { file: `${dir}/disk` })
+    const server = await serve(
+      `memory(${SIZE}, { file: '${dir}/disk' })`,
+      "recovery: 'reissue', threads: 'shared'",
+    )
+    await server.interrupt('SIGKILL')
+    const neighbour = await UblkDevice.create({
+      backend: memory(`${MEBIBYTES}M`),
+      queues: 2,
+      threads: 'shared',
+    })
+    const disk = await UblkDevice.recover(server.id, { backend: make(), threads: 'shared' })
+    const verified = verify(neighbour.path)
+    for (let round = 0; round < 5; round++) {
+      await disk.quiesce()
+      const written = sh('dd if=/dev/urandom of="$1" bs=64k count=16 oflag=direct status=none', disk.path)
+      await disk.resume()
+      await written
+    }
+    await verified
+    const serving = await sh('cat /proc/$1/task/*/comm | grep -Ec "^ublk([0-9]+q|-hub)"', `${process.pid}`)
+    t.true(Number(serving) <= availableParallelism(), serving)
+    await disk.delete({ force: true })
+    await neighbour.delete({ force: true })
+  })
 })

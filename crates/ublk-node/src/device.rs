@@ -132,7 +132,7 @@ impl Device {
     }
 
     /// A device that another process made and serves no more, for `recover`: it is as it was if that does not come.
-    /// Of the wishes only the backend counts. The calls are those of `create`.
+    /// Of the wishes only the backend and the threads count. The calls are those of `create`.
     #[napi(ts_return_type = "Promise<Device>")]
     pub fn adopt<'env>(
         env: &'env Env,
@@ -148,7 +148,9 @@ impl Device {
             spec,
             cancel,
             Calls { on_event, on_fetch, on_change },
-            move |_, backend, bound, listener| ublk_core::Device::adopt(id, backend, bound, listener),
+            move |wishes, backend, bound, listener| {
+                Ok(ublk_core::Device::adopt(id, backend, bound, listener)?.served_by(wishes.threads))
+            },
         )
     }
 

@@ -120,6 +120,12 @@ impl Device {
         Ok(Self::new(control, &info, checked, max_io, backend, listener, State::Waiting))
     }
 
+    /// Served by these threads from its next start on: of an adopted device nobody else knows.
+    pub fn served_by(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
+
     fn new(
         control: Control,
         info: &sys::ublksrv_ctrl_dev_info,
@@ -179,15 +185,14 @@ impl Device {
         let char_dev = node::open_char_device(self.id, bound)?;
         let serving = self.seat(char_dev, bound, hand_out, Serving::abandon, |bound| {
             self.control.start(self.target, bound)?;
-            let params = self.control.params(self.target, bound)?;
-            node::wait_for_disk(self.id, (params.devt.disk_major, params.devt.disk_minor), bound)?;
+            self.wait_for_disk(bound)?;
             node::wait_for_access(self.target, Kind::Disk, bound)
         });
         *state = State::Live(serving?);
         Ok(())
     }
 
-    /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of their own.
+    /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of ours.
     pub fn recover(&self, bound: &Bound) -> Result<()> {
         self.recover_with(bound, |seats| self.spawn(seats))
     }
@@ -203,6 +208,7 @@ impl Device {
         *state = State::Waiting;
         let char_dev = node::open_to_recover(&self.control, self.target, bound)?;
         let serving = self.seat(char_dev, bound, hand_out, Serving::leave, |bound| {
+            self.wait_for_disk(bound)?; // this server's /dev may be another
             self.control.end_recovery(self.target, bound)
         });
         *state = State::Live(serving?);
@@ -363,6 +369,12 @@ impl Device {
                 Err(error)
             }
         }
+    }
+
+    fn wait_for_disk(&self, bound: &Bound) -> Result<()> {
+        let sys::ublk_param_devt { disk_major, disk_minor, .. } =
+            self.control.params(self.target, bound)?.devt;
+        node::wait_for_disk(self.id, (disk_major, disk_minor), bound)
     }
 
     fn spawn(&self, seats: Vec<Seat>) -> Result<()> {

@@ -1,9 +1,17 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import type { Command } from 'commander'
+import { buildProgram } from '../../dist/cli/program.js'
 
 /** The command line program. */
 export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+
+/** All commands that the help tells of. */
+export function commands(): Command[] {
+  const program = buildProgram()
+  return [...program.createHelp().visibleCommands(program)]
+}
 
 /** How a program ended. */
 export interface Result {

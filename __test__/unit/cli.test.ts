@@ -48,15 +48,6 @@ test('the version is that of the package', async t => {
   t.deepEqual(result, { status: 0, signal: null, stdout: '0.1.0\n', stderr: '' })
 })
 
-for (const command of ['create', 'list', 'show', 'stop', 'delete', 'features', 'doctor']) {
-  test(`the help of ${command} has an example`, async t => {
-    const result = await run(command, '--help')
-    t.is(result.status, 0)
-    t.is(result.stderr, '')
-    t.regex(result.stdout, new RegExp(`Example:\n  .*ublk-ts ${command}`))
-  })
-}
-
 test('a full disk under stdout is a failure in one line', async t => {
   const result = await run.shell('--help >/dev/full')
   t.is(result.status, 1)

@@ -1,0 +1,30 @@
+import { readFileSync } from 'node:fs'
+import { Command } from 'commander'
+import { addCreate } from './create.js'
+import { addDelete } from './delete.js'
+import { addDoctor } from './doctor.js'
+import { addFeatures } from './features.js'
+import { addList } from './list.js'
+import { addShow } from './show.js'
+import { addStop } from './stop.js'
+
+
+/**
+ * The whole command line: what it runs, and what its manual page and completion are made of.
+ * It writes nothing itself: `write` gets what help there is to show, and what is wrong is thrown.
+ */
+export function buildProgram(write: (help: string) => void = () => {}): Command {
+  const program = new Command('ublk-ts')
+    .description('Linux block devices served from Node.js, through the ublk driver')
+    .version(version())
+    .exitOverride()
+    .configureOutput({ writeOut: write, writeErr: () => {} })
+    .addHelpText('after', '\nExample:\n  ublk-ts create --mem 16M')
+  for (const add of commands) add(program)
+  return program
+}
+
+function version(): string {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+  return version
+}

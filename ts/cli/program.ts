@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
+import { addCompletion } from './completion.js'
 import { addCreate } from './create.js'
 import { addDelete } from './delete.js'
 import { addDoctor } from './doctor.js'
@@ -8,6 +9,7 @@ import { addList } from './list.js'
 import { addShow } from './show.js'
 import { addStop } from './stop.js'
 
+const commands = [addCreate, addList, addShow, addStop, addDelete, addFeatures, addDoctor, addCompletion]
 
 /**
  * The whole command line: what it runs, and what its manual page and completion are made of.

@@ -1,0 +1,110 @@
+import { type Flag, namesOf, type Outline, type Place, type Value } from './outline.js'
+
+/** The script for fish. */
+export function fish({ root, commands }: Outline): string {
+  const places = [{ ...root, name: '' }, ...commands]
+  return `# Completion of ublk-ts for fish, made by \`ublk-ts completion fish\`.
+
+# Whether the cursor is in this command ('' before there is one) and, if a number is given, after so many arguments.
+function __ublk_ts_in -a wanted arguments
+    set -l command ''
+    set -l option ''
+    set -l count 0
+    for word in (commandline -opc)[2..-1]
+        if test -n "$option"
+            set option ''
+            continue
+        end
+        switch "$command $word"
+            case ${takers(places)}
+                set option $word
+            case '* -*'
+            case ' *'
+                set command $word
+            case '*'
+                set count (math $count + 1)
+        end
+        switch $command
+${aliases(commands)}
+        end
+    end
+    test "$command" = "$wanted"; and begin
+        test -z "$arguments"; or test $count -eq $arguments
+    end
+end
+
+function __ublk_ts_devices
+    for node in /sys/class/ublk-char/ublkc*
+        set -l id (string replace -r '.*ublkc' '' $node)
+        if string match -q '/*' -- (commandline -ct)
+            echo /dev/ublkb$id
+        else
+            echo $id
+        end
+    end
+end
+
+complete -c ublk-ts -f
+${[
+  ...commands.map(({ name, summary }) => `${at('')} -a ${name} -d ${quote(summary)}`),
+  ...places.flatMap(place => place.flags.map(flag => `${at(place.name)} ${named(flag)}`)),
+  ...commands.flatMap(args),
+].join('\n')}
+`
+}
+
+function takers(places: readonly Place[]): string {
+  return places
+    .flatMap(place =>
+      place.flags.flatMap(flag =>
+        flag.value ? namesOf(flag).map(name => quote(`${place.name} ${name}`)) : [],
+      ),
+    )
+    .join(' ')
+}
+
+function aliases(commands: readonly Place[]): string {
+  return commands
+    .filter(command => command.aliases.length > 0)
+    .map(
+      command => `            case ${command.aliases.join(' ')}\n                set command ${command.name}`,
+    )
+    .join('\n')
+}
+
+function at(command: string, count?: number): string {
+  const condition = `__ublk_ts_in ${command === '' ? '""' : command}${count === undefined ? '' : ` ${count}`}`
+  return `complete -c ublk-ts -n '${condition}'`
+}
+
+function named({ short, long, summary, value }: Flag): string {
+  const names = [short && `-s ${short.slice(1)}`, long && `-l ${long.slice(2)}`].filter(Boolean)
+  return [...names, ...(value ? [argument(value)] : []), `-d ${quote(summary)}`].join(' ')
+}
+
+function args(command: Place): string[] {
+  return command.values.flatMap((value, place) => {
+    if (value.kind === 'anything') return []
+    const repeated = command.repeated && place === command.values.length - 1
+    return [`${at(command.name, repeated ? undefined : place)} ${argument(value).replace('-r ', '')}`]
+  })
+}
+
+function argument(value: Value): string {
+  switch (value.kind) {
+    case 'words':
+      return `-r -f -a ${quote(value.words.join(' '))}`
+    case 'files':
+      return '-r -F'
+    case 'directories':
+      return "-r -f -a '(__fish_complete_directories)'"
+    case 'devices':
+      return "-r -f -a '(__ublk_ts_devices)'"
+    case 'anything':
+      return '-x'
+  }
+}
+
+function quote(text: string): string {
+  return `'${text.replaceAll(/[\\']/g, '\\$&')}'`
+}

@@ -6,10 +6,21 @@ import { addDelete } from './delete.js'
 import { addDoctor } from './doctor.js'
 import { addFeatures } from './features.js'
 import { addList } from './list.js'
+import { addOwner } from './owner.js'
 import { addShow } from './show.js'
 import { addStop } from './stop.js'
 
-const commands = [addCreate, addList, addShow, addStop, addDelete, addFeatures, addDoctor, addCompletion]
+const commands = [
+  addCreate,
+  addList,
+  addShow,
+  addStop,
+  addDelete,
+  addFeatures,
+  addDoctor,
+  addCompletion,
+  addOwner,
+]
 
 /**
  * The whole command line: what it runs, and what its manual page and completion are made of.

@@ -32,6 +32,10 @@ export async function run(...args: string[]): Promise<Result> {
 run.shell = async (words: string): Promise<Result> =>
   await result(spawn('bash', ['-c', `"$0" "$1" ${words}`, process.execPath, MAIN], READ_ALL))
 
+/** The same as a user other than root. */
+run.as = async (user: string, ...args: string[]): Promise<Result> =>
+  await result(spawnAs(user, process.execPath, MAIN, ...args))
+
 /** Runs a script in bash, and gives what it prints; fails if any command in it does. */
 export async function sh(script: string, ...args: string[]): Promise<string> {
   const { status, signal, stdout, stderr } = await result(shell(script, ...args))
@@ -42,6 +46,13 @@ export async function sh(script: string, ...args: string[]): Promise<string> {
 /** Starts a script in bash. */
 export function shell(script: string, ...args: string[]): ChildProcess {
   return spawn('bash', ['-euo', 'pipefail', '-c', script, 'bash', ...args], READ_ALL)
+}
+
+/** Starts a program as a user who has just logged in. */
+export function spawnAs(user: string, program: string, ...args: string[]): ChildProcess {
+  const login = ['--reuid', user, '--regid', user, '--init-groups', '--reset-env']
+  const environment = [`XDG_RUNTIME_DIR=/home/${user}`, `PATH=${process.env['PATH']}:/usr/sbin:/sbin`]
+  return spawn('setpriv', [...login, 'env', ...environment, program, ...args], READ_ALL)
 }
 
 /** Collects what a child says until it has ended. */

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { MAIN, type Result, result } from './program.js'
+import { MAIN, type Result, result, spawnAs } from './program.js'
 
 /** A disk that is served in a process of its own: by `ublk-ts create`, or by a program of the test's. */
 export class Server {
@@ -25,13 +25,22 @@ export class Server {
     return await Server.#spawn(`ublk-ts create ${words}`, [MAIN, 'create', ...words.split(' ')])
   }
 
+  /** The same as a user other than root. */
+  static async startAs(user: string, words: string): Promise<Server> {
+    const child = spawnAs(user, process.execPath, MAIN, 'create', ...words.split(' '))
+    return await Server.#serving(`ublk-ts create ${words}`, child)
+  }
+
   /** Runs a module with this text, which is to print the disk's path once it is usable. */
   static async program(text: string): Promise<Server> {
     return await Server.#spawn(text, ['--input-type=module', '--eval', text])
   }
 
   static async #spawn(what: string, args: string[]): Promise<Server> {
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    return await Server.#serving(what, spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] }))
+  }
+
+  static async #serving(what: string, child: ChildProcess): Promise<Server> {
     const ended = result(child)
     const line = new Promise<string>(resolve => {
       let text = ''

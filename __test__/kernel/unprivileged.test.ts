@@ -1,0 +1,78 @@
+import test from 'ava'
+import { leaveNothingBehind, nodes } from '../support/devices.js'
+import { type Result, result, run, sh, spawnAs } from '../support/program.js'
+import { Server } from '../support/server.js'
+import { inLab, Systemd } from '../support/systemd.js'
+
+leaveNothingBehind(test)
+const withUdev = inLab ? test : test.skip
+
+let systemd: Systemd
+if (inLab) {
+  test.before('udev has our rules, and of two users, alice is in the group ublk', async () => {
+    systemd = await Systemd.boot()
+    await sh('for user in alice bob; do id $user >&2 || useradd --create-home $user; done')
+    await sh('usermod --append --groups ublk alice')
+  })
+  test.after.always(async () => await systemd?.halt())
+}
+
+const as = async (user: string, script: string, ...args: string[]): Promise<Result> =>
+  await result(spawnAs(user, 'bash', '-euo', 'pipefail', '-c', script, 'bash', ...args))
+
+const owner = async (path: string): Promise<string> => await sh('stat --format "%U %G %a" "$1"', path)
+
+withUdev('a user formats, writes, reads and deletes a disk without root', async t => {
+  const server = await Server.startAs('alice', '--mem 64M')
+  t.is(await owner(server.path), 'alice alice 600\n')
+  t.is(await owner(`/dev/ublkc${server.id}`), 'alice alice 600\n')
+  const script = `
+    mkfs.ext4 -q "$1"; fsck.ext4 -fn "$1" >&2
+    head -c 1M /dev/urandom >~/data
+    dd if=~/data of="$1" bs=64K seek=100 conv=fsync status=none
+    dd if="$1" bs=64K skip=100 count=16 iflag=direct status=none | cmp - ~/data`
+  t.like(await as('alice', script, server.path), { status: 0, stdout: '' })
+  t.like(await run.as('alice', 'delete', server.path), { status: 0, stdout: '', stderr: '' })
+  t.is((await server.ended).status, 1)
+  t.deepEqual(nodes(), [])
+})
+
+withUdev("another user cannot touch a user's disk, nor can who is given its node", async t => {
+  await sh('usermod --append --groups ublk bob')
+  t.teardown(() => sh('gpasswd --delete bob ublk'))
+  const server = await Server.startAs('alice', '--mem 16M')
+  const read = 'dd if="$1" of=/dev/null count=1'
+  t.regex((await as('bob', read, server.path)).stderr, /Permission denied/)
+  await sh('chmod 666 "$1"', server.path)
+  t.regex((await as('bob', read, server.path)).stderr, /Operation not permitted/)
+  for (const words of [['delete', '--force'], ['stop', '--force'], ['show']]) {
+    const { status, stdout, stderr } = await run.as('bob', ...words, server.path)
+    t.is(status, 1)
+    t.is(stdout, '')
+    t.regex(stderr, /^ublk-ts: [^\n]*EACCES[^\n]*\n$/)
+  }
+  t.is(await sh('blockdev --getsize64 "$1"', server.path), '16777216\n')
+  t.is((await server.interrupt()).status, 0)
+})
+
+withUdev('a disk stays its maker’s when udev looks at it again', async t => {
+  const server = await Server.startAs('alice', '--mem 16M')
+  await systemd.sh('udevadm trigger --action=change --settle "$1"', server.path)
+  t.is(await owner(server.path), 'alice alice 600\n')
+  t.is((await server.interrupt()).status, 0)
+})
+
+withUdev("root's disks stay root's", async t => {
+  await Server.with('--mem 16M', async ({ path, id }) => {
+    await systemd.sh('udevadm settle')
+    t.is(await owner(path), 'root disk 660\n')
+    t.is(await owner(`/dev/ublkc${id}`), 'root root 600\n')
+  })
+})
+
+withUdev('who is not in the group is told so', async t => {
+  const { status, stdout, stderr } = await run.as('bob', 'create', '--mem', '16M')
+  t.is(status, 1)
+  t.is(stdout, '')
+  t.regex(stderr, /^ublk-ts: [^\n]*Permission denied[^\n]*docs\/operations\.md\n$/)
+})

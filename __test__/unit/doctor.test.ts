@@ -129,3 +129,11 @@ test('permission is not judged where there is no driver', async t => {
   t.is(await (await machine(t, {})).permission(), undefined)
   t.like(await (await machine(t, { 'dev/ublk-control': '' })).permission(), { status: 'ok' })
 })
+
+test('a user other than root may make disks where udev has the rule for them', async t => {
+  const control = { 'dev/ublk-control': '' }
+  const without = await (await machine(t, control, RELEASE, 1000)).permission()
+  t.like(without, { status: 'warn', remedy: 'use sudo, or see docs/operations.md' })
+  const files = { ...control, 'etc/udev/rules.d/59-ublk-ts.rules': '' }
+  t.like(await (await machine(t, files, RELEASE, 1000)).permission(), { status: 'ok' })
+})

@@ -93,11 +93,16 @@ export class Machine {
   /** Whether the caller may use the driver. */
   async permission(): Promise<Check | undefined> {
     if (!(await this.exists('/dev/ublk-control'))) return undefined
-    if (await this.usable('/dev/ublk-control')) {
-      if (this.uid === 0) return found('permission', 'ok', 'running as root')
-      return found('permission', 'warn', 'not root; the driver may still refuse to add devices', 'use sudo')
+    const how = 'use sudo, or see docs/operations.md'
+    if (!(await this.usable('/dev/ublk-control'))) {
+      return found('permission', 'FAIL', 'no permission to use /dev/ublk-control', how)
     }
-    return found('permission', 'FAIL', 'no permission to use /dev/ublk-control', 'use sudo')
+    if (this.uid === 0) return found('permission', 'ok', 'running as root')
+    const rules = ['/etc', '/run', '/usr/lib', '/lib'].map(dir => `${dir}/udev/rules.d/59-ublk-ts.rules`)
+    if ((await Promise.all(rules.map(rule => this.exists(rule)))).includes(true)) {
+      return found('permission', 'ok', "not root, but may make disks that are this user's own")
+    }
+    return found('permission', 'warn', 'not root, and no udev rule gives new disks to their makers', how)
   }
 
   /** Whether io_uring, through which everything goes, was turned off. */

@@ -75,7 +75,7 @@ impl Control {
         // The newer command (6.3) answers for everybody's devices, but only to who names the node.
         let named = Target { id, by_path: true };
         match ask("GET_DEV_INFO2", op::GET_DEV_INFO2, named) {
-            Err(error) if error.kind == ErrorKind::NotFound => Err(error),
+            Err(error) if error.errno == Some(libc::ENODEV) => Err(error),
             // No such node here: a container's /dev need not have it.
             Err(error) => ask("GET_DEV_INFO", op::GET_DEV_INFO, id.into())
                 .map_err(|other| if other.kind == ErrorKind::NotFound { other } else { error }),

@@ -66,7 +66,8 @@ async function measureIo(disks) {
 async function measureCalls(disks) {
   for (const workload of options.workloads.filter(name => !parseWorkload(name).pinned)) {
     progress(`system calls, ${workload}`)
-    for (const disk of disks.filter(({ measures }) => measures(parseWorkload(workload)))) {
+    const served = disks.filter(({ pid, measures }) => pid !== undefined && measures(parseWorkload(workload)))
+    for (const disk of served) {
       emit({ kind: 'calls', target: disk.name, workload, ...(await countCalls(disk, workload)) })
     }
   }

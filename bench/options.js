@@ -16,8 +16,8 @@ It measures and never judges.
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
   --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many (all)
-  --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python;
-                   threads: shared, crowd (all)
+  --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,
+                   and null-block, the kernel's null_blk: no disk can be faster; threads: shared, crowd (all)
   --workloads W,.. PATTERN-BLOCK-IODEPTH, such as randread-4k-64 or write-128k-8
                    (randread and randwrite, 4k, 1 and 64; js: also read and write, 128k, 8). With -pinned behind it,
                    the load and the server share a CPU: where one waits for the other, that is far steadier than

@@ -2,7 +2,7 @@
 
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
@@ -22,6 +22,7 @@ export const DEPTH = 128
 /** Starts a disk of a suite. `kublk` is the path of that program. */
 export async function start(name, kublk) {
   if (name === 'kublk') return await startKublk(kublk)
+  if (name === 'null-block') return makeNullBlock(name)
   const nbd = name.startsWith('nbd')
   const disk = nbd ? await startNbd(name) : await startOurs(name)
   // A disk in use: its memory is there, and reading it is not reading the one page of zeroes.
@@ -34,6 +35,29 @@ export async function start(name, kublk) {
     measures: ({ depth }) => !nbd || depth === 64,
     /** Lets its server run on these CPUs only. */
     place: cpus => execute('taskset', ['-a', '-c', '-p', cpus, `${disk.pid}`]),
+  }
+}
+
+/** The kernel's disk that keeps nothing and asks nobody: faster than what load and block layer leave to it is none. */
+function makeNullBlock(name) {
+  const dir = `/sys/kernel/config/nullb/${name}`
+  const set = (key, value) => writeFileSync(join(dir, key), `${value}`)
+  const form = { size: SPAN, blocksize: 512, queue_mode: 2, irqmode: 0 }
+  mkdirSync(dir)
+  for (const [key, value] of Object.entries({ ...form, submit_queues: QUEUES, hw_queue_depth: DEPTH })) {
+    set(key, value)
+  }
+  set('power', 1)
+  return {
+    name,
+    path: `/dev/${name}`,
+    pid: undefined,
+    measures: ({ depth }) => depth === 64,
+    place: () => {},
+    stop: () => {
+      set('power', 0)
+      rmdirSync(dir)
+    },
   }
 }
 
@@ -82,8 +106,9 @@ export async function firstLine(stream) {
   throw new Error('a program ended before it was ready')
 }
 
-/** How often the threads of a process have gone to sleep. */
+/** How often the threads of a process have gone to sleep; of a disk without a server, never. */
 export function readSleeps(pid) {
+  if (pid === undefined) return 0
   const tasks = `/proc/${pid}/task`
   let sum = 0
   for (const task of readdirSync(tasks)) {

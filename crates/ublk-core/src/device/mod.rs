@@ -16,6 +16,7 @@ mod seat;
 mod serving;
 pub(crate) mod static_dev;
 mod station;
+mod succession;
 
 pub(crate) use seat::become_io_flusher;
 pub use seat::{Seat, Seated};
@@ -33,7 +34,6 @@ use static_dev::Kind;
 use station::Plan;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 /// What a device tells its owner without being asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,19 +105,6 @@ impl Device {
         let info = add(&control, &checked, &checked.info(), bound)?;
         let max_io = info.max_io_buf_bytes.min(spec.max_io);
         Ok(Self::new(control, &info, checked, max_io, backend, listener, State::Idle { used: false }))
-    }
-
-    /// A device that another process made, and whose server is gone; [`recover`](Self::recover) takes it over. Waits for
-    /// a server that is just leaving. `backend` has to hold the disk's bytes.
-    ///
-    /// Nothing has changed when it fails.
-    pub fn adopt(id: u32, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
-        let control = Control::open()?;
-        let info = node::wait_for_server_to_leave(&control, id, bound)?;
-        let params = control.params(Target::of(&info), bound)?;
-        let checked = Checked::existing(&info, &params, &backend.properties())?;
-        let max_io = checked.spec.max_io;
-        Ok(Self::new(control, &info, checked, max_io, backend, listener, State::Waiting))
     }
 
     /// Served by these threads from its next start on: of an adopted device nobody else knows.
@@ -192,99 +179,6 @@ impl Device {
         Ok(())
     }
 
-    /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of ours.
-    pub fn recover(&self, bound: &Bound) -> Result<()> {
-        self.recover_with(bound, |seats| self.spawn(seats))
-    }
-
-    /// Takes a recoverable device over whose queues have all ended; its disk has been there all the time. The
-    /// driver then sends again what it has to. Otherwise as [`start_with`](Self::start_with).
-    pub fn recover_with<G>(
-        &self,
-        bound: &Bound,
-        hand_out: impl FnOnce(Vec<Seat>) -> Result<G>,
-    ) -> Result<()> {
-        let mut state = self.idle()?;
-        *state = State::Waiting;
-        let char_dev = node::open_to_recover(&self.control, self.target, bound)?;
-        let serving = self.seat(char_dev, bound, hand_out, Serving::leave, |bound| {
-            self.wait_for_disk(bound)?; // this server's /dev may be another
-            self.control.end_recovery(self.target, bound)
-        });
-        *state = State::Live(serving?);
-        Ok(())
-    }
-
-    /// Lets go of a live device, so that another server can take it over, or this one again: its disk stays, and what
-    /// is asked of it waits. No request fails.
-    pub fn quiesce(&self, bound: &Bound) -> Result<()> {
-        let mut state = self.state();
-        self.look(&mut state)?;
-        let State::Live(serving) = &*state else { return Err(self.not_live(&state)) };
-        let unsupported = |message: &str, hint: &str| {
-            Err(Error::new(ErrorKind::Unsupported, message).hint(hint).device(self.id))
-        };
-        const MAKE: &str = "make it with recovery requeue or reissue";
-        match self.recovery {
-            None => return unsupported("the device cannot be handed over", MAKE),
-            Some(Recovery::Fail) => {
-                return unsupported(
-                    "the device cannot be handed over: it fails requests while nobody serves it",
-                    MAKE,
-                );
-            }
-            // Older drivers lose requests of queues that leave while their process goes on.
-            Some(_) if !self.flags.has(sys::UBLK_F_QUIESCE.into()) => {
-                return unsupported("this kernel cannot hand a device over", "Linux 6.16 or newer can");
-            }
-            Some(_) => {}
-        }
-        serving.expect_end(true);
-        if let Err(error) = self.take_back(serving, bound) {
-            serving.expect_end(false);
-            return Err(error);
-        }
-        // What has not ended by now leaves as it is: the driver sends again what it had, or fails it.
-        let serving = std::mem::replace(&mut *state, State::Waiting);
-        if let State::Live(serving) = serving {
-            serving.leave();
-        }
-        node::wait_for_server_to_leave(&self.control, self.id, bound).map(drop)
-    }
-
-    /// Has the driver take back its tags. A tag whose request was being served is offered again with the answer, and taken
-    /// back only when the driver is told once more.
-    fn take_back(&self, serving: &Serving, bound: &Bound) -> Result<()> {
-        const LONGEST: Duration = Duration::from_millis(50);
-        let (until, mut pause, mut begun) = (bound.until(), Duration::from_millis(1), false);
-        while !serving.over() && Instant::now() < until {
-            match self.control.quiesce(self.target, bound) {
-                // Every tag is taken, and was for all that time.
-                Err(error) if begun || error.kind == ErrorKind::Busy => {}
-                Err(error) => return Err(error),
-                Ok(()) => {}
-            }
-            begun = true; // from here on there is no way back
-            serving.wait(pause);
-            pause = (pause * 2).min(LONGEST);
-        }
-        Ok(())
-    }
-
-    /// Forgets a device that was quiesced: another process serves it.
-    pub fn release(&self) -> Result<()> {
-        let mut state = self.state();
-        match &*state {
-            State::Waiting => {
-                *state = State::Released;
-                self.close_backend();
-                Ok(())
-            }
-            State::Released => Ok(()),
-            _ => Err(Error::new(ErrorKind::Busy, "the device was not quiesced").device(self.id)),
-        }
-    }
-
     /// Gives the disk a new size in bytes, while it is used. What lies behind is lost.
     pub fn resize(&self, size: u64, bound: &Bound) -> Result<()> {
         let mut state = self.state();
@@ -308,12 +202,13 @@ impl Device {
                 // The first failure is the one to tell.
                 let _ = backend.resize(before);
             })?;
+            checked.resized(size);
+            Ok(())
         } else {
             self.control.update_size(self.target, size, bound)?;
-            backend.resize(size)?;
+            checked.resized(size);
+            backend.resize(size)
         }
-        checked.resized(size);
-        Ok(())
     }
 
     /// Makes a device that was served before fit to be served again. Drivers before 6.15 take no new server after

@@ -7,6 +7,7 @@
 mod backend;
 mod device;
 mod hooks;
+mod notify;
 mod queue;
 mod registry;
 mod task;

@@ -1,0 +1,88 @@
+import * as native from '#binding'
+import type { QueueStats } from '../info.js'
+
+/**
+ * Tells systemd how its service does, and that it is alive for as long as it gets requests done. Without systemd, which
+ * says in the environment where it listens, it does nothing.
+ */
+export class Notifier {
+  readonly #stats: () => Promise<readonly QueueStats[]>
+  #watchdog: NodeJS.Timeout | undefined
+  #before: readonly Progress[] = []
+  #stuck = 0
+
+  /** @param stats - Gives the counters of the device, wherever it is served. */
+  constructor(stats: () => Promise<readonly QueueStats[]>) {
+    this.#stats = stats
+  }
+
+  /** The disk is usable. */
+  ready(status: string): void {
+    tell('READY=1', `MAINPID=${process.pid}`, `STATUS=${status}`)
+    const half = watchdogTime() / 2
+    if (half > 0) this.#watchdog = setInterval(() => void this.#ping(), half).unref()
+  }
+
+  /** It is about to go. */
+  stopping(): void {
+    clearInterval(this.#watchdog)
+    tell('STOPPING=1')
+  }
+
+  /** Another process is the service now. */
+  handOver(pid: number): void {
+    clearInterval(this.#watchdog)
+    tell(`MAINPID=${pid}`)
+  }
+
+  /** Nothing is told while a queue has requests and does nothing, for as long as the watchdog waits. */
+  async #ping(): Promise<void> {
+    try {
+      const now = (await this.#stats()).map(progressOf)
+      const stuck = now.some(({ owes, done }, at) => owes && done === this.#before[at]?.done)
+      this.#before = now
+      this.#stuck = stuck ? this.#stuck + 1 : 0
+      if (this.#stuck < 2) tell('WATCHDOG=1')
+    } catch {} // Nobody serves it.
+  }
+}
+
+/** Where systemd listens, and for what, so that another process can be the service. */
+export interface Supervision {
+  readonly socket: string | undefined
+  readonly watchdog: string | undefined
+}
+
+/** What this process knows of that. */
+export function supervision(): Supervision {
+  return { socket: process.env['NOTIFY_SOCKET'], watchdog: process.env['WATCHDOG_USEC'] }
+}
+
+/** This process is the service from now on. */
+export function inherit({ socket, watchdog }: Supervision): void {
+  if (typeof socket !== 'string') return
+  process.env['NOTIFY_SOCKET'] = socket
+  delete process.env['WATCHDOG_PID']
+  if (typeof watchdog === 'string') process.env['WATCHDOG_USEC'] = watchdog
+}
+
+interface Progress {
+  readonly owes: boolean
+  readonly done: number
+}
+
+function progressOf({ inFlight, turns, read, write, flush, discard, writeZeroes }: QueueStats): Progress {
+  const done = read.ops + write.ops + flush.ops + discard.ops + writeZeroes.ops + turns
+  return { owes: inFlight > 0, done }
+}
+
+/** How long the watchdog waits, in milliseconds; 0: it does not watch. */
+function watchdogTime(): number {
+  const { NOTIFY_SOCKET: socket, WATCHDOG_USEC: time, WATCHDOG_PID: pid } = process.env
+  const mine = socket !== undefined && (pid === undefined || Number(pid) === process.pid)
+  return mine && Number(time) > 0 ? Number(time) / 1000 : 0
+}
+
+function tell(...lines: string[]): void {
+  if (process.env['NOTIFY_SOCKET']) native.notifySystemd(lines.join('\n'))
+}

@@ -13,6 +13,12 @@ import { InlineServer } from './serve/inline.js'
 import { toExternal } from './serve/properties.js'
 import type { Server } from './serve/server.js'
 import { Served, served } from './served.js'
+import { connect, deletedByServer } from './service/client.js'
+import { Presence, type RecordOptions } from './service/presence.js'
+import { removeStale } from './service/record.js'
+import { toRecorded } from './service/recorded.js'
+import { openRunDir } from './service/run-dir.js'
+import { identityOf } from './service/system.js'
 import { parseSize, type Size } from './size.js'
 
 /** How to make a device; everything but `backend` has a default. */
@@ -23,15 +29,33 @@ export interface CreateOptions extends DeviceOptions {
    * @defaultValue true
    */
   start?: boolean
+  /**
+   * Leave a record of the device in the run directory, from which another process can serve it on, and a socket at
+   * which this one can be asked: by `ublk-ts stats`, `resize` or `upgrade`, or by {@link UblkDevice.readStats}. It goes
+   * with the device. The options, those of a worker included, have to be such as JSON can say.
+   *
+   * The directory is `$UBLK_TS_RUN_DIR`, else `/run/ublk-ts` for root, and `$XDG_RUNTIME_DIR/ublk-ts` for others, or
+   * `/tmp/ublk-ts-<uid>` where there is no such thing.
+   *
+   * @defaultValue false
+   */
+  record?: boolean | RecordOptions
   /** Aborts the creation, which then leaves nothing behind. It has no effect afterwards. */
   signal?: AbortSignal
 }
 
 /** How to take over a device that another process made: what it looks like, the kernel knows. */
-export type RecoverOptions = Pick<
-  CreateOptions,
-  'backend' | 'observe' | 'requestTimeout' | 'stuckTimeout' | 'threads' | 'timeout' | 'signal'
->
+export interface RecoverOptions
+  extends Pick<
+    CreateOptions,
+    'backend' | 'observe' | 'requestTimeout' | 'stuckTimeout' | 'threads' | 'timeout' | 'record' | 'signal'
+  > {
+  /**
+   * Called when a disk written in JavaScript has been loaded, right before the device is asked for: the moment for
+   * whoever serves it to {@link UblkDevice.quiesce} it, if its users are to wait as short as possible.
+   */
+  onReady?: () => void | Promise<void>
+}
 
 /** How to resize a disk. */
 export interface ResizeOptions {
@@ -95,16 +119,17 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /**
    * Makes a disk and serves it from native threads of this process. Resolves when its path is usable.
    *
-   * @throws UblkError: `invalid` for a wrong option, `backend` if the file cannot be used, `exists` if
+   * @throws UblkError: `invalid` for a wrong option, or one that cannot be recorded, `backend` if the file cannot be used, `exists` if
    * the id is taken, `limit`, `no-driver`, `no-permission`, `no-io-uring`, `unsupported`, `timeout`.
    * @throws the signal's reason if it was aborted.
    */
   static async create(options: CreateOptions): Promise<UblkDevice> {
     return await UblkDevice.#make(
       options,
-      (...calls) => native.Device.create(...calls),
-      async (disk, entry, cancel) => {
+      (_, calls) => native.Device.create(...calls),
+      async (disk, entry, cancel, announce) => {
         try {
+          await announce()
           if (options.start ?? true) await disk.#start(entry, cancel)
         } catch (error) {
           await entry.device.delete(true, new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
@@ -125,14 +150,20 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   static async recover(id: number, options: RecoverOptions): Promise<UblkDevice> {
     checkId(id)
-    const { size } = await native.openDevice(id).catch(rethrow)
+    const { size, queues } = await native.openDevice(id).catch(rethrow)
     return await UblkDevice.#make(
       { ...options, backend: ofSize(options.backend, size) },
-      (...calls) => native.Device.adopt(id, ...calls),
-      async (disk, entry, cancel) => {
+      async (server, calls) => {
+        await server?.prepare(queues)
+        await options.onReady?.()
+        return await native.Device.adopt(id, ...calls)
+      },
+      async (disk, entry, cancel, announce) => {
         try {
           await disk.#takeOver(entry, cancel)
+          await announce()
         } catch (error) {
+          await entry.device.quiesce(new native.Cancel()).catch(() => {}) // If it was taken over, it waits for another.
           await entry.device.release().catch(() => {})
           throw error
         }
@@ -142,18 +173,29 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Makes a device of this process's with `make`, and brings it to life with `begin`, which undoes what it cannot.
+   * Makes a device of this process's with `make`, and brings it to life with `begin`, which undoes what it cannot, and
+   * announces that this process serves it, if that is wished.
    *
    * @param size - The disk's present size, if it is there already.
    */
   static async #make(
     options: CreateOptions,
-    make: (...calls: Parameters<typeof native.Device.create>) => Promise<native.Device>,
-    begin: (disk: UblkDevice, entry: Served, cancel: native.Cancel) => Promise<void>,
+    make: (
+      server: Server | undefined,
+      calls: Parameters<typeof native.Device.create>,
+    ) => Promise<native.Device>,
+    begin: (
+      disk: UblkDevice,
+      entry: Served,
+      cancel: native.Cancel,
+      announce: () => Promise<void>,
+    ) => Promise<void>,
     size?: number,
   ): Promise<UblkDevice> {
     return await abortable(options.signal, async cancel => {
       let disk: UblkDevice | undefined
+      const recorded = options.record ? toRecorded(options) : undefined
+      if (recorded) openRunDir()
       const server = await serverFor(options, queue => disk?.stats()[queue]?.inFlight ?? 0)
       let device: native.Device
       let hooks: Hooks
@@ -169,7 +211,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         const onEvent = (event: native.DeviceEvent): void => {
           if (disk) disk.#onEvent(event)
         }
-        device = await make(spec, cancel, onEvent, hooks.onFetch, hooks.onChange)
+        device = await make(server, [spec, cancel, onEvent, hooks.onFetch, hooks.onChange])
       } catch (error) {
         await server?.close()
         throw error
@@ -177,9 +219,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       const info = await device.info()
       const entry = new Served(device, server, recoverable(info), hooks)
       try {
-        disk = new UblkDevice(info, true)
-        await begin(disk, entry, cancel)
-        return disk
+        const made = new UblkDevice(info, true)
+        disk = made
+        await begin(made, entry, cancel, async () => {
+          if (!recorded) return
+          const more = typeof options.record === 'object' ? options.record : {}
+          entry.presence = await Presence.announce(made, recorded, more)
+        })
+        return made
       } catch (error) {
         await entry.forget()
         throw error
@@ -276,6 +323,18 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
+   * The same of a device that any process serves: of another one it is asked, which takes a record of the device
+   * (`CreateOptions.record`).
+   *
+   * @throws UblkError of kind `not-found` if nobody can be asked; `timeout` if the server does not answer.
+   */
+  async readStats(): Promise<QueueStats[]> {
+    if (this.#served) return this.stats()
+    using server = await connect(this.id)
+    return await server.stats()
+  }
+
+  /**
    * Starts to serve a device that was created with `start: false`, or stopped. Resolves when its path
    * is usable.
    *
@@ -318,7 +377,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   async release(): Promise<void> {
     const entry = this.#local('release')
     await entry.device.release().catch(rethrow)
-    await entry.forget()
+    await entry.forget({ stays: true })
+    this.emit('released')
   }
 
   /**
@@ -360,13 +420,19 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * if another process's device is already gone.
    */
   async delete(options: EndOptions = {}): Promise<void> {
-    if (this.#served?.deleted) return
+    if (this.#served?.deleted) return await this.#served.forget()
+    const identity = identityOf(this.id)
+    if (!this.#served && options.force && (await deletedByServer(this.id))) {
+      this.emit('deleted')
+      return
+    }
     await this.#end(options, 'deleted', (device, cancel) =>
       device
         ? device.delete(options.force ?? false, cancel)
         : native.deleteDevice(this.id, options.force ?? false, cancel),
     )
-    await this.#served?.forget()
+    if (this.#served) await this.#served.forget()
+    else removeStale(this.id, identity)
   }
 
   /**
@@ -474,13 +540,13 @@ async function serverFor(
   options: CreateOptions,
   owed: (queue: number) => number,
 ): Promise<Server | undefined> {
-  const { backend } = options
+  const { backend, signal } = options
   if (backend === undefined || backend === null || isNative(backend)) return undefined
   const times = jsTimes(options)
   if (!('kind' in backend)) return new InlineServer(backend, times.timeout)
   if (backend.kind === 'worker') {
     const { url, options } = worker(backend.url, backend.options)
-    return await Crew.load({ url, options, owed, ...times })
+    return await Crew.load({ url, options, owed, ...times }, signal)
   }
   return undefined // No such backend: the check of the options says so.
 }

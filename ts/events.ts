@@ -12,6 +12,8 @@ export interface UblkDeviceEvents {
   live: []
   /** Nobody serves it after `quiesce()`; its disk waits. */
   quiesced: []
+  /** Another process serves it after `release()`, or is to. */
+  released: []
   /** The disk is gone after `stop()`; `start()` brings it back. */
   stopped: []
   /** The device is gone. */

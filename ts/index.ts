@@ -31,4 +31,6 @@ export {
   type Operation,
 } from './serve/backend.js'
 export type { DiskChange, Observe } from './serve/observer.js'
+export type { RecordOptions } from './service/presence.js'
+export type { Json } from './service/recorded.js'
 export type { Size } from './size.js'

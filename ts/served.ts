@@ -1,14 +1,21 @@
 import * as native from '#binding'
 import type { Hooks } from './serve/hooks.js'
 import type { Server } from './serve/server.js'
+import type { Presence } from './service/presence.js'
 
 /** How long requests may get no further while their device is ended by force, in milliseconds. */
 const STALL = 2000
+
+/** The same once some did not: longer than a worker needs to get round. */
+const RESTALL = 700
 
 /** A device that this process serves, shared by all handles to it. */
 export class Served {
   /** Whether it is gone, and its number may be another's. */
   deleted = false
+  /** What others find it by. */
+  presence: Presence | undefined
+  #forgotten: Promise<void> | undefined
   #keepAlive: NodeJS.Timeout | undefined
 
   /**
@@ -71,14 +78,21 @@ export class Served {
    */
   async byForce(end: () => Promise<void>): Promise<void> {
     let before = -1
-    const clock = setInterval(() => {
+    const look = (): void => {
       const { answered, inFlight } = this.#progress()
       if (inFlight > 0 && answered === before) {
-        this.server?.abandon()
-        this.device.failFetches()
+        clearInterval(clock)
+        clock = setInterval(abandon, RESTALL)
+        abandon()
       }
       before = answered
-    }, STALL)
+    }
+    // From then on whatever comes: the kernel may have many more, and waits for each.
+    const abandon = (): void => {
+      this.server?.abandon()
+      this.device.failFetches()
+    }
+    let clock = setInterval(look, STALL)
     try {
       await end()
     } finally {
@@ -111,11 +125,18 @@ export class Served {
     this.#keepAlive = undefined
   }
 
-  /** Notes that the device is gone. */
-  async forget(): Promise<void> {
+  /** Notes that the device is gone, or stays for another server. Resolves when nothing of this one is left. */
+  forget({ stays = false }: { stays?: boolean } = {}): Promise<void> {
+    this.#forgotten ??= this.#forget(stays)
+    return this.#forgotten
+  }
+
+  async #forget(stays: boolean): Promise<void> {
     this.release()
     this.deleted = true
     if (served.get(this.device.id) === this) served.delete(this.device.id)
+    if (stays) this.presence?.leave()
+    else this.presence?.withdraw()
     await this.server?.close()
   }
 }
@@ -126,4 +147,5 @@ export const served: Map<number, Served> = new Map()
 // `process.exit()` would leave them behind, dead.
 process.once('exit', () => {
   native.deleteServedDevices()
+  for (const { presence } of served.values()) presence?.exit()
 })

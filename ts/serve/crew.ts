@@ -37,11 +37,21 @@ export class Crew implements Server {
   /**
    * Loads the backend in a first worker.
    *
-   * @throws UblkError of kind `backend` if its module or factory fails.
+   * @throws UblkError of kind `backend` if its module or factory fails; the signal's reason if that aborts.
    */
-  static async load(options: CrewOptions): Promise<Crew> {
+  static async load(options: CrewOptions, signal?: AbortSignal): Promise<Crew> {
+    signal?.throwIfAborted()
     const first = new Hand(options, 0)
-    return new Crew(options, first, await first.loaded)
+    const abort = (): void => void first.terminate()
+    signal?.addEventListener('abort', abort, { once: true })
+    try {
+      return new Crew(options, first, await first.loaded)
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw error
+    } finally {
+      signal?.removeEventListener('abort', abort)
+    }
   }
 
   async prepare(queues: number): Promise<void> {

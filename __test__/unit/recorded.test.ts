@@ -1,0 +1,69 @@
+import test from 'ava'
+import { file, memory, worker } from '../../dist/backends.js'
+import { lazy } from '../../dist/lazy.js'
+import { fromRecorded, toRecorded } from '../../dist/service/recorded.js'
+
+test('what is recorded of options is what JSON gives back', t => {
+  const backend = worker('file:///disk.js', { list: [1, 'two', null, { deep: true }], none: undefined })
+  const recorded = toRecorded({
+    backend,
+    queues: 2,
+    blockSize: '4K',
+    discard: false,
+    id: 7,
+    start: true,
+    record: true,
+  })
+  const back = fromRecorded(JSON.parse(JSON.stringify(recorded)))
+  t.deepEqual(back as unknown, {
+    backend: {
+      kind: 'worker',
+      url: 'file:///disk.js',
+      options: { list: [1, 'two', null, { deep: true }] },
+    },
+    queues: 2,
+    blockSize: '4K',
+    discard: false,
+  })
+})
+
+test('the path of a file is recorded in full', t => {
+  t.deepEqual(toRecorded({ backend: file('disk.img') }).backend, {
+    kind: 'file',
+    path: `${process.cwd()}/disk.img`,
+    direct: false,
+  })
+})
+
+// biome-ignore lint/suspicious/noExplicitAny: wrong on purpose
+const wrong: [string, any, RegExp][] = [
+  ['an object as backend', { backend: { size: 512, read: () => {} } }, /an object as backend has functions/],
+  [
+    'a lazy backend',
+    { backend: lazy({ size: '1M', fetch: () => new Uint8Array() }) },
+    /lazy backend has a function/,
+  ],
+  [
+    'a function for the worker',
+    { backend: worker('file:///x', () => ({})) },
+    /backend\.options is a function/,
+  ],
+  [
+    'shared memory for the worker',
+    { backend: worker('file:///x', { deep: [new SharedArrayBuffer(8)] }) },
+    /backend\.options\.deep\[0\] is SharedArrayBuffer/,
+  ],
+  [
+    'a number that is none',
+    { backend: worker('file:///x', { n: Number.NaN }) },
+    /backend\.options\.n is a number/,
+  ],
+  ['a bigint', { backend: worker('file:///x', 1n) }, /backend\.options is a bigint/],
+  ['an observer', { backend: memory('1M'), observe: () => {} }, /observe is a function/],
+]
+for (const [what, options, message] of wrong) {
+  test(`${what} cannot be recorded, and the error says where it is`, t => {
+    const error = t.throws(() => toRecorded(options), { message })
+    t.is((error as { kind?: string }).kind, 'invalid')
+  })
+}

@@ -1,0 +1,213 @@
+import { once } from 'node:events'
+import { createConnection, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { UblkError } from '../errors.js'
+import type { QueueStats } from '../info.js'
+import type { Size } from '../size.js'
+import { fromPlain, type Reply, receive, send } from './lines.js'
+import type { Supervision } from './notify.js'
+import { findRunDir } from './run-dir.js'
+import { identityOf } from './system.js'
+
+/** What a server says about itself. */
+export interface ServerInfo {
+  /** The device it serves. */
+  readonly id: number
+  /** Tells that from others that had its number. */
+  readonly identity: string
+  /** Its process. */
+  readonly pid: number
+  /** The version of its package. */
+  readonly version: string
+}
+
+/** How to wait for an answer. */
+interface Waiting {
+  /** At most so long, in milliseconds; 0: for ever. */
+  readonly timeout?: number
+  /** Gives up, and closes the connection. */
+  readonly signal?: AbortSignal | undefined
+  /** Takes lines that come before the answer. */
+  readonly onLine?: (line: string) => void
+}
+
+/** How long a server has to answer, in milliseconds. */
+const PROMPT = 10_000
+/** The same for what takes its time. */
+const PATIENT = 60_000
+
+/** Of an answer, in characters. */
+const LONGEST = 2 ** 26
+
+/**
+ * Finds who serves a device, if that has a record.
+ *
+ * @param timeout - How long it has to answer, in milliseconds.
+ * @throws UblkError of kind `not-found` if nobody does that can be asked; `timeout` if it does not answer.
+ */
+export async function connect(id: number, timeout: number = PROMPT): Promise<RemoteServer> {
+  const dir = findRunDir()
+  const socket = dir === undefined ? undefined : await open(join(dir, `${id}.sock`), timeout)
+  if (!socket) throw nobody(id)
+  const server = new RemoteServer(id, socket)
+  try {
+    // A server that has lost its device may not have gone yet.
+    const { identity } = await server.info(timeout)
+    if (identity === identityOf(id)) return server
+    throw nobody(id)
+  } catch (error) {
+    server.close()
+    throw error
+  }
+}
+
+async function open(path: string, timeout: number): Promise<Socket | undefined> {
+  const socket = createConnection(path)
+  try {
+    const late = sleep(timeout, 'late', { ref: false })
+    if ((await Promise.race([once(socket, 'connect'), late])) !== 'late') return socket
+  } catch {}
+  socket.destroy()
+  return undefined
+}
+
+function nobody(id: number): UblkError {
+  return new UblkError('not-found', `nobody can be asked about device ${id}`, {
+    device: id,
+    hint: 'its server has to run, and the device has to have a record: ublk-ts create makes one',
+  })
+}
+
+/** A server in another process. */
+export class RemoteServer implements Disposable {
+  readonly #id: number
+  readonly #socket: Socket
+  readonly #calls = new Map<number, { take: (reply: Reply) => void; fail: (error: UblkError) => void }>()
+  #last = 0
+
+  constructor(id: number, socket: Socket) {
+    this.#id = id
+    this.#socket = socket
+    const end = (why: string): void => {
+      for (const { fail } of this.#calls.values()) fail(this.#failure('system', why))
+      socket.destroy()
+    }
+    socket.on('error', () => {})
+    socket.once('close', () => end('closed the connection'))
+    receive(
+      socket,
+      LONGEST,
+      message => {
+        const reply = message as unknown as Reply
+        if (reply.id !== null) this.#calls.get(reply.id)?.take(reply)
+      },
+      end,
+    )
+  }
+
+  /** Who it is. */
+  async info(timeout: number = PROMPT): Promise<ServerInfo> {
+    return (await this.#call('info', {}, { timeout })) as ServerInfo
+  }
+
+  /** Counters of each queue since it was started. */
+  async stats(): Promise<QueueStats[]> {
+    return (await this.#call('stats', {})) as QueueStats[]
+  }
+
+  /** Gives the disk another size. */
+  async resize(size: Size, { force = false }: { force?: boolean } = {}): Promise<void> {
+    await this.#call('resize', { size, force }, { timeout: PATIENT })
+  }
+
+  /** Has it let go of the device, for another process to serve. If this connection goes, it takes it back. */
+  async quiesce(): Promise<void> {
+    await this.#call('quiesce', {}, { timeout: PATIENT })
+  }
+
+  /** Has it take the device back. */
+  async resume(): Promise<void> {
+    await this.#call('resume', {}, { timeout: PATIENT })
+  }
+
+  /** Tells it that another process serves the device now; it ends. Who supervised it is that one's supervisor. */
+  async release(): Promise<Supervision> {
+    return (await this.#call('release', {}, { timeout: PATIENT })) as Supervision
+  }
+
+  /** Has it tell of each request, until the signal aborts. */
+  async trace(onLine: (line: string) => void, signal: AbortSignal): Promise<void> {
+    await this.#call('trace', {}, { timeout: 0, signal, onLine })
+  }
+
+  /** Has it delete the device. */
+  async shutdown(options: { force?: boolean; wait?: boolean; signal?: AbortSignal } = {}): Promise<void> {
+    const { force = false, wait = false, signal } = options
+    await this.#call('shutdown', { force, wait }, { timeout: wait ? 0 : PATIENT, signal })
+  }
+
+  /** Ends the connection. */
+  close(): void {
+    this.#socket.destroy()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  async #call(method: string, params: object, waiting: Waiting = {}): Promise<unknown> {
+    const { timeout = PROMPT, signal, onLine } = waiting
+    signal?.throwIfAborted()
+    if (this.#socket.destroyed) throw this.#failure('system', 'closed the connection')
+    const id = ++this.#last
+    let late: NodeJS.Timeout | undefined
+    const abort = (): void => this.close()
+    try {
+      return await new Promise((resolve, reject) => {
+        const take = (reply: Reply): void => {
+          if ('line' in reply) onLine?.(reply.line)
+          else if ('error' in reply) reject(fromPlain(reply.error))
+          else resolve(reply.result)
+        }
+        this.#calls.set(id, { take, fail: reject })
+        signal?.addEventListener('abort', abort, { once: true })
+        if (timeout > 0) {
+          late = setTimeout(
+            () => reject(this.#failure('timeout', `did not answer in ${timeout / 1000} s`)),
+            timeout,
+          )
+        }
+        send(this.#socket, { id, method, params: params as { [key: string]: unknown } })
+      })
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw error
+    } finally {
+      clearTimeout(late)
+      signal?.removeEventListener('abort', abort)
+      this.#calls.delete(id)
+    }
+  }
+
+  #failure(kind: 'system' | 'timeout', what: string): UblkError {
+    return new UblkError(kind, `the server of device ${this.#id} ${what}`, { device: this.#id })
+  }
+}
+
+/** How long a server that is ended by force has to say that it heard, in milliseconds. */
+const BRIEF = 2000
+
+/**
+ * Has a device's server delete it by force, since only that can fail requests which its backend never answers. Whether
+ * it did.
+ */
+export async function deletedByServer(id: number): Promise<boolean> {
+  try {
+    using server = await connect(id, BRIEF)
+    await server.shutdown({ force: true })
+    return true
+  } catch {
+    return false // Without it, then.
+  }
+}

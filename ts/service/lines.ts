@@ -1,0 +1,76 @@
+/** How a server and who talks to it put what they say on a socket: a line of JSON each. */
+import type { Socket } from 'node:net'
+import { StringDecoder } from 'node:string_decoder'
+import { UblkError, type UblkErrorKind } from '../errors.js'
+import type { Json } from './recorded.js'
+
+/** What a server is asked. */
+export interface Request {
+  /** Returned with the answer. */
+  readonly id: number
+  readonly method: string
+  readonly params: { readonly [key: string]: unknown }
+}
+
+/** An answer, or before it any number of lines that belong to it. */
+export type Reply =
+  | { readonly id: number; readonly result: unknown }
+  | { readonly id: number; readonly line: string }
+  | { readonly id: number | null; readonly error: PlainError }
+
+/** An error as it travels. */
+export interface PlainError {
+  readonly kind: UblkErrorKind
+  readonly message: string
+  readonly hint?: string | undefined
+  readonly device?: number | undefined
+}
+
+/** Takes an error apart. */
+export function toPlain({ kind, message, hint, device }: UblkError): PlainError {
+  return { kind, message, hint, device }
+}
+
+/** Puts it together. */
+export function fromPlain({ kind, message, hint, device }: PlainError): UblkError {
+  return new UblkError(kind, message, { hint, device })
+}
+
+/** Sends one line. */
+export function send(socket: Socket, message: Request | Reply): void {
+  socket.write(`${JSON.stringify(message)}\n`)
+}
+
+/**
+ * Calls `take` with each line's JSON. What is no JSON, or is longer than `longest` characters, goes to `refuse`, and
+ * nothing is read after that.
+ */
+export function receive(
+  socket: Socket,
+  longest: number,
+  take: (message: Json) => void,
+  refuse: (why: string) => void,
+): void {
+  const decoder = new StringDecoder('utf8')
+  let rest = ''
+  const read = (line: string): string | undefined => {
+    try {
+      if (line.length <= longest) take(JSON.parse(line))
+      else return 'the line is too long'
+    } catch {
+      return 'the line is not JSON'
+    }
+    return undefined
+  }
+  const onData = (chunk: Buffer): void => {
+    const lines = (rest + decoder.write(chunk)).split('\n')
+    rest = lines.pop() ?? ''
+    let why: string | undefined
+    for (const line of lines) why ??= read(line)
+    if (rest.length > longest) why ??= 'the line is too long'
+    if (why === undefined) return
+    socket.off('data', onData)
+    refuse(why)
+  }
+  socket.on('data', onData)
+}

@@ -1,0 +1,209 @@
+import {
+  closeSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import type { Json, RecordedOptions } from './recorded.js'
+import { openRunDir, trustedRunDir } from './run-dir.js'
+import { bootId, identityOf, inodeOf, type ProcessMark, runs } from './system.js'
+
+/** The version of records that this program writes. One that changes what a field means has another. */
+export const VERSION = 1
+
+/** What is kept about a device while it exists, so that other processes find its server, or can follow it. */
+export interface DeviceRecord {
+  readonly version: typeof VERSION
+  /** The version of the package that wrote it. */
+  readonly package: string
+  /** The boot of the machine in which it was written. */
+  readonly boot: string
+  /** The device's number. */
+  readonly id: number
+  /** Tells the device from others that had its number. */
+  readonly identity: string
+  /** Who serves it, or did. */
+  readonly server: ProcessMark
+  /** The inode of the socket at which its server can be asked. */
+  readonly socket: string
+  /** When the device was made. */
+  readonly created: string
+  /** Where its server logs to. */
+  readonly log: string | null
+  /** Files that go when the device does. */
+  readonly scratch: readonly string[]
+  /** Whatever else those who follow the server have to know. */
+  readonly notes: { readonly [key: string]: Json }
+  /** From which the device can be made again. */
+  readonly options: RecordedOptions
+}
+
+/** What is found where a device's record should be. */
+export type Found =
+  /** Nothing. */
+  | { readonly state: 'none' }
+  /** Something that is no record. */
+  | { readonly state: 'corrupt'; readonly why: string }
+  /** A record of a later version of this program. */
+  | { readonly state: 'newer'; readonly why: string }
+  /** One from before the machine was started: its device is gone. */
+  | { readonly state: 'other-boot'; readonly record: DeviceRecord }
+  /** One of a device that is gone, though another may have its number. */
+  | { readonly state: 'other-device'; readonly record: DeviceRecord }
+  /** The device is there and its server is not. */
+  | { readonly state: 'dead'; readonly record: DeviceRecord }
+  /** The device is there, and so is its server. */
+  | { readonly state: 'served'; readonly record: DeviceRecord }
+
+/** Writes a device's record, in place of what is there. It is never seen half-written. */
+export function writeRecord(record: DeviceRecord): void {
+  const path = join(openRunDir(), `${record.id}.json`)
+  const next = `${path}.${process.pid}`
+  try {
+    const file = openSync(next, 'w', 0o600)
+    try {
+      writeSync(file, `${JSON.stringify(record, undefined, 2)}\n`)
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    renameSync(next, path)
+  } catch (error) {
+    rmSync(next, { force: true })
+    throw error
+  }
+}
+
+/** Looks for a device's record, and at whether it still tells the truth. */
+export function readRecord(id: number): Found {
+  const dir = trustedRunDir()
+  return dir === undefined ? { state: 'none' } : load(join(dir, `${id}.json`), id)
+}
+
+/** The numbers of the devices that have a record, true or not. */
+export function recordedIds(): number[] {
+  const dir = trustedRunDir()
+  if (dir === undefined) return []
+  const ids = readdirSync(dir).map(name => /^(\d+)\.json$/.exec(name)?.[1])
+  return ids
+    .filter(id => id !== undefined)
+    .map(Number)
+    .sort((a, b) => a - b)
+}
+
+/**
+ * Removes a device's record, its server's socket and its scratch files, if it is one that `unwanted` holds for.
+ * Another's, written meanwhile under the same number, stays. Whether it did.
+ */
+export function removeRecord(id: number, unwanted: (found: Found) => boolean): boolean {
+  const dir = trustedRunDir()
+  if (dir === undefined) return false
+  const path = join(dir, `${id}.json`)
+  if (!unwanted(load(path, id))) return false
+  const away = `${path}.${process.pid}`
+  try {
+    renameSync(path, away)
+  } catch {
+    return false // Somebody was faster.
+  }
+  const found = load(away, id)
+  const remove = unwanted(found)
+  if (!remove) giveBack(away, path)
+  else if ('record' in found) removeWhatGoesWith(found.record, join(dir, `${id}.sock`))
+  rmSync(away, { force: true })
+  return remove
+}
+
+function removeWhatGoesWith({ socket, scratch }: DeviceRecord, path: string): void {
+  if (inodeOf(path) === socket) rmSync(path, { force: true })
+  for (const file of scratch) rmSync(file, { force: true })
+}
+
+/**
+ * Removes what is recorded of a device that has just been deleted, or of earlier ones of its number. Whether there was
+ * anything.
+ *
+ * @param identity - Of the device that was deleted, if there was one: it may linger until its last user has gone.
+ */
+export function removeStale(id: number, identity: string | undefined): boolean {
+  return removeRecord(id, found => {
+    if (found.state === 'none') return false
+    // Whose it is cannot be told; not another device's, if there is none.
+    if (!('record' in found)) return identityOf(id) === undefined
+    return isStale(found) || found.record.identity === identity
+  })
+}
+
+/** Whether it is of a device that is gone. */
+export function isStale({ state }: Found): boolean {
+  return state === 'other-boot' || state === 'other-device'
+}
+
+/** Unless a newer one is there by now. */
+function giveBack(away: string, path: string): void {
+  try {
+    linkSync(away, path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+}
+
+function load(path: string, id: number): Found {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code === 'ENOENT' ? { state: 'none' } : { state: 'corrupt', why: `it cannot be read (${code})` }
+  }
+  return judge(text, id)
+}
+
+/** What a record's text is worth, now and on this machine. */
+export function judge(text: string, id: number): Found {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return { state: 'corrupt', why: text.trimEnd().endsWith('}') ? 'it is not JSON' : 'it is cut short' }
+  }
+  const { version, package: written } = (value ?? {}) as Partial<Record<keyof DeviceRecord, unknown>>
+  if (typeof version === 'number' && version > VERSION) {
+    return { state: 'newer', why: `it has version ${version}, from ublk-ts ${written}` }
+  }
+  const wrong = whatIsWrong(value, id)
+  if (wrong !== undefined) return { state: 'corrupt', why: `its ${wrong} is wrong` }
+  const record = value as DeviceRecord
+  if (record.boot !== bootId()) return { state: 'other-boot', record }
+  if (record.identity !== identityOf(id)) return { state: 'other-device', record }
+  return { state: runs(record.server) ? 'served' : 'dead', record }
+}
+
+/** The first field that is not as it was written. */
+function whatIsWrong(value: unknown, id: number): keyof DeviceRecord | undefined {
+  const isObject = (value: unknown): value is Record<string, unknown> =>
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+  const isText = (value: unknown): value is string => typeof value === 'string'
+  const right: Record<keyof DeviceRecord, (value: unknown) => boolean> = {
+    version: value => value === VERSION,
+    package: isText,
+    boot: isText,
+    id: value => value === id,
+    identity: isText,
+    socket: isText,
+    server: value => isObject(value) && Number.isInteger(value['pid']) && Number.isInteger(value['started']),
+    created: isText,
+    log: value => value === null || isText(value),
+    scratch: value => Array.isArray(value) && value.every(isText),
+    notes: isObject,
+    options: value => isObject(value) && isObject(value['backend']),
+  }
+  const fields = Object.keys(right) as (keyof DeviceRecord)[]
+  return fields.find(field => !isObject(value) || !right[field](value[field]))
+}

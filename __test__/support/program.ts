@@ -29,8 +29,13 @@ export async function run(...args: string[]): Promise<Result> {
 }
 
 /** The same through bash, where the words may hold redirections and pipes. */
-run.shell = async (words: string): Promise<Result> =>
-  await result(spawn('bash', ['-c', `"$0" "$1" ${words}`, process.execPath, MAIN], READ_ALL))
+run.shell = async (words: string, env: NodeJS.ProcessEnv = {}): Promise<Result> =>
+  await result(
+    spawn('bash', ['-c', `"$0" "$1" ${words}`, process.execPath, MAIN], {
+      ...READ_ALL,
+      env: { ...process.env, ...env },
+    }),
+  )
 
 /** The same as a user other than root. */
 run.as = async (user: string, ...args: string[]): Promise<Result> =>

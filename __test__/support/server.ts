@@ -31,6 +31,11 @@ export class Server {
     return await Server.#serving(`ublk-ts create ${words}`, child)
   }
 
+  /** Runs another command of `ublk-ts` that serves a disk, and waits until that is usable. */
+  static async command(...words: string[]): Promise<Server> {
+    return await Server.#spawn(`ublk-ts ${words.join(' ')}`, [MAIN, ...words])
+  }
+
   /** Runs a module with this text, which is to print the disk's path once it is usable. */
   static async program(text: string): Promise<Server> {
     return await Server.#spawn(text, ['--input-type=module', '--eval', text])

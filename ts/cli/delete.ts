@@ -1,8 +1,15 @@
 import type { Command } from 'commander'
+import { removeStale } from '../service/record.js'
 import { addEnd } from './end.js'
 
 /** Adds `ublk-ts delete`. */
 export function addDelete(program: Command): void {
-  const command = program.command('delete').alias('rm').description('stop and remove devices')
-  addEnd(command, 'delete', (device, options) => device.delete(options))
+  const command = program
+    .command('delete')
+    .alias('rm')
+    .description('stop and remove devices, and what is recorded of those that are gone')
+  addEnd(command, 'delete', {
+    end: (device, options) => device.delete(options),
+    missing: id => removeStale(id, undefined),
+  })
 }

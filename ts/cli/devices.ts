@@ -1,12 +1,16 @@
+import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
+import { readRecord } from '../service/record.js'
 import type { Api } from './api.js'
-import type { Column } from './table.js'
+import { type Column, toJson } from './table.js'
 
 /** What the listings of devices show. */
 export interface DeviceRow extends DeviceInfo {
   /** Who holds the disk. */
   users: string[]
+  /** Where its server logs to. */
+  log: string | null
 }
 
 /** All columns of `list`, `show` and `create --json`. */
@@ -38,6 +42,7 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'UID', summary: 'user who owns it', value: row => row.ownerUid },
   { name: 'GID', summary: 'group that owns it', value: row => row.ownerGid },
   { name: 'FLAGS', summary: 'driver features in use', value: row => row.flags },
+  { name: 'LOG', summary: 'where its server logs to', value: row => row.log },
   { name: 'USERS', summary: 'who holds the disk', value: row => row.users },
 ]
 
@@ -47,6 +52,12 @@ export const usualColumns: readonly string[] = ['ID', 'PATH', 'STATE', 'SIZE', '
 /** One that waits for another server is not dead. A live one whose server was killed lingers for a moment. */
 function state(row: DeviceRow): string {
   return row.pid > 0 || row.state === 'quiesced' || row.state === 'fail-io' ? row.state : 'dead'
+}
+
+/** What is printed of a disk that has become usable. */
+export async function announcement(disk: UblkDevice, form: 'path' | 'json'): Promise<string> {
+  if (form === 'path') return disk.path
+  return JSON.stringify(toJson('ublkdevices', deviceColumns, [toRow(await disk.info(), [])]))
 }
 
 /** Adds who holds each disk, if that is asked for: it means a look at every process. */
@@ -64,9 +75,13 @@ export async function addUsers(
       throw error
     }
   }
-  return await Promise.all(
-    devices.map(async device => ({ ...device, users: wanted ? await usersOf(device.id) : [] })),
-  )
+  return await Promise.all(devices.map(async device => toRow(device, wanted ? await usersOf(device.id) : [])))
+}
+
+function toRow(device: DeviceInfo, users: string[]): DeviceRow {
+  const found = readRecord(device.id)
+  const known = found.state === 'served' || found.state === 'dead'
+  return { ...device, users, log: known ? found.record.log : null }
 }
 
 const LAST_ID = 2 ** 20 - 1

@@ -1,7 +1,8 @@
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 import type { EndOptions, UblkDevice } from '../device.js'
-import { invalid, UblkError } from '../errors.js'
+import { invalid, UblkError, wrap } from '../errors.js'
 import { loadApi } from './api.js'
+import { seconds } from './create-options.js'
 import { parseDeviceId } from './devices.js'
 import { report } from './failure.js'
 
@@ -11,12 +12,15 @@ interface Flags {
   timeout?: number
 }
 
+/** What a command does with each device. */
+export interface Action {
+  end(device: UblkDevice, options: EndOptions): Promise<void>
+  /** Whether there is something to be done about one that does not exist, and it was done. */
+  missing?(id: number): boolean
+}
+
 /** What `stop` and `delete` share: their arguments, and how they go about devices in use. */
-export function addEnd(
-  command: Command,
-  verb: string,
-  action: (device: UblkDevice, options: EndOptions) => Promise<void>,
-): void {
+export function addEnd(command: Command, verb: string, action: Action): void {
   command
     .argument('<device...>', 'such as 0 or /dev/ublkb0')
     .option('-f, --force', 'even if the disk is mounted or open: its users get I/O errors')
@@ -27,11 +31,7 @@ export function addEnd(
 }
 
 /** Goes on after a failure, as `rm` does, and reports each. */
-async function endAll(
-  devices: string[],
-  flags: Flags,
-  action: (device: UblkDevice, options: EndOptions) => Promise<void>,
-): Promise<void> {
+async function endAll(devices: string[], flags: Flags, { end, missing }: Action): Promise<void> {
   if (flags.timeout !== undefined && !flags.wait) throw invalid('--timeout is only for --wait')
   const ids = devices.map(parseDeviceId)
   const { UblkDevice } = await loadApi()
@@ -39,8 +39,12 @@ async function endAll(
   const signal = timeout === undefined ? undefined : AbortSignal.timeout(timeout * 1000)
   for (const id of ids) {
     try {
-      const device = await UblkDevice.open(id)
-      await action(device, { force, wait, ...(signal && { signal }) }).catch(async error => {
+      const device = await UblkDevice.open(id).catch(error => {
+        if (wrap(error).kind === 'not-found' && missing?.(id)) return undefined
+        throw error
+      })
+      if (!device) continue
+      await end(device, { force, wait, ...(signal && { signal }) }).catch(async error => {
         throw signal?.aborted ? await stillInUse(device, timeout) : error
       })
     } catch (error) {
@@ -55,11 +59,4 @@ async function stillInUse(device: UblkDevice, timeout: number | undefined): Prom
   return new UblkError('timeout', `${device.path} is still in use after ${timeout} s${who}`, {
     hint: 'unmount or close it, or use --force',
   })
-}
-
-function seconds(text: string): number {
-  const value = Number(text)
-  // The limit of a timer, in whole seconds.
-  if (/^\d+(\.\d+)?$/.test(text) && value <= 2147483) return value
-  throw new InvalidArgumentError('It must be a number of seconds.')
 }

@@ -1,5 +1,6 @@
 import { CommanderError } from 'commander'
 import { UblkError } from '../errors.js'
+import { Failed } from '../service/job.js'
 import { complain } from './output.js'
 
 /** What went wrong, in one line, and the exit status for it: 2 if the command line is wrong, else 1. */
@@ -11,6 +12,7 @@ export interface Failure {
 /** Puts any error into one line. */
 export function describe(error: unknown): Failure {
   if (error instanceof CommanderError) return { line: commanderLine(error), status: 2 }
+  if (error instanceof Failed) return error
   if (error instanceof UblkError) {
     const hint = error.hint === undefined ? '' : `; ${error.hint}`
     return { line: oneLine(error.message + hint), status: error.kind === 'invalid' ? 2 : 1 }

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
+import { version } from '../version.js'
 import { addCompletion } from './completion.js'
 import { addCreate } from './create.js'
 import { addDelete } from './delete.js'
@@ -7,19 +7,27 @@ import { addDoctor } from './doctor.js'
 import { addFeatures } from './features.js'
 import { addList } from './list.js'
 import { addOwner } from './owner.js'
+import { addRecover } from './recover.js'
+import { addResize } from './resize.js'
+import { addServe } from './serve.js'
 import { addShow } from './show.js'
 import { addStop } from './stop.js'
+import { addUpgrade } from './upgrade.js'
 
 const commands = [
   addCreate,
   addList,
   addShow,
+  addResize,
+  addRecover,
+  addUpgrade,
   addStop,
   addDelete,
   addFeatures,
   addDoctor,
   addCompletion,
   addOwner,
+  addServe,
 ]
 
 /**
@@ -35,9 +43,4 @@ export function buildProgram(write: (help: string) => void = () => {}): Command 
     .addHelpText('after', '\nExample:\n  ublk-ts create --mem 16M')
   for (const add of commands) add(program)
   return program
-}
-
-function version(): string {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
-  return version
 }

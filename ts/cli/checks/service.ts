@@ -1,4 +1,6 @@
 import type { DeviceInfo, Feature } from '../../index.js'
+import { isStale, readRecord, recordedIds } from '../../service/record.js'
+import { findRunDir } from '../../service/run-dir.js'
 import type { Api } from '../api.js'
 import { describe } from '../failure.js'
 import { type Check, found } from './check.js'
@@ -17,7 +19,13 @@ export async function serviceChecks(machine: Machine): Promise<Check[]> {
   try {
     const features = featureCheck(await api.features())
     const devices = await api.UblkDevice.list()
-    return [loaded, features, deviceCheck(devices, await machine.maxDevices()), leftoverCheck(devices)]
+    return [
+      loaded,
+      features,
+      deviceCheck(devices, await machine.maxDevices()),
+      leftoverCheck(devices),
+      recordCheck(),
+    ]
   } catch (error) {
     return [loaded, found('answer', 'FAIL', `the driver cannot be used: ${describe(error).line}`)]
   }
@@ -66,4 +74,23 @@ function leftoverCheck(devices: readonly DeviceInfo[]): Check {
     `${one ? 'device' : 'devices'} ${dead.join(', ')} ${one ? 'has' : 'have'} no server`,
     `ublk-ts delete ${dead.join(' ')}`,
   )
+}
+
+/** A machine that was started again, or a crash, leaves records of devices that are gone. */
+function recordCheck(): Check {
+  try {
+    findRunDir() // Says what is wrong with it.
+    const all = recordedIds().map(id => ({ id, found: readRecord(id) }))
+    const stale = all.filter(({ found }) => isStale(found)).map(({ id }) => id)
+    const unfit = all.filter(({ found }) => 'why' in found)
+    const bad = [...stale, ...unfit.map(({ id }) => id)]
+    if (bad.length === 0) return found('records', 'ok', 'every record is of a device that is there')
+    const whys = unfit.map(
+      ({ id, found }) => `the record of device ${id} cannot be used: ${'why' in found ? found.why : ''}`,
+    )
+    if (stale.length > 0) whys.unshift(`records of devices that are gone: ${stale.join(', ')}`)
+    return found('records', 'warn', whys.join('; '), `ublk-ts delete ${bad.join(' ')}`)
+  } catch (error) {
+    return found('records', 'warn', describe(error).line)
+  }
 }

@@ -1,0 +1,196 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import test from 'ava'
+import { memory, UblkDevice } from 'ublk-ts'
+import { Detached, gone, leaveNoServerBehind, leftovers, RUN_DIR } from '../support/detached.js'
+import { nodes } from '../support/devices.js'
+import { type Result, run, sh } from '../support/program.js'
+import { Server, until } from '../support/server.js'
+
+leaveNoServerBehind(test)
+
+const SILENT = { status: 0, signal: null, stdout: '', stderr: '' }
+
+/** What `ublk-ts doctor` says of records. */
+async function recordsCheck(): Promise<string> {
+  const { stdout } = await run('doctor')
+  return stdout.split('\n').find(line => line.split(/ +/)[1] === 'records') ?? ''
+}
+
+test('a disk in the foreground has a record and a socket, and neither is left', async t => {
+  await Server.with('--mem 16M', async ({ id, pid }) => {
+    const { version, server, options, log, notes } = new Detached(`/dev/ublkb${id}`).record
+    t.deepEqual([version, server.pid, log], [1, pid, null])
+    t.deepEqual(notes.detached, false)
+    t.is(options.backend.size, 2 ** 24)
+    t.like((await (await UblkDevice.open(id)).readStats())[0], { queue: 0 })
+    t.regex(await recordsCheck(), /^ok /)
+  })
+  t.deepEqual(leftovers(), [])
+})
+
+test('a disk of the API has a record if that is wished', async t => {
+  const disk = await UblkDevice.create({ backend: memory('1M'), record: { notes: { mine: [1] } } })
+  const record = new Detached(disk.path).record
+  t.deepEqual([record.server.pid, record.notes], [process.pid, { mine: [1] }])
+  await disk.delete()
+  t.deepEqual(leftovers(), [])
+  await using plain = await UblkDevice.create({ backend: memory('1M') })
+  t.false(existsSync(`${RUN_DIR}/${plain.id}.json`))
+})
+
+test('options that cannot be recorded are refused before there is a device', async t => {
+  const backend = { size: 2 ** 20, read: () => {} }
+  await t.throwsAsync(UblkDevice.create({ backend, record: true }), { message: /cannot be recorded/ })
+  t.deepEqual(nodes(), [])
+})
+
+test('the record and the socket of a disk are gone when its process exits', async t => {
+  const server = await Server.program(`
+    import { memory, UblkDevice } from 'ublk-ts'
+    const disk = await UblkDevice.create({ backend: memory('1M'), record: true })
+    console.log(disk.path)
+    process.on('SIGTERM', () => process.exit(3))`)
+  t.true(existsSync(`${RUN_DIR}/${server.id}.json`))
+  t.is((await server.interrupt('SIGTERM')).status, 3)
+  t.deepEqual([nodes(), leftovers()], [[], []])
+})
+
+test('delete removes what a server left that was killed', async t => {
+  const disk = await Detached.create('--mem 16M')
+  await disk.signal('SIGKILL')
+  t.true(leftovers().includes(`${disk.id}.json`))
+  t.is((await run('list', '-n', '-o', 'state')).stdout, 'dead\n')
+  t.deepEqual(await run('delete', disk.path), SILENT)
+  t.deepEqual([nodes(), leftovers()], [[], []])
+})
+
+const damages: [string, (text: string) => string, RegExp][] = [
+  [
+    'is cut short',
+    text => text.slice(0, text.length / 2),
+    /the record of device \d+ cannot be used: it is cut short/,
+  ],
+  ['is empty', () => '', /cannot be used: it is cut short/],
+  ['is no JSON', () => '{hello}', /cannot be used: it is not JSON/],
+  ['is another JSON', () => '[1]', /cannot be used: its version is wrong/],
+  [
+    'has a wrong field',
+    text => text.replace(/"pid": \d+/, '"pid": "x"'),
+    /cannot be used: its server is wrong/,
+  ],
+  [
+    'is of a newer version',
+    text => text.replace('"version": 1', '"version": 2'),
+    /cannot be used: it has version 2, from ublk-ts 0\.1\.0/,
+  ],
+  [
+    'is of another boot',
+    text => text.replace(/"boot": ".{4}/, '"boot": "0000'),
+    /records of devices that are gone: \d+/,
+  ],
+  [
+    'is of another device',
+    text => text.replace(/"identity": "/, '"identity": "9'),
+    /of devices that are gone: \d+/,
+  ],
+]
+
+test('a record that is damaged, or of something else, is told by doctor, and goes with its device', async t => {
+  for (const [what, damage, told] of damages) {
+    const disk = await Detached.create('--null 16M')
+    const { pid } = disk
+    writeFileSync(disk.recordPath, damage(readFileSync(disk.recordPath, 'utf8')))
+    const check = await recordsCheck()
+    t.regex(check, told, what)
+    t.true(check.endsWith(`remedy: ublk-ts delete ${disk.id}`))
+    t.is((await run('show', disk.path)).status, 0)
+    t.deepEqual(await run('delete', disk.path), SILENT)
+    await gone(pid)
+    t.deepEqual([nodes(), leftovers()], [[], []])
+  }
+})
+
+test('what is recorded of no device is removed by delete, and replaced by create', async t => {
+  const disk = await Detached.create('--null 16M --id 2')
+  const text = readFileSync(disk.recordPath, 'utf8')
+  t.deepEqual(await run('delete', '2'), SILENT)
+  await until(() => leftovers().length === 0, 'the server ends')
+  for (const [what, damage] of damages) {
+    writeFileSync(disk.recordPath, damage(text))
+    t.deepEqual(await run('delete', '2'), SILENT, what)
+    t.deepEqual(leftovers(), [])
+  }
+  t.is((await run('delete', '2')).status, 1, 'there is nothing any more')
+  for (const damage of [damages[0], damages[6]]) {
+    writeFileSync(disk.recordPath, damage?.[1](text) ?? '')
+    const next = await Detached.create('--null 16M --id 2')
+    t.true(existsSync(`/proc/${next.pid}`))
+    t.deepEqual(await run('delete', '2'), SILENT)
+    await until(() => leftovers().length === 0, 'the server ends')
+  }
+})
+
+test('a run directory that others may write to is refused, and no disk is made', async t => {
+  await sh(
+    'mkdir -p /tmp/open /tmp/theirs; chmod 777 /tmp/open; chown 1000 /tmp/theirs; ln -sfn /tmp/open /tmp/link',
+  )
+  for (const [dir, why] of [
+    ['/tmp/open', 'others may write to it'],
+    ['/tmp/theirs', 'it belongs to user 1000'],
+    ['/tmp/link', 'it is no directory'],
+    [`/tmp/${'x'.repeat(90)}`, 'its path has more than 80 bytes'],
+    ['/proc/x', 'it cannot be made (ENOENT)'],
+  ]) {
+    for (const detach of ['', '--detach']) {
+      const refused = await result(dir ?? '', `create --mem 16M ${detach}`)
+      t.is(refused.status, 1)
+      t.is(
+        refused.stderr,
+        `ublk-ts: the run directory ${dir} cannot be used: ${why}; set UBLK_TS_RUN_DIR to a directory of your own\n`,
+      )
+      t.deepEqual(nodes(), [])
+    }
+    t.is((await result(dir ?? '', 'list')).status, 0)
+  }
+})
+
+async function result(dir: string, words: string): Promise<Result> {
+  return await run.shell(`${words}`, { UBLK_TS_RUN_DIR: dir })
+}
+
+test("a run directory of one's own is made when it is needed", async t => {
+  const dir = '/tmp/own'
+  const { status, stdout } = await result(dir, 'create --mem 16M --detach')
+  t.is(status, 0)
+  t.is(await sh('stat -c %a "$1"', dir), '755\n')
+  t.true(existsSync(`${dir}/${stdout.trim().slice('/dev/ublkb'.length)}.json`))
+  t.is((await result(dir, `delete ${stdout.trim()}`)).status, 0)
+  await until(() => leftovers().length === 0, 'the server ends')
+  t.is(await sh('ls "$1" | grep -v log$ || true', dir), '')
+})
+
+test('two deletes at once both find the device gone', async t => {
+  for (let round = 0; round < 5; round++) {
+    const { id, pid } = await Detached.create('--mem 16M')
+    const both = await Promise.all([run('delete', `${id}`), run('delete', `${id}`)])
+    for (const { status, stderr } of both) {
+      if (status !== 0) t.regex(stderr, /^ublk-ts: [^\n]*there is no ublk device[^\n]*\n$/)
+    }
+    t.true(both.some(({ status }) => status === 0))
+    await gone(pid)
+    t.deepEqual([nodes(), leftovers()], [[], []])
+  }
+})
+
+test('a device that is deleted while it is made is gone, and whoever made it says so', async t => {
+  for (let round = 0; round < 5; round++) {
+    const making = run('create', '--mem', '16M', '--id', '6', '--detach')
+    await until(() => nodes().includes('ublkc6'), 'the device is there')
+    const deleted = await run('delete', '--force', '6')
+    const made = await making
+    if (made.status === 0) t.is(deleted.status, 0)
+    else t.regex(made.stderr, /^ublk-ts: [^\n]+\n$/)
+    await until(() => leftovers().length === 0, 'its server ends')
+    t.deepEqual(nodes(), [])
+  }
+})

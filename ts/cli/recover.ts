@@ -1,0 +1,58 @@
+import type { Command } from 'commander'
+import { invalid } from '../errors.js'
+import type { Job } from '../service/job.js'
+import { loadApi } from './api.js'
+import { parseDeviceId } from './devices.js'
+import { report } from './failure.js'
+import { addServingOptions, runJob, type ServingFlags, toServing } from './serving.js'
+
+interface Flags extends ServingFlags {
+  foreground?: boolean
+}
+
+const HELP = `
+A device that was made with --recovery keeps its disk when its server dies, and what is asked of it waits. This
+serves it on, from what is recorded of it, in the background if it was made so.
+
+Example:
+  ublk-ts recover 0`
+
+/** Adds `ublk-ts recover`. */
+export function addRecover(program: Command): void {
+  const command = program
+    .command('recover')
+    .description('serve devices on whose server has died; prints their paths')
+    .argument('<device...>', 'such as 0 or /dev/ublkb0')
+  addServingOptions(command)
+    .option('--foreground', 'serve it in the foreground, however it was made')
+    .addHelpText('after', HELP)
+    .action(recover)
+}
+
+async function recover(devices: string[], flags: Flags): Promise<void> {
+  if (flags.foreground && flags.detach) throw invalid('--foreground and --detach exclude each other')
+  toServing({ ...flags, detach: flags.detach ?? flags.logFile !== undefined }) // Else wrong only for some of them.
+  const ids = devices.map(parseDeviceId)
+  await loadApi()
+  for (const id of ids) {
+    try {
+      await recoverOne(id, flags, ids.length > 1)
+    } catch (error) {
+      if (ids.length === 1) throw error
+      process.exitCode = report(error)
+    }
+  }
+}
+
+async function recoverOne(id: number, flags: Flags, several: boolean): Promise<void> {
+  const { recordToRecover } = await import('../service/recovery.js')
+  const { options, scratch, notes, log } = recordToRecover(id)
+  const detach = flags.foreground ? false : (flags.detach ?? notes['detached'] === true)
+  if (several && !detach)
+    throw invalid('several devices can be recovered only in the background', 'add --detach')
+  const autoRestart = flags.autoRestart ?? notes['autoRestart'] === true
+  const serving = toServing({ ...flags, detach, autoRestart })
+  const path = serving.log.path ?? (detach ? log : null)
+  const job: Job = { ...serving, action: 'recover', id, options, scratch, log: { ...serving.log, path } }
+  await runJob(job, { detached: detach })
+}

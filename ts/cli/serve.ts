@@ -1,0 +1,13 @@
+import type { Command } from 'commander'
+import { loadApi } from './api.js'
+import { announcement } from './devices.js'
+import { describe } from './failure.js'
+
+/** Adds `ublk-ts serve`: what `create --detach` starts, and nobody else. */
+export function addServe(program: Command): void {
+  program.command('serve', { hidden: true }).action(async () => {
+    await loadApi()
+    const { serveDetached } = await import('../service/detached.js')
+    process.exitCode = await serveDetached({ announcement, failure: describe })
+  })
+}

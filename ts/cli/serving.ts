@@ -1,0 +1,73 @@
+import { resolve } from 'node:path'
+import { type Command, Option } from 'commander'
+import { invalid } from '../errors.js'
+import { type Job, type JobLog, LEVELS, type Level } from '../service/job.js'
+import { logsToJournal } from '../service/journal.js'
+import { loadApi } from './api.js'
+import { seconds } from './create-options.js'
+import { announcement } from './devices.js'
+import { print } from './output.js'
+
+/** What the words of a command say about how a disk is served. */
+export interface ServingFlags {
+  detach?: boolean
+  autoRestart?: boolean
+  timeout: number
+  logFile?: string
+  logLevel?: Level
+  json?: boolean
+}
+
+/** Gives a command the options that say how a disk is served. */
+export function addServingOptions(command: Command): Command {
+  return command
+    .option('-d, --detach', 'serve it in the background')
+    .option('--auto-restart', 'with recovery: replace the server when it dies')
+    .option('-t, --timeout <seconds>', 'how long it may take until the disk is usable', seconds, 60)
+    .option('--log-file <path>', 'with --detach: where to log to (default: <n>.log in the run directory)')
+    .addOption(
+      new Option('--log-level <level>', 'how much to log (default: warning; with --detach: info)').choices(
+        LEVELS,
+      ),
+    )
+    .option('-J, --json', 'print one line of JSON instead of the path')
+}
+
+/** The part of a job that these flags make. */
+export type Serving = Pick<Job, 'announce' | 'timeout' | 'log' | 'autoRestart' | 'notes'>
+
+/** Checks the flags. */
+export function toServing(flags: ServingFlags): Serving {
+  const { detach = false, autoRestart = false, timeout, logFile, json } = flags
+  if (logFile !== undefined && !detach) throw invalid('--log-file is only for --detach')
+  if (timeout === 0) throw invalid('the timeout is 0')
+  return {
+    announce: json ? 'json' : 'path',
+    timeout: timeout * 1000,
+    log: logFor(flags),
+    autoRestart,
+    notes: { detached: detach, autoRestart },
+  }
+}
+
+function logFor({ detach, logFile, logLevel }: ServingFlags): JobLog {
+  const path = logFile === undefined ? null : resolve(logFile)
+  if (detach) return { form: 'json', level: logLevel ?? 'info', path, nameless: false }
+  if (logsToJournal()) return { form: 'journal', level: logLevel ?? 'info', path, nameless: false }
+  return { form: 'plain', level: logLevel ?? 'warning', path, nameless: false }
+}
+
+/** Does the job, here or in the background. */
+export async function runJob(job: Job, { detached }: { detached: boolean }): Promise<void> {
+  await loadApi()
+  const { interrupts } = await import('../service/interrupts.js')
+  const stop = interrupts({ hangup: 'end' })
+  const announce = async ({ line }: { line: string }): Promise<void> => await print(line)
+  if (detached) {
+    const { detach } = await import('../service/detach.js')
+    return await detach(job, stop.first, announce)
+  }
+  const { openLog } = await import('../service/log.js')
+  const { perform } = await import('../service/perform.js')
+  await perform(job, { log: openLog(job.log.form, job.log.level), interrupts: stop, announcement, announce })
+}

@@ -1,0 +1,61 @@
+import type { Command } from 'commander'
+import type { Job } from '../service/job.js'
+import { loadApi } from './api.js'
+import { seconds } from './create-options.js'
+import { parseDeviceId } from './devices.js'
+import { print } from './output.js'
+import { toServing } from './serving.js'
+
+interface Flags {
+  timeout: number
+  verbose?: boolean
+  json?: boolean
+}
+
+const HELP = `
+A new server, of this version, takes the device over from the one that serves it. What is asked of the disk
+meanwhile waits for some milliseconds; nothing fails. If the new server cannot, the old one goes on.
+The device has to have been made with --recovery requeue or reissue.
+
+Example:
+  ublk-ts upgrade --verbose 0`
+
+/** Adds `ublk-ts upgrade`. */
+export function addUpgrade(program: Command): void {
+  program
+    .command('upgrade')
+    .description('replace the server of a disk that is in use')
+    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .option('-t, --timeout <seconds>', 'how long the new server may take', seconds, 60)
+    .option('-v, --verbose', 'print how long requests had to wait')
+    .option('-J, --json', 'print one line of JSON')
+    .addHelpText('after', HELP)
+    .action(upgrade)
+}
+
+async function upgrade(device: string, { timeout, verbose, json }: Flags): Promise<void> {
+  const id = parseDeviceId(device)
+  const serving = toServing({ detach: true, timeout })
+  const { UblkDevice } = await loadApi()
+  await UblkDevice.open(id) // Says that there is none, if so.
+  const { recordOfServed } = await import('../service/recovery.js')
+  const { options, scratch, notes, log, server } = recordOfServed(id)
+  const { interrupts } = await import('../service/interrupts.js')
+  const { detach } = await import('../service/detach.js')
+  const job: Job = {
+    ...serving,
+    action: 'take-over',
+    id,
+    options,
+    scratch,
+    notes,
+    log: { ...serving.log, path: log },
+  }
+  await detach(job, interrupts({ hangup: 'end' }).first, async ({ paused = 0 }) => {
+    const milliseconds = Math.round(paused * 10) / 10
+    const { pid } = await (await UblkDevice.open(id)).info()
+    if (json) await print(JSON.stringify({ id, 'old-pid': server.pid, pid, 'paused-ms': milliseconds }))
+    else if (verbose)
+      await print(`device ${id} is served by process ${pid}; requests waited for ${milliseconds} ms`)
+  })
+}

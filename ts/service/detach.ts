@@ -1,0 +1,75 @@
+import { randomUUID } from 'node:crypto'
+import { closeSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { UblkError } from '../errors.js'
+import type { Job } from './job.js'
+import { openRunDir } from './run-dir.js'
+import { type Ready, ServerProcess } from './server-process.js'
+
+/**
+ * Starts a server in a session of its own, and returns when its disk is usable and that has been announced. If that
+ * fails nothing is left.
+ *
+ * @throws Failed with what the server says; UblkError if it dies or hangs, or this process is interrupted.
+ */
+export async function detach(
+  job: Job,
+  interrupted: AbortSignal,
+  announce: (ready: Ready) => Promise<void>,
+): Promise<void> {
+  const log = logFile(job)
+  const file = openLog(log.path, log.nameless)
+  let server: ServerProcess
+  try {
+    server = new ServerProcess({ ...job, log }, file, { lastWords: () => lastWords(log.path) })
+  } finally {
+    closeSync(file)
+  }
+  let usable = false
+  try {
+    const disk = await server.ready(interrupted)
+    await server.letGo()
+    usable = true
+    await announce(disk)
+  } catch (error) {
+    // What was there before goes on, though nobody can be told.
+    if (!usable || job.action === 'create') await undo(server, { ...job, log })
+    throw error
+  } finally {
+    server.unref()
+  }
+}
+
+async function undo(server: ServerProcess, { action, log, scratch }: Job): Promise<void> {
+  await server.end()
+  if (log.nameless && log.path !== null) rmSync(log.path, { force: true })
+  if (action === 'create') for (const file of scratch) rmSync(file, { force: true })
+}
+
+function logFile({ action, id, log }: Job): Job['log'] & { path: string } {
+  const dir = openRunDir()
+  if (log.path !== null) return { ...log, path: log.path }
+  // The number of one that is yet to be made may be another's.
+  if (action !== 'create') return { ...log, path: join(dir, `${id}.log`) }
+  return { ...log, path: join(dir, `starting-${randomUUID()}.log`), nameless: true }
+}
+
+function openLog(path: string, fresh: boolean): number {
+  try {
+    return openSync(path, fresh ? 'ax' : 'a', 0o600)
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    throw new UblkError('system', `cannot log to ${path}: ${code}`, { cause })
+  }
+}
+
+/** What the log of a server says last: it may be lost with it. */
+function lastWords(path: string): string | undefined {
+  try {
+    const line = readFileSync(path, 'utf8').trim().split('\n').at(-1) ?? ''
+    const text = line.startsWith('{') ? (JSON.parse(line) as { message: string }).message : line
+    return text === '' ? undefined : text
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,88 @@
+/** What a server in a process of its own, and who started it, tell each other until the disk is usable. */
+import { rmSync } from 'node:fs'
+import { invalid, UblkError } from '../errors.js'
+import { interrupts } from './interrupts.js'
+import type { Job } from './job.js'
+import { openLog } from './log.js'
+import { perform } from './perform.js'
+import type { Hosting } from './serve.js'
+
+/** What the server is told: what to do; and then that it was heard and is on its own. */
+export type ToServer = { readonly type: 'job'; readonly job: Job } | { readonly type: 'go' }
+
+/** What it tells: that the disk is usable, and how that is announced; or why it never will be. */
+export type FromServer =
+  | { readonly type: 'ready'; readonly id: number; readonly line: string; readonly paused?: number }
+  | { readonly type: 'failed'; readonly line: string; readonly status: 1 | 2 }
+
+/** How things are put into words, which is the command line's business. */
+export interface Words extends Pick<Hosting, 'announcement'> {
+  failure(error: unknown): { line: string; status: 1 | 2 }
+}
+
+/** Serves a disk as whoever started this process says, and survives them. Returns the exit status. */
+export async function serveDetached({ announcement, failure }: Words): Promise<0 | 1 | 2> {
+  if (!process.send) throw invalid('serve is what create --detach starts', 'use that')
+  const parent = new Parent()
+  const job = await parent.job
+  process.chdir('/') // No directory is kept busy, and what depends on one fails now rather than when it recovers.
+  const log = openLog(job.log.form, job.log.level)
+  const announce: Hosting['announce'] = async disk => {
+    await parent.tell({ type: 'ready', ...disk })
+    await parent.go
+    process.title = `ublk-ts: /dev/ublkb${disk.id}`
+  }
+  const stop = interrupts({ hangup: 'ignore' })
+  try {
+    await perform(job, { log, interrupts: stop, unwanted: parent.lost, announcement, announce })
+    return 0
+  } catch (error) {
+    const { line, status } = failure(error)
+    log.error(line)
+    await parent.tell({ type: 'failed', line, status }).catch(() => {}) // It is in the log.
+    if (parent.lost.aborted && job.log.nameless) rmSync(job.log.path ?? '', { force: true })
+    return status
+  }
+}
+
+/** Who started this process, as long as it is there. */
+class Parent {
+  readonly job: Promise<Job>
+  /** Fulfilled when it has heard that the disk is usable. */
+  readonly go: Promise<void>
+  /** Aborted when it ends before that. */
+  readonly lost: AbortSignal
+
+  constructor() {
+    const lost = new AbortController()
+    this.lost = lost.signal
+    let gone = false
+    const told = <T extends ToServer['type']>(type: T): Promise<Extract<ToServer, { type: T }>> =>
+      new Promise((resolve, reject) => {
+        process.on('message', (message: ToServer) => {
+          if (message.type === type) resolve(message as Extract<ToServer, { type: T }>)
+        })
+        process.once('disconnect', () => reject(orphaned()))
+      })
+    this.job = told('job').then(({ job }) => job)
+    this.go = told('go').then(() => {
+      gone = true
+      process.disconnect?.()
+    })
+    this.go.catch(() => {}) // `lost` says it too.
+    process.once('disconnect', () => {
+      if (!gone) lost.abort()
+    })
+  }
+
+  async tell(message: FromServer): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      if (!process.connected || !process.send) reject(orphaned())
+      else process.send(message, (error: Error | null) => (error ? reject(error) : resolve()))
+    })
+  }
+}
+
+function orphaned(): UblkError {
+  return new UblkError('cancelled', 'who started this server has ended')
+}

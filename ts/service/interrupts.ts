@@ -1,0 +1,26 @@
+/** npm passes on the Ctrl-C that its child has already had from the terminal: these are one. */
+const SAME_PRESS_MS = 300
+
+/** Signals that fire at the first and at the second request to end. */
+export interface Interrupts {
+  readonly first: AbortSignal
+  readonly second: AbortSignal
+}
+
+/**
+ * Listens to what asks this process to end: Ctrl-C and SIGTERM; and SIGHUP, unless it is to survive its terminal.
+ */
+export function interrupts({ hangup }: { hangup: 'end' | 'ignore' }): Interrupts {
+  const first = new AbortController()
+  const second = new AbortController()
+  let since = 0
+  const interrupt = (): void => {
+    if (!first.signal.aborted) {
+      since = performance.now()
+      first.abort()
+    } else if (performance.now() - since > SAME_PRESS_MS) second.abort()
+  }
+  process.on('SIGINT', interrupt).on('SIGTERM', interrupt)
+  process.on('SIGHUP', hangup === 'end' ? interrupt : () => {})
+  return { first: first.signal, second: second.signal }
+}

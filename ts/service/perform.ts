@@ -1,0 +1,86 @@
+import { renameSync } from 'node:fs'
+import { join } from 'node:path'
+import { type RecoverOptions, UblkDevice } from '../device.js'
+import { UblkError } from '../errors.js'
+import { connect, type RemoteServer } from './client.js'
+import type { Job, JobLog } from './job.js'
+import { inherit } from './notify.js'
+import type { RecordOptions } from './presence.js'
+import { fromRecorded } from './recorded.js'
+import { openRunDir } from './run-dir.js'
+import { type Hosting, type Making, serve } from './serve.js'
+import { supervise } from './supervise.js'
+
+/** Does what a server is to do, to its end. */
+export async function perform(job: Job, hosting: Hosting): Promise<void> {
+  if (job.autoRestart) return await supervise(job, hosting)
+  const { announce, timeout } = job
+  const making = { announce, timeout, make: MAKERS[job.action](job) }
+  if (job.action === 'create') await serve({ ...making, keep: false, scratch: job.scratch }, hosting)
+  else await serve({ ...making, keep: true, scratch: [] }, hosting)
+}
+
+type Make = Making['make']
+
+const MAKERS: Record<Job['action'], (job: Job) => Make> = {
+  create: job => async signal => {
+    const own = job.id === undefined ? {} : { id: job.id }
+    return {
+      disk: await UblkDevice.create({ ...fromRecorded(job.options), ...own, record: recordOf(job), signal }),
+    }
+  },
+  recover: job => async signal => ({
+    disk: await UblkDevice.recover(numberOf(job), { ...recoverOptions(job), signal }),
+  }),
+  'take-over': job => async signal => {
+    using server = await connect(numberOf(job))
+    return await takeOver(server, job, signal)
+  },
+}
+
+/**
+ * Takes a device over from the server that it has. If that fails at any point the connection goes, and then the server
+ * takes the device back.
+ */
+async function takeOver(server: RemoteServer, job: Job, signal: AbortSignal): ReturnType<Make> {
+  let began = 0
+  const onReady = async (): Promise<void> => {
+    began = performance.now()
+    await server.quiesce()
+  }
+  const disk = await UblkDevice.recover(numberOf(job), { ...recoverOptions(job), onReady, signal })
+  const paused = performance.now() - began
+  // It may have died meanwhile: it is not needed any more.
+  await server.release().then(inherit, () => {})
+  return { disk, paused }
+}
+
+/** Of the options that a device was made with, those that concern its server; the kernel knows the others. */
+function recoverOptions(job: Job): RecoverOptions {
+  const { backend, requestTimeout, stuckTimeout, threads, timeout } = fromRecorded(job.options)
+  const given = Object.entries({ requestTimeout, stuckTimeout, threads, timeout }).filter(
+    ([, value]) => value !== undefined,
+  )
+  return { backend, ...Object.fromEntries(given), record: recordOf(job) }
+}
+
+function recordOf({ scratch, notes, log }: Job): RecordOptions {
+  return { scratch, notes, ...logOf(log) }
+}
+
+/** A log that was opened before its device had a number gets its name with it. */
+function logOf({ path, nameless }: JobLog): Pick<RecordOptions, 'log'> {
+  if (path === null) return {}
+  if (!nameless) return { log: path }
+  const log = (id: number): string => {
+    const name = join(openRunDir(), `${id}.log`)
+    renameSync(path, name)
+    return name
+  }
+  return { log }
+}
+
+function numberOf({ id }: Job): number {
+  if (id === undefined) throw new UblkError('invalid', 'no device to take over')
+  return id
+}

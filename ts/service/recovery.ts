@@ -1,0 +1,68 @@
+import { existsSync } from 'node:fs'
+import { UblkError } from '../errors.js'
+import { type DeviceRecord, type Found, readRecord } from './record.js'
+import { identityOf } from './system.js'
+
+/**
+ * The record of a device that waits for a server, from which it can be served on.
+ *
+ * @throws UblkError that says why there is none.
+ */
+export function recordToRecover(id: number): DeviceRecord {
+  const found = readRecord(id)
+  if (found.state !== 'dead') throw refusal(id, found)
+  const { recovery, backend } = found.record.options
+  const fail = (kind: 'unsupported' | 'backend', message: string): UblkError =>
+    new UblkError(kind, message, { device: id, hint: `ublk-ts delete ${id} removes it` })
+  if (recovery === undefined) throw fail('unsupported', `device ${id} was made without recovery`)
+  const { kind, file } = backend as { kind?: string; file?: string }
+  if (kind !== 'memory') return found.record
+  if (file === undefined) throw fail('backend', `device ${id} had its bytes in the memory of its server`)
+  if (!existsSync(file)) throw fail('backend', `device ${id} had its bytes in ${file}, which is gone`)
+  return found.record
+}
+
+/**
+ * The record of a device that is served.
+ *
+ * @throws UblkError that says why there is none.
+ */
+export function recordOfServed(id: number): DeviceRecord {
+  const found = readRecord(id)
+  if (found.state === 'served') return found.record
+  if (found.state !== 'dead') throw refusal(id, found)
+  throw new UblkError('not-found', `device ${id} has no server`, {
+    device: id,
+    hint: `ublk-ts recover ${id}`,
+  })
+}
+
+function refusal(id: number, found: Exclude<Found, { state: 'dead' }>): UblkError {
+  const error = (kind: UblkError['kind'], message: string, hint: string): UblkError =>
+    new UblkError(kind, message, { device: id, hint })
+  const remove = `ublk-ts delete ${id} removes it`
+  switch (found.state) {
+    case 'none':
+      if (identityOf(id) === undefined)
+        return error('not-found', `there is no ublk device ${id}`, '`ublk-ts list` shows them')
+      return error('not-found', `device ${id} has no record`, 'ublk-ts create makes one')
+    case 'corrupt':
+      return error('system', `the record of device ${id} cannot be used: ${found.why}`, remove)
+    case 'newer':
+      return error(
+        'unsupported',
+        `the record of device ${id} cannot be used: ${found.why}`,
+        'use that version',
+      )
+    case 'other-boot':
+      return error('not-found', `device ${id} went when the machine was started anew`, remove)
+    case 'other-device':
+      return error('not-found', `the record of device ${id} is of another that is gone`, remove)
+    case 'served':
+      return error(
+        'busy',
+        `device ${id} is served by process ${found.record.server.pid}`,
+        'it needs no recovery',
+      )
+  }
+}

@@ -1,0 +1,42 @@
+import { isDeepStrictEqual } from 'node:util'
+import { UblkDevice } from '../device.js'
+import { UblkError } from '../errors.js'
+import type { Job } from './job.js'
+import { readRecord } from './record.js'
+import type { RecordedOptions } from './recorded.js'
+import { recordToRecover } from './recovery.js'
+
+/**
+ * A job that serves a device on in place of making it, if it has lost its server and waits for another. One that
+ * cannot be served on, since it has lost its disk too, is removed, to be made anew.
+ *
+ * @throws UblkError of kind `exists` if it waits, but was made with other options.
+ */
+export async function reviving(job: Job): Promise<Job> {
+  const { id } = job
+  if (id === undefined || readRecord(id).state !== 'dead') return job
+  const device = await UblkDevice.open(id)
+  if ((await device.info()).state === 'stopped') {
+    await device.delete()
+    return job
+  }
+  const { options, scratch, log } = recordToRecover(id)
+  const differs = firstDifference(options, job.options)
+  if (differs !== undefined) {
+    throw new UblkError('exists', `device ${id} waits for a server, but was made with another ${differs}`, {
+      device: id,
+      hint: `serve it with ublk-ts recover ${id}, or remove it with ublk-ts delete ${id}`,
+    })
+  }
+  return { ...job, action: 'recover', options, scratch, log: { ...job.log, path: job.log.path ?? log } }
+}
+
+/** But for the file of a disk in memory, which is another each time, and its size, which may have changed since. */
+function firstDifference(one: RecordedOptions, other: RecordedOptions): string | undefined {
+  const plain = ({ backend, ...looks }: RecordedOptions): Record<string, unknown> => {
+    const { file: _, size: __, ...rest } = backend as Record<string, unknown>
+    return { ...looks, backend: rest }
+  }
+  const [a, b] = [plain(one), plain(other)]
+  return [...new Set([...Object.keys(a), ...Object.keys(b)])].find(key => !isDeepStrictEqual(a[key], b[key]))
+}

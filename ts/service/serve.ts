@@ -1,0 +1,162 @@
+import { rmSync } from 'node:fs'
+import { UblkDevice } from '../device.js'
+import { UblkError, wrap } from '../errors.js'
+import { version } from '../version.js'
+import type { Interrupts } from './interrupts.js'
+import type { Job } from './job.js'
+import type { Log } from './log.js'
+import { Notifier } from './notify.js'
+
+/** Where a device is served: in the foreground, or detached. */
+export interface Hosting {
+  readonly log: Log
+  readonly interrupts: Interrupts
+  /** Aborted when nobody waits any more for the disk to be usable. */
+  readonly unwanted?: AbortSignal
+  /** How a disk is put into words. */
+  announcement(disk: UblkDevice, form: Job['announce']): Promise<string>
+  /** Tells whoever waits that the disk is usable. */
+  announce(disk: { readonly id: number; readonly line: string; readonly paused?: number }): Promise<void>
+}
+
+/** What a disk to be served is, and how it is made. */
+export interface Making {
+  readonly announce: Job['announce']
+  /** How long that may take, in milliseconds. */
+  readonly timeout: number
+  /** Files that go if it fails. */
+  readonly scratch: readonly string[]
+  /** Whether the disk was there before, so that it stays though nobody can be told of it. */
+  readonly keep: boolean
+  make(signal: AbortSignal): Promise<{ disk: UblkDevice; paused?: number }>
+}
+
+/**
+ * Makes a disk, and serves it until interrupted or until it is taken away; then nothing of it is left.
+ *
+ * @throws UblkError if it cannot be made, or its serving failed.
+ */
+export async function serve(making: Making, hosting: Hosting): Promise<void> {
+  const { log } = hosting
+  logWarnings(log)
+  log.info('starting', { pid: process.pid, version: version() })
+  const { disk, paused } = await make(making, hosting)
+  log.info(`${disk.path} is usable`, { device: disk.id, size: disk.size, queues: disk.queues, paused })
+  const end = endOf(disk, hosting)
+  try {
+    const line = await hosting.announcement(disk, making.announce)
+    await hosting.announce({ id: disk.id, line, ...(paused === undefined ? {} : { paused }) })
+  } catch (error) {
+    if (!making.keep) {
+      await remove(disk, hosting)
+      throw error
+    }
+    log.warning(`nobody could be told that ${disk.path} is usable: ${wrap(error).message}`)
+  }
+  const notifier = new Notifier(async () => disk.stats())
+  notifier.ready(`serving ${disk.path}`)
+  const how = await end
+  if (how.why === 'released') return await tellSuccessor(disk, log, notifier)
+  notifier.stopping()
+  if (how.why === 'interrupted') await remove(disk, hosting)
+  else await disk.delete({ force: true }) // The disk is gone; what is left is of no use.
+  if (how.why === 'failed') {
+    throw new UblkError('system', `${disk.path} is gone: ${how.reason}`, { hint: 'serving it failed' })
+  }
+  if (how.why === 'taken') log.warning(`${disk.path} is gone: ${how.reason}`)
+  log.info(`${disk.path} was removed`, { device: disk.id })
+}
+
+/** What nobody listens to, such as errors before the disk is usable, Node would print in its own way. */
+function logWarnings(log: Log): void {
+  process.removeAllListeners('warning')
+  process.on('warning', warning => {
+    if (warning instanceof UblkError) log.error(warning.message)
+    else log.warning(`${warning.name}: ${warning.message}`)
+  })
+}
+
+async function make(
+  { make, timeout, scratch }: Making,
+  { interrupts: { first: interrupted }, unwanted }: Hosting,
+): ReturnType<Making['make']> {
+  const late = AbortSignal.timeout(timeout)
+  const ends = [interrupted, late, ...(unwanted ? [unwanted] : [])]
+  try {
+    return await make(AbortSignal.any(ends))
+  } catch (error) {
+    for (const file of scratch) rmSync(file, { force: true })
+    if (interrupted.aborted) throw new UblkError('cancelled', 'interrupted before the disk was usable')
+    if (unwanted?.aborted) throw new UblkError('cancelled', 'who started this server has ended')
+    if (late.aborted) {
+      throw new UblkError('timeout', `the disk was not usable after ${timeout / 1000} s`, {
+        hint: 'give it more time with --timeout',
+      })
+    }
+    throw error
+  }
+}
+
+/** How it ends: somebody wants it to; another process serves the disk or has ended it; it cannot go on. */
+type End =
+  | { readonly why: 'interrupted' | 'deleted' | 'released' }
+  | { readonly why: 'taken' | 'failed'; readonly reason: string }
+
+async function endOf(disk: UblkDevice, { log, interrupts: { first } }: Hosting): Promise<End> {
+  return await new Promise(resolve => {
+    let last = ''
+    disk.on('error', error => {
+      last = error.message
+      log.error(error.message, { device: disk.id })
+    })
+    disk.on('recovered', ({ reason }) => {
+      log.warning(`${disk.path} is served by a new thread: ${reason}`, { device: disk.id })
+    })
+    disk.on('quiesced', () => log.info(`${disk.path} waits for another server`, { device: disk.id }))
+    disk.on('live', () => log.info(`${disk.path} is served again`, { device: disk.id }))
+    // A failure is told as an error first.
+    disk.once('exit', ({ reason }) => resolve({ why: reason === last ? 'failed' : 'taken', reason }))
+    disk.once('deleted', () => resolve({ why: 'deleted' }))
+    disk.once('released', () => resolve({ why: 'released' }))
+    const interrupt = (): void => resolve({ why: 'interrupted' })
+    first.addEventListener('abort', interrupt, { once: true })
+    if (first.aborted) interrupt()
+  })
+}
+
+async function tellSuccessor(disk: UblkDevice, log: Log, notifier: Notifier): Promise<void> {
+  const successor = await UblkDevice.open(disk.id).catch(() => undefined)
+  const { pid = 0, serverAlive = false } = (await successor?.info()) ?? {}
+  if (!serverAlive) {
+    throw new UblkError(
+      'system',
+      `${disk.path} has no server: it was handed over, and could not be taken back`,
+      {
+        hint: `ublk-ts recover ${disk.id}`,
+      },
+    )
+  }
+  notifier.handOver(pid)
+  log.warning(`${disk.path} is served by process ${pid} now`, { device: disk.id })
+}
+
+/** Deletes the disk as soon as nobody holds it, or at once when forced. */
+async function remove(disk: UblkDevice, { log, interrupts: { second } }: Hosting): Promise<void> {
+  await removeDisk(disk, second, log)
+}
+
+/** The same, of any process's. */
+export async function removeDisk(disk: UblkDevice, forced: AbortSignal, log: Log): Promise<void> {
+  const users = await disk.users()
+  if (users.length > 0 && !forced.aborted) {
+    log.warning(
+      `${disk.path} is still in use (${users.join(', ')}); waiting — press Ctrl-C again to remove it anyway`,
+    )
+  }
+  try {
+    await disk.delete({ wait: true, signal: forced })
+  } catch (error) {
+    await disk.delete({ force: true }) // Its server ends in any case: better in order.
+    if (!forced.aborted) throw error
+  }
+}

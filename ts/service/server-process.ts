@@ -1,0 +1,139 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { UblkDevice } from '../device.js'
+import { UblkError } from '../errors.js'
+import type { FromServer, ToServer } from './detached.js'
+import { Failed, type Job } from './job.js'
+import { readRecord, recordedIds } from './record.js'
+
+/** How much longer than it is given the server may take before it is ended, and again before it is killed. */
+const GRACE = 5000
+
+/** What a server said of the disk that it serves. */
+export type Ready = Extract<FromServer, { type: 'ready' }>
+
+/** A server in a session of its own, that is told what to do. */
+export class ServerProcess {
+  /** How it ended, in words, once it has. */
+  readonly ended: Promise<string>
+  readonly #job: Job
+  readonly #child: ChildProcess
+  readonly #lastWords: () => string | undefined
+
+  /**
+   * Starts it.
+   *
+   * @param stderr - What it logs to.
+   * @param lastWords - What its log says last.
+   */
+  constructor(
+    job: Job,
+    stderr: number | 'inherit',
+    options: { env?: NodeJS.ProcessEnv; lastWords?: () => string | undefined } = {},
+  ) {
+    const main = fileURLToPath(new URL('../cli/main.js', import.meta.url))
+    this.#job = job
+    this.#lastWords = options.lastWords ?? (() => undefined)
+    this.#child = spawn(process.execPath, [...process.execArgv, main, 'serve'], {
+      detached: true,
+      stdio: ['ignore', stderr === 'inherit' ? 'ignore' : stderr, stderr, 'ipc'],
+      ...(options.env && { env: options.env }),
+    })
+    this.ended = new Promise(resolve => {
+      this.#child.once('error', error => resolve(error.message))
+      this.#child.once('exit', (code, signal) => resolve(signal ?? `status ${code}`))
+    })
+  }
+
+  /** Its exit status, once it has ended by itself. */
+  get status(): number | null {
+    return this.#child.exitCode
+  }
+
+  /**
+   * Resolves when its disk is usable.
+   *
+   * @throws Failed with what it says of its failure; UblkError if it dies or hangs, or is interrupted.
+   */
+  async ready(interrupted: AbortSignal): Promise<Ready> {
+    const words = new Promise<FromServer>(resolve => this.#child.once('message', resolve))
+    await this.#tell({ type: 'job', job: this.#job })
+    const died = this.ended.then(() => this.#died())
+    const broken = new Promise<UblkError>(resolve => {
+      const abort = (): void => resolve(new UblkError('cancelled', 'interrupted before the disk was usable'))
+      interrupted.addEventListener('abort', abort, { once: true })
+      if (interrupted.aborted) abort()
+    })
+    const time = this.#job.timeout + GRACE
+    const late = sleep(time, undefined, { ref: false }).then(
+      () => new UblkError('timeout', `the server did not come up in ${time / 1000} s`),
+    )
+    const said = await Promise.race([words, broken, late, died])
+    if (said instanceof Error) throw said
+    if (said.type === 'failed') throw new Failed(said.line, said.status)
+    return said
+  }
+
+  /** Leaves it alone, when it knows. */
+  async letGo(): Promise<void> {
+    const gone = new Promise<void>(resolve => this.#child.once('disconnect', resolve))
+    await this.#tell({ type: 'go' })
+    const late = sleep(GRACE, 'late', { ref: false })
+    if (this.#child.connected && (await Promise.race([gone, late])) === 'late') {
+      throw new UblkError('timeout', 'the server does not answer')
+    }
+    if (this.#hasEnded) throw await this.#died()
+  }
+
+  /** This process does not wait for it any more. */
+  unref(): void {
+    this.#child.unref()
+  }
+
+  /** Asks it to end. */
+  signal(): void {
+    this.#child.kill('SIGTERM')
+  }
+
+  /** Ends it if it has not ended. Had it to be killed, a device that it made is removed. */
+  async end(): Promise<void> {
+    const ended = async (): Promise<boolean> =>
+      (await Promise.race([this.ended, sleep(GRACE, 'late', { ref: false })])) !== 'late'
+    const { pid } = this.#child
+    if (pid === undefined) return
+    this.signal()
+    if (!(await ended())) {
+      this.#child.kill('SIGKILL')
+      await ended()
+    }
+    if (this.#child.signalCode !== null && this.#job.action === 'create') await removeDevicesOf(pid)
+  }
+
+  get #hasEnded(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null
+  }
+
+  async #tell(message: ToServer): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#child.send(message, error => (error ? this.#died().then(reject) : resolve()))
+    })
+  }
+
+  async #died(): Promise<UblkError> {
+    const how = await this.ended
+    const words = this.#lastWords()
+    return new UblkError('system', `the server ended (${how}) before the disk was usable`, {
+      hint: words === undefined ? undefined : `its last words: ${words}`,
+    })
+  }
+}
+
+/** A server that was killed while it made its disk leaves it behind. */
+async function removeDevicesOf(pid: number): Promise<void> {
+  for (const id of recordedIds()) {
+    const found = readRecord(id)
+    if (found.state !== 'dead' || found.record.server.pid !== pid) continue
+    await (await UblkDevice.open(id)).delete({ force: true })
+  }
+}

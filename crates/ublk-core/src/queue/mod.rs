@@ -6,8 +6,10 @@
 //! submits. [`drive::Driver`] is what goes on between two turns for native backends.
 
 mod buffers;
+pub mod clock;
 mod descriptors;
 pub mod drive;
+pub mod histogram;
 mod io;
 pub mod ring;
 mod stats;
@@ -15,6 +17,7 @@ pub mod tags;
 mod wake;
 
 pub use buffers::Buffers;
+pub use clock::clock;
 pub use descriptors::{Descriptor, Op};
 pub use io::{Io, Slot};
 pub use ring::Wait;

@@ -26,7 +26,7 @@ use crate::backend::Backend;
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::queue::QueueCounters;
+use crate::queue::{QueueCounters, Tracer, clock};
 use crate::registry;
 use crate::spec::{Checked, Recovery, Spec, Threads};
 use serving::Serving;
@@ -73,6 +73,7 @@ pub struct Device {
     depth: u16,
     max_io: u32,
     counters: Box<[Arc<QueueCounters>]>,
+    tracer: Arc<Tracer>,
     listener: Listener,
     state: Mutex<State>,
     /// Changed only with the state locked.
@@ -104,7 +105,12 @@ impl Device {
         let control = Control::open()?;
         let info = add(&control, &checked, &checked.info(), bound)?;
         let max_io = info.max_io_buf_bytes.min(spec.max_io);
-        Ok(Self::new(control, &info, checked, max_io, backend, listener, State::Idle { used: false }))
+        let spare = control.clone();
+        let state = State::Idle { used: false };
+        Self::new(control, &info, checked, max_io, backend, listener, state).inspect_err(|_| {
+            // The first failure is the one to tell.
+            let _ = spare.delete(Target::of(&info), &Bound::standard());
+        })
     }
 
     /// Served by these threads from its next start on: of an adopted device nobody else knows.
@@ -121,8 +127,11 @@ impl Device {
         backend: Arc<dyn Backend>,
         listener: Listener,
         state: State,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        let counters = (0..info.nr_hw_queues).map(|_| QueueCounters::new().map(Arc::new));
+        let counters = counters.collect::<Result<_>>()?;
+        clock(); // by the time that somebody asks how long its ticks are, it is known well
+        Ok(Self {
             id: info.dev_id,
             target: Target::of(info),
             control,
@@ -135,11 +144,12 @@ impl Device {
             queues: info.nr_hw_queues,
             depth: info.queue_depth,
             max_io,
-            counters: (0..info.nr_hw_queues).map(|_| Arc::default()).collect(),
+            counters,
+            tracer: Arc::default(),
             listener,
             state: Mutex::new(state),
             identity: Mutex::new(node::identity(info.dev_id)),
-        }
+        })
     }
 
     /// The driver's number for it.
@@ -150,6 +160,11 @@ impl Device {
     /// Each queue's counters, by its number.
     pub fn counters(&self) -> &[Arc<QueueCounters>] {
         &self.counters
+    }
+
+    /// Who is told of each request.
+    pub fn tracer(&self) -> &Arc<Tracer> {
+        &self.tracer
     }
 
     /// Makes the disk appear, served by the backend's engines on [`Spec::threads`]; returns when its node is there.
@@ -356,10 +371,12 @@ impl Device {
     /// The device is gone.
     fn forget(&self, state: &mut State) {
         *state = State::Deleted;
-        self.close_backend();
+        self.close();
     }
 
-    fn close_backend(&self) {
+    /// It is not this process's any more.
+    fn close(&self) {
+        self.tracer.close();
         if let Some(backend) = self.backend.lock().unwrap_or_else(PoisonError::into_inner).take() {
             backend.close();
         }
@@ -422,5 +439,6 @@ impl Drop for Device {
     fn drop(&mut self) {
         // A device that nobody can reach any more would stay for ever.
         let _ = self.abandon(&Bound::standard());
+        self.tracer.close();
     }
 }

@@ -4,7 +4,7 @@ use super::readiness::Answer;
 use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::drive::Owner;
-use crate::queue::{Config, Queue, QueueCounters, Waker};
+use crate::queue::{Config, Queue, QueueCounters, Tracer, Waker};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ pub struct Seat {
     pub(super) depth: u16,
     pub(super) max_io: u32,
     pub(super) counters: Arc<QueueCounters>,
+    pub(super) tracer: Arc<Tracer>,
     pub(super) waker: Waker,
     pub(super) ready: Answer,
     pub(super) hold: Hold,
@@ -27,9 +28,10 @@ impl Seat {
     /// Sets the queue up on the calling thread and offers all its tags. `files`: what the backend uses through
     /// the ring, in slots 1 and up; open as long as the queue is.
     pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
-        let Self { char_dev, index, depth, max_io, counters, waker, ready, mut hold } = self;
+        let Self { char_dev, index, depth, max_io, counters, tracer, waker, ready, mut hold } = self;
         let opened = become_io_flusher().and_then(|()| {
-            let mut queue = Queue::open(char_dev, Config { index, depth, max_io, files, waker, counters })?;
+            let config = Config { index, depth, max_io, files, waker, counters, tracer };
+            let mut queue = Queue::open(char_dev, config)?;
             queue.offer_all()?;
             Ok(queue)
         });

@@ -71,6 +71,7 @@ impl Serving {
                 depth: device.depth,
                 max_io: device.max_io,
                 counters: device.counters[usize::from(index)].clone(),
+                tracer: device.tracer.clone(),
                 waker: shared.wakers[usize::from(index)].clone(),
                 ready,
                 hold: Hold { shared: shared.clone(), index, error: None, running: false, last: last.clone() },

@@ -21,7 +21,7 @@ impl Device {
         let params = control.params(Target::of(&info), bound)?;
         let checked = Checked::existing(&info, &params, &backend.properties())?;
         let max_io = checked.spec.max_io;
-        Ok(Self::new(control, &info, checked, max_io, backend, listener, State::Waiting))
+        Self::new(control, &info, checked, max_io, backend, listener, State::Waiting)
     }
 
     /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of ours.
@@ -109,7 +109,7 @@ impl Device {
         match &*state {
             State::Waiting => {
                 *state = State::Released;
-                self.close_backend();
+                self.close();
                 Ok(())
             }
             State::Released => Ok(()),

@@ -11,9 +11,11 @@ mod descriptors;
 pub mod drive;
 pub mod histogram;
 mod io;
+mod ledger;
 pub mod ring;
 mod stats;
 pub mod tags;
+pub mod trace;
 mod wake;
 
 pub use buffers::Buffers;
@@ -23,12 +25,14 @@ pub use io::{Io, Slot};
 pub use ring::Wait;
 pub use stats::{Counter, OpCounters, QueueCounters};
 pub use tags::{Ticket, Violation};
+pub use trace::Tracer;
 pub use wake::Waker;
 
 use crate::abi::{self, io_op};
 use crate::error::{Error, ErrorKind, Result};
 use descriptors::Descriptors;
 use io_uring::{cqueue, opcode, types};
+use ledger::Ledger;
 use ring::Ring;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -74,6 +78,8 @@ pub struct Config {
     pub waker: Waker,
     /// Where it counts.
     pub counters: Arc<QueueCounters>,
+    /// Whom it tells of each request.
+    pub tracer: Arc<Tracer>,
 }
 
 /// Slot of `/dev/ublkcN` in the ring's file table.
@@ -113,7 +119,7 @@ pub struct Queue {
     /// Another descriptor that makes a sleeping turn return.
     listening: Option<RawFd>,
     heard: bool,
-    counters: Arc<QueueCounters>,
+    ledger: Ledger,
     _char_dev: Arc<OwnedFd>,
     _this_thread_only: PhantomData<*mut ()>,
 }
@@ -121,10 +127,9 @@ pub struct Queue {
 impl Queue {
     /// Sets the queue up on the calling thread, which is the one that has to serve it.
     pub fn open(char_dev: Arc<OwnedFd>, config: Config) -> Result<Self> {
-        let Config { index, depth, max_io, files, waker, counters } = config;
+        let Config { index, depth, max_io, files, waker, counters, tracer } = config;
         let mut slots = vec![char_dev.as_raw_fd()];
         slots.extend(files);
-        counters.restart();
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
         let buffers = Buffers::new(depth, max_io)?;
         let mut ring = Ring::new(u32::from(depth).next_power_of_two().max(8), &slots)?;
@@ -148,7 +153,7 @@ impl Queue {
             waker,
             listening: None,
             heard: false,
-            counters,
+            ledger: Ledger::new(index, depth, counters, tracer),
             _char_dev: char_dev,
             _this_thread_only: PhantomData,
         })
@@ -166,8 +171,9 @@ impl Queue {
     /// Submits everything prepared and waits, in one system call; then sorts what completed into events.
     pub fn turn(&mut self, wait: Wait) -> Result<()> {
         self.events.clear();
-        self.counters.turns.add(1);
+        self.ledger.settle(&self.requests);
         self.ring.enter(wait)?;
+        let now = self.ledger.now();
         let (mut woken, mut heard, mut unarmed, mut taken) = (false, false, None, 0);
         for completion in self.ring.completions() {
             let (kind, tag, result) =
@@ -176,6 +182,7 @@ impl Queue {
                 KIND_COMMAND => match self.tags.completed(tag, result).map_err(broken)? {
                     Delivery::Request(ticket) => {
                         self.requests[usize::from(tag)] = Request { ticket, what: self.table.read(tag) };
+                        self.ledger.came(tag, now);
                         self.events.push(Event::Request(ticket));
                         taken += 1;
                     }
@@ -199,7 +206,7 @@ impl Queue {
                 _ => {}
             }
         }
-        self.counters.taken.add(taken);
+        self.ledger.taken(taken);
         (self.woken, self.heard) = (woken, heard);
         if woken {
             self.waker.clear();
@@ -261,14 +268,7 @@ impl Queue {
         self.tags.commit(ticket).map_err(broken)?;
         let what = self.requests[usize::from(ticket.tag)].what;
         let result = result_of(&what, outcome);
-        let counters = self.counters.of(what.op);
-        counters.ops.add(1);
-        if result < 0 {
-            counters.errors.add(1);
-        } else {
-            let has_data = matches!(what.op, Op::Read | Op::Write);
-            counters.bytes.add(if has_data { result as u64 } else { what.length });
-        }
+        self.ledger.answer(ticket.tag, result);
         self.command(io_op::COMMIT_AND_FETCH_REQ, ticket.tag, result)
     }
 

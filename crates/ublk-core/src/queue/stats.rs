@@ -1,6 +1,8 @@
 //! Counters of one queue: written by its one thread, read by anybody.
 
-use super::Op;
+use super::histogram::{Histogram, Histograms};
+use super::{Descriptor, Op};
+use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter with a single writer: a plain add, without a locked instruction.
@@ -41,10 +43,11 @@ pub struct OpCounters {
 }
 
 /// One queue's counters.
-#[derive(Debug, Default)]
 pub struct QueueCounters {
-    /// By operation, as [`QueueCounters::of`] finds them; the last is for what was not advertised.
-    ops: [OpCounters; 6],
+    /// By operation, as [`index_of`] numbers them.
+    ops: [OpCounters; OPS],
+    /// The same.
+    service: Histograms,
     /// Requests taken from the driver.
     pub taken: Counter,
     /// `io_uring_enter` calls.
@@ -52,9 +55,30 @@ pub struct QueueCounters {
 }
 
 impl QueueCounters {
+    /// All zero.
+    pub fn new() -> Result<Self> {
+        let service = Histograms::new(OPS).map_err(|error| Error::system("cannot map counters", &error))?;
+        Ok(Self { ops: Default::default(), service, taken: Counter::default(), turns: Counter::default() })
+    }
+
     /// Forgets the requests that an earlier life of the queue left unanswered. Only for the queue's own thread.
     pub fn restart(&self) {
         self.taken.0.store(self.answered(), Relaxed);
+    }
+
+    /// Counts a request that is answered with `result` after so many ticks. Only for the queue's own thread.
+    #[inline]
+    pub(super) fn count(&self, what: &Descriptor, result: i32, ticks: u64) {
+        let counters = self.of(what.op);
+        counters.ops.add(1);
+        match u64::try_from(result) {
+            Err(_) => counters.errors.add(1),
+            Ok(done) => {
+                let has_data = matches!(what.op, Op::Read | Op::Write);
+                counters.bytes.add(if has_data { done } else { what.length });
+            }
+        }
+        self.service_of(what.op).record(ticks);
     }
 
     fn answered(&self) -> u64 {
@@ -68,13 +92,26 @@ impl QueueCounters {
 
     /// The counters of one operation.
     pub fn of(&self, op: Op) -> &OpCounters {
-        &self.ops[match op {
-            Op::Read => 0,
-            Op::Write => 1,
-            Op::Flush => 2,
-            Op::Discard => 3,
-            Op::WriteZeroes => 4,
-            Op::Other(_) => 5,
-        }]
+        &self.ops[index_of(op)]
+    }
+
+    /// How long the requests of one operation were in service, those that failed too: from the turn of the queue in
+    /// which a request came to the one in which its answer went out. In ticks of the [`clock`](super::clock()).
+    pub fn service_of(&self, op: Op) -> &Histogram {
+        self.service.get(index_of(op))
+    }
+}
+
+const OPS: usize = 6;
+
+/// The last is for what was not advertised.
+fn index_of(op: Op) -> usize {
+    match op {
+        Op::Read => 0,
+        Op::Write => 1,
+        Op::Flush => 2,
+        Op::Discard => 3,
+        Op::WriteZeroes => 4,
+        Op::Other(_) => 5,
     }
 }

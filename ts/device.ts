@@ -20,6 +20,8 @@ import { toRecorded } from './service/recorded.js'
 import { openRunDir } from './service/run-dir.js'
 import { identityOf } from './service/system.js'
 import { parseSize, type Size } from './size.js'
+import { statsOf } from './stats.js'
+import { type TraceListener, traceOf } from './trace.js'
 
 /** How to make a device; everything but `backend` has a default. */
 export interface CreateOptions extends DeviceOptions {
@@ -310,13 +312,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Counters of each queue since it was started. Cheap: it reads memory.
+   * Counters and latencies of each queue since the device was made. Cheap: it reads memory, and can be asked every
+   * second for hundreds of devices.
    *
    * @throws UblkError of kind `unsupported` if another process serves the device.
    */
   stats(): QueueStats[] {
     try {
-      return this.#local('count').device.stats()
+      return statsOf(this.#local('count').device)
     } catch (error) {
       throw wrap(error)
     }
@@ -332,6 +335,26 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     if (this.#served) return this.stats()
     using server = await connect(this.id)
     return await server.stats()
+  }
+
+  /**
+   * Tells `listener` of every request from now on, whatever serves it. A queue never waits for that: of some tens of
+   * thousands of requests that the listener has not taken yet, further ones are lost, and counted.
+   *
+   * Resolves when `signal` has ended it, or the device was deleted, and all that came until then was told; rejects with
+   * what the listener throws, which ends it too. Until then it keeps Node running.
+   *
+   * @throws UblkError of kind `unsupported` if another process serves the device, `limit` if it is traced eight times,
+   * `closed` if it was deleted.
+   *
+   * @example
+   * ```ts
+   * await disk.trace(records => console.log(records), { signal: AbortSignal.timeout(1000) })
+   * ```
+   */
+  async trace(listener: TraceListener, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const { device } = this.#local('trace')
+    await traceOf(device, listener, options.signal)
   }
 
   /**

@@ -64,9 +64,38 @@ export interface OpCounters {
   bytes: number
   /** How many of them failed. */
   errors: number
+  /** How long they took, those that failed too. */
+  latency: LatencyStats
 }
 
-/** Counters of one queue since the device was last started. */
+/**
+ * How long requests were in service, in microseconds: from the turn of the queue's loop in which a request came to the
+ * one in which its answer went out. What it waited in the kernel is not in it.
+ */
+export interface LatencyStats {
+  /** How many requests there were. */
+  count: number
+  /** The arithmetic mean; 0 without requests, as the rest. */
+  mean: number
+  /** What half of them did not exceed. Percentiles are exact or up to a 32nd too large. */
+  p50: number
+  /** What 90% of them did not exceed. */
+  p90: number
+  /** What 99% of them did not exceed. */
+  p99: number
+  /** What 99.9% of them did not exceed. */
+  p999: number
+  /** The longest. */
+  max: number
+  /**
+   * The histogram: buckets with requests in them, by time. Each has the longest time that belongs to it, and how many
+   * requests took so long, but longer than what belongs to the one before. All histograms of a process have the same
+   * bounds.
+   */
+  buckets: [bound: number, count: number][]
+}
+
+/** Counters of one queue since the device was made. Plain data, as JSON can carry it. */
 export interface QueueStats {
   /** The queue's number. */
   queue: number

@@ -6,6 +6,7 @@ use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, info_of};
 use crate::task::{promise, raised};
+use crate::telemetry::{QueueStats, Trace, TraceBatch, stats_of, trace};
 use napi::bindgen_prelude::{Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Result, Status};
@@ -16,7 +17,6 @@ use std::time::Duration;
 use ublk_core::backend::{Backend, Observed, Source};
 use ublk_core::device::{Listener, Seat};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
-use ublk_core::queue::{Op, QueueCounters};
 use ublk_core::spec::{Recovery, Threads};
 use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
 
@@ -71,38 +71,6 @@ pub struct DeviceEvent {
     pub message: String,
     /// The queue's number, of an error.
     pub queue: Option<u32>,
-}
-
-/// Counters of one kind of request.
-#[napi(object)]
-pub struct OpCounters {
-    /// Requests answered.
-    pub ops: f64,
-    /// Bytes done with success.
-    pub bytes: f64,
-    /// Requests answered with an error.
-    pub errors: f64,
-}
-
-/// Counters of one queue.
-#[napi(object)]
-pub struct QueueStats {
-    /// Its number.
-    pub queue: u32,
-    /// Reads.
-    pub read: OpCounters,
-    /// Writes.
-    pub write: OpCounters,
-    /// Flushes.
-    pub flush: OpCounters,
-    /// Discards.
-    pub discard: OpCounters,
-    /// Write-zeroes.
-    pub write_zeroes: OpCounters,
-    /// Requests taken and not answered yet.
-    pub in_flight: f64,
-    /// `io_uring_enter` calls.
-    pub turns: f64,
 }
 
 /// A device that this process serves.
@@ -231,6 +199,12 @@ impl Device {
     #[napi]
     pub fn stats(&self) -> Vec<QueueStats> {
         (0..).zip(self.device.counters()).map(|(queue, counters)| stats_of(queue, counters)).collect()
+    }
+
+    /// Tells a function of each request from now on, until it is stopped or the device is deleted.
+    #[napi]
+    pub fn trace(&self, env: &Env, on_batch: Function<'_, TraceBatch, ()>) -> Result<Trace> {
+        trace(env, self.device.tracer(), &on_batch)
     }
 
     /// Makes the disk disappear; `start` is possible again. Without `force` only while nobody uses the disk.
@@ -444,26 +418,5 @@ fn to_js(event: Event) -> DeviceEvent {
             DeviceEvent { kind: "error".into(), message, queue: Some(queue.into()) }
         }
         Event::Exit { message } => DeviceEvent { kind: "exit".into(), message, queue: None },
-    }
-}
-
-fn stats_of(queue: u32, counters: &QueueCounters) -> QueueStats {
-    let of = |op| {
-        let counters = counters.of(op);
-        OpCounters {
-            ops: counters.ops.get() as f64,
-            bytes: counters.bytes.get() as f64,
-            errors: counters.errors.get() as f64,
-        }
-    };
-    QueueStats {
-        queue,
-        read: of(Op::Read),
-        write: of(Op::Write),
-        flush: of(Op::Flush),
-        discard: of(Op::Discard),
-        write_zeroes: of(Op::WriteZeroes),
-        in_flight: counters.in_flight() as f64,
-        turns: counters.turns.get() as f64,
     }
 }

@@ -11,6 +11,7 @@ mod notify;
 mod queue;
 mod registry;
 mod task;
+mod telemetry;
 
 use napi_derive::napi;
 

@@ -1,0 +1,175 @@
+//! What queues tell about their requests: counters, times, and each one to a function that listens.
+
+use napi::Status;
+use napi::bindgen_prelude::{Float64Array, Function};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Result};
+use napi_derive::napi;
+use ublk_core::queue::clock::{Times, clock};
+use ublk_core::queue::trace::{Batch, Record, Tracing};
+use ublk_core::queue::{Op, QueueCounters, Tracer};
+
+use crate::task::raised;
+use std::sync::Arc;
+
+/// How long requests were in service, in microseconds.
+#[napi(object)]
+pub struct Latency {
+    /// How many there were.
+    pub count: f64,
+    /// The arithmetic mean.
+    pub mean: f64,
+    /// The longest.
+    pub max: f64,
+    /// Each bucket with requests in it: the longest time that belongs to it, and how many took so long.
+    pub buckets: Float64Array,
+}
+
+/// Counters of one kind of request.
+#[napi(object)]
+pub struct OpCounters {
+    /// Requests answered.
+    pub ops: f64,
+    /// Bytes done with success.
+    pub bytes: f64,
+    /// Requests answered with an error.
+    pub errors: f64,
+    /// How long they were in service, those with an error too.
+    pub latency: Latency,
+}
+
+/// Counters of one queue.
+#[napi(object)]
+pub struct QueueStats {
+    /// Its number.
+    pub queue: u32,
+    /// Reads.
+    pub read: OpCounters,
+    /// Writes.
+    pub write: OpCounters,
+    /// Flushes.
+    pub flush: OpCounters,
+    /// Discards.
+    pub discard: OpCounters,
+    /// Write-zeroes.
+    pub write_zeroes: OpCounters,
+    /// Requests taken and not answered yet.
+    pub in_flight: f64,
+    /// `io_uring_enter` calls.
+    pub turns: f64,
+}
+
+pub fn stats_of(queue: u32, counters: &QueueCounters) -> QueueStats {
+    let of = |op| {
+        let counted = counters.of(op);
+        OpCounters {
+            ops: counted.ops.get() as f64,
+            bytes: counted.bytes.get() as f64,
+            errors: counted.errors.get() as f64,
+            latency: latency_of(counters, op),
+        }
+    };
+    QueueStats {
+        queue,
+        read: of(Op::Read),
+        write: of(Op::Write),
+        flush: of(Op::Flush),
+        discard: of(Op::Discard),
+        write_zeroes: of(Op::WriteZeroes),
+        in_flight: counters.in_flight() as f64,
+        turns: counters.turns.get() as f64,
+    }
+}
+
+fn latency_of(counters: &QueueCounters, op: Op) -> Latency {
+    let found = counters.service_of(op).snapshot();
+    let micros = |ticks: f64| ticks * clock().nanos_per_tick() / 1000.0;
+    let buckets: Vec<_> =
+        found.buckets.iter().flat_map(|(last, count)| [micros(*last as f64), *count as f64]).collect();
+    Latency {
+        count: found.count as f64,
+        mean: micros(found.mean()),
+        max: micros(found.max as f64),
+        buckets: buckets.into(),
+    }
+}
+
+/// Requests that were answered.
+#[napi(object)]
+pub struct TraceBatch {
+    /// `TRACE_FIELDS` numbers for each.
+    pub records: Float64Array,
+    /// How many more there were since the batch before, which are lost.
+    pub dropped: f64,
+    /// Nothing comes after it.
+    pub last: bool,
+}
+
+/// How many numbers there are in a record: when it was answered, in milliseconds since 1970; queue; tag; operation (0 read, 1 write,
+/// 2 flush, 3 discard, 4 write zeroes, other: unknown); flags (1 forced unit access, 2 do not unmap); offset; length;
+/// bytes done or a negative error number; microseconds in service.
+#[napi]
+pub const TRACE_FIELDS: u32 = 9;
+
+/// Tells a function of requests, until it is stopped.
+#[napi]
+pub struct Trace(Option<Tracing>);
+
+#[napi]
+impl Trace {
+    /// Ends it: the last batch follows.
+    #[napi]
+    pub fn stop(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Few batches wait for JavaScript: what is too much for it is to be lost in the engine, where it is counted. Node stays
+/// for the last of them.
+type Call = ThreadsafeFunction<TraceBatch, (), TraceBatch, Status, false, false, 1>;
+
+pub fn trace(env: &Env, tracer: &Arc<Tracer>, on_batch: &Function<'_, TraceBatch, ()>) -> Result<Trace> {
+    let call: Call =
+        on_batch.build_threadsafe_function().callee_handled::<false>().max_queue_size::<1>().build()?;
+    let listener = Box::new(move |batch: &Batch<'_>| {
+        let times = Times::now();
+        let batch = TraceBatch {
+            records: batch
+                .records
+                .iter()
+                .flat_map(|record| fields(record, &times))
+                .collect::<Vec<_>>()
+                .into(),
+            dropped: batch.dropped as f64,
+            last: batch.last,
+        };
+        let _ = call.call(batch, ThreadsafeFunctionCallMode::Blocking); // ending: nobody listens any more
+    });
+    match tracer.listen(listener) {
+        Ok(tracing) => Ok(Trace(Some(tracing))),
+        Err(error) => Err(raised(env, &error)),
+    }
+}
+
+fn fields(record: &Record, times: &Times) -> [f64; TRACE_FIELDS as usize] {
+    let what = &record.what;
+    let op = match what.op {
+        Op::Read => 0.0,
+        Op::Write => 1.0,
+        Op::Flush => 2.0,
+        Op::Discard => 3.0,
+        Op::WriteZeroes => 4.0,
+        Op::Other(_) => 5.0,
+    };
+    [
+        times.date(record.ended) / 1e6,
+        record.queue.into(),
+        record.tag.into(),
+        op,
+        f64::from(u8::from(what.fua) | (u8::from(what.no_unmap) << 1)),
+        what.offset as f64,
+        what.length as f64,
+        record.result.into(),
+        times.nanos_of(record.ticks) / 1000.0,
+    ]
+}

@@ -1,0 +1,114 @@
+import { constants } from 'node:os'
+import * as native from '#binding'
+import { wrap } from './errors.js'
+import type { Operation } from './serve/backend.js'
+
+/** A request that was answered. */
+export interface TraceRecord {
+  /** When, in milliseconds since 1970, with fractions. */
+  time: number
+  /** The number of its queue. */
+  queue: number
+  /** The number of its place in the queue: no two that are in service at a time have the same. */
+  tag: number
+  /** What it asked for; `other`: something that the disk never announced. */
+  op: Operation | 'other'
+  /** Where on the disk, in bytes. */
+  offset: number
+  /** How much, in bytes; 0 for a flush. */
+  length: number
+  /** Whether it was a write that had to be durable before it was answered (forced unit access). */
+  fua: boolean
+  /** Bytes read or written; 0 for anything else. A read may be done in part: the kernel asks for the rest. */
+  done: number
+  /** The name of the error that it was answered with, such as `EIO`; null if it succeeded. */
+  error: string | null
+  /** How long it was in service, in microseconds: see {@link LatencyStats}. */
+  latency: number
+}
+
+/**
+ * Takes requests in the order of their queue's answers. `dropped`: how many more there were since it was last called,
+ * which are lost, because it was too slow for them.
+ */
+export type TraceListener = (records: readonly TraceRecord[], dropped: number) => void
+
+/**
+ * Tells a listener of every request until `signal` ends that, or the device is deleted. Resolves when all were told;
+ * what the listener throws ends it too.
+ */
+export async function traceOf(
+  device: native.Device,
+  listener: TraceListener,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (signal?.aborted) return
+  await new Promise<void>((resolve, reject) => {
+    let failed = false
+    const take = ({ records, dropped, last }: native.TraceBatch): void => {
+      try {
+        if (!failed && (records.length > 0 || dropped > 0)) listener(toRecords(records), dropped)
+      } catch (error) {
+        failed = true
+        stop()
+        reject(error)
+      }
+      if (!last) return
+      signal?.removeEventListener('abort', stop)
+      resolve()
+    }
+    const trace = start(device, take)
+    const stop = (): void => trace.stop()
+    signal?.addEventListener('abort', stop, { once: true })
+  })
+}
+
+function start(device: native.Device, take: (batch: native.TraceBatch) => void): native.Trace {
+  try {
+    return device.trace(take)
+  } catch (error) {
+    throw wrap(error)
+  }
+}
+
+const OPS = ['read', 'write', 'flush', 'discard', 'writeZeroes'] as const
+const FUA = 1
+
+function toRecords(numbers: Float64Array): TraceRecord[] {
+  const records: TraceRecord[] = []
+  for (let at = 0; at < numbers.length; at += native.TRACE_FIELDS) {
+    const fields = numbers.subarray(at, at + native.TRACE_FIELDS) as unknown as Fields
+    const [time, queue, tag, op, flags, offset, length, result, latency] = fields
+    records.push({
+      time,
+      queue,
+      tag,
+      op: OPS[op] ?? 'other',
+      offset,
+      length,
+      fua: (flags & FUA) !== 0,
+      done: Math.max(result, 0),
+      error: result < 0 ? (NAMES.get(-result) ?? `E${-result}`) : null,
+      latency: Math.round(latency * 1000) / 1000,
+    })
+  }
+  return records
+}
+
+type Fields = [
+  time: number,
+  queue: number,
+  tag: number,
+  op: number,
+  flags: number,
+  offset: number,
+  length: number,
+  result: number,
+  latency: number,
+]
+
+const NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(constants.errno)
+    .filter(([name]) => name !== 'EWOULDBLOCK' && name !== 'ENOTSUP') // The usual names are EAGAIN and EOPNOTSUPP.
+    .map(([name, number]) => [number, name]),
+)

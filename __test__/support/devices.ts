@@ -1,6 +1,8 @@
+import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import type { ExecutionContext, TestFn } from 'ava'
 import { UblkDevice } from 'ublk-ts'
+import { shell } from './program.js'
 
 /** The nodes of ublk devices in /dev. */
 export function nodes(): string[] {
@@ -26,4 +28,17 @@ export function errorsOf(disk: UblkDevice): string[] {
   const errors: string[] = []
   disk.on('error', ({ message }) => errors.push(message))
   return errors
+}
+
+/** Reads from a disk, one request after the other, until disposed of. */
+export function readAllTheTime(path: string): AsyncDisposable {
+  const words = 'while :; do dd if="$1" of=/dev/null bs=4k count=1000 iflag=direct status=none; done'
+  const reader = shell(words, path)
+  const ended = once(reader, 'close')
+  return {
+    async [Symbol.asyncDispose]() {
+      reader.kill()
+      await ended
+    },
+  }
 }

@@ -2,21 +2,33 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MAIN, type Result, result, spawnAs } from './program.js'
 
-/** A disk that is served in a process of its own: by `ublk-ts create`, or by a program of the test's. */
+/** A process that runs until it is told to end, most often one that serves a disk. */
 export class Server {
   /** What it said on stdout: the path, or one line of JSON. */
   readonly line: string
   /** How it ended, once it has. */
   readonly ended: Promise<Result>
+  /** What it has said so far. */
+  stdout = ''
+  stderr = ''
   readonly #child: ChildProcess
-  #stderr = ''
 
-  private constructor(child: ChildProcess, ended: Promise<Result>, line: string) {
+  private constructor(
+    child: ChildProcess,
+    ended: Promise<Result>,
+    line: string,
+    said: Pick<Result, 'stdout' | 'stderr'>,
+  ) {
     this.#child = child
     this.ended = ended
     this.line = line
+    this.stdout = said.stdout
+    this.stderr = said.stderr
+    child.stdout?.on('data', text => {
+      this.stdout += text
+    })
     child.stderr?.on('data', text => {
-      this.#stderr += text
+      this.stderr += text
     })
   }
 
@@ -31,7 +43,7 @@ export class Server {
     return await Server.#serving(`ublk-ts create ${words}`, child)
   }
 
-  /** Runs another command of `ublk-ts` that serves a disk, and waits until that is usable. */
+  /** Runs another command of `ublk-ts` that goes on, and waits until it says something. */
   static async command(...words: string[]): Promise<Server> {
     return await Server.#spawn(`ublk-ts ${words.join(' ')}`, [MAIN, ...words])
   }
@@ -47,15 +59,18 @@ export class Server {
 
   static async #serving(what: string, child: ChildProcess): Promise<Server> {
     const ended = result(child)
+    const said = { stdout: '', stderr: '' }
     const line = new Promise<string>(resolve => {
-      let text = ''
       child.stdout?.on('data', chunk => {
-        text += chunk
-        if (text.includes('\n')) resolve(text.slice(0, text.indexOf('\n')))
+        said.stdout += chunk
+        if (said.stdout.includes('\n')) resolve(said.stdout.slice(0, said.stdout.indexOf('\n')))
+      })
+      child.stderr?.on('data', chunk => {
+        said.stderr += chunk
       })
     })
     const first = await Promise.race([line, ended])
-    if (typeof first === 'string') return new Server(child, ended, first)
+    if (typeof first === 'string') return new Server(child, ended, first, said)
     throw new Error(`${what}: status ${first.status}: ${first.stderr}`)
   }
 
@@ -104,7 +119,7 @@ export class Server {
 
   /** Waits until it has said something like this on stderr. */
   async said(pattern: RegExp): Promise<void> {
-    await until(() => pattern.test(this.#stderr), `${pattern} in ${JSON.stringify(this.#stderr)}`)
+    await until(() => pattern.test(this.stderr), `${pattern} in ${JSON.stringify(this.stderr)}`)
   }
 }
 

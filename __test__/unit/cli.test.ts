@@ -1,4 +1,5 @@
 import test from 'ava'
+import { parseAddress } from '../../dist/cli/metrics.js'
 import { run } from '../support/program.js'
 
 // What is decided before the native part is touched, so that it can be tried on any machine.
@@ -48,6 +49,15 @@ const wrong: [string, RegExp][] = [
   ['resize 0 1.5G', /has a fraction/],
   ['serve', /serve is what create --detach starts/],
   ['features extra', /too many arguments/],
+  ['stats x', /'x' is not a ublk device/],
+  ['stats --output FOO', /no column 'FOO'/],
+  ['stats --output OPS/S', /no column 'OPS\/S'/],
+  ['stats --count 3', /--count is only for --interval/],
+  ['stats --interval 0', /It must be a number of seconds from 0.1/],
+  ['stats --interval 1 --count 0', /It must be a whole number from 1/],
+  ['stats --interval 1 --openmetrics', /--openmetrics goes with neither/],
+  ['metrics --listen here', /'here' is no address to listen at; give a port, or HOST:PORT/],
+  ['metrics --listen 127.0.0.1:70000', /no address to listen at/],
 ]
 for (const [line, message] of wrong) {
   test(`\`ublk-ts ${line}\` exits with 2 and one line that says why`, async t => {
@@ -84,3 +94,14 @@ test('a closed stdout is a failure in one line, unlike one sent to /dev/null', a
   t.is(away.status, 0)
   t.is(away.stderr, '')
 })
+
+for (const [text, host, port] of [
+  ['9464', '127.0.0.1', 9464],
+  ['0.0.0.0:80', '0.0.0.0', 80],
+  ['localhost:0', 'localhost', 0],
+  ['[::1]:9464', '::1', 9464],
+] as const) {
+  test(`${text} is an address to listen at`, t => {
+    t.deepEqual(parseAddress(text), { host, port })
+  })
+}

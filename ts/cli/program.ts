@@ -6,11 +6,13 @@ import { addDelete } from './delete.js'
 import { addDoctor } from './doctor.js'
 import { addFeatures } from './features.js'
 import { addList } from './list.js'
+import { addMetrics } from './metrics.js'
 import { addOwner } from './owner.js'
 import { addRecover } from './recover.js'
 import { addResize } from './resize.js'
 import { addServe } from './serve.js'
 import { addShow } from './show.js'
+import { addStats } from './stats.js'
 import { addStop } from './stop.js'
 import { addUpgrade } from './upgrade.js'
 
@@ -23,6 +25,8 @@ const commands = [
   addUpgrade,
   addStop,
   addDelete,
+  addStats,
+  addMetrics,
   addFeatures,
   addDoctor,
   addCompletion,

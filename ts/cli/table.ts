@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { invalid } from '../errors.js'
 import { formatSize } from '../size.js'
+import { formatTime } from './time.js'
 
 /** What a cell may hold. Tables show true and false as 1 and 0, lists with commas, null as nothing. */
 export type Cell = string | number | boolean | null | readonly string[]
@@ -13,6 +14,8 @@ export interface Column<Row> {
   readonly summary: string
   /** Whether it holds a number of bytes. */
   readonly bytes?: boolean
+  /** Whether it holds a time in microseconds. */
+  readonly micros?: boolean
   readonly value: (row: Row) => Cell
 }
 
@@ -39,7 +42,12 @@ export function addListingOptions<Row>(
       'the columns to show, with commas between; +COLUMN adds to the usual ones',
     )
     .option('-n, --noheadings', 'leave out the headings')
-    .option('-b, --bytes', 'sizes in bytes (in JSON they always are)')
+    .option(
+      '-b, --bytes',
+      columns.some(column => column.micros)
+        ? 'sizes in bytes and times in microseconds (in JSON they always are)'
+        : 'sizes in bytes (in JSON they always are)',
+    )
     .option('-J, --json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -81,7 +89,7 @@ export function formatTable<Row>(
   const lines = options.noheadings ? body : [columns.map(column => column.name), ...body]
   const widths = columns.map((_, at) => Math.max(...lines.map(line => line[at]?.length ?? 0)))
   const right = columns.map(column =>
-    rows.every(row => column.bytes || typeof column.value(row) === 'number'),
+    rows.every(row => column.bytes || column.micros || typeof column.value(row) === 'number'),
   )
   const pad = (cell: string, at: number): string =>
     right[at] ? cell.padStart(widths[at] ?? 0) : cell.padEnd(widths[at] ?? 0)
@@ -111,6 +119,9 @@ function formatCell<Row>(column: Column<Row>, row: Row, options: ListingOptions)
   const value = column.value(row)
   if (value === null) return ''
   if (typeof value === 'boolean') return value ? '1' : '0'
-  if (typeof value === 'number' && column.bytes && !options.bytes) return formatSize(value)
+  if (typeof value === 'number' && !options.bytes) {
+    if (column.bytes) return formatSize(value)
+    if (column.micros) return formatTime(value)
+  }
   return typeof value === 'object' ? value.join(',') : String(value)
 }

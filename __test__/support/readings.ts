@@ -1,0 +1,50 @@
+import type { LatencyStats, OpCounters, QueueStats } from 'ublk-ts'
+import { latencyOf } from '../../dist/latency.js'
+import type { Reading } from '../../dist/watch/readings.js'
+
+/** Requests that took so many microseconds each, all of 4 KiB. */
+export function opOf(...times: number[]): OpCounters {
+  return { ops: times.length, bytes: times.length * 4096, errors: 0, latency: latencies(times) }
+}
+
+function latencies(times: readonly number[]): LatencyStats {
+  const counts = new Map<number, number>()
+  for (const time of times) counts.set(time, (counts.get(time) ?? 0) + 1)
+  const sum = times.reduce((total, time) => total + time, 0)
+  const buckets = [...counts].sort(([a], [b]) => a - b)
+  return latencyOf(buckets, times.length > 0 ? sum / times.length : 0, Math.max(...times, 0))
+}
+
+/** A queue that did this, and nothing else. */
+export function queueOf(queue: number, did: Partial<QueueStats> = {}): QueueStats {
+  const none = opOf()
+  return {
+    ...{
+      queue,
+      read: none,
+      write: none,
+      flush: none,
+      discard: none,
+      writeZeroes: none,
+      inFlight: 0,
+      turns: 1,
+    },
+    ...did,
+  }
+}
+
+/** A reading of a device with these queues. */
+export function readingOf(id: number, at: number, queues: readonly QueueStats[], more = {}): Reading {
+  return {
+    device: {
+      ...{ id, state: 'live', path: `/dev/ublkb${id}`, charPath: `/dev/ublkc${id}`, size: 2 ** 24 },
+      ...{ blockSize: 512, physicalBlockSize: 4096, queues: queues.length, depth: 128, maxIo: 524288 },
+      ...{ readOnly: false, writeCache: false, fua: false, rotational: false, discardGranularity: 4096 },
+      ...{ maxDiscard: 0, maxWriteZeroes: 0, pid: 7, serverAlive: true, flags: [], ownerUid: 0, ownerGid: 0 },
+    },
+    at,
+    queues,
+    trouble: null,
+    ...more,
+  }
+}

@@ -1,0 +1,16 @@
+import type { Reading, Readings } from '../watch/readings.js'
+import { complain } from './output.js'
+
+/** Reads all devices, time and again; leaves out those whose server cannot be asked, and names each once. */
+export function askable(readings: Readings): () => Promise<Reading[]> {
+  const told = new Set<string>()
+  return async () => {
+    const all = await readings.all()
+    for (const { device, trouble } of all) {
+      const why = trouble && `${device.path} is left out: ${trouble.message}`
+      if (why && !told.has(why)) complain(why)
+      if (why) told.add(why)
+    }
+    return all.filter(({ trouble }) => !trouble)
+  }
+}

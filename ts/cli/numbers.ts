@@ -1,0 +1,15 @@
+import { InvalidArgumentError } from 'commander'
+
+/** Reads how many times something is to happen. */
+export function times(text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('It must be a whole number from 1.')
+}
+
+/** Reads how often something is to happen. */
+export function period(text: string): number {
+  const value = Number(text)
+  // Up to the limit of a timer, in whole seconds.
+  if (/^\d+(\.\d+)?$/.test(text) && value >= 0.1 && value <= 2147483) return value
+  throw new InvalidArgumentError('It must be a number of seconds from 0.1.')
+}

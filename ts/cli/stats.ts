@@ -1,0 +1,114 @@
+import type { Command } from 'commander'
+import { invalid } from '../errors.js'
+import { intervalOf } from '../watch/interval.js'
+import { type Reading, Readings } from '../watch/readings.js'
+import { loadApi } from './api.js'
+import { askable } from './askable.js'
+import { parseDeviceId } from './devices.js'
+import { report } from './failure.js'
+import { period, times } from './numbers.js'
+import { print } from './output.js'
+import { rateColumns, rowsOf, type StatsRow, totalColumns, usualOf } from './stats-rows.js'
+import {
+  addListingOptions,
+  type Column,
+  formatTable,
+  type ListingOptions,
+  selectColumns,
+  toJson,
+} from './table.js'
+import { ticks } from './ticks.js'
+
+interface Flags extends ListingOptions {
+  byQueue?: boolean
+  interval?: number
+  count?: number
+  openmetrics?: boolean
+}
+
+/** Adds `ublk-ts stats`. */
+export function addStats(program: Command): void {
+  const command = program
+    .command('stats')
+    .description('show what devices have done, and how long requests took; with --interval: what they do')
+    .argument('[device...]', 'such as 0 or /dev/ublkb0 (default: all)')
+    .option('-q, --by-queue', 'each queue by itself')
+    .option('-i, --interval <seconds>', 'show rates, as often as that, until interrupted', period)
+    .option('-c, --count <n>', 'with --interval: end after so many', times)
+    .option('--openmetrics', 'print OpenMetrics text, as ublk-ts metrics does')
+  const columns = [...totalColumns, ...rateColumns.filter(({ name }) => name.endsWith('/S'))]
+  addListingOptions(command, columns, usualOf(totalColumns, false), 'ublk-ts stats --interval 1 0')
+  command.action(show)
+}
+
+async function show(devices: string[], flags: Flags): Promise<void> {
+  const ids = devices.map(parseDeviceId)
+  check(flags)
+  const columns = flags.interval === undefined ? totalColumns : rateColumns
+  const selected = selectColumns(columns, usualOf(columns, flags.byQueue ?? false), flags)
+  const { UblkDevice } = await loadApi()
+  using readings = new Readings(UblkDevice)
+  const read = ids.length > 0 ? () => readNamed(readings, ids) : askable(readings)
+  if (flags.openmetrics) {
+    const { openMetrics } = await import('../watch/exposition.js')
+    await print(await openMetrics(await read()))
+  } else if (flags.interval === undefined) {
+    const rows = (await read()).map(reading => ({ reading, queues: reading.queues }))
+    await printRows(selected, rows, flags)
+  } else await showRates(read, selected, flags.interval, flags)
+}
+
+function check({ interval, count, openmetrics, json }: Flags): void {
+  if (count !== undefined && interval === undefined) throw invalid('--count is only for --interval')
+  if (openmetrics && (interval !== undefined || json)) {
+    throw invalid('--openmetrics goes with neither --interval nor --json')
+  }
+}
+
+/** Goes on after a failure, and reports each. */
+async function readNamed(readings: Readings, ids: readonly number[]): Promise<Reading[]> {
+  const found: Reading[] = []
+  for (const id of ids) {
+    try {
+      found.push(await readings.one(id))
+    } catch (error) {
+      process.exitCode = report(error)
+    }
+  }
+  return found
+}
+
+async function showRates(
+  read: () => Promise<Reading[]>,
+  columns: readonly Column<StatsRow>[],
+  interval: number,
+  flags: Flags,
+): Promise<void> {
+  const { interrupts } = await import('../service/interrupts.js')
+  const { first: interrupted } = interrupts({ hangup: 'end' })
+  let before = await read()
+  let shown = 0
+  for await (const _ of ticks(interval, flags.count ?? Number.POSITIVE_INFINITY, interrupted)) {
+    const now = await read()
+    const rows = now.map(reading =>
+      intervalOf(
+        before.find(({ device }) => device.id === reading.device.id),
+        reading,
+      ),
+    )
+    if (shown++ > 0 && !flags.json && rows.length > 0) await print('')
+    await printRows(columns, rows, flags)
+    before = now
+  }
+}
+
+async function printRows(
+  columns: readonly Column<StatsRow>[],
+  devices: Parameters<typeof rowsOf>[0],
+  flags: Flags,
+): Promise<void> {
+  const rows = rowsOf(devices, { byQueue: flags.byQueue ?? false, all: flags.json ?? false })
+  const indent = flags.interval === undefined ? 2 : 0 // Each report is one line.
+  if (flags.json) await print(JSON.stringify(toJson('stats', columns, rows), null, indent))
+  else if (rows.length > 0) await print(formatTable(columns, rows, flags))
+}

@@ -1,0 +1,116 @@
+import { Counter, Gauge, type Histogram, type OpenMetricsContentType, Registry } from 'prom-client'
+import type { LatencyStats } from '../info.js'
+import { OPERATIONS } from './interval.js'
+import type { Reading } from './readings.js'
+
+/** What a scraper is told of the format. */
+export const CONTENT_TYPE: string = Registry.OPENMETRICS_CONTENT_TYPE
+
+type Labels = { readonly [name: string]: string }
+
+/** Devices' counters as OpenMetrics text. */
+export async function openMetrics(readings: readonly Reading[]): Promise<string> {
+  const registry = new Registry<OpenMetricsContentType>()
+  registry.setContentType(Registry.OPENMETRICS_CONTENT_TYPE)
+  const registers = [registry]
+  const counter = (name: string, help: string, ...labelNames: string[]): Counter =>
+    new Counter({ name, help, labelNames, registers })
+  const gauge = (name: string, help: string, ...labelNames: string[]): Gauge =>
+    new Gauge({ name, help, labelNames, registers })
+
+  const BY_OP = ['device', 'queue', 'op']
+  const requests = counter('ublk_requests_total', 'Requests answered.', ...BY_OP)
+  const bytes = counter('ublk_bytes_total', 'Bytes of requests answered with success.', ...BY_OP)
+  const errors = counter('ublk_errors_total', 'Requests answered with an error.', ...BY_OP)
+  const durations = new Durations(
+    'ublk_request_duration_seconds',
+    'How long requests were in service, to a 32nd; those that failed too.',
+  )
+  durations.register(registry)
+  const inFlight = gauge(
+    'ublk_in_flight',
+    'Requests taken from the kernel and not answered yet.',
+    'device',
+    'queue',
+  )
+  const turns = counter('ublk_turns_total', "Turns of a queue's loop.", 'device', 'queue')
+  const up = gauge('ublk_up', 'Whether the server of the device answered.', 'device')
+  const size = gauge('ublk_size_bytes', 'Size of the disk.', 'device')
+  const about = ['device', 'path', 'state', 'queues', 'depth', 'block_size', 'read_only', 'pid']
+  const info = gauge('ublk_device_info', 'What the device is: the value is 1.', ...about)
+
+  for (const { device, queues, trouble } of readings) {
+    const name = { device: device.path.replace('/dev/', '') }
+    up.set(name, trouble ? 0 : 1)
+    size.set(name, device.size)
+    info.set({ ...name, ...labelsOf(device) }, 1)
+    for (const stats of queues) {
+      const queue = { ...name, queue: `${stats.queue}` }
+      inFlight.set(queue, stats.inFlight)
+      turns.inc(queue, stats.turns)
+      for (const op of OPERATIONS) {
+        const labels = { ...queue, op: op === 'writeZeroes' ? 'write_zeroes' : op }
+        requests.inc(labels, stats[op].ops)
+        bytes.inc(labels, stats[op].bytes)
+        errors.inc(labels, stats[op].errors)
+        if (stats[op].ops > 0) durations.set(labels, stats[op].latency)
+      }
+    }
+  }
+  return await registry.metrics()
+}
+
+function labelsOf({ path, state, queues, depth, blockSize, readOnly, pid }: Reading['device']): Labels {
+  return {
+    path,
+    state,
+    queues: `${queues}`,
+    depth: `${depth}`,
+    block_size: `${blockSize}`,
+    read_only: `${readOnly}`,
+    pid: `${pid}`,
+  }
+}
+
+/** Upper bounds of buckets in seconds: 1, 2 and 5 of each power of ten from 100 nanoseconds to ten seconds. */
+const BOUNDS = [-7, -6, -5, -4, -3, -2, -1, 0]
+  .flatMap(power => ['1', '2', '5'].map(digit => Number(`${digit}e${power}`)))
+  .concat(10)
+
+/** One line of a histogram. */
+interface Sample {
+  readonly metricName: string
+  readonly labels: Labels
+  readonly value: number
+}
+
+/** A family of histograms that were counted elsewhere. The library's own counts by itself. */
+class Durations {
+  readonly #samples: Sample[] = []
+
+  constructor(
+    readonly name: string,
+    readonly help: string,
+  ) {}
+
+  set(labels: Labels, { buckets, count, mean }: LatencyStats): void {
+    const add = (suffix: string, value: number, more: Labels = {}): void => {
+      this.#samples.push({ metricName: `${this.name}_${suffix}`, labels: { ...labels, ...more }, value })
+    }
+    let [below, at] = [0, 0]
+    for (const bound of BOUNDS) {
+      for (let next = buckets[at]; next && next[0] <= bound * 1e6; next = buckets[++at]) below += next[1]
+      add('bucket', below, { le: `${bound}` })
+    }
+    add('bucket', count, { le: '+Inf' })
+    add('sum', (mean * count) / 1e6)
+    add('count', count)
+  }
+
+  register(registry: Registry<OpenMetricsContentType>): void {
+    const { name, help } = this
+    const metric = { name, help, get: async () => ({ name, help, type: 'histogram', values: this.#samples }) }
+    // All that a registry asks of a metric.
+    registry.registerMetric(metric as unknown as Histogram)
+  }
+}

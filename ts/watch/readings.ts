@@ -1,0 +1,83 @@
+import type { UblkDevice } from '../device.js'
+import { UblkError, wrap } from '../errors.js'
+import type { DeviceInfo, QueueStats } from '../info.js'
+import { connect, type RemoteServer } from '../service/client.js'
+
+/** A device's counters at one moment. */
+export interface Reading {
+  readonly device: DeviceInfo
+  /** When, in milliseconds since some moment in the past. */
+  readonly at: number
+  /** Of each queue; none if its server cannot be asked. */
+  readonly queues: readonly QueueStats[]
+  /** Why it cannot. */
+  readonly trouble: UblkError | null
+}
+
+/** Reads devices' counters time and again, and keeps the connections to their servers. */
+export class Readings implements Disposable {
+  readonly #devices: Pick<typeof UblkDevice, 'list' | 'open'>
+  readonly #servers = new Map<number, RemoteServer>()
+
+  constructor(devices: Pick<typeof UblkDevice, 'list' | 'open'>) {
+    this.#devices = devices
+  }
+
+  /**
+   * One device's.
+   *
+   * @throws UblkError of kind `not-found` if there is none, or nobody can be asked.
+   */
+  async one(id: number): Promise<Reading> {
+    const reading = await this.#read(await (await this.#devices.open(id)).info())
+    if (reading.trouble) throw reading.trouble
+    return reading
+  }
+
+  /** Those of all devices, by id; of what nobody can be asked about, too. */
+  async all(): Promise<Reading[]> {
+    const devices = await this.#devices.list()
+    for (const id of this.#servers.keys()) {
+      if (!devices.some(device => device.id === id)) this.#drop(id)
+    }
+    return await Promise.all(devices.map(device => this.#read(device)))
+  }
+
+  async #read(device: DeviceInfo): Promise<Reading> {
+    try {
+      if (device.pid === 0) throw nobody(device)
+      const queues = await this.#ask(device.id)
+      return { device, at: performance.now(), queues, trouble: null }
+    } catch (error) {
+      this.#drop(device.id)
+      return { device, at: performance.now(), queues: [], trouble: wrap(error) }
+    }
+  }
+
+  async #ask(id: number): Promise<QueueStats[]> {
+    const known = this.#servers.get(id)
+    if (known) {
+      try {
+        return await known.stats()
+      } catch {
+        this.#drop(id) // Another may serve the device by now.
+      }
+    }
+    const server = await connect(id)
+    this.#servers.set(id, server)
+    return await server.stats()
+  }
+
+  #drop(id: number): void {
+    this.#servers.get(id)?.close()
+    this.#servers.delete(id)
+  }
+
+  [Symbol.dispose](): void {
+    for (const id of [...this.#servers.keys()]) this.#drop(id)
+  }
+}
+
+function nobody({ id }: DeviceInfo): UblkError {
+  return new UblkError('not-found', `nobody serves device ${id}`, { device: id })
+}

@@ -56,6 +56,7 @@ const wrong: [string, RegExp][] = [
   ['stats --interval 0', /It must be a number of seconds from 0.1/],
   ['stats --interval 1 --count 0', /It must be a whole number from 1/],
   ['stats --interval 1 --openmetrics', /--openmetrics goes with neither/],
+  ['top --interval soon', /It must be a number of seconds from 0.1/],
   ['metrics --listen here', /'here' is no address to listen at; give a port, or HOST:PORT/],
   ['metrics --listen 127.0.0.1:70000', /no address to listen at/],
 ]

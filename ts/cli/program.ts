@@ -14,6 +14,7 @@ import { addServe } from './serve.js'
 import { addShow } from './show.js'
 import { addStats } from './stats.js'
 import { addStop } from './stop.js'
+import { addTop } from './top.js'
 import { addUpgrade } from './upgrade.js'
 
 const commands = [
@@ -26,6 +27,7 @@ const commands = [
   addStop,
   addDelete,
   addStats,
+  addTop,
   addMetrics,
   addFeatures,
   addDoctor,

@@ -123,9 +123,13 @@ export class Server {
   }
 }
 
-/** Waits until something holds, at most 20 seconds. */
-export async function until(holds: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  const end = performance.now() + 20_000
+/** Waits until something holds, at most so many milliseconds. */
+export async function until(
+  holds: () => boolean | Promise<boolean>,
+  what: string,
+  limit = 20_000,
+): Promise<void> {
+  const end = performance.now() + limit
   while (!(await holds())) {
     if (performance.now() > end) throw new Error(`did not happen: ${what}`)
     await sleep(50)

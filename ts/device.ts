@@ -21,7 +21,7 @@ import { openRunDir } from './service/run-dir.js'
 import { identityOf } from './service/system.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
-import { type TraceListener, traceOf } from './trace.js'
+import type { TraceListener } from './trace.js'
 
 /** How to make a device; everything but `backend` has a default. */
 export interface CreateOptions extends DeviceOptions {
@@ -353,8 +353,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * ```
    */
   async trace(listener: TraceListener, options: { signal?: AbortSignal } = {}): Promise<void> {
-    const { device } = this.#local('trace')
-    await traceOf(device, listener, options.signal)
+    await this.#local('trace').trace(listener, options.signal)
   }
 
   /**

@@ -2,6 +2,7 @@ import * as native from '#binding'
 import type { Hooks } from './serve/hooks.js'
 import type { Server } from './serve/server.js'
 import type { Presence } from './service/presence.js'
+import { type TraceListener, traceOf } from './trace.js'
 
 /** How long requests may get no further while their device is ended by force, in milliseconds. */
 const STALL = 2000
@@ -17,6 +18,7 @@ export class Served {
   presence: Presence | undefined
   #forgotten: Promise<void> | undefined
   #keepAlive: NodeJS.Timeout | undefined
+  readonly #traces = new Set<Promise<void>>()
 
   /**
    * @param server - Serves it, unless native threads do.
@@ -131,12 +133,24 @@ export class Served {
     return this.#forgotten
   }
 
+  /** Tells a listener of every request until the signal aborts, or the device is gone. */
+  async trace(listener: TraceListener, signal: AbortSignal | undefined): Promise<void> {
+    const traced = traceOf(this.device, listener, signal)
+    this.#traces.add(traced)
+    try {
+      await traced
+    } finally {
+      this.#traces.delete(traced)
+    }
+  }
+
   async #forget(stays: boolean): Promise<void> {
     this.release()
     this.deleted = true
     if (served.get(this.device.id) === this) served.delete(this.device.id)
     if (stays) this.presence?.leave()
     else this.presence?.withdraw()
+    await Promise.allSettled(this.#traces) // They end with the device, and are told of all that was before.
     await this.server?.close()
   }
 }

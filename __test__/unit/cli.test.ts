@@ -1,5 +1,6 @@
 import test from 'ava'
 import { parseAddress } from '../../dist/cli/metrics.js'
+import { traceLine } from '../../dist/cli/trace-lines.js'
 import { run } from '../support/program.js'
 
 // What is decided before the native part is touched, so that it can be tried on any machine.
@@ -59,6 +60,13 @@ const wrong: [string, RegExp][] = [
   ['top --interval soon', /It must be a number of seconds from 0.1/],
   ['metrics --listen here', /'here' is no address to listen at; give a port, or HOST:PORT/],
   ['metrics --listen 127.0.0.1:70000', /no address to listen at/],
+  ['trace', /missing required argument/],
+  ['trace 0 1', /too many arguments/],
+  ['trace 0 --count -1', /It must be a whole number from 1/],
+  [
+    'create --mem 16M --detach --trace',
+    /--trace is neither for --detach nor for --auto-restart; ublk-ts trace/,
+  ],
 ]
 for (const [line, message] of wrong) {
   test(`\`ublk-ts ${line}\` exits with 2 and one line that says why`, async t => {
@@ -106,3 +114,22 @@ for (const [text, host, port] of [
     t.deepEqual(parseAddress(text), { host, port })
   })
 }
+
+test('a traced request is one line', t => {
+  const time = new Date(2024, 0, 2, 3, 4, 5, 6).getTime() + 0.25
+  const record = {
+    time,
+    queue: 1,
+    tag: 7,
+    op: 'write',
+    offset: 4096,
+    length: 512,
+    done: 0,
+    latency: 26.4,
+  } as const
+  t.is(
+    traceLine({ ...record, fua: true, error: 'EIO' }),
+    '03:04:05.006250 q1 t7 write 4096+512 fua 26.4us EIO',
+  )
+  t.is(traceLine({ ...record, fua: false, error: null }), '03:04:05.006250 q1 t7 write 4096+512 26.4us')
+})

@@ -7,6 +7,7 @@ import { addServingOptions, runJob, type ServingFlags, toServing } from './servi
 
 interface Flags extends DiskFlags, ServingFlags {
   orRecover?: boolean
+  trace?: boolean
 }
 
 const HELP = `
@@ -30,18 +31,23 @@ export function addCreate(program: Command): void {
       'with --id: if that device has lost its server, serve it on instead',
     ),
   )
+    .option('--trace', 'print each request on stderr, which must not end up on the disk itself')
     .addHelpText('after', HELP)
     .action(create)
 }
 
 async function create(flags: Flags): Promise<void> {
-  const { id, detach = false, autoRestart, recovery, orRecover } = flags
+  const { id, detach = false, autoRestart, recovery, orRecover, trace = false } = flags
   const serving = toServing(flags)
   const { options, scratch } = toOptions(flags, { lasting: detach })
   if (autoRestart && recovery === undefined) throw invalid('--auto-restart needs --recovery')
+  if (trace && (detach || autoRestart)) {
+    const hint = 'ublk-ts trace attaches to any server'
+    throw invalid('--trace is neither for --detach nor for --auto-restart', hint)
+  }
   if (orRecover && id === undefined) throw invalid('--or-recover needs --id')
   const job: Job = { ...serving, action: 'create', id, options: toRecorded(options), scratch }
-  await runJob(orRecover ? await recovering(job) : job, { detached: detach })
+  await runJob(orRecover ? await recovering(job) : job, { detached: detach, trace })
 }
 
 /** The job of serving the device on, if it waits for that; its dead remains are removed. */

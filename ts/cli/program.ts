@@ -15,6 +15,7 @@ import { addShow } from './show.js'
 import { addStats } from './stats.js'
 import { addStop } from './stop.js'
 import { addTop } from './top.js'
+import { addTrace } from './trace.js'
 import { addUpgrade } from './upgrade.js'
 
 const commands = [
@@ -28,6 +29,7 @@ const commands = [
   addDelete,
   addStats,
   addTop,
+  addTrace,
   addMetrics,
   addFeatures,
   addDoctor,

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
+import type { UblkDevice } from '../device.js'
 import { invalid } from '../errors.js'
 import { type Job, type JobLog, LEVELS, type Level } from '../service/job.js'
 import { logsToJournal } from '../service/journal.js'
@@ -7,6 +8,7 @@ import { loadApi } from './api.js'
 import { seconds } from './create-options.js'
 import { announcement } from './devices.js'
 import { print } from './output.js'
+import { printRequests } from './trace-lines.js'
 
 /** What the words of a command say about how a disk is served. */
 export interface ServingFlags {
@@ -57,8 +59,11 @@ function logFor({ detach, logFile, logLevel }: ServingFlags): JobLog {
   return { form: 'plain', level: logLevel ?? 'warning', path, nameless: false }
 }
 
-/** Does the job, here or in the background. */
-export async function runJob(job: Job, { detached }: { detached: boolean }): Promise<void> {
+/** Does the job, here or in the background; here it can print each request on stderr. */
+export async function runJob(
+  job: Job,
+  { detached, trace = false }: { detached: boolean; trace?: boolean },
+): Promise<void> {
   await loadApi()
   const { interrupts } = await import('../service/interrupts.js')
   const stop = interrupts({ hangup: 'end' })
@@ -69,5 +74,14 @@ export async function runJob(job: Job, { detached }: { detached: boolean }): Pro
   }
   const { openLog } = await import('../service/log.js')
   const { perform } = await import('../service/perform.js')
-  await perform(job, { log: openLog(job.log.form, job.log.level), interrupts: stop, announcement, announce })
+  let traced: Promise<void> | undefined
+  const usable = (disk: UblkDevice): void => {
+    if (trace) traced = disk.trace(printRequests)
+  }
+  const log = openLog(job.log.form, job.log.level)
+  try {
+    await perform(job, { log, interrupts: stop, usable, announcement, announce })
+  } finally {
+    await traced
+  }
 }

@@ -5,7 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkError } from '../errors.js'
 import type { QueueStats } from '../info.js'
 import type { Size } from '../size.js'
+import type { TraceListener } from '../trace.js'
 import { fromPlain, type Reply, receive, send } from './lines.js'
+import type { TracePart } from './methods.js'
 import type { Supervision } from './notify.js'
 import { findRunDir } from './run-dir.js'
 import { identityOf } from './system.js'
@@ -28,8 +30,8 @@ interface Waiting {
   readonly timeout?: number
   /** Gives up, and closes the connection. */
   readonly signal?: AbortSignal | undefined
-  /** Takes lines that come before the answer. */
-  readonly onLine?: (line: string) => void
+  /** Takes parts of the answer that come before its end. */
+  readonly onPart?: (part: unknown) => void
 }
 
 /** How long a server has to answer, in milliseconds. */
@@ -136,9 +138,13 @@ export class RemoteServer implements Disposable {
     return (await this.#call('release', {}, { timeout: PATIENT })) as Supervision
   }
 
-  /** Has it tell of each request, until the signal aborts. */
-  async trace(onLine: (line: string) => void, signal: AbortSignal): Promise<void> {
-    await this.#call('trace', {}, { timeout: 0, signal, onLine })
+  /** Has it tell of each request until the signal aborts, which rejects with its reason, or the device is deleted. */
+  async trace(listener: TraceListener, signal: AbortSignal): Promise<void> {
+    const onPart = (part: unknown): void => {
+      const { records, dropped } = part as TracePart
+      listener(records, dropped)
+    }
+    await this.#call('trace', {}, { timeout: 0, signal, onPart })
   }
 
   /** Has it delete the device. */
@@ -157,7 +163,7 @@ export class RemoteServer implements Disposable {
   }
 
   async #call(method: string, params: object, waiting: Waiting = {}): Promise<unknown> {
-    const { timeout = PROMPT, signal, onLine } = waiting
+    const { timeout = PROMPT, signal, onPart } = waiting
     signal?.throwIfAborted()
     if (this.#socket.destroyed) throw this.#failure('system', 'closed the connection')
     const id = ++this.#last
@@ -166,7 +172,7 @@ export class RemoteServer implements Disposable {
     try {
       return await new Promise((resolve, reject) => {
         const take = (reply: Reply): void => {
-          if ('line' in reply) onLine?.(reply.line)
+          if ('part' in reply) onPart?.(reply.part)
           else if ('error' in reply) reject(fromPlain(reply.error))
           else resolve(reply.result)
         }

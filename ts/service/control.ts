@@ -6,8 +6,8 @@ import { inodeOf } from './system.js'
 
 /** Who asks something, for as long as it does. */
 export interface Caller {
-  /** Sends a line that belongs to the answer; one that is read too slowly misses some. */
-  tell(line: string): void
+  /** Sends a part of the answer. Whether it did: who reads too slowly misses some. */
+  tell(part: unknown): boolean
   /** Aborted when the connection is gone. */
   readonly gone: AbortSignal
 }
@@ -105,8 +105,10 @@ class Connection {
 
   async #answer({ id, method, params }: Request): Promise<void> {
     const socket = this.#socket
-    const tell = (line: string): void => {
-      if (socket.writableLength < MOST_UNREAD) send(socket, { id, line })
+    const tell = (part: unknown): boolean => {
+      if (socket.writableLength >= MOST_UNREAD) return false
+      send(socket, { id, part })
+      return true
     }
     this.#owed++
     try {

@@ -12,10 +12,10 @@ export interface Request {
   readonly params: { readonly [key: string]: unknown }
 }
 
-/** An answer, or before it any number of lines that belong to it. */
+/** An answer, or before it any number of parts of it. */
 export type Reply =
   | { readonly id: number; readonly result: unknown }
-  | { readonly id: number; readonly line: string }
+  | { readonly id: number; readonly part: unknown }
   | { readonly id: number | null; readonly error: PlainError }
 
 /** An error as it travels. */

@@ -1,25 +1,26 @@
 import type { UblkDevice } from '../device.js'
-import { UblkError } from '../errors.js'
 import type { Size } from '../size.js'
+import type { TraceRecord } from '../trace.js'
 import type { ServerInfo } from './client.js'
 import type { Methods } from './control.js'
 import { HandOver } from './hand-over.js'
 import { supervision } from './notify.js'
 
-/** Tells `line` of each request of a local device from now on, until what it returns is called. */
-export type Tracer = (disk: UblkDevice, line: (text: string) => void) => () => void
+/** What is told at a time of a device's requests. */
+export interface TracePart {
+  readonly records: readonly TraceRecord[]
+  readonly dropped: number
+}
+
+/** How often who has missed something is told so, in milliseconds. */
+const CATCH_UP = 100
 
 /**
  * What others can ask the server of a device.
  *
  * @param takenBack - Makes it known again that this process serves the device.
  */
-export function methodsFor(
-  disk: UblkDevice,
-  info: ServerInfo,
-  takenBack: () => Promise<void>,
-  tracer?: Tracer,
-): Methods {
+export function methodsFor(disk: UblkDevice, info: ServerInfo, takenBack: () => Promise<void>): Methods {
   const handOver = new HandOver(disk, takenBack)
   return {
     ping: () => null,
@@ -33,11 +34,14 @@ export function methodsFor(
       return supervision()
     },
     trace: async (_, { tell, gone }) => {
-      if (!tracer) throw new UblkError('unsupported', 'this version cannot tell of single requests')
-      if (gone.aborted) return
-      const stop = tracer(disk, tell)
-      await new Promise(resolve => gone.addEventListener('abort', resolve, { once: true }))
-      stop()
+      let missed = 0
+      const listener = (records: readonly TraceRecord[], dropped: number): void => {
+        const part: TracePart = { records, dropped: dropped + missed }
+        missed = tell(part) ? 0 : part.dropped + records.length
+      }
+      // There may be no more requests to tell it with.
+      const later = setInterval(() => missed > 0 && listener([], 0), CATCH_UP).unref()
+      await disk.trace(listener, { signal: gone }).finally(() => clearInterval(later))
     },
     shutdown: async ({ force, wait }, { gone }) => {
       await disk.delete({ force: force === true, wait: wait === true, signal: gone })

@@ -13,6 +13,8 @@ export interface Hosting {
   readonly interrupts: Interrupts
   /** Aborted when nobody waits any more for the disk to be usable. */
   readonly unwanted?: AbortSignal
+  /** Told of the disk as soon as that is usable. */
+  usable?(disk: UblkDevice): void
   /** How a disk is put into words. */
   announcement(disk: UblkDevice, form: Job['announce']): Promise<string>
   /** Tells whoever waits that the disk is usable. */
@@ -42,6 +44,7 @@ export async function serve(making: Making, hosting: Hosting): Promise<void> {
   log.info('starting', { pid: process.pid, version: version() })
   const { disk, paused } = await make(making, hosting)
   log.info(`${disk.path} is usable`, { device: disk.id, size: disk.size, queues: disk.queues, paused })
+  hosting.usable?.(disk)
   const end = endOf(disk, hosting)
   try {
     const line = await hosting.announcement(disk, making.announce)

@@ -1,0 +1,76 @@
+import type { Command } from 'commander'
+import type { TraceRecord } from '../trace.js'
+import { loadApi } from './api.js'
+import { parseDeviceId } from './devices.js'
+import { times } from './numbers.js'
+import { complain, print } from './output.js'
+import { lostLine, traceLine } from './trace-lines.js'
+
+interface Flags {
+  count?: number
+  json?: boolean
+}
+
+const HELP = `
+A line has the time of the answer, queue and tag, operation, offset+length in bytes, fua for a write that
+had to be durable, how long the request was in service, and the error if it failed.
+
+Example:
+  ublk-ts trace --count 10 /dev/ublkb0`
+
+/** Adds `ublk-ts trace`. */
+export function addTrace(program: Command): void {
+  program
+    .command('trace')
+    .description('print each request of a device, until interrupted or the device is deleted')
+    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .option('-c, --count <n>', 'end after so many requests', times)
+    .option('-J, --json', 'print a line of JSON for each')
+    .addHelpText('after', HELP)
+    .action(trace)
+}
+
+async function trace(device: string, { count = Number.POSITIVE_INFINITY, json }: Flags): Promise<void> {
+  const id = parseDeviceId(device)
+  const { UblkDevice } = await loadApi()
+  const { interrupts } = await import('../service/interrupts.js')
+  const { connect } = await import('../service/client.js')
+  const { first: interrupted } = interrupts({ hangup: 'end' })
+  await UblkDevice.open(id) // Says whether there is such a device.
+  using server = await connect(id)
+  const done = new AbortController()
+  const output = new Output(done)
+  const toLine = json ? (record: TraceRecord) => JSON.stringify(record) : traceLine
+  let left = count
+  const take = (records: readonly TraceRecord[], dropped: number): void => {
+    if (dropped > 0) complain(lostLine(dropped))
+    output.add(records.slice(0, left).map(toLine))
+    left -= records.length
+    if (left <= 0) done.abort()
+  }
+  const ended = AbortSignal.any([interrupted, done.signal])
+  await server.trace(take, ended).catch(error => {
+    if (!ended.aborted) throw error
+  })
+  await output.end()
+}
+
+/** Prints lines in order. The first failure ends it. */
+class Output {
+  readonly #failed: AbortController
+  #printed: Promise<void> = Promise.resolve()
+
+  constructor(failed: AbortController) {
+    this.#failed = failed
+  }
+
+  add(lines: readonly string[]): void {
+    if (lines.length === 0) return
+    this.#printed = this.#printed.then(() => print(lines.join('\n')))
+    this.#printed.catch(() => this.#failed.abort()) // end() tells of it.
+  }
+
+  async end(): Promise<void> {
+    await this.#printed
+  }
+}

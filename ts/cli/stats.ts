@@ -36,7 +36,10 @@ export function addStats(program: Command): void {
     .option('-i, --interval <seconds>', 'show rates, as often as that, until interrupted', period)
     .option('-c, --count <n>', 'with --interval: end after so many', times)
     .option('--openmetrics', 'print OpenMetrics text, as ublk-ts metrics does')
-  const columns = [...totalColumns, ...rateColumns.filter(({ name }) => name.endsWith('/S'))]
+  const rates = rateColumns
+    .filter(({ name }) => name.endsWith('/S'))
+    .map(column => ({ ...column, summary: `${column.summary}, with --interval` }))
+  const columns = [...totalColumns, ...rates]
   addListingOptions(command, columns, usualOf(totalColumns, false), 'ublk-ts stats --interval 1 0')
   command.action(show)
 }

@@ -65,6 +65,15 @@ impl Buffers {
     }
 }
 
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // Who still has the pool, such as a garbage collector that has not come round, is to have no memory with it.
+        if Arc::strong_count(&self.pool) > 1 {
+            let _ = self.pool.give_back(0, self.pool.length()); // else it goes with the pool
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +87,16 @@ mod tests {
         for tag in 0..3 {
             assert!(buffers.slice(tag, 1 << 20).iter().all(|byte| *byte == tag as u8 + 1));
         }
+    }
+
+    #[test]
+    fn a_pool_that_outlives_its_queue_takes_no_memory() {
+        let mut buffers = Buffers::new(2, 64 << 10).unwrap();
+        buffers.slice(1, 64 << 10).fill(1);
+        let pool = buffers.pool();
+        drop(buffers);
+        // SAFETY: within the pool, which nobody else has any more.
+        assert!((0..pool.length()).all(|at| unsafe { pool.at(at).read() } == 0));
     }
 
     #[test]

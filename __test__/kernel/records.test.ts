@@ -59,6 +59,7 @@ test('delete removes what a server left that was killed', async t => {
   const disk = await Detached.create('--mem 16M')
   await disk.signal('SIGKILL')
   t.true(leftovers().includes(`${disk.id}.json`))
+  for (const kind of ['json', 'sock']) writeFileSync(`${RUN_DIR}/${disk.id}.${kind}.999999`, 'unfinished')
   t.is((await run('list', '-n', '-o', 'state')).stdout, 'dead\n')
   t.deepEqual(await run('delete', disk.path), SILENT)
   t.deepEqual([nodes(), leftovers()], [[], []])

@@ -12,7 +12,7 @@ import {
 import { join } from 'node:path'
 import type { Json, RecordedOptions } from './recorded.js'
 import { openRunDir, trustedRunDir } from './run-dir.js'
-import { bootId, identityOf, inodeOf, type ProcessMark, runs } from './system.js'
+import { bootId, identityOf, inodeOf, markOf, type ProcessMark, runs } from './system.js'
 
 /** The version of records that this program writes. One that changes what a field means has another. */
 export const VERSION = 1
@@ -117,7 +117,16 @@ export function removeRecord(id: number, unwanted: (found: Found) => boolean): b
   if (!remove) giveBack(away, path)
   else if ('record' in found) removeWhatGoesWith(found.record, join(dir, `${id}.sock`))
   rmSync(away, { force: true })
+  if (remove) removeUnfinished(dir, id)
   return remove
+}
+
+/** What processes left that were killed when they were about to put it in its place. */
+function removeUnfinished(dir: string, id: number): void {
+  for (const name of readdirSync(dir)) {
+    const [, number, pid] = /^(\d+)\.(?:json|sock)\.(\d+)$/.exec(name) ?? []
+    if (Number(number) === id && !markOf(Number(pid))) rmSync(join(dir, name), { force: true })
+  }
 }
 
 function removeWhatGoesWith({ socket, scratch }: DeviceRecord, path: string): void {

@@ -7,7 +7,7 @@ import { methodsFor } from './methods.js'
 import { type DeviceRecord, readRecord, removeRecord, removeStale, VERSION, writeRecord } from './record.js'
 import type { Json, RecordedOptions } from './recorded.js'
 import { openRunDir } from './run-dir.js'
-import { bootId, identityOf, markOf } from './system.js'
+import { bootId, identityOf, inodeOf, markOf } from './system.js'
 
 /** What else a device's record is to say; see `CreateOptions.record`. */
 export interface RecordOptions {
@@ -77,9 +77,11 @@ export class Presence {
   /** Puts socket and record where they are looked for, in place of another server's. */
   async #appear(): Promise<void> {
     const before = this.#socket
-    this.#socket = await ControlSocket.listen(this.#path, this.#methods)
-    before?.close()
-    this.#record = { ...this.#record, socket: this.#socket.inode }
+    if (before === undefined || inodeOf(this.#path) !== before.inode) {
+      this.#socket = await ControlSocket.listen(this.#path, this.#methods)
+      before?.close()
+    }
+    this.#record = { ...this.#record, socket: this.#socket?.inode ?? '' }
     writeRecord(this.#record)
   }
 

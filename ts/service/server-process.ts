@@ -60,8 +60,9 @@ export class ServerProcess {
     const words = new Promise<FromServer>(resolve => this.#child.once('message', resolve))
     await this.#tell({ type: 'job', job: this.#job })
     const died = this.ended.then(() => this.#died())
+    let abort = (): void => {}
     const broken = new Promise<UblkError>(resolve => {
-      const abort = (): void => resolve(new UblkError('cancelled', 'interrupted before the disk was usable'))
+      abort = () => resolve(new UblkError('cancelled', 'interrupted before the disk was usable'))
       interrupted.addEventListener('abort', abort, { once: true })
       if (interrupted.aborted) abort()
     })
@@ -70,6 +71,7 @@ export class ServerProcess {
       () => new UblkError('timeout', `the server did not come up in ${time / 1000} s`),
     )
     const said = await Promise.race([words, broken, late, died])
+    interrupted.removeEventListener('abort', abort)
     if (said instanceof Error) throw said
     if (said.type === 'failed') throw new Failed(said.line, said.status)
     return said

@@ -170,6 +170,10 @@ test('delete removes a disk that waits for a server, and its memory', async t =>
   const disk = await Detached.create('--mem 16M --recovery reissue')
   await disk.signal('SIGKILL')
   t.true(leftovers().some(name => name.startsWith('ublk-ts-')))
+  t.regex(
+    (await run('doctor')).stdout,
+    new RegExp(`device ${disk.id} has no server; remedy: ublk-ts recover ${disk.id}\n`),
+  )
   t.deepEqual(await run('delete', disk.path), SILENT)
   t.deepEqual([nodes(), leftovers()], [[], []])
 })

@@ -63,16 +63,23 @@ function deviceCheck(devices: readonly DeviceInfo[], max: number | undefined): C
   )
 }
 
-/** A server that was killed leaves its device behind, without a disk. */
+/** A server that was killed leaves its device behind, without a disk unless that waits for another server. */
 function leftoverCheck(devices: readonly DeviceInfo[]): Check {
-  const dead = devices.filter(device => device.pid <= 0).map(device => device.id)
+  const waits = ({ state }: DeviceInfo): boolean => state === 'quiesced' || state === 'fail-io'
+  const dead = devices.filter(device => device.pid <= 0)
   if (dead.length === 0) return found('leftovers', 'ok', 'no device without a server')
+  const ids = (some: readonly DeviceInfo[]): string[] => some.map(({ id }) => `${id}`)
+  const [waiting, rest] = [ids(dead.filter(waits)), ids(dead.filter(device => !waits(device)))]
+  const remedies = [
+    ...(waiting.length > 0 ? [`ublk-ts recover ${waiting.join(' ')}`] : []),
+    ...(rest.length > 0 ? [`ublk-ts delete ${rest.join(' ')}`] : []),
+  ]
   const one = dead.length === 1
   return found(
     'leftovers',
     'warn',
-    `${one ? 'device' : 'devices'} ${dead.join(', ')} ${one ? 'has' : 'have'} no server`,
-    `ublk-ts delete ${dead.join(' ')}`,
+    `${one ? 'device' : 'devices'} ${ids(dead).join(', ')} ${one ? 'has' : 'have'} no server`,
+    remedies.join('; '),
   )
 }
 

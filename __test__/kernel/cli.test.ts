@@ -206,3 +206,19 @@ test('a stopped server can be continued', async t => {
     await until(async () => (await run('list', '-n', '-o', 'users')).stdout.trim() === '', 'free again')
   })
 })
+
+test('in the journal what is logged has a priority, and more is', async t => {
+  const words = 'create --mem 16M 2>/tmp/journal & '
+  const { status } = await run.shell(`${words} sleep 3; kill $!; wait $!`, {
+    JOURNAL_STREAM: await journal(),
+  })
+  t.is(status, 0)
+  t.regex(
+    await sh('cat /tmp/journal'),
+    /^<6>starting\n<6>\/dev\/ublkb\d+ is usable\n<6>\/dev\/ublkb\d+ was removed\n$/,
+  )
+})
+
+async function journal(): Promise<string> {
+  return (await sh('touch /tmp/journal; stat --format %d:%i /tmp/journal')).trim()
+}

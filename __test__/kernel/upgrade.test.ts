@@ -29,7 +29,7 @@ class Load {
       shell(
         `cd /tmp; while [ ! -e "$2" ]; do
            fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=4k --size=4m \
-             --verify=crc32c --verify_fatal=1 --output-format=terse >/tmp/fio.out
+             --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output-format=terse >/tmp/fio.out
          done`,
         path,
         this.#stop,

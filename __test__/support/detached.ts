@@ -88,7 +88,10 @@ export function leftovers(): string[] {
 export function leaveNoServerBehind(test: TestFn): void {
   leaveNothingBehind(test)
   test.afterEach.always('nothing of a server is left behind', async t => {
-    await until(() => leftovers().length === 0, 'all servers end').catch(() => {})
+    await until(() => leftovers().length === 0, 'all servers end').catch(() => {
+      for (const log of readdirSync(RUN_DIR).filter(name => name.endsWith('.log')))
+        t.log(log, read(`${RUN_DIR}/${log}`))
+    })
     t.deepEqual(leftovers(), [])
   })
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { closeSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { UblkError } from '../errors.js'
 import type { Job } from './job.js'
@@ -51,7 +51,25 @@ function logFile({ action, id, log }: Job): Job['log'] & { path: string } {
   if (log.path !== null) return { ...log, path: log.path }
   // The number of one that is yet to be made may be another's.
   if (action !== 'create') return { ...log, path: join(dir, `${id}.log`) }
-  return { ...log, path: join(dir, `starting-${randomUUID()}.log`), nameless: true }
+  sweep(dir)
+  return { ...log, path: join(dir, `starting-${process.pid}-${randomUUID()}.log`), nameless: true }
+}
+
+/** How long the log of a server that starts is left alone after its last line, in milliseconds. */
+const STALE = 10 * 60_000
+
+/**
+ * Removes logs that never got a number: who started their server was killed before that heard what it is to do. In
+ * another container it may only seem so, so that they stay for a while.
+ */
+function sweep(dir: string): void {
+  for (const name of readdirSync(dir)) {
+    const starter = /^starting-(\d+)-/.exec(name)?.[1]
+    if (starter === undefined || existsSync(`/proc/${starter}`)) continue
+    const path = join(dir, name)
+    const entry = statSync(path, { throwIfNoEntry: false })
+    if (entry && Date.now() - entry.mtimeMs > STALE) rmSync(path, { force: true })
+  }
 }
 
 function openLog(path: string, fresh: boolean): number {

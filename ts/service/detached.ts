@@ -23,6 +23,7 @@ export interface Words extends Pick<Hosting, 'announcement'> {
 /** Serves a disk as whoever started this process says, and survives them. Returns the exit status. */
 export async function serveDetached({ announcement, failure }: Words): Promise<0 | 1 | 2> {
   if (!process.send) throw invalid('serve is what create --detach starts', 'use that')
+  if (!process.connected) throw orphaned() // What it had said is lost.
   const parent = new Parent()
   const job = await parent.job
   process.chdir('/') // No directory is kept busy, and what depends on one fails now rather than when it recovers.

@@ -1,4 +1,12 @@
-import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -123,6 +131,21 @@ test('a server whose starter is gone, or is interrupted, leaves nothing', async 
     if (signal === 'SIGKILL') await sh(`rm -f ${RUN_DIR}/starting-*`)
   }
   t.deepEqual(nodes(), [])
+})
+
+test('the log of a server that nobody started to its end goes when the next one is started', async t => {
+  const started = await Detached.create('--mem 16M')
+  t.deepEqual(await run('delete', started.path), SILENT)
+  const [gone, fresh, running] = ['999999999-gone', '999999999-fresh', `${process.pid}-running`]
+  const names = [gone, fresh, running].map(name => `starting-${name}.log`)
+  await sh('cd "$1"; touch -d "1 hour ago" "$2" "$4"; touch "$3"', RUN_DIR, ...names)
+  const disk = await Detached.create('--mem 16M')
+  t.deepEqual(
+    names.filter(name => existsSync(join(RUN_DIR, name))),
+    names.slice(1),
+  )
+  await sh(`rm ${RUN_DIR}/starting-*`)
+  t.deepEqual(await run('delete', disk.path), SILENT)
 })
 
 test('a path that cannot be printed is a failure that leaves no disk', async t => {

@@ -1,11 +1,13 @@
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
+import { UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind, leftovers } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
-import { result, run, sh, shell } from '../support/program.js'
+import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
 leaveNoServerBehind(test)
@@ -141,6 +143,41 @@ test('several disks are recovered in the background by one command', async t => 
   t.is(stdout, disks.map(({ path }) => `${path}\n`).join(''))
   t.regex(stderr, /^ublk-ts: there is no ublk device 99[^\n]*\n$/)
   t.deepEqual(await run('delete', ...disks.map(({ path }) => path)), SILENT)
+})
+
+test('a recover or an upgrade that gives up when its server serves already leaves that alone', async t => {
+  const dir = directory()
+  const slow = `${dir}/slow.mjs`
+  writeFileSync(
+    slow,
+    `await new Promise(resolve => setTimeout(resolve, 1500))\nexport { default } from '${IN_FILE}'`,
+  )
+  await sh('truncate -s "$2" "$1/disk"', dir, `${SIZE}`)
+  for (const command of ['recover', 'upgrade']) {
+    const options = JSON.stringify({ path: `${dir}/disk`, size: SIZE })
+    const disk = await Detached.create(`--worker ${slow} --worker-options ${options} --recovery requeue`)
+    await sh('echo hello | dd of="$1" bs=512 conv=sync,fsync oflag=direct status=none', disk.path)
+    const { pid } = disk
+    if (command === 'recover') await disk.signal('SIGKILL')
+    const starter = shell('exec "$@"', process.execPath, MAIN, command, disk.path)
+    const ended = result(starter)
+    const starts = () => disk.log.filter(({ message }) => message === 'starting').length
+    await until(() => starts() === 2, 'the new server knows what to do')
+    starter.kill('SIGSTOP')
+    await until(() => disk.pid !== pid, 'the new server serves')
+    await sleep(300)
+    // It has said so, and does not answer what comes next.
+    process.kill(disk.pid, 'SIGSTOP')
+    starter.kill('SIGCONT')
+    const { status, stderr } = await ended
+    process.kill(disk.pid, 'SIGCONT')
+    t.deepEqual([status, stderr], [1, 'ublk-ts: the server does not answer\n'])
+    await sleep(300)
+    t.like(await (await UblkDevice.open(disk.id)).info(), { state: 'live', pid: disk.pid })
+    t.is(await sh('head -c 5 "$1"', disk.path), 'hello')
+    t.deepEqual(await run('delete', disk.path), SILENT)
+    await until(() => leftovers().length === 0, 'the servers end')
+  }
 })
 
 test('create --or-recover makes a disk, or serves it on, or makes it anew', async t => {

@@ -98,18 +98,31 @@ export class ServerProcess {
     this.#child.kill('SIGTERM')
   }
 
-  /** Ends it if it has not ended. Had it to be killed, a device that it made is removed. */
+  /**
+   * Ends it if it has not ended. Had it to be killed, a device that it made is removed. One that was to take a device
+   * over may do so by now, and then goes on: that one stays, in any case.
+   */
   async end(): Promise<void> {
-    const ended = async (): Promise<boolean> =>
-      (await Promise.race([this.ended, sleep(GRACE, 'late', { ref: false })])) !== 'late'
+    const makes = this.#job.action === 'create'
     const { pid } = this.#child
     if (pid === undefined) return
-    this.signal()
-    if (!(await ended())) {
+    if (makes) this.signal()
+    else if (this.#child.connected) this.#child.disconnect() // It hears that nobody waits for it.
+    if (!(await this.#endsSoon())) {
+      if (!makes && this.#serves(pid)) return
       this.#child.kill('SIGKILL')
-      await ended()
+      await this.#endsSoon()
     }
-    if (this.#child.signalCode !== null && this.#job.action === 'create') await removeDevicesOf(pid)
+    if (makes && this.#child.signalCode !== null) await removeDevicesOf(pid)
+  }
+
+  async #endsSoon(): Promise<boolean> {
+    return (await Promise.race([this.ended, sleep(GRACE, 'late', { ref: false })])) !== 'late'
+  }
+
+  #serves(pid: number): boolean {
+    const found = this.#job.id === undefined ? undefined : readRecord(this.#job.id)
+    return found?.state === 'served' && found.record.server.pid === pid
   }
 
   get #hasEnded(): boolean {

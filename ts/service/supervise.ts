@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import { Failed, type Job } from './job.js'
+import type { Log } from './log.js'
 import { Notifier } from './notify.js'
 import { type DeviceRecord, readRecord } from './record.js'
 import { type Hosting, removeDisk } from './serve.js'
@@ -25,7 +26,7 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
   const { log, interrupts } = hosting
   const { first, second } = interrupts
   const stop = hosting.unwanted ? AbortSignal.any([first, hosting.unwanted]) : first
-  let server = await start({ ...job, autoRestart: false }, stop, hosting.announce)
+  let server = await start({ ...job, autoRestart: false }, stop, log, hosting.announce)
   const { id } = server
   const identity = identityOf(id)
   const notifier = new Notifier(async () => await (await UblkDevice.open(id)).readStats())
@@ -55,7 +56,7 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
     }
     await sleep(100 * 2 ** (recent - 1))
     try {
-      server = await start(follow(job, record), first, async () => {})
+      server = await start(follow(job, record), first, log, async () => {})
       log.warning(`device ${id} is served by another process`, { device: id })
     } catch (error) {
       const line = error instanceof Failed ? error.line : wrap(error).message
@@ -69,13 +70,16 @@ interface Started {
   readonly id: number
 }
 
-async function start(job: Job, stop: AbortSignal, announce: Hosting['announce']): Promise<Started> {
+async function start(job: Job, stop: AbortSignal, log: Log, announce: Hosting['announce']): Promise<Started> {
   const { NOTIFY_SOCKET: _, ...env } = process.env // This process is the service.
   const server = new ServerProcess(job, 'inherit', { env })
   try {
     const { type: _, ...disk } = await server.ready(stop)
     await server.letGo()
-    await announce(disk)
+    await announce(disk).catch(error => {
+      if (job.action === 'create') throw error
+      log.warning(`nobody could be told that device ${disk.id} is usable: ${wrap(error).message}`)
+    })
     return { process: server, id: disk.id }
   } catch (error) {
     await server.end()

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MAIN, type Result, result } from '../support/program.js'
-import { told } from './tally.js'
+import { noteSlow, told } from './tally.js'
 import { Broken, stacks } from './trouble.js'
 
 /** A signal that a command gets while it runs. */
@@ -39,6 +39,7 @@ export async function ublk(
   const ending = result(child)
   if (interruption) void sleep(interruption.after).then(() => child.kill(interruption.name))
   const what = `ublk-ts ${words.join(' ')}`
+  const began = performance.now()
   let where = ''
   const slow = setTimeout(() => {
     where = stacks()
@@ -47,6 +48,7 @@ export async function ublk(
   clearTimeout(slow)
   if (ended === 'late') throw new Broken(`${what}: still runs after ${bound / 1000} s`, where)
   const { status, signal, stderr } = ended
+  if (where !== '') noteSlow(`${what} took ${Math.round((performance.now() - began) / 1000)} s`)
   const says = `${what}: ${signal ?? `status ${status}`}: ${stderr}`
   // Before it listens to signals, or to one that it does not listen to.
   if (signal && signal === interruption?.name && stderr === '') return ended

@@ -18,11 +18,24 @@ export function told(command: string, stderr: string): void {
   messages.set(line, (messages.get(line) ?? 0) + 1)
 }
 
-/** What was done how often, and what commands said. */
+const slow: string[] = []
+
+/** Notes a command that took long. */
+export function noteSlow(what: string): void {
+  slow.push(what)
+}
+
+/** What was done how often, what commands said, and which were slow. */
 export function report(): string {
   const lines = (map: Map<string, number>): string[] =>
     [...map]
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([what, often]) => `${String(often).padStart(6)}  ${what}`)
-  return ['done:', ...lines(counts), 'refused:', ...lines(messages)].join('\n')
+  return [
+    ...slow.map(what => `slow: ${what}`),
+    'done:',
+    ...lines(counts),
+    'refused:',
+    ...lines(messages),
+  ].join('\n')
 }

@@ -48,7 +48,7 @@ export function openFiles(prefix: string): string[] {
   )
 }
 
-/** Where every thread of our programs is in the kernel; the kernel logs those that cannot be interrupted. */
+/** Where the threads of our programs are in the kernel, but for those that wait for something to do; the kernel logs those that cannot be interrupted. */
 export function stacks(): string {
   const ours = processes().filter(({ line }) => /node|ublk|\bdd\b|fio|mount|mkfs|bash/.test(line))
   try {
@@ -60,7 +60,8 @@ export function stacks(): string {
         const stack = text(`/proc/${pid}/task/${task}/stack`).replaceAll(/\[<0>\] |\+0x\S+/g, '')
         return `  ${task} ${text(`/proc/${pid}/task/${task}/comm`).trim()}: ${stack.trim().split('\n').slice(0, 8).join(' ')}`
       })
-      return [`${pid} ${state} ${line.slice(0, 120)}`, ...where].join('\n')
+      const busy = where.filter(task => !/futex_wait_queue|do_epoll_wait/.test(task))
+      return [`${pid} ${state} ${line.slice(0, 120)}`, ...busy].join('\n')
     })
     .join('\n')
 }

@@ -1,6 +1,7 @@
 //! Other processes that use a disk: a client in the server's own process could hang with it.
 
-use crate::eventually;
+use crate::{eventually, within};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// A program that runs beside the test. It is killed when the test is done with it.
@@ -23,6 +24,21 @@ impl Beside {
         let arguments =
             ["if=/dev/zero", &format!("of={disk}"), "bs=4096", "oflag=direct", "conv=nocreat", "status=none"];
         Self::start(Command::new("dd").args(arguments))
+    }
+
+    /// Runs the test program once more as a server: its test `the_server`, with this in its environment. Returns the
+    /// number of the device that it tells of, too.
+    pub fn server(variable: &str, value: &str) -> (Self, u32) {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "the_server", "--nocapture"]).env(variable, value).stdout(Stdio::piped());
+        let mut server = Self::start(&mut command);
+        let output = BufReader::new(server.child().stdout.take().unwrap());
+        let id = within("the server's start", || {
+            output
+                .lines()
+                .find_map(|line| line.unwrap().strip_prefix("device ").map(|id| id.parse().unwrap()))
+        });
+        (server, id.expect("the server told its device"))
     }
 
     /// Its own view of it.

@@ -1,10 +1,8 @@
 //! A server that is killed with requests in flight: its clients get errors, and nothing stands in the way of the
 //! next one. The server is this same program, run once more.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use ublk_core::backend::{Memory, Null};
 use ublk_core::registry::{self, State};
 use ublk_core::{Bound, ErrorKind, Spec};
@@ -26,14 +24,7 @@ fn the_server() {
 }
 
 fn start_server() -> (Beside, u32) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "the_server", "--nocapture"]).env(SERVER, "1").stdout(Stdio::piped());
-    let mut server = Beside::start(&mut command);
-    let output = BufReader::new(server.child().stdout.take().unwrap());
-    let id = within("the server's start", || {
-        output.lines().find_map(|line| line.unwrap().strip_prefix("device ").map(|id| id.parse().unwrap()))
-    });
-    (server, id.expect("the server told its device"))
+    Beside::server(SERVER, "1")
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! A disk that outlives its server: killed with requests in flight, or quiesced. The server that is killed is this same
 //! program, run once more.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use ublk_core::abi::sys::UBLK_F_QUIESCE;
 use ublk_core::backend::{Backend, SharedMemory};
@@ -41,14 +39,7 @@ fn the_server() {
 }
 
 fn start_server(file: &str) -> (Beside, u32) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "the_server", "--nocapture"]).env(FILE, file).stdout(Stdio::piped());
-    let mut server = Beside::start(&mut command);
-    let output = BufReader::new(server.child().stdout.take().unwrap());
-    let id = within("the server's start", || {
-        output.lines().find_map(|line| line.unwrap().strip_prefix("device ").map(|id| id.parse().unwrap()))
-    });
-    (server, id.expect("the server told its device"))
+    Beside::server(FILE, file)
 }
 
 #[test]

@@ -3,10 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { abortable } from './abort.js'
 import { type Backend, isNative, worker } from './backends.js'
+import type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './device-options.js'
 import { invalid, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
-import { type DeviceOptions, jsTimes, toSpec } from './options.js'
+import { jsTimes, toSpec } from './options.js'
 import { Crew } from './serve/crew.js'
 import { Hooks } from './serve/hooks.js'
 import { InlineServer } from './serve/inline.js'
@@ -14,7 +15,7 @@ import { toExternal } from './serve/properties.js'
 import type { Server } from './serve/server.js'
 import { Served, served } from './served.js'
 import { connect, deletedByServer } from './service/client.js'
-import { Presence, type RecordOptions } from './service/presence.js'
+import { Presence } from './service/presence.js'
 import { removeStale } from './service/record.js'
 import { toRecorded } from './service/recorded.js'
 import { openRunDir } from './service/run-dir.js'
@@ -22,72 +23,6 @@ import { identityOf } from './service/system.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
 import type { TraceListener } from './trace.js'
-
-/** How to make a device; everything but `backend` has a default. */
-export interface CreateOptions extends DeviceOptions {
-  /**
-   * Whether to start serving at once. If false, `start()` does.
-   *
-   * @defaultValue true
-   */
-  start?: boolean
-  /**
-   * Leave a record of the device in the run directory, from which another process can serve it on, and a socket at
-   * which this one can be asked: by `ublk-ts stats`, `resize` or `upgrade`, or by {@link UblkDevice.readStats}. It goes
-   * with the device. The options, those of a worker included, have to be such as JSON can say.
-   *
-   * The directory is `$UBLK_TS_RUN_DIR`, else `/run/ublk-ts` for root, and `$XDG_RUNTIME_DIR/ublk-ts` for others, or
-   * `/tmp/ublk-ts-<uid>` where there is no such thing.
-   *
-   * @defaultValue false
-   */
-  record?: boolean | RecordOptions
-  /** Aborts the creation, which then leaves nothing behind. It has no effect afterwards. */
-  signal?: AbortSignal
-}
-
-/** How to take over a device that another process made: what it looks like, the kernel knows. */
-export interface RecoverOptions
-  extends Pick<
-    CreateOptions,
-    'backend' | 'observe' | 'requestTimeout' | 'stuckTimeout' | 'threads' | 'timeout' | 'record' | 'signal'
-  > {
-  /**
-   * Called when a disk written in JavaScript has been loaded, right before the device is asked for: the moment for
-   * whoever serves it to {@link UblkDevice.quiesce} it, if its users are to wait as short as possible.
-   */
-  onReady?: () => void | Promise<void>
-}
-
-/** How to resize a disk. */
-export interface ResizeOptions {
-  /**
-   * Shrink the disk even if it is mounted, open or otherwise held: its users lose what lies behind.
-   *
-   * @defaultValue false
-   */
-  force?: boolean
-  /** Aborts the waiting for the kernel. */
-  signal?: AbortSignal
-}
-
-/** How to stop or delete a device. */
-export interface EndOptions {
-  /**
-   * Do it even if the disk is mounted, open or otherwise held: its users get I/O errors.
-   *
-   * @defaultValue false
-   */
-  force?: boolean
-  /**
-   * If the disk is held, wait until it is free instead of failing.
-   *
-   * @defaultValue false
-   */
-  wait?: boolean
-  /** Aborts the waiting. */
-  signal?: AbortSignal
-}
 
 /** How often a disk that is held is looked at, in milliseconds. */
 const POLL = 250

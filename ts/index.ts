@@ -4,6 +4,7 @@ export {
   type FileOptions,
   file,
   type MemoryBackend,
+  type MemoryOptions,
   memory,
   type NativeBackend,
   type NullBackend,
@@ -11,7 +12,8 @@ export {
   type WorkerBackend,
   worker,
 } from './backends.js'
-export { type CreateOptions, type EndOptions, UblkDevice } from './device.js'
+export { UblkDevice } from './device.js'
+export type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './device-options.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
 export type { DeviceExit, UblkDeviceEvents } from './events.js'
 export { type Feature, features } from './features.js'

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import type { EndOptions, UblkDevice } from '../device.js'
+import type { UblkDevice } from '../device.js'
+import type { EndOptions } from '../device-options.js'
 import { invalid, UblkError, wrap } from '../errors.js'
 import { loadApi } from './api.js'
 import { seconds } from './create-options.js'

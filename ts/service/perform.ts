@@ -1,6 +1,7 @@
 import { renameSync } from 'node:fs'
 import { join } from 'node:path'
-import { type RecoverOptions, UblkDevice } from '../device.js'
+import { UblkDevice } from '../device.js'
+import type { RecoverOptions } from '../device-options.js'
 import { UblkError } from '../errors.js'
 import { connect, type RemoteServer } from './client.js'
 import type { Job, JobLog } from './job.js'

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { type Backend, isNative, type NativeBackend } from '../backends.js'
-import type { CreateOptions, RecoverOptions } from '../device.js'
+import type { CreateOptions, RecoverOptions } from '../device-options.js'
 import { invalid } from '../errors.js'
 
 /** What JSON can say. */

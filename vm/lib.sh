@@ -9,6 +9,9 @@ self=$(realpath --relative-to="$root" "$0")
 say() { echo "$self: $*" >&2; }
 die() { say "$@"; exit 1; }
 
+# Whether the tests can use this machine's own kernel.
+own_kernel() { [ "$(id -u)" = 0 ] && [ -e /dev/ublk-control ]; }
+
 # need COMMAND...: fails with the list of those that are missing.
 need() {
   local missing=() c PATH=$PATH:/usr/sbin:/sbin

@@ -43,6 +43,8 @@ export class Life {
   readonly history: string[] = []
   readonly dir: string
   readonly #name: string
+  /** Who was sent a SIGKILL. */
+  readonly #killed = new Set<number>()
   /** Tells it from later ones of its number. */
   #identity: number | undefined
   readonly #began = performance.now()
@@ -158,6 +160,7 @@ export class Life {
   signal(pid: number | undefined, name: NodeJS.Signals): void {
     if (pid === undefined) return
     this.note(`${name} to ${pid}`)
+    if (name === 'SIGKILL') this.#killed.add(pid)
     try {
       process.kill(pid, name)
     } catch {} // It has just ended.
@@ -216,8 +219,9 @@ export class Life {
     const here = servers.length > 0
     if (!info) return here ? undefined : 'gone'
     if (this.ending && !this.client) return undefined
-    // One that starts, or is about to be replaced, is about to change something.
-    if (servers.some(({ line }) => line.includes('main.js serve'))) return undefined
+    // One that starts, is about to be replaced, or was killed and takes its time, is about to change something.
+    if (servers.some(({ line, pid }) => line.includes('main.js serve') || this.#killed.has(pid)))
+      return undefined
     if (info.state === 'live') {
       const known = servers.some(({ pid }) => pid === info.pid) && this.server === info.pid
       return info.serverAlive && known ? 'served' : undefined

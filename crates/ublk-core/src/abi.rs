@@ -6,7 +6,7 @@
 
 pub use libublk_rs_sys as sys;
 
-use libublk_rs_sys::{ublksrv_ctrl_cmd, ublksrv_io_cmd, ublksrv_io_desc};
+use libublk_rs_sys::{ublk_batch_io, ublksrv_ctrl_cmd, ublksrv_io_cmd, ublksrv_io_desc};
 use std::mem::size_of;
 
 /// Bytes in a sector: every offset and length in a descriptor counts these, whatever the block size.
@@ -33,6 +33,25 @@ const fn control_r(nr: u32) -> u32 {
 const fn io_rw(nr: u32) -> u32 {
     ioctl(3, nr, size_of::<ublksrv_io_cmd>())
 }
+const fn batch_rw(nr: u32) -> u32 {
+    ioctl(3, nr, size_of::<ublk_batch_io>())
+}
+
+/// `ublk_params` as the kernel's header has it since 6.16: the sys crate's ends with `zoned`. A driver that knows less of it
+/// leaves the rest alone.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)] // the names are the kernel's own
+pub struct Params {
+    pub len: u32,
+    pub types: u32,
+    pub basic: sys::ublk_param_basic,
+    pub discard: sys::ublk_param_discard,
+    pub devt: sys::ublk_param_devt,
+    pub zoned: sys::ublk_param_zoned,
+    pub dma: sys::ublk_param_dma_align,
+    pub seg: sys::ublk_param_segment,
+}
 
 /// Opcodes of control commands, sent to `/dev/ublk-control`.
 #[allow(missing_docs)] // the names are the kernel's own
@@ -54,16 +73,33 @@ pub mod control_op {
     pub const UPDATE_SIZE: u32 = control_rw(0x15);
     pub const QUIESCE_DEV: u32 = control_rw(0x16);
     pub const TRY_STOP_DEV: u32 = control_rw(0x17);
+    pub const REG_BUF: u32 = control_rw(0x18);
+    pub const UNREG_BUF: u32 = control_rw(0x19);
 }
 
 /// Opcodes of I/O commands, sent to `/dev/ublkcN`.
 pub mod io_op {
-    use super::io_rw;
+    use super::{batch_rw, io_rw};
     /// Offers a tag to the driver for the first time.
     pub const FETCH_REQ: u32 = io_rw(0x20);
     /// Hands a finished request back and offers its tag again.
     pub const COMMIT_AND_FETCH_REQ: u32 = io_rw(0x21);
+    /// Puts a request's pages into a slot of the ring's buffer table.
+    pub const REGISTER_IO_BUF: u32 = io_rw(0x23);
+    /// Takes them out.
+    pub const UNREGISTER_IO_BUF: u32 = io_rw(0x24);
+    /// Batch transport: offers tags for the first time.
+    pub const PREP_IO_CMDS: u32 = batch_rw(0x25);
+    /// Batch transport: hands finished requests back and offers their tags again.
+    pub const COMMIT_IO_CMDS: u32 = batch_rw(0x26);
+    /// Batch transport: asks for the tags of requests, until further notice.
+    pub const FETCH_IO_CMDS: u32 = batch_rw(0x27);
 }
+
+/// `IORING_URING_CMD_MULTISHOT` of `io_uring.h` (6.18): a command that completes more than once.
+pub const URING_CMD_MULTISHOT: u32 = 1 << 1;
+/// `MAX_NR_TAG` of the driver: no completion of FETCH_IO_CMDS tells of more tags.
+pub const MAX_BATCH_TAGS: usize = 128;
 
 /// `UBLK_IO_RES_ABORT`: the driver takes a tag back for good.
 pub const RES_ABORT: i32 = -libc::ENODEV;
@@ -87,6 +123,35 @@ pub fn io_command(queue: u16, tag: u16, result: i32, addr: u64) -> [u8; 16] {
     bytes[4..8].copy_from_slice(&result.to_ne_bytes());
     bytes[8..16].copy_from_slice(&addr.to_ne_bytes());
     bytes
+}
+
+/// The payload of a batch command: `count` elements of `bytes` each.
+pub fn batch_command(queue: u16, flags: u16, count: u16, bytes: u8) -> [u8; 16] {
+    let mut payload = [0; 16];
+    payload[0..2].copy_from_slice(&queue.to_ne_bytes());
+    payload[2..4].copy_from_slice(&flags.to_ne_bytes());
+    payload[4..6].copy_from_slice(&count.to_ne_bytes());
+    payload[6] = bytes;
+    payload
+}
+
+/// The head of a batch command's element (`ublk_elem_header`), as one number in memory.
+pub const fn batch_element(tag: u16, buffer_index: u16, result: i32) -> u64 {
+    let low = (tag as u64) | (buffer_index as u64) << 16 | (result.cast_unsigned() as u64) << 32;
+    low.to_le()
+}
+
+/// What an SQE's address says where the driver registers a request's pages by itself (`ublk_auto_buf_reg`): into this
+/// slot, and to hand the request over without if that fails.
+pub const fn auto_registration(slot: u16) -> u64 {
+    slot as u64 | (sys::UBLK_AUTO_BUF_REG_FALLBACK as u64) << 16
+}
+
+/// Where in `/dev/ublkcN` the data of a tag's request lies, with USER_COPY.
+pub const fn data_offset(queue: u16, tag: u16) -> u64 {
+    sys::UBLKSRV_IO_BUF_OFFSET as u64
+        + ((queue as u64) << sys::UBLK_QID_OFF)
+        + ((tag as u64) << sys::UBLK_TAG_OFF)
 }
 
 /// The payload of a control command, as it lies at byte 48 of its 128-byte SQE.
@@ -116,7 +181,9 @@ pub const fn round_up(n: usize, to: usize) -> usize {
 mod tests {
     use super::*;
     use std::mem::offset_of;
-    use sys::{ublk_param_basic, ublk_param_discard, ublk_params, ublksrv_ctrl_dev_info};
+    use sys::{
+        ublk_auto_buf_reg, ublk_elem_header, ublk_param_basic, ublk_param_discard, ublksrv_ctrl_dev_info,
+    };
 
     #[test]
     fn a_descriptor_is_24_bytes_not_32() {
@@ -143,9 +210,19 @@ mod tests {
         assert_eq!(offset_of!(ublksrv_ctrl_dev_info, owner_uid), 40);
         assert_eq!(size_of::<ublk_param_basic>(), 32);
         assert_eq!(size_of::<ublk_param_discard>(), 20);
-        assert_eq!(offset_of!(ublk_params, basic), 8);
-        assert_eq!(offset_of!(ublk_params, discard), 40);
-        assert_eq!(offset_of!(ublk_params, devt), 60);
+        assert_eq!(offset_of!(Params, basic), 8);
+        assert_eq!(offset_of!(Params, discard), 40);
+        assert_eq!(offset_of!(Params, devt), 60);
+        assert_eq!(offset_of!(Params, dma), 108);
+        assert_eq!(offset_of!(Params, seg), 120);
+        assert_eq!(size_of::<Params>(), 136);
+        assert_eq!(size_of::<ublk_batch_io>(), 16);
+        assert_eq!(offset_of!(ublk_batch_io, flags), 2);
+        assert_eq!(offset_of!(ublk_batch_io, nr_elem), 4);
+        assert_eq!(offset_of!(ublk_batch_io, elem_bytes), 6);
+        assert_eq!(size_of::<ublk_elem_header>(), 8);
+        assert_eq!(offset_of!(ublk_elem_header, buf_index), 2);
+        assert_eq!(offset_of!(ublk_elem_header, result), 4);
     }
 
     #[test]
@@ -167,11 +244,33 @@ mod tests {
             (control_op::UPDATE_SIZE, sys::UBLK_U_CMD_UPDATE_SIZE),
             (control_op::QUIESCE_DEV, sys::UBLK_U_CMD_QUIESCE_DEV),
             (control_op::TRY_STOP_DEV, sys::UBLK_U_CMD_TRY_STOP_DEV),
+            (control_op::REG_BUF, sys::UBLK_U_CMD_REG_BUF),
+            (control_op::UNREG_BUF, sys::UBLK_U_CMD_UNREG_BUF),
             (io_op::FETCH_REQ, sys::UBLK_U_IO_FETCH_REQ),
             (io_op::COMMIT_AND_FETCH_REQ, sys::UBLK_U_IO_COMMIT_AND_FETCH_REQ),
+            (io_op::REGISTER_IO_BUF, sys::UBLK_U_IO_REGISTER_IO_BUF),
+            (io_op::UNREGISTER_IO_BUF, sys::UBLK_U_IO_UNREGISTER_IO_BUF),
+            (io_op::PREP_IO_CMDS, sys::UBLK_U_IO_PREP_IO_CMDS),
+            (io_op::COMMIT_IO_CMDS, sys::UBLK_U_IO_COMMIT_IO_CMDS),
+            (io_op::FETCH_IO_CMDS, sys::UBLK_U_IO_FETCH_IO_CMDS),
         ] {
             assert_eq!(ours, header);
         }
+    }
+
+    #[test]
+    fn numbers_that_stand_for_structures_are_laid_out_like_them() {
+        // SAFETY: both structures are eight plain bytes without padding (their sizes are asserted).
+        let (element, registration) = unsafe {
+            (
+                std::mem::transmute::<u64, ublk_elem_header>(batch_element(0x1122, 0x3344, -5)),
+                std::mem::transmute::<u64, ublk_auto_buf_reg>(auto_registration(0x1122).to_le()),
+            )
+        };
+        assert_eq!((element.tag, element.buf_index, element.result), (0x1122, 0x3344, -5));
+        assert_eq!((registration.index, registration.reserved0, registration.reserved1), (0x1122, 0, 0));
+        assert_eq!(u32::from(registration.flags), sys::UBLK_AUTO_BUF_REG_FALLBACK);
+        assert_eq!(data_offset(1, 2), 0x8000_0000 + (1 << 41) + (2 << 25));
     }
 
     #[test]

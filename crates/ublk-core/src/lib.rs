@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod backend;
 pub mod cancel;
+pub mod choice;
 pub mod control;
 pub mod device;
 pub mod error;

@@ -1,9 +1,11 @@
 //! What a device is to look like, checked before the driver hears of it.
 
-use crate::abi::{MAX_DEPTH, MAX_ID, MAX_IO, MAX_QUEUES, SECTOR, sys};
-use crate::backend::{Discard, Properties};
+use crate::abi::{MAX_DEPTH, MAX_ID, MAX_IO, MAX_QUEUES, Params, SECTOR, sys};
+use crate::backend::{Alignment, Backend, Discard, Properties};
+use crate::choice::Choice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
+use crate::queue::{CopyMode, Mode, Transport};
 
 /// The wishes for a device. `None` takes what fits the backend.
 #[derive(Debug, Clone)]
@@ -38,6 +40,10 @@ pub struct Spec {
     pub partition_scan: bool,
     /// Which threads serve the queues, where the backend has engines.
     pub threads: Threads,
+    /// How requests come and answers go. `None`: the better one.
+    pub transport: Option<Transport>,
+    /// How the data of requests comes and goes. `None`: the best of those that are possible.
+    pub copy: Option<CopyMode>,
 }
 
 /// Which threads serve the queues of a device.
@@ -95,6 +101,8 @@ impl Default for Spec {
             recovery: None,
             partition_scan: true,
             threads: Threads::default(),
+            transport: None,
+            copy: None,
         }
     }
 }
@@ -153,7 +161,8 @@ impl Spec {
         }
         let discard = self.discard_limits(backend, block)?;
         let write_cache = !self.read_only && self.write_cache.unwrap_or(backend.write_cache);
-        Ok(Checked { block, physical, size, discard, write_cache, spec: self.clone() })
+        let (choice, alignment) = (Choice::default(), Alignment::default());
+        Ok(Checked { block, physical, size, discard, write_cache, choice, alignment, spec: self.clone() })
     }
 
     fn discard_limits(&self, backend: &Properties, block: u32) -> Result<Option<Discard>> {
@@ -198,6 +207,10 @@ pub struct Checked {
     discard: Option<Discard>,
     /// Whether the disk has a volatile write cache.
     pub write_cache: bool,
+    /// In which of the driver's ways it is served.
+    pub choice: Choice,
+    /// What its backend asks of memory that is not copied.
+    pub alignment: Alignment,
     /// The wishes it was made from.
     pub spec: Spec,
 }
@@ -210,11 +223,8 @@ const OPTIONAL: u64 = sys::UBLK_F_CMD_IOCTL_ENCODE as u64
 
 impl Checked {
     /// A device that the driver has already, to be served with `backend`; or why that does not fit it.
-    pub fn existing(
-        info: &sys::ublksrv_ctrl_dev_info,
-        params: &sys::ublk_params,
-        backend: &Properties,
-    ) -> Result<Self> {
+    pub fn existing(info: &sys::ublksrv_ctrl_dev_info, params: &Params, disk: &dyn Backend) -> Result<Self> {
+        let (backend, able) = (disk.properties(), disk.copy_modes());
         let (basic, flags) = (params.basic, Features(info.flags));
         let has = |attribute| basic.attrs & attribute != 0;
         let (size, block) = (basic.dev_sectors * SECTOR, 1 << basic.logical_bs_shift);
@@ -237,6 +247,13 @@ impl Checked {
         if discard.is_some() && backend.discard.is_none() {
             return misfit("the disk discards, and the backend cannot".to_owned());
         }
+        let mode = Mode::of(flags);
+        if !able.contains(&mode.copy) {
+            return misfit(format!(
+                "the disk was made with copy {}, which the backend cannot serve",
+                mode.copy
+            ));
+        }
         let spec = Spec {
             id: Some(info.dev_id),
             queues: info.nr_hw_queues.into(),
@@ -250,7 +267,8 @@ impl Checked {
         };
         let physical = 1 << basic.physical_bs_shift;
         let write_cache = has(sys::UBLK_ATTR_VOLATILE_CACHE);
-        Ok(Self { block, physical, size, discard, write_cache, spec })
+        let (choice, alignment) = (Choice::made(mode), Alignment::default());
+        Ok(Self { block, physical, size, discard, write_cache, choice, alignment, spec })
     }
 
     /// For ADD_DEV.
@@ -272,6 +290,7 @@ impl Checked {
             | wanted(true, sys::UBLK_F_CMD_IOCTL_ENCODE)
             | wanted(true, sys::UBLK_F_UPDATE_SIZE)
             | wanted(!self.spec.partition_scan, sys::UBLK_F_NO_AUTO_PART_SCAN)
+            | self.choice.mode.flags()
             // The driver drops it for who may do without.
             | wanted(true, sys::UBLK_F_UNPRIVILEGED_DEV)
     }
@@ -314,10 +333,10 @@ impl Checked {
     }
 
     /// For SET_PARAMS. `max_io`: bytes in a tag's buffer as ADD_DEV left it; no request can be larger.
-    pub fn params(&self, max_io: u32) -> sys::ublk_params {
+    pub fn params(&self, max_io: u32) -> Params {
         let attribute = |on: bool, flag: u32| if on { flag } else { 0 };
-        let mut params = sys::ublk_params {
-            len: size_of::<sys::ublk_params>() as u32,
+        let mut params = Params {
+            len: size_of::<Params>() as u32,
             types: sys::UBLK_PARAM_TYPE_BASIC,
             basic: sys::ublk_param_basic {
                 attrs: attribute(self.spec.read_only, sys::UBLK_ATTR_READ_ONLY)
@@ -344,13 +363,42 @@ impl Checked {
                 ..Default::default()
             };
         }
+        if self.choice.mode.copy == CopyMode::Zero {
+            self.align(&mut params);
+        }
         params
+    }
+
+    /// Requests whose pages are used as they are have to be fit for that.
+    fn align(&self, params: &mut Params) {
+        let Alignment { start, gap, segments, segment } = self.alignment;
+        if start > SECTOR as u32 {
+            params.types |= sys::UBLK_PARAM_TYPE_DMA_ALIGN;
+            params.dma.alignment = start - 1;
+        }
+        if gap > 0 {
+            params.basic.virt_boundary_mask = gap - 1;
+        } else if segments > 0 || segment > 0 {
+            params.types |= sys::UBLK_PARAM_TYPE_SEGMENT;
+            // None of them may be left out.
+            params.seg = sys::ublk_param_segment {
+                seg_boundary_mask: u32::MAX.into(),
+                max_segment_size: if segment > 0 {
+                    segment.max(sys::UBLK_MIN_SEGMENT_SIZE)
+                } else {
+                    u32::MAX
+                },
+                max_segments: if segments > 0 { segments } else { u16::MAX },
+                ..Default::default()
+            };
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::External;
 
     const DISK: Properties = Properties {
         size: 1 << 20,
@@ -358,6 +406,10 @@ mod tests {
         write_cache: false,
         discard: Some(Discard { granularity: 4096, max: 1 << 30, max_write_zeroes: 1 << 30 }),
     };
+
+    fn disk(properties: Properties) -> External {
+        External::new(properties)
+    }
 
     fn wrong(spec: Spec, disk: Properties) -> String {
         let error = spec.check(&disk).unwrap_err();
@@ -425,13 +477,13 @@ mod tests {
         };
         let made = made.check(&DISK).unwrap();
         let (info, params) = (made.info(), made.params(512 << 10));
-        let taken = Checked::existing(&info, &params, &DISK).unwrap();
+        let taken = Checked::existing(&info, &params, &disk(DISK)).unwrap();
         assert_eq!(taken.spec.recovery, Some(Recovery::Reissue));
         assert!(taken.write_cache);
         assert_eq!(taken.info().flags, info.flags);
         assert_eq!(taken.params(512 << 10).discard.max_discard_sectors, params.discard.max_discard_sectors);
         let smaller = Properties { size: DISK.size - 512, ..DISK };
-        let error = Checked::existing(&info, &params, &smaller).unwrap_err();
+        let error = Checked::existing(&info, &params, &disk(smaller)).unwrap_err();
         assert_eq!(error.message, "the backend has 1048064 bytes, the disk 1048576");
     }
 

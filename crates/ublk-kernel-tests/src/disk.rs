@@ -68,6 +68,11 @@ impl Disk {
         disk
     }
 
+    /// One that the test has started.
+    pub fn of(device: Device) -> Self {
+        Self { device, events: Events::default() }
+    }
+
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device

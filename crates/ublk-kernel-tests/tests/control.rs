@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use ublk_core::abi::sys;
+use ublk_core::abi::{Params, sys};
 use ublk_core::{Bound, Cancel, Control, Device, Error, ErrorKind, Spec, registry};
 use ublk_kernel_tests::*;
 
@@ -131,7 +131,7 @@ fn one_token_ends_many_waits() {
 fn an_unknown_device_is_not_found_by_any_command() {
     let _alone = alone();
     let (control, bound) = (Control::open().unwrap(), Bound::standard());
-    let params = sys::ublk_params::default();
+    let params = Params::default();
     for id in [77, 1 << 19, (1 << 20) - 1, 1 << 20, u32::MAX - 1] {
         let failures = [
             control.info(id, &bound).err(),

@@ -36,7 +36,7 @@ fn d1_a_full_submission_queue_is_submitted_and_the_pushing_goes_on() {
             }
         }
         while seen.len() < 1000 {
-            ring.enter(Wait::Forever).unwrap();
+            ring.enter(Wait::Forever, 0).unwrap();
             seen.extend(ring.completions().map(|completion| completion.user_data()));
         }
     });

@@ -4,7 +4,7 @@ use crate::Cancel;
 use crate::backend::{BackendSpec, open, whole};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::queue::{Offer, hand_out, leave_all};
-use crate::registry::{DeviceInfo, info_of};
+use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
 use crate::task::{promise, raised};
 use crate::telemetry::{QueueStats, Trace, TraceBatch, stats_of, trace};
 use napi::bindgen_prelude::{Function, Object};
@@ -17,6 +17,7 @@ use std::time::Duration;
 use ublk_core::backend::{Backend, Observed, Source};
 use ublk_core::device::{Listener, Seat};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
+use ublk_core::queue::{CopyMode, Transport};
 use ublk_core::spec::{Recovery, Threads};
 use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
 
@@ -57,6 +58,12 @@ pub struct DeviceSpec {
     /// Which threads serve its queues, unless it is external. Default: their own.
     #[napi(ts_type = "'own' | 'shared'")]
     pub threads: Option<String>,
+    /// How its requests travel. Default: the better way.
+    #[napi(ts_type = "'auto' | 'per-io' | 'batch'")]
+    pub transport: Option<String>,
+    /// How their data travels. Default: the best way that is possible.
+    #[napi(ts_type = "'auto' | 'copy' | 'user' | 'zero'")]
+    pub copy: Option<String>,
     /// Bound on each control command. Default: 10 000.
     pub timeout_ms: Option<f64>,
 }
@@ -126,6 +133,12 @@ impl Device {
     #[napi(getter)]
     pub fn id(&self) -> u32 {
         self.device.id()
+    }
+
+    /// In which of the driver's ways it is served, and why.
+    #[napi(getter)]
+    pub fn choice(&self) -> ServingChoice {
+        choice_of(self.device.choice())
     }
 
     /// Makes the disk appear; resolves when it is usable. An external backend's seats, by queue, are handed out to
@@ -409,6 +422,23 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
                     .hint("own and shared exist"));
             }
         },
+        transport: named("transport", spec.transport.as_deref(), &Transport::ALL, Transport::name)?,
+        copy: named("copy", spec.copy.as_deref(), &CopyMode::ALL, CopyMode::name)?,
+    })
+}
+
+/// One of `all`, by its name; `None` for `auto` too.
+fn named<T: Copy>(
+    what: &str,
+    name: Option<&str>,
+    all: &[T],
+    name_of: fn(T) -> &'static str,
+) -> CoreResult<Option<T>> {
+    let Some(name) = name.filter(|name| *name != "auto") else { return Ok(None) };
+    all.iter().copied().find(|one| name_of(*one) == name).map(Some).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|one| name_of(*one)).collect();
+        CoreError::invalid(format!("there is no {what} {name:?}"))
+            .hint(format!("auto, {} exist", names.join(", ")))
     })
 }
 

@@ -5,8 +5,10 @@ use crate::task::promise;
 use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
+use ublk_core::choice::{self, Choice};
+use ublk_core::queue::Mode;
 use ublk_core::registry::{self, Info, State};
-use ublk_core::{Bound, features};
+use ublk_core::{Bound, Control, features};
 
 /// A device as anybody can see it. Sizes are bytes.
 #[napi(object)]
@@ -50,6 +52,12 @@ pub struct DeviceInfo {
     pub pid: u32,
     /// Whether the disk is there and its server runs.
     pub server_alive: bool,
+    /// How its requests travel.
+    #[napi(ts_type = "'per-io' | 'batch'")]
+    pub transport: String,
+    /// How their data travels.
+    #[napi(ts_type = "'copy' | 'user' | 'zero'")]
+    pub copy: String,
     /// Names of the driver's features in use.
     pub flags: Vec<String>,
     /// The user who added it.
@@ -114,6 +122,54 @@ pub fn features(env: &Env) -> Result<Object<'_>> {
     promise(env, work, |_, features: Vec<Feature>| Ok(features))
 }
 
+/// In which of the driver's ways a disk is served, and why.
+#[napi(object)]
+pub struct ServingChoice {
+    /// How its requests travel.
+    #[napi(ts_type = "'per-io' | 'batch'")]
+    pub transport: String,
+    /// Why so.
+    pub transport_because: String,
+    /// How their data travels.
+    #[napi(ts_type = "'copy' | 'user' | 'zero'")]
+    pub copy: String,
+    /// Why so.
+    pub copy_because: String,
+}
+
+/// What is chosen on this kernel for disks of a kind, if nothing is asked for.
+#[napi(object)]
+pub struct UsualChoice {
+    /// The kind.
+    #[napi(ts_type = "'memory' | 'file' | 'null' | 'javascript'")]
+    pub backend: String,
+    /// What is chosen.
+    pub choice: ServingChoice,
+}
+
+/// What is chosen on this kernel for disks of each kind.
+#[napi(ts_return_type = "Promise<UsualChoice[]>")]
+pub fn usual_choices(env: &Env) -> Result<Object<'_>> {
+    let work = || {
+        let features = Control::open()?.features(&Bound::standard())?;
+        let told = |(backend, choice): (&str, _)| UsualChoice {
+            backend: backend.to_owned(),
+            choice: choice_of(&choice),
+        };
+        Ok(choice::usual(features).into_iter().map(told).collect())
+    };
+    promise(env, work, |_, choices: Vec<UsualChoice>| Ok(choices))
+}
+
+pub fn choice_of(choice: &Choice) -> ServingChoice {
+    ServingChoice {
+        transport: choice.mode.transport.name().to_owned(),
+        transport_because: choice.transport_because.clone(),
+        copy: choice.mode.copy.name().to_owned(),
+        copy_because: choice.copy_because.clone(),
+    }
+}
+
 fn feature_of((feature, supported): (features::Feature, bool)) -> Feature {
     Feature {
         name: feature.name.to_owned(),
@@ -131,6 +187,7 @@ pub fn info_of(info: Info) -> DeviceInfo {
         State::Quiesced => "quiesced",
         State::FailIo => "fail-io",
     };
+    let mode = Mode::of(info.flags);
     DeviceInfo {
         id: info.id,
         state: state.to_owned(),
@@ -151,6 +208,8 @@ pub fn info_of(info: Info) -> DeviceInfo {
         max_write_zeroes: info.max_write_zeroes as f64,
         pid: info.pid.unwrap_or(0),
         server_alive: info.state == State::Live && info.pid.is_some(),
+        transport: mode.transport.name().to_owned(),
+        copy: mode.copy.name().to_owned(),
         flags: info.flags.names().into_iter().map(str::to_owned).collect(),
         owner_uid: info.owner_uid,
         owner_gid: info.owner_gid,

@@ -2,6 +2,7 @@
 
 use super::{Backend, Engine, Properties, Site};
 use crate::error::{Error, ErrorKind, Result};
+use crate::queue::CopyMode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// See the [module](self).
@@ -11,6 +12,9 @@ pub struct External {
 }
 
 impl External {
+    /// How it can be given the data of requests, the best first.
+    pub const COPY_MODES: &'static [CopyMode] = &[CopyMode::Copy, CopyMode::User];
+
     /// A disk that is promised to be so.
     pub fn new(properties: Properties) -> Self {
         Self { properties, size: AtomicU64::new(properties.size) }
@@ -20,6 +24,10 @@ impl External {
 impl Backend for External {
     fn properties(&self) -> Properties {
         Properties { size: self.size.load(Relaxed), ..self.properties }
+    }
+
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        Self::COPY_MODES
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {

@@ -4,7 +4,7 @@ use super::{Backend, Discard, Engine, Properties, Site, Step, Storage};
 use crate::abi::{page_size, round_up};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
-use crate::queue::{Io, Op};
+use crate::queue::{CopyMode, Io, Op};
 use std::io;
 use std::iter::once;
 use std::sync::OnceLock;
@@ -26,6 +26,9 @@ pub struct Memory {
 const GROWTHS: usize = 48;
 
 impl Memory {
+    /// How it can be given the data of requests, the best first.
+    pub const COPY_MODES: &'static [CopyMode] = &[CopyMode::Copy, CopyMode::User];
+
     /// An empty disk of `size` bytes.
     pub fn new(size: u64) -> Result<Self> {
         let length = addressable(size)?;
@@ -93,6 +96,10 @@ impl Backend for Memory {
         Properties { size: self.size.load(Relaxed), block_size: 512, write_cache: false, discard }
     }
 
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        Self::COPY_MODES
+    }
+
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
         Ok(Box::new(MemoryEngine { disk: self }))
     }
@@ -148,24 +155,13 @@ impl Engine for MemoryEngine<'_> {
         }
         let (offset, length) = (what.offset as usize, what.length as usize);
         match what.op {
-            Op::Read => {
-                let mut data = io.data().as_mut_ptr();
+            Op::Read | Op::Write => {
+                let mut at = 0;
                 for (mapping, from, length) in self.disk.pieces(offset, length) {
-                    // SAFETY: the pieces add up to the data's length, and a request's buffer never lies in the disk.
-                    unsafe {
-                        data.copy_from_nonoverlapping(mapping.at(from), length);
-                        data = data.add(length);
-                    }
-                }
-            }
-            Op::Write => {
-                let mut data = io.data().as_ptr();
-                for (mapping, from, length) in self.disk.pieces(offset, length) {
-                    // SAFETY: as above.
-                    unsafe {
-                        mapping.at(from).copy_from_nonoverlapping(data, length);
-                        data = data.add(length);
-                    }
+                    // SAFETY: what was mapped once stays as long as the disk, which outlives the queue's last enter; nobody
+                    // has a reference to its bytes.
+                    unsafe { io.move_memory(at, mapping.at(from), length)? };
+                    at += length;
                 }
             }
             Op::Discard | Op::WriteZeroes => {

@@ -17,7 +17,7 @@ pub use observed::{Change, Observed, Observer};
 pub use shared_memory::SharedMemory;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Io, Outcome, Ticket, Waker};
+use crate::queue::{CopyMode, Io, Outcome, Ticket, Waker};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -45,10 +45,33 @@ pub struct Properties {
     pub discard: Option<Discard>,
 }
 
+/// What a device wants of the memory that it reads and writes. By default, nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Alignment {
+    /// Bytes: where memory may begin. A power of two; 0: anywhere.
+    pub start: u32,
+    /// A memory segment of a request may end, and the next begin, only at a multiple of this, in bytes; 0: anywhere.
+    pub gap: u64,
+    /// Segments in a request; 0: any number.
+    pub segments: u16,
+    /// Bytes in a segment; 0: any number.
+    pub segment: u32,
+}
+
 /// A disk's storage, shared by its queues.
 pub trait Backend: Send + Sync {
     /// The disk it offers.
     fn properties(&self) -> Properties;
+
+    /// How its engines can be given the data of requests, the best first.
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        &[CopyMode::Copy]
+    }
+
+    /// What direct operations on its files ask of the pages they work on, where the data is not copied.
+    fn alignment(&self) -> Alignment {
+        Alignment::default()
+    }
 
     /// The files its engines use through the ring, in the order of their [`Slot`](crate::queue::Slot)s.
     fn files(&self) -> Vec<BorrowedFd<'_>> {

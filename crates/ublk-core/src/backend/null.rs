@@ -2,7 +2,7 @@
 
 use super::{Backend, Discard, Engine, Properties, Site, Step};
 use crate::error::Result;
-use crate::queue::{Io, Op};
+use crate::queue::{CopyMode, Io, Op};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// See the [module](self).
@@ -11,6 +11,9 @@ pub struct Null {
 }
 
 impl Null {
+    /// How it can be given the data of requests, the best first.
+    pub const COPY_MODES: &'static [CopyMode] = &[CopyMode::Copy, CopyMode::User];
+
     /// A null disk of `size` bytes.
     pub fn new(size: u64) -> Self {
         Self { size: AtomicU64::new(size) }
@@ -21,6 +24,10 @@ impl Backend for Null {
     fn properties(&self) -> Properties {
         let discard = Some(Discard { granularity: 4096, max: 1 << 30, max_write_zeroes: 1 << 30 });
         Properties { size: self.size.load(Relaxed), block_size: 512, write_cache: false, discard }
+    }
+
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        Self::COPY_MODES
     }
 
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
@@ -44,6 +51,7 @@ impl Engine for NullEngine {
         let what = io.request.what;
         let dirty = &mut self.dirty[usize::from(io.request.ticket.tag)];
         match what.op {
+            Op::Read if !io.reuses_buffers() => io.move_buffer()?,
             Op::Write => *dirty = (*dirty).max(what.length as usize),
             Op::Read if *dirty > 0 => {
                 let data = io.data();

@@ -1,8 +1,8 @@
 //! A disk whose changes are told to somebody, after they were made and before its users hear of it.
 
-use super::{Backend, Engine, Properties, Site, Step};
+use super::{Alignment, Backend, Engine, Properties, Site, Step};
 use crate::error::Result;
-use crate::queue::{Io, Op, Ticket};
+use crate::queue::{CopyMode, Io, Op, Ticket};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -36,6 +36,14 @@ impl Observed {
 impl Backend for Observed {
     fn properties(&self) -> Properties {
         self.inner.properties()
+    }
+
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        self.inner.copy_modes()
+    }
+
+    fn alignment(&self) -> Alignment {
+        self.inner.alignment()
     }
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {

@@ -2,8 +2,8 @@
 
 use super::thread::Reply;
 use super::{Bound, Control, Target};
-use crate::abi::control_op as op;
-use crate::abi::sys::{self, ublk_params, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
+use crate::abi::sys::{self, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
+use crate::abi::{Params, control_op as op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use std::io;
@@ -54,15 +54,15 @@ impl Control {
     }
 
     /// Sets what the disk looks like; only before it was started.
-    pub fn set_params(&self, device: impl Into<Target>, params: &ublk_params, bound: &Bound) -> Result<()> {
+    pub fn set_params(&self, device: impl Into<Target>, params: &Params, bound: &Bound) -> Result<()> {
         let request = Request::new("SET_PARAMS", op::SET_PARAMS, device);
         self.send(request, &to_bytes(params), bound).map(drop)
     }
 
     /// What the disk looks like.
-    pub fn params(&self, device: impl Into<Target>, bound: &Bound) -> Result<ublk_params> {
+    pub fn params(&self, device: impl Into<Target>, bound: &Bound) -> Result<Params> {
         let request = Request::new("GET_PARAMS", op::GET_PARAMS, device);
-        let asked = ublk_params { len: size_of::<ublk_params>() as u32, ..Default::default() };
+        let asked = Params { len: size_of::<Params>() as u32, ..Default::default() };
         self.send(request, &to_bytes(&asked), bound).map(|bytes| from_bytes(&bytes))
     }
 
@@ -204,7 +204,7 @@ fn failure(name: &'static str, id: u32, errno: i32) -> Error {
 /// A plain structure of the kernel's header.
 trait Plain: Copy + Default {}
 impl Plain for sys::ublksrv_ctrl_dev_info {}
-impl Plain for sys::ublk_params {}
+impl Plain for Params {}
 
 fn to_bytes<T: Plain>(value: &T) -> Box<[u8]> {
     let mut bytes = vec![0; size_of::<T>()].into_boxed_slice();

@@ -23,6 +23,7 @@ pub use seat::{Seat, Seated};
 
 use crate::abi::sys;
 use crate::backend::Backend;
+use crate::choice::{self, Choice, Offer};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
@@ -72,6 +73,7 @@ pub struct Device {
     queues: u16,
     depth: u16,
     max_io: u32,
+    choice: Choice,
     counters: Box<[Arc<QueueCounters>]>,
     tracer: Arc<Tracer>,
     listener: Listener,
@@ -101,8 +103,15 @@ impl Device {
     ///
     /// Nothing is left behind when it fails.
     pub fn create(spec: &Spec, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
-        let checked = spec.check(&backend.properties())?;
+        let mut checked = spec.check(&backend.properties())?;
         let control = Control::open()?;
+        let offer = Offer {
+            features: control.features(bound).unwrap_or_default(), // drivers before 6.5 do not tell
+            able: backend.copy_modes(),
+            trusted: choice::trusted(),
+        };
+        checked.choice = Choice::make(spec.transport, spec.copy, &offer)?;
+        checked.alignment = backend.alignment();
         let info = add(&control, &checked, &checked.info(), bound)?;
         let max_io = info.max_io_buf_bytes.min(spec.max_io);
         let spare = control.clone();
@@ -140,6 +149,7 @@ impl Device {
             threads: checked.spec.threads,
             recovery: checked.spec.recovery,
             flags: Features(info.flags),
+            choice: checked.choice.clone(),
             checked: Mutex::new(checked),
             queues: info.nr_hw_queues,
             depth: info.queue_depth,
@@ -155,6 +165,11 @@ impl Device {
     /// The driver's number for it.
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// In which of the driver's ways it is served, and why.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
     }
 
     /// Each queue's counters, by its number.

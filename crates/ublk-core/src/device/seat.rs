@@ -4,7 +4,7 @@ use super::readiness::Answer;
 use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::drive::Owner;
-use crate::queue::{Config, Queue, QueueCounters, Tracer, Waker};
+use crate::queue::{Config, Mode, Queue, QueueCounters, Tracer, Waker};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct Seat {
     pub(super) index: u16,
     pub(super) depth: u16,
     pub(super) max_io: u32,
+    pub(super) mode: Mode,
+    pub(super) only_by_hand: bool,
     pub(super) counters: Arc<QueueCounters>,
     pub(super) tracer: Arc<Tracer>,
     pub(super) waker: Waker,
@@ -28,9 +30,10 @@ impl Seat {
     /// Sets the queue up on the calling thread and offers all its tags. `files`: what the backend uses through
     /// the ring, in slots 1 and up; open as long as the queue is.
     pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
-        let Self { char_dev, index, depth, max_io, counters, tracer, waker, ready, mut hold } = self;
+        let Self { char_dev, index, depth, max_io, mode, only_by_hand, .. } = self;
+        let Self { counters, tracer, waker, ready, mut hold, .. } = self;
         let opened = become_io_flusher().and_then(|()| {
-            let config = Config { index, depth, max_io, files, waker, counters, tracer };
+            let config = Config { index, depth, max_io, mode, only_by_hand, files, waker, counters, tracer };
             let mut queue = Queue::open(char_dev, config)?;
             queue.offer_all()?;
             Ok(queue)
@@ -51,6 +54,13 @@ impl Seat {
     /// Leaves the seat empty: `error` is why the device cannot start.
     pub fn decline(self, error: Error) {
         self.ready.give(Err(error));
+    }
+
+    /// Lets the driver fail to register the pages of requests with the ring: for tests of what happens then.
+    #[must_use]
+    pub fn only_by_hand(mut self) -> Self {
+        self.only_by_hand = true;
+        self
     }
 
     /// The queue's number.

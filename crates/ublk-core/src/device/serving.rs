@@ -70,6 +70,8 @@ impl Serving {
                 index,
                 depth: device.depth,
                 max_io: device.max_io,
+                mode: device.choice.mode,
+                only_by_hand: false,
                 counters: device.counters[usize::from(index)].clone(),
                 tracer: device.tracer.clone(),
                 waker: shared.wakers[usize::from(index)].clone(),

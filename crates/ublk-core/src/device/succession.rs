@@ -19,7 +19,7 @@ impl Device {
         let control = Control::open()?;
         let info = node::wait_for_server_to_leave(&control, id, bound)?;
         let params = control.params(Target::of(&info), bound)?;
-        let checked = Checked::existing(&info, &params, &backend.properties())?;
+        let checked = Checked::existing(&info, &params, &*backend)?;
         let max_io = checked.spec.max_io;
         Self::new(control, &info, checked, max_io, backend, listener, State::Waiting)
     }

@@ -44,6 +44,8 @@ pub struct Descriptor {
     pub fua: bool,
     /// Zeroes must be written without giving the space back (`UBLK_IO_F_NOUNMAP`).
     pub no_unmap: bool,
+    /// The driver could not register its pages with the ring: that is the server's then (`UBLK_IO_F_NEED_REG_BUF`).
+    pub by_hand: bool,
     /// Where on the disk, in bytes.
     pub offset: u64,
     /// How much, in bytes. A flush has none.
@@ -59,6 +61,7 @@ impl Descriptor {
             op,
             fua: raw.op_flags & sys::UBLK_IO_F_FUA != 0,
             no_unmap: raw.op_flags & sys::UBLK_IO_F_NOUNMAP != 0,
+            by_hand: raw.op_flags & sys::UBLK_IO_F_NEED_REG_BUF != 0,
             offset: if has_range { raw.start_sector * SECTOR } else { 0 },
             length: if has_range { u64::from(raw.nr_sectors) * SECTOR } else { 0 },
         }

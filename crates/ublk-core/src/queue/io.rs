@@ -1,9 +1,10 @@
 //! What a backend gets to serve one request with: the request, its buffer, and operations on its file
 //! through the queue's own ring. No pointer leaves this room unchecked.
 
+use super::data::Data;
 use super::ring::Ring;
-use super::{Buffers, KIND_OPERATION, Op, Request};
-use crate::error::Result;
+use super::{CopyMode, KIND_OPERATION, Op, Request};
+use crate::error::{Error, Result};
 use io_uring::{opcode, squeue, types};
 
 /// A slot of the ring's file table, as the backend ordered its files: 1 is the first.
@@ -14,40 +15,110 @@ pub struct Slot(pub u32);
 pub struct Io<'q> {
     /// The request.
     pub request: Request,
-    pub(super) buffers: &'q mut Buffers,
+    pub(super) data: &'q mut Data,
     pub(super) ring: &'q mut Ring,
     pub(super) operating: &'q mut bool,
     pub(super) operations: &'q mut u32,
 }
 
 impl Io<'_> {
-    /// The request's data: to be filled by a read, to be taken by a write; empty for anything else.
+    /// The request's buffer: to be filled by a read, to be taken by a write; empty for anything else. Not for backends
+    /// that serve other than with [`CopyMode::Copy`].
     pub fn data(&mut self) -> &mut [u8] {
         assert!(!*self.operating, "the ring uses this buffer");
-        let what = self.request.what;
-        let length = if matches!(what.op, Op::Read | Op::Write) { what.length as usize } else { 0 };
-        self.buffers.slice(self.request.ticket.tag, length)
+        self.data.buffers.slice(self.request.ticket.tag, self.length())
+    }
+
+    /// Bytes of data.
+    fn length(&self) -> usize {
+        if self.has_data() { self.request.what.length as usize } else { 0 }
+    }
+
+    fn has_data(&self) -> bool {
+        matches!(self.request.what.op, Op::Read | Op::Write)
+    }
+
+    /// Moves `length` bytes between memory of the backend's and the request, from its byte `from` on: into a read, or out
+    /// of a write. Now, or with the answer.
+    ///
+    /// # Safety
+    /// The memory at `address` is valid until the queue has entered its ring with the request's answer, or is gone, and
+    /// nobody has a reference to it.
+    #[inline]
+    pub unsafe fn move_memory(&mut self, from: usize, address: *mut u8, length: usize) -> Result<()> {
+        let (what, tag) = (self.request.what, self.request.ticket.tag);
+        let take = what.op == Op::Write;
+        if self.data.copy == CopyMode::User {
+            assert!(self.has_data());
+            // SAFETY: the caller's promise.
+            return unsafe { self.data.put_off(tag, from, address, length, take) }
+                .map_err(|error| Error::system("cannot move a request's data", &error));
+        }
+        let data = self.data()[from..from + length].as_mut_ptr();
+        // SAFETY: `length` bytes on both sides, which are apart: a request's buffer is the queue's own.
+        unsafe {
+            if take {
+                address.copy_from_nonoverlapping(data, length);
+            } else {
+                data.copy_from_nonoverlapping(address, length);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a read with the content of its buffer, where the driver does not take it from there.
+    pub fn move_buffer(&mut self) -> Result<()> {
+        if self.data.copy == CopyMode::User && self.has_data() {
+            let address = self.data().as_mut_ptr();
+            // SAFETY: the queue's own buffer, as long as its data.
+            unsafe { self.move_memory(0, address, self.length())? };
+        }
+        Ok(())
+    }
+
+    /// Whether a read finds in its buffer what earlier writes left there.
+    pub fn reuses_buffers(&self) -> bool {
+        self.data.copy == CopyMode::Copy
     }
 
     /// Reads the file at `offset` into the data from byte `from` on.
     pub fn read_file(&mut self, file: Slot, from: usize, offset: u64) -> Result<()> {
-        let data = &mut self.data()[from..];
-        let entry = opcode::Read::new(types::Fixed(file.0), data.as_mut_ptr(), data.len() as u32)
-            .offset(offset)
-            .build();
-        // SAFETY: the memory is the tag's buffer, which outlives the ring and is not handed out while operating.
+        let (address, length, slot) = self.place(from)?;
+        let file = types::Fixed(file.0);
+        let entry = match slot {
+            Some(slot) => opcode::ReadFixed::new(file, address, length, slot).offset(offset).build(),
+            None => opcode::Read::new(file, address, length).offset(offset).build(),
+        };
+        // SAFETY: the memory is the tag's buffer, which outlives the ring and is not handed out while operating, or the
+        // request's own, which stays while the tag is owned.
         unsafe { self.submit(entry) }
     }
 
     /// Writes the data from byte `from` on to the file at `offset`; durably, if asked.
     pub fn write_file(&mut self, file: Slot, from: usize, offset: u64, durable: bool) -> Result<()> {
-        let data = &self.data()[from..];
-        let entry = opcode::Write::new(types::Fixed(file.0), data.as_ptr(), data.len() as u32)
-            .offset(offset)
-            .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
-            .build();
+        let (address, length, slot) = self.place(from)?;
+        let (file, flags) = (types::Fixed(file.0), if durable { libc::RWF_DSYNC } else { 0 });
+        let entry = match slot {
+            Some(slot) => {
+                opcode::WriteFixed::new(file, address, length, slot).offset(offset).rw_flags(flags).build()
+            }
+            None => opcode::Write::new(file, address, length).offset(offset).rw_flags(flags).build(),
+        };
         // SAFETY: as in read_file.
         unsafe { self.submit(entry) }
+    }
+
+    /// Where the data from byte `from` on is for an operation in the ring: an address, or one within a slot of the ring's
+    /// buffer table, which begins at 0.
+    fn place(&mut self, from: usize) -> Result<(*mut u8, u32, Option<u16>)> {
+        let (tag, left) = (self.request.ticket.tag, self.length() - from);
+        if self.data.copy != CopyMode::Zero {
+            return Ok((self.data()[from..].as_mut_ptr(), left as u32, None));
+        }
+        if self.request.what.by_hand && !self.data.registered(tag) {
+            self.data.register(self.ring, tag)?;
+        }
+        Ok((std::ptr::without_provenance_mut(from), left as u32, Some(tag)))
     }
 
     /// Makes what was written to the file durable (fdatasync).

@@ -3,34 +3,42 @@
 //! Read the data's path here, top to bottom: [`Queue::offer_all`] gives the driver every tag;
 //! [`Queue::turn`] submits what was prepared and waits, in one system call; each [`Event`] it finds is a
 //! request or a finished operation of a backend; [`Queue::commit`] prepares the answer that the next turn
-//! submits. [`drive::Driver`] is what goes on between two turns for native backends.
+//! submits. [`drive::Driver`] is what goes on between two turns for native backends. Which commands that takes is the
+//! matter of `transport`, where the data goes that of `data`: see [`Mode`].
 
 mod buffers;
 pub mod clock;
+mod data;
 mod descriptors;
+mod desk;
 pub mod drive;
 pub mod histogram;
 mod io;
 mod ledger;
+mod mode;
 pub mod ring;
 mod stats;
 pub mod tags;
 pub mod trace;
+mod transport;
 mod wake;
 
 pub use buffers::Buffers;
 pub use clock::clock;
 pub use descriptors::{Descriptor, Op};
 pub use io::{Io, Slot};
+pub use mode::{CopyMode, Mode, Transport};
 pub use ring::Wait;
 pub use stats::{Counter, OpCounters, QueueCounters};
 pub use tags::{Ticket, Violation};
 pub use trace::Tracer;
 pub use wake::Waker;
 
-use crate::abi::{self, io_op};
-use crate::error::{Error, ErrorKind, Result};
+use crate::abi;
+use crate::error::Result;
+use data::Data;
 use descriptors::Descriptors;
+use desk::{Desk, broken};
 use io_uring::{cqueue, opcode, types};
 use ledger::Ledger;
 use ring::Ring;
@@ -38,7 +46,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use tags::{Delivery, Tags};
+use transport::Commands;
 
 /// The error number a request is answered with, positive.
 pub type Errno = i32;
@@ -72,6 +80,10 @@ pub struct Config {
     pub depth: u16,
     /// Bytes in each buffer.
     pub max_io: u32,
+    /// How the device was made.
+    pub mode: Mode,
+    /// Lets the driver fail to register the pages of requests: for tests of what happens then.
+    pub only_by_hand: bool,
     /// Descriptors the backend uses through the ring, in slots 1 and up.
     pub files: Vec<RawFd>,
     /// Makes a sleeping turn return.
@@ -91,6 +103,9 @@ const KIND_OPERATION: u64 = 1 << 32;
 const KIND_WAKE: u64 = 2 << 32;
 const KIND_CANCEL: u64 = 3 << 32;
 const KIND_LISTEN: u64 = 4 << 32;
+const KIND_LIST: u64 = 5 << 32;
+const KIND_MOVE: u64 = 6 << 32;
+const KIND_REGISTRATION: u64 = 7 << 32;
 const KIND_MASK: u64 = !0 << 32;
 
 /// One of a device's queues. Neither `Send` nor `Sync`: the driver takes a commit only from the task that
@@ -104,22 +119,17 @@ const KIND_MASK: u64 = !0 << 32;
 pub struct Queue {
     // Dropped in this order: the ring ends every command before the memory they refer to goes.
     ring: Ring,
-    table: Descriptors,
-    buffers: ManuallyDrop<Buffers>,
-    tags: Tags,
-    index: u16,
-    requests: Box<[Request]>,
-    events: Vec<Event>,
+    commands: ManuallyDrop<Commands>,
+    desk: Desk,
+    data: ManuallyDrop<Data>,
     /// Operations of the backend in the ring, by tag: at most one each.
     operating: Box<[bool]>,
     operations: u32,
-    refused: Option<(u16, i32)>,
     woken: bool,
     waker: Waker,
     /// Another descriptor that makes a sleeping turn return.
     listening: Option<RawFd>,
     heard: bool,
-    ledger: Ledger,
     _char_dev: Arc<OwnedFd>,
     _this_thread_only: PhantomData<*mut ()>,
 }
@@ -127,33 +137,30 @@ pub struct Queue {
 impl Queue {
     /// Sets the queue up on the calling thread, which is the one that has to serve it.
     pub fn open(char_dev: Arc<OwnedFd>, config: Config) -> Result<Self> {
-        let Config { index, depth, max_io, files, waker, counters, tracer } = config;
+        let Config { index, depth, max_io, mode, only_by_hand, files, waker, counters, tracer } = config;
         let mut slots = vec![char_dev.as_raw_fd()];
         slots.extend(files);
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
-        let buffers = Buffers::new(depth, max_io)?;
-        let mut ring = Ring::new(u32::from(depth).next_power_of_two().max(8), &slots)?;
+        let data =
+            Data::new(mode.copy, Buffers::new(depth, max_io)?, index, only_by_hand, char_dev.as_raw_fd());
+        // A tag's answer, and what is moved with it.
+        let entries = u32::from(depth) * if mode.copy == CopyMode::User { 2 } else { 1 } + 2;
+        let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;
+        if mode.copy == CopyMode::Zero {
+            ring.make_slots(depth.into())?;
+        }
         poll(&mut ring, waker.fd(), KIND_WAKE)?;
-        let nothing =
-            Descriptor { op: Op::Other(u8::MAX), fua: false, no_unmap: false, offset: 0, length: 0 };
-        let ticket = |tag| Ticket { tag, generation: 0, queue: 0 };
-        let requests = (0..depth).map(|tag| Request { ticket: ticket(tag), what: nothing }).collect();
         Ok(Self {
             ring,
-            table,
-            buffers: ManuallyDrop::new(buffers),
-            tags: Tags::new(depth),
-            index,
-            requests,
-            events: Vec::with_capacity(usize::from(depth) + 1),
+            commands: ManuallyDrop::new(Commands::new(mode.transport, index, depth)?),
+            desk: Desk::new(table, depth, index, Ledger::new(index, depth, counters, tracer)),
+            data: ManuallyDrop::new(data),
             operating: vec![false; usize::from(depth)].into(),
             operations: 0,
-            refused: None,
             woken: false,
             waker,
             listening: None,
             heard: false,
-            ledger: Ledger::new(index, depth, counters, tracer),
             _char_dev: char_dev,
             _this_thread_only: PhantomData,
         })
@@ -161,38 +168,29 @@ impl Queue {
 
     /// Offers every tag to the driver, with its buffer. START_DEV completes once all queues have done so.
     pub fn offer_all(&mut self) -> Result<()> {
-        for tag in 0..self.tags.depth() {
-            self.tags.offer(tag).map_err(broken)?;
-            self.command(io_op::FETCH_REQ, tag, 0)?;
-        }
+        (0..self.desk.tags.depth()).try_for_each(|tag| self.desk.tags.offer(tag)).map_err(broken)?;
+        self.commands.offer_all(&mut self.ring, &self.data)?;
         self.turn(Wait::No)
     }
 
     /// Submits everything prepared and waits, in one system call; then sorts what completed into events.
     pub fn turn(&mut self, wait: Wait) -> Result<()> {
-        self.events.clear();
-        self.ledger.settle(&self.requests);
-        self.ring.enter(wait)?;
-        let now = self.ledger.now();
-        let (mut woken, mut heard, mut unarmed, mut taken) = (false, false, None, 0);
+        self.desk.clear();
+        let sure = self.commands.send(&mut self.ring, &mut self.data)?;
+        self.ring.enter(wait, sure)?;
+        self.desk.entered();
+        let (mut woken, mut heard, mut unarmed) = (false, false, None);
         for completion in self.ring.completions() {
-            let (kind, tag, result) =
-                (completion.user_data() & KIND_MASK, completion.user_data() as u16, completion.result());
+            let (kind, result) = (completion.user_data() & KIND_MASK, completion.result());
             match kind {
-                KIND_COMMAND => match self.tags.completed(tag, result).map_err(broken)? {
-                    Delivery::Request(ticket) => {
-                        self.requests[usize::from(tag)] = Request { ticket, what: self.table.read(tag) };
-                        self.ledger.came(tag, now);
-                        self.events.push(Event::Request(ticket));
-                        taken += 1;
-                    }
-                    Delivery::Ended => {}
-                    Delivery::Refused(errno) => self.refused = Some((tag, errno)),
-                },
+                KIND_COMMAND | KIND_LIST | KIND_MOVE => {
+                    self.commands.completed(kind, &completion, &mut self.desk)?;
+                }
                 KIND_OPERATION => {
+                    let tag = completion.user_data() as u16;
                     self.operating[usize::from(tag)] = false;
                     self.operations -= 1;
-                    self.events.push(Event::Operation(self.requests[usize::from(tag)].ticket, result));
+                    self.desk.operated(tag, result);
                 }
                 // Listened to no more.
                 KIND_LISTEN if result == -libc::ECANCELED => {}
@@ -206,7 +204,6 @@ impl Queue {
                 _ => {}
             }
         }
-        self.ledger.taken(taken);
         (self.woken, self.heard) = (woken, heard);
         if woken {
             self.waker.clear();
@@ -217,44 +214,37 @@ impl Queue {
             (Some(_), Some(fd)) => poll(&mut self.ring, fd, KIND_LISTEN)?,
             _ => {}
         }
-        match self.refused.take() {
-            Some((tag, errno)) => Err(Error::system(
-                format!("the driver refused tag {tag} of queue {}", self.index),
-                &std::io::Error::from_raw_os_error(-errno),
-            )),
-            None => Ok(()),
-        }
+        self.commands.settle(&mut self.ring, &mut self.data)?;
+        self.desk.settle()
     }
 
     /// What the last turn found, by position.
     pub fn event(&self, at: usize) -> Option<Event> {
-        self.events.get(at).copied()
+        self.desk.event(at)
     }
 
     /// The request that `ticket` names. Meaningful while the server owns it.
     pub fn request(&self, ticket: Ticket) -> Request {
-        self.requests[usize::from(ticket.tag)]
+        self.desk.request(ticket.tag)
     }
 
     /// The name of the request that the server owns at `tag`, if it owns one.
     pub fn ticket(&self, tag: u16) -> Option<Ticket> {
-        let ticket = self.requests.get(usize::from(tag))?.ticket;
-        self.tags.owns(ticket).then_some(ticket)
+        self.desk.ticket(tag)
     }
 
     /// The request's data buffer and the means to use the ring for it.
     ///
     /// Fails when the request is not, or no longer, the server's.
     pub fn io(&mut self, ticket: Ticket) -> std::result::Result<Io<'_>, Violation> {
-        if !self.tags.owns(ticket) {
+        if !self.desk.tags.owns(ticket) {
             return Err(Violation::NotOwned(ticket));
         }
-        let tag = usize::from(ticket.tag);
         Ok(Io {
-            request: self.requests[tag],
-            buffers: &mut self.buffers,
+            request: self.desk.request(ticket.tag),
+            data: &mut self.data,
             ring: &mut self.ring,
-            operating: &mut self.operating[tag],
+            operating: &mut self.operating[usize::from(ticket.tag)],
             operations: &mut self.operations,
         })
     }
@@ -262,14 +252,14 @@ impl Queue {
     /// Answers a request; the next turn tells the driver. Refused, without harm, when the request is not the
     /// server's (any more) or the backend still works on it.
     pub fn commit(&mut self, ticket: Ticket, outcome: Outcome) -> Result<()> {
-        if self.tags.owns(ticket) && self.operating(ticket) {
+        if self.desk.tags.owns(ticket) && self.operating(ticket) {
             return Err(broken(Violation::NotOwned(ticket)));
         }
-        self.tags.commit(ticket).map_err(broken)?;
-        let what = self.requests[usize::from(ticket.tag)].what;
-        let result = result_of(&what, outcome);
-        self.ledger.answer(ticket.tag, result);
-        self.command(io_op::COMMIT_AND_FETCH_REQ, ticket.tag, result)
+        self.desk.tags.commit(ticket).map_err(broken)?;
+        let result = result_of(&self.desk.request(ticket.tag).what, outcome);
+        self.desk.ledger.answer(ticket.tag, result);
+        self.data.unregister(&mut self.ring, ticket.tag)?;
+        self.commands.answer(&mut self.ring, &mut self.data, ticket.tag, result)
     }
 
     /// Whether the backend has an operation in the ring for this request.
@@ -279,7 +269,7 @@ impl Queue {
 
     /// Every tag has ended and nothing is owed: the device was stopped.
     pub fn settled(&self) -> bool {
-        self.tags.settled() && self.operations == 0
+        self.desk.tags.settled() && self.operations == 0 && self.commands.quiet()
     }
 
     /// Whether somebody used the [`Waker`] before the last turn.
@@ -335,24 +325,34 @@ impl Queue {
 
     /// Whether a turn has something to do: to send, to take, or to look for. Told without a system call.
     pub fn due(&mut self) -> bool {
-        self.ring.due()
+        self.commands.due() || self.ring.due()
     }
 
     /// The queue's data buffers.
     pub fn buffers(&self) -> &Buffers {
-        &self.buffers
+        &self.data.buffers
     }
 
-    /// Prepares one of the driver's commands for `tag`. Its address is the tag's own buffer: where this READ's
-    /// data is taken from, and where the next WRITE's will be put.
-    fn command(&mut self, op: u32, tag: u16, result: i32) -> Result<()> {
-        let address = self.buffers.address(tag) as u64;
-        let entry = opcode::UringCmd16::new(CHAR_DEV, op)
-            .cmd(abi::io_command(self.index, tag, result, address))
-            .build()
-            .user_data(KIND_COMMAND | u64::from(tag));
-        // SAFETY: the buffer is the tag's own and outlives the ring; io() hands it out only while the tag is owned.
-        unsafe { self.ring.push(&entry) }
+    /// Brings a write's data into its buffer, where the device was made so that the driver does not. May be done once
+    /// the request has come.
+    pub fn load(&mut self, ticket: Ticket) -> std::io::Result<()> {
+        self.move_buffer(ticket, Op::Write)
+    }
+
+    /// Brings a read's data from its buffer to the request, where the driver does not: before it is committed.
+    pub fn store(&mut self, ticket: Ticket) -> std::io::Result<()> {
+        self.move_buffer(ticket, Op::Read)
+    }
+
+    fn move_buffer(&mut self, ticket: Ticket, op: Op) -> std::io::Result<()> {
+        if self.data.copy != CopyMode::User {
+            return Ok(());
+        }
+        let what = self.request(ticket).what;
+        if what.op != op {
+            return Ok(());
+        }
+        self.data.move_buffer(ticket.tag, what.length as usize, op == Op::Write)
     }
 
     /// How many operations of the backend are in the ring.
@@ -378,14 +378,18 @@ fn poll(ring: &mut Ring, fd: RawFd, kind: u64) -> Result<()> {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        if self.operations > 0 || self.tags.offered() > 0 {
+        if self.operations > 0 || self.desk.tags.offered() > 0 || !self.commands.quiet() {
             // The kernel may still write to the buffers, and cancels in its own time: they are never reused.
             return;
         }
         // The kernel takes a ring apart in its own time: who deletes the device or unmounts its file would wait.
         self.ring.release_files();
-        // SAFETY: dropped once, here; nothing in the kernel refers to the buffers any more.
-        unsafe { ManuallyDrop::drop(&mut self.buffers) };
+        // SAFETY: dropped once, here; nothing in the kernel refers to their memory any more: the lists are the ring's,
+        // but nobody is left to put something there.
+        unsafe {
+            ManuallyDrop::drop(&mut self.commands);
+            ManuallyDrop::drop(&mut self.data);
+        }
     }
 }
 
@@ -406,16 +410,12 @@ fn result_of(what: &Descriptor, outcome: Outcome) -> i32 {
     }
 }
 
-fn broken(violation: Violation) -> Error {
-    Error::new(ErrorKind::System, format!("the queue's protocol was broken: {violation:?}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn what(op: Op, length: u64) -> Descriptor {
-        Descriptor { op, fua: false, no_unmap: false, offset: 0, length }
+        Descriptor { op, fua: false, no_unmap: false, by_hand: false, offset: 0, length }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One io_uring, owned by one thread, entered once per turn of the loop.
 
+use crate::abi::URING_CMD_MULTISHOT;
 use crate::error::{Error, ErrorKind, Result};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, squeue, types};
 use std::io;
@@ -54,20 +55,32 @@ impl Ring {
             if unsafe { self.submission.push(entry) }.is_ok() {
                 return Ok(());
             }
-            self.enter(Wait::No)?;
+            self.enter(Wait::No, 0)?;
             self.submission.sync();
         }
     }
 
-    /// The one system call of a turn: submits all that was pushed and waits for a completion.
-    pub fn enter(&mut self, wait: Wait) -> Result<()> {
+    /// Makes room for so many entries, so that they are submitted together: a link does not reach from one submission
+    /// into the next.
+    pub fn reserve(&mut self, entries: u32) -> Result<()> {
         self.submission.sync();
+        if self.submission.capacity() - self.submission.len() < entries as usize {
+            self.enter(Wait::No, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The one system call of a turn: submits all that was pushed and waits for a completion, and before that for those
+    /// `sure` ones which what was pushed brings in any case.
+    pub fn enter(&mut self, wait: Wait, sure: u32) -> Result<()> {
+        self.submission.sync();
+        let wanted = 1 + sure as usize;
         let entered = match wait {
             Wait::No => self.submitter.submit(),
-            Wait::Forever => self.submitter.submit_and_wait(1),
+            Wait::Forever => self.submitter.submit_and_wait(wanted),
             Wait::AtMost(limit) => {
                 let limit = types::Timespec::from(limit);
-                self.submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
+                self.submitter.submit_with_args(wanted, &types::SubmitArgs::new().timespec(&limit))
             }
         };
         match entered {
@@ -83,6 +96,23 @@ impl Ring {
             }
             Err(error) => Err(Error::system("cannot enter the ring", &error)),
         }
+    }
+
+    /// A table of `slots` buffers, all empty, for what is registered later.
+    pub fn make_slots(&self, slots: u32) -> Result<()> {
+        self.submitter
+            .register_buffers_sparse(slots)
+            .map_err(|error| Error::system("cannot make a table of registered buffers", &error))
+    }
+
+    /// Provides a group of buffers, of which the kernel takes what it needs.
+    ///
+    /// # Safety
+    /// At `table` begins a page, and there are `entries` entries there, as long as the ring lives.
+    pub unsafe fn provide(&self, table: u64, entries: u16, group: u16) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.submitter.register_buf_ring_with_flags(table, entries, group, 0) }
+            .map_err(|error| Error::system("cannot provide a ring's buffers", &error))
     }
 
     /// Whether there is more to enter for at once. The bell is rung when the first work comes, and not again for
@@ -175,6 +205,18 @@ fn build(entries: u32) -> Result<IoUring> {
         }
     }
     Err(unusable(&last.unwrap_or_else(io::Error::last_os_error)))
+}
+
+/// A command that completes again and again, each time with a buffer of the group. (The crate has no way to say so.)
+pub fn multishot(command: squeue::Entry, group: u16) -> squeue::Entry {
+    let mut command = command.flags(squeue::Flags::BUFFER_SELECT);
+    let raw = (&raw mut command).cast::<u8>();
+    // SAFETY: the entry is an io_uring_sqe: 64 plain bytes, in which uring_cmd_flags lies at 28 and buf_group at 40.
+    unsafe {
+        raw.add(28).cast::<u32>().write_unaligned(URING_CMD_MULTISHOT);
+        raw.add(40).cast::<u16>().write_unaligned(group);
+    }
+    command
 }
 
 /// Explains why io_uring cannot be used.

@@ -3,13 +3,13 @@
 //! ```text
 //!          offer                completed(0)                 commit
 //!  Idle ──────────► Offered ─────────────────► Owned ──────────────────► Offered …
-//!                      │ completed(-ENODEV)
-//!                      ▼
-//!                    Gone
+//!                      │ completed(-ENODEV),           │ after withdraw()
+//!                      ▼ withdraw()                   ▼
+//!                    Gone                           Gone
 //! ```
 //!
 //! A tag is *offered* from the moment its FETCH or COMMIT_AND_FETCH command is prepared until that command
-//! completes, *owned* while the server works on its request. Every commit names the queue and the generation
+//! completes, or a list of the batch transport names it, *owned* while the server works on its request. Every commit names the queue and the generation
 //! of the request it answers, so that an answer that comes twice, or late, or from somebody who never had the
 //! request, is refused here and never reaches the driver.
 
@@ -71,6 +71,8 @@ pub struct Tags {
     tags: Box<[Tag]>,
     offered: u32,
     owned: u32,
+    /// No tag is offered any more.
+    withdrawn: bool,
 }
 
 impl Tags {
@@ -83,6 +85,7 @@ impl Tags {
             tags: vec![tag; usize::from(depth)].into(),
             offered: 0,
             owned: 0,
+            withdrawn: false,
         }
     }
 
@@ -125,10 +128,23 @@ impl Tags {
         if slot.state != State::Owned || slot.generation != ticket.generation || self.queue != ticket.queue {
             return Err(Violation::NotOwned(ticket));
         }
-        slot.state = State::Offered;
         self.owned -= 1;
-        self.offered += 1;
+        if self.withdrawn {
+            slot.state = State::Gone;
+        } else {
+            slot.state = State::Offered;
+            self.offered += 1;
+        }
         Ok(())
+    }
+
+    /// The driver took all offered tags back, and those that the server owns with their answers.
+    pub fn withdraw(&mut self) {
+        self.withdrawn = true;
+        self.offered = 0;
+        for slot in self.tags.iter_mut().filter(|slot| slot.state == State::Offered) {
+            slot.state = State::Gone;
+        }
     }
 
     /// Whether `ticket`'s request is still the server's to answer.

@@ -4,7 +4,7 @@ mod users;
 
 pub use users::users;
 
-use crate::abi::{SECTOR, sys};
+use crate::abi::{Params, SECTOR, sys};
 use crate::control::{Bound, Control, Target};
 use crate::device::static_dev;
 use crate::error::{Error, ErrorKind, Result};
@@ -75,7 +75,7 @@ pub fn open(id: u32, bound: &Bound) -> Result<Info> {
     let params = match control.params(Target::of(&info), bound) {
         Ok(params) => params,
         // Added, and its parameters not set yet.
-        Err(error) if error.kind != ErrorKind::NotFound => sys::ublk_params::default(),
+        Err(error) if error.kind != ErrorKind::NotFound => Params::default(),
         Err(error) => return Err(error),
     };
     let basic = params.basic;

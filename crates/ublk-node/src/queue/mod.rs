@@ -136,7 +136,7 @@ impl Queue {
             for at in 0..count as usize {
                 let (tag, generation, result) = queue.shared.answer(at);
                 match seated.ticket(tag).filter(|ticket| ticket.generation == generation) {
-                    Some(ticket) => seated.commit(ticket, outcome(result))?,
+                    Some(ticket) => answer(seated, ticket, result)?,
                     None => refused += 1,
                 }
             }
@@ -196,7 +196,7 @@ impl Queue {
 
     fn answer_batch(&mut self, seated: &mut Seated, finished: usize) -> CoreResult<()> {
         for (at, ticket) in self.batch.drain(..).enumerate().take(finished) {
-            seated.commit(ticket, outcome(self.shared.result(at)))?;
+            answer(seated, ticket, self.shared.result(at))?;
         }
         Ok(())
     }
@@ -228,6 +228,10 @@ impl Queue {
             at += 1;
             let Event::Request(ticket) = event else { continue };
             let what = seated.request(ticket).what;
+            if let Err(error) = seated.load(ticket) {
+                seated.commit(ticket, Err(error.raw_os_error().unwrap_or(5 /* EIO */)))?;
+                continue;
+            }
             let op = match what.op {
                 Op::Read => 0,
                 Op::Write => 1,
@@ -275,6 +279,13 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.end(Some(&gone()));
     }
+}
+
+/// Answers a request with a result from JavaScript, and a read with its buffer.
+fn answer(seated: &mut Seated, ticket: Ticket, result: i32) -> CoreResult<()> {
+    let moved = if result >= 0 { seated.store(ticket) } else { Ok(()) };
+    let failed = |error: std::io::Error| error.raw_os_error().unwrap_or(5 /* EIO */);
+    seated.commit(ticket, moved.map_err(failed).and_then(|()| outcome(result)))
 }
 
 fn outcome(result: i32) -> Outcome {

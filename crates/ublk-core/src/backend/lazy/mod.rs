@@ -13,8 +13,9 @@ mod map;
 pub use filler::Fill;
 pub use map::{Identity, Map};
 
-use super::{Backend, Engine, Properties, Site, Storage};
+use super::{Alignment, Backend, Engine, Properties, Site, Storage};
 use crate::error::{Error, Result};
+use crate::queue::CopyMode;
 use chunks::Chunks;
 use engine::LazyEngine;
 use filler::{Filler, Job};
@@ -67,6 +68,14 @@ impl Backend for Lazy {
         let storage = self.storage.properties();
         // A map in a file is as good as the last flush.
         Properties { write_cache: storage.write_cache || self.chunks.map.is_kept(), ..storage }
+    }
+
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        self.storage.copy_modes()
+    }
+
+    fn alignment(&self) -> Alignment {
+        self.storage.alignment()
     }
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {

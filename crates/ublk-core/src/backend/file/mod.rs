@@ -1,9 +1,11 @@
 //! A disk in a regular file or on another block device, through the queue's own ring.
 
-use super::{Backend, Discard, Engine, Properties, Site, Step, Storage};
+mod limits;
+
+use super::{Alignment, Backend, Discard, Engine, Properties, Site, Step, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
-use crate::queue::{Io, Op, Slot};
+use crate::queue::{CopyMode, Io, Op, Slot};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -18,6 +20,7 @@ pub struct File {
     direct: bool,
     size: AtomicU64,
     block_size: u32,
+    alignment: Alignment,
     discard: Option<Discard>,
 }
 
@@ -27,6 +30,9 @@ const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 
 impl File {
+    /// How it can be given the data of requests, the best first.
+    pub const COPY_MODES: &'static [CopyMode] = &[CopyMode::Zero, CopyMode::Copy];
+
     /// Opens `path`, with `direct` around the page cache. The device refuses a size that is no multiple of its
     /// block size.
     pub fn open(path: &Path, read_only: bool, direct: bool) -> Result<Self> {
@@ -93,23 +99,21 @@ impl File {
         // The ring would take it as the wish never to wait for the medium.
         fcntl(&file, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags)))
             .map_err(|errno| Error::system(format!("cannot use {name}"), &errno.into()))?;
-        let kind = file
-            .metadata()
-            .map_err(|error| Error::system(format!("cannot stat {name}"), &error))?
-            .file_type();
+        let found = file.metadata().map_err(|error| Error::system(format!("cannot stat {name}"), &error))?;
+        let kind = found.file_type();
+        let told = limits::direct_alignment(&file);
         let (size, block_size) = if kind.is_block_device() {
             (device_size(&file)?, device_block_size(&file)?)
         } else {
-            let size =
-                file.metadata().map_err(|error| Error::system(format!("cannot stat {name}"), &error))?.len();
-            (size, if direct { direct_alignment(&file) } else { 512 })
+            (found.len(), if direct { told.offset } else { 512 })
         };
+        let alignment = if direct { limits::of(&found, told.memory) } else { Alignment::default() };
         let discard = (!read_only && can_punch(&file, size, kind.is_block_device())).then_some(Discard {
             granularity: 4096.max(block_size),
             max: 1 << 30,
             max_write_zeroes: 1 << 30,
         });
-        Ok(Self { file, direct, size: AtomicU64::new(size), block_size, discard })
+        Ok(Self { file, direct, size: AtomicU64::new(size), block_size, alignment, discard })
     }
 }
 
@@ -121,6 +125,14 @@ impl Backend for File {
             write_cache: true,
             discard: self.discard,
         }
+    }
+
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        Self::COPY_MODES
+    }
+
+    fn alignment(&self) -> Alignment {
+        self.alignment
     }
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {
@@ -273,38 +285,13 @@ fn device_block_size(file: &fs::File) -> Result<u32> {
     Ok(size.cast_unsigned())
 }
 
-/// Bytes to which direct I/O on the file has to be aligned (statx, kernel ≥ 6.1); 4096 where nobody says.
-fn direct_alignment(file: &fs::File) -> u32 {
-    // SAFETY: all-zero is a valid statx, and the call fills it in.
-    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor, an empty path with AT_EMPTY_PATH, and a buffer of the right type.
-    let answer = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat)
-    };
-    let told = answer == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0 && stat.stx_dio_offset_align != 0;
-    if told { stat.stx_dio_offset_align.max(512) } else { 4096 }
-}
-
 /// Whether holes can be punched: tried behind the end of a file, where there is nothing to lose. Of a block
 /// device its queue tells; the kernel punches by write-zeroes there, never by discard.
 fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
     if device {
-        return write_zeroes_limit(file).is_some_and(|bytes| bytes > 0);
+        return file.metadata().is_ok_and(|found| limits::write_zeroes(&found) > 0);
     }
     let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
     // SAFETY: plain numbers and an open descriptor.
     unsafe { libc::fallocate(file.as_raw_fd(), PUNCH, behind, 4096) == 0 }
-}
-
-fn write_zeroes_limit(file: &fs::File) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let number = file.metadata().ok()?.rdev();
-    let dir = format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number));
-    // A partition's queue is its disk's.
-    ["queue", "../queue"]
-        .iter()
-        .find_map(|queue| fs::read_to_string(format!("{dir}/{queue}/write_zeroes_max_bytes")).ok())?
-        .trim()
-        .parse()
-        .ok()
 }

@@ -1,0 +1,180 @@
+//! Which of the driver's ways a device is made for: what was asked for, or what serves it best here; and why.
+
+use crate::backend::{External, File, Memory, Null};
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{FEATURES, Features};
+use crate::queue::{CopyMode, Mode, Transport};
+use std::fmt::Display;
+
+/// What was chosen, and a few words that say why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// What was chosen.
+    pub mode: Mode,
+    /// Why that transport.
+    pub transport_because: String,
+    /// Why that way of the data.
+    pub copy_because: String,
+}
+
+/// What is chosen on this kernel for disks of each kind, if nothing is asked for.
+pub fn usual(features: Features) -> Vec<(&'static str, Choice)> {
+    let kinds: [(&str, &[CopyMode]); 4] = [
+        ("memory", Memory::COPY_MODES),
+        ("file", File::COPY_MODES),
+        ("null", Null::COPY_MODES),
+        ("javascript", External::COPY_MODES),
+    ];
+    let of = |able| Choice::make(None, None, &Offer { features, able, trusted: trusted() });
+    kinds.into_iter().filter_map(|(kind, able)| Some((kind, of(able).ok()?))).collect()
+}
+
+/// What there is to choose from.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// What the driver can do.
+    pub features: Features,
+    /// What the backend can do, the best first.
+    pub able: &'a [CopyMode],
+    /// Whether this process may see the pages of requests: the driver leaves that to CAP_SYS_ADMIN.
+    pub trusted: bool,
+}
+
+impl Choice {
+    /// The wishes, where they are possible, and what is best for the rest.
+    pub fn make(transport: Option<Transport>, copy: Option<CopyMode>, offer: &Offer<'_>) -> Result<Self> {
+        let (transport, transport_because) = match transport {
+            Some(wish) => (wish, offer.lacks(wish, wish.flags()).map(|()| ASKED)?),
+            None => (Transport::PerIo, "the faster one for single requests, as fast for many"),
+        };
+        let (copy, copy_because) = match copy {
+            Some(wish) => (wish, offer.refusal(wish).map(|()| ASKED)?),
+            None => offer.best(),
+        };
+        Ok(Self {
+            mode: Mode { transport, copy },
+            transport_because: transport_because.to_owned(),
+            copy_because: copy_because.to_owned(),
+        })
+    }
+
+    /// A device that is there already.
+    pub fn made(mode: Mode) -> Self {
+        const MADE: &str = "the device was made so";
+        Self { mode, transport_because: MADE.to_owned(), copy_because: MADE.to_owned() }
+    }
+}
+
+const ASKED: &str = "asked for";
+
+impl Offer<'_> {
+    fn best(&self) -> (CopyMode, &'static str) {
+        let best = self.able.first().copied().unwrap_or_default();
+        match (best, self.refusal(best)) {
+            (CopyMode::Copy, _) => (CopyMode::Copy, "small requests cost least so"),
+            (CopyMode::User, Ok(())) => (CopyMode::User, "saves a copy"),
+            (CopyMode::Zero, Ok(())) => (CopyMode::Zero, "saves all copies of the server's"),
+            (_, Err(_)) if !self.trusted => (CopyMode::Copy, "all that is possible without CAP_SYS_ADMIN"),
+            (_, Err(_)) => (CopyMode::Copy, "all that this kernel can do"),
+        }
+    }
+
+    /// Why a way of the data is not possible, if it is not.
+    fn refusal(&self, copy: CopyMode) -> Result<()> {
+        if !self.able.contains(&copy) {
+            let names: Vec<_> = self.able.iter().map(|able| able.name()).collect();
+            return Err(impossible("copy", copy, "this disk's backend cannot")
+                .hint(format!("{} is possible", names.join(" or "))));
+        }
+        if copy != CopyMode::Copy && !self.trusted {
+            return Err(impossible("copy", copy, "it takes CAP_SYS_ADMIN")
+                .hint("an ordinary user's disk has its data copied by the driver: leave it at auto"));
+        }
+        self.lacks(copy, copy.flags())
+    }
+
+    fn lacks(&self, wish: impl Display, flags: u64) -> Result<()> {
+        let lacking = flags & !self.features.0;
+        let Some(feature) = FEATURES.iter().rfind(|feature| lacking & feature.flag != 0) else {
+            return Ok(());
+        };
+        let what = if feature.name == "BATCH_IO" { "transport" } else { "copy" };
+        Err(impossible(what, wish, format!("this kernel lacks {}", feature.name))
+            .hint(format!("Linux {} or newer has it; see `ublk-ts features`", feature.since)))
+    }
+}
+
+fn impossible(what: &str, wish: impl Display, why: impl Display) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{what} {wish} is not possible: {why}"))
+}
+
+/// Whether this process has CAP_SYS_ADMIN.
+pub fn trusted() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    capabilities
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_some_and(|set| set & (1 << CAP_SYS_ADMIN) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &[CopyMode] = &[CopyMode::Zero, CopyMode::Copy];
+    const MEMORY: &[CopyMode] = &[CopyMode::Copy, CopyMode::User];
+    const ALL: Offer<'_> = Offer { features: Features(u64::MAX), able: FILE, trusted: true };
+    const OLD: Features = Features(0x1fe);
+
+    fn chosen(offer: Offer<'_>) -> (CopyMode, String) {
+        let choice = Choice::make(None, None, &offer).unwrap();
+        (choice.mode.copy, choice.copy_because)
+    }
+
+    #[test]
+    fn the_best_that_kernel_and_backend_and_caller_have_is_taken() {
+        assert_eq!(chosen(ALL).0, CopyMode::Zero);
+        assert_eq!(chosen(Offer { able: MEMORY, ..ALL }).0, CopyMode::Copy);
+        assert_eq!(
+            chosen(Offer { features: OLD, ..ALL }),
+            (CopyMode::Copy, "all that this kernel can do".to_owned())
+        );
+        assert_eq!(
+            chosen(Offer { trusted: false, ..ALL }),
+            (CopyMode::Copy, "all that is possible without CAP_SYS_ADMIN".to_owned())
+        );
+    }
+
+    #[test]
+    fn an_impossible_wish_says_what_is_missing() {
+        let refused = |transport, copy, offer| {
+            let error = Choice::make(transport, copy, &offer).unwrap_err();
+            (error.message, error.hint.unwrap())
+        };
+        let old = Offer { features: OLD, ..ALL };
+        assert_eq!(
+            refused(Some(Transport::Batch), None, old),
+            (
+                "transport batch is not possible: this kernel lacks BATCH_IO".to_owned(),
+                "Linux 7.0 or newer has it; see `ublk-ts features`".to_owned()
+            )
+        );
+        assert_eq!(
+            refused(None, Some(CopyMode::Zero), old),
+            (
+                "copy zero is not possible: this kernel lacks AUTO_BUF_REG".to_owned(),
+                "Linux 6.16 or newer has it; see `ublk-ts features`".to_owned()
+            )
+        );
+        assert_eq!(
+            refused(None, Some(CopyMode::Zero), Offer { able: MEMORY, ..ALL }),
+            (
+                "copy zero is not possible: this disk's backend cannot".to_owned(),
+                "copy or user is possible".to_owned()
+            )
+        );
+        let (message, _) = refused(None, Some(CopyMode::Zero), Offer { trusted: false, ..ALL });
+        assert_eq!(message, "copy zero is not possible: it takes CAP_SYS_ADMIN");
+    }
+}

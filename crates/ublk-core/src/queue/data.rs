@@ -1,0 +1,175 @@
+//! Where the data of a queue's requests is, in each [`CopyMode`], and what has to be told to the driver of it.
+
+use super::mode::CopyMode;
+use super::ring::Ring;
+use super::{Buffers, CHAR_DEV, KIND_MOVE, KIND_REGISTRATION};
+use crate::abi::{self, io_op};
+use crate::error::Result;
+use io_uring::{opcode, squeue};
+use std::io;
+use std::os::fd::RawFd;
+
+/// See the [module](self).
+pub struct Data {
+    pub copy: CopyMode,
+    pub buffers: Buffers,
+    queue: u16,
+    /// [`CopyMode::User`]: what is to be moved with the answer of each tag.
+    moves: Box<[Option<Move>]>,
+    /// [`CopyMode::Zero`]: tags whose pages we registered ourselves, since the driver could not.
+    by_hand: Box<[bool]>,
+    /// Lets the driver fail to, for tests of what then follows.
+    only_by_hand: bool,
+    /// Open as long as the queue lives, which may end before this: what the kernel still uses is given up, not closed.
+    char_dev: RawFd,
+}
+
+/// Bytes that go from memory of ours to the request, or the other way.
+#[derive(Debug, Clone, Copy)]
+struct Move {
+    /// From where on in the request.
+    from: usize,
+    address: *mut u8,
+    length: usize,
+    /// Out of the request.
+    take: bool,
+}
+
+impl Data {
+    pub fn new(copy: CopyMode, buffers: Buffers, queue: u16, only_by_hand: bool, char_dev: RawFd) -> Self {
+        let depth = usize::from(buffers.depth());
+        let tags = |copy_mode| if copy == copy_mode { depth } else { 0 };
+        Self {
+            copy,
+            buffers,
+            queue,
+            moves: vec![None; tags(CopyMode::User)].into(),
+            by_hand: vec![false; tags(CopyMode::Zero)].into(),
+            only_by_hand,
+            char_dev,
+        }
+    }
+
+    /// What the driver is told with a tag that is offered: the address of its buffer, if it is to use one.
+    pub fn address(&self, tag: u16) -> u64 {
+        if self.copy == CopyMode::Copy { self.buffers.address(tag) as u64 } else { 0 }
+    }
+
+    /// The slot of the ring's buffer table that the pages of the tag's requests go to, if they do.
+    pub fn slot(&self, tag: u16) -> Option<u16> {
+        let slot = if self.only_by_hand { u16::MAX } else { tag };
+        (self.copy == CopyMode::Zero).then_some(slot)
+    }
+
+    /// Moves bytes with the answer of the tag's request, or at once if something is to be moved with it already.
+    ///
+    /// # Safety
+    /// The memory stays valid until the answer is submitted, and nobody holds a reference to it.
+    pub unsafe fn put_off(
+        &mut self,
+        tag: u16,
+        from: usize,
+        address: *mut u8,
+        length: usize,
+        take: bool,
+    ) -> io::Result<()> {
+        let planned = Move { from, address, length, take };
+        match &mut self.moves[usize::from(tag)] {
+            Some(_) => self.run(tag, planned),
+            room => {
+                *room = Some(planned);
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves the first `length` bytes between the tag's request and its buffer, at once.
+    pub fn move_buffer(&self, tag: u16, length: usize, take: bool) -> io::Result<()> {
+        assert!(length <= self.buffers.each());
+        self.run(tag, Move { from: 0, address: self.buffers.address(tag), length, take })
+    }
+
+    /// Moves at once.
+    fn run(&self, tag: u16, Move { mut from, mut address, mut length, take }: Move) -> io::Result<()> {
+        let fd = self.char_dev;
+        while length > 0 {
+            let at = (abi::data_offset(self.queue, tag) + from as u64) as libc::off_t;
+            // SAFETY: the memory is the tag's buffer, or valid by the promise given to put_off.
+            let moved = unsafe {
+                if take {
+                    libc::pread(fd, address.cast(), length, at)
+                } else {
+                    libc::pwrite(fd, address.cast(), length, at)
+                }
+            };
+            match usize::try_from(moved) {
+                Err(_) => return Err(io::Error::last_os_error()),
+                Ok(0) => return Err(io::Error::from_raw_os_error(libc::EIO)),
+                Ok(moved) => {
+                    (from, length) = (from + moved, length - moved);
+                    // SAFETY: within the same memory.
+                    address = unsafe { address.add(moved) };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something goes with the tag's answer.
+    pub fn moves(&self, tag: u16) -> bool {
+        self.moves.get(usize::from(tag)).is_some_and(Option::is_some)
+    }
+
+    /// The tag's answer takes nothing with it (any more).
+    pub fn moved(&mut self, tag: u16) {
+        if let Some(planned) = self.moves.get_mut(usize::from(tag)) {
+            *planned = None;
+        }
+    }
+
+    /// What moves the bytes that go with the tag's answer, linked to what follows: that is not done if this is not, and
+    /// then only this completes.
+    pub fn linked_move(&self, tag: u16) -> Option<squeue::Entry> {
+        let planned = (*self.moves.get(usize::from(tag))?)?;
+        let at = abi::data_offset(self.queue, tag) + planned.from as u64;
+        let length = planned.length as u32;
+        let entry = if planned.take {
+            opcode::Read::new(CHAR_DEV, planned.address, length).offset(at).build()
+        } else {
+            opcode::Write::new(CHAR_DEV, planned.address, length).offset(at).build()
+        };
+        let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        Some(entry.flags(flags).user_data(KIND_MOVE | u64::from(tag)))
+    }
+
+    /// Registers the pages of the tag's request; what is pushed next is done only if that succeeds.
+    pub fn register(&mut self, ring: &mut Ring, tag: u16) -> Result<()> {
+        ring.reserve(2)?;
+        self.by_hand[usize::from(tag)] = true;
+        self.push_registration(ring, io_op::REGISTER_IO_BUF, tag, squeue::Flags::IO_LINK)
+    }
+
+    /// Whether the pages of the tag's request were registered by us.
+    pub fn registered(&self, tag: u16) -> bool {
+        self.by_hand.get(usize::from(tag)).copied().unwrap_or(false)
+    }
+
+    /// Takes back what [`register`](Self::register) did, before the request is answered.
+    pub fn unregister(&mut self, ring: &mut Ring, tag: u16) -> Result<()> {
+        if !self.registered(tag) {
+            return Ok(());
+        }
+        self.by_hand[usize::from(tag)] = false;
+        self.push_registration(ring, io_op::UNREGISTER_IO_BUF, tag, squeue::Flags::empty())
+    }
+
+    fn push_registration(&self, ring: &mut Ring, op: u32, tag: u16, link: squeue::Flags) -> Result<()> {
+        let entry = opcode::UringCmd16::new(CHAR_DEV, op)
+            .cmd(abi::io_command(self.queue, tag, 0, tag.into()))
+            .build()
+            .flags(link)
+            .user_data(KIND_REGISTRATION | u64::from(tag));
+        // SAFETY: points to no memory.
+        unsafe { ring.push(&entry) }
+    }
+}

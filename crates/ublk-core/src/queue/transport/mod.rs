@@ -1,0 +1,97 @@
+//! How requests come from the driver and answers go back: the commands of each [`Transport`](super::mode::Transport).
+//!
+//! Both are used alike: [`offer_all`](Commands::offer_all) once, then in each turn [`answer`](Commands::answer) for what
+//! is finished, [`send`](Commands::send) before the enter, [`completed`](Commands::completed) for each completion that it
+//! brought, and [`settle`](Commands::settle) after them.
+
+mod batch;
+mod per_io;
+mod provided;
+
+use super::data::Data;
+use super::desk::Desk;
+use super::mode::Transport;
+use super::ring::Ring;
+use crate::error::Result;
+use batch::Batch;
+use io_uring::cqueue;
+use per_io::PerIo;
+
+/// The commands of one queue.
+pub enum Commands {
+    PerIo(PerIo),
+    Batch(Batch),
+}
+
+impl Commands {
+    pub fn new(transport: Transport, queue: u16, depth: u16) -> Result<Self> {
+        Ok(match transport {
+            Transport::PerIo => Self::PerIo(PerIo::new(queue)),
+            Transport::Batch => Self::Batch(Batch::new(queue, depth)?),
+        })
+    }
+
+    /// Offers every tag to the driver, with its buffer.
+    pub fn offer_all(&mut self, ring: &mut Ring, data: &Data) -> Result<()> {
+        match self {
+            Self::PerIo(commands) => commands.offer_all(ring, data),
+            Self::Batch(commands) => commands.offer_all(ring, data),
+        }
+    }
+
+    /// Answers the tag's request in the driver's form, with what is to be moved, and offers the tag again.
+    #[inline]
+    pub fn answer(&mut self, ring: &mut Ring, data: &mut Data, tag: u16, result: i32) -> Result<()> {
+        match self {
+            Self::PerIo(commands) => commands.answer(ring, data, tag, result),
+            Self::Batch(commands) => {
+                commands.answer(data, tag, result);
+                Ok(())
+            }
+        }
+    }
+
+    /// Prepares what has to go out with the enter that follows; how many completions that brings by itself, beside the
+    /// requests that are waited for.
+    #[inline]
+    pub fn send(&mut self, ring: &mut Ring, data: &mut Data) -> Result<u32> {
+        match self {
+            Self::PerIo(_) => Ok(0),
+            Self::Batch(commands) => commands.send(ring, data),
+        }
+    }
+
+    /// One of the commands, or what one was linked to, completed.
+    #[inline]
+    pub fn completed(&mut self, kind: u64, completion: &cqueue::Entry, desk: &mut Desk) -> Result<()> {
+        match self {
+            Self::PerIo(commands) => commands.completed(kind, completion, desk),
+            Self::Batch(commands) => commands.completed(kind, completion, desk),
+        }
+    }
+
+    /// All completions of an enter were seen.
+    #[inline]
+    pub fn settle(&mut self, ring: &mut Ring, data: &mut Data) -> Result<()> {
+        match self {
+            Self::PerIo(commands) => commands.settle(ring, data),
+            Self::Batch(commands) => commands.settle(ring, data),
+        }
+    }
+
+    /// Answers are prepared that the next enter sends.
+    pub fn due(&self) -> bool {
+        match self {
+            Self::PerIo(_) => false,
+            Self::Batch(commands) => commands.due(),
+        }
+    }
+
+    /// No command but those that wait for requests is in the kernel.
+    pub fn quiet(&self) -> bool {
+        match self {
+            Self::PerIo(_) => true,
+            Self::Batch(commands) => commands.quiet(),
+        }
+    }
+}

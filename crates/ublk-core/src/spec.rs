@@ -40,6 +40,8 @@ pub struct Spec {
     pub partition_scan: bool,
     /// Which threads serve the queues, where the backend has engines.
     pub threads: Threads,
+    /// Whether it can [share memory](crate::Device::share) with its clients (7.1).
+    pub shared_memory: bool,
     /// How requests come and answers go. `None`: the better one.
     pub transport: Option<Transport>,
     /// How the data of requests comes and goes. `None`: the best of those that are possible.
@@ -101,6 +103,7 @@ impl Default for Spec {
             recovery: None,
             partition_scan: true,
             threads: Threads::default(),
+            shared_memory: false,
             transport: None,
             copy: None,
         }
@@ -158,6 +161,13 @@ impl Spec {
                 "the size {size} is not a multiple of the block size {block}"
             ))
             .hint(format!("{} would be", size - size % u64::from(block) + u64::from(block))));
+        }
+        if self.shared_memory && self.recovery.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "a disk that shares memory cannot be recoverable",
+            )
+            .hint("another server would not have that memory"));
         }
         let discard = self.discard_limits(backend, block)?;
         let write_cache = !self.read_only && self.write_cache.unwrap_or(backend.write_cache);
@@ -290,6 +300,7 @@ impl Checked {
             | wanted(true, sys::UBLK_F_CMD_IOCTL_ENCODE)
             | wanted(true, sys::UBLK_F_UPDATE_SIZE)
             | wanted(!self.spec.partition_scan, sys::UBLK_F_NO_AUTO_PART_SCAN)
+            | wanted(self.spec.shared_memory, sys::UBLK_F_SHMEM_ZC)
             | self.choice.mode.flags()
             // The driver drops it for who may do without.
             | wanted(true, sys::UBLK_F_UNPRIVILEGED_DEV)

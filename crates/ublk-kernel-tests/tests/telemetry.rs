@@ -25,6 +25,11 @@ fn between(least: f64, found: f64, most: f64) {
     assert!(found <= most * 1.01, "{found} ns are more than {most}");
 }
 
+/// Nobody but the test reads the disk.
+fn quiet() -> Spec {
+    Spec { partition_scan: false, ..Spec::default() }
+}
+
 #[test]
 fn a_request_is_in_service_for_as_long_as_its_backend_takes_and_no_longer_than_its_client_waits() {
     let taken = Arc::new(AtomicU64::new(0));
@@ -41,7 +46,7 @@ fn a_request_is_in_service_for_as_long_as_its_backend_takes_and_no_longer_than_i
             Err(libc::ENOSPC)
         })
     };
-    let disk = Disk::start(&Spec::default(), backend);
+    let disk = Disk::start(&quiet(), backend);
     let (file, queue) = (disk.open(), disk.device().counters()[0].clone());
     let before = service(&queue, Op::Write);
     let since = Instant::now();
@@ -57,7 +62,7 @@ fn a_request_is_in_service_for_as_long_as_its_backend_takes_and_no_longer_than_i
 #[test]
 fn a_request_that_waits_for_something_else_is_in_service_meanwhile() {
     let gate = Gate::new();
-    let disk = Disk::share(&Spec::default(), Checking::gated(16 * MIB, 512, Some(gate.clone())));
+    let disk = Disk::share(&quiet(), Checking::gated(16 * MIB, 512, Some(gate.clone())));
     let (file, queue) = (disk.open(), disk.device().counters()[0].clone());
     let before = service(&queue, Op::Read);
     let client = std::thread::spawn(move || {
@@ -110,7 +115,7 @@ fn a_listener_is_told_of_every_request_in_the_order_of_the_answers() {
             errno => Err(errno),
         })
     };
-    let disk = Disk::start(&Spec::default(), backend);
+    let disk = Disk::start(&quiet(), backend);
     let file = disk.open();
     file.write_all_at(&Aligned::new(512), 0).unwrap(); // before anybody listens
     let told = Arc::new(Mutex::new(Vec::<Record>::new()));

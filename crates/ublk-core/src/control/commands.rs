@@ -6,6 +6,7 @@ use crate::abi::sys::{self, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
 use crate::abi::{Params, control_op as op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
+use crate::mapping::Mapping;
 use std::io;
 use std::mem::size_of;
 
@@ -113,12 +114,34 @@ impl Control {
         self.plain(Request::new("QUIESCE_DEV", op::QUIESCE_DEV, device).data(limit), bound)
     }
 
+    /// Pins memory of this process that clients of the device share, and returns the driver's number for it (7.1). Waits
+    /// until no request is under way.
+    pub fn register_memory(&self, device: impl Into<Target>, memory: &Mapping, bound: &Bound) -> Result<u16> {
+        let about = sys::ublk_shmem_buf_reg {
+            addr: memory.base().as_ptr() as u64,
+            len: memory.length() as u64,
+            ..Default::default()
+        };
+        let request = Request::new("REG_BUF", op::REG_BUF, device);
+        self.send_for(request, &to_bytes(&about), bound).map(|(number, _)| number as u16)
+    }
+
+    /// Lets go of it (7.1). Waits until no request is under way.
+    pub fn unregister_memory(&self, device: impl Into<Target>, number: u16, bound: &Bound) -> Result<()> {
+        self.plain(Request::new("UNREG_BUF", op::UNREG_BUF, device).data(number.into()), bound)
+    }
+
     fn plain(&self, request: Request, bound: &Bound) -> Result<()> {
         self.send(request, &[], bound).map(drop)
     }
 
     /// Sends a command with what its address points to, and returns what the driver made of that.
     fn send(&self, request: Request, payload: &[u8], bound: &Bound) -> Result<Box<[u8]>> {
+        self.send_for(request, payload, bound).map(|(_, bytes)| bytes)
+    }
+
+    /// As [`send`](Self::send), with the number that the command results in.
+    fn send_for(&self, request: Request, payload: &[u8], bound: &Bound) -> Result<(i32, Box<[u8]>)> {
         let Request { name, op, device, data } = request;
         let id = device.id;
         let path = if device.by_path { format!("/dev/ublkc{id}") } else { String::new() };
@@ -133,7 +156,7 @@ impl Control {
         let about =
             |error: Error| Error { command: Some(name), device: (id != ANY_ID).then_some(id), ..error };
         match self.call(op, header, buffer, bound) {
-            Reply::Done(result, buffer) if result >= 0 => Ok(buffer[path.len()..].into()),
+            Reply::Done(result, buffer) if result >= 0 => Ok((result, buffer[path.len()..].into())),
             Reply::Done(result, _) => Err(about(failure(name, id, -result))),
             Reply::TimedOut => Err(about(
                 Error::new(
@@ -205,6 +228,7 @@ fn failure(name: &'static str, id: u32, errno: i32) -> Error {
 trait Plain: Copy + Default {}
 impl Plain for sys::ublksrv_ctrl_dev_info {}
 impl Plain for Params {}
+impl Plain for sys::ublk_shmem_buf_reg {}
 
 fn to_bytes<T: Plain>(value: &T) -> Box<[u8]> {
     let mut bytes = vec![0; size_of::<T>()].into_boxed_slice();

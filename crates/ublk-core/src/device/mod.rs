@@ -14,6 +14,7 @@ mod readiness;
 mod rounds;
 mod seat;
 mod serving;
+mod sharing;
 pub(crate) mod static_dev;
 mod station;
 mod succession;
@@ -27,7 +28,7 @@ use crate::choice::{self, Choice, Offer};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::queue::{QueueCounters, Tracer, clock};
+use crate::queue::{QueueCounters, SharedMemories, Tracer, clock};
 use crate::registry;
 use crate::spec::{Checked, Recovery, Spec, Threads};
 use serving::Serving;
@@ -74,6 +75,7 @@ pub struct Device {
     depth: u16,
     max_io: u32,
     choice: Choice,
+    shared: Arc<SharedMemories>,
     counters: Box<[Arc<QueueCounters>]>,
     tracer: Arc<Tracer>,
     listener: Listener,
@@ -150,6 +152,7 @@ impl Device {
             recovery: checked.spec.recovery,
             flags: Features(info.flags),
             choice: checked.choice.clone(),
+            shared: Arc::default(),
             checked: Mutex::new(checked),
             queues: info.nr_hw_queues,
             depth: info.queue_depth,

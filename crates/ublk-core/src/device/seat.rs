@@ -4,7 +4,7 @@ use super::readiness::Answer;
 use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::drive::Owner;
-use crate::queue::{Config, Mode, Queue, QueueCounters, Tracer, Waker};
+use crate::queue::{Config, Mode, Queue, QueueCounters, SharedMemories, Tracer, Waker};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ pub struct Seat {
     pub(super) max_io: u32,
     pub(super) mode: Mode,
     pub(super) only_by_hand: bool,
+    pub(super) shared: Arc<SharedMemories>,
     pub(super) counters: Arc<QueueCounters>,
     pub(super) tracer: Arc<Tracer>,
     pub(super) waker: Waker,
@@ -31,9 +32,10 @@ impl Seat {
     /// the ring, in slots 1 and up; open as long as the queue is.
     pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
         let Self { char_dev, index, depth, max_io, mode, only_by_hand, .. } = self;
-        let Self { counters, tracer, waker, ready, mut hold, .. } = self;
+        let Self { shared, counters, tracer, waker, ready, mut hold, .. } = self;
         let opened = become_io_flusher().and_then(|()| {
-            let config = Config { index, depth, max_io, mode, only_by_hand, files, waker, counters, tracer };
+            let config =
+                Config { index, depth, max_io, mode, only_by_hand, shared, files, waker, counters, tracer };
             let mut queue = Queue::open(char_dev, config)?;
             queue.offer_all()?;
             Ok(queue)

@@ -72,6 +72,7 @@ impl Serving {
                 max_io: device.max_io,
                 mode: device.choice.mode,
                 only_by_hand: false,
+                shared: device.shared.clone(),
                 counters: device.counters[usize::from(index)].clone(),
                 tracer: device.tracer.clone(),
                 waker: shared.wakers[usize::from(index)].clone(),

@@ -2,12 +2,14 @@
 
 use super::mode::CopyMode;
 use super::ring::Ring;
-use super::{Buffers, CHAR_DEV, KIND_MOVE, KIND_REGISTRATION};
+use super::shared::SharedMemories;
+use super::{Buffers, CHAR_DEV, KIND_MOVE, KIND_REGISTRATION, Op, Request};
 use crate::abi::{self, io_op};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use io_uring::{opcode, squeue};
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 /// See the [module](self).
 pub struct Data {
@@ -20,6 +22,9 @@ pub struct Data {
     by_hand: Box<[bool]>,
     /// Lets the driver fail to, for tests of what then follows.
     only_by_hand: bool,
+    shared: Arc<SharedMemories>,
+    /// Tags whose buffers have to go to shared memory with their answers.
+    borrowed: Box<[bool]>,
     /// Open as long as the queue lives, which may end before this: what the kernel still uses is given up, not closed.
     char_dev: RawFd,
 }
@@ -36,7 +41,14 @@ struct Move {
 }
 
 impl Data {
-    pub fn new(copy: CopyMode, buffers: Buffers, queue: u16, only_by_hand: bool, char_dev: RawFd) -> Self {
+    pub fn new(
+        copy: CopyMode,
+        buffers: Buffers,
+        queue: u16,
+        only_by_hand: bool,
+        shared: Arc<SharedMemories>,
+        char_dev: RawFd,
+    ) -> Self {
         let depth = usize::from(buffers.depth());
         let tags = |copy_mode| if copy == copy_mode { depth } else { 0 };
         Self {
@@ -46,6 +58,8 @@ impl Data {
             moves: vec![None; tags(CopyMode::User)].into(),
             by_hand: vec![false; tags(CopyMode::Zero)].into(),
             only_by_hand,
+            shared,
+            borrowed: vec![false; depth].into(),
             char_dev,
         }
     }
@@ -59,6 +73,48 @@ impl Data {
     pub fn slot(&self, tag: u16) -> Option<u16> {
         let slot = if self.only_by_hand { u16::MAX } else { tag };
         (self.copy == CopyMode::Zero).then_some(slot)
+    }
+
+    /// Where the request's data lies in shared memory, if it does.
+    pub fn shared_address(&self, request: &Request) -> Result<Option<*mut u8>> {
+        let Some(place) = request.what.shared else { return Ok(None) };
+        let address = self.shared.address(place, request.what.length as usize);
+        let unknown = || {
+            let number = place.memory;
+            Error::new(
+                ErrorKind::System,
+                format!("the driver names shared memory {number}, which is unknown"),
+            )
+        };
+        address.map(Some).ok_or_else(unknown)
+    }
+
+    /// Has the data of a request that lies in shared memory in the tag's buffer, for who wants to refer to it: others may
+    /// write that memory at any time.
+    pub fn borrow_shared(&mut self, request: &Request) {
+        let tag = request.ticket.tag;
+        let Ok(Some(address)) = self.shared_address(request) else { return };
+        self.borrowed[usize::from(tag)] = request.what.op == Op::Read;
+        if request.what.op == Op::Write {
+            let buffer = self.buffers.address(tag);
+            // SAFETY: as long as the request, by the check of the address and as no request exceeds a buffer; and apart.
+            unsafe { buffer.copy_from_nonoverlapping(address, request.what.length as usize) };
+        }
+    }
+
+    /// Puts a read that was borrowed where it belongs.
+    #[inline]
+    pub fn return_to_shared(&mut self, request: &Request) {
+        if request.what.shared.is_none()
+            || !std::mem::take(&mut self.borrowed[usize::from(request.ticket.tag)])
+        {
+            return;
+        }
+        if let Ok(Some(address)) = self.shared_address(request) {
+            let buffer = self.buffers.address(request.ticket.tag);
+            // SAFETY: as in borrow_shared.
+            unsafe { address.copy_from_nonoverlapping(buffer, request.what.length as usize) };
+        }
     }
 
     /// Moves bytes with the answer of the tag's request, or at once if something is to be moved with it already.

@@ -1,5 +1,6 @@
 //! The table in which the driver describes each tag's request, mapped read-only from `/dev/ublkcN`.
 
+use super::shared::Place;
 use crate::abi::{self, SECTOR, sys};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
@@ -46,6 +47,8 @@ pub struct Descriptor {
     pub no_unmap: bool,
     /// The driver could not register its pages with the ring: that is the server's then (`UBLK_IO_F_NEED_REG_BUF`).
     pub by_hand: bool,
+    /// Its data lies in memory that the device shares with its clients (`UBLK_IO_F_SHMEM_ZC`), and only there.
+    pub shared: Option<Place>,
     /// Where on the disk, in bytes.
     pub offset: u64,
     /// How much, in bytes. A flush has none.
@@ -62,10 +65,16 @@ impl Descriptor {
             fua: raw.op_flags & sys::UBLK_IO_F_FUA != 0,
             no_unmap: raw.op_flags & sys::UBLK_IO_F_NOUNMAP != 0,
             by_hand: raw.op_flags & sys::UBLK_IO_F_NEED_REG_BUF != 0,
+            shared: (raw.op_flags & sys::UBLK_IO_F_SHMEM_ZC != 0).then(|| place(raw.addr)),
             offset: if has_range { raw.start_sector * SECTOR } else { 0 },
             length: if has_range { u64::from(raw.nr_sectors) * SECTOR } else { 0 },
         }
     }
+}
+
+/// `ublk_shmem_zc_index` and `ublk_shmem_zc_offset` of the header.
+fn place(address: u64) -> Place {
+    Place { memory: (address >> sys::UBLK_SHMEM_ZC_IDX_OFF) as u16, offset: address as u32 }
 }
 
 /// One queue's mapped descriptors.

@@ -28,6 +28,7 @@ impl Desk {
             fua: false,
             no_unmap: false,
             by_hand: false,
+            shared: None,
             offset: 0,
             length: 0,
         };

@@ -26,6 +26,9 @@ impl Io<'_> {
     /// that serve other than with [`CopyMode::Copy`].
     pub fn data(&mut self) -> &mut [u8] {
         assert!(!*self.operating, "the ring uses this buffer");
+        if self.request.what.shared.is_some() {
+            self.data.borrow_shared(&self.request);
+        }
         self.data.buffers.slice(self.request.ticket.tag, self.length())
     }
 
@@ -48,6 +51,12 @@ impl Io<'_> {
     pub unsafe fn move_memory(&mut self, from: usize, address: *mut u8, length: usize) -> Result<()> {
         let (what, tag) = (self.request.what, self.request.ticket.tag);
         let take = what.op == Op::Write;
+        if let Some(shared) = self.data.shared_address(&self.request)? {
+            assert!(self.has_data() && from + length <= what.length as usize);
+            // SAFETY: within the request, whose data is there; and apart from the backend's memory.
+            unsafe { copy(shared.add(from), address, length, take) };
+            return Ok(());
+        }
         if self.data.copy == CopyMode::User {
             assert!(self.has_data());
             // SAFETY: the caller's promise.
@@ -56,13 +65,7 @@ impl Io<'_> {
         }
         let data = self.data()[from..from + length].as_mut_ptr();
         // SAFETY: `length` bytes on both sides, which are apart: a request's buffer is the queue's own.
-        unsafe {
-            if take {
-                address.copy_from_nonoverlapping(data, length);
-            } else {
-                data.copy_from_nonoverlapping(address, length);
-            }
-        }
+        unsafe { copy(data, address, length, take) };
         Ok(())
     }
 
@@ -90,7 +93,7 @@ impl Io<'_> {
             None => opcode::Read::new(file, address, length).offset(offset).build(),
         };
         // SAFETY: the memory is the tag's buffer, which outlives the ring and is not handed out while operating, or the
-        // request's own, which stays while the tag is owned.
+        // request's own, or shared, which stays while the tag is owned.
         unsafe { self.submit(entry) }
     }
 
@@ -112,6 +115,12 @@ impl Io<'_> {
     /// buffer table, which begins at 0.
     fn place(&mut self, from: usize) -> Result<(*mut u8, u32, Option<u16>)> {
         let (tag, left) = (self.request.ticket.tag, self.length() - from);
+        if self.data.copy != CopyMode::Zero
+            && let Some(shared) = self.data.shared_address(&self.request)?
+        {
+            // SAFETY: within the request, whose data is there.
+            return Ok((unsafe { shared.add(from) }, left as u32, None));
+        }
         if self.data.copy != CopyMode::Zero {
             return Ok((self.data()[from..].as_mut_ptr(), left as u32, None));
         }
@@ -146,5 +155,20 @@ impl Io<'_> {
         *self.operating = true;
         *self.operations += 1;
         Ok(())
+    }
+}
+
+/// Between the request's data and memory of the backend's: `take`, out of the request.
+///
+/// # Safety
+/// Both are `length` bytes, and apart.
+unsafe fn copy(data: *mut u8, memory: *mut u8, length: usize, take: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if take {
+            memory.copy_from_nonoverlapping(data, length);
+        } else {
+            data.copy_from_nonoverlapping(memory, length);
+        }
     }
 }

@@ -17,6 +17,7 @@ mod io;
 mod ledger;
 mod mode;
 pub mod ring;
+mod shared;
 mod stats;
 pub mod tags;
 pub mod trace;
@@ -29,6 +30,7 @@ pub use descriptors::{Descriptor, Op};
 pub use io::{Io, Slot};
 pub use mode::{CopyMode, Mode, Transport};
 pub use ring::Wait;
+pub use shared::{Place, Shared, SharedMemories};
 pub use stats::{Counter, OpCounters, QueueCounters};
 pub use tags::{Ticket, Violation};
 pub use trace::Tracer;
@@ -84,6 +86,8 @@ pub struct Config {
     pub mode: Mode,
     /// Lets the driver fail to register the pages of requests: for tests of what happens then.
     pub only_by_hand: bool,
+    /// What the device shares with its clients.
+    pub shared: Arc<SharedMemories>,
     /// Descriptors the backend uses through the ring, in slots 1 and up.
     pub files: Vec<RawFd>,
     /// Makes a sleeping turn return.
@@ -137,12 +141,19 @@ pub struct Queue {
 impl Queue {
     /// Sets the queue up on the calling thread, which is the one that has to serve it.
     pub fn open(char_dev: Arc<OwnedFd>, config: Config) -> Result<Self> {
-        let Config { index, depth, max_io, mode, only_by_hand, files, waker, counters, tracer } = config;
+        let Config { index, depth, max_io, mode, only_by_hand, shared, files, waker, counters, tracer } =
+            config;
         let mut slots = vec![char_dev.as_raw_fd()];
         slots.extend(files);
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
-        let data =
-            Data::new(mode.copy, Buffers::new(depth, max_io)?, index, only_by_hand, char_dev.as_raw_fd());
+        let data = Data::new(
+            mode.copy,
+            Buffers::new(depth, max_io)?,
+            index,
+            only_by_hand,
+            shared,
+            char_dev.as_raw_fd(),
+        );
         // A tag's answer, and what is moved with it.
         let entries = u32::from(depth) * if mode.copy == CopyMode::User { 2 } else { 1 } + 2;
         let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;
@@ -259,6 +270,7 @@ impl Queue {
         let result = result_of(&self.desk.request(ticket.tag).what, outcome);
         self.desk.ledger.answer(ticket.tag, result);
         self.data.unregister(&mut self.ring, ticket.tag)?;
+        self.data.return_to_shared(&self.desk.request(ticket.tag));
         self.commands.answer(&mut self.ring, &mut self.data, ticket.tag, result)
     }
 
@@ -349,7 +361,7 @@ impl Queue {
             return Ok(());
         }
         let what = self.request(ticket).what;
-        if what.op != op {
+        if what.op != op || what.shared.is_some() {
             return Ok(());
         }
         self.data.move_buffer(ticket.tag, what.length as usize, op == Op::Write)
@@ -415,7 +427,7 @@ mod tests {
     use super::*;
 
     fn what(op: Op, length: u64) -> Descriptor {
-        Descriptor { op, fua: false, no_unmap: false, by_hand: false, offset: 0, length }
+        Descriptor { op, fua: false, no_unmap: false, by_hand: false, shared: None, offset: 0, length }
     }
 
     #[test]

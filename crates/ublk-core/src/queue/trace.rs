@@ -206,8 +206,15 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     fn record(tag: u16) -> Record {
-        let what =
-            Descriptor { op: Op::Read, fua: false, no_unmap: false, by_hand: false, offset: 0, length: 512 };
+        let what = Descriptor {
+            op: Op::Read,
+            fua: false,
+            no_unmap: false,
+            by_hand: false,
+            shared: None,
+            offset: 0,
+            length: 512,
+        };
         Record { queue: 0, tag, what, result: 512, ended: 0, ticks: 1 }
     }
 

@@ -12,6 +12,7 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Result, Status};
 use napi_derive::napi;
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Observed, Source};
@@ -58,6 +59,8 @@ pub struct DeviceSpec {
     /// Which threads serve its queues, unless it is external. Default: their own.
     #[napi(ts_type = "'own' | 'shared'")]
     pub threads: Option<String>,
+    /// Whether it can share memory with its clients. Default: no.
+    pub shared_memory: Option<bool>,
     /// How its requests travel. Default: the better way.
     #[napi(ts_type = "'auto' | 'per-io' | 'batch'")]
     pub transport: Option<String>,
@@ -133,6 +136,26 @@ impl Device {
     #[napi(getter)]
     pub fn id(&self) -> u32 {
         self.device.id()
+    }
+
+    /// Shares a file in memory with the disk's clients. Resolves to the number of that memory.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn share<'env>(&self, env: &'env Env, path: String, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        let work = move || {
+            let file = File::options().read(true).write(true).open(&path).map_err(|error| {
+                CoreError::system(format!("cannot open {path}"), &error).kind(ErrorKind::Backend)
+            })?;
+            device.share(file, &bound).map(u32::from)
+        };
+        promise(env, work, |_, number: u32| Ok(number))
+    }
+
+    /// Shares it no more.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn unshare<'env>(&self, env: &'env Env, number: u32, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        promise(env, move || device.unshare(number as u16, &bound), |_, ()| Ok(()))
     }
 
     /// In which of the driver's ways it is served, and why.
@@ -422,6 +445,7 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
                     .hint("own and shared exist"));
             }
         },
+        shared_memory: spec.shared_memory.unwrap_or(default.shared_memory),
         transport: named("transport", spec.transport.as_deref(), &Transport::ALL, Transport::name)?,
         copy: named("copy", spec.copy.as_deref(), &CopyMode::ALL, CopyMode::name)?,
     })

@@ -75,6 +75,10 @@ impl Data {
         (self.copy == CopyMode::Zero).then_some(slot)
     }
 
+    pub fn shared(&self) -> &SharedMemories {
+        &self.shared
+    }
+
     /// Where the request's data lies in shared memory, if it does.
     pub fn shared_address(&self, request: &Request) -> Result<Option<*mut u8>> {
         let Some(place) = request.what.shared else { return Ok(None) };

@@ -356,6 +356,11 @@ impl Queue {
         self.move_buffer(ticket, Op::Read)
     }
 
+    /// What the device shares with its clients.
+    pub fn shared(&self) -> &SharedMemories {
+        self.data.shared()
+    }
+
     fn move_buffer(&mut self, ticket: Ticket, op: Op) -> std::io::Result<()> {
         if self.data.copy != CopyMode::User {
             return Ok(());

@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Where in the shared memory of its device a request's data lies.
@@ -20,6 +21,7 @@ pub struct Place {
 pub struct Shared {
     mapping: Mapping,
     file: OwnedFd,
+    id: u32,
 }
 
 impl Shared {
@@ -35,7 +37,13 @@ impl Shared {
                 .hint("whole pages, up to 4 GiB, are"));
         }
         let mapping = Mapping::shared(&file, 0, length as usize).map_err(failed)?;
-        Ok(Self { mapping, file: file.into() })
+        static IDS: AtomicU32 = AtomicU32::new(1);
+        Ok(Self { mapping, file: file.into(), id: IDS.fetch_add(1, Ordering::Relaxed) })
+    }
+
+    /// Its number in this process, never 0 and never another's: the driver's numbers are used again.
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
     /// This process's mapping of it.
@@ -89,14 +97,25 @@ impl SharedMemories {
         })
     }
 
+    /// The memory that has this number in the process.
+    pub fn by_id(&self, id: u32) -> Option<Arc<Shared>> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        list.iter().flatten().find(|memory| memory.id == id).cloned()
+    }
+
+    /// The memory that a place names, if `length` bytes are there.
+    pub fn at(&self, place: Place, length: usize) -> Option<Arc<Shared>> {
+        let memory = self.get(place.memory)?;
+        let end = (place.offset as usize).checked_add(length)?;
+        (end <= memory.mapping.length()).then_some(memory)
+    }
+
     fn look(&self, number: u16) -> Option<Arc<Shared>> {
         self.list.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(number)).cloned().flatten()
     }
 
     /// The address of `length` bytes at a place, if they are there.
     pub fn address(&self, place: Place, length: usize) -> Option<*mut u8> {
-        let memory = self.get(place.memory)?;
-        let end = (place.offset as usize).checked_add(length)?;
-        (end <= memory.mapping.length()).then(|| memory.mapping.at(place.offset as usize))
+        Some(self.at(place, length)?.mapping.at(place.offset as usize))
     }
 }

@@ -16,6 +16,7 @@ use napi::{Env, Result, sys};
 use napi_derive::napi;
 use place::Place;
 use std::ffi::c_int;
+use std::sync::Arc;
 use ublk_core::device::Seated;
 use ublk_core::error::{Error as CoreError, ErrorKind, Result as CoreResult};
 use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
@@ -92,6 +93,19 @@ impl Queue {
             Some(seated) => memory::array_buffer(env, seated.buffers().pool()),
             None => Err(raised(env, &ended())),
         }
+    }
+
+    /// A mapping of shared memory for this thread. To be asked for once each.
+    #[napi(ts_return_type = "ArrayBuffer")]
+    pub fn memory<'env>(&self, env: &'env Env, id: u32) -> Result<Unknown<'env>> {
+        let mapped = match &*self.seated.borrow() {
+            Some(seated) => match seated.shared().by_id(id) {
+                Some(memory) => memory.map_again(),
+                None => Err(CoreError::new(ErrorKind::NotFound, "that memory is shared no more")),
+            },
+            None => Err(ended()),
+        };
+        memory::array_buffer(env, Arc::new(mapped.map_err(|error| raised(env, &error))?))
     }
 
     /// Answers the first `finished` requests of the batch with their results, submits all answers and waits for
@@ -232,6 +246,16 @@ impl Queue {
                 seated.commit(ticket, Err(error.raw_os_error().unwrap_or(5 /* EIO */)))?;
                 continue;
             }
+            let memory = match what.shared {
+                None => (0, 0),
+                Some(place) => match seated.shared().at(place, what.length as usize) {
+                    Some(memory) => (memory.id(), place.offset),
+                    None => {
+                        seated.commit(ticket, Err(5 /* EIO */))?;
+                        continue;
+                    }
+                },
+            };
             let op = match what.op {
                 Op::Read => 0,
                 Op::Write => 1,
@@ -257,6 +281,7 @@ impl Queue {
                     tag: ticket.tag,
                     op,
                     flags: u8::from(what.fua) | (u8::from(what.no_unmap) << 1),
+                    memory,
                 },
             );
             self.batch.push(ticket);

@@ -102,7 +102,7 @@ impl Batch {
     #[inline]
     pub fn send(&mut self, ring: &mut Ring, data: &mut Data) -> Result<u32> {
         if self.in_kernel {
-            return Ok(1);
+            return Ok(0); // what waits behind it goes as soon as it is over
         }
         if self.sent.is_empty() {
             if self.next.is_empty() {
@@ -113,8 +113,8 @@ impl Batch {
         }
         let moves = data.copy == CopyMode::User && self.push_moves(ring, data)?;
         self.push(ring, data, io_op::COMMIT_IO_CMDS)?;
-        // A move that fails has to be seen at once: the clients get no answer before that.
-        Ok(u32::from(!moves))
+        // A move that fails has to be seen at once, and what is still to be sent goes at once: clients wait for both.
+        Ok(u32::from(!moves && self.next.is_empty()))
     }
 
     /// What goes with the answers, each linked to the next and the last to the command: all of it, or no answer. Whether

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { abortable } from './abort.js'
 import { type Backend, isNative, worker } from './backends.js'
+import type { ServingChoice } from './choice.js'
 import type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './device-options.js'
 import { invalid, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
@@ -16,7 +17,7 @@ import type { Server } from './serve/server.js'
 import { Served, served } from './served.js'
 import { connect, deletedByServer } from './service/client.js'
 import { Presence } from './service/presence.js'
-import { removeStale } from './service/record.js'
+import { readChoice, removeStale } from './service/record.js'
 import { toRecorded } from './service/recorded.js'
 import { openRunDir } from './service/run-dir.js'
 import { identityOf } from './service/system.js'
@@ -226,6 +227,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /** Whether this process serves the device. */
   get local(): boolean {
     return this.#served !== undefined
+  }
+
+  /**
+   * In which of the driver's ways the device is served, and why. If another process serves it, or did, from its record;
+   * undefined if it has none, or one of an earlier version. The ways alone are in {@link info}, for any device.
+   */
+  get choice(): ServingChoice | undefined {
+    return this.#served ? this.#served.device.choice : readChoice(this.id)
   }
 
   /**

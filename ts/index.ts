@@ -12,6 +12,7 @@ export {
   type WorkerBackend,
   worker,
 } from './backends.js'
+export { type AutoChoice, autoChoices, type CopyMode, type ServingChoice, type Transport } from './choice.js'
 export { UblkDevice } from './device.js'
 export type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './device-options.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'

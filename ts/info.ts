@@ -1,3 +1,5 @@
+import type { CopyMode, Transport } from './choice.js'
+
 /**
  * What a device is doing:
  *
@@ -48,6 +50,10 @@ export interface DeviceInfo {
   pid: number
   /** Whether the disk is there and that process runs. */
   serverAlive: boolean
+  /** How its requests travel: what it was made for stays. */
+  transport: Transport
+  /** How their data travels, likewise. */
+  copy: CopyMode
   /** The driver features in use, such as `CMD_IOCTL_ENCODE`. */
   flags: string[]
   /** The user who owns it. */

@@ -1,5 +1,6 @@
 import type { BackendSpec, DeviceSpec } from '#binding'
 import { type Backend, file, memory, type NativeBackend, nullDisk } from './backends.js'
+import type { CopyMode, Transport } from './choice.js'
 import { invalid } from './errors.js'
 import { lazy } from './lazy.js'
 import type { Observe } from './serve/observer.js'
@@ -113,6 +114,35 @@ export interface DeviceOptions {
    */
   threads?: 'own' | 'shared'
   /**
+   * How requests come from the driver, and answers go back:
+   *
+   * - `per-io`: each request that may be in flight has a command of its own
+   * - `batch`: one command answers many requests, and one waits for all (kernel 7.0)
+   * - `auto`: the better one
+   *
+   * {@link UblkDevice.choice} says what a device got and why, {@link autoChoices} what `auto` means here. It stays when
+   * another server takes the device over.
+   *
+   * @defaultValue 'auto'
+   */
+  transport?: 'auto' | Transport
+  /**
+   * How the data of requests gets to the backend and back:
+   *
+   * - `copy`: the driver copies it, from or to a buffer that each request has. Any user can have this, with any backend
+   * - `user`: the server copies it through `/dev/ublkcN`: for `memory` without a file, `nullDisk`, and disks written in
+   *   JavaScript (kernel 6.5)
+   * - `zero`: nobody does; what is done to a file is done with the request's own pages: for `file`, and `lazy` with a
+   *   cache (kernel 6.16)
+   * - `auto`: the best that kernel, backend and user allow
+   *
+   * `user` and `zero` take CAP_SYS_ADMIN. It stays when another server takes the device over, whose backend has to be
+   * one that can: a disk of a file that is served with `zero` cannot go on as one written in JavaScript.
+   *
+   * @defaultValue 'auto'
+   */
+  copy?: 'auto' | CopyMode
+  /**
    * After how many milliseconds a request that an asynchronous backend has not finished is answered with
    * ETIMEDOUT. Requests then get buffers of their own, which costs a copy.
    *
@@ -180,9 +210,11 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     discard: flag(options, 'discard'),
     discardGranularity: blocks(options, 'discardGranularity', block, 2 ** 30),
     maxDiscard: blocks(options, 'maxDiscard', block, 2 ** 41 - block),
-    recovery: recovery(options),
+    recovery: oneOf(options, 'recovery', ['requeue', 'reissue', 'fail']),
     partitionScan: flag(options, 'partitionScan'),
     threads: threads(options, external !== undefined),
+    transport: oneOf(options, 'transport', ['auto', 'per-io', 'batch']),
+    copy: oneOf(options, 'copy', ['auto', 'copy', 'user', 'zero']),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
   }
 }
@@ -218,17 +250,8 @@ export function jsTimes(options: DeviceOptions): { timeout: number; stuckTimeout
   }
 }
 
-function recovery(options: DeviceOptions): 'requeue' | 'reissue' | 'fail' | undefined {
-  const { recovery } = options
-  if (recovery === undefined || ['requeue', 'reissue', 'fail'].includes(recovery)) return recovery
-  throw invalid(`recovery must be requeue, reissue or fail, not ${recovery}`)
-}
-
 function threads(options: DeviceOptions, external: boolean): 'own' | 'shared' | undefined {
-  const { threads } = options
-  if (threads !== undefined && threads !== 'own' && threads !== 'shared') {
-    throw invalid(`threads must be own or shared, not ${threads}`)
-  }
+  const threads = oneOf(options, 'threads', ['own', 'shared'])
   if (threads === 'shared' && external) {
     throw invalid(
       'a disk written in JavaScript cannot share native threads',
@@ -252,6 +275,17 @@ function count(options: DeviceOptions, key: Key, min: number, max: number): numb
     throw invalid(`${label(key)} must be a whole number from ${min} to ${max}, not ${value}`)
   }
   return value
+}
+
+function oneOf<Word extends string>(
+  options: DeviceOptions,
+  key: Key,
+  words: readonly [...Word[], Word],
+): Word | undefined {
+  const value: unknown = options[key]
+  const known = words.find(word => word === value)
+  if (value === undefined || known !== undefined) return known
+  throw invalid(`${label(key)} must be ${words.slice(0, -1).join(', ')} or ${words.at(-1)}, not ${value}`)
 }
 
 function flag(options: DeviceOptions, key: Key): boolean | undefined {

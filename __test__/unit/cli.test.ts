@@ -32,6 +32,8 @@ const wrong: [string, RegExp][] = [
   ['create --mem 16M --write-cache maybe', /Allowed choices are on, off/],
   ['create --mem 16M --bogus', /unknown option '--bogus'/],
   ['create --mem 16M --threads many', /Allowed choices are own, shared/],
+  ['create --mem 16M --transport fast', /Allowed choices are auto, per-io, batch/],
+  ['create --mem 16M --copy none', /Allowed choices are auto, copy, user, zero/],
   ['create --mem 16M --queue 2', /Did you mean --queues/],
   ['create --mem 16M extra', /too many arguments/],
   ['list --output FOO', /no column 'FOO'/],

@@ -38,6 +38,14 @@ test('only native disks share threads', t => {
   })
 })
 
+test('a way to serve a disk is left to the native part, which knows what is possible', t => {
+  for (const transport of ['auto', 'per-io', 'batch'] as const) {
+    for (const copy of ['auto', 'copy', 'user', 'zero'] as const) {
+      t.like(toSpec({ backend, transport, copy }), { transport, copy })
+    }
+  }
+})
+
 test('a backend is made by its function, or looks like it', t => {
   t.deepEqual(nullDisk('1T'), { kind: 'null', size: 2 ** 40 })
   t.deepEqual(file('a.img'), { kind: 'file', path: 'a.img', direct: false })
@@ -69,6 +77,9 @@ const wrong: [string, Record<string, unknown>, RegExp][] = [
   ['queues 5000', { queues: 5000 }, /not 5000/],
   ['queues 1.5', { queues: 1.5 }, /not 1.5/],
   ['threads of nobody', { threads: 'none' }, /threads must be own or shared, not none/],
+  ['a transport of its own', { transport: 'fast' }, /transport must be auto, per-io or batch, not fast/],
+  ['no copy at all', { copy: false }, /copy must be auto, copy, user or zero, not false/],
+  ['a recovery by hand', { recovery: 'retry' }, /recovery must be requeue, reissue or fail, not retry/],
   ['queues as text', { queues: '2' }, /queues must be/],
   ['depth 0', { depth: 0 }, /depth must be a whole number from 1 to 4096, not 0/],
   ['depth 5000', { depth: 5000 }, /not 5000/],

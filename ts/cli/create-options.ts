@@ -27,6 +27,8 @@ export interface DiskFlags {
   maxDiscard?: string
   partitionScan: boolean
   threads?: 'own' | 'shared'
+  transport?: NonNullable<DeviceOptions['transport']>
+  copy?: NonNullable<DeviceOptions['copy']>
   recovery?: 'requeue' | 'reissue' | 'fail'
   requestTimeout?: number
   stuckTimeout?: number
@@ -49,6 +51,18 @@ export function addDiskOptions(command: Command): Command {
         '--threads <whose>',
         'a thread for each queue, or a few for all disks of a process (default: own)',
       ).choices(['own', 'shared']),
+    )
+    .addOption(
+      new Option(
+        '--transport <how>',
+        'a driver command for each request, or, with kernel 7.0, one for many (default: auto)',
+      ).choices(['auto', 'per-io', 'batch']),
+    )
+    .addOption(
+      new Option(
+        '--copy <how>',
+        'who copies data: the driver; the server; or, with --file and kernel 6.16, nobody (default: auto)',
+      ).choices(['auto', 'copy', 'user', 'zero']),
     )
     .option('--block-size <size>', '512, 1024, 2048 or 4096 (default: 512)')
     .option('--max-io <size>', 'the largest request, 4K to 32M (default: 512K)')
@@ -84,7 +98,7 @@ export function toOptions(
 ): { options: DeviceOptions; scratch: string[] } {
   const { writeCache, discard, partitionScan, requestTimeout, stuckTimeout } = flags
   const { queues, depth, blockSize, maxIo, readOnly, rotational, discardGranularity, maxDiscard } = flags
-  const { recovery, threads } = flags
+  const { recovery, threads, transport, copy } = flags
   const backend = toBackend(flags, lasting || recovery !== undefined)
   const wished = {
     queues,
@@ -97,6 +111,8 @@ export function toOptions(
     maxDiscard,
     recovery,
     threads,
+    transport,
+    copy,
     writeCache: writeCache && writeCache === 'on',
     discard: discard ? undefined : false,
     partitionScan: partitionScan ? undefined : false,

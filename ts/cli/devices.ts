@@ -1,3 +1,4 @@
+import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
@@ -11,6 +12,8 @@ export interface DeviceRow extends DeviceInfo {
   users: string[]
   /** Where its server logs to. */
   log: string | null
+  /** In which of the driver's ways it is served, and why. */
+  choice: ServingChoice | null
 }
 
 /** All columns of `list`, `show` and `create --json`. */
@@ -39,6 +42,18 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'PID', summary: 'process that serves it', value: row => (row.pid > 0 ? row.pid : null) },
   { name: 'ALIVE', summary: 'whether that process serves', value: row => row.serverAlive },
   { name: 'CHAR', summary: "path of the server's side", value: row => row.charPath },
+  { name: 'TRANSPORT', summary: 'how requests travel: per-io or batch', value: row => row.transport },
+  {
+    name: 'TRANSPORT-WHY',
+    summary: 'why so, if its server has left word',
+    value: row => row.choice?.transportBecause ?? null,
+  },
+  { name: 'COPY', summary: 'how their data travels: copy, user or zero', value: row => row.copy },
+  {
+    name: 'COPY-WHY',
+    summary: 'why so, if its server has left word',
+    value: row => row.choice?.copyBecause ?? null,
+  },
   { name: 'UID', summary: 'user who owns it', value: row => row.ownerUid },
   { name: 'GID', summary: 'group that owns it', value: row => row.ownerGid },
   { name: 'FLAGS', summary: 'driver features in use', value: row => row.flags },
@@ -80,8 +95,8 @@ export async function addUsers(
 
 function toRow(device: DeviceInfo, users: string[]): DeviceRow {
   const found = readRecord(device.id)
-  const known = found.state === 'served' || found.state === 'dead'
-  return { ...device, users, log: known ? found.record.log : null }
+  const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
+  return { ...device, users, log: record?.log ?? null, choice: record?.choice ?? null }
 }
 
 const LAST_ID = 2 ** 20 - 1

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import type { AutoChoice } from '../choice.js'
 import type { Feature } from '../features.js'
 import { loadApi } from './api.js'
 import { print } from './output.js'
@@ -20,16 +21,38 @@ const columns: readonly Column<Feature>[] = [
 ]
 const usual = ['FEATURE', 'HAVE', 'SINCE', 'SUMMARY']
 
+const choiceColumns: readonly Column<AutoChoice>[] = [
+  { name: 'BACKEND', summary: 'what kind of disk', value: row => row.backend },
+  { name: 'TRANSPORT', summary: 'how its requests travel', value: row => row.choice.transport },
+  { name: 'TRANSPORT-WHY', summary: 'why so', value: row => row.choice.transportBecause },
+  { name: 'COPY', summary: 'how their data travels', value: row => row.choice.copy },
+  { name: 'COPY-WHY', summary: 'why so', value: row => row.choice.copyBecause },
+]
+
+const HELP = `
+A second list says how disks of each kind are served here unless create is given --transport or --copy, and
+why. With --output it is left out.`
+
 /** Adds `ublk-ts features`. */
 export function addFeatures(program: Command): void {
-  const command = program.command('features').description("list the features of this kernel's ublk driver")
-  addListingOptions(command, columns, usual, 'ublk-ts features --json').action(show)
+  const command = program
+    .command('features')
+    .description("list the features of this kernel's ublk driver, and how disks are served with them")
+  addListingOptions(command, columns, usual, 'ublk-ts features --json')
+    .addHelpText('after', HELP)
+    .action(show)
 }
 
 async function show(options: ListingOptions): Promise<void> {
   const selected = selectColumns(columns, usual, options)
-  const { features } = await loadApi()
+  const { autoChoices, features } = await loadApi()
   const rows = await features()
-  if (options.json) await print(JSON.stringify(toJson('features', selected, rows), null, 2))
-  else await print(formatTable(selected, rows, options))
+  const choices = options.output === undefined ? await autoChoices() : []
+  if (options.json) {
+    const second = options.output === undefined ? toJson('choices', choiceColumns, choices) : {}
+    await print(JSON.stringify({ ...toJson('features', selected, rows), ...second }, null, 2))
+    return
+  }
+  const tables = [formatTable(selected, rows, options), formatTable(choiceColumns, choices, options)]
+  await print(tables.filter(table => table !== '').join('\n\n'))
 }

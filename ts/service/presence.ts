@@ -56,6 +56,7 @@ export class Presence {
       identity,
       server,
       created: before?.created ?? new Date().toISOString(),
+      choice: before?.choice ?? disk.choice,
       log: (typeof more.log === 'function' ? more.log(id) : more.log) ?? null,
       scratch: more.scratch ?? before?.scratch ?? [],
       notes: more.notes ?? before?.notes ?? {},

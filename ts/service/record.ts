@@ -10,6 +10,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import type { ServingChoice } from '../choice.js'
 import type { Json, RecordedOptions } from './recorded.js'
 import { openRunDir, trustedRunDir } from './run-dir.js'
 import { bootId, identityOf, inodeOf, markOf, type ProcessMark, runs } from './system.js'
@@ -34,6 +35,8 @@ export interface DeviceRecord {
   readonly socket: string
   /** When the device was made. */
   readonly created: string
+  /** In which of the driver's ways it was made to be served, and why. Earlier versions did not tell. */
+  readonly choice?: ServingChoice | undefined
   /** Where its server logs to. */
   readonly log: string | null
   /** Files that go when the device does. */
@@ -84,6 +87,12 @@ export function writeRecord(record: DeviceRecord): void {
 export function readRecord(id: number): Found {
   const dir = trustedRunDir()
   return dir === undefined ? { state: 'none' } : load(join(dir, `${id}.json`), id)
+}
+
+/** What a device's record says of how it is served, if that is true and says it. */
+export function readChoice(id: number): ServingChoice | undefined {
+  const found = readRecord(id)
+  return found.state === 'served' || found.state === 'dead' ? found.record.choice : undefined
 }
 
 /** The numbers of the devices that have a record, true or not. */
@@ -194,6 +203,8 @@ export function judge(text: string, id: number): Found {
   return { state: runs(record.server) ? 'served' : 'dead', record }
 }
 
+const CHOICE: readonly (keyof ServingChoice)[] = ['transport', 'transportBecause', 'copy', 'copyBecause']
+
 /** The first field that is not as it was written. */
 function whatIsWrong(value: unknown, id: number): keyof DeviceRecord | undefined {
   const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -208,6 +219,7 @@ function whatIsWrong(value: unknown, id: number): keyof DeviceRecord | undefined
     socket: isText,
     server: value => isObject(value) && Number.isInteger(value['pid']) && Number.isInteger(value['started']),
     created: isText,
+    choice: value => value === undefined || (isObject(value) && CHOICE.every(key => isText(value[key]))),
     log: value => value === null || isText(value),
     scratch: value => Array.isArray(value) && value.every(isText),
     notes: isObject,

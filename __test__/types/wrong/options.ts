@@ -23,5 +23,8 @@ await UblkDevice.create({ backend, queue: 2 })
 // error: Type '"retry"' is not assignable to type '"fail" | "reissue" | "requeue" | undefined'
 await UblkDevice.create({ backend, recovery: 'retry' })
 
+// error: Type '"fast"' is not assignable to type '"auto" | Transport | undefined'
+await UblkDevice.create({ backend, transport: 'fast' })
+
 // error: Type 'string' is not assignable to type 'number'
 await UblkDevice.create({ backend, depth: '64' })

@@ -1,0 +1,39 @@
+import * as native from '#binding'
+import { wrap } from './errors.js'
+
+/** How requests come from the driver, and answers go back; see `DeviceOptions.transport`. */
+export type Transport = 'per-io' | 'batch'
+
+/** How the data of requests comes and goes; see `DeviceOptions.copy`. */
+export type CopyMode = 'copy' | 'user' | 'zero'
+
+/** In which of the driver's ways a disk is served, and why. */
+export interface ServingChoice {
+  /** How its requests travel. */
+  transport: Transport
+  /** Why so, in a few words. */
+  transportBecause: string
+  /** How their data travels. */
+  copy: CopyMode
+  /** Why so, in a few words. */
+  copyBecause: string
+}
+
+/** What `auto` means for disks of a kind. */
+export interface AutoChoice {
+  /** Their backend: in memory of the process, in a file, null, or written in JavaScript. */
+  backend: 'memory' | 'file' | 'null' | 'javascript'
+  /** What is chosen for them. */
+  choice: ServingChoice
+}
+
+/**
+ * What is chosen on this kernel, for this user, for disks of each kind that leave `transport` and `copy` at `auto`.
+ *
+ * @throws UblkError of kind `no-driver`, `no-permission` or `no-io-uring` if the driver cannot be asked.
+ */
+export async function autoChoices(): Promise<AutoChoice[]> {
+  return await native.usualChoices().catch(error => {
+    throw wrap(error)
+  })
+}

@@ -36,12 +36,21 @@ rw=randwrite
 iodepth=128
 `
 
-/** Has fio write a disk of {@link MEBIBYTES} in every way and read it back; fails if anything differs. */
-export async function verify(path: string): Promise<void> {
+/**
+ * Has fio write a disk of {@link MEBIBYTES} in every way, or in those that are named, and read it back; fails if anything
+ * differs.
+ */
+export async function verify(path: string, jobs: readonly string[] = []): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'verify-'))
   try {
     writeFileSync(join(dir, 'jobs'), JOBS)
-    await sh('cd "$1"; fio --filename="$2" --output-format=terse jobs', dir, path)
+    const only = jobs.map(job => `--section=${job}`)
+    await sh(
+      'cd "$1"; disk=$2; shift 2; fio --filename="$disk" --output-format=terse "$@" jobs',
+      dir,
+      path,
+      ...only,
+    )
   } finally {
     rmSync(dir, { recursive: true })
   }

@@ -8,7 +8,7 @@ import type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from '.
 import { invalid, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
-import { jsTimes, toSpec } from './options.js'
+import { jsTimes, paths, toSpec } from './options.js'
 import { Crew } from './serve/crew.js'
 import { Hooks } from './serve/hooks.js'
 import { InlineServer } from './serve/inline.js'
@@ -21,6 +21,7 @@ import { readChoice, removeStale } from './service/record.js'
 import { toRecorded } from './service/recorded.js'
 import { openRunDir } from './service/run-dir.js'
 import { identityOf } from './service/system.js'
+import { SharedMemory } from './shared-memory.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
 import type { TraceListener } from './trace.js'
@@ -68,7 +69,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       async (disk, entry, cancel, announce) => {
         try {
           await announce()
-          if (options.start ?? true) await disk.#start(entry, cancel)
+          if (options.start ?? true) {
+            await disk.#start(entry, cancel)
+            for (const path of paths(options) ?? []) await disk.#share(path, cancel)
+          }
         } catch (error) {
           await entry.device.delete(true, new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
           throw error
@@ -399,6 +403,26 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     )
     if (this.#served) await this.#served.forget()
     else removeStale(this.id, identity)
+  }
+
+  /**
+   * Shares a file in memory, such as one in `/dev/shm`, with the disk's clients: what they read and write directly
+   * (`O_DIRECT`) from and to a mapping of it is not copied by the driver; the backend gets it where it is. The file is
+   * whole pages, at most 4 GiB, which stay in memory. Of a live device that this process serves and that was made with
+   * `share`.
+   *
+   * Waits until no request is under way.
+   *
+   * @throws UblkError: `unsupported` if the device was made without `share`, `backend` if the file cannot be used,
+   * `invalid` for one of another size, `closed` if the device is not live, `timeout`.
+   */
+  async share(path: string, { signal }: { signal?: AbortSignal } = {}): Promise<SharedMemory> {
+    return await abortable(signal, cancel => this.#share(path, cancel))
+  }
+
+  async #share(path: string, cancel: native.Cancel): Promise<SharedMemory> {
+    const { device } = this.#local('share memory with the clients of')
+    return new SharedMemory(device, await device.share(path, cancel), path)
   }
 
   /**

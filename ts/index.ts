@@ -36,5 +36,6 @@ export {
 export type { DiskChange, Observe } from './serve/observer.js'
 export type { RecordOptions } from './service/presence.js'
 export type { Json } from './service/recorded.js'
+export type { SharedMemory } from './shared-memory.js'
 export type { Size } from './size.js'
 export type { TraceListener, TraceRecord } from './trace.js'

@@ -143,6 +143,12 @@ export interface DeviceOptions {
    */
   copy?: 'auto' | CopyMode
   /**
+   * Files in memory, such as in `/dev/shm`, that the disk shares with its clients from its start on: a client that maps one
+   * and reads or writes the disk directly (`O_DIRECT`) from there spares the driver's copy. With an empty list it shares
+   * none yet, and can ({@link UblkDevice.share}). Takes kernel 7.1, and does not go with `recovery`.
+   */
+  share?: string[]
+  /**
    * After how many milliseconds a request that an asynchronous backend has not finished is answered with
    * ETIMEDOUT. Requests then get buffers of their own, which costs a copy.
    *
@@ -213,6 +219,7 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     recovery: oneOf(options, 'recovery', ['requeue', 'reissue', 'fail']),
     partitionScan: flag(options, 'partitionScan'),
     threads: threads(options, external !== undefined),
+    sharedMemory: paths(options) && true,
     transport: oneOf(options, 'transport', ['auto', 'per-io', 'batch']),
     copy: oneOf(options, 'copy', ['auto', 'copy', 'user', 'zero']),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
@@ -286,6 +293,15 @@ function oneOf<Word extends string>(
   const known = words.find(word => word === value)
   if (value === undefined || known !== undefined) return known
   throw invalid(`${label(key)} must be ${words.slice(0, -1).join(', ')} or ${words.at(-1)}, not ${value}`)
+}
+
+/** What `share` says, if anything. */
+export function paths({ share }: DeviceOptions): readonly string[] | undefined {
+  const wrong = (value: unknown): boolean => typeof value !== 'string' || value === ''
+  if (share !== undefined && (!Array.isArray(share) || share.some(wrong))) {
+    throw invalid('share must be a list of paths of files in memory')
+  }
+  return share
 }
 
 function flag(options: DeviceOptions, key: Key): boolean | undefined {

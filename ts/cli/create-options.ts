@@ -29,6 +29,7 @@ export interface DiskFlags {
   threads?: 'own' | 'shared'
   transport?: NonNullable<DeviceOptions['transport']>
   copy?: NonNullable<DeviceOptions['copy']>
+  share?: string[]
   recovery?: 'requeue' | 'reissue' | 'fail'
   requestTimeout?: number
   stuckTimeout?: number
@@ -64,6 +65,11 @@ export function addDiskOptions(command: Command): Command {
         'who copies data: the driver; the server; or, with --file and kernel 6.16, nobody (default: auto)',
       ).choices(['auto', 'copy', 'user', 'zero']),
     )
+    .option(
+      '--share <file>',
+      'share a file in memory, such as in /dev/shm, with the clients of the disk; can be repeated (kernel 7.1)',
+      (path: string, earlier: string[] = []) => [...earlier, resolve(path)],
+    )
     .option('--block-size <size>', '512, 1024, 2048 or 4096 (default: 512)')
     .option('--max-io <size>', 'the largest request, 4K to 32M (default: 512K)')
     .option('--read-only', 'refuse writes')
@@ -98,7 +104,7 @@ export function toOptions(
 ): { options: DeviceOptions; scratch: string[] } {
   const { writeCache, discard, partitionScan, requestTimeout, stuckTimeout } = flags
   const { queues, depth, blockSize, maxIo, readOnly, rotational, discardGranularity, maxDiscard } = flags
-  const { recovery, threads, transport, copy } = flags
+  const { recovery, threads, transport, copy, share } = flags
   const backend = toBackend(flags, lasting || recovery !== undefined)
   const wished = {
     queues,
@@ -113,6 +119,7 @@ export function toOptions(
     threads,
     transport,
     copy,
+    share,
     writeCache: writeCache && writeCache === 'on',
     discard: discard ? undefined : false,
     partitionScan: partitionScan ? undefined : false,

@@ -7,11 +7,12 @@ import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { runFio } from './fio.js'
-import { firstLine } from './targets.js'
+import { firstLine } from './server.js'
 
 const REQUESTS = 5000
+const LARGE = 100
 
-/** Counts the server's io_uring_enter calls, and all its others, during some thousand requests. */
+/** Counts the server's io_uring_enter calls, and all its others, during some thousand requests, or a hundred large ones. */
 export async function countCalls(disk, workload) {
   const file = join(tmpdir(), 'calls')
   const strace = spawn('strace', ['-f', '-c', '-U', 'name,calls', '-o', file, '-p', `${disk.pid}`], {
@@ -19,7 +20,9 @@ export async function countCalls(disk, workload) {
   })
   const exit = once(strace, 'exit')
   await firstLine(strace.stderr) // "Process 82 attached with 4 threads"
-  const { requests } = await runFio(disk.path, workload, [`--number_ios=${REQUESTS}`])
+  const { requests } = await runFio(disk, workload, [
+    `--number_ios=${/-\d+m-/.test(workload) ? LARGE : REQUESTS}`,
+  ])
   strace.kill('SIGINT')
   await exit
   const calls = new Map(

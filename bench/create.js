@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { nullDisk, UblkDevice } from 'ublk-ts'
-import { firstLine } from './targets.js'
+import { firstLine } from './server.js'
 
 const execute = promisify(execFile)
 const TIMES = 20

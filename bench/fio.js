@@ -2,8 +2,11 @@
 
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
+import { Absent, within } from './server.js'
 
 const execute = promisify(execFile)
+/** What a run may take beyond its time: less than what a kernel takes for a hang. */
+const SLACK = process.env.UBLK_TS_VM === 'qemu' ? 60 : 15
 
 /** The part of each disk that is used, in MiB: the size of ours. */
 export const SPAN = 512
@@ -16,8 +19,28 @@ export function parseWorkload(name) {
   return { pattern, block, depth: Number(depth), pinned: pinned !== undefined }
 }
 
-/** Runs a workload on a disk until fio's own limits in `extra` end it. */
-export async function runFio(path, workload, extra) {
+/**
+ * Runs a workload on a disk until fio's own limits in `extra` end it, or `seconds` and some more have passed. A disk that
+ * has no answer by then has its server killed, whereupon the driver ends what waits for it.
+ */
+export async function runFio(disk, workload, extra, seconds = 30) {
+  const running = fio(disk.path, workload, extra)
+  try {
+    return await within((seconds + SLACK) * 1000, running)
+  } catch (error) {
+    disk.kill?.()
+    await within(SLACK * 1000, running).catch(() => {})
+    throw error instanceof Absent ? error : new Absent(reason(error))
+  }
+}
+
+/** What fio says of an error, in short. */
+function reason(error) {
+  const [, text] = `${error.stderr}${error.stdout}`.match(/error=([^\n]+)|:\s*(io_u error.+)/) ?? []
+  return text ?? error.message.split('\n')[0]
+}
+
+async function fio(path, workload, extra) {
   const { pattern, block, depth } = parseWorkload(workload)
   const batch =
     depth < 16
@@ -26,6 +49,7 @@ export async function runFio(path, workload, extra) {
   const { stdout } = await execute('fio', [
     `--name=${workload}`,
     `--filename=${path}`,
+    '--allow_file_create=0', // of a disk that has gone there shall not be a file in /dev
     `--size=${SPAN}m`,
     '--ioengine=io_uring',
     '--direct=1',
@@ -35,12 +59,13 @@ export async function runFio(path, workload, extra) {
     ...batch,
     '--norandommap',
     '--lat_percentiles=1',
-    '--clat_percentiles=0',
+    '--clat_percentiles=1',
     '--output-format=json',
     ...extra,
   ])
   const [job] = JSON.parse(stdout.slice(stdout.indexOf('\n{') + 1)).jobs
   const side = pattern.endsWith('read') ? job.read : job.write
+  if (job.error !== 0 || side.total_ios === 0) throw new Absent(`its requests fail with error ${job.error}`)
   return {
     requests: side.total_ios,
     iops: side.iops,
@@ -48,5 +73,7 @@ export async function runFio(path, workload, extra) {
     mean_us: side.lat_ns.mean / 1000,
     p50_us: side.lat_ns.percentile['50.000000'] / 1000,
     p99_us: side.lat_ns.percentile['99.000000'] / 1000,
+    completion_mean_us: side.clat_ns.mean / 1000,
+    completion_p99_us: side.clat_ns.percentile['99.000000'] / 1000,
   }
 }

@@ -2,12 +2,15 @@
 
 import { spawn, spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { loadavg } from 'node:os'
+import { cpus, loadavg, release } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { draw } from './chart.js'
 import { Failure, parseOptions, USAGE } from './options.js'
 import { report } from './report.js'
-import { disksOf, SUITES } from './suites.js'
+import { heatsOf, SUITES } from './suites.js'
+import { programOf } from './targets.js'
+import { versionsOf } from './versions.js'
 
 const root = join(import.meta.dirname, '..')
 process.env.PATH += ':/usr/sbin:/sbin' // where nbd-client is
@@ -26,20 +29,56 @@ async function main(options) {
     return 0
   }
   if (options.setup) run(join(root, 'scripts/setup'), ['--bench'], 2) // stdout is for the tables
-  const disks = disksOf(options.suite, options.targets)
+  const disks = heatsOf(options).flatMap(heat => heat.disks)
   const nbd = disks.some(name => name.startsWith('nbd')) ? ['nbdkit', 'nbd-client'] : []
   for (const program of ['fio', 'strace', ...nbd]) run(program, ['--version'])
-  const kublk = disks.includes('kublk') ? run(join(root, 'vm/peers')).trim() : undefined
+  const programs = findPrograms(options, disks)
 
-  const started = { date: new Date().toISOString(), load: loadavg()[0] }
+  const about = {
+    command: ['npm run bench --', ...process.argv.slice(2)].join(' '),
+    versions: versionsOf(root, programs, nbd.length > 0),
+    host: { cpu: cpus()[0].model, cpus: cpus().length, kernel: release() },
+    date: new Date().toISOString(),
+    load: { before: loadavg()[0] },
+  }
   const records = []
-  const status = await runGuest({ ...options, kublk }, record => records.push(record))
-  if (status !== 0) return status
-
-  const ended = { load: loadavg()[0] }
-  process.stdout.write(report(records, { options, started, ended }))
-  if (options.json) writeFileSync(options.json, `${JSON.stringify({ options, started, ended, records })}\n`)
+  for (const { parts, machine } of bootsOf(options)) {
+    const given = { ...options, parts, programs }
+    const status = await runGuest(given, machine, record => records.push(record))
+    if (status !== 0) return status
+  }
+  about.load.after = loadavg()[0]
+  process.stdout.write(report(records, { options, about }))
+  if (options.json) writeFileSync(options.json, `${JSON.stringify({ options, about, records })}\n`)
+  if (options.svg) writeFileSync(options.svg, draw(records, { options, about }))
   return 0
+}
+
+/** The programs of vm/peers that disks take: path and version, or why one cannot be had. */
+function findPrograms({ suite, parts }, disks) {
+  const names = new Set(disks.map(programOf).filter(Boolean))
+  if (suite === 'growth' || parts.includes('create')) names.add('kublk')
+  return Object.fromEntries(
+    Array.from(names, name => {
+      const { status, stdout, stderr } = spawnSync(join(root, 'vm/peers', name), { encoding: 'utf8' })
+      process.stderr.write(stderr)
+      const [path, version] = stdout.trim().split('\n')
+      if (status === 0) return [name, { path, version }]
+      if (!SUITES[suite].tolerant) throw new Failure(1, `${name} cannot be had`)
+      return [name, { why: `it cannot be had here: ${stderr.trim().split('\n').at(-1).trim()}` }]
+    }),
+  )
+}
+
+/** The machines of a run, each with what is measured there: queues need CPUs that run at the same time. */
+function bootsOf({ suite, parts }) {
+  const machine = ['--memory', SUITES[suite].memory]
+  if (suite !== 'growth') return [{ parts, machine }]
+  const [here, there] = [parts.filter(part => part !== 'queues'), parts.filter(part => part === 'queues')]
+  return [
+    { parts: here, machine },
+    { parts: there, machine: [...machine, '--kernel', 'newest', '--cpus', '4'] },
+  ].filter(boot => boot.parts.length > 0)
 }
 
 /** Runs a program that makes something ready, with its messages on stderr; returns its output. */
@@ -54,17 +93,18 @@ function run(program, args = [], output = 'pipe') {
 }
 
 /** Runs guest.js and hands over each of its records. Returns its exit status. */
-async function runGuest(options, onRecord) {
-  const rounds = options.rounds * options.workloads.length * disksOf(options.suite, options.targets).length
-  const limit = Math.ceil(rounds * (options.seconds + 3)) + 300
-  const machine = ['--timeout', `${limit}`, '--memory', SUITES[options.suite].memory]
+async function runGuest(options, machine, onRecord) {
+  const cells = heatsOf(options).reduce((sum, heat) => sum + heat.disks.length * heat.workloads.length, 20)
+  const limit = Math.ceil(options.rounds * cells * (options.seconds + 3) + cells * 10) + 300
+  // A peer that hangs until it is killed may make the kernel complain.
+  const lenient = SUITES[options.suite].tolerant ? ['--lenient'] : []
   const command = [
     process.execPath,
     '--expose-gc',
     join(import.meta.dirname, 'guest.js'),
     JSON.stringify(options),
   ]
-  const guest = spawn(join(root, 'vm/run'), [...machine, ...command], {
+  const guest = spawn(join(root, 'vm/run'), ['--timeout', `${limit}`, ...lenient, ...machine, ...command], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'inherit'],
   })

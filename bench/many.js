@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { nullDisk, UblkDevice } from 'ublk-ts'
-import { cli, firstLine } from './targets.js'
+import { cli, firstLine } from './server.js'
 
 const execute = promisify(execFile)
 const DEVICES = 256

@@ -1,6 +1,8 @@
 import { parseArgs } from 'node:util'
 import { parseWorkload } from './fio.js'
-import { SUITES } from './suites.js'
+import { SUITES, targetsOf } from './suites.js'
+
+const HEATS = Object.keys(SUITES.race.heats).join(', ')
 
 export const USAGE = `usage: bench/run [OPTION...]
 
@@ -13,16 +15,24 @@ It measures and never judges.
                    JavaScript with the kernel's NBD client, at iodepth 64
   --suite threads  our memory disk with threads of its own, against one whose threads serve 63 idle disks too, or could;
                    and what many devices cost, in one process and in many
+  --suite race     our disks in null, memory and files against kublk, rublk, go-ublk, nbdkit, the kernel's loop device
+                   and null_blk; those that do not run are told of. About 12 minutes a round: see docs/performance.md
+  --suite growth   what more iodepth, larger buffers and more queues cost, beside kublk; queues are measured in QEMU
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
-  --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many (all)
+  --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many;
+                   race: io, calls, allocations; growth: cpu, memory, queues (all)
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,
-                   and null-block, the kernel's null_blk: no disk can be faster; threads: shared, crowd (all)
+                   and null-block, the kernel's null_blk: no disk can be faster; threads: shared, crowd;
+                   race: any disk of its tables, or a heat: ${HEATS} (all).
+                   A word behind a disk's name says how it is served: perio, batch, copy, user, auto or zero, which are
+                   --transport and --copy of ublk-ts create, or the peer's own options
   --workloads W,.. PATTERN-BLOCK-IODEPTH, such as randread-4k-64 or write-128k-8
-                   (randread and randwrite, 4k, 1 and 64; js: also read and write, 128k, 8). With -pinned behind it,
-                   the load and the server share a CPU: where one waits for the other, that is far steadier than
-                   what the scheduler makes of it
+                   (randread and randwrite, 4k, 1 and 64; js: also read and write, 128k, 8; race: files also 1m, 8).
+                   With -pinned behind it, the load and the server share a CPU: where one waits for the other, that is
+                   far steadier than what the scheduler makes of it
   --json FILE      also write every figure there
+  --svg FILE       race: also draw a chart there
   --no-setup       do not look whether something has to be built
   --help`
 
@@ -39,17 +49,22 @@ export function parseOptions(args) {
   const values = parse(args)
   const suite = SUITES[values.suite]
   if (!suite) throw wrong(`--suite ${values.suite}: there is no such thing`)
-  const targets = Object.keys(suite.targets)
+  const { heats } = suite
+  const targets = targetsOf(values.suite)
   return {
     help: values.help,
     setup: !values['no-setup'],
     json: values.json,
+    svg: values.svg,
     rounds: positive('rounds', values.rounds, /^[1-9]\d*$/),
     seconds: positive('seconds', values.seconds, /^\d+(\.\d+)?$/),
     suite: values.suite,
     parts: list('only', values.only, suite.parts, part => suite.parts.includes(part)),
-    targets: list('targets', values.targets, targets, target => targets.includes(target)),
-    workloads: list('workloads', values.workloads, suite.workloads, parseWorkload),
+    targets: list('targets', values.targets, targets, name => targets.includes(name) || heats[name]).flatMap(
+      name => (targets.includes(name) ? name : Object.keys(heats[name].targets)),
+    ),
+    /** Each heat's own without. */
+    workloads: list('workloads', values.workloads, undefined, parseWorkload),
   }
 }
 
@@ -67,6 +82,7 @@ function parse(args) {
         targets: text,
         workloads: text,
         json: text,
+        svg: text,
         'no-setup': flag,
         help: flag,
       },

@@ -1,24 +1,43 @@
 // Turns the records of a run into tables.
 
 import { parseWorkload } from './fio.js'
-import { median, ratios } from './statistics.js'
-import { SUITES } from './suites.js'
+import { growth } from './report-growth.js'
+import { race } from './report-race.js'
+import { median } from './statistics.js'
+import { heatsOf } from './suites.js'
+import { compare, disksIn, select, spread, table, unique } from './table.js'
 
 /** The whole report, as text. */
-export function report(records, { options, started, ended }) {
-  const pairs = options.targets.map(target => SUITES[options.suite].targets[target])
+export function report(records, { options, about }) {
+  const { suite } = options
+  const heats = heatsOf(options)
   const of = kind => records.filter(record => record.kind === kind)
-  const [machine] = of('machine')
-  const parts = [
-    `${started.date}; Linux ${machine.kernel}, ${machine.cpus} CPUs, Node ${machine.node}; ` +
-      `load of the machine ${started.load.toFixed(1)} before, ${ended.load.toFixed(1)} after`,
-  ]
-  if (of('io').length > 0) parts.push(throughput(of('io'), pairs), latency(of('io'), pairs), sleeps(of('io')))
-  if (of('calls').length > 0) parts.push(calls(of('calls')))
+  const parts = [heading(of('machine')[0], about)]
+  if (suite === 'race') parts.push(...race(records, heats))
+  else if (suite === 'growth') parts.push(...growth(records))
+  else if (of('io').length > 0) {
+    const pairs = heats.flatMap(heat => heat.pairs)
+    parts.push(throughput(of('io'), pairs), latency(of('io'), pairs), sleeps(of('io')))
+  }
+  if (of('calls').length > 0) parts.push(calls(of('calls'), of('absent')))
+  if (of('allocations').length > 0) parts.push(allocations(of('allocations'), of('absent')))
   for (const record of of('create')) parts.push(creation(record))
   for (const record of of('memory')) parts.push(memory(record))
   if (of('many').length > 0) parts.push(many(of('many')))
   return `${parts.join('\n\n')}\n`
+}
+
+/** What was measured where, and how to do it again. */
+export function heading(machine, { command, versions, host, date, load }) {
+  return [
+    `${date}; Linux ${machine.kernel}, ${machine.cpus} CPUs, Node ${machine.node}; ` +
+      `load of the machine ${load.before.toFixed(1)} before, ${load.after.toFixed(1)} after`,
+    `on ${host.cpu}, ${host.cpus} CPUs, Linux ${host.kernel}`,
+    Object.entries(versions)
+      .map(pair => pair.join(' '))
+      .join(', '),
+    command,
+  ].join('\n')
 }
 
 function throughput(records, pairs) {
@@ -67,8 +86,11 @@ function sleeps(records) {
   return table('How often the server slept, per 1000 requests', ['workload', 'disk', 'sleeps'], rows)
 }
 
-function calls(records) {
+function calls(records, absent) {
   const per1000 = (count, requests) => ((count * 1000) / requests).toFixed(1)
+  const missing = absent
+    .filter(({ part }) => part === 'calls')
+    .map(({ workload, target, why }) => [workload, `${target} was not counted: ${why}`])
   const rows = unique(records, 'workload').flatMap(workload =>
     disksIn(records, workload).map(target => {
       const [requests, enters, others] = ['requests', 'enters', 'others'].map(
@@ -80,7 +102,28 @@ function calls(records) {
   return table(
     'System calls of the server per 1000 requests, under strace',
     ['workload', 'disk', 'io_uring_enter', 'others'],
-    rows,
+    [...rows, ...missing],
+  )
+}
+
+function allocations(records, absent) {
+  const names = unique(records, 'workload')
+  const rows = unique(records, 'target').map(target => [
+    target,
+    ...names.map(workload => {
+      const { allocations, requests } = records.find(
+        record => record.target === target && record.workload === workload,
+      )
+      return ((allocations * 1000) / requests).toFixed(1)
+    }),
+  ])
+  const missing = absent
+    .filter(({ part }) => part === 'allocations')
+    .map(({ target, why }) => [target, `not counted: ${why}`])
+  return table(
+    'Allocations of the server per 1000 requests: calls of malloc and its kin',
+    ['disk', ...names],
+    [...rows, ...missing],
   )
 }
 
@@ -114,60 +157,4 @@ function many(records) {
     ['served by', 'devices', 'one', 'beside', 'at once', 'deletion', 'KiB', 'threads'],
     rows,
   )
-}
-
-/** A figure in every workload: of the disks that are only compared with, and of each pair with its ratio. */
-function compare(records, pairs, key) {
-  return unique(records, 'workload').flatMap(workload => {
-    const disks = disksIn(records, workload)
-    const valuesOf = disk => select(records, workload, disk, key)
-    const measured = pairs.filter(pair => pair.every(disk => disks.includes(disk)))
-    const alone = disks.filter(disk => !measured.some(([target]) => target === disk))
-    return [
-      ...alone.map(target => ({ workload, target, base: '', value: median(valuesOf(target)) })),
-      ...measured.map(([target, base]) => ({
-        workload,
-        target,
-        base,
-        value: median(valuesOf(target)),
-        ratio: ratios(valuesOf(target), valuesOf(base)),
-      })),
-    ]
-  })
-}
-
-function select(records, workload, target, key) {
-  return records
-    .filter(record => record.workload === workload && record.target === target)
-    .map(record => record[key])
-}
-
-/** The disks that were measured in a workload. */
-function disksIn(records, workload) {
-  return unique(
-    records.filter(record => record.workload === workload),
-    'target',
-  )
-}
-
-/** What occurs, in the order of its measuring. */
-function unique(records, key) {
-  return [...new Set(records.map(record => record[key]))]
-}
-
-function spread(ratio) {
-  if (!ratio) return ['', '', '']
-  const range = ([low, high]) => `${low.toFixed(2)}–${high.toFixed(2)}`
-  return [ratio.median.toFixed(2), range(ratio.quartiles), range(ratio.range)]
-}
-
-function table(title, head, rows) {
-  const widths = head.map((name, column) => Math.max(name.length, ...rows.map(row => row[column].length)))
-  const isNumber = head.map((_, column) => rows.every(row => /^[\d.]*$/.test(row[column])))
-  const line = row =>
-    row
-      .map((cell, column) => (isNumber[column] ? cell.padStart(widths[column]) : cell.padEnd(widths[column])))
-      .join('  ')
-      .trimEnd()
-  return [title, line(head), ...rows.map(line)].join('\n')
 }

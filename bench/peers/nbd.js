@@ -6,33 +6,32 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { SPAN } from './fio.js'
+import { Absent } from '../server.js'
 
 const execute = promisify(execFile)
-const inDisks = name => join(import.meta.dirname, 'disks', name)
-const BYTES = SPAN * 2 ** 20
+const inDisks = name => join(import.meta.dirname, '../disks', name)
+const nbdkit = (socket, ...words) => ['nbdkit', '-f', '-U', socket, ...words]
 
 const SERVERS = {
-  'nbd-node': socket => [process.execPath, inDisks('nbd-server.js'), socket, `${BYTES}`],
-  'nbdkit-memory': socket => ['nbdkit', '-f', '-U', socket, 'memory', `${BYTES}`],
-  'nbdkit-python': socket => [
-    'nbdkit',
-    '-f',
-    '-U',
-    socket,
-    'python',
-    inDisks('nbdkit-disk.py'),
-    `size=${BYTES}`,
-  ],
+  'nbd-node': (socket, bytes) => [process.execPath, inDisks('nbd-server.js'), socket, `${bytes}`],
+  'nbdkit-null': (socket, bytes) => nbdkit(socket, 'null', `${bytes}`),
+  'nbdkit-memory': (socket, bytes) => nbdkit(socket, 'memory', `${bytes}`),
+  'nbdkit-python': (socket, bytes) => nbdkit(socket, 'python', inDisks('nbdkit-disk.py'), `size=${bytes}`),
 }
 
+let started = 0
+
 /** Starts a server, and connects a disk of the kernel's with it. */
-export async function startNbd(name) {
-  const socket = `/tmp/${name}.sock`
-  const [program, ...words] = SERVERS[name](socket)
-  const server = spawn(program, words, { stdio: ['ignore', 'ignore', 'inherit'] })
+export async function startNbd(words, { shape, env }) {
+  const name = words.join('-')
+  const socket = `/tmp/${name}-${++started}.sock`
+  const [program, ...rest] = SERVERS[name](socket, shape.bytes)
+  const server = spawn(program, rest, {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, ...env },
+  })
   while (!listens(socket)) {
-    if (server.exitCode !== null) throw new Error(`${name} ended before it was ready`)
+    if (server.exitCode !== null) throw new Absent('it ended before it was ready')
     await sleep(50)
   }
   const disk = readdirSync('/sys/block').find(
@@ -44,10 +43,11 @@ export async function startNbd(name) {
   return {
     path,
     pid: server.pid,
+    kill: () => server.kill('SIGKILL'),
     stop: async () => {
       await execute('nbd-client', ['-d', path])
       server.kill()
-      await once(server, 'exit')
+      if (server.exitCode === null) await once(server, 'exit')
     },
   }
 }

@@ -1,0 +1,37 @@
+// Disks of ublk-ts: those of the engine through the command line, and those that a program of ours serves.
+
+import { join } from 'node:path'
+import { cli, serve } from '../server.js'
+
+const javascript = join(import.meta.dirname, '../disks/js.js')
+const crowd = join(import.meta.dirname, '../disks/crowd.js')
+
+/** What the words behind a disk's name ask for; without one, `create` decides. */
+const OPTIONS = {
+  perio: ['--transport', 'per-io'],
+  batch: ['--transport', 'batch'],
+  copy: ['--copy', 'copy'],
+  user: ['--copy', 'user'],
+  zero: ['--copy', 'zero'],
+}
+
+/** `null`, `memory`, `file-…` with options behind; `js-sync` and so on; `shared` and `crowd`. */
+export async function startOurs([kind, ...words], { shape, fileOn, env }) {
+  const { bytes, queues, depth } = shape
+  const program = {
+    js: [javascript, ['js', ...words].join('-'), bytes, depth],
+    shared: [crowd, 0, bytes, depth],
+    crowd: [crowd, 63, bytes, depth],
+  }[kind]
+  const serveThis = given => serve([process.execPath, ...given.map(String)], { env })
+  if (program) return await serveThis(program)
+  const backend = {
+    null: () => ['--null', bytes],
+    memory: () => ['--mem', bytes],
+    file: async () => ['--file', await fileOn(words.shift()), '--direct'],
+  }
+  const disk = await backend[kind]()
+  const maxIo = shape.maxIo ?? (kind === 'file' ? '1M' : '512K') // a file's as kublk and rublk have them
+  const form = ['--queues', queues, '--depth', depth, '--max-io', maxIo]
+  return await serveThis([cli, 'create', ...disk, ...form, ...words.flatMap(word => OPTIONS[word])])
+}

@@ -14,6 +14,7 @@ import { ublk } from './command.js'
 import { leftovers, memory } from './leftovers.js'
 import { report } from './tally.js'
 import { Broken } from './trouble.js'
+import { Waits } from './waits.js'
 import type { World } from './world.js'
 
 const { values } = parseArgs({
@@ -40,7 +41,10 @@ async function lookAround(dir: string): Promise<World> {
   return { dir, features: new Set(features), start, bound, pause: Math.max(50, start / 10) }
 }
 
-/** Who uses a disk waits for its next server, which on a slow machine takes longer than the kernel thinks is right. */
+/**
+ * Who uses a disk waits for its next server, which on a slow machine takes longer than the kernel thinks is right. Whether
+ * that was the reason is looked at here.
+ */
 function allowWaits({ bound }: World): void {
   if (['uml', 'qemu'].includes(process.env['UBLK_TS_VM'] ?? '')) {
     writeFileSync('/proc/sys/kernel/hung_task_timeout_secs', `${Math.round(bound / 2000)}`)
@@ -53,6 +57,7 @@ say(
   `UBLK_TS_SEED=${seed}; ${number} actors, ${seconds} s; commands take ${Math.round(world.start)} ms, and at most ${Math.round(world.bound / 1000)} s`,
 )
 allowWaits(world)
+const waits = new Waits()
 const before = memory()
 const until = performance.now() + seconds * 1000
 const stop = new AbortController()
@@ -75,6 +80,9 @@ say(report())
 const failed = ended.some(({ status }) => status === 'rejected')
 const left = failed ? [] : await leftovers(world.bound)
 for (const what of left) say(`LEFT: ${what}`)
+const { long, unexplained } = await waits.end()
+if (long.length > 0) say(`long waits:\n${long.map(wait => `  ${wait}`).join('\n')}`)
+for (const what of unexplained) say(`FAILED: for no reason, ${what}`)
 rmSync(dir, { recursive: true, force: true })
 say(`memory before: ${before}\nmemory after:  ${memory()}`)
-process.exit(failed || left.length > 0 ? 1 : 0)
+process.exit(failed || left.length > 0 || unexplained.length > 0 ? 1 : 0)

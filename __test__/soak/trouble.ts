@@ -82,6 +82,11 @@ export function list(dir: string): string[] {
   }
 }
 
+/** Where a process is, and what it has open. */
+export function links(process: string): string[] {
+  return [`${process}/cwd`, ...list(`${process}/fd`).map(fd => `${process}/fd/${fd}`)].map(link)
+}
+
 function link(path: string): string {
   try {
     return readlinkSync(path)

@@ -1,9 +1,20 @@
 # shellcheck shell=bash disable=SC2154,SC2317
 # Sourced by vm/run: boots User-Mode Linux, whose root is the host's own file tree (see init).
 
+# place: puts this machine on as many CPUs of the host as it has itself, wherever they are. It keeps to the first of those
+# that it may use, and so would all machines with fewer than there are.
+place() {
+  local spare=$(($(nproc) - cpus)) allowed at
+  [ "$spare" -gt 0 ] || return 0
+  mapfile -t allowed < <(taskset -pc $$ | sed 's/.*: //' | tr , '\n' | while IFS=- read -r from to; do seq "$from" "${to:-$from}"; done)
+  at=$(shuf -n 1 -i 0-"$spare")
+  taskset -pc "$(IFS=,; echo "${allowed[*]:at:cpus}")" $$ >/dev/null
+}
+
 boot() {
   local kernel memory_dir out_pid err_pid log_pid
   kernel=$("$vm/uml/build") || exit 125
+  place
   # The guest's memory is a sparse file, which must be in RAM and may be larger than a container's /dev/shm.
   memory_dir=/dev/shm
   [ "$(df --output=avail -B1 /dev/shm | tail -n 1)" -ge "$(numfmt --from=iec "$memory")" ] || memory_dir=$work

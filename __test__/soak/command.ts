@@ -32,7 +32,7 @@ export async function ublk(
   words: readonly string[],
   { mark, bound, interruption }: Running,
 ): Promise<Result> {
-  const child = spawn(process.execPath, [MAIN, ...words], {
+  const child = spawn(process.execPath, [...process.execArgv, MAIN, ...words], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, [MARK]: mark },
   })

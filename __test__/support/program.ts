@@ -6,6 +6,8 @@ import { buildProgram } from '../../dist/cli/program.js'
 
 /** The command line program. */
 export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+/** Node's flags for it: those of the tests, which keep V8's collector on one thread; servers that it starts have them too. */
+export const FLAGS: readonly string[] = process.execArgv
 
 /** All commands that the help tells of. */
 export function commands(): Command[] {
@@ -25,7 +27,7 @@ const READ_ALL: SpawnOptions = { stdio: ['ignore', 'pipe', 'pipe'] }
 
 /** Runs `ublk-ts` to its end. */
 export async function run(...args: string[]): Promise<Result> {
-  return await result(spawn(process.execPath, [MAIN, ...args], READ_ALL))
+  return await result(spawn(process.execPath, [...FLAGS, MAIN, ...args], READ_ALL))
 }
 
 /** The same through bash, where the words may hold redirections and pipes. */
@@ -39,7 +41,7 @@ run.shell = async (words: string, env: NodeJS.ProcessEnv = {}): Promise<Result> 
 
 /** The same as a user other than root. */
 run.as = async (user: string, ...args: string[]): Promise<Result> =>
-  await result(spawnAs(user, process.execPath, MAIN, ...args))
+  await result(spawnAs(user, process.execPath, ...FLAGS, MAIN, ...args))
 
 /** Runs a script in bash, and gives what it prints; fails if any command in it does. */
 export async function sh(script: string, ...args: string[]): Promise<string> {

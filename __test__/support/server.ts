@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { MAIN, type Result, result, spawnAs } from './program.js'
+import { FLAGS, MAIN, type Result, result, spawnAs } from './program.js'
 
 /** A process that runs until it is told to end, most often one that serves a disk. */
 export class Server {
@@ -39,7 +39,7 @@ export class Server {
 
   /** The same as a user other than root. */
   static async startAs(user: string, words: string): Promise<Server> {
-    const child = spawnAs(user, process.execPath, MAIN, 'create', ...words.split(' '))
+    const child = spawnAs(user, process.execPath, ...FLAGS, MAIN, 'create', ...words.split(' '))
     return await Server.#serving(`ublk-ts create ${words}`, child)
   }
 
@@ -54,7 +54,10 @@ export class Server {
   }
 
   static async #spawn(what: string, args: string[]): Promise<Server> {
-    return await Server.#serving(what, spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] }))
+    return await Server.#serving(
+      what,
+      spawn(process.execPath, [...FLAGS, ...args], { stdio: ['ignore', 'pipe', 'pipe'] }),
+    )
   }
 
   static async #serving(what: string, child: ChildProcess): Promise<Server> {

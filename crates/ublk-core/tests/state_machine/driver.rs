@@ -1,7 +1,7 @@
 //! The kernel's side of one queue, small and strict: it panics at every command the real driver would refuse,
 //! and at every request that is answered twice.
 
-use crate::world::Pick;
+use crate::steps::Pick;
 use std::collections::VecDeque;
 
 /// Names a request; the driver alone knows it.
@@ -63,12 +63,14 @@ pub struct Driver {
     requests: Vec<Request>,
     waiting: VecDeque<RequestId>,
     stopping: bool,
+    /// Tags are not offered any more with the answers of their requests.
+    withdrawn: bool,
 }
 
 impl Driver {
     pub fn new(depth: u16) -> Self {
         let tags = vec![Side::Unfetched; usize::from(depth)];
-        Self { tags, requests: Vec::new(), waiting: VecDeque::new(), stopping: false }
+        Self { tags, requests: Vec::new(), waiting: VecDeque::new(), stopping: false, withdrawn: false }
     }
 
     /// Somebody reads or writes `blocks` blocks of the disk.
@@ -107,6 +109,21 @@ impl Driver {
         Some(self.end(offered[pick.of(offered.len())]))
     }
 
+    /// Takes all tags back: the offered ones now, the others with the answers of their requests. Requests that the server
+    /// was not told of wait for the next one.
+    pub fn withdraw(&mut self, untold: impl Iterator<Item = u16>) {
+        for tag in untold {
+            if let Some(request) = self.in_flight(tag) {
+                self.wait(request);
+            }
+            self.end(tag);
+        }
+        for tag in self.offered() {
+            self.end(tag);
+        }
+        self.withdrawn = true;
+    }
+
     fn end(&mut self, tag: u16) -> Completion {
         self.tags[usize::from(tag)] = Side::Gone;
         Completion { tag, result: -libc::ENODEV }
@@ -128,7 +145,7 @@ impl Driver {
                 self.answered(request, result);
             }
         }
-        self.tags[usize::from(tag)] = Side::Offered;
+        self.tags[usize::from(tag)] = if self.withdrawn { Side::Gone } else { Side::Offered };
         None
     }
 
@@ -155,6 +172,7 @@ impl Driver {
 
     /// The server is gone, with its ring and all the commands in it.
     pub fn server_died(&mut self, recovery: Recovery) {
+        self.withdrawn = false;
         for tag in 0..self.tags.len() {
             if let Side::InFlight(request) = std::mem::replace(&mut self.tags[tag], Side::Unfetched) {
                 match recovery {
@@ -186,7 +204,15 @@ impl Driver {
     }
 
     pub fn offered(&self) -> Vec<u16> {
-        (0..self.tags.len() as u16).filter(|tag| self.tags[usize::from(*tag)] == Side::Offered).collect()
+        self.all(Side::Offered)
+    }
+
+    pub fn gone(&self) -> Vec<u16> {
+        self.all(Side::Gone)
+    }
+
+    fn all(&self, side: Side) -> Vec<u16> {
+        (0..self.tags.len() as u16).filter(|tag| self.tags[usize::from(*tag)] == side).collect()
     }
 
     pub fn is_waiting(&self) -> bool {

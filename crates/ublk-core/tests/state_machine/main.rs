@@ -5,13 +5,21 @@
 
 #![allow(clippy::unwrap_used)] // tests say what is wrong by panicking
 
+mod batch;
 mod driver;
+mod link;
+mod per_io;
+mod steps;
 mod world;
 
+use batch::Batch;
 use driver::Recovery;
+use link::Link;
+use per_io::PerIo;
 use proptest::prelude::*;
+use steps::{End, Step, steps};
 use ublk_core::queue::tags::{Delivery, Tags, Violation};
-use world::{End, Step, World, steps};
+use world::World;
 
 fn cases(number: u32) -> ProptestConfig {
     // The environment's word counts more.
@@ -21,35 +29,53 @@ fn cases(number: u32) -> ProptestConfig {
     ProptestConfig { cases: number, ..ProptestConfig::default() }
 }
 
+/// No tag is committed twice, none is lost, none is committed by a stranger, and all are settled at the end: the driver
+/// panics at the first three, the world at the rest.
+fn the_books_agree<L: Link>(depth: u16, steps: &[Step], end: End) {
+    let mut world = World::<L>::new(depth);
+    steps.iter().for_each(|step| world.step(step));
+    world.end(end);
+}
+
+/// Short answers, aborts, refusals and dead servers cost nobody a request when requests are sent again.
+fn everything_is_served<L: Link>(depth: u16, steps: Vec<Step>) {
+    let mut world = World::<L>::new(depth);
+    for step in steps {
+        world.step(&match step {
+            Step::Answer(which, Err(_)) => Step::Answer(which, Ok(1)),
+            Step::Die(_) => Step::Die(Recovery::Reissue),
+            step => step,
+        });
+    }
+    world.end(End::Served);
+    assert!(world.all_done());
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![Just(End::Served), Just(End::Stopped), Just(End::Died)]
+}
+
 proptest! {
     #![proptest_config(cases(20_000))]
 
-    /// No tag is committed twice, none is lost, none is committed by a stranger, and all are settled at the end:
-    /// the driver panics at the first three, the world at the rest.
     #[test]
-    fn whatever_happens_in_whatever_order_the_books_agree(
-        depth in 1..=8u16,
-        steps in steps(),
-        end in prop_oneof![Just(End::Served), Just(End::Stopped), Just(End::Died)],
-    ) {
-        let mut world = World::new(depth);
-        steps.iter().for_each(|step| world.step(step));
-        world.end(end);
+    fn whatever_happens_in_whatever_order_the_books_agree(depth in 1..=8u16, steps in steps(), end in end()) {
+        the_books_agree::<PerIo>(depth, &steps, end);
     }
 
-    /// Short answers, aborts, refusals and dead servers cost nobody a request when requests are sent again.
+    #[test]
+    fn whatever_happens_to_batches_the_books_agree(depth in 1..=8u16, steps in steps(), end in end()) {
+        the_books_agree::<Batch>(depth, &steps, end);
+    }
+
     #[test]
     fn a_server_that_answers_everything_serves_everything(depth in 1..=8u16, steps in steps()) {
-        let mut world = World::new(depth);
-        for step in steps {
-            world.step(&match step {
-                Step::Answer(which, Err(_)) => Step::Answer(which, Ok(1)),
-                Step::Die(_) => Step::Die(Recovery::Reissue),
-                step => step,
-            });
-        }
-        world.end(End::Served);
-        assert!(world.all_done());
+        everything_is_served::<PerIo>(depth, steps);
+    }
+
+    #[test]
+    fn a_server_that_answers_everything_in_batches_serves_everything(depth in 1..=8u16, steps in steps()) {
+        everything_is_served::<Batch>(depth, steps);
     }
 }
 

@@ -1,11 +1,15 @@
 /**
  * Servers that are killed at random moments, under load: what a disk's users notice is what its recovery promises.
- * UBLK_TS_KILLS says how often each is killed, UBLK_TS_SEED replays the moments.
+ * UBLK_TS_KILLS says how often each is killed, UBLK_TS_SEED replays the moments. A disk of each kind is served as it is by
+ * itself; in the driver's other ways its server is killed once, unless UBLK_TS_MODES=all, which takes a machine with more
+ * time: vm/run --timeout 1800 npx ava dist-test/kernel/kill-matrix.test.js.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import test from 'ava'
 import { leaveNothingBehind } from '../support/devices.js'
+import { automatic, inLab, kernelHas, MODES, type Mode } from '../support/modes.js'
 import { type BackendName, Mortal, type Recovery, randomNumbers } from '../support/mortal.js'
 import { result, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
@@ -14,6 +18,7 @@ leaveNothingBehind(test)
 
 const KILLS = Number(process.env['UBLK_TS_KILLS'] ?? 4)
 const SEED = Number(process.env['UBLK_TS_SEED'] ?? Date.now() % 2 ** 31)
+const ALL = process.env['UBLK_TS_MODES'] === 'all'
 const DEPTH = 32
 
 /** Writes and checks the disk again and again, until told to stop; counts the requests that failed. */
@@ -50,32 +55,84 @@ async function inDirectory(action: (dir: string) => Promise<void>): Promise<void
   }
 }
 
-const matrix = (['native', 'JavaScript'] as const).flatMap(backend =>
-  (['reissue', 'requeue', 'fail'] as const).map(recovery => ({ backend, recovery })),
-)
+/** One disk, and how often its server is killed. */
+interface Victim {
+  readonly backend: BackendName
+  readonly recovery: Recovery
+  /** How it has to be served. */
+  readonly mode: Mode
+  /** That is asked for; else it has to come by itself. */
+  readonly asked: boolean
+  readonly kills: number
+}
 
-for (const { backend, recovery } of matrix) {
-  test(`a checked load on a ${backend} disk sees of ${KILLS} kills what ${recovery} promises`, async t => {
-    t.log(`UBLK_TS_SEED=${SEED}`)
-    await inDirectory(async dir => t.log(await underVerify(backend, recovery, dir)))
-    t.pass()
-  })
+const backends = [
+  { backend: 'memory', kind: 'memory', ways: ['copy'] },
+  { backend: 'file', kind: 'file', ways: ['copy', 'zero'] },
+  { backend: 'JavaScript', kind: 'javascript', ways: ['copy', 'user'] },
+] as const
+const recoveries = ['reissue', 'requeue', 'fail'] as const
+const counted = { disks: 0, kills: 0, planned: 0, impossible: 0 }
 
-  test(`a file system on a ${backend} disk sees of ${KILLS} kills what ${recovery} promises`, async t => {
+for (const { backend, kind, ways } of backends) {
+  const own = automatic(kind)
+  for (const mode of MODES.filter(({ copy }) => ways.some(way => way === copy))) {
+    const usual = mode.transport === own.transport && mode.copy === own.copy
+    for (const recovery of usual || ALL ? recoveries : (['reissue'] as const)) {
+      const victim = { backend, recovery, mode, asked: !usual, kills: usual || ALL ? KILLS : 1 }
+      plan('a checked load', victim, underVerify)
+      if (usual || ALL) plan('a file system', victim, underFiles)
+    }
+  }
+}
+
+function plan(what: string, victim: Victim, run: (victim: Victim, dir: string) => Promise<string>): void {
+  const { backend, recovery, mode, kills } = victim
+  counted.planned++
+  if (!kernelHas(mode)) {
+    counted.impossible++ // What is refused then, and how, modes.test tells.
+    return
+  }
+  const disk = `a ${backend} disk (${mode.transport}, ${mode.copy})`
+  const often = kills === 1 ? 'once' : `${kills} times`
+  test(`${what} on ${disk} whose server is killed ${often} sees what ${recovery} promises`, async t => {
     t.log(`UBLK_TS_SEED=${SEED}`)
-    await inDirectory(async dir => t.log(await underFiles(backend, recovery, dir)))
+    await inDirectory(async dir => t.log(await run(victim, dir)))
+    counted.disks++
+    counted.kills += kills
     t.pass()
   })
 }
 
-async function underVerify(backend: BackendName, recovery: Recovery, dir: string): Promise<string> {
-  const disk = await Mortal.make(backend, recovery, dir)
+test('nothing was left out', t => {
+  const { disks, kills, planned, impossible } = counted
+  t.log(`${disks} disks, ${kills} kills; ${impossible} ways that this kernel lacks`)
+  t.is(disks + impossible, planned)
+  if (!inLab) return
+  // Of the 2, 4 and 4 ways one each is a disk's own.
+  t.deepEqual([impossible, disks], ALL ? [0, 10 * 3 * 2] : [0, 3 * 3 * 2 + 7])
+})
+
+async function make({ backend, recovery, mode, asked }: Victim, dir: string): Promise<Mortal> {
+  return await Mortal.make(backend, recovery, dir, asked ? mode : undefined)
+}
+
+/** Deletes the disk, which is served as it was from the first. */
+async function end(disk: Mortal, { mode }: Victim): Promise<void> {
+  const last = await disk.mode()
+  if (!isDeepStrictEqual(last, mode)) throw new Error(`it was served with ${last.transport}, ${last.copy}`)
+  await disk.delete()
+}
+
+async function underVerify(victim: Victim, dir: string): Promise<string> {
+  const { recovery, kills } = victim
+  const disk = await make(victim, dir)
   // A request that fails is counted, and what it was to write is not looked for; a wrong byte is the end.
   // EREMOTEIO, from a disk that fails while nobody serves it, is for fio to ignore: it would end even so.
   const tolerant = { reissue: '', requeue: '--continue_on_error=io', fail: '--ignore_error=5:121,5:121' }
   const load = result(shell(VERIFY, disk.path, dir, tolerant[recovery]))
   const random = randomNumbers(SEED)
-  for (let kill = 0; kill < KILLS; kill++) {
+  for (let kill = 0; kill < kills; kill++) {
     await sleep(random() * 1000)
     await disk.killed()
   }
@@ -84,20 +141,21 @@ async function underVerify(backend: BackendName, recovery: Recovery, dir: string
   if (status !== 0) throw new Error(`the load failed: ${stderr}${stdout}`)
   const errors = readFileSync(`${dir}/errors`, 'utf8').split('\n').map(Number)
   const failed = errors.reduce((sum, count) => sum + count, 0)
-  if (recovery === 'requeue' && failed > KILLS * DEPTH) {
-    throw new Error(`${failed} requests failed, more than were in flight at ${KILLS} kills`)
+  if (recovery === 'requeue' && failed > kills * DEPTH) {
+    throw new Error(`${failed} requests failed, more than were in flight at ${kills} kills`)
   }
-  await disk.delete()
+  await end(disk, victim)
   return `${errors.length - 1} rounds, ${failed} failed requests`
 }
 
-async function underFiles(backend: BackendName, recovery: Recovery, dir: string): Promise<string> {
-  const disk = await Mortal.make(backend, recovery, dir)
+async function underFiles(victim: Victim, dir: string): Promise<string> {
+  const { recovery, kills } = victim
+  const disk = await make(victim, dir)
   const random = randomNumbers(SEED)
   await sh('mkfs.ext4 -q "$1"; mount "$1" "$2/mnt"', disk.path, dir)
   let load = result(shell(FILES, dir))
   let broken = 0
-  for (let kill = 0; kill < KILLS; kill++) {
+  for (let kill = 0; kill < kills; kill++) {
     await sleep(random() * 1000)
     await disk.killed()
     if (recovery === 'reissue') continue
@@ -113,7 +171,7 @@ async function underFiles(backend: BackendName, recovery: Recovery, dir: string)
   const { status, stdout, stderr } = await load
   if (status !== 0 && recovery === 'reissue') throw new Error(`the load failed: ${stderr}${stdout}`)
   await check(disk, dir, recovery === 'reissue')
-  await disk.delete()
+  await end(disk, victim)
   return `${readFileSync(`${dir}/at`, 'utf8').trim()} files, broken ${broken} times`
 }
 

@@ -21,9 +21,11 @@ export function kernelHas({ transport, copy }: Mode): boolean {
   return [...NEEDED[transport], ...NEEDED[copy]].every(name => supported.has(name))
 }
 
+const choices = await autoChoices()
+
 /** What `auto` means for a kind of disk here. */
-export async function automatic(kind: 'memory' | 'file' | 'javascript'): Promise<Mode> {
-  const choice = (await autoChoices()).find(({ backend }) => backend === kind)?.choice
+export function automatic(kind: 'memory' | 'file' | 'javascript'): Mode {
+  const choice = choices.find(({ backend }) => backend === kind)?.choice
   if (choice) return { transport: choice.transport, copy: choice.copy }
   throw new Error(`nothing is chosen for ${kind}`)
 }

@@ -1,4 +1,5 @@
 import { UblkDevice } from 'ublk-ts'
+import type { Mode } from './modes.js'
 import { Server } from './server.js'
 
 /** The size of the disks, in bytes. */
@@ -6,7 +7,8 @@ export const SIZE = 32 * 2 ** 20
 
 /** What such a disk can be served with: an expression, of a module that outlives its process in that directory. */
 export const BACKENDS = {
-  native: (dir: string): string => `memory(${SIZE}, { file: '${dir}/disk' })`,
+  memory: (dir: string): string => `memory(${SIZE}, { file: '${dir}/disk' })`,
+  file: (dir: string): string => `file('${dir}/disk')`,
   JavaScript: (dir: string): string =>
     `worker('${new URL('../backends/in-file.js', import.meta.url)}', { path: '${dir}/disk', size: ${SIZE} })`,
 }
@@ -28,10 +30,17 @@ export class Mortal {
     this.path = server.path
   }
 
-  /** Makes it, with its bytes in `dir`. */
-  static async make(backend: BackendName, recovery: Recovery, dir: string): Promise<Mortal> {
+  /** Makes it, with its bytes in `dir`, to be served as `mode` says or as it is by itself. */
+  static async make(backend: BackendName, recovery: Recovery, dir: string, mode?: Mode): Promise<Mortal> {
     const text = BACKENDS[backend](dir)
-    return new Mortal(await serve(`create({ backend: ${text}, queues: 2, recovery: '${recovery}' })`), text)
+    const looks = JSON.stringify({ queues: 2, recovery, ...mode })
+    return new Mortal(await serve(`create({ backend: ${text}, ...${looks} })`), text)
+  }
+
+  /** How it is served. */
+  async mode(): Promise<Mode> {
+    const { transport, copy } = await (await UblkDevice.open(this.id)).info()
+    return { transport, copy }
   }
 
   /** Kills its server, wherever that is, and has another one take over. */
@@ -48,7 +57,7 @@ export class Mortal {
 
 async function serve(made: string): Promise<Server> {
   return await Server.program(`
-    import { memory, UblkDevice, worker } from 'ublk-ts'
+    import { file, memory, UblkDevice, worker } from 'ublk-ts'
     const disk = await UblkDevice.${made}
     console.log(disk.path)
   `)

@@ -40,6 +40,8 @@ const wrong: [string, RegExp][] = [
   ['create --mem 16M --discard-granularity 100', /discard granularity/],
   ['create --mem 16M --bogus', /unknown option '--bogus'/],
   ['create --mem 16M --null 16M', /more than one backend/],
+  ['create --mem 16M --copy twice', /--copy .*'twice' is invalid.*auto, copy, user, zero/],
+  ['create --mem 16M --transport air', /--transport .*'air' is invalid.*auto, per-io, batch/],
 ]
 for (const [line, message] of wrong) {
   test(`\`${line}\` is refused as wrong`, async t => {
@@ -51,6 +53,14 @@ const failing: [string, RegExp][] = [
   ['create --file /tmp/bad/missing', /\/tmp\/bad\/missing/],
   ['create --file /tmp/bad/directory', /\/tmp\/bad\/directory/],
   ['create --file /dev/null', /\/dev\/null/],
+  [
+    'create --mem 16M --copy zero',
+    /: copy zero is not possible: this disk's backend cannot; copy or user is /,
+  ],
+  [
+    'create --file /tmp/bad/good --copy user',
+    /: copy user is not possible: .* cannot; zero or copy is possible$/m,
+  ],
   ['show 77', /77/],
   ['stop 77', /77/],
   ['delete /dev/ublkb77', /77/],

@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
+import { memory, UblkDevice } from 'ublk-ts'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
+import { automatic } from '../support/modes.js'
 import { run, sh } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
@@ -85,6 +87,45 @@ test('list, show and features say what there is', async t => {
   const features = JSON.parse((await run('features', '--json')).stdout).features
   t.true(features.some((feature: { feature: string; have: boolean }) => feature.have))
   t.regex((await run('features')).stdout, /^FEATURE +HAVE +SINCE +SUMMARY\n/)
+})
+
+test('how a disk is served, and why, is shown', async t => {
+  const columns = 'transport,transport-why,copy,copy-why'
+  await Server.with('--mem 16M --copy copy --json', async ({ line }) => {
+    const [made] = JSON.parse(line).ublkdevices
+    t.like(made, { copy: 'copy', 'copy-why': 'asked for' })
+    const listed = JSON.parse((await run('list', '--json', '-o', columns)).stdout).ublkdevices
+    const { transport } = automatic('memory')
+    t.like(listed, [{ transport, copy: 'copy', 'copy-why': 'asked for' }])
+    t.not(listed[0]['transport-why'], 'asked for')
+    const { stdout } = await run('show', made.path)
+    t.regex(
+      stdout,
+      new RegExp(`^TRANSPORT +${transport}\nTRANSPORT-WHY +\\w.*\nCOPY +copy\nCOPY-WHY +asked for$`, 'm'),
+    )
+  })
+  await using disk = await UblkDevice.create({ backend: memory('16M') })
+  const [listed] = JSON.parse((await run('list', '--json', '-o', columns)).stdout).ublkdevices
+  t.deepEqual(listed, { ...automatic('memory'), 'transport-why': null, 'copy-why': null }, disk.path)
+})
+
+test('features has a second list: how disks are served here, and why', async t => {
+  const { choices } = JSON.parse((await run('features', '--json')).stdout)
+  t.deepEqual(
+    choices.map(({ backend }: { backend: string }) => backend),
+    ['memory', 'file', 'null', 'javascript'],
+  )
+  const { stdout } = await run('features')
+  const [first, second, ...more] = stdout.split('\n\n')
+  t.deepEqual(more, [])
+  t.false(first?.includes('COPY-WHY'))
+  const [title, ...rows] = second?.trimEnd().split('\n') ?? []
+  t.regex(title ?? '', /^BACKEND +TRANSPORT +TRANSPORT-WHY +COPY +COPY-WHY$/)
+  t.is(rows.length, choices.length)
+  const { copy } = automatic('file')
+  t.regex(rows[1] ?? '', new RegExp(`^file +\\S+ +\\S.*  ${copy} +\\S`))
+  const chosen = await run('features', '-o', 'feature')
+  t.regex(chosen.stdout, /^FEATURE\n(\w+\n)+$/)
 })
 
 test('doctor finds nothing that prevents use here', async t => {

@@ -1,8 +1,9 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import test from 'ava'
-import { memory, UblkDevice } from 'ublk-ts'
+import { features, memory, type ServingChoice, UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind, leftovers, RUN_DIR } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
+import { automatic } from '../support/modes.js'
 import { type Result, run, sh } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
@@ -36,6 +37,44 @@ test('a disk of the API has a record if that is wished', async t => {
   t.deepEqual(leftovers(), [])
   await using plain = await UblkDevice.create({ backend: memory('1M') })
   t.false(existsSync(`${RUN_DIR}/${plain.id}.json`))
+})
+
+test('how a disk is served, and why, is told of it for as long as it is there', async t => {
+  const disk = await Detached.create('--mem 16M --recovery reissue --copy copy')
+  const { choice } = disk.record
+  t.like(choice, { copy: 'copy', copyBecause: 'asked for' })
+  t.not(choice.transportBecause, 'asked for')
+  const told = async (): Promise<ServingChoice | undefined> => (await UblkDevice.open(disk.id)).choice
+  t.deepEqual(await told(), choice)
+  await disk.signal('SIGKILL')
+  t.deepEqual(await told(), choice, 'without a server')
+  t.is((await run('recover', disk.path)).status, 0)
+  t.deepEqual([disk.record.choice, await told()], [choice, choice], 'with the next one')
+  if ((await features()).some(({ name, supported }) => name === 'QUIESCE' && supported)) {
+    t.is((await run('upgrade', disk.path)).status, 0)
+    t.deepEqual([disk.record.choice, await told()], [choice, choice], 'after an upgrade')
+  }
+  t.deepEqual(await run('delete', disk.path), SILENT)
+})
+
+test('a record of an earlier version, which does not say how a disk is served, is read', async t => {
+  const disk = await Detached.create('--mem 16M --recovery reissue')
+  const { choice: _, ...rest } = disk.record
+  writeFileSync(disk.recordPath, JSON.stringify(rest))
+  t.regex(await recordsCheck(), /^ok /)
+  t.is((await UblkDevice.open(disk.id)).choice, undefined)
+  const row = async (): Promise<object> =>
+    JSON.parse((await run('show', disk.path, '--json')).stdout).ublkdevices[0]
+  const served = automatic('memory')
+  t.like(await row(), { ...served, 'transport-why': null, 'copy-why': null })
+  await disk.signal('SIGKILL')
+  t.is((await run('recover', disk.path)).status, 0)
+  t.like(await row(), {
+    ...served,
+    'transport-why': 'the device was made so',
+    'copy-why': 'the device was made so',
+  })
+  t.deepEqual(await run('delete', disk.path), SILENT)
 })
 
 test('options that cannot be recorded are refused before there is a device', async t => {
@@ -93,6 +132,11 @@ const damages: [string, (text: string) => string, RegExp][] = [
     'is of another device',
     text => text.replace(/"identity": "/, '"identity": "9'),
     /of devices that are gone: \d+/,
+  ],
+  [
+    'says half of how its disk is served',
+    text => text.replace('"copyBecause"', '"x"'),
+    /cannot be used: its choice is wrong/,
   ],
 ]
 

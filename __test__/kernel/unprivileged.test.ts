@@ -76,3 +76,18 @@ withUdev('who is not in the group is told so', async t => {
   t.is(stdout, '')
   t.regex(stderr, /^ublk-ts: [^\n]*Permission denied[^\n]*docs\/operations\.md\n$/)
 })
+
+withUdev("how a user's disk can be served is a matter of rights, which is told", async t => {
+  await sh('truncate -s 16M ~alice/disk; chown alice ~alice/disk')
+  const server = await Server.startAs('alice', '--file /home/alice/disk --json')
+  const [row] = JSON.parse(server.line).ublkdevices
+  t.like(row, { copy: 'copy', 'copy-why': 'all that is possible without CAP_SYS_ADMIN' })
+  t.is((await server.interrupt()).status, 0)
+  for (const words of ['--file /home/alice/disk --copy zero', '--mem 16M --copy user']) {
+    const { status, stdout, stderr } = await run.as('alice', 'create', ...words.split(' '))
+    t.deepEqual([status, stdout], [1, ''])
+    t.regex(stderr, /^ublk-ts: copy \w+ is not possible: it takes CAP_SYS_ADMIN; [^\n]+\n$/)
+  }
+  const { choices } = JSON.parse((await run.as('alice', 'features', '--json')).stdout)
+  t.true(choices.every(({ copy }: { copy: string }) => copy === 'copy'))
+})

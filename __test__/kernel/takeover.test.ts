@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os'
 import test from 'ava'
 import { file, memory, nullDisk, UblkDevice, worker } from 'ublk-ts'
 import { leaveNothingBehind } from '../support/devices.js'
+import { kernelHas } from '../support/modes.js'
 import { result, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 import { MEBIBYTES, verify } from '../support/verify.js'
@@ -136,6 +137,39 @@ test('what cannot be taken over is left as it is', async t => {
   const disk = await UblkDevice.recover(served.id, { backend: nullDisk(SIZE) })
   await disk.delete()
 })
+
+const withZeroCopy = kernelHas({ transport: 'per-io', copy: 'zero' }) ? test : test.skip
+
+withZeroCopy(
+  'a disk with zero copy goes on only with what can do it; one that is copied, with others',
+  async t => {
+    await inDirectory(async dir => {
+      await sh('truncate -s "$2" "$1/disk"', dir, `${SIZE}`)
+      const other = worker(inFile, { path: `${dir}/disk`, size: SIZE })
+      for (const copy of ['zero', 'copy'] as const) {
+        const server = await serve(
+          `file('${dir}/disk')`,
+          `recovery: 'reissue', discard: false, copy: '${copy}'`,
+        )
+        await sh('echo "$2" | dd of="$1" conv=fsync status=none', server.path, copy)
+        await server.interrupt('SIGKILL')
+        if (copy === 'zero') {
+          await t.throwsAsync(UblkDevice.recover(server.id, { backend: other }), {
+            message: 'the disk was made with copy zero, which the backend cannot serve',
+          })
+        }
+        const backend = copy === 'zero' ? file(`${dir}/disk`) : other
+        const disk = await UblkDevice.recover(server.id, { backend })
+        t.is((await disk.info()).copy, copy)
+        t.is(
+          await sh('dd if="$1" bs=512 count=1 iflag=direct status=none | head -n 1', disk.path),
+          `${copy}\n`,
+        )
+        await disk.delete()
+      }
+    })
+  },
+)
 
 test('of two that take a device over at once, one does', async t => {
   const server = await serve(`nullDisk(${SIZE})`)

@@ -50,7 +50,8 @@ export class Server {
 
   /** Runs a module with this text, which is to print the disk's path once it is usable. */
   static async program(text: string): Promise<Server> {
-    return await Server.#spawn(text, ['--input-type=module', '--eval', text])
+    // Node sees that it is a module. Told so, it has workers get their flags from us, and refuses those of V8.
+    return await Server.#spawn(text, ['--eval', text])
   }
 
   static async #spawn(what: string, args: string[]): Promise<Server> {

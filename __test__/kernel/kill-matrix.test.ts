@@ -16,7 +16,7 @@ import { until } from '../support/server.js'
 
 leaveNothingBehind(test)
 
-const KILLS = Number(process.env['UBLK_TS_KILLS'] ?? 4)
+const KILLS = Number(process.env['UBLK_TS_KILLS'] ?? 2)
 const SEED = Number(process.env['UBLK_TS_SEED'] ?? Date.now() % 2 ** 31)
 const ALL = process.env['UBLK_TS_MODES'] === 'all'
 const DEPTH = 32

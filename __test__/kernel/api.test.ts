@@ -1,3 +1,4 @@
+// processors: 2
 import test, { type ExecutionContext } from 'ava'
 import { features, file, memory, nullDisk, UblkDevice, UblkError } from 'ublk-ts'
 import { leaveNothingBehind, nodes } from '../support/devices.js'

@@ -1,3 +1,4 @@
+// processors: 2
 import { setTimeout as sleep } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { memory, UblkDevice } from 'ublk-ts'

@@ -1,3 +1,4 @@
+// processors: 2
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import test, { type ExecutionContext } from 'ava'

@@ -1,3 +1,4 @@
+// processors: 2
 import {
   existsSync,
   mkdirSync,

@@ -1,3 +1,4 @@
+// processors: 2
 import test from 'ava'
 import { UblkDevice, worker } from 'ublk-ts'
 import type redisDisk from '../../examples/redis-disk.js'

@@ -1,3 +1,4 @@
+// processors: 2
 import test from 'ava'
 import { leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'

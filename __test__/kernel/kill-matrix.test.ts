@@ -1,3 +1,4 @@
+// processors: 2
 /**
  * Servers that are killed at random moments, under load: what a disk's users notice is what its recovery promises.
  * UBLK_TS_KILLS says how often each is killed, UBLK_TS_SEED replays the moments. A disk of each kind is served as it is by

@@ -1,3 +1,4 @@
+// processors: 2
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import { leaveNothingBehind, nodes } from '../support/devices.js'

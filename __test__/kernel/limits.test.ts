@@ -1,3 +1,4 @@
+// processors: 2
 import { readdirSync, readFileSync } from 'node:fs'
 import test from 'ava'
 import { type DeviceOptions, memory, UblkDevice } from 'ublk-ts'

@@ -1,3 +1,4 @@
+// processors: 2
 /** Disks of every kind in every way that the driver, as this kernel has it, can be made to serve them. */
 import test from 'ava'
 import { type Backend, file, memory, UblkDevice, UblkError, worker } from 'ublk-ts'

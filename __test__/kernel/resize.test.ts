@@ -1,3 +1,4 @@
+// processors: 2
 import { statSync } from 'node:fs'
 import test from 'ava'
 import { file, memory, nullDisk, UblkDevice, worker } from 'ublk-ts'

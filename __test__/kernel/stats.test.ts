@@ -1,3 +1,4 @@
+// processors: 2
 import { connect } from 'node:net'
 import test from 'ava'
 import { memory, UblkDevice } from 'ublk-ts'

@@ -1,3 +1,4 @@
+// processors: 2
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import test from 'ava'

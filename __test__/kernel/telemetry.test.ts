@@ -1,3 +1,4 @@
+// processors: 2
 import { execFileSync } from 'node:child_process'
 import test from 'ava'
 import {

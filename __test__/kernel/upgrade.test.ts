@@ -1,3 +1,4 @@
+// processors: 2
 import { existsSync, mkdtempSync, renameSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'

@@ -1,3 +1,4 @@
+// processors: 2
 import test from 'ava'
 import { memory, UblkDevice } from 'ublk-ts'
 import { errorsOf, leaveNothingBehind } from '../support/devices.js'

@@ -29,7 +29,15 @@ export interface CreateOptions extends DeviceOptions {
 export interface RecoverOptions
   extends Pick<
     CreateOptions,
-    'backend' | 'observe' | 'requestTimeout' | 'stuckTimeout' | 'threads' | 'timeout' | 'record' | 'signal'
+    | 'backend'
+    | 'observe'
+    | 'requestTimeout'
+    | 'stuckTimeout'
+    | 'threads'
+    | 'affinity'
+    | 'timeout'
+    | 'record'
+    | 'signal'
   > {
   /**
    * Called when a disk written in JavaScript has been loaded, right before the device is asked for: the moment for

@@ -149,6 +149,14 @@ export interface DeviceOptions {
    */
   share?: string[]
   /**
+   * Whether the threads of a disk with several queues, where each has its own, run only on the CPUs whose requests the
+   * kernel brings to their queue. CPUs that the process may not use do not count: where no other is left, or the kernel
+   * does not tell, a thread runs anywhere.
+   *
+   * @defaultValue true
+   */
+  affinity?: boolean
+  /**
    * After how many milliseconds a request that an asynchronous backend has not finished is answered with
    * ETIMEDOUT. Requests then get buffers of their own, which costs a copy.
    *
@@ -222,6 +230,7 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     sharedMemory: paths(options) && true,
     transport: oneOf(options, 'transport', ['auto', 'per-io', 'batch']),
     copy: oneOf(options, 'copy', ['auto', 'copy', 'user', 'zero']),
+    affinity: affinity(options, external !== undefined),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
   }
 }
@@ -266,6 +275,14 @@ function threads(options: DeviceOptions, external: boolean): 'own' | 'shared' | 
     )
   }
   return threads
+}
+
+function affinity(options: DeviceOptions, external: boolean): boolean | undefined {
+  const affinity = flag(options, 'affinity')
+  if (affinity && (external || options.threads === 'shared')) {
+    throw invalid('affinity is for native threads, one for each queue')
+  }
+  return affinity
 }
 
 type Key = Exclude<keyof DeviceOptions, 'backend' | 'observe'>

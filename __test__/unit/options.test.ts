@@ -36,6 +36,8 @@ test('only native disks share threads', t => {
     instanceOf: UblkError,
     message: /written in JavaScript cannot share/,
   })
+  t.throws(() => toSpec({ backend, affinity: true }, external), { message: /affinity is for native threads/ })
+  t.is(toSpec({ backend, affinity: false }, external).affinity, false)
 })
 
 test('a way to serve a disk is left to the native part, which knows what is possible', t => {
@@ -80,6 +82,7 @@ const wrong: [string, Record<string, unknown>, RegExp][] = [
   ['a transport of its own', { transport: 'fast' }, /transport must be auto, per-io or batch, not fast/],
   ['no copy at all', { copy: false }, /copy must be auto, copy, user or zero, not false/],
   ['a recovery by hand', { recovery: 'retry' }, /recovery must be requeue, reissue or fail, not retry/],
+  ['an affinity of shared threads', { threads: 'shared', affinity: true }, /affinity is for native threads/],
   ['queues as text', { queues: '2' }, /queues must be/],
   ['depth 0', { depth: 0 }, /depth must be a whole number from 1 to 4096, not 0/],
   ['depth 5000', { depth: 5000 }, /not 5000/],

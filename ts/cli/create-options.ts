@@ -30,6 +30,7 @@ export interface DiskFlags {
   transport?: NonNullable<DeviceOptions['transport']>
   copy?: NonNullable<DeviceOptions['copy']>
   share?: string[]
+  affinity: boolean
   recovery?: 'requeue' | 'reissue' | 'fail'
   requestTimeout?: number
   stuckTimeout?: number
@@ -70,6 +71,7 @@ export function addDiskOptions(command: Command): Command {
       'share a file in memory, such as in /dev/shm, with the clients of the disk; can be repeated (kernel 7.1)',
       (path: string, earlier: string[] = []) => [...earlier, resolve(path)],
     )
+    .option('--no-affinity', 'let the threads of several queues run on any CPU')
     .option('--block-size <size>', '512, 1024, 2048 or 4096 (default: 512)')
     .option('--max-io <size>', 'the largest request, 4K to 32M (default: 512K)')
     .option('--read-only', 'refuse writes')
@@ -104,7 +106,7 @@ export function toOptions(
 ): { options: DeviceOptions; scratch: string[] } {
   const { writeCache, discard, partitionScan, requestTimeout, stuckTimeout } = flags
   const { queues, depth, blockSize, maxIo, readOnly, rotational, discardGranularity, maxDiscard } = flags
-  const { recovery, threads, transport, copy, share } = flags
+  const { recovery, threads, transport, copy, share, affinity } = flags
   const backend = toBackend(flags, lasting || recovery !== undefined)
   const wished = {
     queues,
@@ -120,6 +122,7 @@ export function toOptions(
     transport,
     copy,
     share,
+    affinity: affinity ? undefined : false,
     writeCache: writeCache && writeCache === 'on',
     discard: discard ? undefined : false,
     partitionScan: partitionScan ? undefined : false,

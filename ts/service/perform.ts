@@ -56,13 +56,13 @@ async function takeOver(server: RemoteServer, job: Job, signal: AbortSignal): Re
   return { disk, paused }
 }
 
+const OF_THE_SERVER = ['requestTimeout', 'stuckTimeout', 'threads', 'affinity', 'timeout'] as const
+
 /** Of the options that a device was made with, those that concern its server; the kernel knows the others. */
 function recoverOptions(job: Job): RecoverOptions {
-  const { backend, requestTimeout, stuckTimeout, threads, timeout } = fromRecorded(job.options)
-  const given = Object.entries({ requestTimeout, stuckTimeout, threads, timeout }).filter(
-    ([, value]) => value !== undefined,
-  )
-  return { backend, ...Object.fromEntries(given), record: recordOf(job) }
+  const options = fromRecorded(job.options)
+  const given = OF_THE_SERVER.filter(key => options[key] !== undefined).map(key => [key, options[key]])
+  return { backend: options.backend, ...Object.fromEntries(given), record: recordOf(job) }
 }
 
 function recordOf({ scratch, notes, log }: Job): RecordOptions {

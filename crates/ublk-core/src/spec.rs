@@ -42,6 +42,8 @@ pub struct Spec {
     pub threads: Threads,
     /// Whether it can [share memory](crate::Device::share) with its clients (7.1).
     pub shared_memory: bool,
+    /// Whether [`Threads::Own`] of a device with several queues run only on the CPUs whose requests come to their queue.
+    pub affinity: bool,
     /// How requests come and answers go. `None`: the better one.
     pub transport: Option<Transport>,
     /// How the data of requests comes and goes. `None`: the best of those that are possible.
@@ -104,6 +106,7 @@ impl Default for Spec {
             partition_scan: true,
             threads: Threads::default(),
             shared_memory: false,
+            affinity: true,
             transport: None,
             copy: None,
         }

@@ -118,6 +118,17 @@ pub fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
+/// On which CPUs this process's thread of that name may run, as the kernel writes it: `0-3,5`.
+pub fn cpus_of(name: &str) -> String {
+    let statuses = fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("status")).ok());
+    let mut found = statuses.filter(|status| status.starts_with(&format!("Name:\t{name}\n")));
+    let status = found.next().unwrap_or_else(|| panic!("no thread {name}"));
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    line.trim().to_owned()
+}
+
 /// How often those of this process's threads whose names begin so have gone to sleep so far.
 pub fn sleeps(name: &str) -> u64 {
     let entries = fs::read_dir("/proc/self/task").unwrap();

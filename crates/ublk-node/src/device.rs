@@ -61,6 +61,8 @@ pub struct DeviceSpec {
     pub threads: Option<String>,
     /// Whether it can share memory with its clients. Default: no.
     pub shared_memory: Option<bool>,
+    /// Whether own threads of several queues run only on the CPUs of their queue. Default: yes.
+    pub affinity: Option<bool>,
     /// How its requests travel. Default: the better way.
     #[napi(ts_type = "'auto' | 'per-io' | 'batch'")]
     pub transport: Option<String>,
@@ -110,7 +112,7 @@ impl Device {
     }
 
     /// A device that another process made and serves no more, for `recover`: it is as it was if that does not come.
-    /// Of the wishes only the backend and the threads count. The calls are those of `create`.
+    /// Of the wishes only those count that concern who serves it. The calls are those of `create`.
     #[napi(ts_return_type = "Promise<Device>")]
     pub fn adopt<'env>(
         env: &'env Env,
@@ -127,7 +129,7 @@ impl Device {
             cancel,
             Calls { on_event, on_fetch, on_change },
             move |wishes, backend, bound, listener| {
-                Ok(ublk_core::Device::adopt(id, backend, bound, listener)?.served_by(wishes.threads))
+                Ok(ublk_core::Device::adopt(id, backend, bound, listener)?.served_as(wishes))
             },
         )
     }
@@ -446,6 +448,7 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
             }
         },
         shared_memory: spec.shared_memory.unwrap_or(default.shared_memory),
+        affinity: spec.affinity.unwrap_or(default.affinity),
         transport: named("transport", spec.transport.as_deref(), &Transport::ALL, Transport::name)?,
         copy: named("copy", spec.copy.as_deref(), &CopyMode::ALL, CopyMode::name)?,
     })

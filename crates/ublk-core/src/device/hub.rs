@@ -21,6 +21,9 @@ pub fn serve(plan: Plan, threads: Threads) -> Result<()> {
 fn own(plan: Plan) -> Result<()> {
     let name = format!("ublk{}q{}", plan.seat.hold.shared.id, plan.seat.index);
     spawn(name, move || {
+        if let Some(cpus) = &plan.cpus {
+            cpus.keep();
+        }
         let Some(mut station) = Station::open(plan) else { return };
         while !station.over() {
             let left = station.deadline().map(|until| until.saturating_duration_since(Instant::now()));

@@ -8,6 +8,7 @@
 //!   adopt ───────────────────► waiting ──release──► another process's
 //! ```
 
+mod cpus;
 mod hub;
 mod node;
 mod readiness;
@@ -31,6 +32,7 @@ use crate::features::Features;
 use crate::queue::{QueueCounters, SharedMemories, Tracer, clock};
 use crate::registry;
 use crate::spec::{Checked, Recovery, Spec, Threads};
+use cpus::Cpus;
 use serving::Serving;
 use static_dev::Kind;
 use station::Plan;
@@ -67,7 +69,8 @@ pub struct Device {
     /// Its size changes only with the state locked.
     checked: Mutex<Checked>,
     durable: bool,
-    threads: Threads,
+    /// Of these only those count that concern who serves it.
+    wishes: Spec,
     recovery: Option<Recovery>,
     /// Of the driver's features, those that it was made with.
     flags: Features,
@@ -124,9 +127,11 @@ impl Device {
         })
     }
 
-    /// Served by these threads from its next start on: of an adopted device nobody else knows.
-    pub fn served_by(mut self, threads: Threads) -> Self {
-        self.threads = threads;
+    /// Served as these wishes say from its next start on: of an adopted device nobody else knows. Those that say what it
+    /// looks like do not count.
+    #[must_use]
+    pub fn served_as(mut self, wishes: &Spec) -> Self {
+        self.wishes = wishes.clone();
         self
     }
 
@@ -148,7 +153,7 @@ impl Device {
             control,
             backend: Mutex::new(Some(backend)),
             durable: !checked.write_cache,
-            threads: checked.spec.threads,
+            wishes: checked.spec.clone(),
             recovery: checked.spec.recovery,
             flags: Features(info.flags),
             choice: checked.choice.clone(),
@@ -190,7 +195,7 @@ impl Device {
     ///
     /// When it fails, the device is as it was before.
     pub fn start(&self, bound: &Bound) -> Result<()> {
-        self.start_with(bound, |seats| self.spawn(seats))
+        self.start_with(bound, |seats| self.spawn(seats, bound))
     }
 
     /// As [`start`](Self::start), with the queues served by the threads that take the seats `hand_out` is given.
@@ -305,10 +310,20 @@ impl Device {
         node::wait_for_disk(self.id, (disk_major, disk_minor), bound)
     }
 
-    fn spawn(&self, seats: Vec<Seat>) -> Result<()> {
+    fn spawn(&self, seats: Vec<Seat>, bound: &Bound) -> Result<()> {
         let backend = self.backend()?;
-        let plan = |seat| Plan { seat, backend: backend.clone(), durable: self.durable };
-        seats.into_iter().try_for_each(|seat| hub::serve(plan(seat), self.threads))
+        let plan = |seat: Seat| {
+            let cpus = self.cpus(seat.index(), bound);
+            Plan { seat, backend: backend.clone(), durable: self.durable, cpus }
+        };
+        seats.into_iter().try_for_each(|seat| hub::serve(plan(seat), self.wishes.threads))
+    }
+
+    /// Where the thread of a queue is to run, if that is not anywhere. A driver that does not tell is no reason not to start.
+    fn cpus(&self, queue: u16, bound: &Bound) -> Option<Cpus> {
+        let wanted = self.wishes.affinity && self.queues > 1 && self.wishes.threads == Threads::Own;
+        let mask = wanted.then(|| self.control.affinity(self.target, queue, bound).ok())?;
+        mask.map(|mask| Cpus::of(&mask))
     }
 
     fn backend(&self) -> Result<Arc<dyn Backend>> {

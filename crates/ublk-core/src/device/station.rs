@@ -1,5 +1,6 @@
 //! A queue that a thread of ours serves with a native engine.
 
+use super::cpus::Cpus;
 use super::seat::{Seat, Seated};
 use crate::backend::{Backend, Engine, Site};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +17,8 @@ pub struct Plan {
     pub backend: Arc<dyn Backend>,
     /// As [`Site::durable`].
     pub durable: bool,
+    /// Where a thread of its own is to run.
+    pub cpus: Option<Cpus>,
 }
 
 /// See the [module](self).
@@ -32,7 +35,7 @@ pub struct Station {
 impl Station {
     /// Takes the seat, on the thread that will serve it. When that fails, who starts the device has been told.
     pub fn open(plan: Plan) -> Option<Self> {
-        let Plan { seat, backend, durable } = plan;
+        let Plan { seat, backend, durable, .. } = plan;
         let files = backend.files().iter().map(AsRawFd::as_raw_fd).collect();
         let site = Site { depth: seat.depth, durable, waker: seat.waker() };
         let engine = catch_unwind(AssertUnwindSafe(|| engine_of(&backend, &site)))

@@ -26,7 +26,7 @@ impl Device {
 
     /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of ours.
     pub fn recover(&self, bound: &Bound) -> Result<()> {
-        self.recover_with(bound, |seats| self.spawn(seats))
+        self.recover_with(bound, |seats| self.spawn(seats, bound))
     }
 
     /// Takes a recoverable device over whose queues have all ended; its disk has been there all the time. The

@@ -35,6 +35,7 @@ export interface RecoverOptions
     | 'stuckTimeout'
     | 'threads'
     | 'affinity'
+    | 'poll'
     | 'timeout'
     | 'record'
     | 'signal'

@@ -112,6 +112,6 @@ export interface QueueStats {
   writeZeroes: OpCounters
   /** Requests taken from the kernel and not answered yet. */
   inFlight: number
-  /** Turns of its loop: calls of io_uring_enter. */
+  /** Turns of its loop: calls of io_uring_enter, but for those of polling. */
   turns: number
 }

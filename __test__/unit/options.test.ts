@@ -83,6 +83,8 @@ const wrong: [string, Record<string, unknown>, RegExp][] = [
   ['no copy at all', { copy: false }, /copy must be auto, copy, user or zero, not false/],
   ['a recovery by hand', { recovery: 'retry' }, /recovery must be requeue, reissue or fail, not retry/],
   ['an affinity of shared threads', { threads: 'shared', affinity: true }, /affinity is for native threads/],
+  ['a poll of an eternity', { poll: 1001 }, /poll must be a whole number from 0 to 1000, not 1001/],
+  ['a poll by shared threads', { threads: 'shared', poll: 50 }, /shared threads do not poll/],
   ['queues as text', { queues: '2' }, /queues must be/],
   ['depth 0', { depth: 0 }, /depth must be a whole number from 1 to 4096, not 0/],
   ['depth 5000', { depth: 5000 }, /not 5000/],

@@ -31,6 +31,7 @@ export interface DiskFlags {
   copy?: NonNullable<DeviceOptions['copy']>
   share?: string[]
   affinity: boolean
+  poll?: number
   recovery?: 'requeue' | 'reissue' | 'fail'
   requestTimeout?: number
   stuckTimeout?: number
@@ -72,6 +73,11 @@ export function addDiskOptions(command: Command): Command {
       (path: string, earlier: string[] = []) => [...earlier, resolve(path)],
     )
     .option('--no-affinity', 'let the threads of several queues run on any CPU')
+    .option(
+      '--poll <microseconds>',
+      'look for requests so long before sleeping, 0 to 1000 (default: 0)',
+      count,
+    )
     .option('--block-size <size>', '512, 1024, 2048 or 4096 (default: 512)')
     .option('--max-io <size>', 'the largest request, 4K to 32M (default: 512K)')
     .option('--read-only', 'refuse writes')
@@ -106,7 +112,7 @@ export function toOptions(
 ): { options: DeviceOptions; scratch: string[] } {
   const { writeCache, discard, partitionScan, requestTimeout, stuckTimeout } = flags
   const { queues, depth, blockSize, maxIo, readOnly, rotational, discardGranularity, maxDiscard } = flags
-  const { recovery, threads, transport, copy, share, affinity } = flags
+  const { recovery, threads, transport, copy, share, affinity, poll } = flags
   const backend = toBackend(flags, lasting || recovery !== undefined)
   const wished = {
     queues,
@@ -122,6 +128,7 @@ export function toOptions(
     transport,
     copy,
     share,
+    poll,
     affinity: affinity ? undefined : false,
     writeCache: writeCache && writeCache === 'on',
     discard: discard ? undefined : false,

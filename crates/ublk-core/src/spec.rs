@@ -6,6 +6,7 @@ use crate::choice::Choice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
 use crate::queue::{CopyMode, Mode, Transport};
+use std::time::Duration;
 
 /// The wishes for a device. `None` takes what fits the backend.
 #[derive(Debug, Clone)]
@@ -43,7 +44,11 @@ pub struct Spec {
     /// Whether it can [share memory](crate::Device::share) with its clients (7.1).
     pub shared_memory: bool,
     /// Whether [`Threads::Own`] of a device with several queues run only on the CPUs whose requests come to their queue.
-    pub affinity: bool,
+    /// `None`: unless they poll, since there they would be in the way of who is to send requests.
+    pub affinity: Option<bool>,
+    /// How long a queue's thread that has had work looks for more before it sleeps, as long as that pays: at most 1 ms. Not
+    /// for shared threads, nor where the thread may use only one CPU.
+    pub poll: Duration,
     /// How requests come and answers go. `None`: the better one.
     pub transport: Option<Transport>,
     /// How the data of requests comes and goes. `None`: the best of those that are possible.
@@ -106,12 +111,17 @@ impl Default for Spec {
             partition_scan: true,
             threads: Threads::default(),
             shared_memory: false,
-            affinity: true,
+            affinity: None,
+            poll: Duration::ZERO,
             transport: None,
             copy: None,
         }
     }
 }
+
+/// The longest that a queue may look for work: less than the scheduler gives a thread at a time, since one who waits for this
+/// processor would otherwise be found again and again, and late.
+const MAX_POLL: Duration = Duration::from_millis(1);
 
 /// The largest disk: offsets are signed 64-bit numbers in the kernel.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
@@ -131,6 +141,7 @@ impl Spec {
         }
         range("queues", self.queues.into(), 1, MAX_QUEUES.into())?;
         range("depth", self.depth.into(), 1, MAX_DEPTH.into())?;
+        range("poll", self.poll.as_micros() as u64, 0, MAX_POLL.as_micros() as u64)?;
         range("max I/O", self.max_io.into(), 4096, MAX_IO.into())?;
         if !self.max_io.is_multiple_of(4096) {
             return Err(Error::invalid(format!("max I/O {} is not a multiple of 4096", self.max_io)));
@@ -442,6 +453,10 @@ mod tests {
         assert_eq!(wrong(Spec { max_io: 33 << 20, ..spec() }, DISK), "max I/O 34603008 is out of range");
         assert_eq!(wrong(Spec { max_io: 5000, ..spec() }, DISK), "max I/O 5000 is not a multiple of 4096");
         assert_eq!(wrong(Spec { id: Some(1 << 20), ..spec() }, DISK), "id 1048576 is out of range");
+        assert_eq!(
+            wrong(Spec { poll: Duration::from_secs(1), ..spec() }, DISK),
+            "poll 1000000 is out of range"
+        );
         assert_eq!(wrong(spec(), Properties { size: 0, ..DISK }), "the size is 0");
         assert_eq!(
             wrong(spec(), Properties { size: 1000, ..DISK }),

@@ -129,6 +129,20 @@ pub fn cpus_of(name: &str) -> String {
     line.trim().to_owned()
 }
 
+/// Processor time that this process's threads whose names begin so have taken so far, in the system's ticks.
+pub fn busy(name: &str) -> u64 {
+    let entries = fs::read_dir("/proc/self/task").unwrap();
+    let stats = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+    // number (name) state …: user and system time are the 12th and 13th after the name.
+    stats
+        .filter(|stat| stat.split_once('(').is_some_and(|(_, rest)| rest.starts_with(name)))
+        .flat_map(|stat| {
+            let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').map(str::to_owned).collect();
+            [11, 12].map(|at| fields[at].parse::<u64>().unwrap())
+        })
+        .sum()
+}
+
 /// How often those of this process's threads whose names begin so have gone to sleep so far.
 pub fn sleeps(name: &str) -> u64 {
     let entries = fs::read_dir("/proc/self/task").unwrap();

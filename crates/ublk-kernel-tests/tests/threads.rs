@@ -1,9 +1,11 @@
-//! Where the threads of queues run.
+//! Where the threads of queues run, and when they sleep.
 
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 use ublk_core::backend::Memory;
+use ublk_core::queue::{CopyMode, Op, Transport};
 use ublk_core::spec::Threads;
-use ublk_core::{Bound, Control, Spec};
+use ublk_core::{Bound, Control, Spec, registry};
 use ublk_kernel_tests::*;
 
 const SIZE: u64 = 16 << 20;
@@ -59,13 +61,15 @@ fn a_single_queue_and_queues_that_are_to_be_free_are_served_anywhere() {
     let _alone = alone();
     let one = start(&Spec::default());
     assert_eq!(cpus_of(&one, 0), anywhere());
-    let free = start(&Spec { queues: 2, affinity: false, ..Spec::default() });
+    let free = start(&Spec { queues: 2, affinity: Some(false), ..Spec::default() });
     for queue in 0..free.device().counters().len() {
         assert_eq!(cpus_of(&free, queue), anywhere());
     }
+    let polling = start(&Spec { queues: 2, ..polling() });
+    assert_eq!(cpus_of(&polling, 0), anywhere());
     let shared = start(&Spec { queues: 2, threads: Threads::Shared, ..Spec::default() });
     assert_eq!(system::cpus_of("ublk-hub0"), anywhere());
-    [one, free, shared].into_iter().for_each(Disk::finish);
+    [one, free, polling, shared].into_iter().for_each(Disk::finish);
 }
 
 #[test]
@@ -84,4 +88,90 @@ fn a_cpu_that_may_not_be_used_keeps_no_device_from_starting() {
         on_cpu(client, move || file.read_exact_at(&mut Aligned::new(4096), 0).unwrap()).join().unwrap();
     }
     disk.finish();
+}
+
+/// Returns when nobody has used a new disk for a while.
+fn settle(name: &str) {
+    let mut last = 0;
+    eventually("the thread sleeps", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = system::sleeps(name);
+        std::mem::replace(&mut last, now) == now
+    });
+}
+
+fn polling() -> Spec {
+    Spec { poll: Duration::from_millis(1), ..Spec::default() }
+}
+
+/// How often a queue's thread goes to sleep while another process reads the disk, one request after the other.
+fn sleeps_of_a_reader(spec: &Spec) -> u64 {
+    let disk = start(spec);
+    let name = format!("ublk{}q0", disk.device().id());
+    settle(&name);
+    let before = system::sleeps(&name);
+    assert!(Beside::reader(&disk.path()).end("the reader").success());
+    let slept = system::sleeps(&name) - before;
+    let reads = disk.device().counters()[0].of(Op::Read).ops.get();
+    assert!(reads >= SIZE / 4096, "{reads} reads");
+    println!("{slept} sleeps at {reads} reads");
+    disk.finish();
+    slept
+}
+
+#[test]
+fn who_polls_sleeps_less_where_requests_follow_each_other() {
+    let _alone = alone();
+    for transport in Transport::ALL {
+        let control = Control::open().unwrap();
+        if !control.features(&Bound::standard()).unwrap().has(transport.flags()) {
+            continue;
+        }
+        let spec = |spec| Spec { transport: Some(transport), ..spec };
+        let sleeping = sleeps_of_a_reader(&spec(Spec::default()));
+        // Each request wakes a sleeper. How many a machine spares that has other things to do is its matter; where the client
+        // has no CPU of its own, nobody looks.
+        let fewer = (0..3).any(|_| sleeps_of_a_reader(&spec(polling())) < sleeping / 10 * 9);
+        assert_eq!(fewer, several(), "{transport}: sleeps as often, {sleeping} times");
+    }
+}
+
+#[test]
+fn an_idle_disk_sleeps_however_long_it_may_poll() {
+    let _alone = alone();
+    let disk = start(&polling());
+    exercise(&disk);
+    let name = format!("ublk{}q0", disk.device().id());
+    settle(&name);
+    let (sleeps, busy) = (system::sleeps(&name), system::busy(&name));
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(
+        (system::sleeps(&name), system::busy(&name)),
+        (sleeps, busy),
+        "wake-ups and time of an idle thread"
+    );
+    // It was not dead.
+    disk.open().read_exact_at(&mut Aligned::new(4096), 0).unwrap();
+    eventually("it sleeps again", || system::sleeps(&name) > sleeps);
+    disk.finish();
+}
+
+#[test]
+fn a_disk_that_polls_works_in_every_way_and_stops_under_load() {
+    let _alone = alone();
+    for transport in Transport::ALL {
+        for copy in CopyMode::ALL {
+            let spec = Spec { transport: Some(transport), copy: Some(copy), queues: 2, ..polling() };
+            let able = Control::open().unwrap().features(&Bound::standard()).unwrap();
+            if copy == CopyMode::Zero || !able.has(transport.flags() | copy.flags()) {
+                continue; // memory is always copied
+            }
+            let disk = start(&spec);
+            exercise(&disk);
+            let reader = Beside::reader(&disk.path());
+            eventually("the reader reads", || !registry::users(disk.device().id()).is_empty());
+            disk.finish();
+            reader.end("the reader");
+        }
+    }
 }

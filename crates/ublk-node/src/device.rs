@@ -61,8 +61,10 @@ pub struct DeviceSpec {
     pub threads: Option<String>,
     /// Whether it can share memory with its clients. Default: no.
     pub shared_memory: Option<bool>,
-    /// Whether own threads of several queues run only on the CPUs of their queue. Default: yes.
+    /// Whether own threads of several queues run only on the CPUs of their queue. Default: unless they poll.
     pub affinity: Option<bool>,
+    /// How many microseconds a queue's thread looks for work before it sleeps. Default: 0.
+    pub poll: Option<f64>,
     /// How its requests travel. Default: the better way.
     #[napi(ts_type = "'auto' | 'per-io' | 'batch'")]
     pub transport: Option<String>,
@@ -448,7 +450,8 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
             }
         },
         shared_memory: spec.shared_memory.unwrap_or(default.shared_memory),
-        affinity: spec.affinity.unwrap_or(default.affinity),
+        affinity: spec.affinity,
+        poll: Duration::from_micros(whole("poll", spec.poll)?.unwrap_or(0)),
         transport: named("transport", spec.transport.as_deref(), &Transport::ALL, Transport::name)?,
         copy: named("copy", spec.copy.as_deref(), &CopyMode::ALL, CopyMode::name)?,
     })

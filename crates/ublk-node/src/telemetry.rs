@@ -55,7 +55,7 @@ pub struct QueueStats {
     pub write_zeroes: OpCounters,
     /// Requests taken and not answered yet.
     pub in_flight: f64,
-    /// `io_uring_enter` calls.
+    /// Turns of its loop: `io_uring_enter` calls, but for those of polling.
     pub turns: f64,
 }
 

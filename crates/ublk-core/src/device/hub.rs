@@ -8,7 +8,7 @@ use crate::spec::Threads;
 use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, available_parallelism};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Has the seat taken and served.
 pub fn serve(plan: Plan, threads: Threads) -> Result<()> {
@@ -63,7 +63,8 @@ fn hubs() -> MutexGuard<'static, Vec<Hub>> {
 }
 
 /// Gives the seat to the hub with the fewest queues: to a new one as long as there are fewer than that is good for.
-fn shared(plan: Plan) -> Result<()> {
+fn shared(mut plan: Plan) -> Result<()> {
+    plan.seat.poll = Duration::ZERO; // that would keep the other queues waiting
     let most = available_parallelism().map_or(1, NonZero::get).min(MOST_HUBS);
     let mut hubs = hubs();
     if hubs.len() < most {

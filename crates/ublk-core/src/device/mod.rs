@@ -321,7 +321,8 @@ impl Device {
 
     /// Where the thread of a queue is to run, if that is not anywhere. A driver that does not tell is no reason not to start.
     fn cpus(&self, queue: u16, bound: &Bound) -> Option<Cpus> {
-        let wanted = self.wishes.affinity && self.queues > 1 && self.wishes.threads == Threads::Own;
+        let affinity = self.wishes.affinity.unwrap_or(self.wishes.poll.is_zero());
+        let wanted = affinity && self.queues > 1 && self.wishes.threads == Threads::Own;
         let mask = wanted.then(|| self.control.affinity(self.target, queue, bound).ok())?;
         mask.map(|mask| Cpus::of(&mask))
     }

@@ -9,6 +9,8 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::thread::available_parallelism;
+use std::time::Duration;
 
 /// A queue's place at the driver. Whichever thread takes it serves the queue from then on; the device comes
 /// alive when every seat is taken. A seat that is dropped fails the start.
@@ -20,6 +22,7 @@ pub struct Seat {
     pub(super) mode: Mode,
     pub(super) only_by_hand: bool,
     pub(super) shared: Arc<SharedMemories>,
+    pub(super) poll: Duration,
     pub(super) counters: Arc<QueueCounters>,
     pub(super) tracer: Arc<Tracer>,
     pub(super) waker: Waker,
@@ -31,11 +34,25 @@ impl Seat {
     /// Sets the queue up on the calling thread and offers all its tags. `files`: what the backend uses through
     /// the ring, in slots 1 and up; open as long as the queue is.
     pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
-        let Self { char_dev, index, depth, max_io, mode, only_by_hand, .. } = self;
+        let Self { char_dev, index, depth, max_io, mode, only_by_hand, poll, .. } = self;
         let Self { shared, counters, tracer, waker, ready, mut hold, .. } = self;
         let opened = become_io_flusher().and_then(|()| {
-            let config =
-                Config { index, depth, max_io, mode, only_by_hand, shared, files, waker, counters, tracer };
+            // Who is to send requests has to run meanwhile.
+            let alone = available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
+            let poll = if alone { Duration::ZERO } else { poll };
+            let config = Config {
+                index,
+                depth,
+                max_io,
+                mode,
+                only_by_hand,
+                poll,
+                shared,
+                files,
+                waker,
+                counters,
+                tracer,
+            };
             let mut queue = Queue::open(char_dev, config)?;
             queue.offer_all()?;
             Ok(queue)

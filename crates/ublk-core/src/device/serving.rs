@@ -73,6 +73,7 @@ impl Serving {
                 mode: device.choice.mode,
                 only_by_hand: false,
                 shared: device.shared.clone(),
+                poll: device.wishes.poll,
                 counters: device.counters[usize::from(index)].clone(),
                 tracer: device.tracer.clone(),
                 waker: shared.wakers[usize::from(index)].clone(),

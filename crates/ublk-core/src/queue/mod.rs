@@ -16,6 +16,7 @@ pub mod histogram;
 mod io;
 mod ledger;
 mod mode;
+mod polling;
 pub mod ring;
 mod shared;
 mod stats;
@@ -43,11 +44,13 @@ use descriptors::Descriptors;
 use desk::{Desk, broken};
 use io_uring::{cqueue, opcode, types};
 use ledger::Ledger;
+use polling::Polling;
 use ring::Ring;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 use transport::Commands;
 
 /// The error number a request is answered with, positive.
@@ -88,6 +91,8 @@ pub struct Config {
     pub only_by_hand: bool,
     /// What the device shares with its clients.
     pub shared: Arc<SharedMemories>,
+    /// How long a turn may look for work before it sleeps.
+    pub poll: Duration,
     /// Descriptors the backend uses through the ring, in slots 1 and up.
     pub files: Vec<RawFd>,
     /// Makes a sleeping turn return.
@@ -129,6 +134,7 @@ pub struct Queue {
     /// Operations of the backend in the ring, by tag: at most one each.
     operating: Box<[bool]>,
     operations: u32,
+    polling: Polling,
     woken: bool,
     waker: Waker,
     /// Another descriptor that makes a sleeping turn return.
@@ -141,8 +147,19 @@ pub struct Queue {
 impl Queue {
     /// Sets the queue up on the calling thread, which is the one that has to serve it.
     pub fn open(char_dev: Arc<OwnedFd>, config: Config) -> Result<Self> {
-        let Config { index, depth, max_io, mode, only_by_hand, shared, files, waker, counters, tracer } =
-            config;
+        let Config {
+            index,
+            depth,
+            max_io,
+            mode,
+            only_by_hand,
+            poll: limit,
+            shared,
+            files,
+            waker,
+            counters,
+            tracer,
+        } = config;
         let mut slots = vec![char_dev.as_raw_fd()];
         slots.extend(files);
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
@@ -168,6 +185,7 @@ impl Queue {
             data: ManuallyDrop::new(data),
             operating: vec![false; usize::from(depth)].into(),
             operations: 0,
+            polling: Polling::new(limit),
             woken: false,
             waker,
             listening: None,
@@ -184,11 +202,15 @@ impl Queue {
         self.turn(Wait::No)
     }
 
-    /// Submits everything prepared and waits, in one system call; then sorts what completed into events.
+    /// Submits everything prepared and waits, in one system call, unless it is to look for work before it sleeps; then sorts
+    /// what completed into events.
     pub fn turn(&mut self, wait: Wait) -> Result<()> {
         self.desk.clear();
         let sure = self.commands.send(&mut self.ring, &mut self.data)?;
-        self.ring.enter(wait, sure)?;
+        let found = self.polling.look(&mut self.ring, wait, sure)?;
+        if !found {
+            self.ring.enter(wait, sure)?;
+        }
         self.desk.entered();
         let (mut woken, mut heard, mut unarmed) = (false, false, None);
         for completion in self.ring.completions() {
@@ -225,6 +247,7 @@ impl Queue {
             (Some(_), Some(fd)) => poll(&mut self.ring, fd, KIND_LISTEN)?,
             _ => {}
         }
+        self.polling.turned(found, self.desk.event(0).is_some());
         self.commands.settle(&mut self.ring, &mut self.data)?;
         self.desk.settle()
     }

@@ -121,6 +121,12 @@ impl Ring {
         self.submission.taskrun()
     }
 
+    /// How many completions there are to be taken.
+    pub fn ready(&mut self) -> usize {
+        self.completion.sync();
+        self.completion.len()
+    }
+
     /// Whether an enter has something to do at once, or completions are there to be taken.
     pub fn due(&mut self) -> bool {
         self.submission.sync();

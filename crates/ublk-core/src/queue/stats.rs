@@ -50,7 +50,7 @@ pub struct QueueCounters {
     service: Histograms,
     /// Requests taken from the driver.
     pub taken: Counter,
-    /// `io_uring_enter` calls.
+    /// Turns of the loop: `io_uring_enter` calls, but for those of polling.
     pub turns: Counter,
 }
 

@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { invalid } from './errors.js'
 import type { LazyBackend } from './lazy.js'
+import { type Pages, pagesOf } from './pages.js'
 import type { BackendContext, JsBackend } from './serve/backend.js'
 import { parseSize, type Size } from './size.js'
 
@@ -11,6 +12,8 @@ export interface MemoryBackend {
   readonly size: number
   /** The file that holds its bytes, if it is one. */
   readonly file: string | undefined
+  /** How its memory is had, if that is not a file. */
+  readonly pages: Pages | undefined
 }
 
 /** A disk that keeps nothing; see {@link nullDisk}. */
@@ -69,6 +72,12 @@ export interface MemoryOptions {
    * @defaultValue memory of this process, which ends with it
    */
   file?: string
+  /**
+   * How the pages of this process's memory are had. What is discarded is given back in any case.
+   *
+   * @defaultValue each with the first write to it
+   */
+  pages?: Pages
 }
 
 /**
@@ -83,11 +92,14 @@ export interface MemoryOptions {
  * await UblkDevice.create({ backend: memory('16M') })
  * ```
  */
-export function memory(size: Size, { file }: MemoryOptions = {}): MemoryBackend {
+export function memory(size: Size, { file, pages }: MemoryOptions = {}): MemoryBackend {
   if (file !== undefined && (typeof file !== 'string' || file === '')) {
     throw invalid('the file of the memory is no path', "use one such as '/dev/shm/disk'")
   }
-  return { kind: 'memory', size: diskSize(size), file }
+  if (file !== undefined && pages !== undefined) {
+    throw invalid('pages are for memory of this process, not for a file', 'leave out one of the two')
+  }
+  return { kind: 'memory', size: diskSize(size), file, pages: pagesOf(pages, 'pages') }
 }
 
 /**

@@ -36,6 +36,7 @@ export interface RecoverOptions
     | 'threads'
     | 'affinity'
     | 'poll'
+    | 'buffers'
     | 'timeout'
     | 'record'
     | 'signal'

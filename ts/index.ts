@@ -21,6 +21,7 @@ export { type Feature, features } from './features.js'
 export type { DeviceInfo, DeviceState, LatencyStats, OpCounters, QueueStats } from './info.js'
 export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy } from './lazy.js'
 export type { DeviceOptions } from './options.js'
+export type { Pages } from './pages.js'
 export {
   type BackendContext,
   type BackendFactory,

@@ -3,6 +3,7 @@ import { type Backend, file, memory, type NativeBackend, nullDisk } from './back
 import type { CopyMode, Transport } from './choice.js'
 import { invalid } from './errors.js'
 import { lazy } from './lazy.js'
+import { type Pages, pagesOf } from './pages.js'
 import type { Observe } from './serve/observer.js'
 import { formatSize, parseSize, type Size } from './size.js'
 
@@ -166,6 +167,13 @@ export interface DeviceOptions {
    */
   poll?: number
   /**
+   * How the pages of the requests' buffers are had, of which there are `queues × depth × maxIo` bytes. With `copy`
+   * `zero` there are none.
+   *
+   * @defaultValue each with its first use
+   */
+  buffers?: Pages
+  /**
    * After how many milliseconds a request that an asynchronous backend has not finished is answered with
    * ETIMEDOUT. Requests then get buffers of their own, which costs a copy.
    *
@@ -241,6 +249,7 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     copy: oneOf(options, 'copy', ['auto', 'copy', 'user', 'zero']),
     affinity: affinity(options, external !== undefined),
     poll: poll(options),
+    buffers: pagesOf(options.buffers, 'buffers'),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
   }
 }
@@ -249,8 +258,8 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
 function checked(backend: NativeBackend): BackendSpec {
   switch (backend?.kind) {
     case 'memory': {
-      const { kind, size, file: path } = memory(backend.size, { file: backend.file })
-      return { kind, size, path }
+      const { kind, size, file: path, pages } = memory(backend.size, backend)
+      return { kind, size, path, pages }
     }
     case 'null':
       return nullDisk(backend.size)
@@ -302,7 +311,7 @@ function poll(options: DeviceOptions): number | undefined {
   return poll
 }
 
-type Key = Exclude<keyof DeviceOptions, 'backend' | 'observe'>
+type Key = Exclude<keyof DeviceOptions, 'backend' | 'observe' | 'buffers'>
 
 /** `maxIo` → `max io`, which suits the option of the API and that of the command line alike. */
 function label(key: Key): string {

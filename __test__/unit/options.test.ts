@@ -9,7 +9,7 @@ const backend = memory('16M')
 
 test('what is not given is left to the native part', t => {
   const spec = toSpec({ backend })
-  t.deepEqual(spec.backend, { kind: 'memory', size: 2 ** 24, path: undefined })
+  t.deepEqual(spec.backend, { kind: 'memory', size: 2 ** 24, path: undefined, pages: undefined })
   const given = Object.entries(spec).filter(([key, value]) => key !== 'backend' && value !== undefined)
   t.deepEqual(given, [])
 })
@@ -26,6 +26,14 @@ test('sizes may be text', t => {
 test('the limits themselves are accepted', t => {
   t.notThrows(() => toSpec({ backend, id: 0, queues: 1, depth: 1, maxIo: 4096, timeout: 1 }))
   t.notThrows(() => toSpec({ backend, id: 1048575, queues: 4096, depth: 4096, maxIo: '32M' }))
+})
+
+test('pages of memory are wished for by name', t => {
+  const pages = { prefault: true, hugePages: false, lock: true }
+  t.deepEqual(toSpec({ backend, buffers: pages }).buffers, pages)
+  t.like(toSpec({ backend: memory('16M', { pages }) }).backend, { kind: 'memory', pages })
+  t.throws(() => memory('16M', { file: '/dev/shm/disk', pages }), { message: /not for a file/ })
+  t.throws(() => memory('16M', { pages: { huge: true } as never }), { message: /pages are not understood/ })
 })
 
 test('only native disks share threads', t => {
@@ -85,6 +93,9 @@ const wrong: [string, Record<string, unknown>, RegExp][] = [
   ['an affinity of shared threads', { threads: 'shared', affinity: true }, /affinity is for native threads/],
   ['a poll of an eternity', { poll: 1001 }, /poll must be a whole number from 0 to 1000, not 1001/],
   ['a poll by shared threads', { threads: 'shared', poll: 50 }, /shared threads do not poll/],
+  ['buffers of a kind that there is not', { buffers: { large: true } }, /buffers are not understood/],
+  ['buffers as text', { buffers: 'lock' }, /buffers are not understood/],
+  ['locked buffers in other words', { buffers: { lock: 'yes' } }, /buffers are not understood/],
   ['queues as text', { queues: '2' }, /queues must be/],
   ['depth 0', { depth: 0 }, /depth must be a whole number from 1 to 4096, not 0/],
   ['depth 5000', { depth: 5000 }, /not 5000/],

@@ -5,10 +5,12 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { type Backend, file, memory, nullDisk, worker } from '../backends.js'
 import { invalid } from '../errors.js'
 import type { DeviceOptions } from '../options.js'
+import type { Pages } from '../pages.js'
 
 /** What the words of `create` say about the disk. */
 export interface DiskFlags {
   mem?: string
+  memPages?: Pages
   null?: string
   file?: string
   direct?: boolean
@@ -32,6 +34,7 @@ export interface DiskFlags {
   share?: string[]
   affinity: boolean
   poll?: number
+  buffers?: Pages
   recovery?: 'requeue' | 'reissue' | 'fail'
   requestTimeout?: number
   stuckTimeout?: number
@@ -41,6 +44,7 @@ export interface DiskFlags {
 export function addDiskOptions(command: Command): Command {
   return command
     .option('--mem <size>', 'a disk in memory')
+    .option('--mem-pages <how>', 'with --mem, and no file for it: as --buffers, for the disk itself', pages)
     .option('--null <size>', 'a disk that keeps nothing, to measure with')
     .option('--file <path>', 'a disk in an existing file or on another block device')
     .option('--direct', 'with --file: bypass the page cache')
@@ -78,6 +82,7 @@ export function addDiskOptions(command: Command): Command {
       'look for requests so long before sleeping, 0 to 1000 (default: 0)',
       count,
     )
+    .option('--buffers <how>', 'memory of requests: prefault, huge-pages, lock, with commas between', pages)
     .option('--block-size <size>', '512, 1024, 2048 or 4096 (default: 512)')
     .option('--max-io <size>', 'the largest request, 4K to 32M (default: 512K)')
     .option('--read-only', 'refuse writes')
@@ -112,7 +117,7 @@ export function toOptions(
 ): { options: DeviceOptions; scratch: string[] } {
   const { writeCache, discard, partitionScan, requestTimeout, stuckTimeout } = flags
   const { queues, depth, blockSize, maxIo, readOnly, rotational, discardGranularity, maxDiscard } = flags
-  const { recovery, threads, transport, copy, share, affinity, poll } = flags
+  const { recovery, threads, transport, copy, share, affinity, poll, buffers } = flags
   const backend = toBackend(flags, lasting || recovery !== undefined)
   const wished = {
     queues,
@@ -129,6 +134,7 @@ export function toOptions(
     copy,
     share,
     poll,
+    buffers,
     affinity: affinity ? undefined : false,
     writeCache: writeCache && writeCache === 'on',
     discard: discard ? undefined : false,
@@ -150,11 +156,13 @@ function toBackend(flags: DiskFlags, lasting: boolean): Backend {
   if (given.length > 1)
     throw invalid('more than one backend given', 'give only one of --mem, --null, --file and --worker')
   if (flags.direct && flags.file === undefined) throw invalid('--direct is only for --file')
+  if (flags.memPages && flags.mem === undefined) throw invalid('--mem-pages is only for --mem')
   for (const name of ['workerOptions', 'requestTimeout', 'stuckTimeout'] as const) {
     if (flags[name] !== undefined && flags.worker === undefined)
       throw invalid(`--${name.replace(/[A-Z]/, letter => `-${letter.toLowerCase()}`)} is only for --worker`)
   }
-  if (flags.mem !== undefined) return memory(flags.mem, lasting ? { file: memoryFile() } : {})
+  if (flags.mem !== undefined)
+    return memory(flags.mem, { file: lasting ? memoryFile() : undefined, pages: flags.memPages })
   if (flags.null !== undefined) return nullDisk(flags.null)
   if (flags.worker !== undefined) return worker(moduleUrl(flags.worker), flags.workerOptions)
   // Whoever takes it over may be in another directory.
@@ -175,6 +183,15 @@ function moduleUrl(module: string): string {
 
 function milliseconds(seconds: number | undefined): number | undefined {
   return seconds === undefined ? undefined : Math.round(seconds * 1000)
+}
+
+const PAGES = { prefault: 'prefault', 'huge-pages': 'hugePages', lock: 'lock' } as const
+
+function pages(text: string): Pages {
+  const wishes = text.split(',').map(name => PAGES[name as keyof typeof PAGES])
+  if (wishes.includes(undefined as never))
+    throw new InvalidArgumentError('It must be of prefault, huge-pages and lock, with commas between.')
+  return Object.fromEntries(wishes.map(wish => [wish, true]))
 }
 
 function count(text: string): number {

@@ -56,7 +56,15 @@ async function takeOver(server: RemoteServer, job: Job, signal: AbortSignal): Re
   return { disk, paused }
 }
 
-const OF_THE_SERVER = ['requestTimeout', 'stuckTimeout', 'threads', 'affinity', 'poll', 'timeout'] as const
+const OF_THE_SERVER = [
+  'requestTimeout',
+  'stuckTimeout',
+  'threads',
+  'affinity',
+  'poll',
+  'buffers',
+  'timeout',
+] as const
 
 /** Of the options that a device was made with, those that concern its server; the kernel knows the others. */
 function recoverOptions(job: Job): RecoverOptions {

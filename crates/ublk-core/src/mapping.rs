@@ -63,13 +63,41 @@ impl Mapping {
 
     /// Gives the pages of a range back to the system: they read as zeroes. Both ends on page boundaries.
     pub fn give_back(&self, from: usize, to: usize) -> io::Result<()> {
-        assert!(from <= to && to <= self.length);
-        // SAFETY: within the mapping by the assertion; its users hold no references to bytes, only addresses.
-        match unsafe { libc::madvise(self.at(from).cast(), to - from, libc::MADV_DONTNEED) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        match self.advise_of(from, to, libc::MADV_DONTNEED) {
+            // That is not for locked ones.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.advise_of(from, to, libc::MADV_DONTNEED_LOCKED)
+            }
+            done => done,
         }
     }
+
+    /// Tells the system something of all its pages.
+    pub(crate) fn advise(&self, advice: i32) -> io::Result<()> {
+        self.advise_of(0, self.length, advice)
+    }
+
+    fn advise_of(&self, from: usize, to: usize, advice: i32) -> io::Result<()> {
+        assert!(from <= to && to <= self.length);
+        // SAFETY: within the mapping by the assertion; its users hold no references to bytes, only addresses.
+        done(unsafe { libc::madvise(self.at(from).cast(), to - from, advice) })
+    }
+
+    /// Has all its pages in memory from now on.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        // SAFETY: changes where the pages are, not what they hold.
+        done(unsafe { libc::mlock(self.base.as_ptr().cast(), self.length) })
+    }
+
+    /// They may be anywhere again.
+    pub(crate) fn unlock(&self) -> io::Result<()> {
+        // SAFETY: as above.
+        done(unsafe { libc::munlock(self.base.as_ptr().cast(), self.length) })
+    }
+}
+
+fn done(result: i32) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 impl Drop for Mapping {

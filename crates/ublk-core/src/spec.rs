@@ -5,6 +5,7 @@ use crate::backend::{Alignment, Backend, Discard, Properties};
 use crate::choice::Choice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
+use crate::pages::Pages;
 use crate::queue::{CopyMode, Mode, Transport};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Spec {
     /// How long a queue's thread that has had work looks for more before it sleeps, as long as that pays: at most 1 ms. Not
     /// for shared threads, nor where the thread may use only one CPU.
     pub poll: Duration,
+    /// How the pages of the requests' buffers are had.
+    pub buffers: Pages,
     /// How requests come and answers go. `None`: the better one.
     pub transport: Option<Transport>,
     /// How the data of requests comes and goes. `None`: the best of those that are possible.
@@ -113,6 +116,7 @@ impl Default for Spec {
             shared_memory: false,
             affinity: None,
             poll: Duration::ZERO,
+            buffers: Pages::default(),
             transport: None,
             copy: None,
         }

@@ -113,8 +113,33 @@ pub fn threads() -> Vec<String> {
 
 /// Bytes of memory that this process has for itself.
 pub fn resident() -> u64 {
+    memory("RssAnon:")
+}
+
+/// Bytes of memory that it has locked.
+pub fn locked() -> u64 {
+    memory("VmLck:")
+}
+
+/// What lets a process lock more memory than its limit.
+pub const CAP_IPC_LOCK: u32 = 14;
+
+/// Takes a capability away from the calling thread, and from those that it starts.
+pub fn without_capability(capability: u32) {
+    const VERSION: u32 = 0x2008_0522; // sets of two words
+    let header = [VERSION, 0];
+    let mut sets = [[0u32; 3]; 2]; // effective, permitted, inheritable
+    // SAFETY: as linux/capability.h has them: the header, and two of the structure for 64 capabilities.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()), 0);
+        sets[(capability / 32) as usize][0] &= !(1 << (capability % 32));
+        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()), 0);
+    }
+}
+
+fn memory(name: &str) -> u64 {
     let status = read("/proc/self/status");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 

@@ -3,10 +3,31 @@
 use napi_derive::napi;
 use std::path::Path;
 use std::sync::Arc;
+use ublk_core::Pages;
 use ublk_core::backend::{
     Backend, Discard, External, File, Identity, Lazy, Map, Memory, Null, Properties, SharedMemory, Source,
 };
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
+
+/// How the pages of some memory are had. Default: each with its first use.
+#[napi(object)]
+pub struct PageWishes {
+    /// All at once.
+    pub prefault: Option<bool>,
+    /// Huge ones, where the system has some.
+    pub huge_pages: Option<bool>,
+    /// All at once, and never swapped out.
+    pub lock: Option<bool>,
+}
+
+/// As the engine says it.
+pub fn pages(wishes: Option<&PageWishes>) -> Pages {
+    wishes.map_or_else(Pages::default, |wishes| Pages {
+        prefault: wishes.prefault.unwrap_or(false),
+        huge: wishes.huge_pages.unwrap_or(false),
+        lock: wishes.lock.unwrap_or(false),
+    })
+}
 
 /// Where a disk's data lives.
 #[napi(object)]
@@ -19,6 +40,8 @@ pub struct BackendSpec {
     /// File; memory: a file in memory that holds its bytes, else nobody can find them; lazy: where it keeps what it
     /// fetched, else in memory.
     pub path: Option<String>,
+    /// Memory without a path: its pages.
+    pub pages: Option<PageWishes>,
     /// File, lazy with a path: around the page cache.
     pub direct: Option<bool>,
     /// Lazy: bytes that are fetched at a time: a power of two from 4 KiB to 16 MiB.
@@ -45,7 +68,7 @@ pub fn open(
         || whole::<u64>("size", spec.size)?.ok_or_else(|| CoreError::invalid("this backend needs a size"));
     match spec.kind.as_str() {
         "memory" => match &spec.path {
-            None => Ok(Arc::new(Memory::new(size()?)?)),
+            None => Ok(Arc::new(Memory::with(size()?, pages(spec.pages.as_ref()))?)),
             Some(path) => Ok(Arc::new(SharedMemory::open(Path::new(path), size()?)?)),
         },
         "null" => Ok(Arc::new(Null::new(size()?))),

@@ -1,7 +1,7 @@
 //! A device that this process serves.
 
 use crate::Cancel;
-use crate::backend::{BackendSpec, open, whole};
+use crate::backend::{BackendSpec, PageWishes, open, pages, whole};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
@@ -65,6 +65,8 @@ pub struct DeviceSpec {
     pub affinity: Option<bool>,
     /// How many microseconds a queue's thread looks for work before it sleeps. Default: 0.
     pub poll: Option<f64>,
+    /// The pages of its requests' buffers.
+    pub buffers: Option<PageWishes>,
     /// How its requests travel. Default: the better way.
     #[napi(ts_type = "'auto' | 'per-io' | 'batch'")]
     pub transport: Option<String>,
@@ -452,6 +454,7 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
         shared_memory: spec.shared_memory.unwrap_or(default.shared_memory),
         affinity: spec.affinity,
         poll: Duration::from_micros(whole("poll", spec.poll)?.unwrap_or(0)),
+        buffers: pages(spec.buffers.as_ref()),
         transport: named("transport", spec.transport.as_deref(), &Transport::ALL, Transport::name)?,
         copy: named("copy", spec.copy.as_deref(), &CopyMode::ALL, CopyMode::name)?,
     })

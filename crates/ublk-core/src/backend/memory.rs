@@ -4,6 +4,7 @@ use super::{Backend, Discard, Engine, Properties, Site, Step, Storage};
 use crate::abi::{page_size, round_up};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
+use crate::pages::Pages;
 use crate::queue::{CopyMode, Io, Op};
 use std::io;
 use std::iter::once;
@@ -20,6 +21,7 @@ pub struct Memory {
     /// What it grew by, each part beginning where the last one ends: what was mapped once stays where it is.
     grown: [OnceLock<Mapping>; GROWTHS],
     size: AtomicU64,
+    pages: Pages,
 }
 
 /// Each growth at least doubles what is mapped: so many are enough for every size that can be addressed.
@@ -31,12 +33,17 @@ impl Memory {
 
     /// An empty disk of `size` bytes.
     pub fn new(size: u64) -> Result<Self> {
+        Self::with(size, Pages::default())
+    }
+
+    /// One whose pages are had as told; but what is discarded is given back in any case.
+    pub fn with(size: u64, pages: Pages) -> Result<Self> {
         let length = addressable(size)?;
         if length == 0 {
             return Err(Error::invalid("the size is 0").hint("a disk has at least one block"));
         }
-        let first = Mapping::anonymous(length).map_err(|error| too_much(size, error))?;
-        Ok(Self { first, grown: [const { OnceLock::new() }; GROWTHS], size: AtomicU64::new(size) })
+        let first = map(length, size, pages)?;
+        Ok(Self { first, grown: [const { OnceLock::new() }; GROWTHS], size: AtomicU64::new(size), pages })
     }
 
     /// Whether the range lies on the disk: the driver sees to it, and memory safety does not rest on that.
@@ -79,6 +86,13 @@ fn zero(mapping: &Mapping, start: usize, length: usize) -> io::Result<()> {
     if last > first { mapping.give_back(first, last) } else { Ok(()) }
 }
 
+/// A part of a disk of `size` bytes.
+fn map(length: usize, size: u64, pages: Pages) -> Result<Mapping> {
+    let mapping = Mapping::anonymous(length).map_err(|error| too_much(size, error))?;
+    pages.arrange(&mapping, "the disk")?;
+    Ok(mapping)
+}
+
 fn addressable(size: u64) -> Result<usize> {
     usize::try_from(size).map_err(|error| too_much(size, error))
 }
@@ -108,8 +122,7 @@ impl Backend for Memory {
         let (before, after) = (addressable(self.size.load(Relaxed))?, addressable(size)?);
         let mapped: usize = self.mappings().map(Mapping::length).sum();
         if after > mapped {
-            let more =
-                Mapping::anonymous(mapped.max(after - mapped)).map_err(|error| too_much(size, error))?;
+            let more = map(mapped.max(after - mapped), size, self.pages)?;
             let room = self.grown.iter().find(|room| room.get().is_none());
             room.and_then(|room| room.set(more).ok()).ok_or_else(|| too_much(size, "it grew too often"))?;
         }

@@ -3,6 +3,7 @@
 use super::readiness::Answer;
 use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pages::Pages;
 use crate::queue::drive::Owner;
 use crate::queue::{Config, Mode, Queue, QueueCounters, SharedMemories, Tracer, Waker};
 use std::ops::{Deref, DerefMut};
@@ -19,6 +20,7 @@ pub struct Seat {
     pub(super) index: u16,
     pub(super) depth: u16,
     pub(super) max_io: u32,
+    pub(super) pages: Pages,
     pub(super) mode: Mode,
     pub(super) only_by_hand: bool,
     pub(super) shared: Arc<SharedMemories>,
@@ -34,7 +36,7 @@ impl Seat {
     /// Sets the queue up on the calling thread and offers all its tags. `files`: what the backend uses through
     /// the ring, in slots 1 and up; open as long as the queue is.
     pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
-        let Self { char_dev, index, depth, max_io, mode, only_by_hand, poll, .. } = self;
+        let Self { char_dev, index, depth, max_io, pages, mode, only_by_hand, poll, .. } = self;
         let Self { shared, counters, tracer, waker, ready, mut hold, .. } = self;
         let opened = become_io_flusher().and_then(|()| {
             // Who is to send requests has to run meanwhile.
@@ -44,6 +46,7 @@ impl Seat {
                 index,
                 depth,
                 max_io,
+                pages,
                 mode,
                 only_by_hand,
                 poll,

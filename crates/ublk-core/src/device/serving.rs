@@ -70,6 +70,7 @@ impl Serving {
                 index,
                 depth: device.depth,
                 max_io: device.max_io,
+                pages: device.wishes.buffers,
                 mode: device.choice.mode,
                 only_by_hand: false,
                 shared: device.shared.clone(),

@@ -3,9 +3,11 @@
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
+use crate::pages::Pages;
 use std::sync::Arc;
 
-/// One queue's data buffers. Page-aligned; a page is taken from the system when it is first touched.
+/// One queue's data buffers. Page-aligned; a page is taken from the system when it is first touched, unless other
+/// [`Pages`] are wished.
 pub struct Buffers {
     pool: Arc<Mapping>,
     each: usize,
@@ -19,13 +21,14 @@ const SAME_SETS: usize = 32 << 10;
 
 impl Buffers {
     /// `depth` buffers of `each` bytes, rounded up to whole pages.
-    pub fn new(depth: u16, each: u32) -> Result<Self> {
+    pub fn new(depth: u16, each: u32, pages: Pages) -> Result<Self> {
         let each = abi::round_up(each as usize, abi::page_size());
         let stride = if each < SAME_SETS { each } else { each + abi::page_size() };
         let pool = Mapping::anonymous(stride * usize::from(depth)).map_err(|error| {
             Error::system(format!("cannot map {depth} buffers of {each} bytes"), &error)
                 .hint("use a smaller depth or a smaller largest I/O")
         })?;
+        pages.arrange(&pool, "a queue's buffers")?;
         Ok(Self { pool: Arc::new(pool), each, stride, depth })
     }
 
@@ -69,7 +72,9 @@ impl Drop for Buffers {
     fn drop(&mut self) {
         // Who still has the pool, such as a garbage collector that has not come round, is to have no memory with it.
         if Arc::strong_count(&self.pool) > 1 {
-            let _ = self.pool.give_back(0, self.pool.length()); // else it goes with the pool
+            // What fails here goes with the pool.
+            let _ = self.pool.unlock();
+            let _ = self.pool.give_back(0, self.pool.length());
         }
     }
 }
@@ -80,7 +85,7 @@ mod tests {
 
     #[test]
     fn every_tag_has_room_for_the_largest_io_and_none_overlap() {
-        let mut buffers = Buffers::new(3, 1 << 20).unwrap();
+        let mut buffers = Buffers::new(3, 1 << 20, Pages::default()).unwrap();
         for tag in 0..3 {
             buffers.slice(tag, 1 << 20).fill(tag as u8 + 1);
         }
@@ -91,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_outlives_its_queue_takes_no_memory() {
-        let mut buffers = Buffers::new(2, 64 << 10).unwrap();
+        let mut buffers = Buffers::new(2, 64 << 10, Pages { lock: true, ..Pages::default() }).unwrap();
         buffers.slice(1, 64 << 10).fill(1);
         let pool = buffers.pool();
         drop(buffers);
@@ -102,6 +107,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "length <= self.each")]
     fn more_than_a_buffer_is_never_handed_out() {
-        Buffers::new(1, 4096).unwrap().slice(0, 4097);
+        Buffers::new(1, 4096, Pages::default()).unwrap().slice(0, 4097);
     }
 }

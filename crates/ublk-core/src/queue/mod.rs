@@ -39,6 +39,7 @@ pub use wake::Waker;
 
 use crate::abi;
 use crate::error::Result;
+use crate::pages::Pages;
 use data::Data;
 use descriptors::Descriptors;
 use desk::{Desk, broken};
@@ -85,6 +86,8 @@ pub struct Config {
     pub depth: u16,
     /// Bytes in each buffer.
     pub max_io: u32,
+    /// How their pages are had, unless requests bring their own.
+    pub pages: Pages,
     /// How the device was made.
     pub mode: Mode,
     /// Lets the driver fail to register the pages of requests: for tests of what happens then.
@@ -151,6 +154,7 @@ impl Queue {
             index,
             depth,
             max_io,
+            pages,
             mode,
             only_by_hand,
             poll: limit,
@@ -163,14 +167,9 @@ impl Queue {
         let mut slots = vec![char_dev.as_raw_fd()];
         slots.extend(files);
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
-        let data = Data::new(
-            mode.copy,
-            Buffers::new(depth, max_io)?,
-            index,
-            only_by_hand,
-            shared,
-            char_dev.as_raw_fd(),
-        );
+        let pages = if mode.copy == CopyMode::Zero { Pages::default() } else { pages };
+        let buffers = Buffers::new(depth, max_io, pages)?;
+        let data = Data::new(mode.copy, buffers, index, only_by_hand, shared, char_dev.as_raw_fd());
         // A tag's answer, and what is moved with it.
         let entries = u32::from(depth) * if mode.copy == CopyMode::User { 2 } else { 1 } + 2;
         let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;

@@ -1,0 +1,118 @@
+//! How the pages of memory are had that requests go through.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::Mapping;
+use std::io;
+
+/// What is wished for a mapping's pages. By default each comes with its first use, and may be swapped out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// All at once (5.14).
+    pub prefault: bool,
+    /// Huge ones, where the system has some to give.
+    pub huge: bool,
+    /// All at once, and never swapped out.
+    pub lock: bool,
+}
+
+impl Pages {
+    /// Has them so. `what`: what the mapping holds, for the error.
+    pub fn arrange(self, mapping: &Mapping, what: &str) -> Result<()> {
+        let failed = |to: &str, error: &io::Error| {
+            Error::system(format!("cannot {to} {} bytes of {what}", mapping.length()), error)
+        };
+        if self.huge {
+            mapping.advise(libc::MADV_HUGEPAGE).map_err(|error| {
+                failed("have huge pages for", &error).kind(ErrorKind::Unsupported).hint(
+                    "do without, or use a kernel that has transparent huge pages (CONFIG_TRANSPARENT_HUGEPAGE)",
+                )
+            })?;
+        }
+        if self.prefault {
+            mapping
+                .advise(libc::MADV_POPULATE_WRITE)
+                .map_err(|error| failed("get the memory for", &error).hint("use less, or do not prefault"))?;
+        }
+        if self.lock {
+            mapping.lock().map_err(|error| {
+                failed("lock", &error).hint(
+                    "raise the limit of locked memory (`ulimit -l`, LimitMEMLOCK= of a systemd service), or use less",
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::page_size;
+
+    const LENGTH: usize = 4 << 20;
+
+    fn arranged(pages: Pages) -> Mapping {
+        let mapping = Mapping::anonymous(LENGTH).unwrap();
+        pages.arrange(&mapping, "tests").unwrap();
+        mapping
+    }
+
+    /// How many of its pages are in memory.
+    fn present(mapping: &Mapping) -> usize {
+        let mut found = vec![0; LENGTH / page_size()];
+        // SAFETY: one byte for each page of the mapping.
+        let done = unsafe { libc::mincore(mapping.at(0).cast(), LENGTH, found.as_mut_ptr()) };
+        assert_eq!(done, 0);
+        found.iter().filter(|page| **page & 1 == 1).count()
+    }
+
+    /// Whether the kernel shows that flag of it.
+    fn has(mapping: &Mapping, flag: &str) -> bool {
+        let (at, maps) = (mapping.at(0) as usize, std::fs::read_to_string("/proc/self/smaps").unwrap());
+        let mut within = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let ends =
+                range.map(|(from, to)| (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16)));
+            if let Some((Ok(from), Ok(to))) = ends {
+                within = (from..to).contains(&at);
+            } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| within) {
+                return flags.split(' ').any(|other| other == flag);
+            }
+        }
+        panic!("the mapping is not in the list");
+    }
+
+    #[test]
+    fn pages_come_with_their_first_use_or_all_at_once() {
+        let all = LENGTH / page_size();
+        assert_eq!(present(&arranged(Pages::default())), 0);
+        assert_eq!(present(&arranged(Pages { prefault: true, ..Pages::default() })), all);
+        let locked = arranged(Pages { lock: true, ..Pages::default() });
+        assert_eq!((present(&locked), has(&locked, "lo")), (all, true));
+        assert!(!has(&arranged(Pages { prefault: true, ..Pages::default() }), "lo"));
+    }
+
+    #[test]
+    fn huge_pages_are_asked_for_where_there_are_any() {
+        let huge = Pages { huge: true, prefault: true, lock: false };
+        if std::fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap() {
+            assert!(has(&arranged(huge), "hg"));
+        } else {
+            let error = huge.arrange(&Mapping::anonymous(LENGTH).unwrap(), "tests").unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Unsupported);
+            assert!(error.message.starts_with("cannot have huge pages for 4194304 bytes of tests"));
+        }
+    }
+
+    #[test]
+    fn locked_memory_can_be_given_back() {
+        let locked = arranged(Pages { lock: true, ..Pages::default() });
+        // SAFETY: within the mapping, which nobody else has.
+        unsafe { locked.at(0).write(7) };
+        locked.give_back(0, LENGTH / 2).unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { locked.at(0).read() }, 0);
+        assert!(present(&locked) <= LENGTH / page_size() / 2 + 1);
+    }
+}

@@ -34,6 +34,7 @@ export interface RecoverOptions
     | 'requestTimeout'
     | 'stuckTimeout'
     | 'threads'
+    | 'threadsPerQueue'
     | 'affinity'
     | 'poll'
     | 'buffers'

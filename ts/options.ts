@@ -150,6 +150,14 @@ export interface DeviceOptions {
    */
   share?: string[]
   /**
+   * How many threads serve each queue of a disk with a native backend, 1 to 64, and no more than `depth`. Each has a share of
+   * its requests: for backends that are kept busy by a few requests, where the kernel has fewer queues than that takes.
+   * More than one needs kernel 6.16, `threads` of their `own`, and `transport` `per-io`.
+   *
+   * @defaultValue 1
+   */
+  threadsPerQueue?: number
+  /**
    * Whether the threads of a disk with several queues, where each has its own, run only on the CPUs whose requests the
    * kernel brings to their queue. CPUs that the process may not use do not count: where no other is left, or the kernel
    * does not tell, a thread runs anywhere.
@@ -247,6 +255,7 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     sharedMemory: paths(options) && true,
     transport: oneOf(options, 'transport', ['auto', 'per-io', 'batch']),
     copy: oneOf(options, 'copy', ['auto', 'copy', 'user', 'zero']),
+    threadsPerQueue: threadsPerQueue(options, external !== undefined),
     affinity: affinity(options, external !== undefined),
     poll: poll(options),
     buffers: pagesOf(options.buffers, 'buffers'),
@@ -302,6 +311,18 @@ function affinity(options: DeviceOptions, external: boolean): boolean | undefine
     throw invalid('affinity is for native threads, one for each queue')
   }
   return affinity
+}
+
+function threadsPerQueue(options: DeviceOptions, external: boolean): number | undefined {
+  const threads = count(options, 'threadsPerQueue', 1, 64)
+  if (threads === undefined || threads === 1) return threads
+  if (external || options.threads === 'shared') {
+    throw invalid('several threads for each queue are for disks with native threads of their own')
+  }
+  const depth = count(options, 'depth', 1, 4096) ?? 128
+  if (threads > depth)
+    throw invalid(`threads per queue must be no more than the depth ${depth}, not ${threads}`)
+  return threads
 }
 
 function poll(options: DeviceOptions): number | undefined {

@@ -45,6 +45,9 @@ test('only native disks share threads', t => {
     message: /written in JavaScript cannot share/,
   })
   t.throws(() => toSpec({ backend, affinity: true }, external), { message: /affinity is for native threads/ })
+  t.throws(() => toSpec({ backend, threadsPerQueue: 2 }, external), {
+    message: /native threads of their own/,
+  })
   t.is(toSpec({ backend, affinity: false }, external).affinity, false)
 })
 
@@ -96,6 +99,17 @@ const wrong: [string, Record<string, unknown>, RegExp][] = [
   ['buffers of a kind that there is not', { buffers: { large: true } }, /buffers are not understood/],
   ['buffers as text', { buffers: 'lock' }, /buffers are not understood/],
   ['locked buffers in other words', { buffers: { lock: 'yes' } }, /buffers are not understood/],
+  [
+    'no thread for a queue',
+    { threadsPerQueue: 0 },
+    /threads per queue must be a whole number from 1 to 64, not 0/,
+  ],
+  ['more threads than requests', { threadsPerQueue: 8, depth: 4 }, /no more than the depth 4, not 8/],
+  [
+    'several shared threads for a queue',
+    { threads: 'shared', threadsPerQueue: 2 },
+    /native threads of their own/,
+  ],
   ['queues as text', { queues: '2' }, /queues must be/],
   ['depth 0', { depth: 0 }, /depth must be a whole number from 1 to 4096, not 0/],
   ['depth 5000', { depth: 5000 }, /not 5000/],

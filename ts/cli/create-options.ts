@@ -32,6 +32,7 @@ export interface DiskFlags {
   transport?: NonNullable<DeviceOptions['transport']>
   copy?: NonNullable<DeviceOptions['copy']>
   share?: string[]
+  threadsPerQueue?: number
   affinity: boolean
   poll?: number
   buffers?: Pages
@@ -76,6 +77,11 @@ export function addDiskOptions(command: Command): Command {
       'share a file in memory, such as in /dev/shm, with the clients of the disk; can be repeated (kernel 7.1)',
       (path: string, earlier: string[] = []) => [...earlier, resolve(path)],
     )
+    .option(
+      '--threads-per-queue <n>',
+      'own threads for each queue, 1 to 64 (default: 1; more: kernel 6.16)',
+      count,
+    )
     .option('--no-affinity', 'let the threads of several queues run on any CPU')
     .option(
       '--poll <microseconds>',
@@ -117,7 +123,7 @@ export function toOptions(
 ): { options: DeviceOptions; scratch: string[] } {
   const { writeCache, discard, partitionScan, requestTimeout, stuckTimeout } = flags
   const { queues, depth, blockSize, maxIo, readOnly, rotational, discardGranularity, maxDiscard } = flags
-  const { recovery, threads, transport, copy, share, affinity, poll, buffers } = flags
+  const { recovery, threads, transport, copy, share, affinity, poll, buffers, threadsPerQueue } = flags
   const backend = toBackend(flags, lasting || recovery !== undefined)
   const wished = {
     queues,
@@ -133,6 +139,7 @@ export function toOptions(
     transport,
     copy,
     share,
+    threadsPerQueue,
     poll,
     buffers,
     affinity: affinity ? undefined : false,
@@ -185,11 +192,15 @@ function milliseconds(seconds: number | undefined): number | undefined {
   return seconds === undefined ? undefined : Math.round(seconds * 1000)
 }
 
-const PAGES = { prefault: 'prefault', 'huge-pages': 'hugePages', lock: 'lock' } as const
+const PAGES = new Map([
+  ['prefault', 'prefault'],
+  ['huge-pages', 'hugePages'],
+  ['lock', 'lock'],
+])
 
 function pages(text: string): Pages {
-  const wishes = text.split(',').map(name => PAGES[name as keyof typeof PAGES])
-  if (wishes.includes(undefined as never))
+  const wishes = text.split(',').map(name => PAGES.get(name))
+  if (wishes.includes(undefined))
     throw new InvalidArgumentError('It must be of prefault, huge-pages and lock, with commas between.')
   return Object.fromEntries(wishes.map(wish => [wish, true]))
 }

@@ -60,6 +60,7 @@ const OF_THE_SERVER = [
   'requestTimeout',
   'stuckTimeout',
   'threads',
+  'threadsPerQueue',
   'affinity',
   'poll',
   'buffers',

@@ -1,9 +1,11 @@
 //! Which of the driver's ways a device is made for: what was asked for, or what serves it best here; and why.
 
+use crate::abi::sys;
 use crate::backend::{External, File, Memory, Null};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
 use crate::queue::{CopyMode, Mode, Transport};
+use crate::spec::{Spec, Threads};
 use std::fmt::Display;
 
 /// What was chosen, and a few words that say why.
@@ -104,6 +106,30 @@ impl Offer<'_> {
     }
 }
 
+/// Whether a queue can have as many threads as is wished, where requests travel like that.
+pub fn check_threads(wishes: &Spec, mode: Mode, features: Features) -> Result<()> {
+    if wishes.threads_per_queue == 1 {
+        return Ok(());
+    }
+    let refused = |why: &str, hint: &str| {
+        let message = format!("{} threads for each queue are not possible: {why}", wishes.threads_per_queue);
+        Err(Error::new(ErrorKind::Unsupported, message).hint(hint))
+    };
+    if wishes.threads == Threads::Shared {
+        return refused("shared threads serve several queues each", "leave the threads at own");
+    }
+    if mode.transport == Transport::Batch {
+        return refused("batches of a queue go to one thread", "make the device with transport per-io");
+    }
+    if !features.has(sys::UBLK_F_PER_IO_DAEMON.into()) {
+        return refused(
+            "this kernel lacks PER_IO_DAEMON",
+            "Linux 6.16 or newer has it; see `ublk-ts features`",
+        );
+    }
+    Ok(())
+}
+
 fn impossible(what: &str, wish: impl Display, why: impl Display) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{what} {wish} is not possible: {why}"))
 }
@@ -143,6 +169,28 @@ mod tests {
         assert_eq!(
             chosen(Offer { trusted: false, ..ALL }),
             (CopyMode::Copy, "all that is possible without CAP_SYS_ADMIN".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_queue_has_several_threads_only_where_driver_and_transport_let_it() {
+        let several = Spec { threads_per_queue: 2, ..Spec::default() };
+        let of = |transport| Mode { transport, ..Mode::default() };
+        let refused = |wishes: &Spec, transport, features| {
+            check_threads(wishes, of(transport), features).err().map(|error| error.message)
+        };
+        let why = |why| Some(format!("2 threads for each queue are not possible: {why}"));
+        assert_eq!(refused(&several, Transport::PerIo, ALL.features), None);
+        assert_eq!(refused(&Spec::default(), Transport::Batch, OLD), None);
+        assert_eq!(refused(&several, Transport::PerIo, OLD), why("this kernel lacks PER_IO_DAEMON"));
+        assert_eq!(
+            refused(&several, Transport::Batch, ALL.features),
+            why("batches of a queue go to one thread")
+        );
+        let shared = Spec { threads: Threads::Shared, ..several };
+        assert_eq!(
+            refused(&shared, Transport::PerIo, ALL.features),
+            why("shared threads serve several queues each")
         );
     }
 

@@ -44,6 +44,9 @@ pub struct Spec {
     pub threads: Threads,
     /// Whether it can [share memory](crate::Device::share) with its clients (7.1).
     pub shared_memory: bool,
+    /// How many threads serve each queue, if they are its own: 1 to 64, and no more than it has requests. Each has a share of
+    /// the requests. More than one takes 6.16.
+    pub threads_per_queue: u32,
     /// Whether [`Threads::Own`] of a device with several queues run only on the CPUs whose requests come to their queue.
     /// `None`: unless they poll, since there they would be in the way of who is to send requests.
     pub affinity: Option<bool>,
@@ -114,6 +117,7 @@ impl Default for Spec {
             partition_scan: true,
             threads: Threads::default(),
             shared_memory: false,
+            threads_per_queue: 1,
             affinity: None,
             poll: Duration::ZERO,
             buffers: Pages::default(),
@@ -122,6 +126,9 @@ impl Default for Spec {
         }
     }
 }
+
+/// The most threads that a queue can have.
+const MAX_THREADS: u32 = 64;
 
 /// The longest that a queue may look for work: less than the scheduler gives a thread at a time, since one who waits for this
 /// processor would otherwise be found again and again, and late.
@@ -145,6 +152,7 @@ impl Spec {
         }
         range("queues", self.queues.into(), 1, MAX_QUEUES.into())?;
         range("depth", self.depth.into(), 1, MAX_DEPTH.into())?;
+        range("threads per queue", self.threads_per_queue.into(), 1, MAX_THREADS.min(self.depth).into())?;
         range("poll", self.poll.as_micros() as u64, 0, MAX_POLL.as_micros() as u64)?;
         range("max I/O", self.max_io.into(), 4096, MAX_IO.into())?;
         if !self.max_io.is_multiple_of(4096) {
@@ -460,6 +468,10 @@ mod tests {
         assert_eq!(
             wrong(Spec { poll: Duration::from_secs(1), ..spec() }, DISK),
             "poll 1000000 is out of range"
+        );
+        assert_eq!(
+            wrong(Spec { threads_per_queue: 9, depth: 8, ..spec() }, DISK),
+            "threads per queue 9 is out of range"
         );
         assert_eq!(wrong(spec(), Properties { size: 0, ..DISK }), "the size is 0");
         assert_eq!(

@@ -61,6 +61,8 @@ pub struct DeviceSpec {
     pub threads: Option<String>,
     /// Whether it can share memory with its clients. Default: no.
     pub shared_memory: Option<bool>,
+    /// How many own threads serve each queue. Default: 1.
+    pub threads_per_queue: Option<f64>,
     /// Whether own threads of several queues run only on the CPUs of their queue. Default: unless they poll.
     pub affinity: Option<bool>,
     /// How many microseconds a queue's thread looks for work before it sleeps. Default: 0.
@@ -133,7 +135,7 @@ impl Device {
             cancel,
             Calls { on_event, on_fetch, on_change },
             move |wishes, backend, bound, listener| {
-                Ok(ublk_core::Device::adopt(id, backend, bound, listener)?.served_as(wishes))
+                ublk_core::Device::adopt(id, backend, bound, listener)?.served_as(wishes)
             },
         )
     }
@@ -240,7 +242,7 @@ impl Device {
     /// What was done so far, by queue.
     #[napi]
     pub fn stats(&self) -> Vec<QueueStats> {
-        (0..).zip(self.device.counters()).map(|(queue, counters)| stats_of(queue, counters)).collect()
+        (0..).zip(self.device.counters_by_queue()).map(|(queue, threads)| stats_of(queue, threads)).collect()
     }
 
     /// Tells a function of each request from now on, until it is stopped or the device is deleted.
@@ -452,6 +454,8 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
             }
         },
         shared_memory: spec.shared_memory.unwrap_or(default.shared_memory),
+        threads_per_queue: whole("threadsPerQueue", spec.threads_per_queue)?
+            .unwrap_or(default.threads_per_queue),
         affinity: spec.affinity,
         poll: Duration::from_micros(whole("poll", spec.poll)?.unwrap_or(0)),
         buffers: pages(spec.buffers.as_ref()),

@@ -6,6 +6,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result};
 use napi_derive::napi;
 use ublk_core::queue::clock::{Times, clock};
+use ublk_core::queue::histogram::Snapshot;
 use ublk_core::queue::trace::{Batch, Record, Tracing};
 use ublk_core::queue::{Op, QueueCounters, Tracer};
 
@@ -59,15 +60,15 @@ pub struct QueueStats {
     pub turns: f64,
 }
 
-pub fn stats_of(queue: u32, counters: &QueueCounters) -> QueueStats {
-    let of = |op| {
-        let counted = counters.of(op);
-        OpCounters {
-            ops: counted.ops.get() as f64,
-            bytes: counted.bytes.get() as f64,
-            errors: counted.errors.get() as f64,
-            latency: latency_of(counters, op),
-        }
+/// `threads`: the counters of each thread that serves the queue.
+pub fn stats_of(queue: u32, threads: &[Arc<QueueCounters>]) -> QueueStats {
+    let sum =
+        |of: &dyn Fn(&QueueCounters) -> u64| threads.iter().map(|thread| of(thread)).sum::<u64>() as f64;
+    let of = |op| OpCounters {
+        ops: sum(&|thread| thread.of(op).ops.get()),
+        bytes: sum(&|thread| thread.of(op).bytes.get()),
+        errors: sum(&|thread| thread.of(op).errors.get()),
+        latency: latency_of(threads, op),
     };
     QueueStats {
         queue,
@@ -76,13 +77,14 @@ pub fn stats_of(queue: u32, counters: &QueueCounters) -> QueueStats {
         flush: of(Op::Flush),
         discard: of(Op::Discard),
         write_zeroes: of(Op::WriteZeroes),
-        in_flight: counters.in_flight() as f64,
-        turns: counters.turns.get() as f64,
+        in_flight: sum(&QueueCounters::in_flight),
+        turns: sum(&|thread| thread.turns.get()),
     }
 }
 
-fn latency_of(counters: &QueueCounters, op: Op) -> Latency {
-    let found = counters.service_of(op).snapshot();
+fn latency_of(threads: &[Arc<QueueCounters>], op: Op) -> Latency {
+    let mut found = Snapshot::default();
+    threads.iter().for_each(|thread| found.add(&thread.service_of(op).snapshot()));
     let micros = |ticks: f64| ticks * clock().nanos_per_tick() / 1000.0;
     let buckets: Vec<_> =
         found.buckets.iter().flat_map(|(last, count)| [micros(*last as f64), *count as f64]).collect();

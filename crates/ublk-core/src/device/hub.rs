@@ -19,7 +19,11 @@ pub fn serve(plan: Plan, threads: Threads) -> Result<()> {
 }
 
 fn own(plan: Plan) -> Result<()> {
-    let name = format!("ublk{}q{}", plan.seat.hold.shared.id, plan.seat.index);
+    let (queue, part) = (plan.seat.index(), plan.seat.part());
+    let mut name = format!("ublk{}q{queue}", plan.seat.hold.shared.id);
+    if part.of > 1 {
+        name += &format!("t{}", part.index);
+    }
     spawn(name, move || {
         if let Some(cpus) = &plan.cpus {
             cpus.keep();
@@ -42,7 +46,7 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
         .map_err(|error| Error::system("cannot start a queue's thread", &error))
 }
 
-/// A thread that queues share. It lives while it has any.
+/// A thread that queues part. It lives while it has any.
 struct Hub {
     number: usize,
     /// What it has or is about to have.

@@ -116,6 +116,7 @@ impl Device {
             trusted: choice::trusted(),
         };
         checked.choice = Choice::make(spec.transport, spec.copy, &offer)?;
+        choice::check_threads(spec, checked.choice.mode, offer.features)?;
         checked.alignment = backend.alignment();
         let info = add(&control, &checked, &checked.info(), bound)?;
         let max_io = info.max_io_buf_bytes.min(spec.max_io);
@@ -129,10 +130,11 @@ impl Device {
 
     /// Served as these wishes say from its next start on: of an adopted device nobody else knows. Those that say what it
     /// looks like do not count.
-    #[must_use]
-    pub fn served_as(mut self, wishes: &Spec) -> Self {
+    pub fn served_as(mut self, wishes: &Spec) -> Result<Self> {
+        choice::check_threads(wishes, self.choice.mode, self.flags)?;
+        self.counters = counters_of(self.queues, wishes)?;
         self.wishes = wishes.clone();
-        self
+        Ok(self)
     }
 
     fn new(
@@ -144,8 +146,7 @@ impl Device {
         listener: Listener,
         state: State,
     ) -> Result<Self> {
-        let counters = (0..info.nr_hw_queues).map(|_| QueueCounters::new().map(Arc::new));
-        let counters = counters.collect::<Result<_>>()?;
+        let counters = counters_of(info.nr_hw_queues, &checked.spec)?;
         clock(); // by the time that somebody asks how long its ticks are, it is known well
         Ok(Self {
             id: info.dev_id,
@@ -180,7 +181,12 @@ impl Device {
         &self.choice
     }
 
-    /// Each queue's counters, by its number.
+    /// The counters of each queue, by its number: one for each of its threads.
+    pub fn counters_by_queue(&self) -> std::slice::Chunks<'_, Arc<QueueCounters>> {
+        self.counters.chunks(self.wishes.threads_per_queue as usize)
+    }
+
+    /// All of them, in the same order.
     pub fn counters(&self) -> &[Arc<QueueCounters>] {
         &self.counters
     }
@@ -292,7 +298,7 @@ impl Device {
     ) -> Result<Serving> {
         let (serving, readiness, seats) = Serving::prepare(self, char_dev)?;
         let going = hand_out(seats).and_then(|_held| {
-            readiness.wait(self.queues.into(), bound)?;
+            readiness.wait(self.counters.len(), bound)?;
             go(bound)
         });
         match going {
@@ -446,6 +452,12 @@ impl Device {
                 .device(self.id),
         }
     }
+}
+
+/// For each of the threads.
+fn counters_of(queues: u16, wishes: &Spec) -> Result<Box<[Arc<QueueCounters>]>> {
+    let threads = u32::from(queues) * wishes.threads_per_queue;
+    (0..threads).map(|_| QueueCounters::new().map(Arc::new)).collect()
 }
 
 /// Adds a device and says what it looks like. Nothing is left behind when that fails.

@@ -5,7 +5,7 @@ use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pages::Pages;
 use crate::queue::drive::Owner;
-use crate::queue::{Config, Mode, Queue, QueueCounters, SharedMemories, Tracer, Waker};
+use crate::queue::{Config, Mode, Part, Queue, QueueCounters, SharedMemories, Tracer, Waker};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -13,12 +13,13 @@ use std::sync::mpsc::SyncSender;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-/// A queue's place at the driver. Whichever thread takes it serves the queue from then on; the device comes
-/// alive when every seat is taken. A seat that is dropped fails the start.
+/// A queue's place at the driver, or that of a part of it. Whichever thread takes it serves that from then on; the device
+/// comes alive when every seat is taken. A seat that is dropped fails the start.
 pub struct Seat {
     pub(super) char_dev: Arc<OwnedFd>,
     pub(super) index: u16,
     pub(super) depth: u16,
+    pub(super) part: Part,
     pub(super) max_io: u32,
     pub(super) pages: Pages,
     pub(super) mode: Mode,
@@ -36,7 +37,7 @@ impl Seat {
     /// Sets the queue up on the calling thread and offers all its tags. `files`: what the backend uses through
     /// the ring, in slots 1 and up; open as long as the queue is.
     pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
-        let Self { char_dev, index, depth, max_io, pages, mode, only_by_hand, poll, .. } = self;
+        let Self { char_dev, index, depth, part, max_io, pages, mode, only_by_hand, poll, .. } = self;
         let Self { shared, counters, tracer, waker, ready, mut hold, .. } = self;
         let opened = become_io_flusher().and_then(|()| {
             // Who is to send requests has to run meanwhile.
@@ -45,6 +46,7 @@ impl Seat {
             let config = Config {
                 index,
                 depth,
+                part,
                 max_io,
                 pages,
                 mode,
@@ -88,6 +90,11 @@ impl Seat {
     /// The queue's number.
     pub fn index(&self) -> u16 {
         self.index
+    }
+
+    /// Which tags of the queue are to be served.
+    pub fn part(&self) -> Part {
+        self.part
     }
 
     /// Wakes whoever took the seat.

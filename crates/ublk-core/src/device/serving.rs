@@ -5,7 +5,7 @@ use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::Waker;
+use crate::queue::{Part, Waker};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,7 +23,7 @@ pub struct Serving {
     ended: Receiver<()>,
 }
 
-/// What the queues share.
+/// What the queues part.
 pub(super) struct Shared {
     /// The device's number.
     pub id: u32,
@@ -32,9 +32,9 @@ pub(super) struct Shared {
     recoverable: bool,
     listener: Listener,
     control: Control,
-    /// Queues that were started and have not ended.
+    /// Seats that were taken and have not been left.
     running: AtomicU32,
-    /// Wakes the queues, by number.
+    /// Wakes who took the seats.
     wakers: Vec<Waker>,
     /// The queues are to leave their rings, settled or not.
     given_up: AtomicBool,
@@ -45,9 +45,13 @@ pub(super) struct Shared {
 }
 
 impl Serving {
-    /// A seat for every queue, to be taken by the threads that will serve them, and what hears of that.
+    /// The seats of every queue, to be taken by the threads that will serve them, and what hears of that.
     pub fn prepare(device: &Device, char_dev: OwnedFd) -> Result<(Self, Readiness, Vec<Seat>)> {
-        let wakers = (0..device.queues).map(|_| Waker::new()).collect::<Result<Vec<_>>>()?;
+        let of = device.wishes.threads_per_queue as u16;
+        let places: Vec<_> = (0..device.queues)
+            .flat_map(|queue| (0..of).map(move |index| (queue, Part { index, of })))
+            .collect();
+        let wakers = places.iter().map(|_| Waker::new()).collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             id: device.id,
             target: device.target,
@@ -61,23 +65,26 @@ impl Serving {
             failure: Mutex::new(None),
         });
         let char_dev = Arc::new(char_dev);
-        let (readiness, answers) = Readiness::of(device.id, device.queues)?;
+        let (readiness, answers) = Readiness::of(device.id, places.len())?;
         let (last, ended) = sync_channel(0);
-        let seats = (0..device.queues)
+        let seats = places
+            .into_iter()
             .zip(answers)
-            .map(|(index, ready)| Seat {
+            .enumerate()
+            .map(|(at, ((index, part), ready))| Seat {
                 char_dev: char_dev.clone(),
                 index,
                 depth: device.depth,
+                part,
                 max_io: device.max_io,
                 pages: device.wishes.buffers,
                 mode: device.choice.mode,
                 only_by_hand: false,
                 shared: device.shared.clone(),
                 poll: device.wishes.poll,
-                counters: device.counters[usize::from(index)].clone(),
+                counters: device.counters[at].clone(),
                 tracer: device.tracer.clone(),
-                waker: shared.wakers[usize::from(index)].clone(),
+                waker: shared.wakers[at].clone(),
                 ready,
                 hold: Hold { shared: shared.clone(), index, error: None, running: false, last: last.clone() },
             })

@@ -1,5 +1,6 @@
-//! The pool of data buffers: one of full size per tag, in one mapping.
+//! The pool of data buffers: one of full size for each tag of a part, in one mapping.
 
+use super::part::Part;
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
@@ -13,6 +14,7 @@ pub struct Buffers {
     each: usize,
     stride: usize,
     depth: u16,
+    part: Part,
 }
 
 /// Buffers at a distance of a multiple of this share the same few sets of a processor's caches: a page more
@@ -20,31 +22,38 @@ pub struct Buffers {
 const SAME_SETS: usize = 32 << 10;
 
 impl Buffers {
-    /// `depth` buffers of `each` bytes, rounded up to whole pages.
-    pub fn new(depth: u16, each: u32, pages: Pages) -> Result<Self> {
+    /// Buffers for that part of `depth` tags, each of `each` bytes, rounded up to whole pages.
+    pub fn new(part: Part, depth: u16, each: u32, pages: Pages) -> Result<Self> {
         let each = abi::round_up(each as usize, abi::page_size());
         let stride = if each < SAME_SETS { each } else { each + abi::page_size() };
-        let pool = Mapping::anonymous(stride * usize::from(depth)).map_err(|error| {
-            Error::system(format!("cannot map {depth} buffers of {each} bytes"), &error)
+        let number = part.count(depth);
+        let pool = Mapping::anonymous(stride * usize::from(number)).map_err(|error| {
+            Error::system(format!("cannot map {number} buffers of {each} bytes"), &error)
                 .hint("use a smaller depth or a smaller largest I/O")
         })?;
         pages.arrange(&pool, "a queue's buffers")?;
-        Ok(Self { pool: Arc::new(pool), each, stride, depth })
+        Ok(Self { pool: Arc::new(pool), each, stride, depth, part })
     }
 
-    /// Where the tag's buffer starts.
+    /// Where the tag's buffer starts. It has to be one of the part's.
     pub fn address(&self, tag: u16) -> *mut u8 {
         assert!(tag < self.depth);
-        self.pool.at(usize::from(tag) * self.stride)
+        let Some(place) = self.part.place(tag) else { panic!("tag {tag} is another thread's") };
+        self.pool.at(usize::from(place) * self.stride)
     }
 
-    /// The whole pool: tag `n`'s buffer starts at `n` times [`stride`](Self::stride). Whoever reads or writes it has
-    /// to keep to the buffers of owned tags.
+    /// The tags that have buffers.
+    pub fn tags(&self) -> impl Iterator<Item = u16> + use<> {
+        self.part.tags(self.depth)
+    }
+
+    /// The whole pool: the buffer of the part's tag `n`, counted from 0, starts at `n` times [`stride`](Self::stride).
+    /// Whoever reads or writes it has to keep to the buffers of owned tags.
     pub fn pool(&self) -> Arc<Mapping> {
         self.pool.clone()
     }
 
-    /// How many buffers there are.
+    /// The queue's depth.
     pub fn depth(&self) -> u16 {
         self.depth
     }
@@ -85,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_tag_has_room_for_the_largest_io_and_none_overlap() {
-        let mut buffers = Buffers::new(3, 1 << 20, Pages::default()).unwrap();
+        let mut buffers = Buffers::new(Part::WHOLE, 3, 1 << 20, Pages::default()).unwrap();
         for tag in 0..3 {
             buffers.slice(tag, 1 << 20).fill(tag as u8 + 1);
         }
@@ -96,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_pool_that_outlives_its_queue_takes_no_memory() {
-        let mut buffers = Buffers::new(2, 64 << 10, Pages { lock: true, ..Pages::default() }).unwrap();
+        let mut buffers =
+            Buffers::new(Part::WHOLE, 2, 64 << 10, Pages { lock: true, ..Pages::default() }).unwrap();
         buffers.slice(1, 64 << 10).fill(1);
         let pool = buffers.pool();
         drop(buffers);
@@ -105,8 +115,26 @@ mod tests {
     }
 
     #[test]
+    fn a_part_has_buffers_for_its_own_tags() {
+        let part = Part { index: 1, of: 3 };
+        let mut buffers = Buffers::new(part, 8, 4096, Pages::default()).unwrap();
+        assert_eq!(buffers.tags().collect::<Vec<_>>(), [1, 4, 7]);
+        assert_eq!(buffers.pool().length(), 3 * abi::round_up(4096, abi::page_size()));
+        for tag in buffers.tags() {
+            buffers.slice(tag, 4096).fill(tag as u8);
+        }
+        assert!(buffers.tags().all(|tag| buffers.slice(tag, 4096).iter().all(|byte| *byte == tag as u8)));
+    }
+
+    #[test]
+    #[should_panic(expected = "another thread's")]
+    fn the_buffer_of_anothers_tag_is_never_handed_out() {
+        Buffers::new(Part { index: 0, of: 2 }, 8, 4096, Pages::default()).unwrap().slice(1, 1);
+    }
+
+    #[test]
     #[should_panic(expected = "length <= self.each")]
     fn more_than_a_buffer_is_never_handed_out() {
-        Buffers::new(1, 4096, Pages::default()).unwrap().slice(0, 4097);
+        Buffers::new(Part::WHOLE, 1, 4096, Pages::default()).unwrap().slice(0, 4097);
     }
 }

@@ -61,6 +61,19 @@ impl Snapshot {
         self.sum as f64 / self.count.max(1) as f64
     }
 
+    /// Takes what another one holds in.
+    pub fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.max = self.max.max(other.max);
+        for (last, count) in &other.buckets {
+            match self.buckets.binary_search_by_key(last, |bucket| bucket.0) {
+                Ok(at) => self.buckets[at].1 += count,
+                Err(at) => self.buckets.insert(at, (*last, *count)),
+            }
+        }
+    }
+
     /// A value that `share` of all, from 0 to 1, do not exceed: the smallest such, or up to 1/32 more. 0 without
     /// values.
     pub fn quantile(&self, share: f64) -> u64 {
@@ -129,6 +142,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn two_taken_together_are_as_one_of_all_their_values(one in values(), other in values()) {
+            let mut both = histogram_of(&one);
+            both.add(&histogram_of(&other));
+            prop_assert_eq!(both, histogram_of(&[one, other].concat()));
+        }
+
         #[test]
         fn quantiles_are_the_exact_ones_or_up_to_a_32nd_more(mut values in values(), share in 0.0..=1.0f64) {
             let found = histogram_of(&values).quantile(share);

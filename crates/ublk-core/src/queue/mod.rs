@@ -16,6 +16,7 @@ pub mod histogram;
 mod io;
 mod ledger;
 mod mode;
+mod part;
 mod polling;
 pub mod ring;
 mod shared;
@@ -30,6 +31,7 @@ pub use clock::clock;
 pub use descriptors::{Descriptor, Op};
 pub use io::{Io, Slot};
 pub use mode::{CopyMode, Mode, Transport};
+pub use part::Part;
 pub use ring::Wait;
 pub use shared::{Place, Shared, SharedMemories};
 pub use stats::{Counter, OpCounters, QueueCounters};
@@ -84,6 +86,8 @@ pub struct Config {
     pub index: u16,
     /// Its depth.
     pub depth: u16,
+    /// Which of its tags this one serves. With [`Transport::Batch`] only all.
+    pub part: Part,
     /// Bytes in each buffer.
     pub max_io: u32,
     /// How their pages are had, unless requests bring their own.
@@ -153,6 +157,7 @@ impl Queue {
         let Config {
             index,
             depth,
+            part,
             max_io,
             pages,
             mode,
@@ -168,10 +173,10 @@ impl Queue {
         slots.extend(files);
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
         let pages = if mode.copy == CopyMode::Zero { Pages::default() } else { pages };
-        let buffers = Buffers::new(depth, max_io, pages)?;
+        let buffers = Buffers::new(part, depth, max_io, pages)?;
         let data = Data::new(mode.copy, buffers, index, only_by_hand, shared, char_dev.as_raw_fd());
         // A tag's answer, and what is moved with it.
-        let entries = u32::from(depth) * if mode.copy == CopyMode::User { 2 } else { 1 } + 2;
+        let entries = u32::from(part.count(depth)) * if mode.copy == CopyMode::User { 2 } else { 1 } + 2;
         let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;
         if mode.copy == CopyMode::Zero {
             ring.make_slots(depth.into())?;
@@ -194,9 +199,9 @@ impl Queue {
         })
     }
 
-    /// Offers every tag to the driver, with its buffer. START_DEV completes once all queues have done so.
+    /// Offers every tag of its part to the driver, with its buffer. START_DEV completes once all tags of all queues are.
     pub fn offer_all(&mut self) -> Result<()> {
-        (0..self.desk.tags.depth()).try_for_each(|tag| self.desk.tags.offer(tag)).map_err(broken)?;
+        self.data.buffers.tags().try_for_each(|tag| self.desk.tags.offer(tag)).map_err(broken)?;
         self.commands.offer_all(&mut self.ring, &self.data)?;
         self.turn(Wait::No)
     }

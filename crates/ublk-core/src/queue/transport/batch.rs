@@ -76,7 +76,7 @@ impl Batch {
 
     pub fn offer_all(&mut self, ring: &mut Ring, data: &Data) -> Result<()> {
         self.lists.register(ring)?;
-        (0..data.buffers.depth()).for_each(|tag| self.put(data, tag, 0));
+        data.buffers.tags().for_each(|tag| self.put(data, tag, 0));
         std::mem::swap(&mut self.next, &mut self.sent);
         self.push(ring, data, io_op::PREP_IO_CMDS)
     }

@@ -21,7 +21,7 @@ impl PerIo {
     }
 
     pub fn offer_all(&mut self, ring: &mut Ring, data: &Data) -> Result<()> {
-        (0..data.buffers.depth()).try_for_each(|tag| self.push(ring, data, io_op::FETCH_REQ, tag, 0))
+        data.buffers.tags().try_for_each(|tag| self.push(ring, data, io_op::FETCH_REQ, tag, 0))
     }
 
     #[inline]

@@ -1,0 +1,254 @@
+//! Queues that several threads serve.
+
+use std::collections::HashMap;
+use std::fs::File as Node;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+use ublk_core::abi::sys::UBLK_F_PER_IO_DAEMON;
+use ublk_core::backend::{Backend, Engine, File, Memory, Null, Properties, Site, Step};
+use ublk_core::features::Features;
+use ublk_core::queue::{CopyMode, Io, Op, Ticket, Transport};
+use ublk_core::registry;
+use ublk_core::spec::{Recovery, Threads};
+use ublk_core::{Bound, Control, Device, ErrorKind, Pages, Spec};
+use ublk_kernel_tests::system::{Mounted, sparse};
+use ublk_kernel_tests::*;
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 16 * MIB;
+
+fn features() -> Features {
+    Control::open().unwrap().features(&Bound::standard()).unwrap()
+}
+
+/// A queue of three threads; of which one has more tags than the others.
+fn spec() -> Spec {
+    Spec { depth: 16, threads_per_queue: 3, ..Spec::default() }
+}
+
+/// Whether the driver lets several threads serve a queue. Where it does not, it is not tried.
+fn possible() -> bool {
+    let able = features().has(UBLK_F_PER_IO_DAEMON.into());
+    if !able {
+        let null = Arc::new(Null::new(MIB));
+        let refused = Device::create(&spec(), null, &Bound::standard(), Arc::new(|_| {})).err().unwrap();
+        assert_eq!(refused.kind, ErrorKind::Unsupported);
+        assert!(refused.message.contains("this kernel lacks PER_IO_DAEMON"), "{refused}");
+    }
+    able
+}
+
+/// Sixteen reads at once, and whether all went well.
+fn read_with_every_tag(disk: &Node) -> bool {
+    let mut reads: Vec<_> = (0..16).map(|at| Transfer::read(at * MIB / 2, 4096)).collect();
+    at_once(disk, &mut reads).iter().all(|done| *done == 4096)
+}
+
+/// Reads until every thread of the disk has answered some.
+fn use_every_thread(disk: &Disk) {
+    let file = disk.open();
+    let counters = disk.device().counters();
+    eventually("every thread answers", || {
+        for cpu in cpus() {
+            let file = file.try_clone().unwrap();
+            assert!(on_cpu(cpu, move || read_with_every_tag(&file)).join().unwrap());
+        }
+        counters.iter().all(|thread| thread.of(Op::Read).ops.get() > 0)
+    });
+}
+
+#[test]
+fn several_threads_serve_a_queue_with_every_backend_and_in_every_way_of_the_data() {
+    let _alone = alone();
+    if !possible() {
+        return;
+    }
+    let mounted = Mounted::ext4(64 * MIB);
+    let path = mounted.join("file");
+    sparse(&path, SIZE);
+    for copy in CopyMode::ALL {
+        let backends: [Arc<dyn Backend>; 3] = [
+            Arc::new(Memory::new(SIZE).unwrap()),
+            Arc::new(File::open(&path, false, true).unwrap()),
+            Arc::new(File::open(&path, false, false).unwrap()),
+        ];
+        for backend in backends {
+            if !backend.copy_modes().contains(&copy) || !features().has(copy.flags()) {
+                continue;
+            }
+            for queues in [1, 2] {
+                let spec = Spec { copy: Some(copy), queues, ..spec() };
+                let disk = Disk::share(&spec, backend.clone());
+                let threads = disk.device().counters().len();
+                assert_eq!(threads, disk.device().counters_by_queue().len() * 3);
+                let name = format!("ublk{}q", disk.device().id());
+                let named = system::threads().iter().filter(|thread| thread.starts_with(&name)).count();
+                assert_eq!(named, threads);
+                exercise(&disk);
+                use_every_thread(&disk);
+                disk.finish();
+            }
+        }
+    }
+}
+
+#[test]
+fn each_tag_is_served_by_one_thread_which_has_buffers_for_no_other() {
+    let _alone = alone();
+    if !possible() {
+        return;
+    }
+    let owners = Arc::new(Mutex::new(HashMap::<u16, ThreadId>::new()));
+    let found = owners.clone();
+    let backend = Scripted::new(SIZE, move |io| {
+        let thread = std::thread::current().id();
+        let owner = *found.lock().unwrap().entry(io.request.ticket.tag).or_insert(thread);
+        assert_eq!(owner, thread);
+        Ok(io.request.what.length as u32)
+    });
+    // In locked memory, to see how much there is.
+    let lock = Pages { lock: true, ..Pages::default() };
+    let disk = Disk::start(&Spec { max_io: 64 << 10, buffers: lock, ..spec() }, backend);
+    use_every_thread(&disk);
+    assert!((16 * (64 << 10)..20 * (64 << 10)).contains(&system::locked()), "{}", system::locked());
+    let owners = owners.lock().unwrap();
+    for (tag, owner) in owners.iter() {
+        assert_eq!(Some(owner), owners.get(&(tag % 3)), "tag {tag}");
+    }
+    drop(owners);
+    disk.finish(); // no assertion failed: that would be an event
+}
+
+#[test]
+fn it_goes_from_server_to_server_under_load_and_stops_under_it() {
+    let _alone = alone();
+    if !possible() {
+        return;
+    }
+    let bound = Bound::standard();
+    let backend: Arc<dyn Backend> = Arc::new(Memory::new(SIZE).unwrap());
+    let made = Spec { queues: 2, recovery: Some(Recovery::Reissue), ..spec() };
+    let disk = Disk::share(&made, backend.clone());
+    let id = disk.device().id();
+    let writer = Beside::writer(&disk.path());
+    eventually("the writer has the disk open", || !registry::users(id).is_empty());
+    for _ in 0..5 {
+        disk.device().quiesce(&bound).unwrap();
+        disk.device().recover(&bound).unwrap();
+    }
+    // Others, and another number of threads.
+    disk.device().quiesce(&bound).unwrap();
+    disk.device().release().unwrap();
+    let events = Events::default();
+    let other = |threads_per_queue| {
+        let device = Device::adopt(id, backend.clone(), &bound, events.listener()).unwrap();
+        let device = device.served_as(&Spec { threads_per_queue, ..spec() }).unwrap();
+        device.recover(&bound).unwrap();
+        device
+    };
+    for threads in [1, 2, 5] {
+        let device = other(threads);
+        assert_eq!(device.counters().len(), device.counters_by_queue().len() * threads as usize);
+        device.quiesce(&bound).unwrap();
+        device.release().unwrap();
+    }
+    let device = other(4);
+    writer.end("the writer"); // at the end of the disk
+    let reader = Beside::reader(&format!("/dev/ublkb{id}"));
+    eventually("the reader has the disk open", || !registry::users(id).is_empty());
+    device.delete(true, &bound).unwrap();
+    reader.end("the reader");
+    assert_eq!(events.all(), []);
+    assert_eq!(disk.events().all(), []);
+}
+
+/// A disk whose thread dies of a request for its second mebibyte, if it is to.
+struct Mortal(AtomicBool);
+
+impl Backend for Mortal {
+    fn properties(&self) -> Properties {
+        Properties { size: SIZE, block_size: 512, write_cache: false, discard: None }
+    }
+    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
+        Ok(Box::new(MortalEngine { mortal: &self.0, site: site.clone(), dying: false }))
+    }
+}
+
+struct MortalEngine<'a> {
+    mortal: &'a AtomicBool,
+    site: Site,
+    dying: bool,
+}
+
+impl Engine for MortalEngine<'_> {
+    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
+        if io.request.what.offset == MIB && self.mortal.load(SeqCst) {
+            self.dying = true;
+            self.site.waker.wake();
+            return Ok(Step::Pending);
+        }
+        Ok(Step::Done(Ok(io.request.what.length as u32)))
+    }
+    fn ready(&mut self) -> Option<(Ticket, i32)> {
+        assert!(!self.dying, "nothing is as it was");
+        None
+    }
+}
+
+#[test]
+fn a_thread_that_dies_takes_the_device_down_which_can_be_served_again() {
+    let _alone = alone();
+    if !possible() {
+        return;
+    }
+    let bound = Bound::standard();
+    for recovery in [None, Some(Recovery::Reissue)] {
+        let mortal = Arc::new(Mortal(AtomicBool::new(true)));
+        let disk = Disk::share(&Spec { recovery, ..spec() }, mortal.clone());
+        let file = disk.open();
+        // One of them is for what kills.
+        let client = std::thread::spawn(move || read_with_every_tag(&file));
+        let why = disk.events().exit();
+        assert!(why.contains("queue 0 failed"), "{why}");
+        mortal.0.store(false, SeqCst);
+        if recovery.is_some() {
+            disk.device().recover(&bound).unwrap();
+            assert!(within("the client", || client.join().unwrap()), "all was sent again");
+        } else {
+            assert!(!within("the client", || client.join().unwrap()), "errors");
+            disk.device().start(&bound).unwrap();
+        }
+        use_every_thread(&disk);
+        disk.device().delete(true, &bound).unwrap();
+    }
+}
+
+#[test]
+fn combinations_that_are_impossible_are_refused() {
+    let _alone = alone();
+    if !possible() {
+        return;
+    }
+    let bound = Bound::standard();
+    let refused = |spec: &Spec| {
+        let made = Device::create(spec, Arc::new(Null::new(SIZE)), &bound, Arc::new(|_| {}));
+        made.err().expect("refused")
+    };
+    let before = registry::list(&bound).unwrap().len();
+    assert_eq!(refused(&Spec { threads: Threads::Shared, ..spec() }).kind, ErrorKind::Unsupported);
+    assert_eq!(refused(&Spec { threads_per_queue: 17, ..spec() }).kind, ErrorKind::Invalid);
+    if features().has(Transport::Batch.flags()) {
+        let batch = Spec { transport: Some(Transport::Batch), ..spec() };
+        assert_eq!(refused(&batch).kind, ErrorKind::Unsupported);
+        // Also where somebody else has made it.
+        let one = Spec { threads_per_queue: 1, recovery: Some(Recovery::Reissue), ..batch };
+        let disk = Disk::start(&one, Null::new(SIZE));
+        disk.device().quiesce(&bound).unwrap();
+        let device = Device::adopt(disk.device().id(), Arc::new(Null::new(SIZE)), &bound, Arc::new(|_| {}));
+        let error = device.unwrap().served_as(&spec()).err().unwrap();
+        assert!(error.message.contains("batches of a queue go to one thread"), "{error}");
+        disk.finish();
+    }
+    assert_eq!(registry::list(&bound).unwrap().len(), before);
+}

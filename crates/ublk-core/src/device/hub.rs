@@ -46,7 +46,7 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
         .map_err(|error| Error::system("cannot start a queue's thread", &error))
 }
 
-/// A thread that queues part. It lives while it has any.
+/// A thread that queues share. It lives while it has any.
 struct Hub {
     number: usize,
     /// What it has or is about to have.

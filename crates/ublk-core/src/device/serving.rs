@@ -23,7 +23,7 @@ pub struct Serving {
     ended: Receiver<()>,
 }
 
-/// What the queues part.
+/// What the queues share.
 pub(super) struct Shared {
     /// The device's number.
     pub id: u32,

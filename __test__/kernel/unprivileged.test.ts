@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import type { Readable } from 'node:stream'
 import test from 'ava'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
 import { type Result, result, run, sh, spawnAs } from '../support/program.js'
@@ -34,6 +36,18 @@ withUdev('a user formats, writes, reads and deletes a disk without root', async 
   t.like(await as('alice', script, server.path), { status: 0, stdout: '' })
   t.like(await run.as('alice', 'delete', server.path), { status: 0, stdout: '', stderr: '' })
   t.is((await server.ended).status, 0)
+  t.deepEqual(nodes(), [])
+})
+
+withUdev('a user deletes a disk that is in use by force', async t => {
+  const server = await Server.startAs('alice', '--mem 16M')
+  const holder = spawnAs('alice', 'bash', '-c', 'exec 3<"$1"; echo held; exec sleep 60', 'bash', server.path)
+  await once(holder.stdout as Readable, 'data')
+  t.regex((await run.as('alice', 'delete', server.path)).stderr, /is in use: open by/)
+  t.like(await run.as('alice', 'delete', '--force', server.path), { status: 0, stdout: '', stderr: '' })
+  t.is((await server.ended).status, 0)
+  holder.kill()
+  await once(holder, 'exit')
   t.deepEqual(nodes(), [])
 })
 

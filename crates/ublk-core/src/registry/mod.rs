@@ -202,7 +202,18 @@ const REMOVAL: Duration = Duration::from_millis(500);
 /// Removes a stopped device. The driver waits for the last user of the disk, even one that is gone; who forces does
 /// not. One command only: once it is done the id may be another device's, which a second one would remove.
 pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bound) -> Result<()> {
-    let removed = if force { control.delete_async(device, bound) } else { control.delete(device, bound) };
+    let removed = match (force, device.by_path) {
+        (false, _) => control.delete(device, bound),
+        (true, false) => control.delete_async(device, bound),
+        // The driver has no such command for ordinary users. What one waits for comes after the removal.
+        (true, true) => {
+            let soon = Bound { timeout: REMOVAL.min(bound.timeout), ..bound.clone() };
+            control.delete(device, &soon).or_else(|error| match error.kind {
+                ErrorKind::Timeout => Ok(()),
+                _ => Err(error),
+            })
+        }
+    };
     static_dev::tidy(device.id);
     match removed {
         // Somebody else was faster: its server, when it was stopped.

@@ -87,8 +87,8 @@ test('the record and the socket of a disk are gone when its process exits', asyn
   const server = await Server.program(`
     import { memory, UblkDevice } from 'ublk-ts'
     const disk = await UblkDevice.create({ backend: memory('1M'), record: true })
-    console.log(disk.path)
-    process.on('SIGTERM', () => process.exit(3))`)
+    process.on('SIGTERM', () => process.exit(3))
+    console.log(disk.path)`)
   t.true(existsSync(`${RUN_DIR}/${server.id}.json`))
   t.is((await server.interrupt('SIGTERM')).status, 3)
   t.deepEqual([nodes(), leftovers()], [[], []])

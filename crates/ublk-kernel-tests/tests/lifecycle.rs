@@ -107,7 +107,7 @@ fn a_device_deleted_by_somebody_else_leaves_its_successor_alone() {
         if started {
             first.start(&bound).unwrap();
         }
-        registry::delete(first.id(), true, &bound).unwrap();
+        registry::delete(first.id(), false, &bound).unwrap();
         let second = create(&Spec { id: Some(first.id()), ..Spec::default() });
         second.start(&bound).unwrap();
         if !started {

@@ -408,26 +408,13 @@ impl Checked {
 
     /// Requests whose pages are used as they are have to be fit for that.
     fn align(&self, params: &mut Params) {
-        let Alignment { start, gap, segments, segment } = self.alignment;
+        let Alignment { start, gap } = self.alignment;
         if start > SECTOR as u32 {
             params.types |= sys::UBLK_PARAM_TYPE_DMA_ALIGN;
             params.dma.alignment = start - 1;
         }
         if gap > 0 {
             params.basic.virt_boundary_mask = gap - 1;
-        } else if segments > 0 || segment > 0 {
-            params.types |= sys::UBLK_PARAM_TYPE_SEGMENT;
-            // None of them may be left out.
-            params.seg = sys::ublk_param_segment {
-                seg_boundary_mask: u32::MAX.into(),
-                max_segment_size: if segment > 0 {
-                    segment.max(sys::UBLK_MIN_SEGMENT_SIZE)
-                } else {
-                    u32::MAX
-                },
-                max_segments: if segments > 0 { segments } else { u16::MAX },
-                ..Default::default()
-            };
         }
     }
 }

@@ -45,17 +45,14 @@ pub struct Properties {
     pub discard: Option<Discard>,
 }
 
-/// What a device wants of the memory that it reads and writes. By default, nothing.
+/// What a device wants of the memory that it reads and writes. By default, nothing. How many segments it takes, and how
+/// large they may be, is no matter of this: the block layer cuts requests to size itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Alignment {
     /// Bytes: where memory may begin. A power of two; 0: anywhere.
     pub start: u32,
     /// A memory segment of a request may end, and the next begin, only at a multiple of this, in bytes; 0: anywhere.
     pub gap: u64,
-    /// Segments in a request; 0: any number.
-    pub segments: u16,
-    /// Bytes in a segment; 0: any number.
-    pub segment: u32,
 }
 
 /// A disk's storage, shared by its queues.

@@ -31,14 +31,8 @@ pub fn direct_alignment(file: &File) -> Direct {
 
 /// What the pages of a request have to be like to go to the device as they are. `start`: where they may begin, in bytes.
 pub fn of(file: &Metadata, start: u32) -> Alignment {
-    let limit = |name| queue_limit(file, name).unwrap_or(0);
-    let (gap, segment) = (limit("virt_boundary_mask"), limit("max_segment_size"));
-    Alignment {
-        start,
-        gap: if gap == 0 { 0 } else { gap + 1 },
-        segments: u16::try_from(limit("max_segments")).unwrap_or(u16::MAX),
-        segment: u32::try_from(segment).unwrap_or(u32::MAX),
-    }
+    let gap = queue_limit(file, "virt_boundary_mask").unwrap_or(0);
+    Alignment { start, gap: if gap == 0 { 0 } else { gap + 1 } }
 }
 
 /// Bytes that one write-zeroes of a block device may cover; 0: it has none.

@@ -68,7 +68,7 @@ fn hubs() -> MutexGuard<'static, Vec<Hub>> {
 
 /// Gives the seat to the hub with the fewest queues: to a new one as long as there are fewer than that is good for.
 fn shared(mut plan: Plan) -> Result<()> {
-    plan.seat.poll = Duration::ZERO; // that would keep the other queues waiting
+    plan.seat.config.poll = Duration::ZERO; // that would keep the other queues waiting
     let most = available_parallelism().map_or(1, NonZero::get).min(MOST_HUBS);
     let mut hubs = hubs();
     if hubs.len() < most {

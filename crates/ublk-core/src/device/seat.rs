@@ -3,9 +3,8 @@
 use super::readiness::Answer;
 use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pages::Pages;
 use crate::queue::drive::Owner;
-use crate::queue::{Config, Mode, Part, Queue, QueueCounters, SharedMemories, Tracer, Waker};
+use crate::queue::{Config, Part, Queue, Waker};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -17,18 +16,8 @@ use std::time::Duration;
 /// comes alive when every seat is taken. A seat that is dropped fails the start.
 pub struct Seat {
     pub(super) char_dev: Arc<OwnedFd>,
-    pub(super) index: u16,
-    pub(super) depth: u16,
-    pub(super) part: Part,
-    pub(super) max_io: u32,
-    pub(super) pages: Pages,
-    pub(super) mode: Mode,
-    pub(super) only_by_hand: bool,
-    pub(super) shared: Arc<SharedMemories>,
-    pub(super) poll: Duration,
-    pub(super) counters: Arc<QueueCounters>,
-    pub(super) tracer: Arc<Tracer>,
-    pub(super) waker: Waker,
+    /// What its queue is made of; the files come with whoever takes it.
+    pub(super) config: Config,
     pub(super) ready: Answer,
     pub(super) hold: Hold,
 }
@@ -37,27 +26,12 @@ impl Seat {
     /// Sets the queue up on the calling thread and offers all its tags. `files`: what the backend uses through
     /// the ring, in slots 1 and up; open as long as the queue is.
     pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
-        let Self { char_dev, index, depth, part, max_io, pages, mode, only_by_hand, poll, .. } = self;
-        let Self { shared, counters, tracer, waker, ready, mut hold, .. } = self;
+        let Self { char_dev, mut config, ready, mut hold } = self;
         let opened = become_io_flusher().and_then(|()| {
-            // Who is to send requests has to run meanwhile.
-            let alone = available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
-            let poll = if alone { Duration::ZERO } else { poll };
-            let config = Config {
-                index,
-                depth,
-                part,
-                max_io,
-                pages,
-                mode,
-                only_by_hand,
-                poll,
-                shared,
-                files,
-                waker,
-                counters,
-                tracer,
-            };
+            config.files = files;
+            if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+                config.poll = Duration::ZERO; // who is to send requests has to run meanwhile
+            }
             let mut queue = Queue::open(char_dev, config)?;
             queue.offer_all()?;
             Ok(queue)
@@ -83,23 +57,23 @@ impl Seat {
     /// Lets the driver fail to register the pages of requests with the ring: for tests of what happens then.
     #[must_use]
     pub fn only_by_hand(mut self) -> Self {
-        self.only_by_hand = true;
+        self.config.only_by_hand = true;
         self
     }
 
     /// The queue's number.
     pub fn index(&self) -> u16 {
-        self.index
+        self.config.index
     }
 
     /// Which tags of the queue are to be served.
     pub fn part(&self) -> Part {
-        self.part
+        self.config.part
     }
 
     /// Wakes whoever took the seat.
     pub fn waker(&self) -> Waker {
-        self.waker.clone()
+        self.config.waker.clone()
     }
 }
 

@@ -5,7 +5,7 @@ use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Part, Waker};
+use crate::queue::{Config, Part, Waker};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -73,18 +73,21 @@ impl Serving {
             .enumerate()
             .map(|(at, ((index, part), ready))| Seat {
                 char_dev: char_dev.clone(),
-                index,
-                depth: device.depth,
-                part,
-                max_io: device.max_io,
-                pages: device.wishes.buffers,
-                mode: device.choice.mode,
-                only_by_hand: false,
-                shared: device.shared.clone(),
-                poll: device.wishes.poll,
-                counters: device.counters[at].clone(),
-                tracer: device.tracer.clone(),
-                waker: shared.wakers[at].clone(),
+                config: Config {
+                    index,
+                    depth: device.depth,
+                    part,
+                    max_io: device.max_io,
+                    pages: device.wishes.buffers,
+                    mode: device.choice.mode,
+                    only_by_hand: false,
+                    shared: device.shared.clone(),
+                    poll: device.wishes.poll,
+                    counters: device.counters[at].clone(),
+                    tracer: device.tracer.clone(),
+                    waker: shared.wakers[at].clone(),
+                    files: Vec::new(),
+                },
                 ready,
                 hold: Hold { shared: shared.clone(), index, error: None, running: false, last: last.clone() },
             })

@@ -3,15 +3,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use ublk_core::abi::sys::UBLK_F_QUIESCE;
+use ublk_core::abi::sys::{UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV};
 use ublk_core::backend::{Backend, SharedMemory};
 use ublk_core::registry::{self, State};
 use ublk_core::spec::Recovery;
 use ublk_core::{Bound, Control, Device, ErrorKind, Spec};
 use ublk_kernel_tests::*;
 
-/// The disk's file, in the server's environment.
+// What the server is to be, in its environment: one of a disk in a file; of one that the kernel does not look at; or one
+// that answers nothing.
 const FILE: &str = "UBLK_TEST_FILE";
+const UNREAD: &str = "UBLK_TEST_UNREAD";
+const SILENT: &str = "UBLK_TEST_SILENT";
 const SIZE: u64 = 16 << 20;
 
 fn memory(file: &str) -> Arc<dyn Backend> {
@@ -23,18 +26,33 @@ fn spec(recovery: Recovery) -> Spec {
 }
 
 fn quiesces() -> bool {
-    Control::open().unwrap().features(&Bound::standard()).unwrap().has(UBLK_F_QUIESCE.into())
+    can(UBLK_F_QUIESCE)
+}
+
+fn can(flag: impl Into<u64>) -> bool {
+    Control::open().unwrap().features(&Bound::standard()).unwrap().has(flag.into())
 }
 
 /// Not a test: the server. Prints its device's number and serves until it is killed.
 #[test]
 fn the_server() {
-    if let Ok(file) = std::env::var(FILE) {
-        let disk = Disk::share(&spec(Recovery::Reissue), memory(&file));
-        println!("\ndevice {}", disk.device().id());
-        loop {
-            std::thread::park();
-        }
+    let spec = spec(Recovery::Reissue);
+    let disk = if let Ok(file) = std::env::var(FILE) {
+        Disk::share(&spec, memory(&file))
+    } else if let Ok(file) = std::env::var(UNREAD) {
+        Disk::share(&Spec { partition_scan: !can(UBLK_F_NO_AUTO_PART_SCAN), ..spec }, memory(&file))
+    } else if std::env::var(SILENT).is_ok() {
+        Disk::start(&spec, Scripted::new(SIZE, |_| sleep()))
+    } else {
+        return;
+    };
+    println!("\ndevice {}", disk.device().id());
+    sleep();
+}
+
+fn sleep() -> ! {
+    loop {
+        std::thread::park();
     }
 }
 
@@ -73,7 +91,7 @@ fn a_device_that_is_not_recovered_stays_for_others_when_it_is_dropped() {
     let _alone = alone();
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let file = dir.path().join("disk").to_str().unwrap().to_owned();
-    let (mut server, id) = start_server(&file);
+    let (mut server, id) = Beside::server(UNREAD, &file);
     server.child().kill().unwrap();
     server.end("the server");
     let bound = Bound::standard();
@@ -86,6 +104,26 @@ fn a_device_that_is_not_recovered_stays_for_others_when_it_is_dropped() {
     drop(device);
     assert_eq!(registry::open(id, &bound).unwrap().state, State::Quiesced);
     registry::delete(id, false, &bound).unwrap();
+}
+
+#[test]
+fn a_device_is_not_deleted_under_requests_that_wait_for_a_server() {
+    let _alone = alone();
+    if !can(UBLK_F_SAFE_STOP_DEV) {
+        return; // nor does it read the partition table on its own: to start such a disk never ends
+    }
+    let bound = Bound::standard();
+    let (mut server, id) = Beside::server(SILENT, "1");
+    let stat = format!("/sys/block/ublkb{id}/stat");
+    let waiting = || system::read(&stat).split_whitespace().nth(8).map(str::to_owned);
+    eventually("the kernel reads the partition table", || waiting().as_deref() != Some("0"));
+    server.child().kill().unwrap();
+    server.end("the server");
+    eventually("it is quiesced", || registry::open(id, &bound).unwrap().state == State::Quiesced);
+    let error = within("the deletion", move || registry::delete(id, false, &Bound::standard())).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Busy);
+    assert!(error.message.contains("requests wait for a server"), "{error}");
+    within("the deletion by force", move || registry::delete(id, true, &Bound::standard())).unwrap();
 }
 
 #[test]

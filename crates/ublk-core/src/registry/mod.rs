@@ -2,6 +2,7 @@
 
 mod users;
 
+use users::requests;
 pub use users::users;
 
 use crate::abi::{Params, SECTOR, sys};
@@ -140,6 +141,8 @@ pub fn list(bound: &Bound) -> Result<Vec<Info>> {
 /// How long a mere look at a disk, such as the kernel's own partition scan or udev's, may keep it open.
 const GLANCE: Duration = Duration::from_millis(500);
 
+const IN_USE: &str = "unmount or close it, wait for that (--wait), or remove it anyway (--force)";
+
 /// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
 pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
     stop_through(&Control::open()?, id, force, bound)
@@ -158,10 +161,13 @@ fn stop_disk(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<(
         return control.stop(device, bound);
     }
     let safe = Features(info.flags).has(sys::UBLK_F_SAFE_STOP_DEV.into());
-    let until = Instant::now() + GLANCE;
+    let (glance, answers) = (Instant::now() + GLANCE, bound.until());
     loop {
         let users = users(id);
-        if users.is_empty() && (safe || !claimed(id)) {
+        // TRY_STOP_DEV and open() wait for a lock that the kernel holds while it reads the partition table, and no
+        // signal ends that wait: they come after the answers.
+        let waiting = requests(id) > 0;
+        if users.is_empty() && !waiting && (safe || !claimed(id)) {
             let stopped = if safe { control.try_stop(device, bound) } else { control.stop(device, bound) };
             match stopped {
                 Err(error) if error.kind == ErrorKind::Busy => {}
@@ -170,14 +176,25 @@ fn stop_disk(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<(
                 stopped => return stopped,
             }
         }
+        let served = u32::from(control.info(id, bound)?.state) != sys::UBLK_S_DEV_QUIESCED;
+        let until = if users.is_empty() && waiting && served { answers } else { glance };
         if Instant::now() >= until {
-            let by = if users.is_empty() { "by somebody out of sight".to_owned() } else { users.join(", ") };
-            return Err(Error::new(ErrorKind::Busy, format!("/dev/ublkb{id} is in use: {by}"))
-                .hint("unmount or close it, wait for that (--wait), or remove it anyway (--force)")
-                .device(id));
+            return Err(in_use(id, &users, waiting));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+fn in_use(id: u32, users: &[String], waiting: bool) -> Error {
+    let (by, hint) = match (users, waiting) {
+        ([], true) => (
+            "requests wait for a server, such as the kernel's look for partitions".to_owned(),
+            "recover it, so that they are answered, or remove it anyway (--force): then they fail",
+        ),
+        ([], false) => ("by somebody out of sight".to_owned(), IN_USE),
+        _ => (users.join(", "), IN_USE),
+    };
+    Error::new(ErrorKind::Busy, format!("/dev/ublkb{id} is in use: {by}")).hint(hint).device(id)
 }
 
 /// Whether somebody has the disk for itself, even out of this process's sight: a mount in another namespace.

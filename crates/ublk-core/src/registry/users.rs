@@ -40,6 +40,13 @@ pub fn users(id: u32) -> Vec<String> {
     users.into_iter().collect()
 }
 
+/// How many requests device `id`'s disk has not answered yet, even while it has no server
+/// (Documentation/block/stat.rst, "in_flight").
+pub(super) fn requests(id: u32) -> u64 {
+    let stat = read(&format!("/sys/block/ublkb{id}/stat"));
+    stat.and_then(|stat| stat.split_whitespace().nth(8)?.parse().ok()).unwrap_or(0)
+}
+
 fn with_partitions(disk: &str) -> BTreeSet<String> {
     let partitions =
         entries(format!("/sys/class/block/{disk}")).into_iter().filter(|name| name.starts_with(disk));

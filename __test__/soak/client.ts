@@ -36,10 +36,11 @@ chunks() {
 }
 # The whole disk, but for what is torn.
 whole() {
+  local size=$(stat -c %s expected) # both may grow
   dd if="$disk" of=got bs=1M iflag=direct status=none 2>said || { failed read; return; }
-  whole_of got $(stat -c %s expected) || return
+  whole_of got $size || return
   for at in $(sort -un torn); do dd if=expected of=got bs=64k skip=$at seek=$at count=1 conv=notrunc status=none; done
-  cmp expected got || exit 9
+  cmp -n $size expected got || exit 9
 }
 tear() { seq 0 $(($(stat -c %s expected) / 65536 - 1)) >torn; }
 # Many requests at once.

@@ -152,7 +152,8 @@ export interface DeviceOptions {
   /**
    * How many threads serve each queue of a disk with a native backend, 1 to 64, and no more than `depth`. Each has a share of
    * its requests: for backends that are kept busy by a few requests, where the kernel has fewer queues than that takes.
-   * More than one needs kernel 6.16, `threads` of their `own`, and `transport` `per-io`.
+   * Which is its own with `transport` `per-io`; with `batch`, what the others are too busy for. More than one needs kernel
+   * 6.16, and `threads` of their `own`.
    *
    * @defaultValue 1
    */

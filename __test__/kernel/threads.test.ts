@@ -56,25 +56,36 @@ test('what concerns the server is the same for the one that takes over', async t
   await run('delete', `${disk.id}`)
 })
 
-test('the threads of a queue count together', async t => {
-  await using disk = await UblkDevice.create({ backend: memory('16M'), depth: 16, threadsPerQueue: 3 })
-  const name = `ublk${disk.id}q0t`
-  const threads = readdirSync('/proc/self/task').map(thread => statusOf(`self/task/${thread}`, 'Name'))
-  t.deepEqual(threads.filter(thread => thread.startsWith(name)).sort(), [`${name}0`, `${name}1`, `${name}2`])
-  const before = disk.stats()
-  t.deepEqual(
-    before.map(({ queue }) => queue),
-    [0],
-  )
-  await sh('dd if=/dev/zero of="$1" bs=4k count=500 oflag=direct status=none', disk.path)
-  const { write, inFlight } = disk.stats()[0] as QueueStats
-  t.is(write.ops - (before[0]?.write.ops ?? 0), 500)
-  t.is(
-    write.latency.buckets.reduce((sum, [, count]) => sum + count, 0),
-    write.ops,
-  )
-  t.is(inFlight, 0)
-})
+for (const transport of ['per-io', 'batch'] as const) {
+  test(`the threads of a queue count together: ${transport}`, async t => {
+    await using disk = await UblkDevice.create({
+      backend: memory('16M'),
+      depth: 16,
+      threadsPerQueue: 3,
+      transport,
+    })
+    const name = `ublk${disk.id}q0t`
+    const threads = readdirSync('/proc/self/task').map(thread => statusOf(`self/task/${thread}`, 'Name'))
+    t.deepEqual(threads.filter(thread => thread.startsWith(name)).sort(), [
+      `${name}0`,
+      `${name}1`,
+      `${name}2`,
+    ])
+    const before = disk.stats()
+    t.deepEqual(
+      before.map(({ queue }) => queue),
+      [0],
+    )
+    await sh('dd if=/dev/zero of="$1" bs=4k count=500 oflag=direct status=none', disk.path)
+    const { write, inFlight } = disk.stats()[0] as QueueStats
+    t.is(write.ops - (before[0]?.write.ops ?? 0), 500)
+    t.is(
+      write.latency.buckets.reduce((sum, [, count]) => sum + count, 0),
+      write.ops,
+    )
+    t.is(inFlight, 0)
+  })
+}
 
 test('a queue is shared by other threads when another server takes over', async t => {
   const disk = await Detached.create('--mem 16M --threads-per-queue 2 --recovery reissue')

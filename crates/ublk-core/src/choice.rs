@@ -118,10 +118,7 @@ pub fn check_threads(wishes: &Spec, mode: Mode, features: Features) -> Result<()
     if wishes.threads == Threads::Shared {
         return refused("shared threads serve several queues each", "leave the threads at own");
     }
-    if mode.transport == Transport::Batch {
-        return refused("batches of a queue go to one thread", "make the device with transport per-io");
-    }
-    if !features.has(sys::UBLK_F_PER_IO_DAEMON.into()) {
+    if mode.transport == Transport::PerIo && !features.has(sys::UBLK_F_PER_IO_DAEMON.into()) {
         return refused(
             "this kernel lacks PER_IO_DAEMON",
             "Linux 6.16 or newer has it; see `ublk-ts features`",
@@ -183,10 +180,7 @@ mod tests {
         assert_eq!(refused(&several, Transport::PerIo, ALL.features), None);
         assert_eq!(refused(&Spec::default(), Transport::Batch, OLD), None);
         assert_eq!(refused(&several, Transport::PerIo, OLD), why("this kernel lacks PER_IO_DAEMON"));
-        assert_eq!(
-            refused(&several, Transport::Batch, ALL.features),
-            why("batches of a queue go to one thread")
-        );
+        assert_eq!(refused(&several, Transport::Batch, OLD), None);
         let shared = Spec { threads: Threads::Shared, ..several };
         assert_eq!(
             refused(&shared, Transport::PerIo, ALL.features),

@@ -44,8 +44,9 @@ pub struct Spec {
     pub threads: Threads,
     /// Whether it can [share memory](crate::Device::share) with its clients (7.1).
     pub shared_memory: bool,
-    /// How many threads serve each queue, if they are its own: 1 to 64, and no more than it has requests. Each has a share of
-    /// the requests. More than one takes 6.16.
+    /// How many threads serve each queue, if they are its own: 1 to 64, and no more than it has requests. With
+    /// [`Transport::PerIo`] each has its share of the tags; with [`Transport::Batch`] any is given what the others are too busy
+    /// for. More than one takes 6.16.
     pub threads_per_queue: u32,
     /// Whether [`Threads::Own`] of a device with several queues run only on the CPUs whose requests come to their queue.
     /// `None`: unless they poll, since there they would be in the way of who is to send requests.

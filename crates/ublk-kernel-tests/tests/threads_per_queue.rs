@@ -1,6 +1,6 @@
 //! Queues that several threads serve.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File as Node;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -25,6 +25,12 @@ fn features() -> Features {
 /// A queue of three threads; of which one has more tags than the others.
 fn spec() -> Spec {
     Spec { depth: 16, threads_per_queue: 3, ..Spec::default() }
+}
+
+/// The same for each transport that the driver has.
+fn specs() -> impl Iterator<Item = Spec> {
+    let able = Transport::ALL.into_iter().filter(|transport| features().has(transport.flags()));
+    able.map(|transport| Spec { transport: Some(transport), ..spec() })
 }
 
 /// Whether the driver lets several threads serve a queue. Where it does not, it is not tried.
@@ -77,8 +83,8 @@ fn several_threads_serve_a_queue_with_every_backend_and_in_every_way_of_the_data
             if !backend.copy_modes().contains(&copy) || !features().has(copy.flags()) {
                 continue;
             }
-            for queues in [1, 2] {
-                let spec = Spec { copy: Some(copy), queues, ..spec() };
+            for (spec, queues) in specs().flat_map(|spec| [(spec.clone(), 1), (spec, 2)]) {
+                let spec = Spec { copy: Some(copy), queues, ..spec };
                 let disk = Disk::share(&spec, backend.clone());
                 let threads = disk.device().counters().len();
                 assert_eq!(threads, disk.device().counters_by_queue().len() * 3);
@@ -121,14 +127,46 @@ fn each_tag_is_served_by_one_thread_which_has_buffers_for_no_other() {
 }
 
 #[test]
-fn it_goes_from_server_to_server_under_load_and_stops_under_it() {
+fn with_batches_each_thread_serves_any_tag_from_common_buffers() {
     let _alone = alone();
-    if !possible() {
+    if !possible() || !features().has(Transport::Batch.flags()) {
         return;
     }
+    let served = Arc::new(Mutex::new(HashMap::<ThreadId, BTreeSet<u16>>::new()));
+    let found = served.clone();
+    let backend = Scripted::new(SIZE, move |io| {
+        let mut served = found.lock().unwrap();
+        served.entry(std::thread::current().id()).or_default().insert(io.request.ticket.tag);
+        Ok(io.request.what.length as u32)
+    });
+    let lock = Pages { lock: true, ..Pages::default() };
+    let batch = Spec { transport: Some(Transport::Batch), max_io: 64 << 10, buffers: lock, ..spec() };
+    let disk = Disk::start(&batch, backend);
+    use_every_thread(&disk);
+    assert!((16 * (64 << 10)..20 * (64 << 10)).contains(&system::locked()), "{}", system::locked());
+    let file = disk.open();
+    eventually("a tag goes to several threads", || {
+        assert!(read_with_every_tag(&file));
+        let served = served.lock().unwrap();
+        (0..16).any(|tag| served.values().filter(|tags| tags.contains(&tag)).count() > 1)
+    });
+    drop(file);
+    disk.finish();
+    assert_eq!(system::locked(), 0, "the buffers went with the last thread");
+}
+
+#[test]
+fn it_goes_from_server_to_server_under_load_and_stops_under_it() {
+    let _alone = alone();
+    if possible() {
+        specs().for_each(goes_from_server_to_server);
+    }
+}
+
+fn goes_from_server_to_server(spec: Spec) {
     let bound = Bound::standard();
     let backend: Arc<dyn Backend> = Arc::new(Memory::new(SIZE).unwrap());
-    let made = Spec { queues: 2, recovery: Some(Recovery::Reissue), ..spec() };
+    let made = Spec { queues: 2, recovery: Some(Recovery::Reissue), ..spec.clone() };
     let disk = Disk::share(&made, backend.clone());
     let id = disk.device().id();
     let writer = Beside::writer(&disk.path());
@@ -143,7 +181,7 @@ fn it_goes_from_server_to_server_under_load_and_stops_under_it() {
     let events = Events::default();
     let other = |threads_per_queue| {
         let device = Device::adopt(id, backend.clone(), &bound, events.listener()).unwrap();
-        let device = device.served_as(&Spec { threads_per_queue, ..spec() }).unwrap();
+        let device = device.served_as(&Spec { threads_per_queue, ..spec.clone() }).unwrap();
         device.recover(&bound).unwrap();
         device
     };
@@ -203,9 +241,12 @@ fn a_thread_that_dies_takes_the_device_down_which_can_be_served_again() {
         return;
     }
     let bound = Bound::standard();
-    for recovery in [None, Some(Recovery::Reissue)] {
+    let specs = specs()
+        .flat_map(|spec| [None, Some(Recovery::Reissue)].map(|recovery| Spec { recovery, ..spec.clone() }));
+    for spec in specs {
+        let recovery = spec.recovery;
         let mortal = Arc::new(Mortal(AtomicBool::new(true)));
-        let disk = Disk::share(&Spec { recovery, ..spec() }, mortal.clone());
+        let disk = Disk::share(&spec, mortal.clone());
         let file = disk.open();
         // One of them is for what kills.
         let client = std::thread::spawn(move || read_with_every_tag(&file));
@@ -238,17 +279,5 @@ fn combinations_that_are_impossible_are_refused() {
     let before = registry::list(&bound).unwrap().len();
     assert_eq!(refused(&Spec { threads: Threads::Shared, ..spec() }).kind, ErrorKind::Unsupported);
     assert_eq!(refused(&Spec { threads_per_queue: 17, ..spec() }).kind, ErrorKind::Invalid);
-    if features().has(Transport::Batch.flags()) {
-        let batch = Spec { transport: Some(Transport::Batch), ..spec() };
-        assert_eq!(refused(&batch).kind, ErrorKind::Unsupported);
-        // Also where somebody else has made it.
-        let one = Spec { threads_per_queue: 1, recovery: Some(Recovery::Reissue), ..batch };
-        let disk = Disk::start(&one, Null::new(SIZE));
-        disk.device().quiesce(&bound).unwrap();
-        let device = Device::adopt(disk.device().id(), Arc::new(Null::new(SIZE)), &bound, Arc::new(|_| {}));
-        let error = device.unwrap().served_as(&spec()).err().unwrap();
-        assert!(error.message.contains("batches of a queue go to one thread"), "{error}");
-        disk.finish();
-    }
     assert_eq!(registry::list(&bound).unwrap().len(), before);
 }

@@ -5,7 +5,7 @@ use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Config, Part, Waker};
+use crate::queue::{Common, Config, Part, Waker};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -64,6 +64,7 @@ impl Serving {
             expected: AtomicBool::new(false),
             failure: Mutex::new(None),
         });
+        let common: Vec<_> = (0..device.queues).map(|_| Common::default()).collect();
         let char_dev = Arc::new(char_dev);
         let (readiness, answers) = Readiness::of(device.id, places.len())?;
         let (last, ended) = sync_channel(0);
@@ -77,6 +78,7 @@ impl Serving {
                     index,
                     depth: device.depth,
                     part,
+                    common: common[usize::from(index)].clone(),
                     max_io: device.max_io,
                     pages: device.wishes.buffers,
                     mode: device.choice.mode,

@@ -1,20 +1,54 @@
-//! The pool of data buffers: one of full size for each tag of a part, in one mapping.
+//! The pool of data buffers: one of full size for each tag, or each of a part, in one mapping.
 
 use super::part::Part;
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::pages::Pages;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One queue's data buffers. Page-aligned; a page is taken from the system when it is first touched, unless other
-/// [`Pages`] are wished.
+/// [`Pages`] are wished. A clone is the same buffers.
+#[derive(Clone)]
 pub struct Buffers {
     pool: Arc<Mapping>,
     each: usize,
     stride: usize,
     depth: u16,
     part: Part,
+    _use: Arc<Use>,
+}
+
+/// What the threads of a queue have in common of which any may get any tag. The first to come does what is to be done
+/// once, and the others wait for it.
+#[derive(Clone, Default)]
+pub struct Common(Arc<Mutex<Once>>);
+
+#[derive(Default)]
+struct Once {
+    buffers: Option<Buffers>,
+    offered: bool,
+}
+
+impl Common {
+    /// Their buffers.
+    pub fn buffers(&self, make: impl FnOnce() -> Result<Buffers>) -> Result<Buffers> {
+        let mut once = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &once.buffers {
+            Some(buffers) => Ok(buffers.clone()),
+            None => Ok(once.buffers.insert(make()?).clone()),
+        }
+    }
+
+    /// Has the tags offered to the driver.
+    pub fn offer(&self, offer: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut once = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !once.offered {
+            offer()?;
+            once.offered = true;
+        }
+        Ok(())
+    }
 }
 
 /// Buffers at a distance of a multiple of this share the same few sets of a processor's caches: a page more
@@ -32,7 +66,8 @@ impl Buffers {
                 .hint("use a smaller depth or a smaller largest I/O")
         })?;
         pages.arrange(&pool, "a queue's buffers")?;
-        Ok(Self { pool: Arc::new(pool), each, stride, depth, part })
+        let pool = Arc::new(pool);
+        Ok(Self { pool: pool.clone(), each, stride, depth, part, _use: Arc::new(Use(pool)) })
     }
 
     /// Where the tag's buffer starts. It has to be one of the part's.
@@ -72,18 +107,22 @@ impl Buffers {
     pub fn slice(&mut self, tag: u16, length: usize) -> &mut [u8] {
         assert!(length <= self.each);
         // SAFETY: in bounds by both assertions, and borrowed mutably. The driver writes the buffer only while
-        // the tag is offered, when nobody asks for it (Queue hands out slices of owned tags only).
+        // the tag is offered, when nobody asks for it (Queue hands out slices of owned tags only, and of the threads
+        // that have clones one at a time owns a tag).
         unsafe { std::slice::from_raw_parts_mut(self.address(tag), length) }
     }
 }
 
-impl Drop for Buffers {
+/// That buffers of the pool are in use.
+struct Use(Arc<Mapping>);
+
+impl Drop for Use {
     fn drop(&mut self) {
         // Who still has the pool, such as a garbage collector that has not come round, is to have no memory with it.
-        if Arc::strong_count(&self.pool) > 1 {
+        if Arc::strong_count(&self.0) > 1 {
             // What fails here goes with the pool.
-            let _ = self.pool.unlock();
-            let _ = self.pool.give_back(0, self.pool.length());
+            let _ = self.0.unlock();
+            let _ = self.0.give_back(0, self.0.length());
         }
     }
 }
@@ -110,6 +149,22 @@ mod tests {
         buffers.slice(1, 64 << 10).fill(1);
         let pool = buffers.pool();
         drop(buffers);
+        // SAFETY: within the pool, which nobody else has any more.
+        assert!((0..pool.length()).all(|at| unsafe { pool.at(at).read() } == 0));
+    }
+
+    #[test]
+    fn common_buffers_are_made_once_and_stay_as_long_as_somebody_uses_them() {
+        let common = Common::default();
+        let make = || Buffers::new(Part::WHOLE, 2, 4096, Pages::default());
+        assert!(common.buffers(|| Err(Error::invalid("not now"))).is_err());
+        let mut first = common.buffers(make).unwrap();
+        let mut second = common.buffers(|| panic!("made already")).unwrap();
+        first.slice(1, 4096).fill(1);
+        drop(first);
+        assert!(second.slice(1, 4096).iter().all(|byte| *byte == 1));
+        let pool = second.pool();
+        drop((second, common));
         // SAFETY: within the pool, which nobody else has any more.
         assert!((0..pool.length()).all(|at| unsafe { pool.at(at).read() } == 0));
     }

@@ -26,7 +26,7 @@ pub mod trace;
 mod transport;
 mod wake;
 
-pub use buffers::Buffers;
+pub use buffers::{Buffers, Common};
 pub use clock::clock;
 pub use descriptors::{Descriptor, Op};
 pub use io::{Io, Slot};
@@ -40,7 +40,7 @@ pub use trace::Tracer;
 pub use wake::Waker;
 
 use crate::abi;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pages::Pages;
 use data::Data;
 use descriptors::Descriptors;
@@ -53,7 +53,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use transport::Commands;
 
 /// The error number a request is answered with, positive.
@@ -86,8 +86,10 @@ pub struct Config {
     pub index: u16,
     /// Its depth.
     pub depth: u16,
-    /// Which of its tags this one serves. With [`Transport::Batch`] only all.
+    /// Which of its tags this one serves: with [`Transport::Batch`] any that it is given.
     pub part: Part,
+    /// The same for all parts of the queue.
+    pub common: Common,
     /// Bytes in each buffer.
     pub max_io: u32,
     /// How their pages are had, unless requests bring their own.
@@ -124,6 +126,9 @@ const KIND_MOVE: u64 = 6 << 32;
 const KIND_REGISTRATION: u64 = 7 << 32;
 const KIND_MASK: u64 = !0 << 32;
 
+/// How long the driver may take for what it does at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// One of a device's queues. Neither `Send` nor `Sync`: the driver takes a commit only from the task that
 /// fetched, and so the type stays on the thread that made it.
 ///
@@ -138,6 +143,7 @@ pub struct Queue {
     commands: ManuallyDrop<Commands>,
     desk: Desk,
     data: ManuallyDrop<Data>,
+    common: Common,
     /// Operations of the backend in the ring, by tag: at most one each.
     operating: Box<[bool]>,
     operations: u32,
@@ -158,6 +164,7 @@ impl Queue {
             index,
             depth,
             part,
+            common,
             max_io,
             pages,
             mode,
@@ -173,10 +180,13 @@ impl Queue {
         slots.extend(files);
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
         let pages = if mode.copy == CopyMode::Zero { Pages::default() } else { pages };
-        let buffers = Buffers::new(part, depth, max_io, pages)?;
-        let data = Data::new(mode.copy, buffers, index, only_by_hand, shared, char_dev.as_raw_fd());
+        let buffers = match mode.transport {
+            Transport::PerIo => Buffers::new(part, depth, max_io, pages)?,
+            Transport::Batch => common.buffers(|| Buffers::new(Part::WHOLE, depth, max_io, pages))?,
+        };
         // A tag's answer, and what is moved with it.
-        let entries = u32::from(part.count(depth)) * if mode.copy == CopyMode::User { 2 } else { 1 } + 2;
+        let entries = buffers.tags().count() as u32 * if mode.copy == CopyMode::User { 2 } else { 1 } + 2;
+        let data = Data::new(mode.copy, buffers, index, only_by_hand, shared, char_dev.as_raw_fd());
         let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;
         if mode.copy == CopyMode::Zero {
             ring.make_slots(depth.into())?;
@@ -184,9 +194,10 @@ impl Queue {
         poll(&mut ring, waker.fd(), KIND_WAKE)?;
         Ok(Self {
             ring,
-            commands: ManuallyDrop::new(Commands::new(mode.transport, index, depth)?),
+            commands: ManuallyDrop::new(Commands::new(mode.transport, index, depth, part.of)?),
             desk: Desk::new(table, depth, index, Ledger::new(index, depth, counters, tracer)),
             data: ManuallyDrop::new(data),
+            common,
             operating: vec![false; usize::from(depth)].into(),
             operations: 0,
             polling: Polling::new(limit),
@@ -199,11 +210,29 @@ impl Queue {
         })
     }
 
-    /// Offers every tag of its part to the driver, with its buffer. START_DEV completes once all tags of all queues are.
+    /// Offers every tag to the driver, with its buffer, unless another part has. START_DEV completes once all tags of all
+    /// queues are.
     pub fn offer_all(&mut self) -> Result<()> {
         self.data.buffers.tags().try_for_each(|tag| self.desk.tags.offer(tag)).map_err(broken)?;
+        if self.commands.in_common() {
+            self.common.clone().offer(|| self.offer())?;
+        } else {
+            self.offer()?;
+        }
+        self.commands.join(&mut self.ring)
+    }
+
+    fn offer(&mut self) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
         self.commands.offer_all(&mut self.ring, &self.data)?;
-        self.turn(Wait::No)
+        self.turn(Wait::No)?;
+        while self.commands.offering() {
+            if self.woken || Instant::now() >= until {
+                return Err(Error::new(ErrorKind::Timeout, "the driver did not take a queue's tags"));
+            }
+            self.turn(Wait::AtMost(PATIENCE))?;
+        }
+        Ok(())
     }
 
     /// Submits everything prepared and waits, in one system call, unless it is to look for work before it sleeps; then sorts

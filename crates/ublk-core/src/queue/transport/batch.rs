@@ -1,5 +1,8 @@
 //! Three commands for all tags (`UBLK_F_BATCH_IO`): PREP_IO_CMDS offers them once, COMMIT_IO_CMDS carries all answers of a
 //! turn, and one FETCH_IO_CMDS completes again and again with lists of the tags whose requests have come.
+//!
+//! Where several threads serve a queue, one of them offers the tags, and each has its own FETCH_IO_CMDS and may be told of any
+//! tag: the driver keeps to the first that waits until that has no room for a list, and goes on with the next.
 
 use super::provided::{GROUP, Provided};
 use crate::abi::{self, MAX_BATCH_TAGS, io_op, sys};
@@ -15,8 +18,8 @@ use io_uring::{cqueue, opcode};
 pub struct Batch {
     queue: u16,
     lists: Provided,
-    /// The driver has the tags.
-    offered: bool,
+    /// The driver has the tags, and is to tell of requests.
+    joined: bool,
     /// The driver can tell of requests.
     listening: bool,
     /// It will not any more: the device was stopped.
@@ -57,14 +60,18 @@ impl Answers {
 }
 
 impl Batch {
-    pub fn new(queue: u16, depth: u16) -> Result<Self> {
-        // More lists than turns are missed; when they run out, the driver is asked anew.
-        let lists = Provided::new(depth.next_power_of_two().min(64), MAX_BATCH_TAGS * size_of::<u16>())?;
+    pub fn new(queue: u16, depth: u16, threads: u16) -> Result<Self> {
+        // When they run out, the driver is asked anew.
+        let (lists, tags) = match threads {
+            1 => (depth.next_power_of_two().min(64), MAX_BATCH_TAGS), // more lists than turns are missed
+            _ => (1, usize::from(depth.div_ceil(2 * threads)).min(MAX_BATCH_TAGS)), // to each its share of what has come
+        };
+        let lists = Provided::new(lists, tags * size_of::<u16>())?;
         let answers = || Answers { words: Vec::with_capacity(2 * usize::from(depth)), done: 0, asked: 0 };
         Ok(Self {
             queue,
             lists,
-            offered: false,
+            joined: false,
             listening: false,
             ended: false,
             next: answers(),
@@ -75,10 +82,21 @@ impl Batch {
     }
 
     pub fn offer_all(&mut self, ring: &mut Ring, data: &Data) -> Result<()> {
-        self.lists.register(ring)?;
         data.buffers.tags().for_each(|tag| self.put(data, tag, 0));
         std::mem::swap(&mut self.next, &mut self.sent);
         self.push(ring, data, io_op::PREP_IO_CMDS)
+    }
+
+    /// The driver has not taken the tags yet.
+    pub fn offering(&self) -> bool {
+        !self.joined && self.in_kernel
+    }
+
+    /// The driver has the tags: from the next enter on it tells of requests, which it refuses before.
+    pub fn join(&mut self, ring: &mut Ring) -> Result<()> {
+        self.joined = true;
+        self.lists.register(ring)?;
+        self.listen(ring)
     }
 
     #[inline]
@@ -177,12 +195,11 @@ impl Batch {
             _ => {
                 self.in_kernel = false;
                 driver_took(result, self.queue)?;
-                if self.offered {
+                if self.joined {
                     // It may have done only a part: the rest goes with the next turn.
                     let done = result as usize / size_of::<u64>();
                     self.sent.done = (self.sent.done + done).min(self.sent.words.len());
                 } else {
-                    self.offered = true;
                     self.sent.clear();
                 }
                 Ok(())
@@ -221,7 +238,7 @@ impl Batch {
         if !self.in_kernel && data.copy == CopyMode::User {
             self.settle_moves(data);
         }
-        if self.offered && !self.listening && !self.ended { self.listen(ring) } else { Ok(()) }
+        if self.joined && !self.listening && !self.ended { self.listen(ring) } else { Ok(()) }
     }
 
     /// A tag whose data could not be moved is answered with an error, and the others as they were.

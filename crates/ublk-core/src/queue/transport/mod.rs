@@ -24,18 +24,39 @@ pub enum Commands {
 }
 
 impl Commands {
-    pub fn new(transport: Transport, queue: u16, depth: u16) -> Result<Self> {
+    pub fn new(transport: Transport, queue: u16, depth: u16, threads: u16) -> Result<Self> {
         Ok(match transport {
             Transport::PerIo => Self::PerIo(PerIo::new(queue)),
-            Transport::Batch => Self::Batch(Batch::new(queue, depth)?),
+            Transport::Batch => Self::Batch(Batch::new(queue, depth, threads)?),
         })
     }
 
-    /// Offers every tag to the driver, with its buffer.
+    /// Offers to the driver every tag that there is a buffer for.
     pub fn offer_all(&mut self, ring: &mut Ring, data: &Data) -> Result<()> {
         match self {
             Self::PerIo(commands) => commands.offer_all(ring, data),
             Self::Batch(commands) => commands.offer_all(ring, data),
+        }
+    }
+
+    /// Whether the driver has yet to take the tags.
+    pub fn offering(&self) -> bool {
+        match self {
+            Self::PerIo(_) => false, // it keeps the commands until there are requests
+            Self::Batch(commands) => commands.offering(),
+        }
+    }
+
+    /// Whether the parts of a queue have its tags in common: who comes first offers them all.
+    pub fn in_common(&self) -> bool {
+        matches!(self, Self::Batch(_))
+    }
+
+    /// All tags are offered, whoever did it: from the next enter on the driver may tell of requests.
+    pub fn join(&mut self, ring: &mut Ring) -> Result<()> {
+        match self {
+            Self::PerIo(_) => Ok(()),
+            Self::Batch(commands) => commands.join(ring),
         }
     }
 

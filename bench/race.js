@@ -23,7 +23,7 @@ function files(where) {
     `kublk-loop-${where}`,
     [...SMALL, 'read-1m-8', 'write-1m-8'],
     [
-      ...on('file', ['', 'perio', 'batch', 'copy', 'user', 'zero']),
+      ...on('file', ['', 'bound', 'perio', 'batch', 'copy', 'user', 'zero']),
       ...on('kublk-loop', ['batch', 'user', 'zero', 'auto', 'batch-auto']),
       ...on('rublk-loop', ['', 'zero']),
       ...on('loop', ['']),
@@ -36,6 +36,7 @@ export const RACE = {
   heats: {
     'null-disks': heat('kublk-null', SMALL, [
       'null',
+      'null-bound',
       'null-perio',
       'null-batch',
       'kublk-null-batch',
@@ -48,6 +49,7 @@ export const RACE = {
     // There is no such disk of kublk's: it is one that need not move data.
     'memory-disks': heat('kublk-null', SMALL, [
       'memory',
+      'memory-bound',
       'memory-perio',
       'memory-batch',
       'memory-user',

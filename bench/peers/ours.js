@@ -1,5 +1,6 @@
 // Disks of ublk-ts: those of the engine through the command line, and those that a program of ours serves.
 
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { cli, serve } from '../server.js'
 
@@ -15,15 +16,17 @@ const OPTIONS = {
   zero: ['--copy', 'zero'],
 }
 
-/** `null`, `memory`, `file-…` with options behind; `js-sync` and so on; `shared` and `crowd`. */
-export async function startOurs([kind, ...words], { shape, fileOn, env }) {
+/** `null`, `memory`, `file-…` with options behind; `js-sync` and so on; `shared` and `crowd`. `bound`: to one CPU. */
+export async function startOurs([kind, ...given], { shape, fileOn, env }) {
   const { bytes, queues, depth } = shape
+  const words = given.filter(word => word !== 'bound')
+  const bound = words.length < given.length ? ['taskset', '-c', `${availableParallelism() - 1}`] : []
   const program = {
     js: [javascript, ['js', ...words].join('-'), bytes, depth],
     shared: [crowd, 0, bytes, depth],
     crowd: [crowd, 63, bytes, depth],
   }[kind]
-  const serveThis = given => serve([process.execPath, ...given.map(String)], { env })
+  const serveThis = program => serve([...bound, process.execPath, ...program.map(String)], { env })
   if (program) return await serveThis(program)
   const backend = {
     null: () => ['--null', bytes],

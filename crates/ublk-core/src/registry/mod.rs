@@ -179,20 +179,22 @@ fn stop_disk(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<(
         let served = u32::from(control.info(id, bound)?.state) != sys::UBLK_S_DEV_QUIESCED;
         let until = if users.is_empty() && waiting && served { answers } else { glance };
         if Instant::now() >= until {
-            return Err(in_use(id, &users, waiting));
+            return Err(in_use(id, &users, waiting, served));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn in_use(id: u32, users: &[String], waiting: bool) -> Error {
-    let (by, hint) = match (users, waiting) {
-        ([], true) => (
-            "requests wait for a server, such as the kernel's look for partitions".to_owned(),
-            "recover it, so that they are answered, or remove it anyway (--force): then they fail",
-        ),
-        ([], false) => ("by somebody out of sight".to_owned(), IN_USE),
-        _ => (users.join(", "), IN_USE),
+fn in_use(id: u32, users: &[String], waiting: bool, served: bool) -> Error {
+    let hint = match (users, waiting, served) {
+        ([], true, true) => "wait for that (--wait), or remove it anyway (--force): then they fail",
+        ([], true, false) => "recover it, or remove it anyway (--force): then they fail",
+        _ => IN_USE,
+    };
+    let by = match (users, waiting) {
+        ([], true) => "requests, such as the kernel's for partitions, wait for their answers".to_owned(),
+        ([], false) => "by somebody out of sight".to_owned(),
+        _ => users.join(", "),
     };
     Error::new(ErrorKind::Busy, format!("/dev/ublkb{id} is in use: {by}")).hint(hint).device(id)
 }

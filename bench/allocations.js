@@ -11,7 +11,8 @@ import { Absent } from './server.js'
 import { start } from './targets.js'
 
 const execute = promisify(execFile)
-const [WARM, REQUESTS] = [5000, 5000]
+// V8 compiles, and allocates for that, until it knows the code.
+const [WARM, REQUESTS] = [50_000, 20_000]
 const WORKLOADS = ['randread-4k-64', 'randwrite-4k-64']
 const library = join(tmpdir(), 'allocations.so')
 const counter = join(tmpdir(), 'allocations')

@@ -3,7 +3,7 @@
 const random = depths =>
   ['randread', 'randwrite'].flatMap(pattern => depths.map(depth => `${pattern}-4k-${depth}`))
 
-const SMALL = random(['1', '1-pinned', '64'])
+const SMALL = random(['1', '1-pinned', '64', '64-pinned'])
 
 /** A heat in which all are compared with one disk. */
 function heat(base, workloads, disks) {
@@ -37,6 +37,7 @@ export const RACE = {
     'null-disks': heat('kublk-null', SMALL, [
       'null',
       'null-bound',
+      'null-poll',
       'null-perio',
       'null-batch',
       'kublk-null-batch',
@@ -50,6 +51,7 @@ export const RACE = {
     'memory-disks': heat('kublk-null', SMALL, [
       'memory',
       'memory-bound',
+      'memory-poll',
       'memory-perio',
       'memory-batch',
       'memory-user',

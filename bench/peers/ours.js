@@ -14,6 +14,7 @@ const OPTIONS = {
   copy: ['--copy', 'copy'],
   user: ['--copy', 'user'],
   zero: ['--copy', 'zero'],
+  poll: ['--poll', '50'],
 }
 
 /** `null`, `memory`, `file-…` with options behind; `js-sync` and so on; `shared` and `crowd`. `bound`: to one CPU. */

@@ -47,7 +47,9 @@ impl Choice {
     pub fn make(transport: Option<Transport>, copy: Option<CopyMode>, offer: &Offer<'_>) -> Result<Self> {
         let (transport, transport_because) = match transport {
             Some(wish) => (wish, offer.lacks(wish, wish.flags()).map(|()| ASKED)?),
-            None => (Transport::PerIo, "costs less while few requests are in flight, little more when many are"),
+            None => {
+                (Transport::PerIo, "costs less while few requests are in flight, little more when many are")
+            }
         };
         let (copy, copy_because) = match copy {
             Some(wish) => (wish, offer.refusal(wish).map(|()| ASKED)?),

@@ -5,7 +5,7 @@ use crate::abi;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::pages::Pages;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// One queue's data buffers. Page-aligned; a page is taken from the system when it is first touched, unless other
 /// [`Pages`] are wished. A clone is the same buffers.
@@ -17,38 +17,6 @@ pub struct Buffers {
     depth: u16,
     part: Part,
     _use: Arc<Use>,
-}
-
-/// What the threads of a queue have in common of which any may get any tag. The first to come does what is to be done
-/// once, and the others wait for it.
-#[derive(Clone, Default)]
-pub struct Common(Arc<Mutex<Once>>);
-
-#[derive(Default)]
-struct Once {
-    buffers: Option<Buffers>,
-    offered: bool,
-}
-
-impl Common {
-    /// Their buffers.
-    pub fn buffers(&self, make: impl FnOnce() -> Result<Buffers>) -> Result<Buffers> {
-        let mut once = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &once.buffers {
-            Some(buffers) => Ok(buffers.clone()),
-            None => Ok(once.buffers.insert(make()?).clone()),
-        }
-    }
-
-    /// Has the tags offered to the driver.
-    pub fn offer(&self, offer: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut once = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !once.offered {
-            offer()?;
-            once.offered = true;
-        }
-        Ok(())
-    }
 }
 
 /// Buffers at a distance of a multiple of this share the same few sets of a processor's caches: a page more
@@ -149,22 +117,6 @@ mod tests {
         buffers.slice(1, 64 << 10).fill(1);
         let pool = buffers.pool();
         drop(buffers);
-        // SAFETY: within the pool, which nobody else has any more.
-        assert!((0..pool.length()).all(|at| unsafe { pool.at(at).read() } == 0));
-    }
-
-    #[test]
-    fn common_buffers_are_made_once_and_stay_as_long_as_somebody_uses_them() {
-        let common = Common::default();
-        let make = || Buffers::new(Part::WHOLE, 2, 4096, Pages::default());
-        assert!(common.buffers(|| Err(Error::invalid("not now"))).is_err());
-        let mut first = common.buffers(make).unwrap();
-        let mut second = common.buffers(|| panic!("made already")).unwrap();
-        first.slice(1, 4096).fill(1);
-        drop(first);
-        assert!(second.slice(1, 4096).iter().all(|byte| *byte == 1));
-        let pool = second.pool();
-        drop((second, common));
         // SAFETY: within the pool, which nobody else has any more.
         assert!((0..pool.length()).all(|at| unsafe { pool.at(at).read() } == 0));
     }

@@ -8,6 +8,8 @@
 
 mod buffers;
 pub mod clock;
+mod common;
+mod config;
 mod data;
 mod descriptors;
 mod desk;
@@ -26,8 +28,10 @@ pub mod trace;
 mod transport;
 mod wake;
 
-pub use buffers::{Buffers, Common};
+pub use buffers::Buffers;
 pub use clock::clock;
+pub use common::Common;
+pub use config::Config;
 pub use descriptors::{Descriptor, Op};
 pub use io::{Io, Slot};
 pub use mode::{CopyMode, Mode, Transport};
@@ -78,38 +82,6 @@ pub enum Event {
     Request(Ticket),
     /// The backend's operation for this request finished with this result.
     Operation(Ticket, i32),
-}
-
-/// What a queue is made of.
-pub struct Config {
-    /// Its number.
-    pub index: u16,
-    /// Its depth.
-    pub depth: u16,
-    /// Which of its tags this one serves: with [`Transport::Batch`] any that it is given.
-    pub part: Part,
-    /// The same for all parts of the queue.
-    pub common: Common,
-    /// Bytes in each buffer.
-    pub max_io: u32,
-    /// How their pages are had, unless requests bring their own.
-    pub pages: Pages,
-    /// How the device was made.
-    pub mode: Mode,
-    /// Lets the driver fail to register the pages of requests: for tests of what happens then.
-    pub only_by_hand: bool,
-    /// What the device shares with its clients.
-    pub shared: Arc<SharedMemories>,
-    /// How long a turn may look for work before it sleeps.
-    pub poll: Duration,
-    /// Descriptors the backend uses through the ring, in slots 1 and up.
-    pub files: Vec<RawFd>,
-    /// Makes a sleeping turn return.
-    pub waker: Waker,
-    /// Where it counts.
-    pub counters: Arc<QueueCounters>,
-    /// Whom it tells of each request.
-    pub tracer: Arc<Tracer>,
 }
 
 /// Slot of `/dev/ublkcN` in the ring's file table.

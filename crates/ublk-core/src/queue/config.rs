@@ -1,0 +1,39 @@
+//! What a queue is made of.
+
+use super::{Common, Mode, Part, QueueCounters, SharedMemories, Tracer, Waker};
+use crate::pages::Pages;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// See the [module](self).
+pub struct Config {
+    /// Its number.
+    pub index: u16,
+    /// Its depth.
+    pub depth: u16,
+    /// Which of its tags this one serves: with [`Transport::Batch`](super::Transport::Batch) any that it is given.
+    pub part: Part,
+    /// The same for all parts of the queue.
+    pub common: Common,
+    /// Bytes in each buffer.
+    pub max_io: u32,
+    /// How their pages are had, unless requests bring their own.
+    pub pages: Pages,
+    /// How the device was made.
+    pub mode: Mode,
+    /// Lets the driver fail to register the pages of requests: for tests of what happens then.
+    pub only_by_hand: bool,
+    /// What the device shares with its clients.
+    pub shared: Arc<SharedMemories>,
+    /// How long a turn may look for work before it sleeps.
+    pub poll: Duration,
+    /// Descriptors the backend uses through the ring, in slots 1 and up.
+    pub files: Vec<RawFd>,
+    /// Makes a sleeping turn return.
+    pub waker: Waker,
+    /// Where it counts.
+    pub counters: Arc<QueueCounters>,
+    /// Whom it tells of each request.
+    pub tracer: Arc<Tracer>,
+}

@@ -186,15 +186,17 @@ fn stop_disk(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<(
 }
 
 fn in_use(id: u32, users: &[String], waiting: bool, served: bool) -> Error {
-    let hint = match (users, waiting, served) {
-        ([], true, true) => "wait for that (--wait), or remove it anyway (--force): then they fail",
-        ([], true, false) => "recover it, or remove it anyway (--force): then they fail",
-        _ => IN_USE,
-    };
-    let by = match (users, waiting) {
-        ([], true) => "requests, such as the kernel's for partitions, wait for their answers".to_owned(),
-        ([], false) => "by somebody out of sight".to_owned(),
-        _ => users.join(", "),
+    let (by, hint) = match (users, waiting) {
+        ([], true) => (
+            "requests, such as the kernel's for partitions, wait for their answers".to_owned(),
+            if served {
+                "wait for that (--wait), or remove it anyway (--force): then they fail"
+            } else {
+                "recover it, or remove it anyway (--force): then they fail"
+            },
+        ),
+        ([], false) => ("by somebody out of sight".to_owned(), IN_USE),
+        _ => (users.join(", "), IN_USE),
     };
     Error::new(ErrorKind::Busy, format!("/dev/ublkb{id} is in use: {by}")).hint(hint).device(id)
 }

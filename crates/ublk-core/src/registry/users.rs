@@ -1,4 +1,4 @@
-//! Who uses a disk: mounts, swap, stacked devices, open files.
+//! Who uses a disk: mounts, swap, stacked devices, open files; and what of that it has to answer.
 
 use std::collections::BTreeSet;
 use std::fs;

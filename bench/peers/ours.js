@@ -27,7 +27,7 @@ export async function startOurs([kind, ...given], { shape, fileOn, env }) {
     shared: [crowd, 0, bytes, depth],
     crowd: [crowd, 63, bytes, depth],
   }[kind]
-  const serveThis = program => serve([...bound, process.execPath, ...program.map(String)], { env })
+  const serveThis = command => serve([...bound, process.execPath, ...command.map(String)], { env })
   if (program) return await serveThis(program)
   const backend = {
     null: () => ['--null', bytes],

@@ -255,11 +255,12 @@ impl Device {
         }
     }
 
-    /// Makes a device that was served before fit to be served again. Drivers before 6.15 take no new server after
+    /// Makes a device that was served before fit to be served again. Drivers of old take no new server after
     /// a stop: there the device is added anew, under its number.
     fn refresh(&self, state: &mut State, bound: &Bound) -> Result<()> {
-        // The first feature of a driver that does.
-        let takes_another = sys::UBLK_F_QUIESCE.into();
+        // 6.16 still keeps the tags for the threads that had them; of the drivers that do not, 7.0 is the first whose
+        // features tell.
+        let takes_another = sys::UBLK_F_SAFE_STOP_DEV.into();
         if self.control.features(bound)?.has(takes_another) {
             return Ok(());
         }

@@ -110,6 +110,14 @@ test('how a disk is served, and why, is shown', async t => {
   t.deepEqual(listed, { ...automatic('memory'), 'transport-why': null, 'copy-why': null }, disk.path)
 })
 
+test('a disk of one queue loses the scheduler that the kernel gives it', async t => {
+  await using disk = await UblkDevice.create({ backend: memory('16M') })
+  const scheduler = async () => (await run('list', '--noheadings', '-o', 'sched')).stdout.trim()
+  await until(async () => (await scheduler()) === 'none', 'it has none')
+  await sh('echo mq-deadline >/sys/block/$1/queue/scheduler', disk.path.replace('/dev/', ''))
+  t.is(await scheduler(), 'mq-deadline')
+})
+
 test('features has a second list: how disks are served here, and why', async t => {
   const { choices } = JSON.parse((await run('features', '--json')).stdout)
   t.deepEqual(

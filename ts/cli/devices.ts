@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
@@ -6,10 +7,18 @@ import { readRecord } from '../service/record.js'
 import type { Api } from './api.js'
 import { type Column, toJson } from './table.js'
 
-/** What the listings of devices show. */
-export interface DeviceRow extends DeviceInfo {
-  /** Who holds the disk. */
+/** What is looked for only if it is asked for. */
+interface Sights {
+  /** Who holds the disk, which means a look at every process. */
   users: string[]
+  /** The disk's I/O scheduler. */
+  scheduler: string | null
+}
+
+const unseen: Sights = { users: [], scheduler: null }
+
+/** What the listings of devices show. */
+export interface DeviceRow extends DeviceInfo, Sights {
   /** Where its server logs to. */
   log: string | null
   /** In which of the driver's ways it is served, and why. */
@@ -39,6 +48,7 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
     bytes: true,
     value: row => row.maxWriteZeroes,
   },
+  { name: 'SCHED', summary: 'I/O scheduler', value: row => row.scheduler },
   { name: 'PID', summary: 'process that serves it', value: row => (row.pid > 0 ? row.pid : null) },
   { name: 'ALIVE', summary: 'whether that process serves', value: row => row.serverAlive },
   { name: 'CHAR', summary: "path of the server's side", value: row => row.charPath },
@@ -72,16 +82,16 @@ function state(row: DeviceRow): string {
 /** What is printed of a disk that has become usable. */
 export async function announcement(disk: UblkDevice, form: 'path' | 'json'): Promise<string> {
   if (form === 'path') return disk.path
-  return JSON.stringify(toJson('ublkdevices', deviceColumns, [toRow(await disk.info(), [])]))
+  return JSON.stringify(toJson('ublkdevices', deviceColumns, [toRow(await disk.info(), unseen)]))
 }
 
-/** Adds who holds each disk, if that is asked for: it means a look at every process. */
-export async function addUsers(
+/** Adds what has to be looked for, if that is asked for. */
+export async function look(
   devices: readonly DeviceInfo[],
   columns: readonly Column<DeviceRow>[],
   { open }: Pick<Api['UblkDevice'], 'open'>,
 ): Promise<DeviceRow[]> {
-  const wanted = columns.some(column => column.name === 'USERS')
+  const wanted = (name: string) => columns.some(column => column.name === name)
   const usersOf = async (id: number): Promise<string[]> => {
     try {
       return await (await open(id)).users()
@@ -90,13 +100,25 @@ export async function addUsers(
       throw error
     }
   }
-  return await Promise.all(devices.map(async device => toRow(device, wanted ? await usersOf(device.id) : [])))
+  const rows = devices.map(async device => {
+    const users = wanted('USERS') ? await usersOf(device.id) : unseen.users
+    const scheduler = wanted('SCHED') ? await schedulerOf(device) : unseen.scheduler
+    return toRow(device, { users, scheduler })
+  })
+  return await Promise.all(rows)
 }
 
-function toRow(device: DeviceInfo, users: string[]): DeviceRow {
+/** Not of a disk that nobody serves: older kernels would have the look wait for its requests. */
+async function schedulerOf({ id, state }: DeviceInfo): Promise<string | null> {
+  if (state !== 'live') return null
+  const names = await readFile(`/sys/block/ublkb${id}/queue/scheduler`, 'utf8').catch(() => '')
+  return /\[(.+)\]/.exec(names)?.[1] ?? (names.trim() || null) // an only one is not marked
+}
+
+function toRow(device: DeviceInfo, sights: Sights): DeviceRow {
   const found = readRecord(device.id)
   const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
-  return { ...device, users, log: record?.log ?? null, choice: record?.choice ?? null }
+  return { ...device, ...sights, log: record?.log ?? null, choice: record?.choice ?? null }
 }
 
 const LAST_ID = 2 ** 20 - 1

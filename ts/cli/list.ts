@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { loadApi } from './api.js'
-import { addUsers, deviceColumns, usualColumns } from './devices.js'
+import { deviceColumns, look, usualColumns } from './devices.js'
 import { print } from './output.js'
 import { addListingOptions, formatTable, type ListingOptions, selectColumns, toJson } from './table.js'
 
@@ -15,7 +15,7 @@ export function addList(program: Command): void {
 async function list(options: ListingOptions): Promise<void> {
   const columns = selectColumns(deviceColumns, usualColumns, options)
   const { UblkDevice } = await loadApi()
-  const rows = await addUsers(await UblkDevice.list(), columns, UblkDevice)
+  const rows = await look(await UblkDevice.list(), columns, UblkDevice)
   if (options.json) await print(JSON.stringify(toJson('ublkdevices', columns, rows), null, 2))
   else if (rows.length > 0) await print(formatTable(columns, rows, options))
 }

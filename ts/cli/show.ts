@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { loadApi } from './api.js'
-import { addUsers, deviceColumns, parseDeviceId } from './devices.js'
+import { deviceColumns, look, parseDeviceId } from './devices.js'
 import { print } from './output.js'
 import { addListingOptions, formatFields, type ListingOptions, selectColumns, toJson } from './table.js'
 
@@ -20,7 +20,7 @@ async function show(devices: string[], options: ListingOptions): Promise<void> {
   const columns = selectColumns(deviceColumns, allColumns, options)
   const { UblkDevice } = await loadApi()
   const infos = await Promise.all(ids.map(async id => (await UblkDevice.open(id)).info()))
-  const rows = await addUsers(infos, columns, UblkDevice)
+  const rows = await look(infos, columns, UblkDevice)
   if (options.json) await print(JSON.stringify(toJson('ublkdevices', columns, rows), null, 2))
   else await print(rows.map(row => formatFields(columns, row, options)).join('\n\n'))
 }

@@ -13,6 +13,7 @@ mod hub;
 mod node;
 mod readiness;
 mod rounds;
+mod scheduler;
 mod seat;
 mod serving;
 mod sharing;
@@ -219,7 +220,7 @@ impl Device {
             self.wait_for_disk(bound)?;
             node::wait_for_access(self.target, Kind::Disk, bound)
         });
-        *state = State::Live(serving?);
+        *state = State::Live(serving?.settle_later(self.id, self.queues));
         Ok(())
     }
 
@@ -353,6 +354,7 @@ impl Device {
                 Ok(())
             }
             State::Live(serving) => {
+                serving.settle();
                 serving.expect_end(true);
                 match registry::stop_through(&self.control, self.id, force, bound) {
                     // Somebody else was faster.

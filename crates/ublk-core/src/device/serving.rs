@@ -1,6 +1,7 @@
 //! A device's queues while it is served, by threads of ours or by others that took their seats.
 
 use super::readiness::Readiness;
+use super::scheduler::{self, Change};
 use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
 use crate::control::{Bound, Control, Target};
@@ -21,6 +22,8 @@ pub struct Serving {
     shared: Arc<Shared>,
     /// Disconnects when every queue has ended.
     ended: Receiver<()>,
+    /// What of the disk is not as it is to be yet.
+    change: Option<Change>,
 }
 
 /// What the queues share.
@@ -94,7 +97,20 @@ impl Serving {
                 hold: Hold { shared: shared.clone(), index, error: None, running: false, last: last.clone() },
             })
             .collect();
-        Ok((Self { shared, ended }, readiness, seats))
+        Ok((Self { shared, ended, change: None }, readiness, seats))
+    }
+
+    /// The disk has appeared: brings it into the state it is to have, without a wait.
+    pub fn settle_later(self, id: u32, queues: u16) -> Self {
+        // The kernel gives a disk of several queues no scheduler.
+        Self { change: (queues == 1).then(|| scheduler::take_away(id)).flatten(), ..self }
+    }
+
+    /// Waits for that.
+    pub fn settle(&self) {
+        if let Some(change) = &self.change {
+            change.wait();
+        }
     }
 
     /// Whether an end is nothing to report.

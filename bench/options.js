@@ -27,7 +27,7 @@ It measures and never judges.
                    race: any disk of its tables, or a heat: ${HEATS} (all).
                    A word behind a disk's name says how it is served: perio, batch, copy, user, auto or zero, which are
                    --transport and --copy of ublk-ts create, or the peer's own options; bound, to one CPU; poll,
-                   with --poll 50
+                   with --poll 50; none, without an I/O scheduler, as ours are anyway
   --workloads W,.. PATTERN-BLOCK-IODEPTH, such as randread-4k-64 or write-128k-8
                    (randread and randwrite, 4k, 1 and 64; js: also read and write, 128k, 8; race: files also 1m, 8).
                    With -pinned behind it, the load and the server share a CPU: where one waits for the other, that is

@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { SPAN } from './fio.js'
 import { startGo } from './peers/go-ublk.js'
-import { startLoop, startNullBlock } from './peers/kernel.js'
+import { dropScheduler, startLoop, startNullBlock } from './peers/kernel.js'
 import { startKublk } from './peers/kublk.js'
 import { startNbd } from './peers/nbd.js'
 import { startOurs } from './peers/ours.js'
@@ -46,12 +46,17 @@ export async function start(name, { programs, fileOn, shape, env }) {
   const peer = peerOf(name) ?? { start: startOurs }
   const program = peer.takes && programs[peer.takes]
   if (program?.why) throw new Absent(program.why)
-  const disk = await peer.start(name.split('-'), {
-    program: program?.path,
-    shape: { ...SHAPE, ...shape },
-    fileOn,
-    env,
-  })
+  const words = name.split('-')
+  const disk = await peer.start(
+    words.filter(word => word !== 'none'),
+    {
+      program: program?.path,
+      shape: { ...SHAPE, ...shape },
+      fileOn,
+      env,
+    },
+  )
+  if (words.includes('none')) dropScheduler(disk.path)
   // Files are full already, and null disks never are.
   if (!/null|kublk|loop|file/.test(name)) await fill(disk)
   // A server that binds its threads itself knows what it does.

@@ -1,10 +1,10 @@
 // A disk written in JavaScript, in a process of its own: prints its path, and removes it at SIGINT.
-// usage: js.js js-sync|js-batch|js-async BYTES DEPTH
+// usage: js.js js-sync|js-batch|js-async BYTES DEPTH [--transport WAY]
 
 import { once } from 'node:events'
 import { UblkDevice, worker } from 'ublk-ts'
 
-const [name, bytes, depth] = process.argv.slice(2)
+const [name, bytes, depth, , transport = 'auto'] = process.argv.slice(2)
 const size = Number(bytes)
 
 const backends = {
@@ -27,7 +27,7 @@ function asyncDisk() {
   }
 }
 
-const disk = await UblkDevice.create({ backend: backends[name](), depth: Number(depth) })
+const disk = await UblkDevice.create({ backend: backends[name](), depth: Number(depth), transport })
 process.stdout.write(`${disk.path}\n`)
 await once(process, 'SIGINT')
 await disk.delete()

@@ -2,7 +2,7 @@
 
 import { execFile } from 'node:child_process'
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { Absent } from '../server.js'
 
@@ -25,13 +25,20 @@ export function makeNullBlock(name, settings) {
   const form = { blocksize: 512, queue_mode: 2, irqmode: 0, ...settings }
   for (const [key, value] of Object.entries(form)) set(key, value)
   set('power', 1)
+  const path = `/dev/${name}`
+  dropScheduler(path)
   return {
-    path: `/dev/${name}`,
+    path,
     stop: () => {
       set('power', 0)
       rmdirSync(dir)
     },
   }
+}
+
+/** Takes the I/O scheduler from a disk that the kernel gave one. */
+export function dropScheduler(path) {
+  writeFileSync(`/sys/block/${basename(path)}/queue/scheduler`, 'none')
 }
 
 /** `loop-…`: the kernel's loop device over a file, with direct I/O. */

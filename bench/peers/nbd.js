@@ -2,11 +2,12 @@
 
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Absent } from '../server.js'
+import { dropScheduler } from './kernel.js'
 
 const execute = promisify(execFile)
 const inDisks = name => join(import.meta.dirname, '../disks', name)
@@ -39,7 +40,7 @@ export async function startNbd(words, { shape, env }) {
   )
   const path = `/dev/${disk}`
   await execute('nbd-client', ['-unix', socket, path])
-  writeFileSync(`/sys/block/${disk}/queue/scheduler`, 'none') // as ublk's disks have it
+  dropScheduler(path) // as our disks have it
   return {
     path,
     pid: server.pid,

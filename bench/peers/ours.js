@@ -23,7 +23,7 @@ export async function startOurs([kind, ...given], { shape, fileOn, env }) {
   const words = given.filter(word => word !== 'bound')
   const bound = words.length < given.length ? ['taskset', '-c', `${availableParallelism() - 1}`] : []
   const program = {
-    js: [javascript, ['js', ...words].join('-'), bytes, depth],
+    js: [javascript, `js-${words[0]}`, bytes, depth, ...words.slice(1).flatMap(word => OPTIONS[word])],
     shared: [crowd, 0, bytes, depth],
     crowd: [crowd, 63, bytes, depth],
   }[kind]

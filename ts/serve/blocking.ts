@@ -1,4 +1,4 @@
-import type * as native from '#binding'
+import * as native from '#binding'
 import type { JsDisk } from './disk.js'
 
 /** What {@link serveBlocking} returns when the queue has ended. */
@@ -6,7 +6,7 @@ export const ENDED = -1
 /** What it returns when it is the event loop's turn. */
 export const EVENTS = -2
 
-/** Called when `next` returned for nothing: V8 ends a terminated thread when a function is entered. */
+/** Called when `nextBatch` returned for nothing: V8 ends a terminated thread when a function is entered. */
 function breathe(): void {}
 
 /**
@@ -17,9 +17,10 @@ function breathe(): void {}
  * asynchronous: then an event loop has to take over.
  */
 export function serveBlocking(queue: native.Queue, disk: JsDisk, beat: () => void): number {
+  const { number } = queue
   let finished = 0
   for (;;) {
-    const count = queue.next(finished)
+    const count = native.nextBatch(number, finished)
     beat()
     if (count === 0) breathe()
     else if (count < 0 || disk.serve(count) > 0) return count

@@ -1,0 +1,163 @@
+//! A queue as its thread has it, and the batches that go through it.
+
+use super::layout::{Entry, Shared};
+use super::watch::Watch;
+use super::{ENDED, EVENTS};
+use ublk_core::device::Seated;
+use ublk_core::error::{Error as CoreError, Result as CoreResult};
+use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
+
+/// See the [module](self).
+pub struct Served {
+    // Dropped before the queue that it watches.
+    pub watch: Option<Watch>,
+    pub seated: Seated,
+    /// Whether it listens to its thread's event loop.
+    pub listens: bool,
+    /// Whether that has something to do, which comes after the requests that are there.
+    events: bool,
+    /// The requests of the batch, by position.
+    batch: Vec<Ticket>,
+    pub shared: Shared,
+    /// Whether flushes concern the backend.
+    can_flush: bool,
+}
+
+impl Served {
+    pub fn new(seated: Seated, can_flush: bool) -> CoreResult<Self> {
+        let shared = Shared::new(seated.buffers())?;
+        let batch = Vec::with_capacity(seated.buffers().depth().into());
+        Ok(Self { watch: None, seated, listens: false, events: false, batch, shared, can_flush })
+    }
+
+    /// Answers the first `finished` requests of the batch, and waits for the next.
+    pub fn next(&mut self, finished: usize) -> CoreResult<i32> {
+        self.answer_batch(finished)?;
+        if std::mem::take(&mut self.events) {
+            return Ok(EVENTS);
+        }
+        let count = self.turn(Wait::Forever)?;
+        match (count, self.seated.heard()) {
+            (0, true) => Ok(EVENTS),
+            (_, heard) => {
+                self.events = heard; // after these requests
+                Ok(count)
+            }
+        }
+    }
+
+    /// Gives the first `count` answers. Returns how many were refused.
+    pub fn settle(&mut self, count: usize) -> CoreResult<i32> {
+        let mut refused = 0;
+        for at in 0..count {
+            let (tag, generation, result) = self.shared.answer(at);
+            match self.seated.ticket(tag).filter(|ticket| ticket.generation == generation) {
+                Some(ticket) => answer(&mut self.seated, ticket, result)?,
+                None => refused += 1,
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Lets go of the queue, with the reason if that is a failure.
+    pub fn end(self, error: Option<&CoreError>) {
+        drop(self.watch);
+        if let Some(error) = error {
+            self.seated.fail(error);
+        }
+    }
+
+    fn answer_batch(&mut self, finished: usize) -> CoreResult<()> {
+        for (at, ticket) in self.batch.drain(..).enumerate().take(finished) {
+            answer(&mut self.seated, ticket, self.shared.result(at))?;
+        }
+        Ok(())
+    }
+
+    /// Turns until there is something for JavaScript.
+    pub fn turn(&mut self, wait: Wait) -> CoreResult<i32> {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            self.seated.turn(wait)?;
+            self.fill()?;
+            let seated = &self.seated;
+            if seated.settled() || seated.given_up() {
+                return Ok(ENDED);
+            }
+            // The kernel may say that there is more when there is not: once more is enough to find what there is.
+            let nothing_left = wait == Wait::No && (looks > 1 || !seated.pending());
+            let called = seated.woken() || seated.heard();
+            if !self.batch.is_empty() || called || nothing_left {
+                return Ok(self.batch.len() as i32);
+            }
+        }
+    }
+
+    /// Describes what came. What concerns no backend is answered here.
+    fn fill(&mut self) -> CoreResult<()> {
+        let Self { seated, batch, shared, can_flush, .. } = self;
+        batch.clear();
+        let mut at = 0;
+        while let Some(event) = seated.event(at) {
+            at += 1;
+            let Event::Request(ticket) = event else { continue };
+            let what = seated.request(ticket).what;
+            if let Err(error) = seated.load(ticket) {
+                seated.commit(ticket, Err(error.raw_os_error().unwrap_or(5 /* EIO */)))?;
+                continue;
+            }
+            let memory = match what.shared {
+                None => (0, 0),
+                Some(place) => match seated.shared().at(place, what.length as usize) {
+                    Some(memory) => (memory.id(), place.offset),
+                    None => {
+                        seated.commit(ticket, Err(5 /* EIO */))?;
+                        continue;
+                    }
+                },
+            };
+            let op = match what.op {
+                Op::Read => 0,
+                Op::Write => 1,
+                Op::Flush if *can_flush => 2,
+                Op::Flush => {
+                    seated.commit(ticket, Ok(0))?;
+                    continue;
+                }
+                Op::Discard => 3,
+                Op::WriteZeroes => 4,
+                Op::Other(_) => {
+                    seated.commit(ticket, Err(95 /* EOPNOTSUPP */))?;
+                    continue;
+                }
+            };
+            shared.put(
+                batch.len(),
+                &Entry {
+                    offset: what.offset as f64,
+                    length: what.length as f64,
+                    result: if op <= 1 { what.length as i32 } else { 0 },
+                    generation: ticket.generation,
+                    tag: ticket.tag,
+                    op,
+                    flags: u8::from(what.fua) | (u8::from(what.no_unmap) << 1),
+                    memory,
+                },
+            );
+            batch.push(ticket);
+        }
+        Ok(())
+    }
+}
+
+/// Answers a request with a result from JavaScript, and a read with its buffer.
+fn answer(seated: &mut Seated, ticket: Ticket, result: i32) -> CoreResult<()> {
+    let moved = if result >= 0 { seated.store(ticket) } else { Ok(()) };
+    let failed = |error: std::io::Error| error.raw_os_error().unwrap_or(5 /* EIO */);
+    seated.commit(ticket, moved.map_err(failed).and_then(|()| outcome(result)))
+}
+
+fn outcome(result: i32) -> Outcome {
+    u32::try_from(result).map_err(|_| result.saturating_neg())
+}

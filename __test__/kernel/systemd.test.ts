@@ -33,6 +33,8 @@ inSystemd('a disk that is a service is there when it has started, survives its s
   await sh('echo "ARGS=--file /tmp/7.img --recovery reissue" >/etc/ublk-ts/7.conf')
   await systemd.sh('systemctl start ublk-ts@7')
   const node = await sh('stat --format "%i %F" /dev/ublkb7')
+  const scheduler = (): Promise<string> => sh('cat /sys/block/ublkb7/queue/scheduler')
+  await until(async () => (await scheduler()).includes('[none]'), 'the disk has no scheduler')
   await sh('mkfs.ext4 -q /dev/ublkb7; mkdir -p /tmp/7; mount /dev/ublkb7 /tmp/7; echo kept >/tmp/7/file')
   t.teardown(() => sh('! mountpoint -q /tmp/7 || umount /tmp/7'))
 

@@ -11,8 +11,6 @@ const execute = promisify(execFile)
 const DEVICES = 256
 const PROCESSES = 64
 const ALONE = 20
-/** In User-Mode Linux two threads of a process that fault at the same time can hold each other up. */
-const ONE_COLLECTOR = ['--single-threaded-gc', '--no-memory-reducer']
 
 /** Many devices of this process. The first of them are made one after the other, the rest at once. */
 export async function measureDevices(threads) {
@@ -46,7 +44,7 @@ export async function measureDevices(threads) {
 export async function measureProcesses() {
   const start = performance.now()
   const servers = Array.from({ length: PROCESSES }, () =>
-    spawn(process.execPath, [...ONE_COLLECTOR, cli, 'create', '--null', '1G'], {
+    spawn(process.execPath, [cli, 'create', '--null', '1G'], {
       stdio: ['ignore', 'pipe', 'inherit'],
     }),
   )

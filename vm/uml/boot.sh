@@ -11,10 +11,25 @@ place() {
   taskset -pc "$(IFS=,; echo "${allowed[*]:at:cpus}")" $$ >/dev/null
 }
 
+# allow_mappings: each page that a process of the guest touches can be a mapping of the host's process behind it. Past the
+# host's limit a touch never succeeds, and is tried for ever. Many distributions have 1048576 instead of the kernel's 65530.
+max_map_count=/proc/sys/vm/max_map_count
+allow_mappings() {
+  local pages=$(($(numfmt --from=iec "$memory") / 4096 + 65530))
+  [ "$pages" -ge 1048576 ] || pages=1048576
+  [ "$(cat "$max_map_count")" -lt "$pages" ] || return 0
+  if { echo "$pages" >"$max_map_count"; } 2>/dev/null; then
+    say "raised this machine's vm.max_map_count to $pages"
+  else
+    few_mappings="vm.max_map_count is $(cat "$max_map_count"): a process that touches much memory may hang; let it be $pages"
+  fi
+}
+
 boot() {
   local kernel memory_dir out_pid err_pid log_pid
   kernel=$("$vm/uml/build") || exit 125
   place
+  allow_mappings
   # The guest's memory is a sparse file, which must be in RAM and may be larger than a container's /dev/shm.
   memory_dir=/dev/shm
   [ "$(df --output=avail -B1 /dev/shm | tail -n 1)" -ge "$(numfmt --from=iec "$memory")" ] || memory_dir=$work

@@ -114,7 +114,9 @@ test('a disk of one queue loses the scheduler that the kernel gives it', async t
   await using disk = await UblkDevice.create({ backend: memory('16M') })
   const scheduler = async () => (await run('list', '--noheadings', '-o', 'sched')).stdout.trim()
   await until(async () => (await scheduler()) === 'none', 'it has none')
-  await sh('echo mq-deadline >/sys/block/$1/queue/scheduler', disk.path.replace('/dev/', ''))
+  // Until the kernel is quite done with one change, it refuses another.
+  const change = 'until echo mq-deadline >/sys/block/$1/queue/scheduler; do sleep 0.1; done'
+  await sh(change, disk.path.replace('/dev/', ''))
   t.is(await scheduler(), 'mq-deadline')
 })
 

@@ -9,6 +9,13 @@ self=$(realpath --relative-to="$root" "$0")
 say() { echo "$self: $*" >&2; }
 die() { say "$@"; exit 1; }
 
+# No script ends without a word: what `set -e` ends it at is named.
+set -E
+gave_up() { # STATUS FILE LINE COMMAND
+  [[ $- != *e* || $BASH_SUBSHELL != 0 ]] || say "ends at line $3 of ${2##*/}, where this ended with status $1: ${4%%$'\n'*}"
+}
+trap 'gave_up $? "${BASH_SOURCE[0]}" "$LINENO" "$BASH_COMMAND"' ERR
+
 # Whether the tests can use this machine's own kernel.
 own_kernel() { [ "$(id -u)" = 0 ] && [ -e /dev/ublk-control ]; }
 

@@ -33,14 +33,17 @@ const POLL = 250
  * One ublk device: served by this process if made by {@link UblkDevice.create}, by any if found by
  * {@link UblkDevice.open}.
  *
- * A served device keeps Node running until it is stopped. Disks made here must not be read or written
- * with synchronous calls from the same process, and their users should live in another one: a client
- * of its own disk cannot be killed cleanly.
+ * A served device keeps Node running until it is stopped. A disk that native threads or Workers serve may
+ * be used from this process, with synchronous calls too. One that the event loop of its creator serves (a
+ * plain object as backend, or a `lazy` one as long as it fetches) must not: a synchronous call that waits
+ * for it never returns. Disks are best used by other processes: one that uses its own disk cannot always
+ * be killed.
  *
  * @example
  * ```ts
- * await using disk = await UblkDevice.create({ backend: memory('16M') })
+ * const disk = await UblkDevice.create({ backend: memory('16M') })
  * console.log(disk.path) // /dev/ublkb0
+ * await disk.delete()
  * ```
  */
 export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncDisposable {

@@ -89,7 +89,7 @@ const MOST_CHUNK = 16 * 2 ** 20
  * @example
  * ```ts
  * const image = await open('image.raw')
- * await using disk = await UblkDevice.create({
+ * const disk = await UblkDevice.create({
  *   backend: lazy({
  *     size: (await image.stat()).size,
  *     cache: 'image.cache',

@@ -1,6 +1,6 @@
 // processors: 2
 import { randomBytes } from 'node:crypto'
-import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { UblkDevice, worker } from 'ublk-ts'
@@ -10,7 +10,34 @@ import { MEBIBYTES, verify } from '../support/verify.js'
 
 leaveNothingBehind(test)
 
+const root = fileURLToPath(new URL('../../', import.meta.url))
 const example = (name: string): URL => new URL(`../examples/${name}.js`, import.meta.url)
+
+/** A document's first program, as a file of its own. */
+function firstProgram(document: string): string {
+  const [, code = ''] = /^```js\n(.*?)^```$/ms.exec(readFileSync(`${root}${document}`, 'utf8')) ?? []
+  const [, name = ''] = /^\/\/ (\S+\.mjs)\n/.exec(code) ?? []
+  mkdirSync(`${root}dist-test/programs`, { recursive: true })
+  const path = `${root}dist-test/programs/${name}`
+  writeFileSync(path, code)
+  return path
+}
+
+test("README's first program runs as it is shown", async t => {
+  const out = await sh('node "$1"; ls /dev/ublkb* 2>/dev/null || true', firstProgram('README.md'))
+  t.regex(out, /^\/dev\/ublkb\d+ 67108864\n[1-9]\d* reads, [1-9]\d* bytes written\n$/)
+})
+
+test("the guide's first program serves zeroes until Ctrl-C", async t => {
+  const out = await sh(
+    `node "$1" >/tmp/zeroes & server=$!
+    until [ -s /tmp/zeroes ]; do kill -0 $server; sleep 0.1; done
+    disk=$(cat /tmp/zeroes); cmp -n 67108864 "$disk" /dev/zero && blockdev --getsize64 --getro "$disk"
+    kill -INT $server; wait $server; [ ! -e "$disk" ]`,
+    firstProgram('docs/write-a-disk.md'),
+  )
+  t.is(out, '67108864\n1\n')
+})
 
 test('scratch: a command runs on a file system of its own, and nothing remains', async t => {
   const program = fileURLToPath(example('scratch'))

@@ -13,14 +13,14 @@ declare const memory: SharedArrayBuffer
 declare function download(offset: number, length: number): Promise<Uint8Array>
 `
 
-test("the documents' TypeScript compiles", async t => {
+test("the documents' JavaScript and TypeScript compile", async t => {
   const dir = `${root}dist-test/docs`
   rmSync(dir, { recursive: true, force: true })
   mkdirSync(dir, { recursive: true })
   let blocks = 0
   for (const document of ['README.md', 'docs/write-a-disk.md']) {
     const text = readFileSync(root + document, 'utf8')
-    for (const [, code = ''] of text.matchAll(/^```ts\n(.*?)^```$/gms)) {
+    for (const [, code = ''] of text.matchAll(/^```[jt]s\n(.*?)^```$/gms)) {
       const module = /^import .* from 'ublk-ts'$/m.test(code) ? code : `${FRAGMENT}${code}export {}\n`
       writeFileSync(`${dir}/${document.replaceAll(/\W/g, '-')}-${++blocks}.ts`, module)
     }

@@ -17,15 +17,15 @@ pub fn users(id: u32) -> Vec<String> {
     }
     let mut users = BTreeSet::new();
     // mountinfo: id parent major:minor root mountpoint …
-    for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+    for line in text("/proc/self/mountinfo").unwrap_or_default().lines() {
         let mut fields = line.split(' ').skip(2);
         if let (Some(number), Some(target)) = (fields.next(), fields.nth(1))
             && numbers.contains(number)
         {
-            users.insert(format!("mounted on {}", target.replace("\\040", " ")));
+            users.insert(format!("mounted on {}", unescaped(target)));
         }
     }
-    for line in fs::read_to_string("/proc/swaps").unwrap_or_default().lines() {
+    for line in text("/proc/swaps").unwrap_or_default().lines() {
         let name = line.split_whitespace().next().and_then(|path| path.strip_prefix("/dev/"));
         if name.is_some_and(|name| names.contains(name)) {
             users.insert("swap".to_owned());
@@ -81,5 +81,54 @@ fn entries(dir: impl AsRef<Path>) -> Vec<String> {
 }
 
 fn read(path: &str) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    text(path).map(|text| text.trim().to_owned())
+}
+
+/// A file's text. Names that are no UTF-8, such as a mount point's, cost their own letters and not the whole file.
+fn text(path: &str) -> Option<String> {
+    fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A path of the kernel's lists, where spaces, tabs, newlines and backslashes are `\` with three octal digits
+/// (`mangle_path` in fs/seq_file.c).
+fn unescaped(field: &str) -> String {
+    let mut parts = field.split('\\');
+    let mut path = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) if code.is_ascii() => {
+                path.push(code.into());
+                path.push_str(&part[3..]);
+            }
+            _ => {
+                path.push('\\');
+                path.push_str(part);
+            }
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescaped;
+
+    #[test]
+    fn a_mount_point_is_read_as_the_path_that_it_is() {
+        let read = [
+            ("/mnt", "/mnt"),
+            ("/mnt/a\\040b", "/mnt/a b"),
+            ("/mnt/a\\012b\\011c", "/mnt/a\nb\tc"),
+            ("/mnt/a\\134040b", "/mnt/a\\040b"),
+            ("/mnt/a\\134", "/mnt/a\\"),
+            ("/mnt/\u{e9}\\040", "/mnt/\u{e9} "),
+            ("/mnt/a\\", "/mnt/a\\"),
+            ("/mnt/a\\9z", "/mnt/a\\9z"),
+            ("/mnt/\\0\u{e9}", "/mnt/\\0\u{e9}"),
+        ];
+        for (field, path) in read {
+            assert_eq!(unescaped(field), path);
+        }
+    }
 }

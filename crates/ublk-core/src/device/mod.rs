@@ -9,6 +9,7 @@
 //! ```
 
 mod cpus;
+mod flusher;
 mod hub;
 mod node;
 mod readiness;
@@ -21,7 +22,7 @@ pub(crate) mod static_dev;
 mod station;
 mod succession;
 
-pub(crate) use seat::become_io_flusher;
+pub(crate) use flusher::become_io_flusher;
 pub use seat::{Seat, Seated};
 
 use crate::abi::sys;

@@ -1,5 +1,6 @@
 //! A queue waiting for the thread that will serve it.
 
+use super::flusher::IoFlusher;
 use super::readiness::Answer;
 use super::serving::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,20 +28,20 @@ impl Seat {
     /// the ring, in slots 1 and up; open as long as the queue is.
     pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
         let Self { char_dev, mut config, ready, mut hold } = self;
-        let opened = become_io_flusher().and_then(|()| {
+        let opened = IoFlusher::new().and_then(|flusher| {
             config.files = files;
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
                 config.poll = Duration::ZERO; // who is to send requests has to run meanwhile
             }
             let mut queue = Queue::open(char_dev, config)?;
             queue.offer_all()?;
-            Ok(queue)
+            Ok((queue, flusher))
         });
         match opened {
-            Ok(queue) => {
+            Ok((queue, flusher)) => {
                 hold.start();
                 ready.give(Ok(())); // a starter that gave up wakes the queue
-                Ok(Seated { queue, hold })
+                Ok(Seated { queue, hold, _flusher: flusher })
             }
             Err(error) => {
                 ready.give(Err(error.clone()));
@@ -82,6 +83,8 @@ pub struct Seated {
     // Dropped first: the ring, the mapping and this thread's hold on /dev/ublkcN are gone when `hold` tells so.
     queue: Queue,
     hold: Hold,
+    /// This thread's, as long as it serves.
+    _flusher: IoFlusher,
 }
 
 impl Seated {
@@ -155,22 +158,5 @@ impl Drop for Hold {
         if self.running {
             self.shared.ended(self.index, self.error.take(), &self.last);
         }
-    }
-}
-
-/// `linux/prctl.h`, since 5.6; the libc crate does not have it.
-const PR_SET_IO_FLUSHER: libc::c_int = 57;
-
-/// Tells the kernel that this thread serves a disk: what it allocates must not wait for that disk.
-pub(crate) fn become_io_flusher() -> Result<()> {
-    // SAFETY: plain numbers.
-    if unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } == 0 {
-        return Ok(());
-    }
-    let error = std::io::Error::last_os_error();
-    match error.raw_os_error() {
-        // Not ours to have without CAP_SYS_RESOURCE: as safe as any program that is no disk server.
-        Some(libc::EPERM) => Ok(()),
-        _ => Err(Error::system("cannot become an I/O flusher", &error)),
     }
 }

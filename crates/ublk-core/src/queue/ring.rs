@@ -225,16 +225,19 @@ pub fn multishot(command: squeue::Entry, group: u16) -> squeue::Entry {
     command
 }
 
-/// Explains why io_uring cannot be used.
+/// Explains why io_uring cannot be used. A seccomp filter answers what it likes: Docker's says EPERM, those of Podman and
+/// CRI-O say ENOSYS, as a kernel without io_uring does.
 pub fn unusable(error: &io::Error) -> Error {
     let failed = Error::system("cannot set up io_uring", error);
     match error.raw_os_error() {
-        Some(libc::ENOSYS) => {
-            failed.kind(ErrorKind::NoIoUring).hint("this kernel is built without io_uring (CONFIG_IO_URING)")
-        }
-        Some(libc::EPERM) => failed
-            .kind(ErrorKind::NoIoUring)
-            .hint("io_uring is switched off: try `sysctl -w kernel.io_uring_disabled=0`, or a container profile that allows it"),
+        Some(libc::ENOSYS) => failed.kind(ErrorKind::NoIoUring).hint(
+            "either the kernel is built without io_uring (CONFIG_IO_URING), or a seccomp filter hides it: \
+             give the container a seccomp profile that allows io_uring, such as unconfined",
+        ),
+        Some(libc::EPERM) => failed.kind(ErrorKind::NoIoUring).hint(
+            "either io_uring is switched off (`sysctl -w kernel.io_uring_disabled=0`), or a seccomp filter forbids it: \
+             give the container a seccomp profile that allows io_uring, such as unconfined",
+        ),
         Some(libc::ENOMEM) => failed.hint("raise the limit of locked memory (`ulimit -l`)"),
         _ => failed,
     }

@@ -8,6 +8,7 @@ mod backend;
 mod device;
 mod hooks;
 mod notify;
+mod peer;
 mod queue;
 mod registry;
 mod task;

@@ -1,3 +1,5 @@
+import { printable } from './printable.js'
+
 /**
  * Why something failed, to match on:
  *
@@ -64,13 +66,13 @@ export class UblkError extends Error {
   readonly hint: string | undefined
 
   constructor(kind: UblkErrorKind, message: string, details: UblkErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+    super(printable(message), details.cause === undefined ? undefined : { cause: details.cause })
     this.kind = kind
     this.command = details.command
     this.device = details.device
     this.errno = details.errno
     this.code = details.code
-    this.hint = details.hint
+    this.hint = details.hint === undefined ? undefined : printable(details.hint)
   }
 
   static {

@@ -55,7 +55,7 @@ test('every failure is one line', t => {
     'thrown text\nof two lines',
   ].map(error => describe(error).line)
   t.deepEqual(lines, [
-    'one two',
+    'one\\n  two',
     "unknown option '--queue' (Did you mean --queues?)",
     'unexpected failure: bug; set UBLK_TS_DEBUG=1 to see where',
     'unexpected failure: TypeError; set UBLK_TS_DEBUG=1 to see where',

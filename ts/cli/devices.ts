@@ -3,6 +3,7 @@ import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
+import { toJsonText } from '../json.js'
 import { readRecord } from '../service/record.js'
 import type { Api } from './api.js'
 import { type Column, toJson } from './table.js'
@@ -82,7 +83,7 @@ function state(row: DeviceRow): string {
 /** What is printed of a disk that has become usable. */
 export async function announcement(disk: UblkDevice, form: 'path' | 'json'): Promise<string> {
   if (form === 'path') return disk.path
-  return JSON.stringify(toJson('ublkdevices', deviceColumns, [toRow(await disk.info(), unseen)]))
+  return toJsonText(toJson('ublkdevices', deviceColumns, [toRow(await disk.info(), unseen)]))
 }
 
 /** Adds what has to be looked for, if that is asked for. */

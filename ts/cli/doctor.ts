@@ -1,6 +1,8 @@
 import { release } from 'node:os'
 import type { Command } from 'commander'
 import { UblkError } from '../errors.js'
+import { toJsonText } from '../json.js'
+import { printable } from '../printable.js'
 import type { Check } from './checks/check.js'
 import { Machine } from './checks/machine.js'
 import { serviceChecks } from './checks/service.js'
@@ -19,7 +21,7 @@ export function addDoctor(program: Command): void {
 async function doctor(options: { json?: boolean }): Promise<void> {
   const machine = new Machine('', release(), process.getuid?.() ?? 0)
   const checks = [...(await machine.checks()), ...(await serviceChecks(machine))]
-  await print(options.json ? JSON.stringify({ checks }, null, 2) : checks.map(toLine).join('\n'))
+  await print(options.json ? toJsonText({ checks }, 2) : checks.map(toLine).join('\n'))
   if (checks.some(check => check.status === 'FAIL')) {
     throw new UblkError('system', 'this machine cannot serve ublk disks yet', {
       hint: 'see what is marked FAIL',
@@ -29,5 +31,5 @@ async function doctor(options: { json?: boolean }): Promise<void> {
 
 function toLine(check: Check): string {
   const remedy = check.remedy === null ? '' : `; remedy: ${check.remedy}`
-  return `${check.status.padEnd(4)}  ${check.check.padEnd(10)}  ${check.detail}${remedy}`
+  return printable(`${check.status.padEnd(4)}  ${check.check.padEnd(10)}  ${check.detail}${remedy}`)
 }

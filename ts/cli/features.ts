@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import type { AutoChoice } from '../choice.js'
 import type { Feature } from '../features.js'
+import { toJsonText } from '../json.js'
 import { loadApi } from './api.js'
 import { print } from './output.js'
 import {
@@ -50,7 +51,7 @@ async function show(options: ListingOptions): Promise<void> {
   const choices = options.output === undefined ? await autoChoices() : []
   if (options.json) {
     const second = options.output === undefined ? toJson('choices', choiceColumns, choices) : {}
-    await print(JSON.stringify({ ...toJson('features', selected, rows), ...second }, null, 2))
+    await print(toJsonText({ ...toJson('features', selected, rows), ...second }, 2))
     return
   }
   const tables = [formatTable(selected, rows, options), formatTable(choiceColumns, choices, options)]

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { toJsonText } from '../json.js'
 import { loadApi } from './api.js'
 import { deviceColumns, look, usualColumns } from './devices.js'
 import { print } from './output.js'
@@ -16,6 +17,6 @@ async function list(options: ListingOptions): Promise<void> {
   const columns = selectColumns(deviceColumns, usualColumns, options)
   const { UblkDevice } = await loadApi()
   const rows = await look(await UblkDevice.list(), columns, UblkDevice)
-  if (options.json) await print(JSON.stringify(toJson('ublkdevices', columns, rows), null, 2))
+  if (options.json) await print(toJsonText(toJson('ublkdevices', columns, rows), 2))
   else if (rows.length > 0) await print(formatTable(columns, rows, options))
 }

@@ -1,5 +1,6 @@
 import { readFileSync, readlinkSync } from 'node:fs'
 import { UblkError } from '../errors.js'
+import { printable } from '../printable.js'
 
 /** Writes one or more lines on stdout, and fails if they cannot be written. */
 export async function print(text: string): Promise<void> {
@@ -16,7 +17,7 @@ export async function print(text: string): Promise<void> {
 
 /** Writes one line for the user on stderr. */
 export function complain(line: string): void {
-  process.stderr.write(`ublk-ts: ${line}\n`)
+  process.stderr.write(`ublk-ts: ${printable(line)}\n`)
 }
 
 /** Keeps a stderr that nobody reads from ending the process. */

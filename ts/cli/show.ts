@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { toJsonText } from '../json.js'
 import { loadApi } from './api.js'
 import { deviceColumns, look, parseDeviceId } from './devices.js'
 import { print } from './output.js'
@@ -21,6 +22,6 @@ async function show(devices: string[], options: ListingOptions): Promise<void> {
   const { UblkDevice } = await loadApi()
   const infos = await Promise.all(ids.map(async id => (await UblkDevice.open(id)).info()))
   const rows = await look(infos, columns, UblkDevice)
-  if (options.json) await print(JSON.stringify(toJson('ublkdevices', columns, rows), null, 2))
+  if (options.json) await print(toJsonText(toJson('ublkdevices', columns, rows), 2))
   else await print(rows.map(row => formatFields(columns, row, options)).join('\n\n'))
 }

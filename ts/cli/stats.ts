@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { invalid } from '../errors.js'
+import { toJsonText } from '../json.js'
 import { intervalOf } from '../watch/interval.js'
 import { type Reading, Readings } from '../watch/readings.js'
 import { loadApi } from './api.js'
@@ -112,6 +113,6 @@ async function printRows(
 ): Promise<void> {
   const rows = rowsOf(devices, { byQueue: flags.byQueue ?? false, all: flags.json ?? false })
   const indent = flags.interval === undefined ? 2 : 0 // Each report is one line.
-  if (flags.json) await print(JSON.stringify(toJson('stats', columns, rows), null, indent))
+  if (flags.json) await print(toJsonText(toJson('stats', columns, rows), indent))
   else if (rows.length > 0) await print(formatTable(columns, rows, flags))
 }

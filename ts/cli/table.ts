@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { invalid } from '../errors.js'
+import { printable } from '../printable.js'
 import { formatSize } from '../size.js'
 import { formatTime } from './time.js'
 
@@ -108,11 +109,16 @@ export function formatFields<Row>(
     .join('\n')
 }
 
-/** Rows as objects under one key, as `lsblk --json` has them. */
+/** Rows as objects under one key, as `lsblk --json` has them. To be printed with `toJsonText`. */
 export function toJson<Row>(key: string, columns: readonly Column<Row>[], rows: readonly Row[]): object {
   const object = (row: Row): object =>
     Object.fromEntries(columns.map(column => [column.name.toLowerCase(), column.value(row)]))
   return { [key]: rows.map(object) }
+}
+
+/** All digits of a whole number; beyond 2⁵³ JavaScript rounds the last ones, though the number itself is exact. */
+function exact(value: number): string {
+  return Number.isInteger(value) ? BigInt(value).toString() : String(value)
 }
 
 function formatCell<Row>(column: Column<Row>, row: Row, options: ListingOptions): string {
@@ -123,5 +129,6 @@ function formatCell<Row>(column: Column<Row>, row: Row, options: ListingOptions)
     if (column.bytes) return formatSize(value)
     if (column.micros) return formatTime(value)
   }
-  return typeof value === 'object' ? value.join(',') : String(value)
+  if (typeof value === 'number') return exact(value)
+  return printable(typeof value === 'object' ? value.join(',') : String(value))
 }

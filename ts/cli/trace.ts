@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { toJsonText } from '../json.js'
 import type { TraceRecord } from '../trace.js'
 import { loadApi } from './api.js'
 import { parseDeviceId } from './devices.js'
@@ -40,7 +41,7 @@ async function trace(device: string, { count = Number.POSITIVE_INFINITY, json }:
   using server = await connect(id)
   const done = new AbortController()
   const output = new Output(done)
-  const toLine = json ? (record: TraceRecord) => JSON.stringify(record) : traceLine
+  const toLine = json ? (record: TraceRecord) => toJsonText(record) : traceLine
   let left = count
   const take = (records: readonly TraceRecord[], dropped: number): void => {
     if (dropped > 0) complain(lostLine(dropped))

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { toJsonText } from '../json.js'
 import type { Job } from '../service/job.js'
 import { loadApi } from './api.js'
 import { seconds } from './create-options.js'
@@ -54,7 +55,7 @@ async function upgrade(device: string, { timeout, verbose, json }: Flags): Promi
   await detach(job, interrupts({ hangup: 'end' }).first, async ({ paused = 0 }) => {
     const milliseconds = Math.round(paused * 10) / 10
     const { pid } = await (await UblkDevice.open(id)).info()
-    if (json) await print(JSON.stringify({ id, 'old-pid': server.pid, pid, 'paused-ms': milliseconds }))
+    if (json) await print(toJsonText({ id, 'old-pid': server.pid, pid, 'paused-ms': milliseconds }))
     else if (verbose)
       await print(`device ${id} is served by process ${pid}; requests waited for ${milliseconds} ms`)
   })

@@ -1,6 +1,8 @@
-import { chmodSync, renameSync, rmSync } from 'node:fs'
+import { chmodSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
-import { invalid, wrap } from '../errors.js'
+import { join } from 'node:path'
+import * as native from '#binding'
+import { invalid, UblkError, wrap } from '../errors.js'
 import { type Request, receive, send, toPlain } from './lines.js'
 import { inodeOf } from './system.js'
 
@@ -36,6 +38,7 @@ export class ControlSocket {
     this.#path = path
     this.inode = inodeOf(path) ?? ''
     server.on('connection', socket => {
+      if (!isOurs(socket)) return refuse(socket, stranger())
       const connection = new Connection(socket, methods)
       this.#connections.add(connection)
       socket.once('close', () => this.#connections.delete(connection))
@@ -46,19 +49,25 @@ export class ControlSocket {
 
   /** Listens at a path, for this user alone, in place of whoever did. */
   static async listen(path: string, methods: Methods): Promise<ControlSocket> {
-    // Not at the path itself: closing would remove what is there then, be it another server's.
-    const first = `${path}.${process.pid}`
-    rmSync(first, { force: true })
+    // Not at the path itself: closing would remove what is there then, be it another server's. And in a directory that
+    // nobody else gets into, since a socket has the modes that the umask leaves until it gets others.
+    const dir = `${path}.${process.pid}`
+    rmSync(dir, { force: true, recursive: true })
     const server = createServer()
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject).listen(first, resolve)
-    })
     try {
+      mkdirSync(dir, { mode: 0o700 })
+      chmodSync(dir, 0o700) // whatever the umask has left
+      const first = join(dir, 's') // a short name: there is little room in a socket's address
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject).listen(first, resolve)
+      })
       chmodSync(first, 0o600)
       renameSync(first, path)
     } catch (error) {
       server.close()
       throw error
+    } finally {
+      rmSync(dir, { force: true, recursive: true })
     }
     return new ControlSocket(server, path, methods)
   }
@@ -69,6 +78,32 @@ export class ControlSocket {
     if (inodeOf(this.#path) === this.inode) rmSync(this.#path, { force: true })
     for (const connection of this.#connections) connection.close()
   }
+}
+
+/** Whether the process at the other end is this user's, or root's: the modes of the socket's path are not all there is. */
+function isOurs(socket: Socket): boolean {
+  // Node keeps the descriptor to itself, and there is no other way to ask about the peer.
+  const { fd = -1 } = (socket as { _handle?: { fd?: number } })._handle ?? {}
+  const uid = native.peerUid(fd)
+  return uid !== null && (uid === 0 || uid === process.geteuid?.())
+}
+
+function stranger(): UblkError {
+  const hint = 'ask as the user who runs the server, or as root'
+  return new UblkError('no-permission', 'the server answers its own user and root', { hint })
+}
+
+/** How long one who is refused has to take note of it, in milliseconds. */
+const PARTING = 1000
+
+/** Says why, and hears no more. */
+function refuse(socket: Socket, error: UblkError): void {
+  socket.unref()
+  socket.on('error', () => {}) // It is closed next.
+  send(socket, { id: null, error: toPlain(error) })
+  // Closed with something unread, the other end would get ECONNRESET in place of the answer.
+  socket.resume().end()
+  setTimeout(() => socket.destroy(), PARTING).unref()
 }
 
 /** One who asks. */
@@ -86,15 +121,11 @@ class Connection {
     socket.unref()
     socket.on('error', () => {}) // It is closed next.
     socket.once('close', () => this.#gone.abort())
-    const refuse = (why: string): void => {
-      send(socket, { id: null, error: toPlain(invalid(why)) })
-      socket.destroySoon()
-    }
     const take = (message: unknown): void => {
       if (isRequest(message)) void this.#answer(message)
-      else refuse('a request has an id, a method and params')
+      else refuse(socket, invalid('a request has an id, a method and params'))
     }
-    receive(socket, LONGEST, take, refuse)
+    receive(socket, LONGEST, take, why => refuse(socket, invalid(why)))
   }
 
   close(): void {

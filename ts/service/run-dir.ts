@@ -1,5 +1,5 @@
-import { existsSync, lstatSync, mkdirSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { chmodSync, existsSync, lstatSync, mkdirSync, readlinkSync, type Stats } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { UblkError } from '../errors.js'
 
 /** The path of a Unix socket has at most 107 bytes; ours are in the directory, and have names of up to 24. */
@@ -19,31 +19,40 @@ export function runDir(): string {
 }
 
 /**
- * The same, made in an existing directory if it is not there. What is in it is trusted, so it has to be ours alone.
+ * The same, made in an existing directory if it is not there. What is in it is trusted, so nobody else may write to it,
+ * or put another directory in its place.
  *
- * @throws UblkError of kind `system` if it cannot be made, or somebody else may write to it.
+ * @throws UblkError of kind `system` if it cannot be made, or somebody else may do that.
  */
 export function openRunDir(): string {
   const dir = runDir()
   if (Buffer.byteLength(dir) > LONGEST) throw unfit(dir, `its path has more than ${LONGEST} bytes`)
+  checkParents(dir)
+  let ours = !process.env['UBLK_TS_RUN_DIR'] // Else its mode is its owner's choice.
   try {
-    mkdirSync(dir, { mode: process.geteuid?.() === 0 ? 0o755 : 0o700 })
+    mkdirSync(dir, { mode: PRIVATE })
+    ours = true
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code !== 'EEXIST') throw unfit(dir, `it cannot be made (${code})`, cause)
   }
-  checkRunDir(dir)
+  const { mode } = checkRunDir(dir)
+  // The umask may have left too little of the mode; earlier versions, and systemd unless told, let others look into it.
+  if (ours && (mode & 0o777) !== PRIVATE) chmodSync(dir, PRIVATE)
   return dir
 }
+
+const PRIVATE = 0o700
 
 /**
  * The same if it is there.
  *
- * @throws UblkError of kind `system` if somebody else may write to it.
+ * @throws UblkError of kind `system` if somebody else may write to it, or put another in its place.
  */
 export function findRunDir(): string | undefined {
   const dir = runDir()
-  if (lstatSync(dir, { throwIfNoEntry: false }) === undefined) return undefined
+  if (look(dir, dir) === undefined) return undefined
+  checkParents(dir)
   checkRunDir(dir)
   return dir
 }
@@ -57,11 +66,68 @@ export function trustedRunDir(): string | undefined {
   }
 }
 
-function checkRunDir(dir: string): void {
+function checkRunDir(dir: string): Stats {
   const entry = lstatSync(dir)
   if (!entry.isDirectory()) throw unfit(dir, 'it is no directory')
   if (entry.uid !== process.geteuid?.()) throw unfit(dir, `it belongs to user ${entry.uid}`)
-  if ((entry.mode & 0o022) !== 0) throw unfit(dir, 'others may write to it')
+  if (othersMayWrite(entry)) throw unfit(dir, 'others may write to it')
+  return entry
+}
+
+/** As many symbolic links as the kernel follows. */
+const MOST_LINKS = 40
+
+/**
+ * Goes the way to the directory, link by link: who may replace an entry on it may replace the directory. In a sticky
+ * directory, such as `/tmp`, that is the entry's owner alone.
+ */
+function checkParents(dir: string): void {
+  const names = dirname(dir).split('/').filter(Boolean)
+  let at = '/'
+  let links = 0
+  checkParent(dir, at, look(dir, at))
+  for (let name = names.shift(); name !== undefined; name = names.shift()) {
+    const next = join(at, name) // which takes a link's '..' back to what it is in: no link is left in `at`
+    const entry = look(dir, next)
+    if (!entry) return // That it is missing is told by whoever makes the directory.
+    checkParent(dir, next, entry)
+    if (!entry.isSymbolicLink()) {
+      at = next
+      continue
+    }
+    if (++links > MOST_LINKS) throw unfit(dir, 'there are too many symbolic links on the way to it')
+    const target = readlinkSync(next)
+    if (target.startsWith('/')) at = '/'
+    names.unshift(...target.split('/').filter(Boolean))
+  }
+}
+
+/** What is at a path, if anything is. */
+function look(dir: string, path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === 'ENOTDIR') return undefined
+    throw unfit(dir, `${path} cannot be looked at (${code})`, cause)
+  }
+}
+
+function checkParent(dir: string, path: string, entry: Stats | undefined): void {
+  if (!entry) return
+  if (entry.uid !== 0 && entry.uid !== process.geteuid?.()) {
+    throw unfit(dir, `${path} belongs to user ${entry.uid}, who could replace it`)
+  }
+  if (entry.isDirectory() && othersMayWrite(entry) && (entry.mode & STICKY) === 0) {
+    throw unfit(dir, `others may write to ${path}, and so replace it`)
+  }
+}
+
+const STICKY = 0o1000
+
+/** A symbolic link's own mode says nothing. */
+function othersMayWrite({ mode }: Stats): boolean {
+  return (mode & 0o022) !== 0
 }
 
 function unfit(dir: string, why: string, cause?: unknown): UblkError {

@@ -169,7 +169,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         await begin(made, entry, cancel, async () => {
           if (!recorded) return
           const more = typeof options.record === 'object' ? options.record : {}
-          entry.presence = await Presence.announce(made, recorded, more)
+          // A disk that is there already is served on without a record rather than not at all.
+          const tell = size === undefined ? undefined : (error: UblkError) => made.#tell(error)
+          entry.presence = await Presence.announce(made, recorded, more, tell)
         })
         return made
       } catch (error) {

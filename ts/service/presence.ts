@@ -6,7 +6,7 @@ import { ControlSocket, type Methods } from './control.js'
 import { methodsFor } from './methods.js'
 import { type DeviceRecord, readRecord, removeRecord, removeStale, VERSION, writeRecord } from './record.js'
 import type { Json, RecordedOptions } from './recorded.js'
-import { openRunDir } from './run-dir.js'
+import { openRunDir, runDir } from './run-dir.js'
 import { bootId, identityOf, inodeOf, markOf } from './system.js'
 
 /** What else a device's record is to say; see `CreateOptions.record`. */
@@ -19,27 +19,47 @@ export interface RecordOptions {
   notes?: { readonly [key: string]: Json }
 }
 
+/** How long after a failure another attempt is made to leave a record, in milliseconds. */
+const AGAIN = 10_000
+
 /** What a server leaves in the run directory, so that others find it: its device's record, and a socket. */
 export class Presence {
   #record: DeviceRecord
   readonly #methods: Methods
   readonly #path: string
+  readonly #tell: (error: UblkError) => void
   #socket: ControlSocket | undefined
+  /** The next attempt to leave a record; there is none. */
+  #again: NodeJS.Timeout | undefined
+  #over = false
 
-  private constructor(disk: UblkDevice, record: Omit<DeviceRecord, 'socket'>, path: string) {
+  private constructor(
+    disk: UblkDevice,
+    record: Omit<DeviceRecord, 'socket'>,
+    path: string,
+    tell: (error: UblkError) => void,
+  ) {
     this.#record = { ...record, socket: '' }
     this.#path = path
+    this.#tell = tell
     const { id, identity, server } = record
     const info = { id, identity, pid: server.pid, version: version() }
-    this.#methods = methodsFor(disk, info, () => this.#appear())
+    this.#methods = methodsFor(disk, info, () => this.#appearSooner())
   }
 
   /**
    * Makes it known that this process serves a device.
    *
-   * @throws UblkError of kind `system` if that cannot be written down.
+   * @param tell - For a device that was there before, which is worth more than its record: is told why there is no record,
+   * and another attempt is made now and then.
+   * @throws UblkError of kind `system` if that cannot be written down, and there is no `tell`.
    */
-  static async announce(disk: UblkDevice, options: RecordedOptions, more: RecordOptions): Promise<Presence> {
+  static async announce(
+    disk: UblkDevice,
+    options: RecordedOptions,
+    more: RecordOptions,
+    tell?: (error: UblkError) => void,
+  ): Promise<Presence> {
     const { id } = disk
     const dir = openRunDir()
     const [identity, server] = [identityOf(id), markOf(process.pid)]
@@ -62,17 +82,40 @@ export class Presence {
       notes: more.notes ?? before?.notes ?? {},
       options: { ...before?.options, ...options },
     } as const
-    const presence = new Presence(disk, record, join(dir, `${id}.sock`))
+    const presence = new Presence(disk, record, join(dir, `${id}.sock`), tell ?? (() => {}))
+    if (tell) {
+      await presence.#appearSooner()
+      return presence
+    }
     try {
       await presence.#appear()
       return presence
     } catch (cause) {
       presence.withdraw()
-      throw new UblkError('system', `cannot leave a record of device ${id} in ${dir}: ${cause}`, {
-        device: id,
-        cause,
-      })
+      throw presence.#unrecorded(cause)
     }
+  }
+
+  /** As soon as that is possible, which it may not be now. */
+  async #appearSooner({ told = false } = {}): Promise<void> {
+    clearTimeout(this.#again)
+    try {
+      await this.#appear()
+      this.#again = undefined
+    } catch (cause) {
+      if (!told) this.#tell(this.#unrecorded(cause))
+      this.#again = setTimeout(() => void this.#appearSooner({ told: true }), AGAIN).unref()
+    }
+    if (this.#over) this.leave()
+  }
+
+  #unrecorded(cause: unknown): UblkError {
+    const { id } = this.#record
+    return new UblkError('system', `cannot leave a record of device ${id} in ${runDir()}: ${cause}`, {
+      device: id,
+      hint: 'without one no other command finds its server, and it cannot be recovered: make room there',
+      cause,
+    })
   }
 
   /** Puts socket and record where they are looked for, in place of another server's. */
@@ -90,15 +133,17 @@ export class Presence {
   withdraw(): void {
     this.leave()
     const { id, identity, server } = this.#record
-    removeRecord(
-      id,
-      found =>
-        'record' in found && found.record.identity === identity && found.record.server.pid === server.pid,
-    )
+    const unrecorded = this.#again !== undefined // An earlier server's is there, if any.
+    removeRecord(id, found => {
+      if (!('record' in found) || found.record.identity !== identity) return false
+      return unrecorded || found.record.server.pid === server.pid
+    })
   }
 
   /** The device stays, for another server. */
   leave(): void {
+    this.#over = true
+    clearTimeout(this.#again)
     this.#socket?.close()
   }
 

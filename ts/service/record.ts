@@ -1,16 +1,7 @@
-import {
-  closeSync,
-  fsyncSync,
-  linkSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs'
+import { existsSync, linkSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ServingChoice } from '../choice.js'
+import { PrivateFileError, readPrivate, replaceFile, SPARE } from './private-file.js'
 import type { Json, RecordedOptions } from './recorded.js'
 import { openRunDir, trustedRunDir } from './run-dir.js'
 import { bootId, identityOf, inodeOf, markOf, type ProcessMark, runs } from './system.js'
@@ -64,23 +55,12 @@ export type Found =
   /** The device is there, and so is its server. */
   | { readonly state: 'served'; readonly record: DeviceRecord }
 
-/** Writes a device's record, in place of what is there. It is never seen half-written. */
+/**
+ * Writes a device's record, in place of what is there. It is never seen half-written. Room for the next one is kept, so
+ * that a directory that is full by then costs nobody a server.
+ */
 export function writeRecord(record: DeviceRecord): void {
-  const path = join(openRunDir(), `${record.id}.json`)
-  const next = `${path}.${process.pid}`
-  try {
-    const file = openSync(next, 'w', 0o600)
-    try {
-      writeSync(file, `${JSON.stringify(record, undefined, 2)}\n`)
-      fsyncSync(file)
-    } finally {
-      closeSync(file)
-    }
-    renameSync(next, path)
-  } catch (error) {
-    rmSync(next, { force: true })
-    throw error
-  }
+  replaceFile(join(openRunDir(), `${record.id}.json`), `${JSON.stringify(record, undefined, 2)}\n`)
 }
 
 /** Looks for a device's record, and at whether it still tells the truth. */
@@ -125,16 +105,19 @@ export function removeRecord(id: number, unwanted: (found: Found) => boolean): b
   const remove = unwanted(found)
   if (!remove) giveBack(away, path)
   else if ('record' in found) removeWhatGoesWith(found.record, join(dir, `${id}.sock`))
-  rmSync(away, { force: true })
-  if (remove) removeUnfinished(dir, id)
-  return remove
+  rmSync(away, { force: true, recursive: true }) // a directory, if somebody made one
+  if (!remove) return false
+  rmSync(path + SPARE, { force: true })
+  removeUnfinished(dir, id)
+  return true
 }
 
 /** What processes left that were killed when they were about to put it in its place. */
 function removeUnfinished(dir: string, id: number): void {
   for (const name of readdirSync(dir)) {
     const [, number, pid] = /^(\d+)\.(?:json|sock)\.(\d+)$/.exec(name) ?? []
-    if (Number(number) === id && !markOf(Number(pid))) rmSync(join(dir, name), { force: true })
+    if (Number(number) === id && !markOf(Number(pid)))
+      rmSync(join(dir, name), { force: true, recursive: true })
   }
 }
 
@@ -163,24 +146,23 @@ export function isStale({ state }: Found): boolean {
   return state === 'other-boot' || state === 'other-device'
 }
 
-/** Unless a newer one is there by now. */
+/** Unless a newer one is there by now. A second name may be refused where there is no room. */
 function giveBack(away: string, path: string): void {
   try {
     linkSync(away, path)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST' && !existsSync(path)) renameSync(away, path)
   }
 }
 
 function load(path: string, id: number): Found {
-  let text: string
   try {
-    text = readFileSync(path, 'utf8')
+    const text = readPrivate(path)
+    return text === undefined ? { state: 'none' } : judge(text, id)
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    return code === 'ENOENT' ? { state: 'none' } : { state: 'corrupt', why: `it cannot be read (${code})` }
+    if (error instanceof PrivateFileError) return { state: 'corrupt', why: error.message }
+    throw error
   }
-  return judge(text, id)
 }
 
 /** What a record's text is worth, now and on this machine. */

@@ -1,0 +1,146 @@
+/** Files that this user's processes leave for each other, and nobody else may read or write. */
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  writeSync,
+} from 'node:fs'
+
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants
+
+/** Of a file that is read, in bytes: far more than any of ours has. */
+const LONGEST = 2 ** 20
+
+/** Why a file is not read, in words that fit after the file's name and a colon. */
+export class PrivateFileError extends Error {}
+
+/**
+ * Reads a file, if there is one.
+ *
+ * @throws PrivateFileError if somebody else may have written it, or it is no file that one can just read.
+ */
+export function readPrivate(path: string): string | undefined {
+  const file = openToRead(path)
+  if (file === undefined) return undefined
+  try {
+    const entry = fstatSync(file)
+    check(entry)
+    return readAll(file, entry.size)
+  } catch (cause) {
+    throw unreadable(cause)
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** Neither a link's target, nor a wait for whoever opens the other end of a pipe. */
+function openToRead(path: string): number | undefined {
+  try {
+    return openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return undefined
+    throw code === 'ELOOP' ? new PrivateFileError('it is a symbolic link') : unreadable(error)
+  }
+}
+
+function check(entry: Stats): void {
+  if (!entry.isFile()) throw new PrivateFileError('it is no regular file')
+  if (entry.uid !== 0 && entry.uid !== process.geteuid?.()) {
+    throw new PrivateFileError(`it belongs to user ${entry.uid}`)
+  }
+  if ((entry.mode & 0o022) !== 0) throw new PrivateFileError('others may write to it')
+  if (entry.size > LONGEST) throw new PrivateFileError(`it has more than ${LONGEST} bytes`)
+}
+
+/** Files of ours are replaced and never grow: what is read beyond its size was put there by nobody that is trusted. */
+function readAll(file: number, size: number): string {
+  const bytes = Buffer.alloc(size)
+  let length = 0
+  for (let more = -1; more !== 0 && length < size; length += more) {
+    more = readSync(file, bytes, length, size - length, null)
+  }
+  return bytes.toString('utf8', 0, length)
+}
+
+function unreadable(error: unknown): PrivateFileError {
+  if (error instanceof PrivateFileError) return error
+  const { code, message } = error as NodeJS.ErrnoException
+  return new PrivateFileError(`it cannot be read (${code ?? message})`)
+}
+
+/** What is added to a file's name for the one that keeps room for its successor. */
+export const SPARE = '.spare'
+
+/** How much room is kept, in bytes: a multiple of a page, for a text that is a little longer. */
+const PAGE = 4096
+const LONGER = 512
+
+/**
+ * Writes a file in place of what is there; it is never seen half-written. Beside it, a spare keeps the room that the next
+ * write takes, for when the file system is full by then.
+ */
+export function replaceFile(path: string, text: string): void {
+  const next = `${path}.${process.pid}`
+  rmSync(next, { force: true }) // of an earlier process of that number, or of anybody
+  try {
+    try {
+      write(next, O_WRONLY | O_CREAT | O_EXCL, text)
+    } catch (error) {
+      if (!isFull(error)) throw error
+      rmSync(next, { force: true })
+      useSpare(path + SPARE, next, text, error)
+    }
+    renameSync(next, path)
+  } catch (error) {
+    rmSync(next, { force: true })
+    throw error
+  }
+  keepRoom(path + SPARE, text)
+}
+
+/** Writes over what keeps the room, which takes no more of it. If there is not enough, the first failure is the one to tell. */
+function useSpare(spare: string, next: string, text: string, full: unknown): void {
+  try {
+    renameSync(spare, next)
+    write(next, O_RDWR, text)
+  } catch {
+    throw full
+  }
+}
+
+function write(path: string, flags: number, text: string): void {
+  const file = openSync(path, flags | O_NOFOLLOW, 0o600)
+  try {
+    const bytes = Buffer.from(text)
+    for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at)
+    ftruncateSync(file, bytes.length)
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** As long as there is room: without a spare, the next write may fail. */
+function keepRoom(spare: string, text: string): void {
+  const room = Math.ceil((Buffer.byteLength(text) + LONGER) / PAGE) * PAGE
+  try {
+    if ((lstatSync(spare, { throwIfNoEntry: false })?.size ?? 0) >= room) return
+    rmSync(spare, { force: true })
+    write(spare, O_WRONLY | O_CREAT | O_EXCL, ' '.repeat(room))
+  } catch {
+    rmSync(spare, { force: true })
+  }
+}
+
+/** Whether there is no room where it was to be written. */
+export function isFull(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'ENOSPC' || code === 'EDQUOT'
+}

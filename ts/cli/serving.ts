@@ -78,7 +78,7 @@ export async function runJob(
   const usable = (disk: UblkDevice): void => {
     if (trace) traced = disk.trace(printRequests)
   }
-  const log = openLog(job.log.form, job.log.level)
+  const log = openLog(job.log)
   try {
     await perform(job, { log, interrupts: stop, usable, announcement, announce })
   } finally {

@@ -2,8 +2,10 @@ import { randomUUID } from 'node:crypto'
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { UblkError } from '../errors.js'
-import type { Job } from './job.js'
-import { openRunDir } from './run-dir.js'
+import type { Job, JobLog } from './job.js'
+import { isFull } from './private-file.js'
+import { readRecord } from './record.js'
+import { openRunDir, runDir } from './run-dir.js'
 import { type Ready, ServerProcess } from './server-process.js'
 
 /**
@@ -17,11 +19,12 @@ export async function detach(
   interrupted: AbortSignal,
   announce: (ready: Ready) => Promise<void>,
 ): Promise<void> {
-  const log = logFile(job)
-  const file = openLog(log.path, log.nameless)
+  const { log, file } = openLog(job)
   let server: ServerProcess
   try {
-    server = new ServerProcess({ ...job, log }, file, { lastWords: () => lastWords(log.path) })
+    server = new ServerProcess({ ...job, log }, file, {
+      lastWords: () => (log.path === null ? undefined : lastWords(log.path)),
+    })
   } finally {
     closeSync(file)
   }
@@ -31,6 +34,8 @@ export async function detach(
     await server.letGo()
     usable = true
     await announce(disk)
+    if (!isRecorded(disk.id, job.autoRestart ? undefined : server.pid))
+      process.emitWarning(unrecorded(disk.id))
   } catch (error) {
     // What was there before goes on, though nobody can be told.
     if (!usable || job.action === 'create') await undo(server, { ...job, log })
@@ -38,6 +43,23 @@ export async function detach(
   } finally {
     server.unref()
   }
+}
+
+/**
+ * Whether other processes find it: a disk that was there before is served in any case.
+ *
+ * @param pid - The server's, if that is known: a supervisor has it serve in a further process.
+ */
+function isRecorded(id: number, pid: number | undefined): boolean {
+  const found = readRecord(id)
+  return found.state === 'served' && (pid === undefined || found.record.server.pid === pid)
+}
+
+function unrecorded(id: number): UblkError {
+  return new UblkError('system', `device ${id} is served, but its record could not be written`, {
+    device: id,
+    hint: `make room in ${runDir()}: until then no other command finds its server, and it cannot be recovered`,
+  })
 }
 
 async function undo(server: ServerProcess, { action, log, scratch }: Job): Promise<void> {
@@ -72,12 +94,18 @@ function sweep(dir: string): void {
   }
 }
 
-function openLog(path: string, fresh: boolean): number {
+function openLog(job: Job): { log: JobLog; file: number } {
+  const log = logFile(job)
+  const { path } = log
   try {
-    return openSync(path, fresh ? 'ax' : 'a', 0o600)
+    return { log, file: openSync(path, log.nameless ? 'ax' : 'a', 0o600) }
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    throw new UblkError('system', `cannot log to ${path}: ${code}`, { cause })
+    const failed = new UblkError('system', `cannot log to ${path}: ${code}`, { cause })
+    if (job.action === 'create' || !isFull(cause)) throw failed
+    // A disk that is there is worth more than a log of it.
+    process.emitWarning(failed)
+    return { log: { ...log, path: null }, file: openSync('/dev/null', 'a') }
   }
 }
 

@@ -27,7 +27,7 @@ export async function serveDetached({ announcement, failure }: Words): Promise<0
   const parent = new Parent()
   const job = await parent.job
   process.chdir('/') // No directory is kept busy, and what depends on one fails now rather than when it recovers.
-  const log = openLog(job.log.form, job.log.level)
+  const log = openLog(job.log)
   const announce: Hosting['announce'] = async disk => {
     await parent.tell({ type: 'ready', ...disk })
     await parent.go

@@ -1,5 +1,9 @@
+import { fstatSync, statSync } from 'node:fs'
 import { configureSync, getJsonLinesFormatter, getLogger, type LogRecord, type Sink } from '@logtape/logtape'
-import type { Level, LogForm } from './job.js'
+import { withoutControls } from '../json.js'
+import { printable } from '../printable.js'
+import type { JobLog, Level, LogForm } from './job.js'
+import { LogFile } from './log-file.js'
 
 /** Takes what a server has to tell: a line of text, and what is known by name. */
 export type Tell = (text: string, fields?: { readonly [name: string]: unknown }) => void
@@ -9,10 +13,14 @@ export type Log = { readonly [level in Level]: Tell }
 
 const NAME = 'ublk-ts'
 
-/** Opens this process's log, which goes to stderr, wherever that does. */
-export function openLog(form: LogForm, level: Level): Log {
+const STDERR = 2
+
+/** Opens this process's log, which goes to stderr, wherever that does; `path`: if that is a file of the log's own. */
+export function openLog({ form, level, path }: Pick<JobLog, 'form' | 'level' | 'path'>): Log {
   const format = formatter(form)
-  const sink: Sink = record => void process.stderr.write(format(record))
+  const file = path !== null && isOpenOn(STDERR, path) ? new LogFile(STDERR) : undefined
+  const write = file ? (line: string) => file.write(line) : writeToStderr
+  const sink: Sink = record => write(format(record))
   configureSync({
     sinks: { stderr: sink },
     loggers: [
@@ -34,11 +42,25 @@ export function openLog(form: LogForm, level: Level): Log {
   }
 }
 
+/** Whether it is: a service that serves a disk on logs to the journal, wherever the server before it did. */
+function isOpenOn(file: number, path: string): boolean {
+  const [one, other] = [fstatSync(file), statSync(path, { throwIfNoEntry: false })]
+  return one.isFile() && one.dev === other?.dev && one.ino === other.ino
+}
+
+function writeToStderr(line: string): void {
+  process.stderr.write(line)
+}
+
 const PRIORITIES: Partial<Record<string, number>> = { debug: 7, info: 6, warning: 4, error: 3 }
 
+/** What others have put into a text makes no line of its own, and tells a terminal nothing. */
 function formatter(form: LogForm): (record: LogRecord) => string {
-  if (form === 'json') return getJsonLinesFormatter({ properties: 'flatten' })
-  const line = ({ message }: LogRecord): string => `${message.join('')}\n`
+  if (form === 'json') {
+    const format = getJsonLinesFormatter({ properties: 'flatten' })
+    return record => withoutControls(format(record))
+  }
+  const line = ({ message }: LogRecord): string => `${printable(message.join(''))}\n`
   if (form === 'plain') return record => `${NAME}: ${line(record)}`
   return record => `<${PRIORITIES[record.level] ?? 3}>${line(record)}`
 }

@@ -1,10 +1,11 @@
-import { renameSync } from 'node:fs'
+import { renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { UblkDevice } from '../device.js'
 import type { RecoverOptions } from '../device-options.js'
 import { UblkError } from '../errors.js'
 import { connect, type RemoteServer } from './client.js'
 import type { Job, JobLog } from './job.js'
+import { EARLIER } from './log-file.js'
 import { inherit } from './notify.js'
 import type { RecordOptions } from './presence.js'
 import { fromRecorded } from './recorded.js'
@@ -84,6 +85,7 @@ function logOf({ path, nameless }: JobLog): Pick<RecordOptions, 'log'> {
   if (!nameless) return { log: path }
   const log = (id: number): string => {
     const name = join(openRunDir(), `${id}.log`)
+    rmSync(name + EARLIER, { force: true }) // of an earlier device of this number
     renameSync(path, name)
     return name
   }

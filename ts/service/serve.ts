@@ -4,6 +4,7 @@ import { UblkError, wrap } from '../errors.js'
 import { version } from '../version.js'
 import type { Interrupts } from './interrupts.js'
 import type { Job } from './job.js'
+import { limited } from './limited.js'
 import type { Log } from './log.js'
 import { Notifier } from './notify.js'
 
@@ -73,10 +74,14 @@ export async function serve(making: Making, hosting: Hosting): Promise<void> {
 /** What nobody listens to, such as errors before the disk is usable, Node would print in its own way. */
 function logWarnings(log: Log): void {
   process.removeAllListeners('warning')
-  process.on('warning', warning => {
-    if (warning instanceof UblkError) log.error(warning.message)
-    else log.warning(`${warning.name}: ${warning.message}`)
-  })
+  const tell = limited(
+    (warning: Error) => {
+      if (warning instanceof UblkError) log.error(warning.message)
+      else log.warning(`${warning.name}: ${warning.message}`)
+    },
+    more => log.warning(`and ${more} more warnings`, { more }),
+  )
+  process.on('warning', tell)
 }
 
 async function make(
@@ -108,9 +113,13 @@ type End =
 async function endOf(disk: UblkDevice, { log, interrupts: { first } }: Hosting): Promise<End> {
   return await new Promise(resolve => {
     let last = ''
+    const tell = limited(
+      (text: string) => log.error(text, { device: disk.id }),
+      more => log.error(`and ${more} more errors of ${disk.path}`, { device: disk.id, more }),
+    )
     disk.on('error', error => {
       last = error.message
-      log.error(error.message, { device: disk.id })
+      tell(error.message)
     })
     disk.on('recovered', ({ reason }) => {
       log.warning(`${disk.path} is served by a new thread: ${reason}`, { device: disk.id })

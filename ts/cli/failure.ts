@@ -17,6 +17,8 @@ export function describe(error: unknown): Failure {
     const hint = error.hint === undefined ? '' : `; ${error.hint}`
     return { line: oneLine(error.message + hint), status: error.kind === 'invalid' ? 2 : 1 }
   }
+  if (error instanceof Error && /Warning$/.test(error.name))
+    return { line: `${error.name}: ${firstLine(error.message)}`, status: 1 }
   const message = firstLine(error instanceof Error ? error.message || error.name : String(error))
   return { line: `unexpected failure: ${message}; set UBLK_TS_DEBUG=1 to see where`, status: 1 }
 }
@@ -25,7 +27,7 @@ export function describe(error: unknown): Failure {
 export function report(error: unknown): 1 | 2 {
   const { line, status } = describe(error)
   complain(line)
-  if (process.env['UBLK_TS_DEBUG'] === '1' && error instanceof Error) complain(error.stack ?? '')
+  if (process.env['UBLK_TS_DEBUG'] === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`)
   return status
 }
 

@@ -1,26 +1,14 @@
 #!/usr/bin/env node
-import { CommanderError } from 'commander'
-import { report } from './failure.js'
-import { ignoreClosedStderr, print } from './output.js'
-import { buildProgram } from './program.js'
+import './signals.js' // first: what is imported is run in this order
 
-// A bug ends the command too, but in one line like any failure.
-process.on('uncaughtException', error => process.exit(report(error)))
-ignoreClosedStderr()
+// All else is loaded when what can go wrong with that is told in one line: a process may have few descriptors left.
+const { run } = await import('./run.js').catch(notLoaded)
 process.exit(await run(process.argv))
 
-async function run(argv: string[]): Promise<number> {
-  let help = ''
-  const program = buildProgram(text => {
-    help += text
-  })
-  try {
-    await program.parseAsync(argv).catch(error => {
-      if (!(error instanceof CommanderError && error.exitCode === 0)) throw error
-    })
-    if (help !== '') await print(help)
-    return Number(process.exitCode ?? 0)
-  } catch (error) {
-    return report(error)
-  }
+function notLoaded(error: unknown): never {
+  const { code, message } = error as NodeJS.ErrnoException
+  const why =
+    code === 'EMFILE' || code === 'ENFILE' ? 'too few open files are allowed; raise `ulimit -n`' : message
+  process.stderr.write(`ublk-ts: its files cannot be loaded: ${why.split('\n', 1)[0]}\n`)
+  process.exit(1)
 }

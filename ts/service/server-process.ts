@@ -10,6 +10,9 @@ import { readRecord, recordedIds } from './record.js'
 /** How much longer than it is given the server may take before it is ended, and again before it is killed. */
 const GRACE = 5000
 
+/** So that Node has no moment in which SIGUSR1 opens a debugger (22.14); later on this program sees to it. */
+const NODE_OPTIONS = ['--disable-sigusr1'].filter(option => process.allowedNodeEnvironmentFlags.has(option))
+
 /** What a server said of the disk that it serves. */
 export type Ready = Extract<FromServer, { type: 'ready' }>
 
@@ -35,15 +38,24 @@ export class ServerProcess {
     const main = fileURLToPath(new URL('../cli/main.js', import.meta.url))
     this.#job = job
     this.#lastWords = options.lastWords ?? (() => undefined)
-    this.#child = spawn(process.execPath, [...process.execArgv, main, 'serve'], {
-      detached: true,
-      stdio: ['ignore', stderr === 'inherit' ? 'ignore' : stderr, stderr, 'ipc'],
-      ...(options.env && { env: options.env }),
-    })
+    this.#child = spawn(
+      process.execPath,
+      [...new Set([...process.execArgv, ...NODE_OPTIONS]), main, 'serve'],
+      {
+        detached: true,
+        stdio: ['ignore', stderr === 'inherit' ? 'ignore' : stderr, stderr, 'ipc'],
+        ...(options.env && { env: options.env }),
+      },
+    )
     this.ended = new Promise(resolve => {
       this.#child.once('error', error => resolve(error.message))
       this.#child.once('exit', (code, signal) => resolve(signal ?? `status ${code}`))
     })
+  }
+
+  /** Its number, if it was started. */
+  get pid(): number | undefined {
+    return this.#child.pid
   }
 
   /** Its exit status, once it has ended by itself. */

@@ -1,0 +1,26 @@
+import { CommanderError } from 'commander'
+import { describe, report } from './failure.js'
+import { complain, ignoreClosedStderr, print } from './output.js'
+import { buildProgram } from './program.js'
+
+/** Does what the command line says. Returns the exit status. */
+export async function run(argv: string[]): Promise<number> {
+  // A bug ends the command too, but in one line like any failure.
+  process.on('uncaughtException', error => process.exit(report(error)))
+  process.removeAllListeners('warning') // Node prints them in lines of its own.
+  process.on('warning', warning => complain(describe(warning).line))
+  ignoreClosedStderr()
+  let help = ''
+  const program = buildProgram(text => {
+    help += text
+  })
+  try {
+    await program.parseAsync(argv).catch(error => {
+      if (!(error instanceof CommanderError && error.exitCode === 0)) throw error
+    })
+    if (help !== '') await print(help)
+    return Number(process.exitCode ?? 0)
+  } catch (error) {
+    return report(error)
+  }
+}

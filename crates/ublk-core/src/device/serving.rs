@@ -41,6 +41,8 @@ pub(super) struct Shared {
     wakers: Vec<Waker>,
     /// The queues are to leave their rings, settled or not.
     given_up: AtomicBool,
+    /// The queues are to answer what they have and to leave all else to the next server.
+    hands_over: Arc<AtomicBool>,
     /// The owner asked for the end.
     expected: AtomicBool,
     /// Why a queue failed.
@@ -64,6 +66,7 @@ impl Serving {
             running: AtomicU32::new(0),
             wakers,
             given_up: AtomicBool::new(false),
+            hands_over: Arc::default(),
             expected: AtomicBool::new(false),
             failure: Mutex::new(None),
         });
@@ -91,6 +94,7 @@ impl Serving {
                     counters: device.counters[at].clone(),
                     tracer: device.tracer.clone(),
                     waker: shared.wakers[at].clone(),
+                    hands_over: shared.hands_over.clone(),
                     files: Vec::new(),
                 },
                 ready,
@@ -121,6 +125,12 @@ impl Serving {
     /// Whether every queue has ended.
     pub fn over(&self) -> bool {
         self.shared.running.load(Ordering::SeqCst) == 0
+    }
+
+    /// Has the queues answer the requests that they have, leave all others to the next server, and end.
+    pub fn hand_over(&self) {
+        self.shared.hands_over.store(true, Ordering::SeqCst);
+        self.shared.wakers.iter().for_each(Waker::wake);
     }
 
     /// Waits for the queues, at most so long.

@@ -4,6 +4,7 @@ use super::{Common, Mode, Part, QueueCounters, SharedMemories, Tracer, Waker};
 use crate::pages::Pages;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// See the [module](self).
@@ -32,6 +33,9 @@ pub struct Config {
     pub files: Vec<RawFd>,
     /// Makes a sleeping turn return.
     pub waker: Waker,
+    /// Whether the queue, once it is woken, is to answer the requests that it has and to leave all others to the next
+    /// server. Only with [`Transport::Batch`](super::Transport::Batch) and a device that reissues requests.
+    pub hands_over: Arc<AtomicBool>,
     /// Where it counts.
     pub counters: Arc<QueueCounters>,
     /// Whom it tells of each request.

@@ -41,6 +41,7 @@ pub use shared::{Place, Shared, SharedMemories};
 pub use stats::{Counter, OpCounters, QueueCounters};
 pub use tags::{Ticket, Violation};
 pub use trace::Tracer;
+pub use transport::awaited::Awaited;
 pub use wake::Waker;
 
 use crate::abi;
@@ -57,6 +58,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use transport::Commands;
 
@@ -122,6 +124,7 @@ pub struct Queue {
     polling: Polling,
     woken: bool,
     waker: Waker,
+    hands_over: Arc<AtomicBool>,
     /// Another descriptor that makes a sleeping turn return.
     listening: Option<RawFd>,
     heard: bool,
@@ -145,6 +148,7 @@ impl Queue {
             shared,
             files,
             waker,
+            hands_over,
             counters,
             tracer,
         } = config;
@@ -175,6 +179,7 @@ impl Queue {
             polling: Polling::new(limit),
             woken: false,
             waker,
+            hands_over,
             listening: None,
             heard: false,
             _char_dev: char_dev,
@@ -245,6 +250,10 @@ impl Queue {
         (self.woken, self.heard) = (woken, heard);
         if woken {
             self.waker.clear();
+            if self.hands_over.load(Ordering::SeqCst) {
+                self.commands.leave_requests();
+                self.desk.withdrawn();
+            }
         }
         // The kernel may end a poll at any time: what happened meanwhile completes the next one at once.
         match (unarmed, self.listening) {

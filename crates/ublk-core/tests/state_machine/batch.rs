@@ -1,10 +1,11 @@
-//! The batch transport: one command for many answers, of which the driver may take only the first; one that tells of
+//! The batch transport, with a server's thread that sleeps as the real one does: one command for many answers, of which the driver may take only the first; one that tells of
 //! requests until it ends. The ring keeps the order of what it carries.
 
 use crate::driver::{Command, Completion, Driver, What};
 use crate::link::{Link, News};
 use crate::steps::Pick;
 use std::collections::VecDeque;
+use ublk_core::queue::Awaited;
 
 pub struct Batch {
     /// Answers for the next command.
@@ -13,23 +14,19 @@ pub struct Batch {
     sent: Vec<Command>,
     /// How many of those the driver has done.
     done: usize,
-    in_kernel: bool,
     /// The server knows that the driver has the tags.
     offered: bool,
-    /// What the server thinks of the command that tells of requests.
-    telling: Telling,
-    /// Whether the driver has it.
+    /// What the server has to wait for: its own account.
+    awaited: Awaited,
+    /// Whether the driver has the command that tells of requests.
     heard: bool,
     /// Tags with requests that the server was not told of.
     untold: VecDeque<u16>,
     ring: VecDeque<Carried>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Telling {
-    No,
-    Yes,
-    Ended,
+    /// The server's thread sleeps until there are so many completions.
+    asleep: Option<usize>,
+    /// The tags are not the server's any more.
+    withdrawn: bool,
 }
 
 enum Carried {
@@ -41,17 +38,25 @@ enum Carried {
     /// No more of these: for lack of room, or for good.
     Overrun,
     End,
+    /// Somebody woke the server.
+    Wake,
 }
 
 impl Batch {
     fn can_send(&mut self) -> bool {
-        if self.in_kernel {
+        if self.awaited.sending() {
             return false;
         }
         if self.sent.is_empty() {
             std::mem::swap(&mut self.sent, &mut self.next);
         }
         !self.sent.is_empty()
+    }
+
+    /// Whether the server's thread is still asleep.
+    fn sleeps(&mut self) -> bool {
+        self.asleep = self.asleep.filter(|wanted| self.ring.len() < *wanted);
+        self.asleep.is_some()
     }
 }
 
@@ -61,20 +66,31 @@ impl Link for Batch {
             next: (0..depth).map(|tag| Command { tag, what: What::Fetch }).collect(),
             sent: Vec::new(),
             done: 0,
-            in_kernel: false,
             offered: false,
-            telling: Telling::No,
+            awaited: Awaited::default(),
             heard: false,
             untold: VecDeque::new(),
             ring: VecDeque::new(),
+            asleep: None,
+            withdrawn: false,
         }
     }
 
     fn answer(&mut self, answer: Command) {
         self.next.push(answer);
+        self.asleep = None; // the thread that answers is awake
     }
 
+    /// A turn: what was prepared goes out, and the thread sleeps.
     fn submit(&mut self, driver: &mut Driver, most: usize) {
+        if self.sleeps() {
+            return;
+        }
+        let asks = self.offered && self.awaited.unasked();
+        if asks {
+            self.awaited.ask();
+        }
+        let mut sure = 0;
         if self.can_send() {
             // Answers are taken in part, tags are offered all or none.
             self.done = if self.offered { most.min(self.sent.len()) } else { self.sent.len() };
@@ -82,18 +98,18 @@ impl Link for Batch {
                 // A tag that cannot be offered any more ends with all others.
                 let _ = driver.command(*command);
             }
-            self.in_kernel = true;
+            self.awaited.send();
+            // The real driver does a part only where it refuses the rest, which ends the queue whenever that is seen.
+            sure = self.awaited.sure(self.done < self.sent.len() || !self.next.is_empty());
             self.ring.push_back(Carried::Took(self.done));
         }
-        if self.offered && self.telling == Telling::No {
-            self.telling = Telling::Yes;
-            self.heard = true;
-        }
+        self.heard |= asks;
+        self.asleep = Some(1 + sure as usize);
     }
 
     fn refuse(&mut self, _error: i32) {
-        if self.can_send() {
-            self.in_kernel = true;
+        if !self.sleeps() && self.can_send() {
+            self.awaited.send();
             self.ring.push_back(Carried::Refused);
         }
     }
@@ -126,30 +142,46 @@ impl Link for Batch {
         heard
     }
 
+    fn hand_over(&mut self) -> bool {
+        let can = self.offered && self.awaited.wanted();
+        if can {
+            self.awaited.leave_requests();
+            self.ring.push_back(Carried::Wake);
+            self.withdrawn = true;
+        }
+        can
+    }
+
     fn deliver(&mut self, _which: Pick) -> Option<Vec<News>> {
+        if self.sleeps() {
+            return None;
+        }
         Some(match self.ring.pop_front()? {
             Carried::Took(count) => {
                 self.sent.drain(..count);
-                (self.done, self.in_kernel, self.offered) = (0, false, true);
+                self.awaited.sent();
+                (self.done, self.offered) = (0, true);
                 vec![]
             }
             Carried::Refused => vec![News::Refused],
-            Carried::List(tags) => {
+            Carried::List(tags) if self.awaited.wanted() => {
                 tags.into_iter().map(|tag| News::Tag(Completion { tag, result: 0 })).collect()
             }
             Carried::Overrun => {
-                self.telling = Telling::No;
+                self.awaited.told(false);
                 vec![]
             }
             Carried::End => {
-                self.telling = Telling::Ended;
+                self.awaited.told(true);
+                self.withdrawn = true;
                 vec![News::Withdrawn]
             }
+            Carried::List(_) | Carried::Wake => vec![],
         })
     }
 
     fn outstanding(&self, driver: &Driver) -> Vec<u16> {
-        if self.telling == Telling::Ended {
+        if self.withdrawn {
             return Vec::new();
         }
         let told = self.ring.iter().flat_map(|carried| match carried {
@@ -162,10 +194,15 @@ impl Link for Batch {
     }
 
     fn quiet(&self) -> bool {
-        !self.in_kernel && self.sent.is_empty() && self.next.is_empty()
+        !self.awaited.sending() && self.sent.is_empty() && self.next.is_empty()
     }
 
     fn busy(&self) -> bool {
-        !self.quiet() || !self.ring.is_empty() || !self.untold.is_empty() || self.telling == Telling::No
+        let all_sent = self.next.is_empty() && self.done == self.sent.len();
+        // Its answers are given, and it hears so with the next request.
+        if self.asleep.is_some_and(|wanted| self.ring.len() < wanted) && self.heard && all_sent {
+            return !self.untold.is_empty();
+        }
+        !self.quiet() || !self.ring.is_empty() || !self.untold.is_empty() || self.awaited.unasked()
     }
 }

@@ -49,6 +49,10 @@ impl Link for PerIo {
         completion.is_some()
     }
 
+    fn hand_over(&mut self) -> bool {
+        false
+    }
+
     fn deliver(&mut self, which: Pick) -> Option<Vec<News>> {
         if self.completions.is_empty() {
             return None;

@@ -31,6 +31,8 @@ pub enum Step {
     Overrun,
     /// An offered tag is taken back; with the batch transport all are.
     Abort(Pick),
+    /// The server is to hand over: what it is not told of yet is for the next.
+    HandOver,
     /// The server sees one of the completions.
     Deliver(Pick),
     /// The server answers one of its requests: so many blocks, or an error.
@@ -73,7 +75,7 @@ impl Step {
         let blocks = 1 + (raw >> 8) as u32 % 8;
         let tag = (raw >> 16) as u16 % 10;
         let error = [-libc::EINVAL, -libc::EBUSY, -libc::EIO, 1][(raw >> 24) as usize % 4];
-        match raw % 166 {
+        match raw % 168 {
             0..14 => Self::Arrive(blocks),
             14..24 => Self::Submit(blocks as usize),
             24..48 => Self::Dispatch(pick),
@@ -92,7 +94,8 @@ impl Step {
             146 => Self::Die(Recovery::Fail),
             147 => Self::Die(Recovery::Reissue),
             148..164 => Self::Tell(blocks as usize),
-            _ => Self::Overrun,
+            164..166 => Self::Overrun,
+            _ => Self::HandOver,
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct World<L> {
     stale: Vec<Ticket>,
     neighbour: Tags,
     strange: Vec<Ticket>,
+    /// The server answers what it has, and goes.
+    handing_over: bool,
 }
 
 impl<L: Link> World<L> {
@@ -30,6 +32,7 @@ impl<L: Link> World<L> {
             stale: Vec::new(),
             neighbour: offered(depth),
             strange: Vec::new(),
+            handing_over: false,
         }
     }
 
@@ -42,6 +45,7 @@ impl<L: Link> World<L> {
             Step::Tell(most) => self.link.tell(*most),
             Step::Overrun => self.link.overrun(),
             Step::Abort(which) => _ = self.link.abort(&mut self.driver, *which),
+            Step::HandOver => self.hand_over(),
             Step::Deliver(which) => _ = self.deliver(*which),
             Step::Answer(which, outcome) => {
                 if !self.held.is_empty() {
@@ -84,6 +88,21 @@ impl<L: Link> World<L> {
             Step::Die(recovery) => self.replace_server(*recovery),
         }
         self.compare();
+        self.succeed();
+    }
+
+    fn hand_over(&mut self) {
+        if self.link.hand_over() {
+            self.tags.withdraw();
+            self.handing_over = true;
+        }
+    }
+
+    /// A server that has answered all that it had is succeeded by the next.
+    fn succeed(&mut self) {
+        if self.handing_over && self.over() {
+            self.replace_server(Recovery::Reissue);
+        }
     }
 
     /// Both sides agree on what is where.
@@ -93,7 +112,7 @@ impl<L: Link> World<L> {
         let outstanding = self.link.outstanding(&self.driver).len();
         assert_eq!(self.tags.offered() as usize, outstanding, "offered");
         assert_eq!(self.tags.settled(), self.held.is_empty() && outstanding == 0);
-        assert!(!self.over() || self.driver.all_gone(), "the server goes too early");
+        assert!(!self.over() || self.handing_over || self.driver.all_gone(), "the server goes too early");
         for (ticket, request) in &self.held {
             assert!(self.tags.owns(*ticket));
             assert_eq!(self.driver.in_flight(ticket.tag), Some(*request));
@@ -174,13 +193,16 @@ impl<L: Link> World<L> {
         self.driver.server_died(recovery);
         self.stale.extend(self.held.drain(..).map(|(ticket, _)| ticket));
         (self.tags, self.link) = (offered(self.depth), L::new(self.depth));
+        self.handing_over = false;
     }
 
     pub fn end(&mut self, end: End) {
+        let mut rounds = Rounds(0);
         match end {
             End::Served => {
                 // A tag that was taken back is not given again: a server without tags is replaced.
                 while self.driver.is_waiting() || self.is_busy() {
+                    rounds.pass();
                     if self.driver.all_gone() {
                         self.replace_server(Recovery::Reissue);
                     }
@@ -193,6 +215,7 @@ impl<L: Link> World<L> {
         }
         self.driver.stop();
         while self.is_busy() {
+            rounds.pass();
             self.settle_all();
         }
         while self.link.abort(&mut self.driver, Pick::FIRST) {}
@@ -221,6 +244,7 @@ impl<L: Link> World<L> {
             self.answer(0, Ok(u32::MAX));
         }
         self.compare();
+        self.succeed();
     }
 
     fn nothing_is_good_any_more(&mut self) {
@@ -234,6 +258,16 @@ impl<L: Link> World<L> {
     /// Whether every request was done as it was asked for.
     pub fn all_done(&self) -> bool {
         self.driver.fates().all(|fate| fate == Some(Fate::Done))
+    }
+}
+
+/// Counts rounds in which everything that can be done is done: a few serve all requests, unless the server sleeps on them.
+struct Rounds(u32);
+
+impl Rounds {
+    fn pass(&mut self) {
+        self.0 += 1;
+        assert!(self.0 < 10_000, "the server sleeps on what it has to do");
     }
 }
 

@@ -4,6 +4,7 @@
 //! Where several threads serve a queue, one of them offers the tags, and each has its own FETCH_IO_CMDS and may be told of any
 //! tag: the driver keeps to the first that waits until that has no room for a list, and goes on with the next.
 
+use super::awaited::Awaited;
 use super::provided::{GROUP, Provided};
 use crate::abi::{self, MAX_BATCH_TAGS, io_op, sys};
 use crate::error::{Error, Result};
@@ -20,15 +21,11 @@ pub struct Batch {
     lists: Provided,
     /// The driver has the tags, and is to tell of requests.
     joined: bool,
-    /// The driver can tell of requests.
-    listening: bool,
-    /// It will not any more: the device was stopped.
-    ended: bool,
+    awaited: Awaited,
     /// Answers that wait for the next enter.
     next: Answers,
     /// Those that the kernel has. They stay where they are until it has said what it did with them.
     sent: Answers,
-    in_kernel: bool,
     /// A tag in `sent` whose data could not be moved.
     stuck: Option<u16>,
 }
@@ -72,11 +69,9 @@ impl Batch {
             queue,
             lists,
             joined: false,
-            listening: false,
-            ended: false,
+            awaited: Awaited::default(),
             next: answers(),
             sent: answers(),
-            in_kernel: false,
             stuck: None,
         })
     }
@@ -89,7 +84,7 @@ impl Batch {
 
     /// The driver has not taken the tags yet.
     pub fn offering(&self) -> bool {
-        !self.joined && self.in_kernel
+        !self.joined && self.awaited.sending()
     }
 
     /// The driver has the tags: from the next enter on it tells of requests, which it refuses before.
@@ -119,7 +114,7 @@ impl Batch {
     /// One command for all answers, unless the kernel still has the last one.
     #[inline]
     pub fn send(&mut self, ring: &mut Ring, data: &mut Data) -> Result<u32> {
-        if self.in_kernel {
+        if self.awaited.sending() {
             return Ok(0); // what waits behind it goes as soon as it is over
         }
         if self.sent.is_empty() {
@@ -132,7 +127,7 @@ impl Batch {
         let moves = data.copy == CopyMode::User && self.push_moves(ring, data)?;
         self.push(ring, data, io_op::COMMIT_IO_CMDS)?;
         // A move that fails has to be seen at once, and what is still to be sent goes at once: clients wait for both.
-        Ok(u32::from(!moves && self.next.is_empty()))
+        Ok(self.awaited.sure(moves || !self.next.is_empty()))
     }
 
     /// What goes with the answers, each linked to the next and the last to the command: all of it, or no answer. Whether
@@ -166,7 +161,7 @@ impl Batch {
             .addr(Some(left.as_ptr() as u64))
             .build()
             .user_data(KIND_COMMAND);
-        self.in_kernel = true;
+        self.awaited.send();
         // SAFETY: `sent` stays as it is until the command has completed. Buffers: as in per_io.
         unsafe { ring.push(&entry) }
     }
@@ -176,7 +171,7 @@ impl Batch {
             .cmd(abi::batch_command(self.queue, 0, 0, size_of::<u16>() as u8))
             .build()
             .user_data(KIND_LIST);
-        self.listening = true;
+        self.awaited.ask();
         // SAFETY: what it fills is the ring's own.
         unsafe { ring.push(&multishot(entry, GROUP)) }
     }
@@ -189,11 +184,11 @@ impl Batch {
             KIND_MOVE => {
                 // It failed, and what was linked to it is not done. (Of that no completion tells.)
                 self.stuck = Some(completion.user_data() as u16);
-                self.in_kernel = false;
+                self.awaited.sent();
                 Ok(())
             }
             _ => {
-                self.in_kernel = false;
+                self.awaited.sent();
                 driver_took(result, self.queue)?;
                 if self.joined {
                     // It may have done only a part: the rest goes with the next turn.
@@ -207,23 +202,30 @@ impl Batch {
         }
     }
 
+    /// Leaves the requests that the driver tells of from now on to the next server.
+    pub fn leave_requests(&mut self) {
+        self.awaited.leave_requests();
+    }
+
     /// Requests have come, or will not any more.
     #[inline]
     fn told(&mut self, completion: &cqueue::Entry, desk: &mut Desk) -> Result<()> {
         let result = completion.result();
         if let Some(number) = cqueue::buffer_select(completion.flags()) {
             let count = usize::try_from(result).unwrap_or(0) / size_of::<u16>();
-            let told = self.lists.tags(number, count).try_for_each(|tag| desk.completed(tag, 0));
+            let told = match self.awaited.wanted() {
+                true => self.lists.tags(number, count).try_for_each(|tag| desk.completed(tag, 0)),
+                false => Ok(()),
+            };
             self.lists.give_back(number);
             told?;
         }
         if cqueue::more(completion.flags()) {
             return Ok(());
         }
-        self.listening = false;
+        self.awaited.told(result == abi::RES_ABORT);
         match result {
             abi::RES_ABORT => {
-                self.ended = true;
                 desk.withdrawn();
                 Ok(())
             }
@@ -235,10 +237,10 @@ impl Batch {
 
     #[inline]
     pub fn settle(&mut self, ring: &mut Ring, data: &mut Data) -> Result<()> {
-        if !self.in_kernel && data.copy == CopyMode::User {
+        if !self.awaited.sending() && data.copy == CopyMode::User {
             self.settle_moves(data);
         }
-        if self.joined && !self.listening && !self.ended { self.listen(ring) } else { Ok(()) }
+        if self.joined && self.awaited.unasked() { self.listen(ring) } else { Ok(()) }
     }
 
     /// A tag whose data could not be moved is answered with an error, and the others as they were.
@@ -256,11 +258,11 @@ impl Batch {
 
     pub fn due(&self) -> bool {
         let nothing = self.sent.is_empty() && self.next.is_empty();
-        !(self.in_kernel || nothing)
+        !(self.awaited.sending() || nothing)
     }
 
     pub fn quiet(&self) -> bool {
-        !self.in_kernel && self.sent.is_empty() && self.next.is_empty()
+        !self.awaited.sending() && self.sent.is_empty() && self.next.is_empty()
     }
 }
 

@@ -4,6 +4,7 @@
 //! is finished, [`send`](Commands::send) before the enter, [`completed`](Commands::completed) for each completion that it
 //! brought, and [`settle`](Commands::settle) after them.
 
+pub mod awaited;
 mod batch;
 mod per_io;
 mod provided;
@@ -69,6 +70,15 @@ impl Commands {
                 commands.answer(data, tag, result);
                 Ok(())
             }
+        }
+    }
+
+    /// Leaves what the driver tells of from now on to the next server. Where each tag has a command of its own the driver
+    /// takes those back instead.
+    pub fn leave_requests(&mut self) {
+        match self {
+            Self::PerIo(_) => {}
+            Self::Batch(commands) => commands.leave_requests(),
         }
     }
 

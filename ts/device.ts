@@ -324,7 +324,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * Lets go of a live device, so that another process can take it over with {@link UblkDevice.recover}, or this one
    * with {@link resume}: the disk stays, and what is asked of it waits. No request fails.
    *
-   * @throws UblkError of kind `unsupported` before kernel 6.16, or if it was made without `recovery` or with `'fail'`;
+   * @throws UblkError of kind `unsupported` before kernel 6.16, if it was made without `recovery`, with `'fail'`, or with
+   * `'requeue'` and `transport` `'batch'`, which together would cost requests: the device is then served as before;
    * `closed` if it is not live.
    */
   async quiesce(options: { signal?: AbortSignal } = {}): Promise<void> {

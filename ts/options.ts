@@ -118,7 +118,8 @@ export interface DeviceOptions {
    * How requests come from the driver, and answers go back:
    *
    * - `per-io`: each request that may be in flight has a command of its own
-   * - `batch`: one command answers many requests, and one waits for all (kernel 7.0)
+   * - `batch`: one command answers many requests, and one waits for all (kernel 7.0). With `recovery` `'requeue'` such
+   *   a device cannot be handed over to another server while it is live
    * - `auto`: the better one
    *
    * {@link UblkDevice.choice} says what a device got and why, {@link autoChoices} what `auto` means here. It stays when

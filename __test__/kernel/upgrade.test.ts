@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { ask, Detached, gone, leaveNoServerBehind, leftovers, RUN_DIR } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
+import { kernelHas } from '../support/modes.js'
 import { MAIN, type Result, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
@@ -25,15 +26,16 @@ class Load {
   readonly #stop = join(mkdtempSync(join(tmpdir(), 'load-')), 'stop')
   readonly #ended: Promise<Result>
 
-  constructor(path: string) {
+  constructor(path: string, depth = 16) {
     this.#ended = result(
       shell(
         `cd /tmp; while [ ! -e "$2" ]; do
-           fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=4k --size=4m \
+           fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=$3 --rw=randwrite --bs=4k --size=4m \
              --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output-format=terse >/tmp/fio.out
          done`,
         path,
         this.#stop,
+        `${depth}`,
       ),
     )
   }
@@ -44,19 +46,26 @@ class Load {
   }
 }
 
+const BATCH = '--transport batch --depth 256'
+
 for (const [kind, words] of [
   ['in memory', () => `--mem ${SIZE}`],
+  ['in memory, with batches', () => `--mem ${SIZE} ${BATCH}`],
+  ['in memory, with batches for several threads', () => `--mem ${SIZE} ${BATCH} --threads-per-queue 2`],
+  ['in a file, with batches', (dir: string) => `--file ${dir}/disk ${BATCH}`],
   [
     'written in JavaScript',
     (dir: string) =>
       `--worker ${IN_FILE} --worker-options ${JSON.stringify({ path: `${dir}/disk`, size: SIZE })}`,
   ],
 ] as const) {
+  const batches = kind.includes('batches')
+  if (batches && !kernelHas({ transport: 'batch', copy: 'copy' })) continue
   test(`a disk ${kind} is upgraded under load, again and again, and no request fails`, async t => {
     const dir = mkdtempSync(join(tmpdir(), 'upgrade-'))
     await sh('truncate -s "$2" "$1/disk"', dir, `${SIZE}`)
     const disk = await Detached.create(`${words(dir)} --recovery reissue --queues 2`)
-    const load = new Load(disk.path)
+    const load = new Load(disk.path, batches ? 256 : 16)
     const pauses: number[] = []
     for (let round = 0; round < ROUNDS; round++) {
       const { pid } = disk
@@ -73,6 +82,25 @@ for (const [kind, words] of [
     t.deepEqual(await run('delete', disk.path), SILENT)
   })
 }
+
+test('a disk whose requests would fail is not upgraded, but served as before', async t => {
+  if (!kernelHas({ transport: 'batch', copy: 'copy' })) {
+    t.pass('this kernel has no batches')
+    return
+  }
+  const disk = await Detached.create(`--mem ${SIZE} --recovery requeue ${BATCH}`)
+  const load = new Load(disk.path, 256)
+  const { pid } = disk
+  const { status, stderr } = await run('upgrade', disk.path)
+  t.is(status, 1)
+  t.regex(
+    stderr,
+    /^ublk-ts: [^\n]*with transport batch and recovery requeue[^\n]*reissue[^\n]*per-io[^\n]*\n$/,
+  )
+  t.is(disk.pid, pid)
+  t.deepEqual(await load.end(), SILENT)
+  t.deepEqual(await run('delete', disk.path), SILENT)
+})
 
 test('a server in the foreground ends well when it is upgraded, and says who serves the disk', async t => {
   const server = await Server.start('--mem 16M --recovery reissue')

@@ -16,7 +16,7 @@ interface Flags {
 const HELP = `
 A new server, of this version, takes the device over from the one that serves it. What is asked of the disk
 meanwhile waits for some milliseconds; nothing fails. If the new server cannot, the old one goes on.
-The device has to have been made with --recovery requeue or reissue.
+The device has to have been made with --recovery requeue or reissue; with --transport batch, reissue.
 
 Example:
   ublk-ts upgrade --verbose 0`

@@ -1,10 +1,14 @@
 //! A disk that outlives its server: killed with requests in flight, or quiesced. The server that is killed is this same
 //! program, run once more.
 
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use ublk_core::abi::sys::{UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV};
-use ublk_core::backend::{Backend, SharedMemory};
+use ublk_core::backend::{Backend, Engine, Properties, SharedMemory, Site, Step};
+use ublk_core::queue::{Io, Transport};
 use ublk_core::registry::{self, State};
 use ublk_core::spec::Recovery;
 use ublk_core::{Bound, Control, Device, ErrorKind, Spec};
@@ -132,9 +136,9 @@ fn a_quiesced_device_fails_nothing_and_goes_on_in_the_same_process() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let file = dir.path().join("disk").to_str().unwrap().to_owned();
     let bound = Bound::standard();
-    for recovery in [Recovery::Reissue, Recovery::Requeue] {
-        let disk = Disk::share(&spec(recovery), memory(&file));
-        if !quiesces() {
+    for (transport, recovery) in ways() {
+        let disk = Disk::share(&Spec { transport: Some(transport), ..spec(recovery) }, memory(&file));
+        if !quiesces() || (transport, recovery) == (Transport::Batch, Recovery::Requeue) {
             assert_eq!(disk.device().quiesce(&bound).unwrap_err().kind, ErrorKind::Unsupported);
             disk.finish();
             continue;
@@ -152,6 +156,84 @@ fn a_quiesced_device_fails_nothing_and_goes_on_in_the_same_process() {
     let disk = Disk::share(&Spec::default(), memory(&file));
     assert_eq!(disk.device().quiesce(&bound).unwrap_err().kind, ErrorKind::Unsupported);
     disk.finish();
+}
+
+/// Transports that this kernel has, with each recovery that keeps requests.
+fn ways() -> impl Iterator<Item = (Transport, Recovery)> {
+    let transports =
+        Transport::ALL.into_iter().filter(|transport| transport.flags() == 0 || can(transport.flags()));
+    transports
+        .flat_map(|transport| [Recovery::Reissue, Recovery::Requeue].map(|recovery| (transport, recovery)))
+}
+
+/// Answers reads in the second half of the disk when the gate opens, all others at once.
+struct Slow(Arc<Gate>);
+
+impl Backend for Slow {
+    fn properties(&self) -> Properties {
+        Properties { size: SIZE, block_size: 512, write_cache: false, discard: None }
+    }
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.0.file()]
+    }
+    fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
+        Ok(Box::new(SlowEngine(&self.0)))
+    }
+}
+
+struct SlowEngine<'a>(&'a Gate);
+
+impl Engine for SlowEngine<'_> {
+    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
+        if io.request.what.offset == SIZE / 2 {
+            return self.0.wait(io);
+        }
+        Ok(Step::Done(Ok(io.request.what.length as u32)))
+    }
+    fn resume(&mut self, io: &mut Io<'_>, _result: i32) -> ublk_core::Result<Step> {
+        Ok(Step::Done(Ok(io.request.what.length as u32)))
+    }
+}
+
+/// The bound is longer than the test's patience: only the request's answer can end the wait in time.
+#[test]
+fn quiescing_waits_for_the_requests_in_flight_and_no_longer() {
+    let _alone = alone();
+    if !quiesces() {
+        return; // a test above has seen that refused
+    }
+    for (transport, recovery) in ways() {
+        if (transport, recovery) == (Transport::Batch, Recovery::Requeue) {
+            continue; // so is that
+        }
+        let gate = Gate::new();
+        let spec = Spec { transport: Some(transport), queues: 1, ..spec(recovery) };
+        let disk = Arc::new(Disk::share(&spec, Arc::new(Slow(gate.clone()))));
+        let file = disk.open();
+        let reader =
+            std::thread::spawn(move || file.read_exact_at(&mut Aligned::new(4096), SIZE / 2).unwrap());
+        eventually("the request is in flight", || gate.arrived() == 1);
+        let opener = std::thread::spawn({
+            let (gate, disk) = (gate.clone(), disk.clone());
+            move || {
+                std::thread::sleep(Duration::from_millis(300)); // the driver has been asked by then
+                assert_eq!(
+                    registry::open(disk.device().id(), &Bound::standard()).unwrap().state,
+                    State::Live
+                );
+                gate.open(1);
+            }
+        });
+        within("to quiesce it", {
+            let disk = disk.clone();
+            let bound = Bound { timeout: 2 * PATIENCE, ..Bound::standard() };
+            move || disk.device().quiesce(&bound).unwrap()
+        });
+        opener.join().unwrap();
+        reader.join().unwrap();
+        disk.device().recover(&Bound::standard()).unwrap();
+        Arc::into_inner(disk).unwrap().finish();
+    }
 }
 
 #[test]

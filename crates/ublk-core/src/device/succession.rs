@@ -6,6 +6,7 @@ use crate::abi::sys;
 use crate::backend::Backend;
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
+use crate::queue::Transport;
 use crate::spec::{Checked, Recovery};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,12 +70,26 @@ impl Device {
             Some(_) if !self.flags.has(sys::UBLK_F_QUIESCE.into()) => {
                 return unsupported("this kernel cannot hand a device over", "Linux 6.16 or newer can");
             }
+            // Asked to take the tags of batches back, the driver fails whatever is asked of the disk until another server is
+            // there (`force_abort`). A server that just leaves avoids that, but then the driver fails what it had told of.
+            Some(Recovery::Requeue) if self.choice.mode.transport == Transport::Batch => {
+                return unsupported(
+                    "the device cannot be handed over: with transport batch and recovery requeue the driver would fail requests",
+                    "make it with recovery reissue, or with transport per-io",
+                );
+            }
             Some(_) => {}
         }
         serving.expect_end(true);
-        if let Err(error) = self.take_back(serving, bound) {
-            serving.expect_end(false);
-            return Err(error);
+        match self.choice.mode.transport {
+            Transport::PerIo => self.take_back(serving, bound).inspect_err(|_| serving.expect_end(false))?,
+            Transport::Batch => {
+                let until = bound.until();
+                serving.hand_over();
+                while !serving.over() && Instant::now() < until {
+                    serving.wait(until.saturating_duration_since(Instant::now()));
+                }
+            }
         }
         // What has not ended by now leaves as it is: the driver sends again what it had, or fails it.
         let serving = std::mem::replace(&mut *state, State::Waiting);

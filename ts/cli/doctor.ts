@@ -20,7 +20,10 @@ export function addDoctor(program: Command): void {
 
 async function doctor(options: { json?: boolean }): Promise<void> {
   const machine = new Machine('', release(), process.getuid?.() ?? 0)
-  const checks = [...(await machine.checks()), ...(await serviceChecks(machine))]
+  const tried = await serviceChecks(machine)
+  const seen = await machine.checks()
+  // Of what files say and a try tells, the try is right.
+  const checks = [...seen.filter(({ check }) => tried.every(other => other.check !== check)), ...tried]
   await print(options.json ? toJsonText({ checks }, 2) : checks.map(toLine).join('\n'))
   if (checks.some(check => check.status === 'FAIL')) {
     throw new UblkError('system', 'this machine cannot serve ublk disks yet', {

@@ -1,12 +1,12 @@
 //! The devices there are, whoever serves them.
 
 use crate::Cancel;
-use crate::task::promise;
+use crate::task::{promise, raised};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
 use ublk_core::choice::{self, Choice};
-use ublk_core::queue::Mode;
+use ublk_core::queue::{Mode, ring};
 use ublk_core::registry::{self, Info, State};
 use ublk_core::{Bound, Control, features};
 
@@ -120,6 +120,12 @@ pub fn users(env: &Env, id: u32) -> Result<Object<'_>> {
 pub fn features(env: &Env) -> Result<Object<'_>> {
     let work = || Ok(registry::features(&Bound::standard())?.into_iter().map(feature_of).collect());
     promise(env, work, |_, features: Vec<Feature>| Ok(features))
+}
+
+/// Tries whether this process may use io_uring; throws why it cannot.
+#[napi]
+pub fn probe_io_uring(env: &Env) -> Result<()> {
+    ring::probe().map_err(|error| raised(env, &error))
 }
 
 /// In which of the driver's ways a disk is served, and why.

@@ -1,3 +1,4 @@
+import { wrap } from '../../errors.js'
 import type { DeviceInfo, Feature } from '../../index.js'
 import { isStale, readRecord, recordedIds } from '../../service/record.js'
 import { findRunDir } from '../../service/run-dir.js'
@@ -15,6 +16,8 @@ export async function serviceChecks(machine: Machine): Promise<Check[]> {
     return [notLoaded(error)]
   }
   const loaded = found('native', 'ok', `the native part runs on ${process.arch}`)
+  const ioUring = await ioUringCheck()
+  if (ioUring) return [loaded, ioUring]
   if (!(await machine.exists('/dev/ublk-control'))) return [loaded]
   try {
     const features = featureCheck(await api.features())
@@ -28,6 +31,18 @@ export async function serviceChecks(machine: Machine): Promise<Check[]> {
     ]
   } catch (error) {
     return [loaded, found('answer', 'FAIL', `the driver cannot be used: ${describe(error).line}`)]
+  }
+}
+
+/** Files do not tell of a seccomp filter's mind: only a try does. What is wrong with io_uring, if anything is. */
+async function ioUringCheck(): Promise<Check | undefined> {
+  const { probeIoUring } = await import('#binding')
+  try {
+    probeIoUring()
+    return undefined
+  } catch (error) {
+    const { message, hint } = wrap(error)
+    return found('io_uring', 'FAIL', message, hint ?? null)
   }
 }
 

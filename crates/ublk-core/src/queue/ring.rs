@@ -225,6 +225,11 @@ pub fn multishot(command: squeue::Entry, group: u16) -> squeue::Entry {
     command
 }
 
+/// Tries whether this process may use io_uring, of which no file tells for certain.
+pub fn probe() -> Result<()> {
+    IoUring::new(1).map(drop).map_err(|error| unusable(&error))
+}
+
 /// Explains why io_uring cannot be used. A seccomp filter answers what it likes: Docker's says EPERM, those of Podman and
 /// CRI-O say ENOSYS, as a kernel without io_uring does.
 pub fn unusable(error: &io::Error) -> Error {

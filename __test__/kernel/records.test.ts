@@ -176,13 +176,20 @@ test('what is recorded of no device is removed by delete, and replaced by create
 })
 
 test('a run directory that others may write to is refused, and no disk is made', async t => {
-  await sh(
-    'mkdir -p /tmp/open /tmp/theirs; chmod 777 /tmp/open; chown 1000 /tmp/theirs; ln -sfn /tmp/open /tmp/link',
-  )
+  await sh(`
+    mkdir -p /tmp/open/mine /tmp/theirs/mine /tmp/sticky/mine
+    chmod 777 /tmp/open; chmod 1777 /tmp/sticky; chown 1000 /tmp/theirs
+    ln -sfn /tmp/open /tmp/link; ln -sfn ../theirs /tmp/sticky/link; ln -sfn mine /tmp/sticky/odd
+    chown --no-dereference 1000 /tmp/sticky/odd`)
   for (const [dir, why] of [
     ['/tmp/open', 'others may write to it'],
     ['/tmp/theirs', 'it belongs to user 1000'],
     ['/tmp/link', 'it is no directory'],
+    ['/tmp/open/mine', 'others may write to /tmp/open, and so replace it'],
+    ['/tmp/link/mine', 'others may write to /tmp/open, and so replace it'],
+    ['/tmp/theirs/mine', '/tmp/theirs belongs to user 1000, who could replace it'],
+    ['/tmp/sticky/link/mine', '/tmp/theirs belongs to user 1000, who could replace it'],
+    ['/tmp/sticky/odd/new', '/tmp/sticky/odd belongs to user 1000, who could replace it'],
     [`/tmp/${'x'.repeat(90)}`, 'its path has more than 80 bytes'],
     ['/proc/x', 'it cannot be made (ENOENT)'],
   ]) {
@@ -197,6 +204,42 @@ test('a run directory that others may write to is refused, and no disk is made',
     }
     t.is((await result(dir ?? '', 'list')).status, 0)
   }
+  const fine = await result('/tmp/sticky/mine', 'create --mem 16M --detach')
+  t.is(fine.stderr, '')
+  t.is((await result('/tmp/sticky/mine', `delete ${fine.stdout.trim()}`)).status, 0)
+})
+
+/** What may be found in a record's place, which is `$1`. */
+const unfit: [string, string, RegExp][] = [
+  ['a pipe', 'mkfifo "$1"', /it is no regular file/],
+  ['a directory', 'mkdir "$1"', /it is no regular file/],
+  ['a link', 'ln -s /etc/passwd "$1"', /it is a symbolic link/],
+  ['a file of 3 GB', 'truncate --size 3G "$1"', /it has more than 1048576 bytes/],
+  ["another user's file", 'cp "$1.true" "$1"; chown nobody "$1"', /it belongs to user 65534/],
+  ['a file that others may write to', 'cp "$1.true" "$1"; chmod 666 "$1"', /others may write to it/],
+]
+
+test('what is no private file is not taken for a record, and nothing waits for it', async t => {
+  const disk = await Detached.create('--mem 16M --recovery reissue')
+  const path = disk.recordPath
+  await disk.signal('SIGKILL')
+  await sh('mv "$1" "$1.true"', path)
+  for (const [what, make, why] of unfit) {
+    await sh(`rm -rf "$1"; ${make}`, path)
+    t.is((await run('list')).status, 0, what)
+    const refused = await run('recover', disk.path)
+    t.is(refused.status, 1)
+    t.regex(refused.stderr, /^ublk-ts: the record of device \d+ cannot be used: [^\n]*\n$/)
+    t.regex(refused.stderr, why, what)
+  }
+  t.regex(await recordsCheck(), /others may write to it/)
+  await sh('rm "$1"; mv "$1.true" "$1"', path)
+  t.is((await run('recover', disk.path)).status, 0, 'the true one is as good as before')
+  await disk.signal('SIGKILL')
+  await sh('rm "$1"; mkfifo "$1"', path)
+  t.deepEqual(await run('delete', disk.path), SILENT)
+  await sh('rm /dev/shm/ublk-ts-*') // Only the record knew of it.
+  t.deepEqual([nodes(), leftovers()], [[], []])
 })
 
 async function result(dir: string, words: string): Promise<Result> {
@@ -207,7 +250,7 @@ test("a run directory of one's own is made when it is needed", async t => {
   const dir = '/tmp/own'
   const { status, stdout } = await result(dir, 'create --mem 16M --detach')
   t.is(status, 0)
-  t.is(await sh('stat -c %a "$1"', dir), '755\n')
+  t.is(await sh('stat -c %a "$1"', dir), '700\n')
   t.true(existsSync(`${dir}/${stdout.trim().slice('/dev/ublkb'.length)}.json`))
   t.is((await result(dir, `delete ${stdout.trim()}`)).status, 0)
   await until(() => leftovers().length === 0, 'the server ends')

@@ -19,6 +19,7 @@ export async function run(argv: string[]): Promise<number> {
       if (!(error instanceof CommanderError && error.exitCode === 0)) throw error
     })
     if (help !== '') await print(help)
+    await new Promise<void>(resolve => process.nextTick(resolve)) // Node tells of warnings no sooner.
     return Number(process.exitCode ?? 0)
   } catch (error) {
     return report(error)

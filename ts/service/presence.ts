@@ -20,7 +20,7 @@ export interface RecordOptions {
 }
 
 /** How long after a failure another attempt is made to leave a record, in milliseconds. */
-const AGAIN = 10_000
+const AGAIN = 5000
 
 /** What a server leaves in the run directory, so that others find it: its device's record, and a socket. */
 export class Presence {

@@ -17,7 +17,7 @@ export async function abortable<T>(
     return await action(cancel)
   } catch (error) {
     const wrapped = wrap(error)
-    const aborted = signal?.aborted && (wrapped.kind === 'cancelled' || error === signal.reason)
+    const aborted = signal?.aborted && (wrapped.kind === 'cancelled' || Object.is(error, signal.reason))
     throw aborted ? signal.reason : wrapped
   } finally {
     signal?.removeEventListener('abort', abort)

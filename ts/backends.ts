@@ -1,8 +1,10 @@
-import { fileURLToPath } from 'node:url'
+import { checkFlag, checkOptions } from './check.js'
 import { invalid } from './errors.js'
 import type { LazyBackend } from './lazy.js'
 import { type Pages, pagesOf } from './pages.js'
+import { pathOf } from './path.js'
 import type { BackendContext, JsBackend } from './serve/backend.js'
+import { nameOf } from './serve/errno.js'
 import { parseSize, type Size } from './size.js'
 
 /** A disk in memory; see {@link memory}. */
@@ -92,7 +94,9 @@ export interface MemoryOptions {
  * await UblkDevice.create({ backend: memory('16M') })
  * ```
  */
-export function memory(size: Size, { file, pages }: MemoryOptions = {}): MemoryBackend {
+export function memory(size: Size, options: MemoryOptions = {}): MemoryBackend {
+  checkOptions<MemoryOptions>(options, 'memory()', { file: true, pages: true })
+  const { file, pages } = options
   if (file !== undefined && (typeof file !== 'string' || file === '')) {
     throw invalid('the file of the memory is no path', "use one such as '/dev/shm/disk'")
   }
@@ -123,8 +127,9 @@ export function nullDisk(size: Size): NullBackend {
  * found out by `UblkDevice.create`, which rejects with kind `backend`.
  */
 export function file(path: string | URL, options: FileOptions = {}): FileBackend {
-  const plain = path instanceof URL ? fileURLToPath(path) : path
-  if (typeof plain !== 'string' || plain === '') throw invalid('the path of the file is empty')
+  checkOptions<FileOptions>(options, 'file()', { direct: true })
+  checkFlag(options.direct, 'direct')
+  const plain = pathOf(path, 'the path of the file')
   return { kind: 'file', path: plain, direct: options.direct ?? false }
 }
 
@@ -148,9 +153,10 @@ export function worker<Options>(
   url: URL | string,
   options?: Options | ((context: BackendContext) => Options),
 ): WorkerBackend {
-  const text = String(url)
-  if (!URL.canParse(text))
-    throw invalid(`${text || 'the url'} is no URL`, "use new URL('./disk.js', import.meta.url)")
+  const text = url instanceof URL ? url.href : url
+  if (typeof text !== 'string' || !URL.canParse(text)) {
+    throw invalid(`${text === '' ? 'the url' : nameOf(text)} is no URL`, WORKER_HINT)
+  }
   return { kind: 'worker', url: text, options }
 }
 
@@ -159,6 +165,8 @@ export function isNative(backend: Backend): backend is NativeBackend {
   const kind = (backend as Partial<NativeBackend> | null)?.kind
   return kind === 'memory' || kind === 'null' || kind === 'file' || kind === 'lazy'
 }
+
+const WORKER_HINT = "use new URL('./disk.js', import.meta.url)"
 
 function diskSize(size: Size): number {
   const bytes = parseSize(size)

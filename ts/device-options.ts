@@ -1,5 +1,8 @@
+import { checkFlag, checkFunction, checkOptions, checkSignal, type Names } from './check.js'
 import type { UblkDevice } from './device.js'
-import type { DeviceOptions } from './options.js'
+import { invalid } from './errors.js'
+import { checkBackend, DEVICE_OPTIONS, type DeviceOptions } from './options.js'
+import { nameOf } from './serve/errno.js'
 import type { RecordOptions } from './service/presence.js'
 
 /** How to make a device; everything but `backend` has a default. */
@@ -77,4 +80,90 @@ export interface EndOptions {
   wait?: boolean
   /** Aborts the waiting. */
   signal?: AbortSignal
+}
+
+const CREATE_OPTIONS: Names<CreateOptions> = { ...DEVICE_OPTIONS, start: true, record: true, signal: true }
+
+const RECOVER_OPTIONS: Names<RecoverOptions> = {
+  backend: true,
+  observe: true,
+  requestTimeout: true,
+  stuckTimeout: true,
+  threads: true,
+  threadsPerQueue: true,
+  affinity: true,
+  poll: true,
+  buffers: true,
+  timeout: true,
+  record: true,
+  signal: true,
+  onReady: true,
+}
+
+/**
+ * Checks what is no matter of {@link toSpec}: that the options exist, and those that the native part does not get.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkCreate(options: unknown): asserts options is CreateOptions {
+  checkOptions<CreateOptions>(options, 'UblkDevice.create()', CREATE_OPTIONS)
+  checkBackend(options.backend)
+  checkFlag(options.start, 'start')
+  checkRecord(options.record)
+  checkSignal(options.signal)
+}
+
+/** As {@link checkCreate}. */
+export function checkRecover(options: unknown): asserts options is RecoverOptions {
+  const what = 'UblkDevice.recover()'
+  const given = typeof options === 'object' && options !== null ? Object.keys(options) : []
+  const kept = given.find(
+    name => Object.hasOwn(CREATE_OPTIONS, name) && !Object.hasOwn(RECOVER_OPTIONS, name),
+  )
+  if (kept !== undefined) {
+    throw invalid(`${what} has no option '${kept}'`, 'the device keeps what it was made with: leave it out')
+  }
+  checkOptions<RecoverOptions>(options, what, RECOVER_OPTIONS)
+  checkBackend(options.backend)
+  if (options.onReady !== undefined) checkFunction(options.onReady, 'onReady')
+  checkRecord(options.record)
+  checkSignal(options.signal)
+}
+
+function checkRecord(record: unknown): void {
+  if (record === undefined || typeof record === 'boolean') return
+  checkOptions<RecordOptions>(record, 'record', { log: true, scratch: true, notes: true })
+  const { log, scratch } = record
+  if (log !== undefined && typeof log !== 'string') checkFunction(log, 'the log of the record')
+  const isText = (value: unknown): boolean => typeof value === 'string'
+  if (scratch !== undefined && !(Array.isArray(scratch) && scratch.every(isText))) {
+    throw invalid(`the scratch of the record must be a list of paths, not ${nameOf(scratch)}`)
+  }
+}
+
+/** @throws UblkError of kind `invalid`. */
+export function checkResize(options: unknown): asserts options is ResizeOptions {
+  checkOptions<ResizeOptions>(options, 'resize()', { force: true, signal: true })
+  checkFlag(options.force, 'force')
+  checkSignal(options.signal)
+}
+
+/**
+ * @param what - `stop()` or `delete()`.
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkEnd(options: unknown, what: string): asserts options is EndOptions {
+  checkOptions<EndOptions>(options, what, { force: true, wait: true, signal: true })
+  checkFlag(options.force, 'force')
+  checkFlag(options.wait, 'wait')
+  checkSignal(options.signal)
+}
+
+/**
+ * @param what - What can be aborted, and has no other option.
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkWaiting(options: unknown, what: string): asserts options is { signal?: AbortSignal } {
+  checkOptions<{ signal?: AbortSignal }>(options, what, { signal: true })
+  checkSignal(options.signal)
 }

@@ -2,24 +2,29 @@ import { EventEmitter } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { abortable } from './abort.js'
-import { type Backend, isNative, worker } from './backends.js'
+import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
-import type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './device-options.js'
+import {
+  type CreateOptions,
+  checkCreate,
+  checkEnd,
+  checkRecover,
+  checkResize,
+  checkWaiting,
+  type EndOptions,
+  type RecoverOptions,
+  type ResizeOptions,
+} from './device-options.js'
 import { invalid, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
-import { jsTimes, paths, toSpec } from './options.js'
-import { Crew } from './serve/crew.js'
-import { Hooks } from './serve/hooks.js'
-import { InlineServer } from './serve/inline.js'
-import { toExternal } from './serve/properties.js'
-import type { Server } from './serve/server.js'
-import { Served, served } from './served.js'
+import { Launch, ofSize, rethrow } from './launch.js'
+import { callListeners } from './listeners.js'
+import { paths } from './options.js'
+import { nameOf } from './serve/errno.js'
+import { type Served, served } from './served.js'
 import { connect, deletedByServer } from './service/client.js'
-import { Presence } from './service/presence.js'
 import { readChoice, removeStale } from './service/record.js'
-import { toRecorded } from './service/recorded.js'
-import { openRunDir } from './service/run-dir.js'
 import { identityOf } from './service/system.js'
 import { SharedMemory } from './shared-memory.js'
 import { parseSize, type Size } from './size.js'
@@ -66,22 +71,23 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws the signal's reason if it was aborted.
    */
   static async create(options: CreateOptions): Promise<UblkDevice> {
-    return await UblkDevice.#make(
-      options,
-      (_, calls) => native.Device.create(...calls),
-      async (disk, entry, cancel, announce) => {
-        try {
-          await announce()
-          if (options.start ?? true) {
-            await disk.#start(entry, cancel)
-            for (const path of paths(options) ?? []) await disk.#share(path, cancel)
-          }
-        } catch (error) {
-          await entry.device.delete(true, new native.Cancel()).catch(() => {}) // The first failure is the one to tell.
-          throw error
-        }
-      },
-    )
+    checkCreate(options)
+    return await Launch.run(options, async launch => {
+      const server = await launch.load()
+      const { entry, info } = await launch.enter(
+        server,
+        calls => native.Device.create(...calls),
+        device => device.delete(true, new native.Cancel()),
+        false,
+      )
+      const disk = UblkDevice.#launched(launch, info)
+      await launch.announce(disk)
+      if (options.start ?? true) {
+        await disk.#start(entry, launch.cancel)
+        for (const path of paths(options) ?? []) await disk.#share(path, launch.cancel)
+      }
+      return disk
+    })
   }
 
   /**
@@ -95,90 +101,44 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   static async recover(id: number, options: RecoverOptions): Promise<UblkDevice> {
     checkId(id)
-    const { size, queues } = await native.openDevice(id).catch(rethrow)
-    return await UblkDevice.#make(
-      { ...options, backend: ofSize(options.backend, size) },
-      async (server, calls) => {
-        await server?.prepare(queues)
-        await options.onReady?.()
-        return await native.Device.adopt(id, ...calls)
-      },
-      async (disk, entry, cancel, announce) => {
-        try {
-          await disk.#takeOver(entry, cancel)
-          await announce()
-        } catch (error) {
-          await entry.device.quiesce(new native.Cancel()).catch(() => {}) // If it was taken over, it waits for another.
-          await entry.device.release().catch(() => {})
-          throw error
-        }
-      },
-      size,
-    )
+    checkRecover(options)
+    const found = await native.openDevice(id).catch(rethrow)
+    const { size, queues } = found
+    return await Launch.run({ ...options, backend: ofSize(options.backend, size) }, async launch => {
+      const server = await launch.load()
+      if (server && !server.properties.write && !found.readOnly) {
+        throw invalid(`disk ${id} is writable, and the backend cannot write`, 'give it a write method')
+      }
+      // It was resized since its backend was made first.
+      if (server?.properties.resize && server.properties.size !== size) await server.resize(size)
+      const { entry, info } = await launch.enter(
+        server,
+        async calls => {
+          await server?.prepare(queues)
+          await options.onReady?.()
+          return await native.Device.adopt(id, ...calls)
+        },
+        async device => {
+          await device.quiesce(new native.Cancel()).catch(() => {}) // If it was taken over, it waits for another.
+          await device.release()
+        },
+        true,
+      )
+      const disk = UblkDevice.#launched(launch, info)
+      await disk.#takeOver(entry, launch.cancel)
+      // A disk that is there already is served on without a record rather than not at all.
+      await launch.announce(disk, error => disk.#tell(error))
+      return disk
+    })
   }
 
-  /**
-   * Makes a device of this process's with `make`, and brings it to life with `begin`, which undoes what it cannot, and
-   * announces that this process serves it, if that is wished.
-   *
-   * @param size - The disk's present size, if it is there already.
-   */
-  static async #make(
-    options: CreateOptions,
-    make: (
-      server: Server | undefined,
-      calls: Parameters<typeof native.Device.create>,
-    ) => Promise<native.Device>,
-    begin: (
-      disk: UblkDevice,
-      entry: Served,
-      cancel: native.Cancel,
-      announce: () => Promise<void>,
-    ) => Promise<void>,
-    size?: number,
-  ): Promise<UblkDevice> {
-    return await abortable(options.signal, async cancel => {
-      let disk: UblkDevice | undefined
-      const recorded = options.record ? toRecorded(options) : undefined
-      if (recorded) openRunDir()
-      const server = await serverFor(options, queue => disk?.stats()[queue]?.inFlight ?? 0)
-      let device: native.Device
-      let hooks: Hooks
-      try {
-        // It was resized since its backend was made first.
-        if (size !== undefined && server?.properties.resize && server.properties.size !== size) {
-          await server.resize(size)
-        }
-        const spec = specFor(options, server)
-        hooks = new Hooks(options.backend, options.observe, message => {
-          if (disk) disk.#report(message)
-        })
-        const onEvent = (event: native.DeviceEvent): void => {
-          if (disk) disk.#onEvent(event)
-        }
-        device = await make(server, [spec, cancel, onEvent, hooks.onFetch, hooks.onChange])
-      } catch (error) {
-        await server?.close()
-        throw error
-      }
-      const info = await device.info()
-      const entry = new Served(device, server, recoverable(info), hooks)
-      try {
-        const made = new UblkDevice(info, true)
-        disk = made
-        await begin(made, entry, cancel, async () => {
-          if (!recorded) return
-          const more = typeof options.record === 'object' ? options.record : {}
-          // A disk that is there already is served on without a record rather than not at all.
-          const tell = size === undefined ? undefined : (error: UblkError) => made.#tell(error)
-          entry.presence = await Presence.announce(made, recorded, more, tell)
-        })
-        return made
-      } catch (error) {
-        await entry.forget()
-        throw error
-      }
+  static #launched(launch: Launch, info: DeviceInfo): UblkDevice {
+    const disk = new UblkDevice(info, true)
+    launch.attach({
+      onEvent: event => disk.#onEvent(event),
+      report: message => disk.#report(message),
     })
+    return disk
   }
 
   /**
@@ -306,6 +266,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * ```
    */
   async trace(listener: TraceListener, options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkFunction(listener, 'the listener')
+    checkWaiting(options, 'trace()')
     await this.#local('trace').trace(listener, options.signal)
   }
 
@@ -316,6 +278,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws UblkError of kind `unsupported` if another process serves it.
    */
   async start(options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkWaiting(options, 'start()')
     const entry = this.#local('start')
     await abortable(options.signal, cancel => this.#start(entry, cancel))
   }
@@ -329,10 +292,11 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * `closed` if it is not live.
    */
   async quiesce(options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkWaiting(options, 'quiesce()')
     const { device, hooks } = this.#local('quiesce')
     await abortable(options.signal, cancel => device.quiesce(cancel))
     hooks.end()
-    this.emit('quiesced')
+    this.#emit('quiesced')
   }
 
   /**
@@ -341,6 +305,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws UblkError of kind `busy` if another process serves it by now.
    */
   async resume(options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkWaiting(options, 'resume()')
     const entry = this.#local('resume')
     await abortable(options.signal, cancel => this.#takeOver(entry, cancel))
   }
@@ -354,7 +319,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     const entry = this.#local('release')
     await entry.device.release().catch(rethrow)
     await entry.forget({ stays: true })
-    this.emit('released')
+    this.#emit('released')
   }
 
   /**
@@ -367,6 +332,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   async resize(size: Size, options: ResizeOptions = {}): Promise<void> {
     const bytes = parseSize(size)
+    checkResize(options)
     const entry = this.#local('resize')
     await abortable(options.signal, async cancel => {
       if (bytes < this.size && !options.force) await this.#refuseUsers('shrinking it would cut them off')
@@ -382,6 +348,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws UblkError of kind `busy` if the disk is held, unless `force` or `wait` is given.
    */
   async stop(options: EndOptions = {}): Promise<void> {
+    checkEnd(options, 'stop()')
     await this.#end(options, 'stopped', (device, cancel) =>
       device
         ? device.stop(options.force ?? false, cancel)
@@ -396,10 +363,11 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * if another process's device is already gone.
    */
   async delete(options: EndOptions = {}): Promise<void> {
+    checkEnd(options, 'delete()')
     if (this.#served?.deleted) return await this.#served.forget()
     const identity = identityOf(this.id)
     if (!this.#served && options.force && (await deletedByServer(this.id))) {
-      this.emit('deleted')
+      this.#emit('deleted')
       return
     }
     await this.#end(options, 'deleted', (device, cancel) =>
@@ -422,8 +390,12 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws UblkError: `unsupported` if the device was made without `share`, `backend` if the file cannot be used,
    * `invalid` for one of another size, `closed` if the device is not live, `timeout`.
    */
-  async share(path: string, { signal }: { signal?: AbortSignal } = {}): Promise<SharedMemory> {
-    return await abortable(signal, cancel => this.#share(path, cancel))
+  async share(path: string, options: { signal?: AbortSignal } = {}): Promise<SharedMemory> {
+    checkWaiting(options, 'share()')
+    if (typeof path !== 'string' || path === '') {
+      throw invalid(`the path of shared memory must be text, not ${nameOf(path)}`, "such as '/dev/shm/pool'")
+    }
+    return await abortable(options.signal, cancel => this.#share(path, cancel))
   }
 
   async #share(path: string, cancel: native.Cancel): Promise<SharedMemory> {
@@ -453,7 +425,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   async #went(entry: Served): Promise<void> {
     this.#info = await entry.device.info()
     entry.hold()
-    this.emit('live')
+    this.#emit('live')
   }
 
   async #refuseUsers(why: string): Promise<void> {
@@ -485,7 +457,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     })
     this.#served?.hooks.end()
     this.#served?.release()
-    this.emit(event)
+    this.#emit(event)
   }
 
   #local(verb: string): Served {
@@ -501,7 +473,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     const entry = this.#served
     try {
       if (entry && (await entry.recover(this.queues))) {
-        this.emit('recovered', { reason })
+        this.#emit('recovered', { reason })
         return
       }
     } catch (error) {
@@ -510,7 +482,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     }
     entry?.hooks.end()
     entry?.release()
-    this.emit('exit', { reason })
+    this.#emit('exit', { reason })
   }
 
   #onEvent(event: native.DeviceEvent): void {
@@ -526,48 +498,11 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   #tell(error: UblkError): void {
-    if (this.listenerCount('error') > 0) this.emit('error', error)
-    else process.emitWarning(error)
+    if (!this.#emit('error', error)) process.emitWarning(error)
   }
-}
 
-/** Has a disk written in JavaScript served in JavaScript. */
-async function serverFor(
-  options: CreateOptions,
-  owed: (queue: number) => number,
-): Promise<Server | undefined> {
-  const { backend, signal } = options
-  if (backend === undefined || backend === null || isNative(backend)) return undefined
-  const times = jsTimes(options)
-  if (!('kind' in backend)) return new InlineServer(backend, times.timeout)
-  if (backend.kind === 'worker') {
-    const { url, options } = worker(backend.url, backend.options)
-    return await Crew.load({ url, options, owed, ...times }, signal)
+  /** Whatever its listeners do, the device goes on. Returns whether there are any. */
+  #emit<Name extends keyof UblkDeviceEvents>(event: Name, ...args: UblkDeviceEvents[Name]): boolean {
+    return callListeners(this, event, args)
   }
-  return undefined // No such backend: the check of the options says so.
-}
-
-function specFor(options: CreateOptions, server: Server | undefined): native.DeviceSpec {
-  if (!server) return toSpec(options)
-  const readOnly = (options.readOnly ?? false) || !server.properties.write
-  return toSpec({ ...options, readOnly }, toExternal(server.properties))
-}
-
-/** The backend of a disk that has that size, in bytes. */
-function ofSize(backend: Backend, size: number): Backend {
-  const sized = isNative(backend) && (backend.kind === 'memory' || backend.kind === 'null')
-  return sized ? { ...backend, size } : backend
-}
-
-function checkId(id: number): void {
-  if (!Number.isInteger(id) || id < 0) throw invalid(`id must be a whole number from 0, not ${id}`)
-}
-
-/** Whether its disk outlives whoever serves it. */
-function recoverable({ flags }: DeviceInfo): boolean {
-  return flags.includes('USER_RECOVERY')
-}
-
-function rethrow(error: unknown): never {
-  throw wrap(error)
 }

@@ -1,4 +1,5 @@
 import { printable } from './printable.js'
+import { inOneLine } from './serve/errno.js'
 
 /**
  * Why something failed, to match on:
@@ -100,11 +101,17 @@ interface NativeError extends Error {
   hint?: string | null
 }
 
-/** Turns whatever the native part threw into a {@link UblkError}. */
+/** Turns whatever was thrown, by the native part or by anybody, into a {@link UblkError}. It never throws. */
 export function wrap(error: unknown): UblkError {
-  if (error instanceof UblkError) return error
-  if (!(error instanceof Error)) return new UblkError('system', String(error), { cause: error })
-  const { kind, message, command, device, errno, code, hint } = error as NativeError
+  try {
+    if (error instanceof UblkError) return error
+    if (error instanceof Error && typeof error.message === 'string') return wrapped(error)
+  } catch {} // An error that cannot be looked at.
+  return new UblkError('system', inOneLine(error), { cause: error })
+}
+
+function wrapped(error: NativeError): UblkError {
+  const { kind, message, command, device, errno, code, hint } = error
   return new UblkError(kind ?? 'system', message, {
     command: command ?? undefined,
     device: device ?? undefined,

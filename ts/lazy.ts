@@ -1,5 +1,7 @@
-import { fileURLToPath } from 'node:url'
+import { checkFlag, checkOptions, type Names } from './check.js'
 import { invalid } from './errors.js'
+import { pathOf } from './path.js'
+import { nameOf } from './serve/errno.js'
 import { parseSize, type Size } from './size.js'
 
 /** A part of a disk that is to be fetched. */
@@ -72,6 +74,16 @@ export interface LazyBackend {
   readonly timeout: number
 }
 
+const LAZY_OPTIONS: Names<LazyOptions> = {
+  size: true,
+  fetch: true,
+  cache: true,
+  direct: true,
+  chunk: true,
+  identity: true,
+  timeout: true,
+}
+
 const LEAST_CHUNK = 4096
 const MOST_CHUNK = 16 * 2 ** 20
 
@@ -99,17 +111,21 @@ const MOST_CHUNK = 16 * 2 ** 20
  * ```
  */
 export function lazy(options: LazyOptions): LazyBackend {
+  checkOptions<LazyOptions>(options, 'lazy()', LAZY_OPTIONS)
   const { fetch, cache, direct = false, chunk = '128K', identity = '', timeout = 60_000 } = options
-  if (typeof fetch !== 'function') throw invalid('a lazy disk needs a fetch function')
-  const path = cache instanceof URL ? fileURLToPath(cache) : cache
-  if (path === '') throw invalid('the path of the cache is empty')
+  if (typeof fetch !== 'function') {
+    throw invalid(`a lazy disk needs a fetch function, not ${nameOf(fetch)}`, 'lazy({ size, fetch })')
+  }
+  checkFlag(direct, 'direct')
+  const path = cache === undefined ? undefined : pathOf(cache, 'the path of the cache')
   const bytes = parseSize(chunk, 'chunk')
   if (bytes < LEAST_CHUNK || bytes > MOST_CHUNK || (bytes & (bytes - 1)) !== 0) {
     throw invalid(`chunk must be a power of two from 4K to 16M, not ${chunk}`)
   }
+  if (typeof identity !== 'string') throw invalid(`identity must be text, not ${nameOf(identity)}`)
   if (Buffer.byteLength(identity) > 1024) throw invalid('the identity is longer than 1024 bytes')
   if (!Number.isInteger(timeout) || timeout < 1 || timeout >= 2 ** 31) {
-    throw invalid(`timeout must be a whole number from 1 to ${2 ** 31 - 1}, not ${timeout}`)
+    throw invalid(`timeout must be a whole number from 1 to ${2 ** 31 - 1}, not ${nameOf(timeout)}`)
   }
   const size = parseSize(options.size)
   if (size === 0) throw invalid('size 0 is too small', 'a disk has at least one block')

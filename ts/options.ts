@@ -1,9 +1,11 @@
 import type { BackendSpec, DeviceSpec } from '#binding'
-import { type Backend, file, memory, type NativeBackend, nullDisk } from './backends.js'
+import { type Backend, file, type MemoryOptions, memory, type NativeBackend, nullDisk } from './backends.js'
+import type { Names } from './check.js'
 import type { CopyMode, Transport } from './choice.js'
 import { invalid } from './errors.js'
 import { lazy } from './lazy.js'
 import { type Pages, pagesOf } from './pages.js'
+import { inOneLine, isArray, nameOf } from './serve/errno.js'
 import type { Observe } from './serve/observer.js'
 import { formatSize, parseSize, type Size } from './size.js'
 
@@ -211,6 +213,51 @@ export interface DeviceOptions {
   timeout?: number
 }
 
+/** The options that there are. */
+export const DEVICE_OPTIONS: Names<DeviceOptions> = {
+  backend: true,
+  observe: true,
+  id: true,
+  queues: true,
+  depth: true,
+  blockSize: true,
+  physicalBlockSize: true,
+  maxIo: true,
+  readOnly: true,
+  writeCache: true,
+  rotational: true,
+  discard: true,
+  discardGranularity: true,
+  maxDiscard: true,
+  recovery: true,
+  threads: true,
+  transport: true,
+  copy: true,
+  share: true,
+  threadsPerQueue: true,
+  affinity: true,
+  poll: true,
+  buffers: true,
+  requestTimeout: true,
+  stuckTimeout: true,
+  partitionScan: true,
+  timeout: true,
+}
+
+const BACKEND_HINT =
+  "make one with memory('16M'), nullDisk('1T'), file('disk.img'), lazy({ size, fetch }) or worker(url), " +
+  'or give an object with the methods of a disk'
+
+/**
+ * Checks that something may be a backend: what it is, whoever serves it finds out.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkBackend(backend: unknown): asserts backend is Backend {
+  if (typeof backend === 'object' && backend !== null && !isArray(backend)) return
+  throw invalid(`backend must be a backend, not ${nameOf(backend)}`, BACKEND_HINT)
+}
+
 const BLOCK_SIZES = [512, 1024, 2048, 4096]
 const PAGE = 4096
 const MAX_IO = 32 * 2 ** 20
@@ -228,8 +275,10 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     throw invalid(`block size must be 512, 1024, 2048 or 4096, not ${options.blockSize}`)
   }
   const block = blockSize ?? external?.blockSize ?? 512
-  const { observe } = options
-  if (observe !== undefined && typeof observe !== 'function') throw invalid('observe is no function')
+  const { observe }: { observe?: unknown } = options
+  if (observe !== undefined && typeof observe !== 'function') {
+    throw invalid(`observe must be a function, not ${nameOf(observe)}`)
+  }
   if (observe !== undefined && external) {
     throw invalid('a disk written in JavaScript has nothing to observe', 'it sees every request itself')
   }
@@ -269,7 +318,8 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
 function checked(backend: NativeBackend): BackendSpec {
   switch (backend?.kind) {
     case 'memory': {
-      const { kind, size, file: path, pages } = memory(backend.size, backend)
+      const { file, pages: wished } = backend
+      const { kind, size, file: path, pages } = memory(backend.size, { file, pages: wished } as MemoryOptions)
       return { kind, size, path, pages }
     }
     case 'null':
@@ -277,7 +327,8 @@ function checked(backend: NativeBackend): BackendSpec {
     case 'file':
       return file(backend.path, { direct: backend.direct })
     case 'lazy': {
-      const { kind, size, chunk, identity, direct, cache } = lazy(backend)
+      const { kind: _, ...options } = backend
+      const { kind, size, chunk, identity, direct, cache } = lazy(options)
       return { kind, size, chunk, identity, direct, path: cache }
     }
     default:
@@ -345,7 +396,7 @@ function count(options: DeviceOptions, key: Key, min: number, max: number): numb
   const value: unknown = options[key]
   if (value === undefined) return undefined
   if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
-    throw invalid(`${label(key)} must be a whole number from ${min} to ${max}, not ${value}`)
+    throw invalid(`${label(key)} must be a whole number from ${min} to ${max}, not ${shown(value)}`)
   }
   return value
 }
@@ -358,7 +409,14 @@ function oneOf<Word extends string>(
   const value: unknown = options[key]
   const known = words.find(word => word === value)
   if (value === undefined || known !== undefined) return known
-  throw invalid(`${label(key)} must be ${words.slice(0, -1).join(', ')} or ${words.at(-1)}, not ${value}`)
+  throw invalid(
+    `${label(key)} must be ${words.slice(0, -1).join(', ')} or ${words.at(-1)}, not ${shown(value)}`,
+  )
+}
+
+/** As somebody has written it, if that is text. */
+function shown(value: unknown): string {
+  return typeof value === 'string' ? inOneLine(value) : nameOf(value)
 }
 
 /** What `share` says, if anything. */
@@ -373,7 +431,7 @@ export function paths({ share }: DeviceOptions): readonly string[] | undefined {
 function flag(options: DeviceOptions, key: Key): boolean | undefined {
   const value: unknown = options[key]
   if (value === undefined || typeof value === 'boolean') return value
-  throw invalid(`${label(key)} must be true or false, not ${value}`)
+  throw invalid(`${label(key)} must be true or false, not ${shown(value)}`)
 }
 
 function size(options: DeviceOptions, key: Key): number | undefined {

@@ -1,6 +1,9 @@
+import { clearInterval, setInterval } from 'node:timers'
 import * as native from '#binding'
+import type { DeviceInfo } from './info.js'
 import type { Hooks } from './serve/hooks.js'
-import type { Server } from './serve/server.js'
+import { isDurable } from './serve/properties.js'
+import type { Seating, Server } from './serve/server.js'
 import type { Presence } from './service/presence.js'
 import { type TraceListener, traceOf } from './trace.js'
 
@@ -16,23 +19,31 @@ export class Served {
   deleted = false
   /** What others find it by. */
   presence: Presence | undefined
+  /** Whether its disk outlives the threads that serve it. */
+  #recoverable = false
+  /** Whether the kernel sends flushes. */
+  #writeCache = false
   #forgotten: Promise<void> | undefined
   #keepAlive: NodeJS.Timeout | undefined
   readonly #traces = new Set<Promise<void>>()
 
   /**
    * @param server - Serves it, unless native threads do.
-   * @param recoverable - Whether its disk outlives the threads that serve it.
    * @param hooks - What it asks of JavaScript, and tells it.
    */
   constructor(
     readonly device: native.Device,
     readonly server: Server | undefined,
-    readonly recoverable: boolean,
     readonly hooks: Hooks,
   ) {
     hooks.attach(device)
     served.set(device.id, this)
+  }
+
+  /** Notes what the driver says of it. */
+  describe({ flags, writeCache }: DeviceInfo): void {
+    this.#recoverable = flags.includes('USER_RECOVERY')
+    this.#writeCache = writeCache
   }
 
   /** Makes the disk appear. */
@@ -40,12 +51,12 @@ export class Served {
     const { server } = this
     if (!server) return await this.device.start(cancel)
     await server.prepare(queues)
-    await this.device.start(cancel, seats => server.seat(seats, this.#path))
+    await this.device.start(cancel, seats => server.seat(seats, this.#seating(server)))
   }
 
   /** Takes the device over with new threads, if it was made for that and still has its disk. Whether it did. */
   async recover(queues: number): Promise<boolean> {
-    if (!this.server || !this.recoverable) return false
+    if (!this.server || !this.#recoverable) return false
     // The kernel may not have noticed yet that it has no server: then it is still live.
     const { state } = await this.device.info()
     if (state === 'stopped') return false
@@ -58,7 +69,7 @@ export class Served {
     const { server } = this
     if (!server) return await this.device.recover(cancel)
     await server.prepare(queues)
-    await this.device.recover(cancel, seats => server.seat(seats, this.#path))
+    await this.device.recover(cancel, seats => server.seat(seats, this.#seating(server)))
   }
 
   /** Gives the disk a new size in bytes. Its backend always has as many. */
@@ -111,8 +122,9 @@ export class Served {
     return { answered, inFlight }
   }
 
-  get #path(): string {
-    return `/dev/ublkb${this.device.id}`
+  #seating(server: Server): Seating {
+    const durable = isDurable(server.properties, { writeCache: this.#writeCache })
+    return { path: `/dev/ublkb${this.device.id}`, durable }
   }
 
   /** Keeps Node running, as a listening socket does. */

@@ -1,4 +1,5 @@
 import { invalid } from './errors.js'
+import { nameOf } from './serve/errno.js'
 
 /**
  * A number of bytes, or text as `losetup` and `truncate` read it: plain bytes, or a whole number with
@@ -8,6 +9,8 @@ export type Size = number | string
 
 const UNITS = 'KMGTPE'
 const LIMIT = 2n ** 63n
+/** The limit has 19 digits; a text that is longer by far is none that somebody has written. */
+const LONGEST = 64
 const HINT = 'use bytes or a whole number with a unit, such as 512, 64K, 16M, 16MB or 2GiB'
 
 /**
@@ -16,8 +19,11 @@ const HINT = 'use bytes or a whole number with a unit, such as 512, 64K, 16M, 16
  * @throws UblkError of kind `invalid` unless it is a whole number of bytes from 0 to below 8 EiB.
  */
 export function parseSize(size: Size, what = 'size'): number {
-  const text = typeof size === 'number' ? integerText(size) : String(size).trim()
-  const match = /^(\d+)(?:([kmgtpe])(ib|b)?|b)?$/i.exec(text)
+  if (typeof size !== 'number' && typeof size !== 'string') {
+    throw invalid(`${what} must be a number of bytes or text, not ${nameOf(size)}`, HINT)
+  }
+  const text = typeof size === 'number' ? integerText(size) : size.trim()
+  const match = text.length > LONGEST ? null : /^(\d+)(?:([kmgtpe])(ib|b)?|b)?$/i.exec(text)
   if (!match) throw refuse(size, text, what)
   const [, digits = '', unit, suffix] = match
   const base = suffix?.toLowerCase() === 'b' ? 1000n : 1024n
@@ -38,7 +44,7 @@ function integerText(size: number): string {
 function refuse(size: Size, text: string, what: string): Error {
   if (/^-\d/.test(text)) return invalid(`${what} ${size} is negative`, HINT)
   if (/^\d+\.\d+/.test(text)) return invalid(`${what} ${size} has a fraction`, HINT)
-  return invalid(`${what} '${size}' is not understood`, HINT)
+  return invalid(`${what} ${nameOf(String(size))} is not understood`, HINT)
 }
 
 /** Writes a size as `lsblk` does: the largest fitting unit, at most one decimal. */

@@ -2,6 +2,7 @@ import { constants } from 'node:os'
 import * as native from '#binding'
 import { wrap } from './errors.js'
 import type { Operation } from './serve/backend.js'
+import { onRejection } from './serve/errno.js'
 
 /** A request that was answered. */
 export interface TraceRecord {
@@ -45,13 +46,18 @@ export async function traceOf(
   if (signal?.aborted) return
   await new Promise<void>((resolve, reject) => {
     let failed = false
+    const fail = (error: unknown): void => {
+      failed = true
+      stop()
+      reject(error)
+    }
     const take = ({ records, dropped, last }: native.TraceBatch): void => {
       try {
-        if (!failed && (records.length > 0 || dropped > 0)) listener(toRecords(records), dropped)
+        if (!failed && (records.length > 0 || dropped > 0)) {
+          onRejection(listener(toRecords(records), dropped), fail)
+        }
       } catch (error) {
-        failed = true
-        stop()
-        reject(error)
+        fail(error)
       }
       if (!last) return
       signal?.removeEventListener('abort', stop)

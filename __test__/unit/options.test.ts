@@ -158,6 +158,6 @@ test('only a native disk is observed', t => {
     message: /nothing to observe/,
   })
   t.throws(() => toSpec({ backend: memory('1M'), observe: 5 as unknown as Observe }), {
-    message: /no function/,
+    message: /must be a function, not 5/,
   })
 })

@@ -1,3 +1,4 @@
+import { checkFunction } from '../check.js'
 import type { Size } from '../size.js'
 
 /** What a request can ask for. */
@@ -157,5 +158,6 @@ export type BackendFactory<Options> = (
  * ```
  */
 export function defineBackend<Options = void>(factory: BackendFactory<Options>): BackendFactory<Options> {
+  checkFunction(factory, 'the factory that defineBackend() takes')
   return factory
 }

@@ -1,7 +1,39 @@
-import { type Batch, type BatchBackend, Op } from './backend.js'
+import type { Batch, BatchBackend } from './backend.js'
 import type { Finish, JsDisk, Report } from './disk.js'
-import { errnoOf, inOneLine } from './errno.js'
+import { EIO, errnoOf, inOneLine, nameOf, onRejection, quieten } from './errno.js'
 import type { QueueMemory } from './memory.js'
+
+const READ = 0
+const WRITE = 1
+const WRITE_ZEROES = 4
+/** In a request's flags. */
+const FUA = 1
+/** The least result of a request: Linux's largest error number, negative. */
+const LEAST_RESULT = -4095
+const MOST_RESULT = 2 ** 31 - 1
+
+/** Whether a request can be completed with that, as far as its type goes. What it means, the queue decides. */
+function isResult(result: unknown): result is number {
+  return (
+    typeof result === 'number' && Number.isInteger(result) && result >= LEAST_RESULT && result <= MOST_RESULT
+  )
+}
+
+/** The result of request `i`; EIO, and a report, for what is none. */
+function resultOf(i: number, result: unknown, report: Report): number {
+  if (isResult(result)) return result
+  report(
+    `request ${i} of a batch was completed with ${nameOf(result)}, ` +
+      'not with bytes done or a negative error number',
+  )
+  return -EIO
+}
+
+/** @throws RangeError if a batch of that many requests has no request `i`. */
+function checkIndex(i: number, count: number): void {
+  if (Number.isInteger(i) && i >= 0 && i < count) return
+  throw new RangeError(`the batch has no request ${nameOf(i)}`)
+}
 
 /** A batch whose arrays are the queue's own, for as long as `process` runs. */
 class SharedBatch implements Batch {
@@ -12,9 +44,11 @@ class SharedBatch implements Batch {
   readonly flags: Uint8Array
   readonly result: Int32Array
   readonly #memory: QueueMemory
+  readonly #report: Report
 
-  constructor(memory: QueueMemory) {
+  constructor(memory: QueueMemory, report: Report) {
     this.#memory = memory
+    this.#report = report
     this.op = memory.op
     this.offset = memory.offset
     this.length = memory.length
@@ -23,11 +57,13 @@ class SharedBatch implements Batch {
   }
 
   data(i: number): Uint8Array {
-    return this.#memory.data(this.#memory.tag[i] as number, this.length[i] as number)
+    const { tag, length } = this.#memory
+    return this.#memory.data(tag[i] as number, length[i] as number)
   }
 
   complete(i: number, result: number): void {
-    this.result[i] = result
+    checkIndex(i, this.#memory.depth)
+    this.#memory.result[i] = resultOf(i, result, this.#report)
   }
 }
 
@@ -35,15 +71,13 @@ const GOES_ON = 0
 const COMPLETED = 1
 const GIVEN_UP = 2
 
-/** A batch with arrays of its own, which outlive the turn it came in. */
-class OwnBatch implements Batch {
+/** A batch with arrays of its own, which outlive the turn it came in. Its backend sees it as an {@link OwnBatch}. */
+class Kept {
   readonly count: number
-  readonly op: Uint8Array
-  readonly offset: Float64Array
-  readonly length: Float64Array
-  readonly flags: Uint8Array
   readonly result: Int32Array
   readonly #memory: QueueMemory
+  readonly #op: Uint8Array
+  readonly #length: Float64Array
   readonly #tag: Uint16Array
   readonly #generation: Uint32Array
   /** By request: it goes on, was completed, or was given up. */
@@ -58,11 +92,9 @@ class OwnBatch implements Batch {
     this.#memory = memory
     this.#disk = disk
     this.count = count
-    this.op = memory.op.slice(0, count)
-    this.offset = memory.offset.slice(0, count)
-    this.length = memory.length.slice(0, count)
-    this.flags = memory.flags.slice(0, count)
     this.result = memory.result.slice(0, count)
+    this.#op = memory.op.slice(0, count)
+    this.#length = memory.length.slice(0, count)
     this.#tag = memory.tag.slice(0, count)
     this.#generation = memory.generation.slice(0, count)
     this.#done = new Uint8Array(count)
@@ -70,11 +102,11 @@ class OwnBatch implements Batch {
 
   data(i: number): Uint8Array {
     if (this.#done[i] !== GOES_ON)
-      throw new RangeError(`request ${i} of the batch is finished: its data is gone`)
-    const [tag, length] = [this.#tag[i] as number, this.length[i] as number]
+      throw new RangeError(`request ${nameOf(i)} of the batch is finished: its data is gone`)
+    const [tag, length] = [this.#tag[i] as number, this.#length[i] as number]
     const shared = this.#memory.data(tag, length)
     if (!this.#disk.isApart(tag)) return shared
-    this.#own[i] ??= this.op[i] === Op.write ? shared.slice() : new Uint8Array(length)
+    this.#own[i] ??= this.#op[i] === WRITE ? shared.slice() : new Uint8Array(length)
     return this.#own[i]
   }
 
@@ -83,31 +115,81 @@ class OwnBatch implements Batch {
     this.#done[i] = GIVEN_UP
   }
 
-  complete(i: number, result: number): void {
-    if (!Number.isInteger(i) || i < 0 || i >= this.count)
-      throw new RangeError(`the batch has no request ${i}`)
+  complete(i: number, result: unknown): void {
+    checkIndex(i, this.count)
     if (this.#done[i] === GIVEN_UP) return
     if (this.#done[i] === COMPLETED) {
       this.#disk.report(`request ${i} of a batch was completed twice`)
       return
     }
-    const [tag, own] = [this.#tag[i] as number, this.#own[i]]
-    if (own && this.op[i] === Op.read) this.#memory.data(tag, own.length).set(own)
+    // Only what cannot fail comes after it is marked: it would never be answered.
+    const checked = this.#bring(i, resultOf(i, result, this.#disk.report))
     this.#done[i] = COMPLETED
-    this.result[i] = result
-    if (this.returned) this.#disk.finish(tag, this.#generation[i] as number, result)
+    this.result[i] = checked
+    if (this.returned) this.#disk.finish(this.#tag[i] as number, this.#generation[i] as number, checked)
   }
 
-  /** Which requests were completed before `process` returned. */
+  /** Takes what a read put into a buffer of its own. The request's result after that. */
+  #bring(i: number, result: number): number {
+    const own = this.#own[i]
+    if (own === undefined || this.#op[i] !== READ || result < 0) return result
+    const data = this.#memory.data(this.#tag[i] as number, this.#length[i] as number)
+    if (own.length !== data.length) {
+      this.#disk.report(`the buffer of request ${i} of a batch was transferred`)
+      return -EIO
+    }
+    data.set(own)
+    return result
+  }
+
+  /** Whether it was completed before `process` returned. */
   done(i: number): boolean {
     return this.#done[i] !== GOES_ON
   }
 
-  /** Completes what is not. */
-  settle(error: unknown, failed: boolean): void {
+  /** Completes what is not, with what `result` says. */
+  settle(): void {
     for (let i = 0; i < this.count; i++) {
-      if (this.#done[i] === GOES_ON) this.complete(i, failed ? errnoOf(error) : (this.result[i] as number))
+      if (this.#done[i] === GOES_ON) this.complete(i, this.result[i])
     }
+  }
+
+  /** Completes what is not with an error. */
+  fail(error: unknown): void {
+    const errno = errnoOf(error)
+    for (let i = 0; i < this.count; i++) {
+      if (this.#done[i] === GOES_ON) this.complete(i, errno)
+    }
+  }
+}
+
+/** What the backend is given of a batch of its own: it may do anything to it. */
+class OwnBatch implements Batch {
+  readonly count: number
+  readonly op: Uint8Array
+  readonly offset: Float64Array
+  readonly length: Float64Array
+  readonly flags: Uint8Array
+  readonly result: Int32Array
+  readonly #kept: Kept
+
+  constructor(memory: QueueMemory, kept: Kept) {
+    const { count } = kept
+    this.#kept = kept
+    this.count = count
+    this.op = memory.op.slice(0, count)
+    this.offset = memory.offset.slice(0, count)
+    this.length = memory.length.slice(0, count)
+    this.flags = memory.flags.slice(0, count)
+    this.result = kept.result
+  }
+
+  data(i: number): Uint8Array {
+    return this.#kept.data(i)
+  }
+
+  complete(i: number, result: number): void {
+    this.#kept.complete(i, result)
   }
 }
 
@@ -118,26 +200,33 @@ export class Batches implements JsDisk {
   readonly report: Report
   readonly #backend: BatchBackend
   readonly #memory: QueueMemory
-  readonly #shared: SharedBatch
+  /** The kernel sends no flushes: what is written has to be durable when its request is finished. */
+  readonly #durable: boolean
+  #shared: SharedBatch
   /** Whether `process` is known to return promises: then each batch gets arrays of its own. */
   #asynchronous: boolean
   /** By tag, whether its requests get a buffer of their own; see {@link Friendly}. */
   readonly #apart: Uint8Array
   /** By tag, the batch that its request came in, and its place there. */
-  readonly #whose: ({ batch: OwnBatch; i: number } | undefined)[]
+  readonly #whose: ({ batch: Kept; i: number } | undefined)[]
 
   constructor(
     backend: BatchBackend,
     memory: QueueMemory,
     report: Report,
-    { asynchronous, apart = false }: { asynchronous: boolean; apart?: boolean },
+    {
+      asynchronous,
+      apart = false,
+      durable = false,
+    }: { asynchronous: boolean; apart?: boolean; durable?: boolean },
   ) {
     this.#backend = backend
     this.#memory = memory
     this.report = report
     this.goesOn = new Uint8Array(memory.depth)
-    this.#shared = new SharedBatch(memory)
+    this.#shared = new SharedBatch(memory, report)
     this.#asynchronous = asynchronous
+    this.#durable = durable
     this.#apart = new Uint8Array(memory.depth).fill(apart ? 1 : 0)
     this.#whose = new Array(memory.depth).fill(undefined)
   }
@@ -148,16 +237,16 @@ export class Batches implements JsDisk {
   }
 
   serve(count: number): number {
+    if (this.#durable) this.#force(count)
     if (this.#asynchronous) return this.#serveOwn(count)
-    const batch = this.#shared
-    batch.count = count
+    const batch = this.#share(count)
     try {
-      const answer = this.#backend.process(batch)
+      const answer: unknown = this.#backend.process(batch)
       if (answer === undefined) return 0
       // It kept arrays that the next turn overwrites: fail these requests rather than answer wrongly.
       this.#asynchronous = true
-      if (typeof answer?.then === 'function') answer.then(undefined, () => {})
-      throw new TypeError('process returned a promise, but is not declared async')
+      onRejection(answer, () => {})
+      throw new TypeError(`process returned ${nameOf(answer)}, but is not declared async`)
     } catch (error) {
       this.#failed(error)
       this.#memory.result.fill(errnoOf(error), 0, count)
@@ -171,41 +260,63 @@ export class Batches implements JsDisk {
     whose?.batch.abandon(whose.i)
   }
 
+  #share(count: number): SharedBatch {
+    try {
+      this.#shared.count = count
+    } catch {
+      // The backend has frozen it.
+      this.#shared = new SharedBatch(this.#memory, this.report)
+      this.#shared.count = count
+    }
+    return this.#shared
+  }
+
+  /** Has what is written be durable when it is finished. */
+  #force(count: number): void {
+    const { op, flags } = this.#memory
+    for (let i = 0; i < count; i++) {
+      if (op[i] === WRITE || op[i] === WRITE_ZEROES) flags[i] = (flags[i] as number) | FUA
+    }
+  }
+
   #serveOwn(count: number): number {
-    const batch = new OwnBatch(this.#memory, count, this)
+    const memory = this.#memory
+    const batch = new Kept(memory, count, this)
     let answer: unknown
     try {
-      answer = this.#backend.process(batch)
-      if (answer !== undefined && typeof (answer as PromiseLike<unknown>)?.then !== 'function') {
-        throw new TypeError(`process returned ${typeof answer}, not nothing or a promise`)
+      answer = this.#backend.process(new OwnBatch(memory, batch))
+      quieten(answer)
+      if (answer !== undefined && typeof (answer as PromiseLike<unknown> | null)?.then !== 'function') {
+        throw new TypeError(`process returned ${nameOf(answer)}, not nothing or a promise`)
       }
     } catch (error) {
       this.#failed(error)
-      batch.settle(error, true)
+      batch.fail(error)
       answer = undefined
     }
-    if (answer === undefined) batch.settle(undefined, false)
+    if (answer === undefined) batch.settle()
     let going = 0
     for (let i = 0; i < count; i++) {
-      this.#memory.result[i] = batch.result[i] as number
+      memory.result[i] = batch.result[i] as number
       const goesOn = !batch.done(i)
       this.goesOn[i] = goesOn ? 1 : 0
       if (!goesOn) continue
       going++
-      this.#whose[this.#memory.tag[i] as number] = { batch, i }
+      this.#whose[memory.tag[i] as number] = { batch, i }
     }
     batch.returned = true
     if (going > 0) void this.#goOn(answer as PromiseLike<unknown>, batch)
+    else onRejection(answer, error => this.#failed(error))
     return going
   }
 
-  async #goOn(answer: PromiseLike<unknown>, batch: OwnBatch): Promise<void> {
+  async #goOn(answer: PromiseLike<unknown>, batch: Kept): Promise<void> {
     try {
       await answer
-      batch.settle(undefined, false)
+      batch.settle()
     } catch (error) {
       this.#failed(error)
-      batch.settle(error, true)
+      batch.fail(error)
     }
   }
 

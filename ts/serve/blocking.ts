@@ -1,5 +1,6 @@
 import * as native from '#binding'
-import type { JsDisk } from './disk.js'
+import { type JsDisk, type Report, serveSafely } from './disk.js'
+import type { QueueMemory } from './memory.js'
 
 /** What {@link serveBlocking} returns when the queue has ended. */
 export const ENDED = -1
@@ -16,14 +17,20 @@ function breathe(): void {}
  * when all of these have been seen to; or the size of the batch in which some requests go on, because the backend is
  * asynchronous: then an event loop has to take over.
  */
-export function serveBlocking(queue: native.Queue, disk: JsDisk, beat: () => void): number {
+export function serveBlocking(
+  queue: native.Queue,
+  memory: QueueMemory,
+  disk: JsDisk,
+  report: Report,
+  beat: () => void,
+): number {
   const { number } = queue
   let finished = 0
   for (;;) {
     const count = native.nextBatch(number, finished)
     beat()
     if (count === 0) breathe()
-    else if (count < 0 || disk.serve(count) > 0) return count
+    else if (count < 0 || serveSafely(disk, memory, count, report) > 0) return count
     finished = count
   }
 }

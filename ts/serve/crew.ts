@@ -1,10 +1,12 @@
 import { once } from 'node:events'
-import { MessagePort, Worker } from 'node:worker_threads'
+import { clearInterval, clearTimeout, setInterval, setTimeout } from 'node:timers'
+import { MessageChannel, MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { invalid, UblkError } from '../errors.js'
+import type { Report } from './disk.js'
 import { inOneLine } from './errno.js'
-import type { FromWorker, ToWorker, WorkerData } from './messages.js'
+import { type FromWorker, Heart, type ToWorker, type WorkerData } from './messages.js'
 import { notResizable, type Properties, resizeFailed } from './properties.js'
-import type { Server } from './server.js'
+import type { Seating, Server } from './server.js'
 
 /** What a crew's workers are made of. */
 export interface CrewOptions {
@@ -12,10 +14,20 @@ export interface CrewOptions {
   readonly options: unknown
   /** After how many milliseconds an asynchronous request times out; 0: never. */
   readonly timeout: number
-  /** After how many milliseconds a thread that owes answers and does not get round is ended; 0: never. */
+  /** After how many milliseconds a thread that has requests and makes no progress is terminated; 0: never. */
   readonly stuckTimeout: number
-  /** Requests that a queue has come to owe and has not answered. */
-  readonly owed: (queue: number) => number
+  /** What a queue has answered, and what it has not. */
+  readonly progress: (queue: number) => Progress
+  /** Takes what goes wrong and concerns no request. */
+  readonly report: Report
+}
+
+/** How far a queue is. */
+export interface Progress {
+  /** How many requests it has answered. */
+  readonly answered: number
+  /** How many it has and has not answered. */
+  readonly inFlight: number
 }
 
 /** Serves each of a device's queues from a Worker of its own. */
@@ -25,6 +37,7 @@ export class Crew implements Server {
   readonly #hands: Hand[] = []
   /** What the backend's factory makes, in bytes. */
   readonly #made: number
+  /** Runs while a worker has requests. */
   #watchdog: NodeJS.Timeout | undefined
 
   private constructor(options: CrewOptions, first: Hand, properties: Properties) {
@@ -41,12 +54,15 @@ export class Crew implements Server {
    */
   static async load(options: CrewOptions, signal?: AbortSignal): Promise<Crew> {
     signal?.throwIfAborted()
-    const first = new Hand(options, 0)
+    let crew: Crew | undefined
+    const first = new Hand(options, 0, () => crew?.watch())
     const abort = (): void => void first.terminate()
     signal?.addEventListener('abort', abort, { once: true })
     try {
-      return new Crew(options, first, await first.loaded)
+      crew = new Crew(options, first, await first.loaded)
+      return crew
     } catch (error) {
+      await first.terminate() // Its module may have begun something that would keep it.
       signal?.throwIfAborted()
       throw error
     } finally {
@@ -60,7 +76,7 @@ export class Crew implements Server {
     const fresh: Hand[] = []
     for (let queue = 0; queue < queues; queue++) {
       if (this.#hands[queue]?.gone === false) continue
-      const hand = new Hand(this.#options, queue)
+      const hand = new Hand(this.#options, queue, () => this.watch())
       this.#hands[queue] = hand
       fresh.push(hand)
     }
@@ -87,48 +103,59 @@ export class Crew implements Server {
     this.properties = { ...before, size }
   }
 
-  seat(seats: readonly number[]): void {
+  seat(seats: readonly number[], { durable }: Seating): void {
     seats.forEach((seat, queue) => {
-      this.#hands[queue]?.seat(seat)
+      this.#hands[queue]?.seat(seat, durable)
     })
-    if (this.#options.stuckTimeout > 0) {
-      this.#watchdog ??= setInterval(() => this.#watch(), this.#options.stuckTimeout / 2).unref()
-    }
   }
 
   abandon(): void {
     this.#hands.forEach((hand, queue) => {
-      hand.abandon(this.#options.owed(queue))
+      hand.abandon(this.#options.progress(queue))
     })
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#watchdog)
-    this.#watchdog = undefined
+    this.#rest()
     await Promise.all(this.#hands.map(hand => hand.close()))
     this.#hands.length = 0
   }
 
-  #watch(): void {
+  /** A worker has requests: looks, until all are idle, whether those that have some make progress. */
+  watch(): void {
+    const { stuckTimeout } = this.#options
+    if (stuckTimeout > 0) this.#watchdog ??= setInterval(() => this.#look(), stuckTimeout / 2).unref()
+  }
+
+  #rest(): void {
+    clearInterval(this.#watchdog)
+    this.#watchdog = undefined
+  }
+
+  #look(): void {
+    let busy = 0
     this.#hands.forEach((hand, queue) => {
-      if (hand.stuck(this.#options.owed(queue), this.#options.stuckTimeout)) void hand.terminate()
+      const { inFlight } = this.#options.progress(queue)
+      if (hand.stuck(inFlight, this.#options.stuckTimeout)) void hand.terminate()
+      if (!hand.sleeps(inFlight)) busy++
     })
+    if (busy === 0) this.#rest()
   }
 }
 
 /**
  * @throws UblkError of kind `invalid` if the options cannot be given to a worker.
  */
-function startWorker(workerData: WorkerData): Worker {
-  const { options, queue } = workerData
-  const values: unknown[] = typeof options === 'object' && options !== null ? Object.values(options) : []
+function startWorker(workerData: WorkerData & { port: MessagePort }): Worker {
+  const { options, queue, port } = workerData
   // It runs as the parent does, loaders included; only what says how to read `--eval` is refused for a file. Options of
   // V8 are inherited, but must not be given.
   const asParent = !process.execArgv.some(isInputType)
   try {
+    const values: unknown[] = typeof options === 'object' && options !== null ? Object.values(options) : []
     return new Worker(new URL('./worker-main.js', import.meta.url), {
       workerData,
-      transferList: values.filter(value => value instanceof MessagePort),
+      transferList: [port, ...values.filter(value => value instanceof MessagePort)],
       name: `ublk-q${queue}`,
       ...(asParent ? {} : { execArgv: process.execArgv.filter(argument => !isInputType(argument)) }),
     })
@@ -144,8 +171,28 @@ function isInputType(argument: string): boolean {
   return argument.startsWith('--input-type')
 }
 
+type MakeOptions = (context: { queue: number }) => unknown
+
+/** The options that the caller's function makes for the worker of a queue. */
+function made(make: MakeOptions, queue: number): unknown {
+  try {
+    return make({ queue })
+  } catch (error) {
+    throw new UblkError(
+      'backend',
+      `the function that makes the worker's options failed: ${inOneLine(error)}`,
+      {
+        cause: error,
+      },
+    )
+  }
+}
+
 /** How long a worker that is to close has for its backend's `close`, in milliseconds. */
 const FAREWELL = 5000
+
+/** How often in a row a worker may be told in vain to fail its requests. */
+const TRIES = 3
 
 /** One worker. */
 class Hand {
@@ -156,72 +203,99 @@ class Hand {
   idle: Promise<void> = Promise.resolve()
   #rest = (): void => {}
   readonly #worker: Worker
+  /** For our messages alone: the backend's module can close `parentPort`, and write there whatever it likes. */
+  readonly #port: MessagePort
   readonly #heart: Int32Array
+  readonly #report: Report
+  readonly #busy: () => void
+  /** Who waits for a message, and for its end. */
+  readonly #listeners = new Set<(message: FromWorker | undefined) => void>()
   #beats = 0
-  #abandoned: number | undefined
   #since = performance.now()
+  /** When it was last told to fail its requests: what it had answered, its beats, and how often that was in vain. */
+  #abandoned = { answered: -1, beats: -1, vain: 0 }
 
-  constructor({ url, options, timeout }: CrewOptions, queue: number) {
-    this.#heart = new Int32Array(new SharedArrayBuffer(4))
-    const own: unknown = typeof options === 'function' ? options({ queue }) : options
-    this.#worker = startWorker({ url, options: own, queue, heart: this.#heart, timeout })
+  /** @param busy - Called when it has requests and nobody watches it. */
+  constructor({ url, options, timeout, report }: CrewOptions, queue: number, busy: () => void) {
+    this.#heart = new Int32Array(new SharedArrayBuffer(4 * Heart.length))
+    this.#report = report
+    this.#busy = busy
+    const own: unknown = typeof options === 'function' ? made(options as MakeOptions, queue) : options
+    const { port1, port2 } = new MessageChannel()
+    this.#port = port1
+    this.#worker = startWorker({ url, options: own, queue, port: port2, heart: this.#heart, timeout })
     this.loaded = this.#load()
-    // From then on only the device keeps Node running. A failure is told to whoever awaits it.
-    this.loaded.catch(() => {}).finally(() => this.#worker.unref())
+    port1.on('message', (message: FromWorker) => this.#heard(message))
+    // From then on only the device keeps Node running. A failure is told to whoever awaits it; what the module has begun
+    // may keep its thread.
+    this.loaded.then(
+      () => this.#unref(),
+      () => this.terminate(),
+    )
     this.#worker.once('exit', () => {
+      // What it had said before may not have been heard yet.
+      for (let said = receiveMessageOnPort(port1); said; said = receiveMessageOnPort(port1)) {
+        this.#heard(said.message as FromWorker)
+      }
+      port1.close()
       this.gone = true
       this.#rest()
-    })
-    this.#worker.on('message', ({ type }: FromWorker) => {
-      if (type === 'ended') this.#rest()
+      for (const listener of this.#listeners) listener(undefined)
     })
     this.#worker.on('error', () => {}) // The queue tells the device, when its thread has ended.
   }
 
-  seat(seat: number): void {
+  seat(seat: number, durable: boolean): void {
     this.idle = new Promise(resolve => {
       this.#rest = resolve
     })
-    this.#send({ type: 'seat', seat })
+    this.#send({ type: 'seat', seat, durable })
   }
 
-  /** Whether it owes answers and has not got round for so long, in milliseconds. */
-  stuck(owed: number, timeout: number): boolean {
-    const beats = Atomics.load(this.#heart, 0)
+  /** Whether it has requests and has made no progress for so long, in milliseconds. If it has some, it is asked to. */
+  stuck(inFlight: number, timeout: number): boolean {
+    const beats = this.#count
     const now = performance.now()
-    if (beats !== this.#beats || owed === 0) {
+    if (beats !== this.#beats || inFlight === 0) {
       this.#beats = beats
       this.#since = now
     }
+    if (inFlight > 0) this.#send({ type: 'look' }) // An asynchronous one may have nothing to do but to wait.
     return !this.gone && now - this.#since >= timeout
   }
 
-  /** Has it fail what it owes; the second time it owes something and did not get round, it is ended. */
-  abandon(owed: number): void {
-    const beats = Atomics.load(this.#heart, 0)
-    if (owed > 0 && this.#abandoned === beats) void this.terminate()
-    this.#abandoned = beats
+  /** Whether it needs not be watched until it says that it is busy. */
+  sleeps(inFlight: number): boolean {
+    if (this.gone) return true
+    if (inFlight > 0) return false
+    // It counts before it looks whether it is watched: here it is the other way round, so that one of us sees the other.
+    Atomics.store(this.#heart, Heart.watched, 0)
+    if (this.#count === this.#beats) return true
+    Atomics.store(this.#heart, Heart.watched, 1)
+    return false
+  }
+
+  /**
+   * Has it fail its requests. It is terminated if it has some when it is told again and has made no progress, or has
+   * answered none though it was told several times.
+   */
+  abandon({ answered, inFlight }: Progress): void {
+    const beats = this.#count
+    const before = this.#abandoned
+    const vain = inFlight > 0 && answered === before.answered ? before.vain + 1 : 0
+    this.#abandoned = { answered, beats, vain }
+    if (inFlight > 0 && (beats === before.beats || vain >= TRIES)) void this.terminate()
     this.#send({ type: 'abandon' })
   }
 
   /** Has its backend change its size; at most one such wish is under way. */
   async resize(size: number): Promise<void> {
-    this.#worker.ref()
+    this.#ref()
     this.#send({ type: 'resize', size })
-    const error = await new Promise<string | undefined>(resolve => {
-      const listen = (message: FromWorker): void => {
-        if (message.type === 'resized') settle(message.error)
-      }
-      const gone = (): void => settle('its thread has ended')
-      const settle = (error: string | undefined): void => {
-        this.#worker.off('message', listen).off('exit', gone)
-        resolve(error)
-      }
-      this.#worker.on('message', listen).once('exit', gone)
-      if (this.gone) gone()
-    })
-    this.#worker.unref()
-    if (error !== undefined) throw resizeFailed(error)
+    const done = await this.#next(message => message.type === 'resized')
+    this.#unref()
+    if (done === undefined) throw resizeFailed('its thread has ended')
+    if (done.type === 'resized' && done.error !== undefined) throw resizeFailed(done.error)
   }
 
   /** Ends it, wherever it is. */
@@ -231,27 +305,66 @@ class Hand {
 
   async close(): Promise<void> {
     if (this.gone) return
-    this.#worker.ref()
+    this.#ref()
     const exit = once(this.#worker, 'exit')
     this.#send({ type: 'close' })
     const late = setTimeout(() => void this.terminate(), FAREWELL)
     await exit.finally(() => clearTimeout(late))
   }
 
-  #send(message: ToWorker): void {
-    this.#worker.postMessage(message)
+  get #count(): number {
+    return Atomics.load(this.#heart, Heart.beats)
   }
 
-  #load(): Promise<Properties> {
-    return new Promise((resolve, reject) => {
-      const fail = (why: string): void =>
-        reject(new UblkError('backend', `the backend's module cannot be loaded: ${why}`))
-      this.#worker.once('message', (message: FromWorker) => {
-        if (message.type === 'loaded') resolve(message.properties)
-        else if (message.type === 'failed') fail(message.message)
-      })
-      this.#worker.once('error', error => fail(inOneLine(error)))
-      this.#worker.once('exit', code => fail(`its thread ended with ${code}`))
+  #heard(message: FromWorker): void {
+    if (message.type === 'ended') this.#rest()
+    else if (message.type === 'busy') this.#busy()
+    else if (message.type === 'trouble') this.#report(message.message)
+    for (const listener of this.#listeners) listener(message)
+  }
+
+  /** The next message that is as wanted; undefined if its thread has ended before. */
+  async #next(wanted: (message: FromWorker) => boolean): Promise<FromWorker | undefined> {
+    if (this.gone) return undefined
+    return await new Promise(resolve => {
+      const listener = (message: FromWorker | undefined): void => {
+        if (message !== undefined && !wanted(message)) return
+        this.#listeners.delete(listener)
+        resolve(message)
+      }
+      this.#listeners.add(listener)
     })
+  }
+
+  #send(message: ToWorker): void {
+    this.#port.postMessage(message)
+  }
+
+  #ref(): void {
+    this.#worker.ref()
+    this.#port.ref()
+  }
+
+  #unref(): void {
+    this.#worker.unref()
+    this.#port.unref()
+  }
+
+  async #load(): Promise<Properties> {
+    let why = ''
+    this.#worker.once('error', error => {
+      why = inOneLine(error)
+    })
+    this.#worker.once('exit', code => {
+      why ||= `its thread ended with ${code}`
+    })
+    const message = await this.#next(({ type }) => type === 'loaded' || type === 'failed')
+    if (message?.type === 'loaded') return message.properties
+    if (message?.type === 'failed') {
+      const hint = message.hint === '' ? undefined : message.hint
+      if (message.invalid) throw invalid(message.message, hint)
+      why = message.message
+    }
+    throw new UblkError('backend', `the backend's module cannot be loaded: ${why}`)
   }
 }

@@ -1,3 +1,6 @@
+import { EIO, inOneLine } from './errno.js'
+import type { QueueMemory } from './memory.js'
+
 /** Finishes a request that was not finished in its turn. */
 export type Finish = (tag: number, generation: number, result: number) => void
 
@@ -17,4 +20,20 @@ export interface JsDisk {
   finish: Finish
   /** The tag's request was answered for it: whatever its method does from now on must touch nothing. */
   abandon(tag: number): void
+}
+
+/**
+ * Serves a batch, whatever happens. A disk fails a request for what its backend does; should it fail itself, which is a
+ * mistake of this package, all requests of the batch get EIO, and a method that goes on has its buffers to itself.
+ */
+export function serveSafely(disk: JsDisk, memory: QueueMemory, count: number, report: Report): number {
+  try {
+    return disk.serve(count)
+  } catch (error) {
+    report(`${count} requests could not be served, which is a mistake of ublk-ts: ${inOneLine(error)}`)
+    for (let i = 0; i < count; i++) disk.abandon(memory.tag[i] as number)
+    memory.result.fill(-EIO, 0, count)
+    disk.goesOn.fill(0, 0, count)
+    return 0
+  }
 }

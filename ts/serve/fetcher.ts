@@ -1,3 +1,4 @@
+import { clearTimeout, setTimeout } from 'node:timers'
 import type * as native from '#binding'
 import type { Fetch } from '../lazy.js'
 import type { Report } from './disk.js'
@@ -34,7 +35,8 @@ export class Fetcher {
     late.unref()
     this.#underWay.add(control)
     try {
-      const data: unknown = await this.#fetch({ offset, length, signal: control.signal })
+      const fetch = this.#fetch
+      const data: unknown = await fetch({ offset, length, signal: control.signal })
       if (!(data instanceof Uint8Array))
         throw new TypeError(`fetch returned ${typeof data}, not a Uint8Array`)
       this.device?.supply(id, data)

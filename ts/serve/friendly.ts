@@ -1,27 +1,42 @@
 import type { DiskBackend, DiskRequest, Operation } from './backend.js'
 import type { Finish, JsDisk, Report } from './disk.js'
-import { errnoOf, inOneLine } from './errno.js'
+import { errnoOf, inOneLine, nameOf, nativeThen, quieten } from './errno.js'
 import type { QueueMemory } from './memory.js'
 
 const NAMES: readonly Operation[] = ['read', 'write', 'flush', 'discard', 'writeZeroes']
 const READ = 0
 const WRITE = 1
+const FLUSH = 2
+const DISCARD = 3
+const WRITE_ZEROES = 4
+/** In a request's flags. */
+const FUA = 1
 
-/** The request object of one tag, used again for each of its requests. */
+/** The request object of one tag, used again for each of its requests. The backend may do anything to it. */
 class Reused implements DiskRequest {
-  op: Operation = 'read'
-  offset = 0
-  length = 0
-  fua = false
+  op: Operation
+  offset: number
+  length: number
+  fua: boolean
+
+  constructor(op: Operation, offset = 0, length = 0, fua = false) {
+    this.op = op
+    this.offset = offset
+    this.length = length
+    this.fua = fua
+  }
 }
 
 /** Serves requests one by one with a backend that has a method per operation. */
 export class Friendly implements JsDisk {
   readonly goesOn: Uint8Array
   finish: Finish = () => {}
-  readonly #backend: DiskBackend
+  /** Methods that it does not have are never asked for; one that it has lost since then fails its requests. */
+  readonly #backend: Required<DiskBackend>
   readonly #memory: QueueMemory
   readonly #report: Report
+  /** The kernel sends no flushes: what is written has to be durable when its request is finished. */
+  readonly #durable: boolean
   /**
    * By tag, whether its requests get a buffer of their own, copied to or from the queue's: then a method that
    * goes on after its request was given up writes to nobody else's data.
@@ -34,11 +49,12 @@ export class Friendly implements JsDisk {
     backend: DiskBackend,
     memory: QueueMemory,
     report: Report,
-    { apart = false }: { apart?: boolean } = {},
+    { apart = false, durable = false }: { apart?: boolean; durable?: boolean } = {},
   ) {
-    this.#backend = backend
+    this.#backend = backend as Required<DiskBackend>
     this.#memory = memory
     this.#report = report
+    this.#durable = durable
     this.#apart = new Uint8Array(memory.depth).fill(apart ? 1 : 0)
     this.goesOn = new Uint8Array(memory.depth)
     this.#requests = new Array(memory.depth).fill(undefined)
@@ -60,33 +76,30 @@ export class Friendly implements JsDisk {
     const memory = this.#memory
     const op = memory.op[i] as number
     const tag = memory.tag[i] as number
+    const offset = memory.offset[i] as number
     const length = memory.length[i] as number
-    this.#requests[tag] ??= new Reused()
-    const request = this.#requests[tag]
-    request.op = NAMES[op] as Operation
-    request.offset = memory.offset[i] as number
-    request.length = length
-    request.fua = ((memory.flags[i] as number) & 1) !== 0
     try {
-      const answer = this.#call(op, request, tag, length)
+      const request = this.#request(tag, op, offset, length, ((memory.flags[i] as number) & FUA) !== 0)
+      let answer = this.#call(op, request, tag, length)
+      let flushed = !this.#durable || (op !== WRITE && op !== WRITE_ZEROES)
+      if (answer === undefined && !flushed) {
+        answer = this.#flush()
+        flushed = true
+      }
       if (answer === undefined) {
         if (op === READ) this.#bring(tag, length)
         return false
       }
-      if (typeof (answer as PromiseLike<unknown>)?.then !== 'function') {
-        throw new TypeError(`${request.op} returned ${typeof answer}, not nothing or a promise`)
+      const then = (answer as PromiseLike<unknown> | null)?.then
+      if (then !== nativeThen) quieten(answer)
+      if (typeof then !== 'function') {
+        throw new TypeError(`${NAMES[op]} returned ${nameOf(answer)}, not nothing or a promise`)
       }
-      void this.#goOn(
-        answer as PromiseLike<unknown>,
-        request,
-        memory.generation[i] as number,
-        op,
-        tag,
-        length,
-      )
+      const generation = memory.generation[i] as number
+      void this.#goOn(answer as PromiseLike<unknown>, flushed, request, generation, op, tag, offset, length)
       return true
     } catch (error) {
-      memory.result[i] = this.#failed(request, error)
+      memory.result[i] = this.#failed(op, offset, length, error)
       return false
     }
   }
@@ -98,6 +111,23 @@ export class Friendly implements JsDisk {
     this.#buffers[tag] = undefined
   }
 
+  #request(tag: number, op: number, offset: number, length: number, fua: boolean): Reused {
+    const name = NAMES[op] as Operation
+    const request = this.#requests[tag]
+    if (request !== undefined) {
+      try {
+        request.op = name
+        request.offset = offset
+        request.length = length
+        request.fua = fua
+        return request
+      } catch {} // The backend has frozen it.
+    }
+    const fresh = new Reused(name, offset, length, fua)
+    this.#requests[tag] = fresh
+    return fresh
+  }
+
   #call(op: number, request: DiskRequest, tag: number, length: number): unknown {
     const backend = this.#backend
     switch (op) {
@@ -106,15 +136,20 @@ export class Friendly implements JsDisk {
       case WRITE: {
         const from = this.#buffer(tag, length)
         if (this.#apart[tag] !== 0) from.set(this.#memory.data(tag, length))
-        return backend.write?.(request, from)
+        return backend.write(request, from)
       }
-      case 2:
-        return backend.flush?.(request)
-      case 3:
-        return backend.discard?.(request)
+      case FLUSH:
+        return backend.flush(request)
+      case DISCARD:
+        return backend.discard(request)
       default:
-        return backend.writeZeroes?.(request)
+        return backend.writeZeroes(request)
     }
+  }
+
+  /** Makes durable what was written, for a disk whose users do not ask for that. */
+  #flush(): unknown {
+    return this.#backend.flush(new Reused('flush'))
   }
 
   #buffer(tag: number, length: number): Uint8Array {
@@ -130,33 +165,40 @@ export class Friendly implements JsDisk {
   /** Takes what a read put into a buffer of its own. */
   #bring(tag: number, length: number): void {
     const own = this.#buffers[tag]
-    if (own && this.#apart[tag] !== 0) this.#memory.data(tag, length).set(own)
+    if (own === undefined || this.#apart[tag] === 0) return
+    if (own.length !== length) throw new TypeError('its buffer was transferred')
+    this.#memory.data(tag, length).set(own)
   }
 
+  /** Finishes a request whose method has returned a promise. `flushed`: it needs no flush after that. */
   async #goOn(
     answer: PromiseLike<unknown>,
+    flushed: boolean,
     request: Reused,
     generation: number,
     op: number,
     tag: number,
+    offset: number,
     length: number,
   ): Promise<void> {
     let result: number
     try {
-      const value = await answer
+      let value = await answer
       if (this.#requests[tag] !== request) return // abandoned
-      if (value !== undefined) throw new TypeError(`${request.op} promised ${typeof value}, not nothing`)
+      if (value === undefined && !flushed) value = await this.#flush()
+      if (this.#requests[tag] !== request) return
+      if (value !== undefined) throw new TypeError(`${NAMES[op]} promised ${nameOf(value)}, not nothing`)
       if (op === READ) this.#bring(tag, length)
       result = op <= WRITE ? length : 0
     } catch (error) {
       if (this.#requests[tag] !== request) return
-      result = this.#failed(request, error)
+      result = this.#failed(op, offset, length, error)
     }
     this.finish(tag, generation, result)
   }
 
-  #failed(request: DiskRequest, error: unknown): number {
-    this.#report(`${request.op} of ${request.length} bytes at ${request.offset} failed: ${inOneLine(error)}`)
+  #failed(op: number, offset: number, length: number, error: unknown): number {
+    this.#report(`${NAMES[op]} of ${length} bytes at ${offset} failed: ${inOneLine(error)}`)
     return errnoOf(error)
   }
 }

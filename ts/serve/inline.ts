@@ -1,36 +1,48 @@
+import { clearTimeout, setTimeout } from 'node:timers'
 import * as native from '#binding'
 import { invalid } from '../errors.js'
 import type { JsBackend } from './backend.js'
+import type { Report } from './disk.js'
 import { inOneLine } from './errno.js'
 import { Loop } from './loop.js'
 import { QueueMemory } from './memory.js'
 import { OwnClient } from './own-client.js'
 import { notResizable, type Properties, propertiesOf, resizeFailed, toDisk } from './properties.js'
-import type { Server } from './server.js'
+import type { Seating, Server } from './server.js'
 
 const WARNING =
   'this process has the disk open that its own event loop serves: a synchronous call there never returns; ' +
   'use the disk from another process, or serve it with worker()'
+
+/** How long a backend has for its `close`, in milliseconds, as one in a worker has. */
+const FAREWELL = 5000
 
 /** Serves a device's only queue from this thread's event loop. */
 export class InlineServer implements Server {
   properties: Properties
   readonly #backend: JsBackend
   readonly #timeout: number
+  readonly #report: Report
   #loops: Loop[] = []
 
-  constructor(backend: JsBackend, timeout: number) {
+  /** @param report - Takes what goes wrong and concerns no request. */
+  constructor(backend: JsBackend, timeout: number, report: Report) {
     this.properties = propertiesOf(backend)
     this.#backend = backend
     this.#timeout = timeout
+    this.#report = report
   }
 
   async prepare(queues: number): Promise<void> {
     if (queues > 1) throw invalid('a backend in this thread serves one queue', 'use worker() for more')
   }
 
-  seat(seats: readonly number[], path: string): void {
-    this.#loops = seats.map(seat => this.#serve(seat, new OwnClient(path)))
+  seat(seats: readonly number[], seating: Seating): void {
+    this.#loops = []
+    for (const seat of seats) {
+      const loop = this.#serve(seat, seating)
+      if (loop) this.#loops.push(loop)
+    }
   }
 
   async resize(size: number): Promise<void> {
@@ -48,27 +60,50 @@ export class InlineServer implements Server {
   }
 
   async close(): Promise<void> {
-    await this.#backend.close?.()
+    let late: NodeJS.Timeout | undefined
+    const never = new Promise<void>(resolve => {
+      late = setTimeout(() => {
+        this.#report(`${this.#name}: close did not end within ${FAREWELL} ms`)
+        resolve()
+      }, FAREWELL)
+    })
+    try {
+      await Promise.race([this.#backend.close?.(), never])
+    } catch (error) {
+      this.#report(`${this.#name}: close failed: ${inOneLine(error)}`)
+    } finally {
+      clearTimeout(late)
+    }
   }
 
-  /** Takes a seat and serves it from this thread's event loop. */
-  #serve(seat: number, ownClient: OwnClient): Loop {
-    const timeout = this.#timeout
-    const kind = this.#backend.constructor?.name ?? 'Object'
-    const name = kind === 'Object' ? 'backend' : kind
-    const queue = new native.Queue(seat, this.properties.flush)
+  /** What its errors are told under. */
+  get #name(): string {
     try {
+      const kind: unknown = this.#backend.constructor.name
+      return typeof kind === 'string' && kind !== 'Object' && kind !== '' ? kind : 'backend'
+    } catch {
+      return 'backend'
+    }
+  }
+
+  /** Takes a seat and serves it from this thread's event loop. What goes wrong with that, the native part tells. */
+  #serve(seat: number, { path, durable }: Seating): Loop | undefined {
+    const [timeout, { properties }, name, ownClient] = [this.#timeout, this, this.#name, new OwnClient(path)]
+    let queue: native.Queue | undefined
+    try {
+      queue = new native.Queue(seat, properties)
       const memory = new QueueMemory(queue)
-      const disk = toDisk(this.#backend, memory, message => queue.report(`${name}: ${message}`), timeout)
+      const report: Report = message => queue?.report(`${name}: ${message}`)
+      const disk = toDisk(this.#backend, memory, report, { properties, timeout, durable })
       const turned = (): void => {
-        if (ownClient.found()) queue.report(WARNING)
+        if (ownClient.found()) queue?.report(WARNING)
       }
-      const loop = new Loop(queue, memory, disk, { timeout, turned })
+      const loop = new Loop(queue, memory, disk, report, { timeout, turned })
       loop.start()
       return loop
     } catch (error) {
-      queue.leave(`cannot serve: ${inOneLine(error)}`)
-      throw error
+      queue?.leave(`cannot serve: ${inOneLine(error)}`)
+      return undefined
     }
   }
 }

@@ -1,6 +1,8 @@
 import { constants } from 'node:os'
+// Those of the global object may be a test's, whose time stands still.
+import { clearInterval, setImmediate, setInterval } from 'node:timers'
 import type * as native from '#binding'
-import type { JsDisk } from './disk.js'
+import { type JsDisk, type Report, serveSafely } from './disk.js'
 import type { QueueMemory } from './memory.js'
 
 /** How many batches are taken in one turn of the event loop before others have theirs. */
@@ -16,6 +18,7 @@ export class Loop {
   readonly #queue: native.Queue
   readonly #memory: QueueMemory
   readonly #disk: JsDisk
+  readonly #report: Report
   readonly #turned: () => void
   readonly #ended: () => void
   /** Of each tag, the generation of its request that goes on, else -1. */
@@ -23,6 +26,7 @@ export class Loop {
   /** Of each tag, when its request came, in milliseconds. */
   readonly #since: Float64Array
   readonly #timeout: number
+  /** Runs while requests go on that may time out. */
   #clock: NodeJS.Timeout | undefined
   #answers = 0
   #scheduled = false
@@ -30,13 +34,14 @@ export class Loop {
 
   /**
    * @param timeout - After how many milliseconds a request that goes on is answered with ETIMEDOUT; 0: never.
-   * @param turned - Called after each turn that found requests.
+   * @param turned - Called in each turn that found requests, before these are served.
    * @param ended - Called once, when the queue has ended.
    */
   constructor(
     queue: native.Queue,
     memory: QueueMemory,
     disk: JsDisk,
+    report: Report,
     {
       timeout,
       turned = () => {},
@@ -46,6 +51,7 @@ export class Loop {
     this.#queue = queue
     this.#memory = memory
     this.#disk = disk
+    this.#report = report
     this.#turned = turned
     this.#ended = ended
     this.#timeout = timeout
@@ -56,9 +62,6 @@ export class Loop {
 
   /** Begins to serve; `begun`: the size of the batch that another way of serving has begun already. */
   start(begun = 0): void {
-    if (this.#timeout > 0) {
-      this.#clock = setInterval(() => this.#expire(), Math.max(1, Math.min(this.#timeout / 4, 1000)))
-    }
     this.#sort(begun)
     this.#queue.watch(() => this.#drain())
     if (this.#answers > 0) this.#schedule()
@@ -70,15 +73,23 @@ export class Loop {
    */
   #drain(): void {
     this.#scheduled = false
+    try {
+      this.#takeBatches()
+    } catch {
+      this.#end() // The queue has failed: its device is told by the native part.
+    }
+  }
+
+  #takeBatches(): void {
     for (let round = 0; round < ROUNDS; round++) {
       if (this.#over) return
       this.#settle()
       const count = this.#queue.poll()
       if (count < 0) this.#end()
       if (count <= 0) return
-      const going = this.#disk.serve(count)
-      this.#sort(count)
       this.#turned()
+      const going = serveSafely(this.#disk, this.#memory, count, this.#report)
+      this.#sort(count)
       if (going > 0) break
     }
     this.#schedule()
@@ -95,8 +106,18 @@ export class Loop {
       } else {
         this.#going[at] = generation[i] as number
         this.#since[at] = now
+        if (this.#timeout > 0) this.#clock ??= this.#startClock()
       }
     }
+  }
+
+  #startClock(): NodeJS.Timeout {
+    return setInterval(() => this.#expire(), Math.max(1, Math.min(this.#timeout / 4, 1000)))
+  }
+
+  #stopClock(): void {
+    clearInterval(this.#clock)
+    this.#clock = undefined
   }
 
   #finish(tag: number, generation: number, result: number): void {
@@ -135,11 +156,17 @@ export class Loop {
 
   #expire(): void {
     const before = performance.now() - this.#timeout
+    let going = 0
     for (let tag = 0; tag < this.#memory.depth; tag++) {
-      if ((this.#going[tag] as number) < 0 || (this.#since[tag] as number) > before) continue
-      this.#queue.report(`a request was not finished within ${this.#timeout} ms`)
+      if ((this.#going[tag] as number) < 0) continue
+      if ((this.#since[tag] as number) > before) {
+        going++
+        continue
+      }
+      this.#report(`a request was not finished within ${this.#timeout} ms`)
       this.#giveUp(tag, TIMED_OUT)
     }
+    if (going === 0) this.#stopClock()
   }
 
   /** Answers the tag's request for its backend. */
@@ -153,7 +180,7 @@ export class Loop {
   #end(): void {
     if (this.#over) return
     this.#over = true
-    clearInterval(this.#clock)
+    this.#stopClock()
     this.#ended()
   }
 }

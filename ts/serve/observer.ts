@@ -1,7 +1,7 @@
 import type * as native from '#binding'
 import type { Operation } from './backend.js'
 import type { Report } from './disk.js'
-import { inOneLine } from './errno.js'
+import { inOneLine, onRejection } from './errno.js'
 
 /** A range of a disk that was changed. */
 export interface DiskChange {
@@ -27,9 +27,10 @@ export function tellChanges(device: native.Device, observe: Observe, report: Rep
     const [op, offset, length] = numbers.slice(at, at + 3) as [number, number, number]
     changes.push({ op: OPS[op] ?? 'write', offset, length })
   }
+  const failed = (error: unknown): void => report(`the observer of changes failed: ${inOneLine(error)}`)
   try {
-    observe(changes)
+    onRejection(observe(changes), failed)
   } catch (error) {
-    report(`the observer of changes failed: ${inOneLine(error)}`)
+    failed(error)
   }
 }

@@ -28,8 +28,17 @@ export class OwnClient {
   }
 }
 
-/** Whether this process has the disk open, or a file of a file system on it. Asks only what never waits for a disk. */
+/** Whether this process has the disk open, or a file of a file system on it, as far as can be seen. */
 function isOpenHere(path: string): boolean {
+  try {
+    return hasOpen(path)
+  } catch {
+    return false // There is no /proc, or no descriptor is left to look with.
+  }
+}
+
+/** Asks only what never waits for a disk. */
+function hasOpen(path: string): boolean {
   const mounts = mountsOf(path)
   return readdirSync('/proc/self/fd').some(fd => {
     try {

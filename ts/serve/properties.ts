@@ -1,9 +1,11 @@
 import type { BackendSpec } from '#binding'
+import { nearest } from '../check.js'
 import { invalid, UblkError } from '../errors.js'
-import { parseSize } from '../size.js'
-import type { BatchBackend, JsBackend } from './backend.js'
+import { parseSize, type Size } from '../size.js'
+import type { BatchBackend, DiskBackend, JsBackend } from './backend.js'
 import { Batches } from './batches.js'
 import type { JsDisk, Report } from './disk.js'
+import { inOneLine, isArray, nameOf } from './errno.js'
 import { Friendly } from './friendly.js'
 import type { QueueMemory } from './memory.js'
 
@@ -11,6 +13,8 @@ import type { QueueMemory } from './memory.js'
 export interface Properties {
   readonly size: number
   readonly blockSize: number
+  /** Whether it takes its requests in batches. */
+  readonly batch: boolean
   readonly write: boolean
   readonly flush: boolean
   readonly discard: boolean
@@ -18,51 +22,130 @@ export interface Properties {
   readonly resize: boolean
 }
 
+/** What is looked at of a backend: the values of what a disk may have, and the names of its other properties. */
+interface Seen {
+  readonly has: ReadonlyMap<string, unknown>
+  readonly others: readonly { readonly name: string; readonly method: boolean }[]
+}
+
+const METHODS = ['read', 'write', 'flush', 'discard', 'writeZeroes', 'process', 'resize', 'close']
+const FIELDS = ['size', 'blockSize', 'operations']
+const OPERATIONS = ['write', 'flush', 'discard', 'writeZeroes']
+const BLOCK_SIZES: readonly unknown[] = [512, 1024, 2048, 4096]
+
 /**
- * Finds out what a backend can do.
+ * Finds out what a backend can do. It is looked at once: what its getters say later changes nothing.
  *
- * @throws UblkError of kind `invalid` if it is none.
+ * @throws UblkError of kind `invalid` if it is none, `backend` if it cannot be looked at.
  */
 export function propertiesOf(backend: JsBackend): Properties {
-  if (typeof backend !== 'object' || backend === null) {
-    throw invalid(`the backend is ${backend === null ? 'null' : `a ${typeof backend}`}, not an object`)
+  if (typeof backend !== 'object' || backend === null || isArray(backend)) {
+    throw invalid(`the backend is ${nameOf(backend)}, not an object with the methods of a disk`)
   }
-  const able = isBatch(backend) ? batchAbilities(backend) : friendlyAbilities(backend)
-  const resize: unknown = backend.resize
-  if (resize !== undefined && typeof resize !== 'function') {
-    throw invalid(`the backend's resize is ${typeof resize}, not a function`)
+  const seen = look(backend)
+  refuseMisspelt(seen)
+  const has = (name: string): boolean => hasMethod(seen, name)
+  const batch = has('process')
+  const able = batch ? batchAbilities(seen) : methodAbilities(has)
+  has('close')
+  const blockSize = seen.has.get('blockSize') ?? 512
+  if (!BLOCK_SIZES.includes(blockSize)) {
+    throw invalid(`the backend's block size must be 512, 1024, 2048 or 4096, not ${nameOf(blockSize)}`)
   }
   return {
-    size: parseSize(backend.size),
-    blockSize: backend.blockSize ?? 512,
-    resize: resize !== undefined,
+    size: parseSize(seen.has.get('size') as Size, "the backend's size"),
+    blockSize: blockSize as number,
+    batch,
+    resize: has('resize'),
     ...able,
   }
 }
 
-type Abilities = Omit<Properties, 'size' | 'blockSize' | 'resize'>
-
-function friendlyAbilities(backend: Partial<Record<keyof Abilities | 'read', unknown>>): Abilities {
-  const has = (name: keyof Abilities | 'read'): boolean => {
-    const method = backend[name]
-    if (method !== undefined && typeof method !== 'function') {
-      throw invalid(`the backend's ${name} is ${typeof method}, not a function`)
-    }
-    return method !== undefined
+function look(backend: object): Seen {
+  try {
+    const value = (name: string): unknown => (backend as Record<string, unknown>)[name]
+    const has = new Map([...METHODS, ...FIELDS].map(name => [name, value(name)]))
+    const operations = has.get('operations')
+    if (Array.isArray(operations)) has.set('operations', Array.from<unknown>(operations))
+    return { has, others: othersOf(backend) }
+  } catch (cause) {
+    throw new UblkError('backend', `the backend's properties cannot be read: ${inOneLine(cause)}`, { cause })
   }
-  if (!has('read'))
-    throw invalid('the backend cannot read', 'give it a read(request, into) or a process(batch)')
-  const [write, flush, discard, writeZeroes] = [
-    has('write'),
-    has('flush'),
-    has('discard'),
-    has('writeZeroes'),
-  ]
-  return { write, flush, discard, writeZeroes }
 }
 
-function batchAbilities(backend: BatchBackend): Abilities {
-  const can = new Set(backend.operations ?? ['write'])
+/** Its other properties, those of its class among them. Their getters are not called. */
+function othersOf(backend: object): Seen['others'] {
+  const others = new Map<string, boolean>()
+  let object: object | null = backend
+  // A proxy can have itself for a prototype.
+  for (let depth = 0; object !== null && object !== Object.prototype && depth < 16; depth++) {
+    for (const name of Object.getOwnPropertyNames(object)) {
+      if (METHODS.includes(name) || FIELDS.includes(name) || others.has(name)) continue
+      const method: unknown = Object.getOwnPropertyDescriptor(object, name)?.value
+      others.set(name, typeof method === 'function')
+    }
+    object = Object.getPrototypeOf(object) as object | null
+  }
+  others.delete('constructor')
+  return Array.from(others, ([name, method]) => ({ name, method }))
+}
+
+type Abilities = Pick<Properties, 'write' | 'flush' | 'discard' | 'writeZeroes'>
+
+function hasMethod({ has }: Seen, name: string): boolean {
+  const method = has.get(name)
+  if (method !== undefined && typeof method !== 'function') {
+    throw invalid(`the backend's ${name} is ${nameOf(method)}, not a function`)
+  }
+  return method !== undefined
+}
+
+/**
+ * A method of a disk that is misspelt would never be called, and the disk would be, say, read-only. Other properties
+ * are the backend's own matter.
+ */
+function refuseMisspelt({ has, others }: Seen): void {
+  const lacking = (known: readonly string[]): string[] => known.filter(name => has.get(name) === undefined)
+  const [methods, fields] = [lacking(METHODS), lacking(FIELDS)]
+  for (const { name, method } of others) {
+    const near = nearest(name, method ? methods : fields)
+    if (near === undefined) continue
+    throw invalid(
+      `the backend has ${nameOf(name)}, which no disk has`,
+      `did you mean ${near}? Else give it another name`,
+    )
+  }
+}
+
+function methodAbilities(has: (name: string) => boolean): Abilities {
+  if (!has('read'))
+    throw invalid('the backend cannot read', 'give it a read(request, into) or a process(batch)')
+  return {
+    write: has('write'),
+    flush: has('flush'),
+    discard: has('discard'),
+    writeZeroes: has('writeZeroes'),
+  }
+}
+
+function batchAbilities({ has }: Seen): Abilities {
+  const operations = has.get('operations') ?? ['write']
+  if (!isArray(operations)) {
+    throw invalid(
+      `the backend's operations are ${nameOf(operations)}, not a list`,
+      `such as ['write', 'flush']`,
+    )
+  }
+  const can = new Set<unknown>(operations as unknown[])
+  for (const name of can) {
+    // Every disk reads.
+    if (name === 'read' || OPERATIONS.includes(name as string)) continue
+    const near = typeof name === 'string' ? nearest(name, OPERATIONS) : undefined
+    throw invalid(
+      `the backend's operations have ${nameOf(name)}, which no disk can do`,
+      near === undefined ? `they are of ${OPERATIONS.join(', ')}` : `did you mean ${near}?`,
+    )
+  }
   return {
     write: can.has('write'),
     flush: can.has('flush'),
@@ -87,14 +170,39 @@ export function toExternal(properties: Properties): BackendSpec {
   return { kind: 'external', size, blockSize, writeCache: flush, discard, writeZeroes }
 }
 
-/** Makes a backend serve the batches of a queue. */
-export function toDisk(backend: JsBackend, memory: QueueMemory, report: Report, timeout: number): JsDisk {
-  const apart = timeout > 0
-  if (!isBatch(backend)) return new Friendly(backend, memory, report, { apart })
-  const asynchronous = backend.process.constructor.name === 'AsyncFunction'
-  return new Batches(backend, memory, report, { asynchronous, apart })
+/** How a backend is to serve a queue. */
+export interface Service {
+  readonly properties: Properties
+  /** After how many milliseconds a request that goes on is answered with an error; 0: never. */
+  readonly timeout: number
+  /** The kernel sends no flushes, though the backend needs them: every write has to be durable when it is finished. */
+  readonly durable: boolean
 }
 
-function isBatch(backend: JsBackend): backend is BatchBackend {
-  return typeof (backend as Partial<BatchBackend>).process === 'function'
+/** Makes a backend serve the batches of a queue. */
+export function toDisk(
+  backend: JsBackend,
+  memory: QueueMemory,
+  report: Report,
+  { properties, timeout, durable }: Service,
+): JsDisk {
+  const apart = timeout > 0
+  if (!properties.batch) return new Friendly(backend as DiskBackend, memory, report, { apart, durable })
+  const { process } = backend as BatchBackend
+  const asynchronous = isAsync(process)
+  return new Batches(backend as BatchBackend, memory, report, { asynchronous, apart, durable })
+}
+
+/** Whether a function is declared async, as far as it lets itself be looked at. */
+function isAsync(method: unknown): boolean {
+  try {
+    return (method as () => void).constructor.name === 'AsyncFunction'
+  } catch {
+    return false
+  }
+}
+
+/** Whether a disk has to see to durability itself: it has a cache, of which the kernel does not know. */
+export function isDurable(properties: Properties, { writeCache }: { writeCache: boolean }): boolean {
+  return properties.flush && !writeCache
 }

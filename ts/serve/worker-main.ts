@@ -3,19 +3,24 @@
  * serves the queues whose seats it is given, one after the other.
  */
 import { basename } from 'node:path'
+// Those of the global object may be a test's, whose time stands still.
+import { setImmediate } from 'node:timers'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import * as native from '#binding'
+import { UblkError } from '../errors.js'
 import type { BackendFactory, JsBackend } from './backend.js'
 import { ENDED, EVENTS, serveBlocking } from './blocking.js'
-import type { JsDisk } from './disk.js'
+import type { JsDisk, Report } from './disk.js'
 import { inOneLine } from './errno.js'
 import { Loop } from './loop.js'
 import { QueueMemory } from './memory.js'
-import type { FromWorker, ToWorker, WorkerData } from './messages.js'
-import { propertiesOf, toDisk } from './properties.js'
+import { type FromWorker, Heart, type ToWorker, type WorkerData } from './messages.js'
+import { type Properties, propertiesOf, toDisk } from './properties.js'
 
-const { url, options, queue: index, heart, timeout } = workerData as WorkerData
-const main = parentPort as MessagePort
+const data = workerData as WorkerData
+const { url, options, queue: index, heart, timeout } = data
+const main = data.port as MessagePort
+data.port = undefined // The backend's module can see the rest.
 /** What its errors are told under. */
 const name = url.startsWith('data:') ? 'data:' : basename(new URL(url).pathname)
 /** Serves the backend, once it is known to be asynchronous. */
@@ -25,9 +30,13 @@ function tell(message: FromWorker): void {
   main.postMessage(message)
 }
 
-/** The main thread sees that this thread gets round. */
+/** The main thread sees that this thread makes progress, and is told if it does not look. */
 function beat(): void {
-  Atomics.add(heart, 0, 1)
+  Atomics.add(heart, Heart.beats, 1)
+  if (Atomics.load(heart, Heart.watched) === 0) {
+    Atomics.store(heart, Heart.watched, 1)
+    tell({ type: 'busy' })
+  }
 }
 
 async function load(): Promise<JsBackend> {
@@ -38,29 +47,43 @@ async function load(): Promise<JsBackend> {
   return await module.default(options, { queue: index })
 }
 
-function serve(backend: JsBackend, seat: number): void {
-  const queue = new native.Queue(seat, propertiesOf(backend).flush)
-  const memory = new QueueMemory(queue)
-  const disk = toDisk(backend, memory, message => queue.report(`${name}: ${message}`), timeout)
+/** Takes a seat and serves its queue. What goes wrong with that, the device is told by the native part. */
+function serve(backend: JsBackend, properties: Properties, seat: number, durable: boolean): void {
+  let queue: native.Queue | undefined
+  try {
+    queue = new native.Queue(seat, properties)
+    const memory = new QueueMemory(queue)
+    const report: Report = message => queue?.report(`${name}: ${message}`)
+    const disk = toDisk(backend, memory, report, { properties, timeout, durable })
+    serveQueue(queue, memory, disk, report)
+  } catch (error) {
+    queue?.leave(`cannot serve: ${inOneLine(error)}`)
+    tell({ type: 'ended' })
+  }
+}
+
+function serveQueue(queue: native.Queue, memory: QueueMemory, disk: JsDisk, report: Report): void {
   // A message that is seen to only later would not wake the thread again.
   setImmediate(block)
 
   function block(): void {
-    const begun = serveBlocking(queue, disk, beat)
+    const begun = serveBlocking(queue, memory, disk, report, beat)
     if (begun === EVENTS) setImmediate(block)
     else if (begun === ENDED) tell({ type: 'ended' })
-    else serveInLoop(queue, memory, disk, begun)
+    else serveInLoop(queue, memory, disk, report, begun)
   }
 }
 
 /** Serves an asynchronous backend, whose first batch is `begun`. */
-function serveInLoop(queue: native.Queue, memory: QueueMemory, disk: JsDisk, begun: number): void {
-  const pulse = setInterval(beat, 500)
-  const ended = (): void => {
-    clearInterval(pulse)
-    tell({ type: 'ended' })
-  }
-  loop = new Loop(queue, memory, disk, { timeout, ended })
+function serveInLoop(
+  queue: native.Queue,
+  memory: QueueMemory,
+  disk: JsDisk,
+  report: Report,
+  begun: number,
+): void {
+  const ended = (): void => tell({ type: 'ended' })
+  loop = new Loop(queue, memory, disk, report, { timeout, turned: beat, ended })
   loop.start(begun)
 }
 
@@ -74,17 +97,49 @@ async function resize(backend: JsBackend, size: number): Promise<void> {
   tell({ type: 'resized', error })
 }
 
+async function close(backend: JsBackend): Promise<void> {
+  try {
+    await backend.close?.()
+  } catch (error) {
+    tell({ type: 'trouble', message: `${name}: close failed: ${inOneLine(error)}` })
+  }
+  leave()
+}
+
+/** Lets this thread end, unless the backend has something that keeps it. */
+function leave(): void {
+  main.close()
+  parentPort?.close()
+}
+
+/** What the main thread is told of a module that is no backend. */
+function failure(error: unknown): FromWorker {
+  try {
+    if (error instanceof UblkError) {
+      const { kind, message, hint } = error
+      return {
+        type: 'failed',
+        invalid: kind === 'invalid',
+        message: String(message),
+        hint: String(hint ?? ''),
+      }
+    }
+  } catch {} // It cannot be looked at.
+  return { type: 'failed', invalid: false, message: inOneLine(error), hint: '' }
+}
+
 try {
   const backend = await load()
   const properties = propertiesOf(backend)
   main.on('message', (message: ToWorker) => {
-    if (message.type === 'seat') serve(backend, message.seat)
+    beat()
+    if (message.type === 'seat') serve(backend, properties, message.seat, message.durable)
     else if (message.type === 'abandon') loop?.abandon()
     else if (message.type === 'resize') void resize(backend, message.size)
-    else Promise.resolve(backend.close?.()).finally(() => main.close())
+    else if (message.type === 'close') void close(backend)
   })
   tell({ type: 'loaded', properties })
 } catch (error) {
-  tell({ type: 'failed', message: inOneLine(error) })
-  main.close()
+  tell(failure(error))
+  leave()
 }

@@ -1,5 +1,6 @@
 //! The backends that JavaScript can name.
 
+use crate::number::maybe;
 use napi_derive::napi;
 use std::path::Path;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ pub fn open(
     source: Option<Arc<dyn Source>>,
 ) -> CoreResult<Arc<dyn Backend>> {
     let size =
-        || whole::<u64>("size", spec.size)?.ok_or_else(|| CoreError::invalid("this backend needs a size"));
+        || maybe::<u64>("size", spec.size)?.ok_or_else(|| CoreError::invalid("this backend needs a size"));
     match spec.kind.as_str() {
         "memory" => match &spec.path {
             None => Ok(Arc::new(Memory::with(size()?, pages(spec.pages.as_ref()))?)),
@@ -87,7 +88,7 @@ pub fn open(
 }
 
 fn lazy(spec: &BackendSpec, size: u64, source: Arc<dyn Source>) -> CoreResult<Lazy> {
-    let chunk = whole("chunk", spec.chunk)?.unwrap_or(128 << 10);
+    let chunk = maybe("chunk", spec.chunk)?.unwrap_or(128 << 10);
     Lazy::check_chunk(chunk)?;
     let Some(path) = &spec.path else {
         return Lazy::new(Arc::new(Memory::new(size)?), Map::volatile(size, chunk)?, source);
@@ -104,7 +105,7 @@ fn external(spec: &BackendSpec, size: u64) -> CoreResult<Properties> {
     let (max, max_write_zeroes) = (limit(spec.discard), limit(spec.write_zeroes));
     Ok(Properties {
         size,
-        block_size: whole("blockSize", spec.block_size)?.unwrap_or(512),
+        block_size: maybe("blockSize", spec.block_size)?.unwrap_or(512),
         write_cache: spec.write_cache.unwrap_or(false),
         discard: (max > 0 || max_write_zeroes > 0).then_some(Discard {
             granularity: 4096,
@@ -112,15 +113,4 @@ fn external(spec: &BackendSpec, size: u64) -> CoreResult<Properties> {
             max_write_zeroes,
         }),
     })
-}
-
-/// A JavaScript number as a whole one that fits.
-pub fn whole<T: TryFrom<u64>>(name: &str, value: Option<f64>) -> CoreResult<Option<T>> {
-    let Some(value) = value else { return Ok(None) };
-    let whole = (value.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&value))
-        .then_some(value as u64);
-    match whole.and_then(|whole| T::try_from(whole).ok()) {
-        Some(whole) => Ok(Some(whole)),
-        None => Err(CoreError::invalid(format!("{name} {value} is not a possible whole number"))),
-    }
 }

@@ -1,8 +1,9 @@
 //! A device that this process serves.
 
 use crate::Cancel;
-use crate::backend::{BackendSpec, PageWishes, open, pages, whole};
+use crate::backend::{BackendSpec, PageWishes, open, pages};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
+use crate::number::{maybe, whole};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
 use crate::task::{promise, raised};
@@ -122,7 +123,7 @@ impl Device {
     #[napi(ts_return_type = "Promise<Device>")]
     pub fn adopt<'env>(
         env: &'env Env,
-        id: u32,
+        id: f64,
         spec: DeviceSpec,
         cancel: &Cancel,
         on_event: Function<'_, DeviceEvent, ()>,
@@ -135,7 +136,7 @@ impl Device {
             cancel,
             Calls { on_event, on_fetch, on_change },
             move |wishes, backend, bound, listener| {
-                ublk_core::Device::adopt(id, backend, bound, listener)?.served_as(wishes)
+                ublk_core::Device::adopt(whole("id", id)?, backend, bound, listener)?.served_as(wishes)
             },
         )
     }
@@ -161,9 +162,9 @@ impl Device {
 
     /// Shares it no more.
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn unshare<'env>(&self, env: &'env Env, number: u32, cancel: &Cancel) -> Result<Object<'env>> {
+    pub fn unshare<'env>(&self, env: &'env Env, number: f64, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        promise(env, move || device.unshare(number as u16, &bound), |_, ()| Ok(()))
+        promise(env, move || device.unshare(whole("number", number)?, &bound), |_, ()| Ok(()))
     }
 
     /// In which of the driver's ways it is served, and why.
@@ -228,7 +229,7 @@ impl Device {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn resize<'env>(&self, env: &'env Env, size: f64, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        let work = move || device.resize(whole("size", Some(size))?.unwrap_or(0), &bound);
+        let work = move || device.resize(whole("size", size)?, &bound);
         promise(env, work, |_, ()| Ok(()))
     }
 
@@ -273,7 +274,8 @@ impl Device {
     /// Answers what a lazy disk wanted with its data. Refused if that is not as long as was asked for; the answer
     /// to what is wanted no more is ignored.
     #[napi]
-    pub fn supply(&self, env: &Env, id: u32, data: &[u8]) -> Result<()> {
+    pub fn supply(&self, env: &Env, id: f64, data: &[u8]) -> Result<()> {
+        let id = whole("id", id).map_err(|error| raised(env, &error))?;
         match self.fetches.as_ref().and_then(|fetches| fetches.take(id)) {
             Some(fill) => fill.supply(data.to_vec()).map_err(|error| raised(env, &error)),
             None => Ok(()),
@@ -282,9 +284,11 @@ impl Device {
 
     /// Answers it with an error number, positive. Whether it was still wanted.
     #[napi]
-    pub fn fail_fetch(&self, id: u32, errno: i32) -> bool {
+    pub fn fail_fetch(&self, env: &Env, id: f64, errno: f64) -> Result<bool> {
+        let numbers = whole("id", id).and_then(|id| Ok((id, whole::<u16>("errno", errno)?)));
+        let (id, errno) = numbers.map_err(|error| raised(env, &error))?;
         let fill = self.fetches.as_ref().and_then(|fetches| fetches.take(id));
-        fill.map(|fill| fill.fail(errno)).is_some()
+        Ok(fill.map(|fill| fill.fail(errno.into())).is_some())
     }
 
     /// Fails what a lazy disk waits for.
@@ -326,7 +330,8 @@ fn make<'env>(
     let events = callable(&calls.on_event)?;
     let fetches = calls.on_fetch.as_ref().map(callable).transpose()?.map(|call| Arc::new(Fetches::new(call)));
     let observer = calls.on_change.as_ref().map(callable).transpose()?;
-    let timeout = Duration::from_millis(spec.timeout_ms.unwrap_or(10_000.0).max(1.0) as u64);
+    let timeout = maybe("timeout", spec.timeout_ms).map_err(|error| raised(env, &error))?.unwrap_or(10_000);
+    let timeout = Duration::from_millis(u64::max(timeout, 1));
     let bound = Bound { timeout, cancel: cancel.0.clone() };
     let home = env.raw() as usize;
     let work = move || {
@@ -422,18 +427,18 @@ fn observed(backend: Arc<dyn Backend>, changes: Arc<Changes>) -> Arc<dyn Backend
 fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
     let default = Spec::default();
     Ok(Spec {
-        id: whole("id", spec.id)?,
-        queues: whole("queues", spec.queues)?.unwrap_or(default.queues),
-        depth: whole("depth", spec.depth)?.unwrap_or(default.depth),
-        block_size: whole("blockSize", spec.block_size)?,
-        physical_block_size: whole("physicalBlockSize", spec.physical_block_size)?,
-        max_io: whole("maxIo", spec.max_io)?.unwrap_or(default.max_io),
+        id: maybe("id", spec.id)?,
+        queues: maybe("queues", spec.queues)?.unwrap_or(default.queues),
+        depth: maybe("depth", spec.depth)?.unwrap_or(default.depth),
+        block_size: maybe("blockSize", spec.block_size)?,
+        physical_block_size: maybe("physicalBlockSize", spec.physical_block_size)?,
+        max_io: maybe("maxIo", spec.max_io)?.unwrap_or(default.max_io),
         read_only: spec.read_only.unwrap_or(default.read_only),
         write_cache: spec.write_cache,
         rotational: spec.rotational.unwrap_or(default.rotational),
         discard: spec.discard,
-        discard_granularity: whole("discardGranularity", spec.discard_granularity)?,
-        max_discard: whole("maxDiscard", spec.max_discard)?,
+        discard_granularity: maybe("discardGranularity", spec.discard_granularity)?,
+        max_discard: maybe("maxDiscard", spec.max_discard)?,
         recovery: match spec.recovery.as_deref() {
             None => None,
             Some("requeue") => Some(Recovery::Requeue),
@@ -454,10 +459,10 @@ fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
             }
         },
         shared_memory: spec.shared_memory.unwrap_or(default.shared_memory),
-        threads_per_queue: whole("threadsPerQueue", spec.threads_per_queue)?
+        threads_per_queue: maybe("threadsPerQueue", spec.threads_per_queue)?
             .unwrap_or(default.threads_per_queue),
         affinity: spec.affinity,
-        poll: Duration::from_micros(whole("poll", spec.poll)?.unwrap_or(0)),
+        poll: Duration::from_micros(maybe("poll", spec.poll)?.unwrap_or(0)),
         buffers: pages(spec.buffers.as_ref()),
         transport: named("transport", spec.transport.as_deref(), &Transport::ALL, Transport::name)?,
         copy: named("copy", spec.copy.as_deref(), &CopyMode::ALL, CopyMode::name)?,

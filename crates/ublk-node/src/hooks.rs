@@ -1,5 +1,6 @@
 //! What a native disk asks of JavaScript, or tells it: data to fill it with, and the changes made to it.
 
+use crate::number::number;
 use napi::bindgen_prelude::{Function, ToNapiValue};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Result, Status};
@@ -71,7 +72,7 @@ impl Fetches {
 
 impl Source for Fetches {
     fn fetch(&self, fill: Fill) {
-        let (offset, length) = (fill.offset() as f64, fill.length() as f64);
+        let (offset, length) = (number(fill.offset()), number(fill.length()));
         let mut waiting = self.waiting();
         if waiting.refusing {
             drop(waiting);
@@ -130,7 +131,7 @@ impl Changes {
                 Op::WriteZeroes => 4.0,
                 _ => 1.0,
             };
-            [op, change.offset as f64, change.length as f64]
+            [op, number(change.offset), number(change.length)]
         };
         list.into_iter().flat_map(numbers).collect()
     }

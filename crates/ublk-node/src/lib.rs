@@ -3,11 +3,19 @@
 
 // A test build registers nothing with Node, so nothing is used there.
 #![cfg_attr(test, allow(dead_code))]
+// Numbers come from JavaScript: one that does not fit is refused, not cut to size. See `number`.
+#![deny(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss
+)]
 
 mod backend;
 mod device;
 mod hooks;
 mod notify;
+mod number;
 mod peer;
 mod queue;
 mod registry;

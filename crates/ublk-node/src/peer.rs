@@ -7,7 +7,7 @@ use std::mem::size_of_val;
 #[napi]
 pub fn peer_uid(fd: i32) -> Option<u32> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut length = size_of_val(&peer) as libc::socklen_t;
+    let mut length = libc::socklen_t::try_from(size_of_val(&peer)).unwrap_or(0);
     // SAFETY: the kernel writes at most `length` bytes of plain numbers into `peer`; a wrong descriptor fails.
     let failed = unsafe {
         libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &mut length)

@@ -1,6 +1,7 @@
 //! The devices there are, whoever serves them.
 
 use crate::Cancel;
+use crate::number::{number, whole};
 use crate::task::{promise, raised};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
@@ -90,29 +91,29 @@ pub fn list_devices(env: &Env) -> Result<Object<'_>> {
 
 /// One device.
 #[napi(ts_return_type = "Promise<DeviceInfo>")]
-pub fn open_device(env: &Env, id: u32) -> Result<Object<'_>> {
-    let work = move || registry::open(id, &Bound::standard()).map(info_of);
+pub fn open_device(env: &Env, id: f64) -> Result<Object<'_>> {
+    let work = move || registry::open(whole("id", id)?, &Bound::standard()).map(info_of);
     promise(env, work, |_, info: DeviceInfo| Ok(info))
 }
 
 /// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
 #[napi(ts_return_type = "Promise<void>")]
-pub fn stop_device<'env>(env: &'env Env, id: u32, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
+pub fn stop_device<'env>(env: &'env Env, id: f64, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
     let bound = Bound { cancel: cancel.0.clone(), ..Bound::standard() };
-    promise(env, move || registry::stop(id, force, &bound), |_, ()| Ok(()))
+    promise(env, move || registry::stop(whole("id", id)?, force, &bound), |_, ()| Ok(()))
 }
 
 /// Stops a device and removes it; otherwise as `stopDevice`.
 #[napi(ts_return_type = "Promise<void>")]
-pub fn delete_device<'env>(env: &'env Env, id: u32, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
+pub fn delete_device<'env>(env: &'env Env, id: f64, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
     let bound = Bound { cancel: cancel.0.clone(), ..Bound::standard() };
-    promise(env, move || registry::delete(id, force, &bound), |_, ()| Ok(()))
+    promise(env, move || registry::delete(whole("id", id)?, force, &bound), |_, ()| Ok(()))
 }
 
 /// Who uses a disk, one phrase each: "mounted on /mnt", "open by fio (12)".
 #[napi(ts_return_type = "Promise<string[]>")]
-pub fn users(env: &Env, id: u32) -> Result<Object<'_>> {
-    promise(env, move || Ok(registry::users(id)), |_, users: Vec<String>| Ok(users))
+pub fn users(env: &Env, id: f64) -> Result<Object<'_>> {
+    promise(env, move || Ok(registry::users(whole("id", id)?)), |_, users: Vec<String>| Ok(users))
 }
 
 /// What the running driver can do.
@@ -199,7 +200,7 @@ pub fn info_of(info: Info) -> DeviceInfo {
         state: state.to_owned(),
         path: format!("/dev/ublkb{}", info.id),
         char_path: format!("/dev/ublkc{}", info.id),
-        size: info.size as f64,
+        size: number(info.size),
         block_size: info.block_size,
         physical_block_size: info.physical_block_size,
         queues: info.queues.into(),
@@ -210,8 +211,8 @@ pub fn info_of(info: Info) -> DeviceInfo {
         fua: info.fua,
         rotational: info.rotational,
         discard_granularity: info.discard_granularity,
-        max_discard: info.max_discard as f64,
-        max_write_zeroes: info.max_write_zeroes as f64,
+        max_discard: number(info.max_discard),
+        max_write_zeroes: number(info.max_write_zeroes),
         pid: info.pid.unwrap_or(0),
         server_alive: info.state == State::Live && info.pid.is_some(),
         transport: mode.transport.name().to_owned(),

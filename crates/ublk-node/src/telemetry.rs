@@ -10,6 +10,7 @@ use ublk_core::queue::histogram::Snapshot;
 use ublk_core::queue::trace::{Batch, Record, Tracing};
 use ublk_core::queue::{Op, QueueCounters, Tracer};
 
+use crate::number::number;
 use crate::task::raised;
 use std::sync::Arc;
 
@@ -63,7 +64,7 @@ pub struct QueueStats {
 /// `threads`: the counters of each thread that serves the queue.
 pub fn stats_of(queue: u32, threads: &[Arc<QueueCounters>]) -> QueueStats {
     let sum =
-        |of: &dyn Fn(&QueueCounters) -> u64| threads.iter().map(|thread| of(thread)).sum::<u64>() as f64;
+        |of: &dyn Fn(&QueueCounters) -> u64| number(threads.iter().map(|thread| of(thread)).sum::<u64>());
     let of = |op| OpCounters {
         ops: sum(&|thread| thread.of(op).ops.get()),
         bytes: sum(&|thread| thread.of(op).bytes.get()),
@@ -87,11 +88,11 @@ fn latency_of(threads: &[Arc<QueueCounters>], op: Op) -> Latency {
     threads.iter().for_each(|thread| found.add(&thread.service_of(op).snapshot()));
     let micros = |ticks: f64| ticks * clock().nanos_per_tick() / 1000.0;
     let buckets: Vec<_> =
-        found.buckets.iter().flat_map(|(last, count)| [micros(*last as f64), *count as f64]).collect();
+        found.buckets.iter().flat_map(|(last, count)| [micros(number(*last)), number(*count)]).collect();
     Latency {
-        count: found.count as f64,
+        count: number(found.count),
         mean: micros(found.mean()),
-        max: micros(found.max as f64),
+        max: micros(number(found.max)),
         buckets: buckets.into(),
     }
 }
@@ -142,7 +143,7 @@ pub fn trace(env: &Env, tracer: &Arc<Tracer>, on_batch: &Function<'_, TraceBatch
                 .flat_map(|record| fields(record, &times))
                 .collect::<Vec<_>>()
                 .into(),
-            dropped: batch.dropped as f64,
+            dropped: number(batch.dropped),
             last: batch.last,
         };
         let _ = call.call(batch, ThreadsafeFunctionCallMode::Blocking); // ending: nobody listens any more
@@ -169,8 +170,8 @@ fn fields(record: &Record, times: &Times) -> [f64; TRACE_FIELDS as usize] {
         record.tag.into(),
         op,
         f64::from(u8::from(what.fua) | (u8::from(what.no_unmap) << 1)),
-        what.offset as f64,
-        what.length as f64,
+        number(what.offset),
+        number(what.length),
         record.result.into(),
         times.nanos_of(record.ticks) / 1000.0,
     ]

@@ -1,5 +1,6 @@
 //! The memory that a queue shares with its JavaScript: described once, here. JavaScript asks for the offsets.
 
+use crate::number::number;
 use napi_derive::napi;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -43,9 +44,9 @@ pub struct SharedLayout {
     /// Bytes in all.
     pub size: u32,
     /// Bytes in each data buffer.
-    pub buffer_size: u32,
+    pub buffer_size: f64,
     /// Bytes from the start of one data buffer to that of the next.
-    pub buffer_stride: u32,
+    pub buffer_stride: f64,
 }
 
 impl SharedLayout {
@@ -77,8 +78,8 @@ impl SharedLayout {
             answer_generation,
             answer_tag,
             size,
-            buffer_size: buffer_size as u32,
-            buffer_stride: buffer_stride as u32,
+            buffer_size: number(buffer_size as u64),
+            buffer_stride: number(buffer_stride as u64),
         }
     }
 }

@@ -10,6 +10,7 @@ mod watch;
 pub use place::leave_all;
 pub use seats::{Offer, hand_out};
 
+use crate::number::whole;
 use crate::task::raised;
 use layout::SharedLayout;
 use napi::bindgen_prelude::{Function, Unknown};
@@ -34,23 +35,37 @@ const ENDED: i32 = -1;
 /// `nextBatch`: the thread's event loop has something to do.
 const EVENTS: i32 = -2;
 
+/// What a backend does. It is never asked for more: who took a device over may do less than who made it.
+#[napi(object)]
+#[derive(Clone, Copy)]
+pub struct Abilities {
+    /// It writes.
+    pub write: bool,
+    /// It has a cache. One that has none has nothing to flush.
+    pub flush: bool,
+    /// It discards.
+    pub discard: bool,
+    /// It writes zeroes.
+    pub write_zeroes: bool,
+}
+
 /// One of a device's queues, owned by the thread that made this.
 #[napi]
 pub struct Queue(Place);
 
 #[napi]
 impl Queue {
-    /// Takes a seat: from here on this thread serves the queue. `can_flush`: whether flushes concern the backend.
+    /// Takes a seat: from here on this thread serves the queue. `able`: what the backend is asked for.
     #[napi(constructor)]
-    pub fn new(env: &Env, seat: u32, can_flush: bool) -> Result<Self> {
-        let served = Self::take(seat, can_flush).map_err(|error| raised(env, &error))?;
+    pub fn new(env: &Env, seat: f64, able: Abilities) -> Result<Self> {
+        let served = Self::take(seat, able).map_err(|error| raised(env, &error))?;
         Ok(Self(Place::new(served)))
     }
 
-    fn take(number: u32, can_flush: bool) -> CoreResult<Served> {
-        let seat = seats::claim(number)
+    fn take(number: f64, able: Abilities) -> CoreResult<Served> {
+        let seat = seats::claim(whole("seat", number)?)
             .ok_or_else(|| CoreError::new(ErrorKind::NotFound, "there is no such seat, or it is taken"))?;
-        Served::new(seat.take(Vec::new())?, can_flush)
+        Served::new(seat.take(Vec::new())?, able)
     }
 
     /// What names it to `nextBatch`, on this thread.
@@ -79,8 +94,8 @@ impl Queue {
 
     /// A mapping of shared memory for this thread. To be asked for once each.
     #[napi(ts_return_type = "ArrayBuffer")]
-    pub fn memory<'env>(&self, env: &'env Env, id: u32) -> Result<Unknown<'env>> {
-        let mapped = self.look(env, |served| match served.seated.shared().by_id(id) {
+    pub fn memory<'env>(&self, env: &'env Env, id: f64) -> Result<Unknown<'env>> {
+        let mapped = self.look(env, |served| match served.seated.shared().by_id(whole("id", id)?) {
             Some(memory) => memory.map_again(),
             None => Err(CoreError::new(ErrorKind::NotFound, "that memory is shared no more")),
         })?;
@@ -96,8 +111,8 @@ impl Queue {
     /// Gives `count` answers, which the next turn submits. Returns how many of them were refused because their
     /// requests were answered before.
     #[napi]
-    pub fn settle(&self, env: &Env, count: u32) -> Result<i32> {
-        run(env, &self.0, |served| served.settle(count as usize))
+    pub fn settle(&self, env: &Env, count: f64) -> Result<i32> {
+        run(env, &self.0, |served| served.settle(whole("count", count)?))
     }
 
     /// Lets this thread's event loop call `on_ready` whenever there is something to `poll` for.
@@ -153,7 +168,8 @@ impl Drop for Queue {
 ///
 /// No method: for each call of one napi-rs checks what the object is, and notes under a lock of the process who has it.
 #[napi]
-pub fn next_batch(env: &Env, queue: u32, finished: u32) -> Result<i32> {
+pub fn next_batch(env: &Env, queue: f64, finished: f64) -> Result<i32> {
+    let queue = whole("queue", queue).map_err(|error| raised(env, &error))?;
     let Some(place) = Place::of(queue) else { return Ok(ENDED) };
     run(env, &place, |served| {
         if !served.listens {
@@ -164,7 +180,7 @@ pub fn next_batch(env: &Env, queue: u32, finished: u32) -> Result<i32> {
             served.seated.listen(unsafe { uv_backend_fd(event_loop) })?;
             served.listens = true;
         }
-        served.next(finished as usize)
+        served.next(whole("finished", finished)?)
     })
 }
 

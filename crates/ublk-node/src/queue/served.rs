@@ -2,7 +2,8 @@
 
 use super::layout::{Entry, Shared};
 use super::watch::Watch;
-use super::{ENDED, EVENTS};
+use super::{Abilities, ENDED, EVENTS};
+use crate::number::number;
 use ublk_core::device::Seated;
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
@@ -19,15 +20,14 @@ pub struct Served {
     /// The requests of the batch, by position.
     batch: Vec<Ticket>,
     pub shared: Shared,
-    /// Whether flushes concern the backend.
-    can_flush: bool,
+    able: Abilities,
 }
 
 impl Served {
-    pub fn new(seated: Seated, can_flush: bool) -> CoreResult<Self> {
+    pub fn new(seated: Seated, able: Abilities) -> CoreResult<Self> {
         let shared = Shared::new(seated.buffers())?;
         let batch = Vec::with_capacity(seated.buffers().depth().into());
-        Ok(Self { watch: None, seated, listens: false, events: false, batch, shared, can_flush })
+        Ok(Self { watch: None, seated, listens: false, events: false, batch, shared, able })
     }
 
     /// Answers the first `finished` requests of the batch, and waits for the next.
@@ -89,14 +89,14 @@ impl Served {
             let nothing_left = wait == Wait::No && (looks > 1 || !seated.pending());
             let called = seated.woken() || seated.heard();
             if !self.batch.is_empty() || called || nothing_left {
-                return Ok(self.batch.len() as i32);
+                return Ok(least(self.batch.len()));
             }
         }
     }
 
     /// Describes what came. What concerns no backend is answered here.
     fn fill(&mut self) -> CoreResult<()> {
-        let Self { seated, batch, shared, can_flush, .. } = self;
+        let Self { seated, batch, shared, able, .. } = self;
         batch.clear();
         let mut at = 0;
         while let Some(event) = seated.event(at) {
@@ -109,25 +109,28 @@ impl Served {
             }
             let memory = match what.shared {
                 None => (0, 0),
-                Some(place) => match seated.shared().at(place, what.length as usize) {
-                    Some(memory) => (memory.id(), place.offset),
-                    None => {
-                        seated.commit(ticket, Err(5 /* EIO */))?;
-                        continue;
+                Some(place) => {
+                    match seated.shared().at(place, usize::try_from(what.length).unwrap_or(usize::MAX)) {
+                        Some(memory) => (memory.id(), place.offset),
+                        None => {
+                            seated.commit(ticket, Err(5 /* EIO */))?;
+                            continue;
+                        }
                     }
-                },
+                }
             };
             let op = match what.op {
                 Op::Read => 0,
-                Op::Write => 1,
-                Op::Flush if *can_flush => 2,
+                Op::Write if able.write => 1,
+                Op::Flush if able.flush => 2,
                 Op::Flush => {
                     seated.commit(ticket, Ok(0))?;
                     continue;
                 }
-                Op::Discard => 3,
-                Op::WriteZeroes => 4,
-                Op::Other(_) => {
+                Op::Discard if able.discard => 3,
+                Op::WriteZeroes if able.write_zeroes => 4,
+                // The kernel writes zeroes as data then.
+                Op::Write | Op::Discard | Op::WriteZeroes | Op::Other(_) => {
                     seated.commit(ticket, Err(95 /* EOPNOTSUPP */))?;
                     continue;
                 }
@@ -135,9 +138,9 @@ impl Served {
             shared.put(
                 batch.len(),
                 &Entry {
-                    offset: what.offset as f64,
-                    length: what.length as f64,
-                    result: if op <= 1 { what.length as i32 } else { 0 },
+                    offset: number(what.offset),
+                    length: number(what.length),
+                    result: if op <= 1 { least(what.length) } else { 0 },
                     generation: ticket.generation,
                     tag: ticket.tag,
                     op,
@@ -156,6 +159,11 @@ fn answer(seated: &mut Seated, ticket: Ticket, result: i32) -> CoreResult<()> {
     let moved = if result >= 0 { seated.store(ticket) } else { Ok(()) };
     let failed = |error: std::io::Error| error.raw_os_error().unwrap_or(5 /* EIO */);
     seated.commit(ticket, moved.map_err(failed).and_then(|()| outcome(result)))
+}
+
+/// What a batch has, and how long a read or write is, is far less than that.
+fn least(count: impl TryInto<i32>) -> i32 {
+    count.try_into().unwrap_or(i32::MAX)
 }
 
 fn outcome(result: i32) -> Outcome {

@@ -1,0 +1,288 @@
+import { createRequire } from 'node:module'
+import test, { type ExecutionContext } from 'ava'
+import { nearest } from '../../dist/check.js'
+import {
+  defineBackend,
+  file,
+  lazy,
+  memory,
+  nullDisk,
+  UblkDevice,
+  UblkError,
+  worker,
+} from '../../dist/index.js'
+import { propertiesOf } from '../../dist/serve/properties.js'
+import { Odd, SEED, share } from '../support/odd.js'
+
+const native = createRequire(import.meta.url)('../../binding/index.js') as Record<
+  string,
+  (...given: unknown[]) => unknown
+>
+
+// As JavaScript may call it: without regard to types. All of this is found out before a driver is needed.
+const create = UblkDevice.create as (...given: unknown[]) => Promise<unknown>
+const recover = UblkDevice.recover as (...given: unknown[]) => Promise<unknown>
+const open = UblkDevice.open as (...given: unknown[]) => Promise<unknown>
+const fetch = (): Uint8Array => new Uint8Array()
+const disk = { size: '1M', read: (): void => {} }
+
+/** An error of the caller's, whose words say what was wrong and what would be right. */
+async function refused(
+  t: ExecutionContext,
+  call: () => unknown,
+  message: RegExp,
+  hint?: RegExp,
+): Promise<void> {
+  const error = await t.throwsAsync<UblkError>(async () => await call(), { instanceOf: UblkError, message })
+  t.is(error?.kind, 'invalid', error?.message)
+  if (hint) t.regex(error?.hint ?? '', hint)
+}
+
+const wrong: [string, () => unknown, RegExp, RegExp?][] = [
+  [
+    'create without arguments',
+    () => create(),
+    /create\(\) takes an object of options, not undefined/,
+    /backend, /,
+  ],
+  ['create with null', () => create(null), /not null/],
+  ['create with a backend in its place', () => create('16M'), /not '16M'/],
+  ['create with a list', () => create([]), /not an array/],
+  [
+    'create without a backend',
+    () => create({}),
+    /backend must be a backend, not undefined/,
+    /memory\('16M'\)/,
+  ],
+  [
+    'create with a size as backend',
+    () => create({ backend: '16M' }),
+    /backend must be a backend, not '16M'/,
+    /memory/,
+  ],
+  ['create with a function as backend', () => create({ backend: () => {} }), /not a function/],
+  ['create with a backend that is null', () => create({ backend: null }), /not null/],
+  [
+    'create with queue',
+    () => create({ backend: memory('1M'), queue: 2 }),
+    /no option 'queue'/,
+    /did you mean queues\?/,
+  ],
+  ['create with blocksize', () => create({ backend: disk, blocksize: 4096 }), /'blocksize'/, /blockSize/],
+  ['create with onReady', () => create({ backend: disk, onReady: 1 }), /'onReady'/],
+  ['create with toString', () => create({ backend: disk, toString: 1 }), /'toString'/],
+  [
+    'create with start as text',
+    () => create({ backend: disk, start: 'no' }),
+    /start must be true or false, not 'no'/,
+  ],
+  [
+    'create with no signal',
+    () => create({ backend: disk, signal: {} }),
+    /signal must be an AbortSignal, not an object/,
+  ],
+  [
+    'create with a record of nothing',
+    () => create({ backend: disk, record: 'yes' }),
+    /record takes an object/,
+  ],
+  [
+    'create with a record of more',
+    () => create({ backend: disk, record: { logs: 'x' } }),
+    /'logs'/,
+    /did you mean log\?/,
+  ],
+  [
+    'create with an odd id',
+    () => create({ backend: memory('1M'), id: 5n }),
+    /id must be a whole number.*not 5n/,
+  ],
+  ['create with a symbol', () => create({ backend: memory('1M'), transport: Symbol('x') }), /not a symbol/],
+  [
+    'a disk with wirte',
+    () => create({ backend: { ...disk, wirte() {} } }),
+    /'wirte'/,
+    /did you mean write\?/,
+  ],
+  [
+    'a disk with writezeros',
+    () => create({ backend: { ...disk, writezeros() {} } }),
+    /'writezeros'/,
+    /writeZeroes/,
+  ],
+  [
+    'a disk with blocksize',
+    () => create({ backend: { ...disk, blocksize: 512 } }),
+    /'blocksize'/,
+    /blockSize/,
+  ],
+  ['a disk without read', () => create({ backend: { size: 512 } }), /cannot read/],
+  [
+    'a disk whose write is text',
+    () => create({ backend: { ...disk, write: 'w' } }),
+    /write is 'w', not a function/,
+  ],
+  [
+    'a disk without a size',
+    () => create({ backend: { read() {} } }),
+    /size must be a number of bytes or text, not undefined/,
+  ],
+  ['a disk whose size is a bigint', () => create({ backend: { ...disk, size: 512n } }), /not 512n/],
+  [
+    'a disk with blocks of 100',
+    () => create({ backend: { ...disk, blockSize: 100 } }),
+    /block size must be 512.*not 100/,
+  ],
+  [
+    'a disk with operations as text',
+    () => create({ backend: { size: 512, process() {}, operations: 'write' } }),
+    /not a list/,
+  ],
+  [
+    'a disk with odd operations',
+    () => create({ backend: { size: 512, process() {}, operations: ['wirte'] } }),
+    /'wirte'/,
+    /write/,
+  ],
+  ['recover without a number', () => recover(), /id of a device must be a whole number.*not undefined/],
+  ['recover without options', () => recover(0), /recover\(\) takes an object of options, not undefined/],
+  [
+    'recover with queues',
+    () => recover(0, { backend: disk, queues: 2 }),
+    /no option 'queues'/,
+    /keeps what it was made with/,
+  ],
+  [
+    'recover with onReddy',
+    () => recover(0, { backend: disk, onReddy() {} }),
+    /'onReddy'/,
+    /did you mean onReady\?/,
+  ],
+  ['open without a number', () => open(), /not undefined/],
+  ['open of a path', () => open('/dev/ublkb0'), /not '\/dev\/ublkb0'/, /0 for \/dev\/ublkb0/],
+  ...[2 ** 32, 2 ** 20, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '0', 0n, null, [0]].flatMap(
+    (id): [string, () => unknown, RegExp][] => [
+      [`open ${typeof id} ${id}`, () => open(id), /id of a device must be a whole number from 0 to 1048575/],
+      [`recover ${typeof id} ${id}`, () => recover(id, { backend: disk }), /from 0 to 1048575/],
+    ],
+  ),
+  ['memory with direct', () => memory('1M', { direct: true } as never), /memory\(\) has no option 'direct'/],
+  ['memory with null', () => memory('1M', null as never), /takes an object of options, not null/],
+  [
+    'memory of nothing',
+    () => memory(undefined as never),
+    /size must be a number of bytes or text, not undefined/,
+  ],
+  ['memory of an object', () => memory({} as never), /not an object/],
+  ['null disk of a symbol', () => nullDisk(Symbol('x') as never), /not a symbol/],
+  ['a file with dierct', () => file('a', { dierct: true } as never), /'dierct'/, /did you mean direct\?/],
+  ['a file with direct as text', () => file('a', { direct: 'yes' } as never), /direct must be true or false/],
+  ['a file of a number', () => file(5 as never), /path of the file must be text or a file: URL, not 5/],
+  ['a file on the web', () => file(new URL('https://example.org/')), /path of the file is 'https:/],
+  ['a file with a zero byte', () => file('a\0b'), /zero byte/],
+  [
+    'lazy without options',
+    () => lazy(undefined as never),
+    /lazy\(\) takes an object of options, not undefined/,
+  ],
+  ['lazy with fetsch', () => lazy({ size: 1, fetsch: fetch } as never), /'fetsch'/, /did you mean fetch\?/],
+  ['lazy with chunks', () => lazy({ size: 1, fetch, chunks: 1 } as never), /'chunks'/, /chunk/],
+  [
+    'lazy with an identity of its own',
+    () => lazy({ size: 512, fetch, identity: 5 } as never),
+    /identity must be text, not 5/,
+  ],
+  ['worker without a url', () => worker(undefined as never), /undefined is no URL/],
+  ['worker with a path', () => worker('./disk.js'), /'\.\/disk\.js' is no URL/, /import\.meta\.url/],
+  ['defineBackend of an object', () => defineBackend({} as never), /must be a function, not an object/],
+]
+for (const [name, call, message, hint] of wrong) {
+  test(`${name}: refused in words`, async t => {
+    await refused(t, call, message, hint)
+  })
+}
+
+test('what a backend has besides is its own matter', t => {
+  class Disk {
+    size = '1M'
+    reads = 0
+    #cache = new Map()
+    read(): void {
+      this.#cache.clear()
+    }
+    write(): void {}
+    reset(): void {}
+    writeAll(): void {}
+    sync(): void {}
+    load(): void {}
+    get closed(): boolean {
+      throw new Error('not asked')
+    }
+  }
+  t.like(propertiesOf(new Disk() as never), { size: 2 ** 20, blockSize: 512, write: true, flush: false })
+})
+
+test('near names are found, far ones are not', t => {
+  const names = ['read', 'write', 'flush', 'discard', 'writeZeroes', 'resize', 'close']
+  t.is(nearest('wirte', names), 'write')
+  t.is(nearest('Flush', names), 'flush')
+  t.is(nearest('write_zeros', names), 'writeZeroes')
+  t.is(nearest('discrad', names), 'discard')
+  for (const name of ['sync', 'trim', 'load', 'process', '', 'x'.repeat(1e6)])
+    t.is(nearest(name, names), undefined)
+})
+
+test(`whatever a backend is, or has for properties, it is one or an error says why not, seed ${SEED}`, t => {
+  const odd = new Odd(SEED)
+  for (let i = share(5000, 0.1); i > 0; i--) {
+    const { chance } = odd
+    const value = (): unknown => odd.value()
+    const backend = chance.of<() => unknown>([
+      value,
+      () => ({ size: value(), read: () => {} }),
+      () => ({ size: 512, read: value() }),
+      () => ({ size: 512, read: () => {}, blockSize: value(), write: value() }),
+      () => ({ size: 512, process: value(), operations: value() }),
+      () => ({ size: 512, process: () => {}, operations: [value()] }),
+      () => ({
+        size: 512,
+        read: () => {},
+        get write() {
+          throw value()
+        },
+      }),
+    ])()
+    try {
+      propertiesOf(backend as never)
+    } catch (error) {
+      if (!(error instanceof UblkError) || !['invalid', 'backend'].includes(error.kind)) t.fail(String(i))
+    }
+  }
+  t.pass()
+})
+
+test('a creation that was aborted rejects with the reason, whatever that is', async t => {
+  const odd = new Odd(SEED)
+  for (let i = share(500, 0.01); i > 0; i--) {
+    const reason = odd.value() ?? 'none'
+    const signal = AbortSignal.abort(reason)
+    const [outcome] = await Promise.allSettled([create({ backend: memory('1M'), signal })])
+    if (outcome?.status !== 'rejected' || !Object.is(outcome.reason, reason)) t.fail(String(i))
+  }
+  t.pass()
+})
+
+test('the native part cuts no number to size', async t => {
+  for (const number of [2 ** 32, 2 ** 53, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY]) {
+    const message = /^id .* is not a possible whole number$/
+    for (const name of ['openDevice', 'users'])
+      await t.throwsAsync(async () => await native[name]?.(number), { message })
+    const cancel = new (native['Cancel'] as unknown as new () => object)()
+    for (const name of ['stopDevice', 'deleteDevice']) {
+      await t.throwsAsync(async () => await native[name]?.(number, true, cancel), { message })
+    }
+  }
+  t.throws(() => native['nextBatch']?.(2 ** 32, 0), {
+    message: /queue 4294967296 is not a possible whole number/,
+  })
+})

@@ -1,0 +1,48 @@
+//! Numbers on their way between JavaScript and Rust. Nothing else in this crate converts one: a number that is cut to size
+//! is another number, such as that of another device.
+
+use ublk_core::error::{Error, Result};
+
+/// A JavaScript number as a whole one that fits.
+pub fn whole<T: TryFrom<u64>>(name: &str, value: f64) -> Result<T> {
+    let possible = value.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&value);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole, and between 0 and 2^64"
+    )]
+    let whole = possible.then_some(value as u64);
+    whole
+        .and_then(|whole| T::try_from(whole).ok())
+        .ok_or_else(|| Error::invalid(format!("{name} {value} is not a possible whole number")))
+}
+
+/// The same of one that may be missing.
+pub fn maybe<T: TryFrom<u64>>(name: &str, value: Option<f64>) -> Result<Option<T>> {
+    value.map(|value| whole(name, value)).transpose()
+}
+
+/// A number for JavaScript: exact up to 2^53, and beyond that if it is a multiple of 512, as sizes of disks are, up to
+/// 8 EiB. Counters that get so far are rounded.
+pub fn number(value: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "as said above")]
+    let number = value as f64;
+    number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_numbers_that_fit_are_taken() {
+        assert_eq!(whole::<u16>("id", 65535.0).ok(), Some(65535));
+        assert_eq!(whole::<u64>("size", 9_223_372_036_854_774_784.0).ok(), Some((1 << 63) - 1024));
+        for value in [65536.0, -1.0, 1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 4_294_967_296.0] {
+            let error = whole::<u16>("id", value).unwrap_err();
+            assert_eq!(error.message, format!("id {value} is not a possible whole number"));
+        }
+        assert!(whole::<u64>("size", 18_446_744_073_709_551_616.0).is_err());
+        assert_eq!(maybe::<u32>("id", None).ok(), Some(None));
+    }
+}

@@ -1,0 +1,125 @@
+import { invalid } from './errors.js'
+import { nameOf } from './serve/errno.js'
+
+/** The names of the options in `Options`, all of them: the compiler sees to that. */
+export type Names<Options> = Readonly<Record<keyof Required<Options>, true>>
+
+/**
+ * Checks that options are an object, with options that exist.
+ *
+ * @param what - What takes them, such as `UblkDevice.create()`.
+ * @param names - The options that exist.
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkOptions<Options extends object>(
+  options: unknown,
+  what: string,
+  names: Names<Options>,
+): asserts options is Options {
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+    throw invalid(`${what} takes an object of options, not ${nameOf(options)}`, optionList(names))
+  }
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || Object.hasOwn(names, name)) continue
+    const near = nearest(name, Object.keys(names))
+    throw invalid(
+      `${what} has no option ${nameOf(name)}`,
+      near === undefined ? optionList(names) : `did you mean ${near}?`,
+    )
+  }
+}
+
+function optionList(names: object): string {
+  return `its options are ${Object.keys(names).join(', ')}`
+}
+
+/**
+ * Checks an option that is true or false.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkFlag(value: unknown, what: string): asserts value is boolean | undefined {
+  if (value !== undefined && typeof value !== 'boolean') {
+    throw invalid(`${what} must be true or false, not ${nameOf(value)}`)
+  }
+}
+
+/**
+ * Checks a function that may be missing.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkFunction(value: unknown, what: string): void {
+  if (typeof value !== 'function') throw invalid(`${what} must be a function, not ${nameOf(value)}`)
+}
+
+/**
+ * Checks an abort signal, of Node or of a library that has its own.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkSignal(value: unknown): asserts value is AbortSignal | undefined {
+  if (value === undefined) return
+  const signal = value as Partial<AbortSignal> | null
+  const right =
+    typeof signal === 'object' &&
+    typeof signal?.aborted === 'boolean' &&
+    typeof signal.addEventListener === 'function' &&
+    typeof signal.removeEventListener === 'function' &&
+    typeof signal.throwIfAborted === 'function'
+  if (!right) throw invalid(`signal must be an AbortSignal, not ${nameOf(value)}`)
+}
+
+/** The largest number that a device can have; the kernel keeps it in 20 bits. */
+export const MAX_ID: number = 2 ** 20 - 1
+
+/**
+ * Checks the number of a device.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkId(id: unknown): asserts id is number {
+  if (typeof id === 'number' && Number.isInteger(id) && id >= 0 && id <= MAX_ID) return
+  throw invalid(
+    `the id of a device must be a whole number from 0 to ${MAX_ID}, not ${nameOf(id)}`,
+    'it is the number in its path: 0 for /dev/ublkb0',
+  )
+}
+
+/** Which of the names somebody has meant who wrote another one; undefined if none is near. */
+export function nearest(name: string, names: readonly string[]): string | undefined {
+  const plain = (text: string): string => text.toLowerCase().replace(/[-_\s]/g, '')
+  const wanted = plain(name)
+  if (wanted.length > 64) return undefined
+  let best: string | undefined
+  let least = wanted.length <= 5 ? 1 : 2
+  for (const known of names) {
+    const far = distance(wanted, plain(known))
+    if (far < least || (far === least && best === undefined)) [best, least] = [known, far]
+  }
+  return best
+}
+
+/** How many letters have to be put in, left out, replaced, or exchanged with the next, to get from one to the other. */
+function distance(one: string, other: string): number {
+  let [before, last, row] = [[] as number[], [] as number[], range(other.length + 1)]
+  for (let i = 1; i <= one.length; i++) {
+    ;[before, last, row] = [last, row, [i]]
+    for (let j = 1; j <= other.length; j++) {
+      const same = one[i - 1] === other[j - 1]
+      let least = Math.min(at(last, j) + 1, at(row, j - 1) + 1, at(last, j - 1) + (same ? 0 : 1))
+      const exchanged = i > 1 && j > 1 && one[i - 1] === other[j - 2] && one[i - 2] === other[j - 1]
+      if (exchanged) least = Math.min(least, at(before, j - 2) + 1)
+      row.push(least)
+    }
+  }
+  return at(row, other.length)
+}
+
+function range(length: number): number[] {
+  return Array.from({ length }, (_, i) => i)
+}
+
+function at(row: readonly number[], i: number): number {
+  return row[i] ?? Number.POSITIVE_INFINITY
+}

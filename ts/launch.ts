@@ -1,0 +1,162 @@
+import type * as native from '#binding'
+import { abortable } from './abort.js'
+import { type Backend, isNative, worker } from './backends.js'
+import type { UblkDevice } from './device.js'
+import type { CreateOptions } from './device-options.js'
+import { type UblkError, wrap } from './errors.js'
+import type { DeviceInfo } from './info.js'
+import { jsTimes, toSpec } from './options.js'
+import { Crew, type Progress } from './serve/crew.js'
+import type { Report } from './serve/disk.js'
+import { Hooks } from './serve/hooks.js'
+import { InlineServer } from './serve/inline.js'
+import { toExternal } from './serve/properties.js'
+import type { Server } from './serve/server.js'
+import { Served } from './served.js'
+import { Presence } from './service/presence.js'
+import { type RecordedOptions, toRecorded } from './service/recorded.js'
+import { openRunDir } from './service/run-dir.js'
+
+/** Takes what a device tells without being asked. */
+export interface Receiver {
+  onEvent(event: native.DeviceEvent): void
+  report(message: string): void
+}
+
+/** What the native part takes to make a device. */
+export type Calls = Parameters<typeof native.Device.create>
+
+/**
+ * The way of a device to being served by this process, step by step. Each step says how it is undone, and when one
+ * fails, or the signal aborts, all before it are, the last one first.
+ */
+export class Launch {
+  readonly cancel: native.Cancel
+  readonly #options: CreateOptions
+  readonly #undo: (() => Promise<unknown>)[] = []
+  #recorded: RecordedOptions | undefined
+  #device: native.Device | undefined
+  #entry: Served | undefined
+  #receiver: Receiver | undefined
+  /** What was told before there was somebody to tell. */
+  readonly #early: ((receiver: Receiver) => void)[] = []
+
+  private constructor(options: CreateOptions, cancel: native.Cancel) {
+    this.#options = options
+    this.cancel = cancel
+  }
+
+  /** Does `steps`, and undoes what was done of them when one fails; that failure is the one to tell. */
+  static async run<T>(options: CreateOptions, steps: (launch: Launch) => Promise<T>): Promise<T> {
+    const { signal } = options
+    return await abortable(signal, async cancel => {
+      const launch = new Launch(options, cancel)
+      try {
+        const result = await steps(launch)
+        signal?.throwIfAborted()
+        return result
+      } catch (error) {
+        for (const undo of launch.#undo.reverse()) await undo().catch(() => {})
+        throw error
+      }
+    })
+  }
+
+  /** Finds out what can be recorded, and loads a backend that JavaScript serves. */
+  async load(): Promise<Server | undefined> {
+    if (this.#options.record) {
+      this.#recorded = toRecorded(this.#options)
+      openRunDir()
+    }
+    const server = await this.#serve(message => this.#tell(receiver => receiver.report(message)))
+    if (server) this.#undo.push(() => server.close())
+    return server
+  }
+
+  /**
+   * Makes a device with `make`, and lets this process know it.
+   *
+   * @param end - Ends it, or lets go of it.
+   * @param stays - Whether it is there after that.
+   */
+  async enter(
+    server: Server | undefined,
+    make: (calls: Calls) => Promise<native.Device>,
+    end: (device: native.Device) => Promise<void>,
+    stays: boolean,
+  ): Promise<{ entry: Served; info: DeviceInfo }> {
+    const report: Report = message => this.#tell(receiver => receiver.report(message))
+    const hooks = new Hooks(this.#options.backend, this.#options.observe, report)
+    const onEvent = (event: native.DeviceEvent): void => this.#tell(receiver => receiver.onEvent(event))
+    const spec = specFor(this.#options, server)
+    const device = await make([spec, this.cancel, onEvent, hooks.onFetch, hooks.onChange])
+    this.#device = device
+    const entry = new Served(device, server, hooks)
+    this.#entry = entry
+    this.#undo.push(
+      () => entry.forget({ stays }),
+      () => end(device),
+    )
+    const info = await device.info()
+    entry.describe(info)
+    return { entry, info }
+  }
+
+  /** Tells `receiver` from now on, and what there was to tell before. */
+  attach(receiver: Receiver): void {
+    this.#receiver = receiver
+    for (const tell of this.#early.splice(0)) tell(receiver)
+  }
+
+  /**
+   * Makes it known that this process serves the disk, if that is wished.
+   *
+   * @param tell - As for {@link Presence.announce}.
+   */
+  async announce(disk: UblkDevice, tell?: (error: UblkError) => void): Promise<void> {
+    if (!this.#recorded || !this.#entry) return
+    const { record } = this.#options
+    const more = typeof record === 'object' ? record : {}
+    this.#entry.presence = await Presence.announce(disk, this.#recorded, more, tell)
+  }
+
+  #tell(tell: (receiver: Receiver) => void): void {
+    if (this.#receiver) tell(this.#receiver)
+    else this.#early.push(tell)
+  }
+
+  #progress(queue: number): Progress {
+    const stats = this.#device?.stats()[queue]
+    if (!stats) return { answered: 0, inFlight: 0 }
+    const { read, write, flush, discard, writeZeroes, inFlight } = stats
+    return { answered: read.ops + write.ops + flush.ops + discard.ops + writeZeroes.ops, inFlight }
+  }
+
+  /** Has a disk written in JavaScript served in JavaScript. */
+  async #serve(report: Report): Promise<Server | undefined> {
+    const { backend, signal } = this.#options
+    if (isNative(backend)) return undefined
+    const { timeout, stuckTimeout } = jsTimes(this.#options)
+    if (!('kind' in backend)) return new InlineServer(backend, timeout, report)
+    if (backend.kind !== 'worker') return undefined // No such backend: the check of the options says so.
+    const { url, options } = worker(backend.url, backend.options)
+    const progress = (queue: number): Progress => this.#progress(queue)
+    return await Crew.load({ url, options, progress, report, timeout, stuckTimeout }, signal)
+  }
+}
+
+function specFor(options: CreateOptions, server: Server | undefined): native.DeviceSpec {
+  if (!server) return toSpec(options)
+  const readOnly = (options.readOnly ?? false) || !server.properties.write
+  return toSpec({ ...options, readOnly }, toExternal(server.properties))
+}
+
+/** The backend of a disk that has that size, in bytes. */
+export function ofSize(backend: Backend, size: number): Backend {
+  const sized = isNative(backend) && (backend.kind === 'memory' || backend.kind === 'null')
+  return sized ? { ...backend, size } : backend
+}
+
+export function rethrow(error: unknown): never {
+  throw wrap(error)
+}

@@ -1,0 +1,23 @@
+import { fileURLToPath } from 'node:url'
+import { invalid } from './errors.js'
+import { inOneLine, nameOf } from './serve/errno.js'
+
+/**
+ * The path that a path or a `file:` URL says.
+ *
+ * @param what - Names it in errors.
+ * @throws UblkError of kind `invalid` if it is none.
+ */
+export function pathOf(path: unknown, what: string): string {
+  if (path === undefined || path === '') throw invalid(`${what} is empty`)
+  if (path instanceof URL) {
+    try {
+      return fileURLToPath(path)
+    } catch (error) {
+      throw invalid(`${what} is ${nameOf(path.href)}: ${inOneLine(error)}`, 'use a path, or a file: URL')
+    }
+  }
+  if (typeof path !== 'string') throw invalid(`${what} must be text or a file: URL, not ${nameOf(path)}`)
+  if (path.includes('\0')) throw invalid(`${what} has a zero byte`)
+  return path
+}

@@ -49,6 +49,37 @@ impl Control {
         self.plain(Request::new("STOP_DEV", op::STOP_DEV, device), bound)
     }
 
+    /// As [`stop`](Self::stop), without a limit of time: `watch` is called again and again while the driver waits for the
+    /// disk's requests. If it fails, that is the result, and the command goes on in the kernel.
+    pub fn stop_watched(
+        &self,
+        device: impl Into<Target>,
+        bound: &Bound,
+        watch: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        self.watched(Request::new("STOP_DEV", op::STOP_DEV, device), bound, watch)
+    }
+
+    /// The same of [`try_stop`](Self::try_stop).
+    pub fn try_stop_watched(
+        &self,
+        device: impl Into<Target>,
+        bound: &Bound,
+        watch: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        self.watched(Request::new("TRY_STOP_DEV", op::TRY_STOP_DEV, device), bound, watch)
+    }
+
+    /// The same of [`delete`](Self::delete).
+    pub fn delete_watched(
+        &self,
+        device: impl Into<Target>,
+        bound: &Bound,
+        watch: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        self.watched(Request::new("DEL_DEV", op::DEL_DEV, device), bound, watch)
+    }
+
     /// As [`stop`](Self::stop), but refused with `EBUSY` while anybody has the disk open (7.0).
     pub fn try_stop(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
         self.plain(Request::new("TRY_STOP_DEV", op::TRY_STOP_DEV, device), bound)
@@ -142,34 +173,18 @@ impl Control {
 
     /// As [`send`](Self::send), with the number that the command results in.
     fn send_for(&self, request: Request, payload: &[u8], bound: &Bound) -> Result<(i32, Box<[u8]>)> {
-        let Request { name, op, device, data } = request;
-        let id = device.id;
-        let path = if device.by_path { format!("/dev/ublkc{id}") } else { String::new() };
-        let header = ublksrv_ctrl_cmd {
-            dev_id: id,
-            queue_id: NO_QUEUE,
-            data: [data],
-            dev_path_len: path.len() as u16,
-            ..Default::default()
-        };
+        let path = request.path();
         let buffer = [path.as_bytes(), payload].concat().into();
-        let about =
-            |error: Error| Error { command: Some(name), device: (id != ANY_ID).then_some(id), ..error };
-        match self.call(op, header, buffer, bound) {
-            Reply::Done(result, buffer) if result >= 0 => Ok((result, buffer[path.len()..].into())),
-            Reply::Done(result, _) => Err(about(failure(name, id, -result))),
-            Reply::TimedOut => Err(about(
-                Error::new(
-                    ErrorKind::Timeout,
-                    format!("{name} took longer than {:.1} s", bound.timeout.as_secs_f64()),
-                )
-                .hint(
-                    "the driver may wait for the device's server or users; `ublk-ts doctor` looks for them",
-                ),
-            )),
-            Reply::Cancelled => Err(about(Error::new(ErrorKind::Cancelled, format!("{name} was cancelled")))),
-            Reply::Broken(error) => Err(about(error)),
-        }
+        let (result, buffer) =
+            request.outcome(self.call(request.op, request.header(), buffer, bound), bound)?;
+        Ok((result, buffer[path.len()..].into()))
+    }
+
+    /// Sends a command whose address points to nothing but the device's path, and has no limit of time.
+    fn watched(&self, request: Request, bound: &Bound, watch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let path = request.path().into_bytes().into();
+        let reply = self.call_watched(request.op, request.header(), path, bound, watch)?;
+        request.outcome(reply, bound).map(drop)
     }
 }
 
@@ -187,6 +202,42 @@ impl Request {
 
     fn data(self, data: u64) -> Self {
         Self { data, ..self }
+    }
+
+    /// What goes before the payload.
+    fn path(&self) -> String {
+        if self.device.by_path { format!("/dev/ublkc{}", self.device.id) } else { String::new() }
+    }
+
+    fn header(&self) -> ublksrv_ctrl_cmd {
+        ublksrv_ctrl_cmd {
+            dev_id: self.device.id,
+            queue_id: NO_QUEUE,
+            data: [self.data],
+            dev_path_len: self.path().len() as u16,
+            ..Default::default()
+        }
+    }
+
+    fn outcome(&self, reply: Reply, bound: &Bound) -> Result<(i32, Box<[u8]>)> {
+        let (name, id) = (self.name, self.device.id);
+        let about =
+            |error: Error| Error { command: Some(name), device: (id != ANY_ID).then_some(id), ..error };
+        match reply {
+            Reply::Done(result, buffer) if result >= 0 => Ok((result, buffer)),
+            Reply::Done(result, _) => Err(about(failure(name, id, -result))),
+            Reply::TimedOut => Err(about(
+                Error::new(
+                    ErrorKind::Timeout,
+                    format!("{name} took longer than {:.1} s", bound.timeout.as_secs_f64()),
+                )
+                .hint(
+                    "the driver may wait for the device's server or users; `ublk-ts doctor` looks for them",
+                ),
+            )),
+            Reply::Cancelled => Err(about(Error::new(ErrorKind::Cancelled, format!("{name} was cancelled")))),
+            Reply::Broken(error) => Err(about(error)),
+        }
     }
 }
 

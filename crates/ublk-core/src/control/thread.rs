@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -82,15 +82,47 @@ impl Control {
     }
 
     /// Sends a command and waits for its answer, within its bound.
-    pub(super) fn call(
+    pub(super) fn call(&self, op: u32, header: ublksrv_ctrl_cmd, buffer: Box<[u8]>, bound: &Bound) -> Reply {
+        match self.send_off(op, header, buffer, bound) {
+            Ok(answer) => answer.recv().unwrap_or_else(|_| gone()),
+            Err(reply) => reply,
+        }
+    }
+
+    /// The same without a limit of time: meanwhile `watch` is called again and again. If that fails the wait is over, but
+    /// the command goes on in the kernel.
+    pub(super) fn call_watched(
+        &self,
+        op: u32,
+        header: ublksrv_ctrl_cmd,
+        buffer: Box<[u8]>,
+        bound: &Bound,
+        watch: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Reply> {
+        let unlimited = Bound { timeout: Duration::MAX, ..bound.clone() };
+        let answer = match self.send_off(op, header, buffer, &unlimited) {
+            Ok(answer) => answer,
+            Err(reply) => return Ok(reply),
+        };
+        loop {
+            match answer.recv_timeout(WATCH) {
+                Ok(reply) => return Ok(reply),
+                Err(RecvTimeoutError::Disconnected) => return Ok(gone()),
+                Err(RecvTimeoutError::Timeout) => watch()?,
+            }
+        }
+    }
+
+    /// Sends a command; its answer comes within the bound.
+    fn send_off(
         &self,
         op: u32,
         mut header: ublksrv_ctrl_cmd,
         mut buffer: Box<[u8]>,
         bound: &Bound,
-    ) -> Reply {
+    ) -> std::result::Result<Receiver<Reply>, Reply> {
         if bound.cancel.is_cancelled() {
-            return Reply::Cancelled;
+            return Err(Reply::Cancelled);
         }
         bound.cancel.listen(&self.0.waker);
         if !buffer.is_empty() {
@@ -100,14 +132,17 @@ impl Control {
         let (reply, answer) = sync_channel(1);
         let deadline = bound.until();
         let job = Job { op, header, buffer, deadline, bound: bound.clone(), reply: Some(reply) };
-        let gone = || Reply::Broken(Error::new(ErrorKind::System, "the control thread died"));
         match &self.0.jobs {
             Some(jobs) if jobs.send(job).is_ok() => {}
-            _ => return gone(),
+            _ => return Err(gone()),
         }
         self.0.waker.wake();
-        answer.recv().unwrap_or_else(|_| gone())
+        Ok(answer)
     }
+}
+
+fn gone() -> Reply {
+    Reply::Broken(Error::new(ErrorKind::System, "the control thread died"))
 }
 
 impl Drop for Shared {
@@ -138,6 +173,8 @@ const WAKE: u64 = 0;
 const CANCELLATION: u64 = u64::MAX;
 /// Commands that the kernel may be working on at the same time.
 const MOST_WAITING: u32 = 256;
+/// How often somebody looks at what a command without a limit of time waits for.
+const WATCH: Duration = Duration::from_millis(100);
 /// How long the thread waits at its end for commands that the kernel still holds.
 const LAST_WAIT: Duration = Duration::from_secs(30);
 

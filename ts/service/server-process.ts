@@ -1,11 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { isDeepStrictEqual } from 'node:util'
 import { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
 import type { FromServer, ToServer } from './detached.js'
 import { Failed, type Job } from './job.js'
 import { readRecord, recordedIds } from './record.js'
+import { markOf, type ProcessMark } from './system.js'
 
 /** How much longer than it is given the server may take before it is ended, and again before it is killed. */
 const GRACE = 5000
@@ -22,6 +24,8 @@ export class ServerProcess {
   readonly ended: Promise<string>
   readonly #job: Job
   readonly #child: ChildProcess
+  /** Tells it from a later process of its number. */
+  readonly #mark: ProcessMark | undefined
   readonly #lastWords: () => string | undefined
 
   /**
@@ -47,6 +51,7 @@ export class ServerProcess {
         ...(options.env && { env: options.env }),
       },
     )
+    this.#mark = this.#child.pid === undefined ? undefined : markOf(this.#child.pid)
     this.ended = new Promise(resolve => {
       this.#child.once('error', error => resolve(error.message))
       this.#child.once('exit', (code, signal) => resolve(signal ?? `status ${code}`))
@@ -116,25 +121,24 @@ export class ServerProcess {
    */
   async end(): Promise<void> {
     const makes = this.#job.action === 'create'
-    const { pid } = this.#child
-    if (pid === undefined) return
+    if (this.#child.pid === undefined) return
     if (makes) this.signal()
     else if (this.#child.connected) this.#child.disconnect() // It hears that nobody waits for it.
     if (!(await this.#endsSoon())) {
-      if (!makes && this.#serves(pid)) return
+      if (!makes && this.#serves()) return
       this.#child.kill('SIGKILL')
       await this.#endsSoon()
     }
-    if (makes && this.#child.signalCode !== null) await removeDevicesOf(pid)
+    if (makes && this.#child.signalCode !== null && this.#mark) await removeDevicesOf(this.#mark)
   }
 
   async #endsSoon(): Promise<boolean> {
     return (await Promise.race([this.ended, sleep(GRACE, 'late', { ref: false })])) !== 'late'
   }
 
-  #serves(pid: number): boolean {
+  #serves(): boolean {
     const found = this.#job.id === undefined ? undefined : readRecord(this.#job.id)
-    return found?.state === 'served' && found.record.server.pid === pid
+    return found?.state === 'served' && isDeepStrictEqual(found.record.server, this.#mark)
   }
 
   get #hasEnded(): boolean {
@@ -157,10 +161,10 @@ export class ServerProcess {
 }
 
 /** A server that was killed while it made its disk leaves it behind. */
-async function removeDevicesOf(pid: number): Promise<void> {
+async function removeDevicesOf(server: ProcessMark): Promise<void> {
   for (const id of recordedIds()) {
     const found = readRecord(id)
-    if (found.state !== 'dead' || found.record.server.pid !== pid) continue
+    if (found.state !== 'dead' || !isDeepStrictEqual(found.record.server, server)) continue
     await (await UblkDevice.open(id)).delete({ force: true })
   }
 }

@@ -80,6 +80,11 @@ export interface EndOptions {
   wait?: boolean
   /** Aborts the waiting. */
   signal?: AbortSignal
+  /**
+   * Is told, a line each, what the end waits for whenever that changes, and by force what had to be done to the process
+   * that serves the disk: one that is stopped is continued, and one that answers nothing is killed.
+   */
+  onProgress?: (line: string) => void
 }
 
 const CREATE_OPTIONS: Names<CreateOptions> = { ...DEVICE_OPTIONS, start: true, record: true, signal: true }
@@ -153,10 +158,11 @@ export function checkResize(options: unknown): asserts options is ResizeOptions 
  * @throws UblkError of kind `invalid`.
  */
 export function checkEnd(options: unknown, what: string): asserts options is EndOptions {
-  checkOptions<EndOptions>(options, what, { force: true, wait: true, signal: true })
+  checkOptions<EndOptions>(options, what, { force: true, wait: true, signal: true, onProgress: true })
   checkFlag(options.force, 'force')
   checkFlag(options.wait, 'wait')
   checkSignal(options.signal)
+  if (options.onProgress !== undefined) checkFunction(options.onProgress, 'onProgress')
 }
 
 /**

@@ -23,7 +23,10 @@ import { callListeners } from './listeners.js'
 import { paths } from './options.js'
 import { nameOf } from './serve/errno.js'
 import { type Served, served } from './served.js'
-import { connect, deletedByServer } from './service/client.js'
+import { connect } from './service/client.js'
+import { devicesOfServers, ofServer } from './service/device-info.js'
+import { endElsewhere } from './service/elsewhere.js'
+import { Progress } from './service/progress.js'
 import { readChoice, removeStale } from './service/record.js'
 import { identityOf } from './service/system.js'
 import { SharedMemory } from './shared-memory.js'
@@ -149,13 +152,13 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   static async open(id: number): Promise<UblkDevice> {
     checkId(id)
-    const info = await native.openDevice(id).catch(rethrow)
+    const info = await native.openDevice(id).catch(error => ofServer(id, error))
     return new UblkDevice(info, false)
   }
 
   /** All ublk devices of this machine that the caller may see, by id. */
   static async list(): Promise<DeviceInfo[]> {
-    return await native.listDevices().catch(rethrow)
+    return await native.listDevices().catch(devicesOfServers)
   }
 
   /** The number in the device's paths. */
@@ -212,16 +215,21 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws UblkError of kind `not-found` or `closed` if it is gone.
    */
   async info(): Promise<DeviceInfo> {
-    this.#info = await (this.#served ? this.#served.device.info() : native.openDevice(this.id)).catch(rethrow)
+    this.#info = this.#served
+      ? await this.#served.device.info().catch(rethrow)
+      : await native.openDevice(this.id).catch(error => ofServer(this.id, error))
     return this.#info
   }
 
   /**
-   * Who holds the disk, such as `mounted on /mnt`, `swap`, `held by dm-0` or `open by pid 12 (fio)`;
-   * empty when it is free.
+   * Who uses the disk, a phrase each, such as `mounted on /mnt`, `swap`, `used by dm-0` or `open by fio (12)`; empty when
+   * it is free. Mounts of other namespaces and lazily unmounted file systems count: what the kernel has in use and
+   * nobody can name is told as such.
+   *
+   * @param options - `quick`: only what can be seen without opening the disk, which may wait for its server.
    */
-  async users(): Promise<string[]> {
-    return await native.users(this.id).catch(rethrow)
+  async users({ quick = false }: { quick?: boolean } = {}): Promise<string[]> {
+    return await (quick ? native.seenUsers(this.id) : native.users(this.id)).catch(rethrow)
   }
 
   /**
@@ -335,8 +343,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     checkResize(options)
     const entry = this.#local('resize')
     await abortable(options.signal, async cancel => {
-      if (bytes < this.size && !options.force) await this.#refuseUsers('shrinking it would cut them off')
-      await entry.resize(bytes, cancel)
+      // Nobody mounts it meanwhile.
+      const shrinks = bytes < this.size && !options.force
+      const claim = shrinks ? await native.claimToShrink(this.id, cancel) : undefined
+      try {
+        await entry.resize(bytes, cancel)
+      } finally {
+        claim?.release()
+      }
     })
     await this.info()
   }
@@ -349,11 +363,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   async stop(options: EndOptions = {}): Promise<void> {
     checkEnd(options, 'stop()')
-    await this.#end(options, 'stopped', (device, cancel) =>
-      device
-        ? device.stop(options.force ?? false, cancel)
-        : native.stopDevice(this.id, options.force ?? false, cancel),
-    )
+    await this.#end('stop', options)
+    this.#emit('stopped')
   }
 
   /**
@@ -366,17 +377,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     checkEnd(options, 'delete()')
     if (this.#served?.deleted) return await this.#served.forget()
     const identity = identityOf(this.id)
-    if (!this.#served && options.force && (await deletedByServer(this.id))) {
-      this.#emit('deleted')
-      return
-    }
-    await this.#end(options, 'deleted', (device, cancel) =>
-      device
-        ? device.delete(options.force ?? false, cancel)
-        : native.deleteDevice(this.id, options.force ?? false, cancel),
-    )
+    const byServer = await this.#end('delete', options)
+    this.#emit('deleted')
     if (this.#served) await this.#served.forget()
-    else removeStale(this.id, identity)
+    else if (!byServer) removeStale(this.id, identity)
   }
 
   /**
@@ -428,36 +432,33 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     this.#emit('live')
   }
 
-  async #refuseUsers(why: string): Promise<void> {
-    const users = await this.users()
-    if (users.length === 0) return
-    throw new UblkError('busy', `${this.path} is in use (${users.join(', ')}): ${why}`, {
-      device: this.id,
-      hint: 'unmount or close it, or use force',
-    })
-  }
-
-  async #end(
-    options: EndOptions,
-    event: 'stopped' | 'deleted',
-    action: (device: native.Device | undefined, cancel: native.Cancel) => Promise<void>,
-  ): Promise<void> {
-    await abortable(options.signal, async cancel => {
+  /** Whether the server of another process did it. */
+  async #end(what: 'stop' | 'delete', options: EndOptions): Promise<boolean> {
+    const { force = false, wait = false, signal, onProgress = () => {} } = options
+    using progress = new Progress(this.id, this.path, onProgress)
+    const say = (line: string): void => progress.say(line)
+    const served = this.#served
+    const done = await abortable(signal, async cancel => {
+      const end = async (): Promise<boolean> => {
+        if (!served) return await endElsewhere(this.id, { what, force, say }, cancel)
+        const here = (): Promise<void> => served.device[what](force, cancel)
+        await (force ? served.byForce(here) : here())
+        return false
+      }
       for (;;) {
         try {
-          const end = (): Promise<void> => action(this.#served?.device, cancel)
-          if (options.force && this.#served) await this.#served.byForce(end)
-          else await end()
-          break
+          return await end()
         } catch (error) {
-          if (!options.wait || wrap(error).kind !== 'busy') throw error
+          const failure = wrap(error)
+          if (!wait || failure.kind !== 'busy') throw failure
+          say(failure.message)
         }
-        await sleep(POLL, undefined, { signal: options.signal }).catch(() => options.signal?.throwIfAborted())
+        await sleep(POLL, undefined, { signal }).catch(() => signal?.throwIfAborted())
       }
     })
-    this.#served?.hooks.end()
-    this.#served?.release()
-    this.#emit(event)
+    served?.hooks.end()
+    served?.release()
+    return done
   }
 
   #local(verb: string): Served {

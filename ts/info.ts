@@ -7,10 +7,15 @@ import type { CopyMode, Transport } from './choice.js'
  * - `stopped`: it has no disk, because it was not started yet, or was stopped, or its server is gone
  * - `quiesced`: its server is gone, I/O waits for another
  * - `fail-io`: its server is gone, I/O fails until another comes
+ * - `stopping`: its disk is being removed: the kernel waits until all that was asked of it is answered
+ * - `unknown`: the driver did not say
  */
-export type DeviceState = 'live' | 'stopped' | 'quiesced' | 'fail-io'
+export type DeviceState = 'live' | 'stopped' | 'quiesced' | 'fail-io' | 'stopping' | 'unknown'
 
-/** A snapshot of one device, as the kernel reports it. All sizes are in bytes. */
+/**
+ * A snapshot of one device, as the kernel reports it. All sizes are in bytes; they and the limits are 0 while it is
+ * `stopping`, or if its state is `unknown`.
+ */
 export interface DeviceInfo {
   /** The number in its paths. */
   id: number
@@ -46,9 +51,9 @@ export interface DeviceInfo {
   maxDiscard: number
   /** Of the largest write-zeroes request; 0 if there is none. */
   maxWriteZeroes: number
-  /** The process that serves it; 0 if none does. */
+  /** The process that serves it; 0 if none does that can be seen. */
   pid: number
-  /** Whether the disk is there and that process runs. */
+  /** Whether the disk is there and has a server, even one that cannot be seen, such as in another PID namespace. */
   serverAlive: boolean
   /** How its requests travel: what it was made for stays. */
   transport: Transport

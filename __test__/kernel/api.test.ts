@@ -229,7 +229,7 @@ test('its server hears of it when another process deletes the device', async t =
   const disk = await UblkDevice.create({ backend: memory('16M') })
   const exit = new Promise<{ reason: string }>(resolve => disk.once('exit', resolve))
   const deleted = run('delete', disk.path)
-  t.regex((await exit).reason, /stopped by somebody else/)
+  t.regex((await exit).reason, /stopped by another process/)
   await disk.delete()
   t.deepEqual(await deleted, { status: 0, signal: null, stdout: '', stderr: '' })
 })

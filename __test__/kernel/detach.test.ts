@@ -196,7 +196,7 @@ test('what happens to a detached disk is logged as lines of JSON', async t => {
     /^INFO starting$/,
     /^INFO \/dev\/ublkb\d+ is usable$/,
     /^ERROR .*no luck/,
-    /^WARN .* is gone: .*stopped by somebody else/,
+    /^INFO .* is gone: .*stopped by another process/,
     /^INFO \/dev\/ublkb\d+ was removed$/,
   ]) {
     t.true(

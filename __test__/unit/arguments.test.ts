@@ -275,12 +275,12 @@ test('a creation that was aborted rejects with the reason, whatever that is', as
 test('the native part cuts no number to size', async t => {
   for (const number of [2 ** 32, 2 ** 53, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY]) {
     const message = /^id .* is not a possible whole number$/
-    for (const name of ['openDevice', 'users'])
+    for (const name of ['openDevice', 'users', 'seenUsers', 'rouseServer'])
       await t.throwsAsync(async () => await native[name]?.(number), { message })
     const cancel = new (native['Cancel'] as unknown as new () => object)()
-    for (const name of ['stopDevice', 'deleteDevice']) {
-      await t.throwsAsync(async () => await native[name]?.(number, true, cancel), { message })
-    }
+    const end = { force: true, delete: true, patience: 0 }
+    await t.throwsAsync(async () => await native['endDevice']?.(number, end, cancel), { message })
+    await t.throwsAsync(async () => await native['claimToShrink']?.(number, cancel), { message })
   }
   t.throws(() => native['nextBatch']?.(2 ** 32, 0), {
     message: /queue 4294967296 is not a possible whole number/,

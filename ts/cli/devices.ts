@@ -5,6 +5,7 @@ import { invalid, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
 import { toJsonText } from '../json.js'
 import { readRecord } from '../service/record.js'
+import type { Json } from '../service/recorded.js'
 import type { Api } from './api.js'
 import { type Column, toJson } from './table.js'
 
@@ -14,9 +15,11 @@ interface Sights {
   users: string[]
   /** The disk's I/O scheduler. */
   scheduler: string | null
+  /** The command of the process that serves it. */
+  server: string | null
 }
 
-const unseen: Sights = { users: [], scheduler: null }
+const unseen: Sights = { users: [], scheduler: null, server: null }
 
 /** What the listings of devices show. */
 export interface DeviceRow extends DeviceInfo, Sights {
@@ -24,6 +27,10 @@ export interface DeviceRow extends DeviceInfo, Sights {
   log: string | null
   /** In which of the driver's ways it is served, and why. */
   choice: ServingChoice | null
+  /** What kind of backend it has. */
+  backend: string | null
+  /** The file, or the module, that its bytes are in or come from. */
+  source: string | null
 }
 
 /** All columns of `list`, `show` and `create --json`. */
@@ -33,6 +40,12 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'STATE', summary: 'live, stopped, …; dead if nobody serves it', value: state },
   { name: 'SIZE', summary: 'size of the disk', bytes: true, value: row => row.size },
   { name: 'RO', summary: 'read-only', value: row => row.readOnly },
+  {
+    name: 'BACKEND',
+    summary: 'what serves its bytes, if its server has left word',
+    value: row => row.backend,
+  },
+  { name: 'SOURCE', summary: 'the file or module of that', value: row => row.source },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
   { name: 'DEPTH', summary: 'requests per queue', value: row => row.depth },
   { name: 'LOG-SEC', summary: 'logical block size', bytes: true, value: row => row.blockSize },
@@ -51,7 +64,8 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   },
   { name: 'SCHED', summary: 'I/O scheduler', value: row => row.scheduler },
   { name: 'PID', summary: 'process that serves it', value: row => (row.pid > 0 ? row.pid : null) },
-  { name: 'ALIVE', summary: 'whether that process serves', value: row => row.serverAlive },
+  { name: 'ALIVE', summary: 'whether it has a server', value: row => row.serverAlive },
+  { name: 'SERVER', summary: 'command of the process that serves it', value: row => row.server },
   { name: 'CHAR', summary: "path of the server's side", value: row => row.charPath },
   { name: 'TRANSPORT', summary: 'how requests travel: per-io or batch', value: row => row.transport },
   {
@@ -73,11 +87,23 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
 ]
 
 /** What `list` shows unless told otherwise. */
-export const usualColumns: readonly string[] = ['ID', 'PATH', 'STATE', 'SIZE', 'RO', 'QUEUES', 'DEPTH', 'PID']
+export const usualColumns: readonly string[] = [
+  'ID',
+  'PATH',
+  'STATE',
+  'SIZE',
+  'RO',
+  'QUEUES',
+  'DEPTH',
+  'PID',
+  'BACKEND',
+  'SOURCE',
+]
 
-/** One that waits for another server is not dead. A live one whose server was killed lingers for a moment. */
-function state(row: DeviceRow): string {
-  return row.pid > 0 || row.state === 'quiesced' || row.state === 'fail-io' ? row.state : 'dead'
+/** A stopped one without a server is dead; a live one whose server was killed lingers for a moment. */
+function state({ state, pid, serverAlive }: DeviceRow): string {
+  const dead = state === 'stopped' ? pid === 0 : state === 'live' && !serverAlive
+  return dead ? 'dead' : state
 }
 
 /** What is printed of a disk that has become usable. */
@@ -95,16 +121,17 @@ export async function look(
   const wanted = (name: string) => columns.some(column => column.name === name)
   const usersOf = async (id: number): Promise<string[]> => {
     try {
-      return await (await open(id)).users()
+      return await (await open(id)).users({ quick: true })
     } catch (error) {
-      if (wrap(error).kind === 'not-found') return [] // It went away while the list was made.
+      if (['not-found', 'no-io-uring'].includes(wrap(error).kind)) return [] // It may have gone meanwhile.
       throw error
     }
   }
   const rows = devices.map(async device => {
     const users = wanted('USERS') ? await usersOf(device.id) : unseen.users
     const scheduler = wanted('SCHED') ? await schedulerOf(device) : unseen.scheduler
-    return toRow(device, { users, scheduler })
+    const server = wanted('SERVER') ? await commandOf(device) : unseen.server
+    return toRow(device, { users, scheduler, server })
   })
   return await Promise.all(rows)
 }
@@ -116,10 +143,24 @@ async function schedulerOf({ id, state }: DeviceInfo): Promise<string | null> {
   return /\[(.+)\]/.exec(names)?.[1] ?? (names.trim() || null) // an only one is not marked
 }
 
+async function commandOf({ pid }: DeviceInfo): Promise<string | null> {
+  if (pid === 0) return null
+  const words = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  return words.replaceAll('\0', ' ').trim() || null
+}
+
 function toRow(device: DeviceInfo, sights: Sights): DeviceRow {
   const found = readRecord(device.id)
   const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
-  return { ...device, ...sights, log: record?.log ?? null, choice: record?.choice ?? null }
+  const { log = null, choice = null } = record ?? {}
+  return { ...device, ...sights, ...diskOf(record?.options.backend), log, choice }
+}
+
+/** What a disk is, from its record. */
+function diskOf(backend: Json | undefined): Pick<DeviceRow, 'backend' | 'source'> {
+  const { kind, path, file, url } = (backend ?? {}) as Partial<Record<string, unknown>>
+  const text = (value: unknown): string | null => (typeof value === 'string' ? value : null)
+  return { backend: text(kind), source: text(path ?? file ?? url) }
 }
 
 const LAST_ID = 2 ** 20 - 1

@@ -6,6 +6,7 @@ import { loadApi } from './api.js'
 import { seconds } from './create-options.js'
 import { parseDeviceId } from './devices.js'
 import { report } from './failure.js'
+import { complain } from './output.js'
 
 interface Flags {
   force?: boolean
@@ -24,7 +25,10 @@ export interface Action {
 export function addEnd(command: Command, verb: string, action: Action): void {
   command
     .argument('<device...>', 'such as 0 or /dev/ublkb0')
-    .option('-f, --force', 'even if the disk is mounted or open: its users get I/O errors')
+    .option(
+      '-f, --force',
+      'even if the disk is mounted or open: its users get I/O errors; a server that answers nothing is killed',
+    )
     .option('-w, --wait', 'if the disk is mounted or open, wait until it is free')
     .option('-t, --timeout <seconds>', 'with --wait: how long to wait (default: for ever)', seconds)
     .addHelpText('after', `\nExample:\n  ublk-ts ${verb} --wait --timeout 30 /dev/ublkb0`)
@@ -45,7 +49,8 @@ async function endAll(devices: string[], flags: Flags, { end, missing }: Action)
         throw error
       })
       if (!device) continue
-      await end(device, { force, wait, ...(signal && { signal }) }).catch(async error => {
+      const onProgress = (line: string): void => complain(wait && !force ? `${line}; waiting` : line)
+      await end(device, { force, wait, onProgress, ...(signal && { signal }) }).catch(async error => {
         throw signal?.aborted ? await stillInUse(device, timeout) : error
       })
     } catch (error) {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { invalid } from '../errors.js'
+import { invalid, UblkError } from '../errors.js'
 import type { Job } from '../service/job.js'
 import { loadApi } from './api.js'
 import { parseDeviceId } from './devices.js'
@@ -45,6 +45,7 @@ async function recover(devices: string[], flags: Flags): Promise<void> {
 }
 
 async function recoverOne(id: number, flags: Flags, several: boolean): Promise<void> {
+  await refuseServed(id)
   const { recordToRecover } = await import('../service/recovery.js')
   const { options, scratch, notes, log } = recordToRecover(id)
   const detach = flags.foreground ? false : (flags.detach ?? notes['detached'] === true)
@@ -55,4 +56,18 @@ async function recoverOne(id: number, flags: Flags, several: boolean): Promise<v
   const path = serving.log.path ?? (detach ? log : null)
   const job: Job = { ...serving, action: 'recover', id, options, scratch, log: { ...serving.log, path } }
   await runJob(job, { detached: detach })
+}
+
+/** Whether it has a server the driver knows, even of one in another PID namespace, whose number here is another's. */
+async function refuseServed(id: number): Promise<void> {
+  const { UblkDevice } = await loadApi()
+  const info = await UblkDevice.open(id).then(
+    device => device.info(),
+    () => undefined, // What is recorded of it says more.
+  )
+  if (info?.state !== 'live' || !info.serverAlive || info.pid > 0) return
+  throw new UblkError('busy', `device ${id} is served by a process that cannot be seen from here`, {
+    device: id,
+    hint: 'it may be in another PID namespace, such as a container; it needs no recovery',
+  })
 }

@@ -1,7 +1,9 @@
 import type { Command } from 'commander'
+import type { DeviceInfo } from '../info.js'
 import { toJsonText } from '../json.js'
 import { loadApi } from './api.js'
 import { deviceColumns, look, parseDeviceId } from './devices.js'
+import { report } from './failure.js'
 import { print } from './output.js'
 import { addListingOptions, formatFields, type ListingOptions, selectColumns, toJson } from './table.js'
 
@@ -20,7 +22,15 @@ async function show(devices: string[], options: ListingOptions): Promise<void> {
   const ids = devices.map(parseDeviceId)
   const columns = selectColumns(deviceColumns, allColumns, options)
   const { UblkDevice } = await loadApi()
-  const infos = await Promise.all(ids.map(async id => (await UblkDevice.open(id)).info()))
+  const infos: DeviceInfo[] = []
+  for (const id of ids) {
+    try {
+      infos.push(await (await UblkDevice.open(id)).info())
+    } catch (error) {
+      if (ids.length === 1) throw error
+      process.exitCode = report(error)
+    }
+  }
   const rows = await look(infos, columns, UblkDevice)
   if (options.json) await print(toJsonText(toJson('ublkdevices', columns, rows), 2))
   else await print(rows.map(row => formatFields(columns, row, options)).join('\n\n'))

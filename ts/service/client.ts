@@ -3,7 +3,7 @@ import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkError } from '../errors.js'
-import type { QueueStats } from '../info.js'
+import type { DeviceInfo, QueueStats } from '../info.js'
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
 import { fromPlain, type Reply, receive, send } from './lines.js'
@@ -114,8 +114,8 @@ export class RemoteServer implements Disposable {
   }
 
   /** Counters of each queue since it was started. */
-  async stats(): Promise<QueueStats[]> {
-    return (await this.#call('stats', {})) as QueueStats[]
+  async stats(timeout: number = PROMPT): Promise<QueueStats[]> {
+    return (await this.#call('stats', {}, { timeout })) as QueueStats[]
   }
 
   /** Gives the disk another size. */
@@ -147,10 +147,15 @@ export class RemoteServer implements Disposable {
     await this.#call('trace', {}, { timeout: 0, signal, onPart })
   }
 
-  /** Has it delete the device. */
-  async shutdown(options: { force?: boolean; wait?: boolean; signal?: AbortSignal } = {}): Promise<void> {
-    const { force = false, wait = false, signal } = options
-    await this.#call('shutdown', { force, wait }, { timeout: wait ? 0 : PATIENT, signal })
+  /** Has it delete the device. The answer may take as long as the disk's requests do, for who is `patient`. */
+  async shutdown(options: { force?: boolean; patient?: boolean } = {}): Promise<void> {
+    const { force = false, patient = false } = options
+    await this.#call('shutdown', { force, wait: false }, { timeout: patient ? 0 : PATIENT })
+  }
+
+  /** The device as the driver tells it. Servers of earlier versions do not know the question. */
+  async device(timeout: number = PROMPT): Promise<DeviceInfo> {
+    return (await this.#call('device', {}, { timeout })) as DeviceInfo
   }
 
   /** Ends the connection. */
@@ -198,22 +203,5 @@ export class RemoteServer implements Disposable {
 
   #failure(kind: 'system' | 'timeout', what: string): UblkError {
     return new UblkError(kind, `the server of device ${this.#id} ${what}`, { device: this.#id })
-  }
-}
-
-/** How long a server that is ended by force has to say that it heard, in milliseconds. */
-const BRIEF = 2000
-
-/**
- * Has a device's server delete it by force, since only that can fail requests which its backend never answers. Whether
- * it did.
- */
-export async function deletedByServer(id: number): Promise<boolean> {
-  try {
-    using server = await connect(id, BRIEF)
-    await server.shutdown({ force: true })
-    return true
-  } catch {
-    return false // Without it, then.
   }
 }

@@ -25,6 +25,7 @@ export function methodsFor(disk: UblkDevice, info: ServerInfo, takenBack: () => 
   return {
     ping: () => null,
     info: () => info,
+    device: () => disk.info(),
     stats: () => disk.stats(),
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
     quiesce: async (_, { gone }) => await handOver.quiesce(gone),

@@ -67,7 +67,11 @@ export async function serve(making: Making, hosting: Hosting): Promise<void> {
   if (how.why === 'failed') {
     throw new UblkError('system', `${disk.path} is gone: ${how.reason}`, { hint: 'serving it failed' })
   }
-  if (how.why === 'taken') log.warning(`${disk.path} is gone: ${how.reason}`)
+  if (how.why === 'taken') {
+    // In the foreground it is why the command ends; in the background it is what somebody wanted.
+    const tell = hosting.unwanted === undefined ? log.warning : log.info
+    tell(`${disk.path} is gone: ${how.reason}`, { device: disk.id })
+  }
   log.info(`${disk.path} was removed`, { device: disk.id })
 }
 
@@ -159,16 +163,22 @@ async function remove(disk: UblkDevice, { log, interrupts: { second } }: Hosting
 
 /** The same, of any process's. */
 export async function removeDisk(disk: UblkDevice, forced: AbortSignal, log: Log): Promise<void> {
-  const users = await disk.users()
-  if (users.length > 0 && !forced.aborted) {
-    log.warning(
-      `${disk.path} is still in use (${users.join(', ')}); waiting — press Ctrl-C again to remove it anyway`,
-    )
+  let told = ''
+  const tell = (users: string): void => {
+    if (users === '' || users === told || forced.aborted) return
+    told = users
+    log.warning(`${disk.path} is still in use (${users}); waiting — press Ctrl-C again to remove it anyway`)
   }
+  const inUse = `${disk.path} is in use: `
+  const onProgress = (line: string): void => {
+    if (line.startsWith(inUse)) tell(line.slice(inUse.length))
+    else log.warning(line)
+  }
+  tell((await disk.users()).join(', '))
   try {
-    await disk.delete({ wait: true, signal: forced })
+    await disk.delete({ wait: true, signal: forced, onProgress })
   } catch (error) {
-    await disk.delete({ force: true }) // Its server ends in any case: better in order.
+    await disk.delete({ force: true, onProgress: line => log.warning(line) }) // Its server ends in any case: better in order.
     if (!forced.aborted) throw error
   }
 }

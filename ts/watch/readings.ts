@@ -1,3 +1,4 @@
+import { serverOf } from '#binding'
 import type { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
@@ -13,6 +14,9 @@ export interface Reading {
   /** Why it cannot. */
   readonly trouble: UblkError | null
 }
+
+/** How long a server has to answer, in milliseconds: the others are not to wait for it. */
+const BRIEF = 2000
 
 /** Reads devices' counters time and again, and keeps the connections to their servers. */
 export class Readings implements Disposable {
@@ -45,7 +49,8 @@ export class Readings implements Disposable {
 
   async #read(device: DeviceInfo): Promise<Reading> {
     try {
-      if (device.pid === 0) throw nobody(device)
+      if (!device.serverAlive) throw nobody(device)
+      refuseStopped(device)
       const queues = await this.#ask(device.id)
       return { device, at: performance.now(), queues, trouble: null }
     } catch (error) {
@@ -58,14 +63,16 @@ export class Readings implements Disposable {
     const known = this.#servers.get(id)
     if (known) {
       try {
-        return await known.stats()
-      } catch {
-        this.#drop(id) // Another may serve the device by now.
+        return await known.stats(BRIEF)
+      } catch (error) {
+        this.#drop(id)
+        if (wrap(error).kind === 'timeout') throw error
+        // Else another may serve the device by now.
       }
     }
-    const server = await connect(id)
+    const server = await connect(id, BRIEF)
     this.#servers.set(id, server)
-    return await server.stats()
+    return await server.stats(BRIEF)
   }
 
   #drop(id: number): void {
@@ -76,6 +83,16 @@ export class Readings implements Disposable {
   [Symbol.dispose](): void {
     for (const id of [...this.#servers.keys()]) this.#drop(id)
   }
+}
+
+/** It is known at once that such a server does not answer. */
+function refuseStopped({ id, pid, path }: DeviceInfo): void {
+  const server = serverOf(id, pid)
+  if (!server || server.condition === 'runs') return
+  throw new UblkError('timeout', `the server of ${path}, process ${server.pid}, is ${server.condition}`, {
+    device: id,
+    hint: `continue it (kill -CONT ${server.pid}), or remove the disk (--force)`,
+  })
 }
 
 function nobody({ id }: DeviceInfo): UblkError {

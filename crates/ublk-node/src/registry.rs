@@ -6,9 +6,10 @@ use crate::task::{promise, raised};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
+use std::time::Duration;
 use ublk_core::choice::{self, Choice};
 use ublk_core::queue::{Mode, ring};
-use ublk_core::registry::{self, Info, State};
+use ublk_core::registry::{self, Claimed, Condition, Ending, Info, Server, State};
 use ublk_core::{Bound, Control, features};
 
 /// A device as anybody can see it. Sizes are bytes.
@@ -17,7 +18,7 @@ pub struct DeviceInfo {
     /// The driver's number.
     pub id: u32,
     /// What the driver is doing with it; `stopped` also before its first start.
-    #[napi(ts_type = "'live' | 'quiesced' | 'fail-io' | 'stopped'")]
+    #[napi(ts_type = "'live' | 'quiesced' | 'fail-io' | 'stopping' | 'stopped' | 'unknown'")]
     pub state: String,
     /// `/dev/ublkbN`
     pub path: String,
@@ -49,9 +50,9 @@ pub struct DeviceInfo {
     pub max_discard: f64,
     /// Bytes; 0 when it cannot write zeroes.
     pub max_write_zeroes: f64,
-    /// The server's process; 0 when there is none.
+    /// The server's process; 0 when there is none that can be seen.
     pub pid: u32,
-    /// Whether the disk is there and its server runs.
+    /// Whether the disk is there and has a server, seen or not.
     pub server_alive: bool,
     /// How its requests travel.
     #[napi(ts_type = "'per-io' | 'batch'")]
@@ -96,24 +97,115 @@ pub fn open_device(env: &Env, id: f64) -> Result<Object<'_>> {
     promise(env, work, |_, info: DeviceInfo| Ok(info))
 }
 
-/// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
-#[napi(ts_return_type = "Promise<void>")]
-pub fn stop_device<'env>(env: &'env Env, id: f64, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
-    let bound = Bound { cancel: cancel.0.clone(), ..Bound::standard() };
-    promise(env, move || registry::stop(whole("id", id)?, force, &bound), |_, ()| Ok(()))
+/// How a device of any process is to end.
+#[napi(object)]
+pub struct DeviceEnd {
+    /// Whoever uses it, and whatever its server does.
+    pub force: bool,
+    /// The device goes with its disk.
+    pub delete: bool,
+    /// By force: how long its server may answer nothing until it is killed, in milliseconds.
+    pub patience: f64,
 }
 
-/// Stops a device and removes it; otherwise as `stopDevice`.
-#[napi(ts_return_type = "Promise<void>")]
-pub fn delete_device<'env>(env: &'env Env, id: f64, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
+/// Stops a device, whoever serves it, and removes it if that is wanted. Without `force` only while nobody uses its disk.
+/// Returns what was done to its server on the way, a line each.
+#[napi(ts_return_type = "Promise<string[]>")]
+pub fn end_device<'env>(env: &'env Env, id: f64, end: DeviceEnd, cancel: &Cancel) -> Result<Object<'env>> {
     let bound = Bound { cancel: cancel.0.clone(), ..Bound::standard() };
-    promise(env, move || registry::delete(whole("id", id)?, force, &bound), |_, ()| Ok(()))
+    let DeviceEnd { force, delete, patience } = end;
+    let work = move || {
+        let patience = Duration::from_millis(whole("patience", patience)?);
+        registry::end(whole("id", id)?, Ending { force, delete, patience }, &bound)
+    };
+    promise(env, work, |_, notes: Vec<String>| Ok(notes))
 }
 
-/// Who uses a disk, one phrase each: "mounted on /mnt", "open by fio (12)".
+/// Has the server of a device that is to end by force go on, if that is stopped; if it cannot, kills it. Returns what
+/// was done, a line each.
+#[napi(ts_return_type = "Promise<string[]>")]
+pub fn rouse_server(env: &Env, id: f64) -> Result<Object<'_>> {
+    promise(
+        env,
+        move || registry::rouse(whole("id", id)?, &Bound::standard()),
+        |_, notes: Vec<String>| Ok(notes),
+    )
+}
+
+/// Who uses a disk, one phrase each: "mounted on /mnt", "open by fio (12)". The kernel is asked as well.
 #[napi(ts_return_type = "Promise<string[]>")]
 pub fn users(env: &Env, id: f64) -> Result<Object<'_>> {
     promise(env, move || Ok(registry::users(whole("id", id)?)), |_, users: Vec<String>| Ok(users))
+}
+
+/// The same, but only those that can be seen without opening the disk, which might wait for its server.
+#[napi(ts_return_type = "Promise<string[]>")]
+pub fn seen_users(env: &Env, id: f64) -> Result<Object<'_>> {
+    promise(env, move || Ok(registry::seen(whole("id", id)?)), |_, users: Vec<String>| Ok(users))
+}
+
+/// What a disk does.
+#[napi(object)]
+pub struct DiskActivity {
+    /// Requests that it has answered.
+    pub answered: f64,
+    /// Requests that wait for an answer.
+    pub waiting: f64,
+}
+
+/// What a device's disk does; null if it has none, or that is going away. Never waits.
+#[napi]
+pub fn disk_activity(id: f64) -> Option<DiskActivity> {
+    let activity = registry::activity(whole("id", id).ok()?)?;
+    Some(DiskActivity { answered: number(activity.answered), waiting: number(activity.waiting) })
+}
+
+/// What a process that serves a device can do: `runs`, `stopped`, `traced`, `frozen`.
+#[napi(object)]
+pub struct ServerProcess {
+    /// Its number.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+    /// What keeps it from answering.
+    #[napi(ts_type = "'runs' | 'stopped' | 'traced' | 'frozen' | 'gone'")]
+    pub condition: String,
+}
+
+/// The process that has a device's `/dev/ublkcN` open, if one can be seen. `named` is the one to look at first.
+#[napi]
+pub fn server_of(id: f64, named: f64) -> Option<ServerProcess> {
+    let server = Server::find(whole("id", id).ok()?, whole("process", named).ok()?)?;
+    let condition = match server.condition() {
+        Condition::Runs => "runs",
+        Condition::Stopped => "stopped",
+        Condition::Traced => "traced",
+        Condition::Frozen => "frozen",
+        Condition::Gone => "gone",
+    };
+    let Server { pid, name, .. } = server;
+    Some(ServerProcess { pid, name, condition: condition.to_owned() })
+}
+
+/// A disk that nobody else can mount, swap to or build on until this is released.
+#[napi]
+pub struct DiskClaim(Option<Claimed>);
+
+#[napi]
+impl DiskClaim {
+    /// Lets others have the disk.
+    #[napi]
+    pub fn release(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Claims a disk that is to shrink. Refused while somebody uses it.
+#[napi(ts_return_type = "Promise<DiskClaim>")]
+pub fn claim_to_shrink<'env>(env: &'env Env, id: f64, cancel: &Cancel) -> Result<Object<'env>> {
+    let cancel = cancel.0.clone();
+    let work = move || registry::claim_to_shrink(whole("id", id)?, &cancel);
+    promise(env, work, |_, claimed| Ok(DiskClaim(claimed)))
 }
 
 /// What the running driver can do.
@@ -193,6 +285,8 @@ pub fn info_of(info: Info) -> DeviceInfo {
         State::Live => "live",
         State::Quiesced => "quiesced",
         State::FailIo => "fail-io",
+        State::Stopping => "stopping",
+        State::Unknown => "unknown",
     };
     let mode = Mode::of(info.flags);
     DeviceInfo {
@@ -214,7 +308,7 @@ pub fn info_of(info: Info) -> DeviceInfo {
         max_discard: number(info.max_discard),
         max_write_zeroes: number(info.max_write_zeroes),
         pid: info.pid.unwrap_or(0),
-        server_alive: info.state == State::Live && info.pid.is_some(),
+        server_alive: info.served,
         transport: mode.transport.name().to_owned(),
         copy: mode.copy.name().to_owned(),
         flags: info.flags.names().into_iter().map(str::to_owned).collect(),

@@ -81,7 +81,8 @@ function deviceCheck(devices: readonly DeviceInfo[], max: number | undefined): C
 /** A server that was killed leaves its device behind, without a disk unless that waits for another server. */
 function leftoverCheck(devices: readonly DeviceInfo[]): Check {
   const waits = ({ state }: DeviceInfo): boolean => state === 'quiesced' || state === 'fail-io'
-  const dead = devices.filter(device => device.pid <= 0)
+  const known = devices.filter(({ state }) => state !== 'stopping' && state !== 'unknown')
+  const dead = known.filter(({ pid, serverAlive }) => pid <= 0 && !serverAlive)
   if (dead.length === 0) return found('leftovers', 'ok', 'no device without a server')
   const ids = (some: readonly DeviceInfo[]): string[] => some.map(({ id }) => `${id}`)
   const [waiting, rest] = [ids(dead.filter(waits)), ids(dead.filter(device => !waits(device)))]

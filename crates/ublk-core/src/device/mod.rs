@@ -11,7 +11,7 @@
 mod cpus;
 mod flusher;
 mod hub;
-mod node;
+pub(crate) mod node;
 mod readiness;
 mod rounds;
 mod scheduler;

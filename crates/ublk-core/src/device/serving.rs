@@ -230,7 +230,7 @@ impl Shared {
         if last && !self.expected.load(Ordering::SeqCst) {
             let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
             let message =
-                failure.unwrap_or_else(|| format!("device {} was stopped by somebody else", self.id));
+                failure.unwrap_or_else(|| format!("device {} was stopped by another process", self.id));
             self.tell(Event::Exit { message });
         }
     }

@@ -1,17 +1,26 @@
 //! The devices there are, whoever serves them.
 
+mod claim;
+mod ending;
+mod server;
+mod sysfs;
+mod usage;
 mod users;
 
-use users::requests;
-pub use users::users;
+pub use ending::{Ending, Outcome, delete, end, rouse, stop};
+pub(crate) use ending::{remove, stop_through};
+pub use server::{Condition, Server};
+pub use sysfs::{Activity, activity};
+pub use usage::{Claimed, claim_to_shrink, users};
+pub use users::seen;
 
-use crate::abi::{Params, SECTOR, sys};
+use crate::abi::sys::{self, ublksrv_ctrl_dev_info};
+use crate::abi::{Params, SECTOR};
 use crate::control::{Bound, Control, Target};
-use crate::device::static_dev;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use sysfs::Looks;
 
 /// What the driver is doing with a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +33,10 @@ pub enum State {
     Quiesced,
     /// Its server is gone; I/O fails until a recovery.
     FailIo,
+    /// Its disk is being removed: the driver waits until all that was asked of it is answered.
+    Stopping,
+    /// The driver did not say.
+    Unknown,
 }
 
 /// A device as anybody can see it.
@@ -33,8 +46,10 @@ pub struct Info {
     pub id: u32,
     /// What the driver is doing with it.
     pub state: State,
-    /// The server's process, while there is one.
+    /// The server's process, while there is one that can be seen.
     pub pid: Option<u32>,
+    /// The disk is there and has a server, seen or not, such as one in another PID namespace.
+    pub served: bool,
     /// Bytes.
     pub size: u64,
     /// Logical block size in bytes.
@@ -69,11 +84,109 @@ pub struct Info {
     pub owner_gid: u32,
 }
 
-/// One device, by its number.
+impl Info {
+    fn unknown(id: u32) -> Self {
+        Self {
+            id,
+            state: State::Unknown,
+            pid: None,
+            served: false,
+            size: 0,
+            block_size: 0,
+            physical_block_size: 0,
+            queues: 0,
+            depth: 0,
+            max_io: 0,
+            read_only: false,
+            write_cache: false,
+            fua: false,
+            rotational: false,
+            discard_granularity: 0,
+            max_discard: 0,
+            max_write_zeroes: 0,
+            flags: Features(0),
+            owner_uid: 0,
+            owner_gid: 0,
+        }
+    }
+}
+
+/// One device, by its number. Waits for nothing that the device's server owes.
 pub fn open(id: u32, bound: &Bound) -> Result<Info> {
-    let control = Control::open()?;
+    look(&Control::open()?, id, bound, &mut Sight::default())
+}
+
+/// What was seen of processes while several devices are looked at.
+#[derive(Default)]
+struct Sight {
+    serves: BTreeMap<u32, Option<BTreeSet<u32>>>,
+}
+
+impl Sight {
+    /// The process that serves a device, from the number that the driver tells: it need not be a number of this
+    /// process's PID namespace.
+    fn server(&mut self, id: u32, named: i32, live: bool) -> Option<u32> {
+        let named = u32::try_from(named).ok().filter(|pid| *pid > 0);
+        let serves = |pid: &u32| {
+            let known = self.serves.entry(*pid).or_insert_with(|| server::served_by(*pid));
+            // Another user's process does not tell: then the driver is believed.
+            known.as_ref().map_or_else(|| server::condition(*pid) != Condition::Gone, |ids| ids.contains(&id))
+        };
+        let named = named.filter(serves);
+        if named.is_some() || !live {
+            return named;
+        }
+        Server::find(id, 0).map(|server| server.pid)
+    }
+}
+
+fn look(control: &Control, id: u32, bound: &Bound, sight: &mut Sight) -> Result<Info> {
     let info = control.info(id, bound)?;
-    let params = match control.params(Target::of(&info), bound) {
+    let disk = sysfs::looks(id);
+    let state = match (u32::from(info.state), disk.is_some() || !sysfs::mounted()) {
+        // The driver notes the end of a disk when all its requests are answered.
+        (sys::UBLK_S_DEV_LIVE | sys::UBLK_S_DEV_QUIESCED | sys::UBLK_S_DEV_FAIL_IO, false) => State::Stopping,
+        (sys::UBLK_S_DEV_LIVE, true) => State::Live,
+        (sys::UBLK_S_DEV_QUIESCED, true) => State::Quiesced,
+        (sys::UBLK_S_DEV_FAIL_IO, true) => State::FailIo,
+        _ => State::Idle,
+    };
+    let looks = match disk {
+        Some(looks) => looks,
+        // The driver waits for a disk's requests with the device locked, and whoever asks for its parameters waits with
+        // it. Of a device that has no disk, or where nothing else tells, there is no other way.
+        None if state == State::Idle || !sysfs::mounted() => parameters(control, &info, bound)?,
+        None => Looks::default(),
+    };
+    let live = state == State::Live;
+    let pid = sight.server(id, info.ublksrv_pid, live);
+    Ok(Info {
+        id,
+        state,
+        pid,
+        served: live && (pid.is_some() || !server::sees_all()),
+        size: looks.size,
+        block_size: looks.block_size,
+        physical_block_size: looks.physical_block_size,
+        queues: info.nr_hw_queues,
+        depth: info.queue_depth,
+        max_io: looks.max_io,
+        read_only: looks.read_only,
+        write_cache: looks.write_cache,
+        fua: looks.fua,
+        rotational: looks.rotational,
+        discard_granularity: looks.discard_granularity,
+        max_discard: looks.max_discard,
+        max_write_zeroes: looks.max_write_zeroes,
+        flags: Features(info.flags),
+        owner_uid: info.owner_uid,
+        owner_gid: info.owner_gid,
+    })
+}
+
+/// What a disk will look like.
+fn parameters(control: &Control, info: &ublksrv_ctrl_dev_info, bound: &Bound) -> Result<Looks> {
+    let params = match control.params(Target::of(info), bound) {
         Ok(params) => params,
         // Added, and its parameters not set yet.
         Err(error) if error.kind != ErrorKind::NotFound => Params::default(),
@@ -82,23 +195,11 @@ pub fn open(id: u32, bound: &Bound) -> Result<Info> {
     let basic = params.basic;
     let discard =
         if params.types & sys::UBLK_PARAM_TYPE_DISCARD != 0 { params.discard } else { Default::default() };
-    let pid = u32::try_from(info.ublksrv_pid).ok().filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
     let has = |flag| basic.attrs & flag != 0;
-    let state = match u32::from(info.state) {
-        sys::UBLK_S_DEV_LIVE => State::Live,
-        sys::UBLK_S_DEV_QUIESCED => State::Quiesced,
-        sys::UBLK_S_DEV_FAIL_IO => State::FailIo,
-        _ => State::Idle,
-    };
-    Ok(Info {
-        id,
-        state,
-        pid,
+    Ok(Looks {
         size: basic.dev_sectors * SECTOR,
         block_size: 1 << basic.logical_bs_shift,
         physical_block_size: 1 << basic.physical_bs_shift,
-        queues: info.nr_hw_queues,
-        depth: info.queue_depth,
         max_io: basic.max_sectors << 9,
         read_only: has(sys::UBLK_ATTR_READ_ONLY),
         write_cache: has(sys::UBLK_ATTR_VOLATILE_CACHE),
@@ -107,9 +208,6 @@ pub fn open(id: u32, bound: &Bound) -> Result<Info> {
         discard_granularity: discard.discard_granularity,
         max_discard: u64::from(discard.max_discard_sectors) * SECTOR,
         max_write_zeroes: u64::from(discard.max_write_zeroes_sectors) * SECTOR,
-        flags: Features(info.flags),
-        owner_uid: info.owner_uid,
-        owner_gid: info.owner_gid,
     })
 }
 
@@ -126,126 +224,17 @@ pub fn list(bound: &Bound) -> Result<Vec<Info>> {
     };
     ids.sort_unstable();
     let mut devices = Vec::with_capacity(ids.len());
-    let _control = Control::open()?;
+    let (control, mut sight) = (Control::open()?, Sight::default());
     for id in ids {
-        match open(id, bound) {
+        match look(&control, id, bound, &mut sight) {
             Ok(info) => devices.push(info),
             // Deleted meanwhile, or another user's.
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NoPermission) => {}
-            Err(error) => return Err(error),
+            // One device's trouble is not the others'.
+            Err(_) => devices.push(Info::unknown(id)),
         }
     }
     Ok(devices)
-}
-
-/// How long a mere look at a disk, such as the kernel's own partition scan or udev's, may keep it open.
-const GLANCE: Duration = Duration::from_millis(500);
-
-const IN_USE: &str = "unmount or close it, wait for that (--wait), or remove it anyway (--force)";
-
-/// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
-pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
-    stop_through(&Control::open()?, id, force, bound)
-}
-
-pub(crate) fn stop_through(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
-    stop_disk(control, id, force, bound)?;
-    static_dev::tidy(id);
-    Ok(())
-}
-
-fn stop_disk(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
-    let info = control.info(id, bound)?;
-    let device = Target::of(&info);
-    if force || u32::from(info.state) == sys::UBLK_S_DEV_DEAD {
-        return control.stop(device, bound);
-    }
-    let safe = Features(info.flags).has(sys::UBLK_F_SAFE_STOP_DEV.into());
-    let (glance, answers) = (Instant::now() + GLANCE, bound.until());
-    loop {
-        let users = users(id);
-        // TRY_STOP_DEV and open() wait for a lock that the kernel holds while it reads the partition table, and no
-        // signal ends that wait: they come after the answers.
-        let waiting = requests(id) > 0;
-        if users.is_empty() && !waiting && (safe || !claimed(id)) {
-            let stopped = if safe { control.try_stop(device, bound) } else { control.stop(device, bound) };
-            match stopped {
-                Err(error) if error.kind == ErrorKind::Busy => {}
-                // Its disk went away meanwhile: what remains is to stop its server.
-                Err(error) if error.kind == ErrorKind::NotFound => return control.stop(device, bound),
-                stopped => return stopped,
-            }
-        }
-        let served = u32::from(control.info(id, bound)?.state) != sys::UBLK_S_DEV_QUIESCED;
-        let until = if users.is_empty() && waiting && served { answers } else { glance };
-        if Instant::now() >= until {
-            return Err(in_use(id, &users, waiting, served));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn in_use(id: u32, users: &[String], waiting: bool, served: bool) -> Error {
-    let (by, hint) = match (users, waiting) {
-        ([], true) => (
-            "requests, such as the kernel's for partitions, wait for their answers".to_owned(),
-            if served {
-                "wait for that (--wait), or remove it anyway (--force): then they fail"
-            } else {
-                "recover it, or remove it anyway (--force): then they fail"
-            },
-        ),
-        ([], false) => ("by somebody out of sight".to_owned(), IN_USE),
-        _ => (users.join(", "), IN_USE),
-    };
-    Error::new(ErrorKind::Busy, format!("/dev/ublkb{id} is in use: {by}")).hint(hint).device(id)
-}
-
-/// Whether somebody has the disk for itself, even out of this process's sight: a mount in another namespace.
-fn claimed(id: u32) -> bool {
-    use std::os::unix::fs::OpenOptionsExt;
-    let claim =
-        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(format!("/dev/ublkb{id}"));
-    claim.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
-}
-
-/// Stops a device and removes it. With `force` its id may stay taken until the last user closes the disk.
-pub fn delete(id: u32, force: bool, bound: &Bound) -> Result<()> {
-    let control = Control::open()?;
-    let device = Target::of(&control.info(id, bound)?);
-    stop_through(&control, id, force, bound)?;
-    remove(&control, device, force, bound)
-}
-
-/// How long who forces a removal waits for the id to be free.
-const REMOVAL: Duration = Duration::from_millis(500);
-
-/// Removes a stopped device. The driver waits for the last user of the disk, even one that is gone; who forces does
-/// not. One command only: once it is done the id may be another device's, which a second one would remove.
-pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bound) -> Result<()> {
-    let removed = match (force, device.by_path) {
-        (false, _) => control.delete(device, bound),
-        (true, false) => control.delete_async(device, bound),
-        // The driver has no such command for ordinary users. What one waits for comes after the removal.
-        (true, true) => {
-            let soon = Bound { timeout: REMOVAL.min(bound.timeout), ..bound.clone() };
-            control.delete(device, &soon).or_else(|error| match error.kind {
-                ErrorKind::Timeout => Ok(()),
-                _ => Err(error),
-            })
-        }
-    };
-    static_dev::tidy(device.id);
-    match removed {
-        // Somebody else was faster: its server, when it was stopped.
-        Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
-        removed => removed?,
-    }
-    let until = Instant::now() + REMOVAL;
-    while force && Instant::now() < until && control.info(device.id, bound).is_ok() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }
 
 /// What the running driver can do, feature by feature.

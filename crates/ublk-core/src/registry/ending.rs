@@ -1,0 +1,345 @@
+//! The end of a device: its disk is removed, and then the device itself.
+//!
+//! STOP_DEV waits until the server has answered all that was asked of the disk, what the kernel still writes back to it
+//! included. No signal ends that wait, and whoever asks the driver about the device meanwhile may wait as well. So the
+//! server is looked at before, and as long as it takes.
+
+use super::server::{Condition, Server};
+use super::usage::{GLANCE, Usage, in_use, usage};
+use super::{sysfs, sysfs::Activity};
+use crate::abi::sys;
+use crate::control::{Bound, Control, Target};
+use crate::device::{node, static_dev};
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How a device of any process is to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    /// Whoever uses it, and whatever its server does.
+    pub force: bool,
+    /// The device goes with its disk.
+    pub delete: bool,
+    /// By force: how long a server may answer none of the requests that wait for it until it is killed.
+    pub patience: Duration,
+}
+
+impl Ending {
+    /// How long the server of a program may do so that cannot be asked.
+    pub const PATIENCE: Duration = Duration::from_secs(10);
+}
+
+/// What was done to servers on the way, a line each.
+pub type Outcome = Vec<String>;
+
+/// How long a process that was killed may take to end, and one that was continued to go on.
+const DEATH: Duration = Duration::from_secs(5);
+
+const IN_USE: &str = "unmount or close it, wait for that (--wait), or remove it anyway (--force)";
+
+/// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
+pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
+    end(id, Ending { force, delete: false, patience: Ending::PATIENCE }, bound).map(drop)
+}
+
+/// Stops a device and removes it. With `force` its id may stay taken until the last user closes the disk.
+pub fn delete(id: u32, force: bool, bound: &Bound) -> Result<()> {
+    end(id, Ending { force, delete: true, patience: Ending::PATIENCE }, bound).map(drop)
+}
+
+/// Ends a device, whoever serves it.
+///
+/// # Errors
+/// Of kind [`ErrorKind::Busy`] without `force` while somebody uses its disk, or its server is stopped.
+pub fn end(id: u32, ending: Ending, bound: &Bound) -> Result<Outcome> {
+    let control = Control::open()?;
+    let device = Target::of(&control.info(id, bound)?);
+    let mut notes = Outcome::new();
+    stop_disk(&control, id, ending, bound, &mut notes)?;
+    static_dev::tidy(id);
+    if ending.delete {
+        remove(&control, device, ending.force, bound)?;
+    }
+    Ok(notes)
+}
+
+/// Has the server of a device that is to end by force go on, if it is stopped; if it cannot, kills it.
+pub fn rouse(id: u32, bound: &Bound) -> Result<Outcome> {
+    let control = Control::open()?;
+    let info = control.info(id, bound)?;
+    let mut notes = Outcome::new();
+    Vigil::new(id, info.ublksrv_pid, Some(Ending::PATIENCE), bound, &mut notes).look()?;
+    Ok(notes)
+}
+
+/// Stops a device of this process.
+pub(crate) fn stop_through(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
+    let ending = Ending { force, delete: false, patience: Ending::PATIENCE };
+    stop_disk(control, id, ending, bound, &mut Outcome::new())?;
+    static_dev::tidy(id);
+    Ok(())
+}
+
+fn stop_disk(
+    control: &Control,
+    id: u32,
+    Ending { force, patience, .. }: Ending,
+    bound: &Bound,
+    notes: &mut Outcome,
+) -> Result<()> {
+    let info = control.info(id, bound)?;
+    let device = Target::of(&info);
+    if u32::from(info.state) == sys::UBLK_S_DEV_DEAD {
+        return control.stop(device, bound);
+    }
+    let mut vigil = Vigil::new(id, info.ublksrv_pid, force.then_some(patience), bound, notes);
+    vigil.look()?;
+    if sysfs::mounted() && sysfs::activity(id).is_none() {
+        return wait_for_other(control, id, &mut vigil, bound);
+    }
+    if force {
+        return control.stop_watched(device, bound, &mut || vigil.look());
+    }
+    let safe = Features(info.flags).has(sys::UBLK_F_SAFE_STOP_DEV.into());
+    let (glance, answers) = (Instant::now() + GLANCE, bound.until());
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let usage = match usage(id, !safe) {
+            Usage::Free(claimed) => {
+                let stopped = if safe {
+                    // TRY_STOP_DEV waits for a lock that the kernel holds while it reads the partition table, and no
+                    // signal ends that wait: it comes after the answers.
+                    control.try_stop_watched(device, bound, &mut || vigil.look())
+                } else {
+                    // As long as the claim is kept, nobody mounts the disk.
+                    let stopped = control.stop_watched(device, bound, &mut || vigil.look());
+                    drop(claimed);
+                    stopped
+                };
+                match stopped {
+                    Err(error) if error.kind == ErrorKind::Busy && error.command.is_some() => {
+                        Usage::Free(None)
+                    }
+                    // Its disk went away meanwhile: what remains is to stop its server.
+                    Err(error) if error.kind == ErrorKind::NotFound => return control.stop(device, bound),
+                    stopped => return stopped,
+                }
+            }
+            usage => usage,
+        };
+        vigil.look_at_server()?;
+        let served = u32::from(control.info(id, bound)?.state) != sys::UBLK_S_DEV_QUIESCED;
+        let waits = matches!(usage, Usage::Waits(_));
+        if Instant::now() >= if waits && served { answers } else { glance } {
+            return Err(in_use(id, &usage).hint(match (waits, served) {
+                (false, _) => IN_USE,
+                (true, true) => "wait for that (--wait), or remove it anyway (--force): then they fail",
+                (true, false) => "recover it, or remove it anyway (--force): then they fail",
+            }));
+        }
+        sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// Somebody else removes the disk already: another command of that kind would wait without an end that a signal could
+/// make.
+fn wait_for_other(control: &Control, id: u32, vigil: &mut Vigil<'_>, bound: &Bound) -> Result<()> {
+    loop {
+        match control.info(id, bound) {
+            Ok(info) if u32::from(info.state) != sys::UBLK_S_DEV_DEAD => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        vigil.look()?;
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// Looks at a device's server and requests while the driver waits for them.
+struct Vigil<'a> {
+    id: u32,
+    /// By force: how long the server may answer nothing.
+    force: Option<Duration>,
+    /// How long it may be so otherwise, until the wait is given up.
+    limit: Duration,
+    /// Another process that serves the device, if one can be seen.
+    server: Option<Server>,
+    continued: bool,
+    last: Option<Activity>,
+    since: Instant,
+    notes: &'a mut Outcome,
+}
+
+impl<'a> Vigil<'a> {
+    fn new(id: u32, named: i32, force: Option<Duration>, bound: &Bound, notes: &'a mut Outcome) -> Self {
+        Self {
+            id,
+            force,
+            limit: bound.timeout,
+            server: Server::find(id, named).filter(|server| !server.is_self()),
+            continued: false,
+            last: sysfs::activity(id),
+            since: Instant::now(),
+            notes,
+        }
+    }
+
+    /// Fails if the wait would have no end. By force sees to it that it has one.
+    fn look(&mut self) -> Result<()> {
+        self.look_at_server()?;
+        let activity = sysfs::activity(self.id);
+        // That the disk leaves sysfs is a step, too.
+        if activity.map(|now| now.answered) != self.last.map(|then| then.answered) {
+            self.since = Instant::now();
+        }
+        self.last = activity;
+        match (self.force, self.server.take()) {
+            (Some(patience), Some(server)) if self.since.elapsed() >= patience => {
+                self.kill(&server, "did not answer what was asked of the disk")
+            }
+            (_, server) => {
+                self.server = server;
+                if self.since.elapsed() < self.limit { Ok(()) } else { Err(self.gave_up()) }
+            }
+        }
+    }
+
+    fn look_at_server(&mut self) -> Result<()> {
+        let Some(server) = self.server.take() else { return Ok(()) };
+        let condition = server.condition();
+        let why = match condition {
+            Condition::Gone => return Ok(()),
+            Condition::Runs => {
+                self.server = Some(server);
+                return Ok(());
+            }
+            Condition::Stopped => "is stopped",
+            Condition::Traced => "is stopped by a debugger",
+            Condition::Frozen => "is frozen by its control group",
+        };
+        if self.force.is_none() {
+            let (id, pid) = (self.id, server.pid);
+            let how = match condition {
+                Condition::Stopped => format!("continue it (kill -CONT {pid})"),
+                _ => "continue it".to_owned(),
+            };
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("the server of /dev/ublkb{id}, process {pid} ({}), {why}", server.name),
+            )
+            .hint(format!("{how}, or remove the disk anyway (--force)"))
+            .device(id));
+        }
+        if condition != Condition::Stopped || self.continued {
+            return self.kill(&server, why);
+        }
+        self.continued = true;
+        server.signal(libc::SIGCONT).map_err(|error| self.refused(&server, &error))?;
+        let until = Instant::now() + DEATH;
+        while server.condition() == Condition::Stopped && Instant::now() < until {
+            sleep(Duration::from_millis(10));
+        }
+        self.notes.push(format!(
+            "process {} ({}), which serves device {}{}, was stopped: continued it",
+            server.pid,
+            server.name,
+            self.id,
+            self.others(&server)
+        ));
+        self.since = Instant::now();
+        self.server = Some(server);
+        Ok(())
+    }
+
+    fn kill(&mut self, server: &Server, why: &str) -> Result<()> {
+        let (pid, name) = (server.pid, &server.name);
+        let others = self.others(server);
+        server.signal(libc::SIGKILL).map_err(|error| self.refused(server, &error))?;
+        if !server.ends_within(DEATH) {
+            let message =
+                format!("process {pid} ({name}) was killed, but waits in the kernel and cannot end");
+            return Err(Error::new(ErrorKind::Timeout, message)
+                .hint("what it waits for has to be answered first, such as the disk that its data is on")
+                .device(self.id));
+        }
+        self.notes.push(format!(
+            "killed process {pid} ({name}), which served device {}{others}: it {why}",
+            self.id
+        ));
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    /// The other devices of that process, in words.
+    fn others(&self, server: &Server) -> String {
+        let ids: Vec<_> =
+            server.devices().into_iter().filter(|id| *id != self.id).map(|id| id.to_string()).collect();
+        if ids.is_empty() { String::new() } else { format!(" and also {}", ids.join(", ")) }
+    }
+
+    fn refused(&self, server: &Server, error: &std::io::Error) -> Error {
+        Error::system(format!("cannot signal process {} ({})", server.pid, server.name), error)
+            .device(self.id)
+    }
+
+    fn gave_up(&self) -> Error {
+        let seconds = self.limit.as_secs();
+        let what = self.last.map_or("what was asked of the disk".to_owned(), |activity| {
+            format!("{} requests", activity.waiting)
+        });
+        let message = format!(
+            "/dev/ublkb{} is still being removed: the kernel waits for {what}, and nothing was answered for {seconds} s",
+            self.id
+        );
+        Error::new(ErrorKind::Timeout, message)
+            .hint("the removal goes on by itself once that is answered; what then is left, delete removes")
+            .device(self.id)
+    }
+}
+
+/// How long who forces a removal waits for the id to be free.
+const REMOVAL: Duration = Duration::from_millis(500);
+
+/// Removes a stopped device. The driver waits for the last user of the disk, even one that is gone; who forces does
+/// not. One command only: once it is done the id may be another device's, which a second one would remove.
+pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bound) -> Result<()> {
+    let identity = node::identity(device.id);
+    let gone = || identity.is_some() && node::identity(device.id) != identity;
+    let removed = match (force, device.by_path) {
+        (false, _) => control.delete(device, bound),
+        (true, false) => control.delete_async(device, bound),
+        // The driver has no such command for ordinary users. What one waits for comes after the removal.
+        (true, true) => {
+            let (began, mut since) = (Instant::now(), None);
+            control.delete_watched(device, bound, &mut || {
+                let removed = gone() && since.get_or_insert_with(Instant::now).elapsed() >= REMOVAL;
+                let late = began.elapsed() >= bound.timeout;
+                if removed || late { Err(not_removed(device.id, bound)) } else { Ok(()) }
+            })
+        }
+    };
+    static_dev::tidy(device.id);
+    match removed {
+        // Somebody else was faster: its server, when it was stopped.
+        Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+        // It is removed, and its id is not free yet.
+        Err(error) if error.kind == ErrorKind::Timeout && gone() => {}
+        removed => removed?,
+    }
+    let until = Instant::now() + REMOVAL;
+    while force && Instant::now() < until && control.info(device.id, bound).is_ok() {
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn not_removed(id: u32, bound: &Bound) -> Error {
+    let seconds = bound.timeout.as_secs_f64();
+    Error::new(ErrorKind::Timeout, format!("device {id} was not removed within {seconds:.1} s"))
+        .hint("its disk is gone; delete it again")
+        .device(id)
+}

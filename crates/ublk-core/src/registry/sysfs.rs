@@ -1,0 +1,70 @@
+//! What sysfs says of a disk. No look here waits for a lock that the driver or the block layer holds while it waits for
+//! a disk's requests, as a command for the disk's parameters or an open of the disk would.
+
+use std::fs;
+use std::path::Path;
+
+/// What a disk looks like.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Looks {
+    pub size: u64,
+    pub read_only: bool,
+    pub block_size: u32,
+    pub physical_block_size: u32,
+    pub max_io: u32,
+    pub write_cache: bool,
+    pub fua: bool,
+    pub rotational: bool,
+    pub discard_granularity: u32,
+    pub max_discard: u64,
+    pub max_write_zeroes: u64,
+}
+
+/// The looks of a device's disk; `None` if it has none.
+pub(super) fn looks(id: u32) -> Option<Looks> {
+    let number = |name: &str| read(id, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let narrow = |name: &str| u32::try_from(number(name)).unwrap_or(u32::MAX);
+    let size = read(id, "size")?.parse::<u64>().ok()? * crate::abi::SECTOR;
+    let max_discard = number("queue/discard_max_hw_bytes");
+    Some(Looks {
+        size,
+        read_only: number("ro") != 0,
+        block_size: narrow("queue/logical_block_size"),
+        physical_block_size: narrow("queue/physical_block_size"),
+        max_io: u32::try_from(number("queue/max_hw_sectors_kb") << 10).unwrap_or(u32::MAX),
+        write_cache: read(id, "queue/write_cache").is_some_and(|text| text == "write back"),
+        fua: number("queue/fua") != 0,
+        rotational: number("queue/rotational") != 0,
+        discard_granularity: if max_discard > 0 { narrow("queue/discard_granularity") } else { 0 },
+        max_discard,
+        max_write_zeroes: number("queue/write_zeroes_max_bytes"),
+    })
+}
+
+/// Whether there is a sysfs to ask.
+pub(super) fn mounted() -> bool {
+    Path::new("/sys/class/block").exists()
+}
+
+/// What a disk does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// Requests that it has answered.
+    pub answered: u64,
+    /// Requests that wait for an answer, even of a disk without a server.
+    pub waiting: u64,
+}
+
+/// What a device's disk does (Documentation/block/stat.rst); `None` if it has none, or that is going away.
+pub fn activity(id: u32) -> Option<Activity> {
+    let stat = read(id, "stat")?;
+    let fields: Vec<u64> = stat.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    let field = |at: usize| fields.get(at).copied().unwrap_or(0);
+    // reads, writes, discards and flushes
+    Some(Activity { answered: field(0) + field(4) + field(11) + field(15), waiting: field(8) })
+}
+
+fn read(id: u32, name: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/sys/block/ublkb{id}/{name}")).ok()?;
+    Some(text.trim().to_owned())
+}

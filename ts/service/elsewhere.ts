@@ -1,0 +1,114 @@
+/** The end of a device that another process serves, or nobody does. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import * as native from '#binding'
+import { wrap } from '../errors.js'
+import { connect, type RemoteServer } from './client.js'
+import { identityOf } from './system.js'
+
+/** How long a server that is ended by force has to say that it heard, in milliseconds. */
+const BRIEF = 2000
+
+/** How often its server is looked at while that ends the device. */
+const LOOK = 1000
+
+/** How long it may answer neither a request of the disk nor a question meanwhile. */
+const SILENCE = 5000
+
+/** By force: how long a server may answer none of the disk's requests until it is killed, in milliseconds. */
+const PATIENCE = 10_000
+/** The same of one that did not answer when it was asked. */
+const IMPATIENCE = 3000
+
+/** How the device is to end. */
+export interface End {
+  /** With the device, or only its disk. */
+  readonly what: 'stop' | 'delete'
+  readonly force: boolean
+  /** Is told what was done to its server. */
+  readonly say: (line: string) => void
+}
+
+/** Ends a device of any other process's. Whether its server did, which then removes what is recorded of it. */
+export async function endElsewhere(id: number, end: End, cancel: native.Cancel): Promise<boolean> {
+  const { what, force, say } = end
+  let silent = false
+  if (force) {
+    await rouse(id, say)
+    if (what === 'delete') {
+      const how = await deletedByServer(id, say)
+      if (how === 'deleted') return true
+      silent = how === 'silent'
+    }
+  }
+  try {
+    const patience = silent ? IMPATIENCE : PATIENCE
+    const notes = await native.endDevice(id, { force, delete: what === 'delete', patience }, cancel)
+    notes.forEach(say)
+    return false
+  } catch (error) {
+    // The driver cannot be asked without io_uring, but a server that has it may do it.
+    if (wrap(error).kind !== 'no-io-uring' || what === 'stop' || force) throw error
+    using server = await connect(id, BRIEF).catch(() => undefined)
+    if (!server) throw error
+    await server.shutdown()
+    return true
+  }
+}
+
+async function rouse(id: number, say: (line: string) => void): Promise<void> {
+  try {
+    const notes = await native.rouseServer(id)
+    notes.forEach(say)
+  } catch (error) {
+    if (wrap(error).kind !== 'no-io-uring') throw error
+  }
+}
+
+/**
+ * Has a device's server delete it by force, since only that can fail requests which its backend never answers.
+ * `nobody` if none can be asked; `silent` if it does not answer.
+ */
+async function deletedByServer(
+  id: number,
+  say: (line: string) => void,
+): Promise<'deleted' | 'nobody' | 'silent'> {
+  const identity = identityOf(id)
+  let server: RemoteServer
+  try {
+    server = await connect(id, BRIEF)
+  } catch (error) {
+    return wrap(error).kind === 'timeout' ? 'silent' : 'nobody'
+  }
+  using _ = server
+  try {
+    return await untilDeleted(server, id, say)
+  } catch (error) {
+    if (identityOf(id) !== identity) return 'deleted'
+    if (wrap(error).kind === 'system') return 'nobody' // It has ended.
+    throw error
+  }
+}
+
+async function untilDeleted(
+  server: RemoteServer,
+  id: number,
+  say: (line: string) => void,
+): Promise<'deleted' | 'silent'> {
+  const done = server.shutdown({ force: true, patient: true }).then(() => 'deleted' as const)
+  done.catch(() => {}) // It is awaited below.
+  let answered = native.diskActivity(id)?.answered
+  let since = performance.now()
+  for (;;) {
+    const pause = new AbortController()
+    const soon = sleep(LOOK, undefined, { signal: pause.signal }).catch(() => undefined)
+    const how = await Promise.race([done, soon])
+    pause.abort()
+    if (how) return how
+    await rouse(id, say)
+    const now = native.diskActivity(id)?.answered
+    if (now !== answered) [answered, since] = [now, performance.now()]
+    if (performance.now() - since < SILENCE) continue
+    if (!(await server.info(BRIEF).catch(() => undefined))) return 'silent'
+    since = performance.now()
+  }
+}

@@ -1,0 +1,41 @@
+import { diskActivity } from '#binding'
+
+/** When what an end waits for is told first, and again if it has changed, in milliseconds. */
+const [FIRST, AGAIN] = [2000, 5000]
+
+/** Tells what the kernel waits for while it removes a disk, from time to time, until disposed of. */
+export class Progress implements Disposable {
+  readonly #clock: NodeJS.Timeout
+  readonly #tell: (line: string) => void
+  #last = ''
+
+  /** @param path - The disk. */
+  constructor(id: number, path: string, tell: (line: string) => void) {
+    this.#tell = tell
+    const began = performance.now()
+    const before = diskActivity(id)?.answered ?? 0
+    let next = began + FIRST
+    const look = (): void => {
+      const now = performance.now()
+      if (now < next) return
+      next = now + AGAIN
+      const activity = diskActivity(id)
+      const seconds = Math.round((now - began) / 1000)
+      const what = activity
+        ? `${activity.waiting} requests in flight, ${activity.answered - before} answered`
+        : 'its last requests'
+      this.say(`${path} is being removed: the kernel waits for ${what} after ${seconds} s`)
+    }
+    this.#clock = setInterval(look, 500)
+  }
+
+  /** Tells a line, unless it was the last one. */
+  say(line: string): void {
+    if (line !== this.#last) this.#tell(line)
+    this.#last = line
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#clock)
+  }
+}

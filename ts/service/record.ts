@@ -104,7 +104,7 @@ export function removeRecord(id: number, unwanted: (found: Found) => boolean): b
   const found = load(away, id)
   const remove = unwanted(found)
   if (!remove) giveBack(away, path)
-  else if ('record' in found) removeWhatGoesWith(found.record, join(dir, `${id}.sock`))
+  else removeWhatGoesWith(found, join(dir, `${id}.sock`))
   rmSync(away, { force: true, recursive: true }) // a directory, if somebody made one
   if (!remove) return false
   rmSync(path + SPARE, { force: true })
@@ -121,7 +121,13 @@ function removeUnfinished(dir: string, id: number): void {
   }
 }
 
-function removeWhatGoesWith({ socket, scratch }: DeviceRecord, path: string): void {
+/** The socket of a device whose record cannot be used is nobody's either: it is removed when there is no such device. */
+function removeWhatGoesWith(found: Found, path: string): void {
+  if (!('record' in found)) {
+    rmSync(path, { force: true })
+    return
+  }
+  const { socket, scratch } = found.record
   if (inodeOf(path) === socket) rmSync(path, { force: true })
   for (const file of scratch) rmSync(file, { force: true })
 }

@@ -29,7 +29,14 @@ export function recordToRecover(id: number): DeviceRecord {
  */
 export function recordOfServed(id: number): DeviceRecord {
   const found = readRecord(id)
-  if (found.state === 'served') return found.record
+  if (found.state === 'served') {
+    const { kind, file } = found.record.options.backend as { kind?: string; file?: string }
+    if (kind !== 'memory' || file !== undefined) return found.record
+    throw new UblkError('unsupported', `device ${id} has its bytes in the memory of its server`, {
+      device: id,
+      hint: 'a disk in memory that another server is to serve is made with create --detach, or in a file in /dev/shm',
+    })
+  }
   if (found.state !== 'dead') throw refusal(id, found)
   throw new UblkError('not-found', `device ${id} has no server`, {
     device: id,

@@ -3,6 +3,7 @@ import { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import { Failed, type Job } from './job.js'
 import type { Log } from './log.js'
+import { MemoryLimit } from './memory-limit.js'
 import { Notifier } from './notify.js'
 import { type DeviceRecord, readRecord } from './record.js'
 import { type Hosting, removeDisk } from './serve.js'
@@ -12,6 +13,10 @@ import { identityOf } from './system.js'
 /** A server may die so often within the time, in milliseconds. */
 const ATTEMPTS = 5
 const WITHIN = 60_000
+
+/** It may be killed for want of memory so often within the time, in milliseconds: the next one will want as much. */
+const OUT_OF_MEMORY = 2
+const OUT_WITHIN = 10 * 60_000
 
 /** How often a server that is not this process's child is looked at, in milliseconds. */
 const POLL = 500
@@ -38,6 +43,8 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
     if (interrupt.aborted) signalServer(id, identity, signal)
   }
   const deaths: number[] = []
+  const kills: number[] = []
+  const memory = new MemoryLimit()
   for (;;) {
     const how = await server.process.ended
     const record = await untilDead(id, identity)
@@ -46,9 +53,20 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
       throw new UblkError('system', `the server of device ${id} ended (${how}), and so did the device`)
     }
     if (first.aborted) return await removeDisk(await UblkDevice.open(id), second, log)
-    log.error(`the server of device ${id} died (${how})`, { device: id })
-    deaths.push(performance.now())
-    const recent = deaths.filter(time => performance.now() - time < WITHIN).length
+    const killed = memory.hasKilled() && how === 'SIGKILL'
+    const why = killed ? `${how}, for want of memory: ${memory.describe()}` : how
+    log.error(`the server of device ${id} died (${why})`, { device: id })
+    if (killed && within(OUT_WITHIN, kills) > OUT_OF_MEMORY) {
+      throw new UblkError(
+        'limit',
+        `device ${id} has no server: ${kills.length} were killed for want of memory; ${memory.describe()}`,
+        {
+          device: id,
+          hint: `give it more (MemoryMax= of a service, a container's limit), and then ublk-ts recover ${id}; or delete it`,
+        },
+      )
+    }
+    const recent = within(WITHIN, deaths)
     if (recent > ATTEMPTS) {
       throw new UblkError('system', `device ${id} has no server: ${recent} died within a minute`, {
         hint: `ublk-ts recover ${id}, or delete it`,
@@ -63,6 +81,14 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
       log.error(`device ${id} could not be recovered: ${line}`, { device: id })
     }
   }
+}
+
+/** Adds the present to times, and drops those that are longer ago than `span`. How many are left. */
+function within(span: number, times: number[]): number {
+  const now = performance.now()
+  times.push(now)
+  while (times.length > 0 && now - (times[0] ?? now) >= span) times.shift()
+  return times.length
 }
 
 interface Started {

@@ -1,0 +1,72 @@
+/** What a control group says of its memory. Nothing is said of this where there are none, or none for memory. */
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { formatSize } from '../size.js'
+
+/** The memory of this process's control group. */
+export class MemoryLimit {
+  readonly #root: string
+  #seen: number
+
+  /** @param root - Where `/proc` and `/sys` are. */
+  constructor(root = '/') {
+    this.#root = root
+    this.#seen = this.#kills()
+  }
+
+  /** Whether the kernel has killed a process of the group for want of memory since this was asked last. */
+  hasKilled(): boolean {
+    const before = this.#seen
+    this.#seen = this.#kills()
+    return this.#seen > before
+  }
+
+  /** What the group may have, in words that go on a sentence about its memory. */
+  describe(): string {
+    const bytes = Math.min(
+      ...this.#groups()
+        .map(({ limit }) => Number(this.#read(limit).trim() || 'max'))
+        .filter(Number.isFinite),
+    )
+    return Number.isFinite(bytes)
+      ? `its control group may have ${formatSize(bytes)}`
+      : 'the machine has too little'
+  }
+
+  /** How many processes the kernel has killed, by its own count. */
+  #kills(): number {
+    const [own] = this.#groups()
+    return Number(/^oom_kill (\d+)$/m.exec(own === undefined ? '' : this.#read(own.events))?.[1] ?? 0)
+  }
+
+  /** The files of the group, and of those that it is in, from the innermost on. */
+  #groups(): { limit: string; events: string }[] {
+    for (const line of this.#read('proc/self/cgroup').split('\n')) {
+      const [, controllers, path] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? []
+      if (path === undefined || controllers === undefined) continue
+      const first = controllers.split(',').includes('memory')
+      if (!first && controllers !== '') continue
+      const found = []
+      for (let at = path; ; at = dirname(at)) {
+        const dir = join('sys/fs/cgroup', first ? 'memory' : '', at)
+        found.push(
+          first
+            ? { limit: join(dir, 'memory.limit_in_bytes'), events: join(dir, 'memory.oom_control') }
+            : { limit: join(dir, 'memory.max'), events: join(dir, 'memory.events') },
+        )
+        if (at === '/') break
+      }
+      // Both hierarchies may be there; memory is in one of them.
+      if (found.some(({ limit }) => this.#read(limit) !== '')) return found
+    }
+    return []
+  }
+
+  #read(path: string): string {
+    try {
+      return readFileSync(join(this.#root, path), 'utf8')
+    } catch {
+      return ''
+    }
+  }
+}

@@ -53,3 +53,95 @@ inSystemd('a disk that is a service is there when it has started, survives its s
   t.is(await service('Result'), 'success')
   t.deepEqual(nodes(), [])
 })
+
+inSystemd('systemd finds little in the unit of a disk that is open to misuse', async t => {
+  // Of ten. What is left is what a server of disks needs: to be root, devices, the network for disks that are elsewhere.
+  t.regex(
+    await systemd.sh('systemd-analyze security --no-pager --threshold=43 ublk-ts@0.service 2>&1'),
+    /exposure level/,
+  )
+})
+
+const kinds: [string, string][] = [
+  ['memory', '--mem 16M --buffers prefault,lock --recovery reissue'],
+  ['a file at home', '--file /home/8.img --direct'],
+  ['a block device', '--file /dev/loop7'],
+  ['a module in /tmp, with threads of its own', '--worker /tmp/8.mjs --queues 2'],
+]
+
+inSystemd('a service has all that disks of every kind need', async t => {
+  t.teardown(() => systemd.sh('systemctl stop ublk-ts@8'))
+  await sh(`
+    mkdir -p /etc/ublk-ts; truncate --size 16M /home/8.img /tmp/8.img; losetup /dev/loop7 /tmp/8.img
+    cat >/tmp/8.mjs <<'END'
+    import { open, stat } from 'node:fs/promises'
+    import { lookup } from 'node:dns/promises'
+    export default async () => {
+      await lookup('localhost')
+      const file = await open('/home/8.img', 'r+')
+      const { size } = await file.stat()
+      return {
+        size,
+        read: async ({ offset }, into) => void (await file.read(into, 0, into.length, offset)),
+        write: async ({ offset }, from) => void (await file.write(from, 0, from.length, offset)),
+        flush: () => file.datasync(),
+      }
+    }
+END`)
+  for (const [what, args] of kinds) {
+    await sh('echo "ARGS=$1" >/etc/ublk-ts/8.conf', args)
+    await systemd.sh(
+      'systemctl start ublk-ts@8; chrt -p "$(systemctl show --value -p MainPID ublk-ts@8)" >/dev/null',
+    )
+    await sh('dd if=/dev/urandom of=/tmp/8.data bs=64k count=32 status=none')
+    await sh('dd if=/tmp/8.data of=/dev/ublkb8 bs=64k oflag=direct conv=fsync status=none', what)
+    await sh('cmp -n 2097152 /tmp/8.data /dev/ublkb8', what)
+    await sh('blkdiscard -f /dev/ublkb8 2>/dev/null || true')
+    t.is(await systemd.sh('stat --format %a /run/ublk-ts'), '700\n')
+    t.is(await systemd.sh('find /run/ublk-ts /dev/shm -name "*ublk*" -perm /077 -not -type d'), '')
+    const log = await systemd.sh('journalctl --no-pager -q -u ublk-ts@8 -p warning 2>/dev/null || true')
+    t.notRegex(log, /EPERM|EACCES|not permitted/, what)
+    await systemd.sh('systemctl stop ublk-ts@8')
+    t.deepEqual(nodes(), [], what)
+  }
+  await sh('losetup --detach /dev/loop7')
+})
+
+inSystemd('after a reload a disk that is stopped is waited for as before, until it is free', async t => {
+  t.teardown(() => systemd.sh('systemctl stop ublk-ts@8'))
+  await sh(
+    'truncate --size 64M /tmp/9.img; echo "ARGS=--file /tmp/9.img --recovery reissue" >/etc/ublk-ts/8.conf',
+  )
+  await systemd.sh('systemctl start ublk-ts@8')
+  await sh('mkfs.ext4 -q /dev/ublkb8; mkdir -p /tmp/9; mount /dev/ublkb8 /tmp/9')
+  await systemd.sh('systemctl reload ublk-ts@8')
+  const stopped = systemd.sh('systemctl stop ublk-ts@8')
+  await sh('sleep 4; echo kept >/tmp/9/file; sync -f /tmp/9/file; umount /tmp/9')
+  await stopped
+  t.deepEqual(nodes(), [])
+  t.is(await systemd.sh('systemctl show --value --property Result ublk-ts@8'), 'success\n')
+  await sh('fsck.ext4 -fn /tmp/9.img; debugfs -R "cat file" /tmp/9.img 2>/dev/null | grep -qx kept')
+})
+
+inSystemd('what is on a disk has its links and is listed, with an older udev, too', async t => {
+  t.teardown(() => systemd.sh('systemctl stop ublk-ts@9'))
+  await sh('mkdir -p /etc/ublk-ts; echo "ARGS=--mem 64M" >/etc/ublk-ts/9.conf')
+  await systemd.sh('systemctl start ublk-ts@9')
+  const uuid = '11111111-2222-4333-8444-555555555555'
+  await systemd.sh('mkfs.ext4 -q -L ours -U "$1" /dev/ublkb9; udevadm settle', uuid)
+  const target = async (link: string): Promise<string> =>
+    (await systemd.sh('readlink -f "/dev/disk/$1"', link)).trim()
+  t.is(await target(`by-uuid/${uuid}`), '/dev/ublkb9')
+  t.is(await target('by-label/ours'), '/dev/ublkb9')
+  t.is((await systemd.sh('lsblk -nro FSTYPE,LABEL,UUID /dev/ublkb9')).trim(), `ext4 ours ${uuid}`)
+  await systemd.sh(`wipefs -qa /dev/ublkb9; udevadm settle
+    echo 'size=32M, name="part of ours", uuid=${uuid}' | sfdisk -q --label gpt /dev/ublkb9
+    udevadm settle; mkfs.ext4 -q -L inner /dev/ublkb9p1; udevadm settle`)
+  t.is(await target(`by-partuuid/${uuid}`), '/dev/ublkb9p1')
+  t.is(await target('by-partlabel/part\\x20of\\x20ours'), '/dev/ublkb9p1')
+  t.is(await target('by-label/inner'), '/dev/ublkb9p1')
+  t.is(await target('by-label/ours'), '/dev/disk/by-label/ours', 'it is no more')
+  await systemd.sh('mkdir -p /tmp/9; mount /dev/disk/by-label/inner /tmp/9; umount /tmp/9')
+  await systemd.sh('systemctl stop ublk-ts@9; udevadm settle')
+  t.is(await systemd.sh('find /dev/disk -lname "*ublkb9*"'), '')
+})

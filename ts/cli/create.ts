@@ -8,6 +8,7 @@ import { addServingOptions, runJob, type ServingFlags, toServing } from './servi
 interface Flags extends DiskFlags, ServingFlags {
   orRecover?: boolean
   trace?: boolean
+  mlock?: boolean
 }
 
 const HELP = `
@@ -31,14 +32,16 @@ export function addCreate(program: Command): void {
       'with --id: if that device has lost its server, serve it on instead',
     ),
   )
+    .option('--mlock', 'keep all of the server in memory, for swap on the disk')
     .option('--trace', 'print each request on stderr, which must not end up on the disk itself')
     .addHelpText('after', HELP)
     .action(create)
 }
 
 async function create(flags: Flags): Promise<void> {
-  const { id, detach = false, autoRestart, recovery, orRecover, trace = false } = flags
+  const { id, detach = false, autoRestart, recovery, orRecover, trace = false, mlock } = flags
   const serving = toServing(flags)
+  const notes = mlock ? { ...serving.notes, mlock } : serving.notes
   const { options, scratch } = toOptions(flags, { lasting: detach })
   if (autoRestart && recovery === undefined) throw invalid('--auto-restart needs --recovery')
   if (trace && (detach || autoRestart)) {
@@ -46,7 +49,7 @@ async function create(flags: Flags): Promise<void> {
     throw invalid('--trace is neither for --detach nor for --auto-restart', hint)
   }
   if (orRecover && id === undefined) throw invalid('--or-recover needs --id')
-  const job: Job = { ...serving, action: 'create', id, options: toRecorded(options), scratch }
+  const job: Job = { ...serving, notes, action: 'create', id, options: toRecorded(options), scratch }
   await runJob(orRecover ? await recovering(job) : job, { detached: detach, trace })
 }
 

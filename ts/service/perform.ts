@@ -1,8 +1,9 @@
 import { renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import * as native from '#binding'
 import { UblkDevice } from '../device.js'
 import type { RecoverOptions } from '../device-options.js'
-import { UblkError } from '../errors.js'
+import { UblkError, wrap } from '../errors.js'
 import { connect, type RemoteServer } from './client.js'
 import type { Job, JobLog } from './job.js'
 import { EARLIER } from './log-file.js'
@@ -15,11 +16,21 @@ import { supervise } from './supervise.js'
 
 /** Does what a server is to do, to its end. */
 export async function perform(job: Job, hosting: Hosting): Promise<void> {
+  if (job.notes['mlock'] === true) lockMemory()
   if (job.autoRestart) return await supervise(job, hosting)
   const { announce, timeout } = job
   const making = { announce, timeout, make: MAKERS[job.action](job) }
   if (job.action === 'create') await serve({ ...making, keep: false, scratch: job.scratch }, hosting)
   else await serve({ ...making, keep: true, scratch: [] }, hosting)
+}
+
+/** Before it serves: what it has then and touches later stays in memory. */
+function lockMemory(): void {
+  try {
+    native.lockMemory()
+  } catch (error) {
+    throw wrap(error)
+  }
 }
 
 type Make = Making['make']

@@ -14,6 +14,7 @@
 mod backend;
 mod device;
 mod hooks;
+mod lock;
 mod notify;
 mod number;
 mod peer;

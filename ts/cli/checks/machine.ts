@@ -1,6 +1,7 @@
 import { constants } from 'node:fs'
 import { access, readFile } from 'node:fs/promises'
 import { type Check, found } from './check.js'
+import type { Mount } from './itself.js'
 
 /**
  * What can be told about a machine from its files alone, so that it works where nothing else does.
@@ -170,6 +171,23 @@ export class Machine {
   async maxDevices(): Promise<number | undefined> {
     const text = (await this.read('/sys/module/ublk_drv/parameters/ublks_max')).trim()
     return text === '' ? undefined : Number(text)
+  }
+
+  /** What memory is swapped out to. */
+  async swaps(): Promise<string[]> {
+    const [, ...lines] = (await this.read('/proc/swaps')).trim().split('\n')
+    return lines.map(line => line.split(/\s/, 1)[0] ?? '')
+  }
+
+  /** What is mounted, in the order in which it was. */
+  async mounts(): Promise<Mount[]> {
+    const lines = (await this.read('/proc/self/mounts')).trim().split('\n')
+    const unescaped = (text: string): string =>
+      text.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))
+    return lines.map(line => {
+      const [source = '', point = ''] = line.split(' ').map(unescaped)
+      return { source, point }
+    })
   }
 
   async exists(path: string): Promise<boolean> {

@@ -1,10 +1,11 @@
 import { wrap } from '../../errors.js'
 import type { DeviceInfo, Feature } from '../../index.js'
-import { isStale, readRecord, recordedIds } from '../../service/record.js'
-import { findRunDir } from '../../service/run-dir.js'
+import { type DeviceRecord, isStale, readRecord, recordedIds } from '../../service/record.js'
+import { findRunDir, runDir } from '../../service/run-dir.js'
 import type { Api } from '../api.js'
 import { describe } from '../failure.js'
 import { type Check, found } from './check.js'
+import { itselfCheck } from './itself.js'
 import type { Machine } from './machine.js'
 
 /** What can be told only by the native part: whether it loads, and what the driver answers it. */
@@ -22,16 +23,23 @@ export async function serviceChecks(machine: Machine): Promise<Check[]> {
   try {
     const features = featureCheck(await api.features())
     const devices = await api.UblkDevice.list()
-    return [
+    const checks = [
       loaded,
       features,
       deviceCheck(devices, await machine.maxDevices()),
       leftoverCheck(devices),
       recordCheck(),
+      await itselfCheck(machine, served(), runDir()),
     ]
+    return checks.filter(check => check !== undefined)
   } catch (error) {
     return [loaded, found('answer', 'FAIL', `the driver cannot be used: ${describe(error).line}`)]
   }
+}
+
+function served(): DeviceRecord[] {
+  const found = recordedIds().map(readRecord)
+  return found.flatMap(each => (each.state === 'served' ? [each.record] : []))
 }
 
 /** Files do not tell of a seccomp filter's mind: only a try does. What is wrong with io_uring, if anything is. */

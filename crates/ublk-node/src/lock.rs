@@ -1,0 +1,21 @@
+//! Keeps a process in memory: Node does not offer that.
+
+use crate::task::raised;
+use napi::{Env, Result};
+use napi_derive::napi;
+use ublk_core::Error;
+
+/// Locks what this process has in memory, and whatever it touches from now on. Mappings that are only reserved, of which
+/// V8 has many gigabytes, cost nothing.
+#[napi]
+pub fn lock_memory(env: &Env) -> Result<()> {
+    // SAFETY: plain numbers.
+    let failed = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    if failed == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    let error = Error::system("cannot lock the server's memory", &error)
+        .hint("root may; others raise the limit of locked memory (`ulimit -l`)");
+    Err(raised(env, &error))
+}

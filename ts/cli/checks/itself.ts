@@ -1,0 +1,63 @@
+import { fileURLToPath } from 'node:url'
+import type { DeviceRecord } from '../../service/record.js'
+import { type Check, found } from './check.js'
+import type { Machine } from './machine.js'
+
+/** What is known of a disk that is served. */
+export type Served = Pick<DeviceRecord, 'id' | 'log' | 'notes' | 'options'>
+
+/**
+ * Whether a server may have to wait for the disk that it serves, which then waits for it: it can be swapped out to the disk, or
+ * has files there. Nothing on a disk is looked at, which might hang.
+ *
+ * @param runDir - Where the servers leave what others find them by.
+ */
+export async function itselfCheck(
+  machine: Machine,
+  served: readonly Served[],
+  runDir: string,
+): Promise<Check | undefined> {
+  const swaps = await machine.swaps()
+  const mounts = await machine.mounts()
+  const troubles: string[] = []
+  for (const { id, log, notes, options } of served) {
+    const isOurs = (device: string): boolean => new RegExp(`^/dev/ublkb${id}(?:p\\d+)?$`).test(device)
+    if (notes['mlock'] !== true && swaps.some(isOurs)) {
+      troubles.push(`/dev/ublkb${id} has swap on it, and its server can be swapped out to it`)
+    }
+    const files = [runDir, log, ...pathsOf(options.backend)].filter(path => path !== null)
+    const there = files.find(path => isOurs(sourceOf(path, mounts)))
+    if (there !== undefined)
+      troubles.push(`the server of /dev/ublkb${id} uses ${there}, which is on that disk`)
+  }
+  if (troubles.length === 0) return undefined
+  return found(
+    'itself',
+    'warn',
+    `${troubles.join('; ')}: a server that waits for its own disk waits for ever`,
+    'for swap, create the disk with --mlock; keep what servers use on other disks',
+  )
+}
+
+/** The files that a backend names. */
+function pathsOf(backend: unknown): string[] {
+  const { path, file, url } = backend as Partial<Record<'path' | 'file' | 'url', unknown>>
+  const module = typeof url === 'string' && url.startsWith('file:') ? fileURLToPath(url) : undefined
+  return [path, file, module].filter(each => typeof each === 'string')
+}
+
+/** A mounted file system: the device, and where it is. */
+export interface Mount {
+  readonly source: string
+  readonly point: string
+}
+
+/** What the file system that has a path is on: that of the longest mount point above it, and of these the last. */
+function sourceOf(path: string, mounts: readonly Mount[]): string {
+  let best: Mount = { source: '', point: '' }
+  for (const mount of mounts) {
+    const above = mount.point === '/' || path === mount.point || path.startsWith(`${mount.point}/`)
+    if (above && mount.point.length >= best.point.length) best = mount
+  }
+  return best.source
+}

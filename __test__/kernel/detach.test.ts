@@ -42,7 +42,7 @@ test('create --detach returns when the disk is usable, and delete ends its serve
   t.is((await run('list', '-n', '-o', 'state,pid,log')).stdout, `live  ${disk.pid}  ${RUN_DIR}/3.log\n`)
   t.is(statSync(disk.recordPath).mode & 0o777, 0o600)
   t.is(statSync(`${RUN_DIR}/3.sock`).mode & 0o777, 0o600)
-  t.is(statSync(RUN_DIR).mode & 0o777, 0o755)
+  t.is(statSync(RUN_DIR).mode & 0o777, 0o700)
   const { pid } = disk
   t.deepEqual(await run('delete', '3'), SILENT)
   await gone(pid)

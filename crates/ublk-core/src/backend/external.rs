@@ -35,8 +35,8 @@ impl Backend for External {
     }
 
     /// Whoever serves it has seen to that.
-    fn resize(&self, size: u64) -> Result<()> {
-        self.size.store(size, Relaxed);
+    fn resize(&self, _from: u64, to: u64) -> Result<()> {
+        self.size.store(to, Relaxed);
         Ok(())
     }
 }

@@ -118,8 +118,8 @@ impl Backend for Memory {
         Ok(Box::new(MemoryEngine { disk: self }))
     }
 
-    fn resize(&self, size: u64) -> Result<()> {
-        let (before, after) = (addressable(self.size.load(Relaxed))?, addressable(size)?);
+    fn resize(&self, from: u64, size: u64) -> Result<()> {
+        let (before, after) = (addressable(from)?, addressable(size)?);
         let mapped: usize = self.mappings().map(Mapping::length).sum();
         if after > mapped {
             let more = map(mapped.max(after - mapped), size, self.pages)?;
@@ -203,6 +203,10 @@ mod tests {
         let page = page_size();
         for (offset, length) in
             [(0, page), (512, 512), (512, page), (page - 512, 3 * page), (page, 2 * page), (0, 8 * page)]
+    fn resize(disk: &Memory, size: u64) {
+        disk.resize(disk.properties().size, size).unwrap();
+    }
+
         {
             let disk = Memory::new(8 * page as u64).unwrap();
             disk.store(0, &vec![0xa5; 8 * page]).unwrap();
@@ -218,11 +222,11 @@ mod tests {
     fn a_disk_keeps_its_bytes_while_it_grows_and_shrinks() {
         let disk = Memory::new(5120).unwrap();
         disk.store(0, &[1; 5120]).unwrap();
-        disk.resize(5632).unwrap();
+        resize(&disk, 5632);
         // Across where the parts meet.
         disk.store(4608, &[2; 1024]).unwrap();
         for size in [1 << 20, 3 << 20] {
-            disk.resize(size).unwrap();
+            resize(&disk, size);
             assert_eq!(byte(&disk, size as usize - 1), 0);
             disk.store(size - 512, &[3; 512]).unwrap();
         }
@@ -231,9 +235,9 @@ mod tests {
             (1, 2, 2, 0)
         );
         assert_eq!(byte(&disk, (1 << 20) - 1), 3);
-        disk.resize(5120).unwrap();
+        resize(&disk, 5120);
         assert!(!disk.contains(5120, 512));
-        disk.resize(1 << 20).unwrap();
+        resize(&disk, 1 << 20);
         assert_eq!(
             (byte(&disk, 4607), byte(&disk, 4608), byte(&disk, 5120), byte(&disk, 5631)),
             (1, 2, 0, 0)

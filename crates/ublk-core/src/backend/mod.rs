@@ -78,10 +78,11 @@ pub trait Backend: Send + Sync {
     /// The part that serves one queue, made and used on that queue's thread.
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>>;
 
-    /// Makes room for `size` bytes, or gives up what lies behind. The bytes before stay, the new ones are zeroes. Called
-    /// while its engines serve; never at the same time by two. Nothing has changed when it fails.
-    fn resize(&self, size: u64) -> Result<()> {
-        let _ = size;
+    /// Makes room for `to` bytes where the disk has `from`, or gives up what lies behind `to`. The bytes before stay; those
+    /// that are added are zeroes, whatever was there. Called while its engines serve; never at the same time by two. Nothing
+    /// has changed when it fails.
+    fn resize(&self, from: u64, to: u64) -> Result<()> {
+        let _ = (from, to);
         Err(Error::new(ErrorKind::Unsupported, "this disk's backend cannot be resized"))
     }
 

@@ -34,8 +34,8 @@ impl Backend for Null {
         Ok(Box::new(NullEngine { dirty: vec![0; usize::from(site.depth)].into() }))
     }
 
-    fn resize(&self, size: u64) -> Result<()> {
-        self.size.store(size, Relaxed);
+    fn resize(&self, _from: u64, to: u64) -> Result<()> {
+        self.size.store(to, Relaxed);
         Ok(())
     }
 }

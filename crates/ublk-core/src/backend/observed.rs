@@ -54,8 +54,8 @@ impl Backend for Observed {
         Ok(Box::new(ObservedEngine { inner: self.inner.engine(site)?, observer: &self.observer }))
     }
 
-    fn resize(&self, size: u64) -> Result<()> {
-        self.inner.resize(size)
+    fn resize(&self, from: u64, to: u64) -> Result<()> {
+        self.inner.resize(from, to)
     }
 
     fn close(&self) {

@@ -1,5 +1,6 @@
 //! A disk in a file of a memory file system, such as `/dev/shm`: other processes find its bytes when this one is gone.
 
+use super::file::set_length;
 use super::{Backend, Discard, Engine, Properties, Site, Step};
 use crate::abi::page_size;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,8 +72,8 @@ impl Backend for SharedMemory {
         Ok(Box::new(SharedMemoryEngine { disk: self }))
     }
 
-    fn resize(&self, size: u64) -> Result<()> {
-        self.file.set_len(size).map_err(|error| {
+    fn resize(&self, from: u64, size: u64) -> Result<()> {
+        set_length(&self.file, from, size).map_err(|error| {
             Error::system("cannot resize the disk's file", &error).kind(ErrorKind::Backend)
         })?;
         self.size.store(size, Relaxed);

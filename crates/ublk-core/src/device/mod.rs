@@ -243,17 +243,17 @@ impl Device {
         let before = checked.size();
         // The disk never has more than its backend.
         if size > before {
-            backend.resize(size)?;
+            backend.resize(before, size)?;
             self.control.update_size(self.target, size, bound).inspect_err(|_| {
                 // The first failure is the one to tell.
-                let _ = backend.resize(before);
+                let _ = backend.resize(size, before);
             })?;
             checked.resized(size);
             Ok(())
         } else {
             self.control.update_size(self.target, size, bound)?;
             checked.resized(size);
-            backend.resize(size)
+            backend.resize(before, size)
         }
     }
 

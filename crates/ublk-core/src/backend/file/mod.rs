@@ -144,8 +144,8 @@ impl Backend for File {
         Ok(Box::new(FileEngine { durable: site.durable, zero_range: true, progress }))
     }
 
-    /// A regular file gets that size. A block device keeps its own, which has to suffice.
-    fn resize(&self, size: u64) -> Result<()> {
+    /// A regular file gets that size. A block device keeps its own, which has to suffice, and what it has there.
+    fn resize(&self, from: u64, size: u64) -> Result<()> {
         let failed = |error| Error::system("cannot resize the disk's file", &error).kind(ErrorKind::Backend);
         let kind = self.file.metadata().map_err(failed)?.file_type();
         if kind.is_block_device() {
@@ -158,7 +158,7 @@ impl Backend for File {
                 .hint("enlarge it first"));
             }
         } else {
-            self.file.set_len(size).map_err(failed)?;
+            set_length(&self.file, from, size).map_err(failed)?;
         }
         self.size.store(size, Relaxed);
         Ok(())
@@ -295,3 +295,12 @@ fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
     // SAFETY: plain numbers and an open descriptor.
     unsafe { libc::fallocate(file.as_raw_fd(), PUNCH, behind, 4096) == 0 }
 }
+/// Gives the file of a disk of `from` bytes another length. It may be longer than the disk, and what it has there is not to
+/// come back.
+pub(super) fn set_length(file: &fs::File, from: u64, to: u64) -> io::Result<()> {
+    if to > from && file.metadata()?.len() > from {
+        file.set_len(from)?;
+    }
+    file.set_len(to)
+}
+

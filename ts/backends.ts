@@ -69,7 +69,8 @@ export interface FileOptions {
 export interface MemoryOptions {
   /**
    * A file in a memory file system, such as one in `/dev/shm`: another process can take the disk over with what is on
-   * it. It is made if there is none, keeps its bytes if there is one, and is not removed.
+   * it. It is made if there is none, keeps its bytes if there is one, and is not removed. One that is there has to be this
+   * user's, and nobody else may be allowed to write to it.
    *
    * @defaultValue memory of this process, which ends with it
    */

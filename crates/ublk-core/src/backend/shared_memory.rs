@@ -9,11 +9,14 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The disk's bytes are read and written by system calls, not through a mapping: of a full file system those tell,
+/// What to do about a file that is not this user's.
+const OWN: &str = "name a file of yours, or one that is not there yet";
+
 /// where a mapping would end the process. None of them waits for anything but memory.
 pub struct SharedMemory {
     file: File,
@@ -21,8 +24,9 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// A disk of `size` bytes in the file at `path`, which is made if there is none. One that is there keeps its bytes,
-    /// and has to have that many at least.
+    /// A disk of `size` bytes in the file at `path`, which is made if there is none. One that is there keeps its bytes, and
+    /// has to have that many at least. It has to be this user's, and nobody else may write to it: in a directory where anybody
+    /// may make files, somebody else's may be waiting under that name.
     pub fn open(path: &Path, size: u64) -> Result<Self> {
         let name = path.display();
         if size == 0 {
@@ -35,9 +39,13 @@ impl SharedMemory {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(libc::O_NONBLOCK)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
             .open(path)
-            .map_err(failed)?;
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) => failed(error).hint("it is a symbolic link: name the file itself"),
+                Some(libc::EACCES) => failed(error).hint(OWN),
+                _ => failed(error),
+            })?;
         let kind = fstatfs(&file).map_err(|errno| failed(errno.into()))?.filesystem_type();
         let found = file.metadata().map_err(failed)?;
         if kind != TMPFS_MAGIC || !found.is_file() {
@@ -47,6 +55,22 @@ impl SharedMemory {
         if found.len() == 0 {
             file.set_len(size).map_err(failed)?;
         } else if found.len() < size {
+        // SAFETY: it always succeeds.
+        let own = unsafe { libc::geteuid() };
+        if found.uid() != own {
+            return Err(Error::new(
+                ErrorKind::Backend,
+                format!("{name} is another user's (uid {})", found.uid()),
+            )
+            .hint(OWN));
+        }
+        if found.mode() & 0o022 != 0 {
+            return Err(Error::new(
+                ErrorKind::Backend,
+                format!("{name} can be written to by other users (mode {:03o})", found.mode() & 0o777),
+            )
+            .hint(format!("chmod 600 {name}, or name a file that is not there yet")));
+        }
             return Err(Error::new(
                 ErrorKind::Backend,
                 format!("{name} has {} bytes, not the disk's {size}", found.len()),

@@ -28,6 +28,9 @@ pub struct File {
 const FILE: Slot = Slot(1);
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+/// What to do about something that cannot be written to.
+const READ_ONLY: &str = "make the disk read-only: readOnly: true (--read-only)";
+
 
 impl File {
     /// How it can be given the data of requests, the best first.
@@ -92,7 +95,9 @@ impl File {
             let failed = Error::system(format!("cannot open {name}"), &error).kind(ErrorKind::Backend);
             match error.raw_os_error() {
                 Some(libc::EINVAL) if direct => failed.hint("its filesystem has no direct I/O"),
-                Some(libc::EACCES | libc::EROFS) if !read_only => failed.hint("a read-only disk needs less"),
+                Some(libc::EACCES | libc::EPERM | libc::EROFS) if !read_only => failed.hint(READ_ONLY),
+                // A kernel that keeps mounted devices from being written to.
+                Some(libc::EBUSY) => failed.kind(ErrorKind::Busy).hint(claim::INSIST),
                 _ => failed,
             }
         })?;
@@ -114,6 +119,9 @@ impl File {
             max_write_zeroes: 1 << 30,
         });
         Ok(Self { file, direct, size: AtomicU64::new(size), block_size, alignment, discard })
+            if !read_only && device_is_read_only(&file)? {
+                return Err(Error::new(ErrorKind::Backend, format!("{name} is read-only")).hint(READ_ONLY));
+            }
     }
 }
 
@@ -294,6 +302,15 @@ fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
     let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
     // SAFETY: plain numbers and an open descriptor.
     unsafe { libc::fallocate(file.as_raw_fd(), PUNCH, behind, 4096) == 0 }
+nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
+
+fn device_is_read_only(file: &fs::File) -> Result<bool> {
+    let mut answer = 0;
+    // SAFETY: the ioctl writes one int.
+    unsafe { blkroget(file.as_raw_fd(), &mut answer) }
+        .map_err(|errno| Error::system("cannot ask whether the block device is read-only", &errno.into()))?;
+    Ok(answer != 0)
+}
 }
 /// Gives the file of a disk of `from` bytes another length. It may be longer than the disk, and what it has there is not to
 /// come back.

@@ -16,6 +16,8 @@ export interface MemoryBackend {
   readonly file: string | undefined
   /** How its memory is had, if that is not a file. */
   readonly pages: Pages | undefined
+  /** False if that file is not claimed. */
+  readonly exclusive: false | undefined
 }
 
 /** A disk that keeps nothing; see {@link nullDisk}. */
@@ -32,6 +34,8 @@ export interface FileBackend {
   readonly path: string
   /** Whether it bypasses the page cache. */
   readonly direct: boolean
+  /** False if it is not claimed. */
+  readonly exclusive: false | undefined
 }
 
 /** A disk written in JavaScript that is served by Workers; see {@link worker}. */
@@ -63,6 +67,18 @@ export interface FileOptions {
    * @defaultValue false
    */
   direct?: boolean
+  /**
+   * Claim the file while the disk is served: a regular file with a lock (OFD, `fcntl(2)`), a block device with an exclusive
+   * open, which also keeps it from being mounted. A read-only disk shares what it is in with other read-only ones. With
+   * false it is served whoever else uses it, and nothing is claimed: for what is made to be shared, such as a cluster's
+   * file system.
+   *
+   * Locks are advisory: a program that does not ask for them, such as `mkfs` on the file or `losetup`, is not kept away. A
+   * file that a loop device is attached to already is refused.
+   *
+   * @defaultValue true
+   */
+  exclusive?: boolean
 }
 
 /** Where {@link memory} keeps a disk's bytes. */
@@ -81,6 +97,12 @@ export interface MemoryOptions {
    * @defaultValue each with the first write to it
    */
   pages?: Pages
+  /**
+   * Lock the file while the disk is served, as {@link FileOptions.exclusive} says.
+   *
+   * @defaultValue true
+   */
+  exclusive?: boolean
 }
 
 /**
@@ -96,15 +118,21 @@ export interface MemoryOptions {
  * ```
  */
 export function memory(size: Size, options: MemoryOptions = {}): MemoryBackend {
-  checkOptions<MemoryOptions>(options, 'memory()', { file: true, pages: true })
-  const { file, pages } = options
+  checkOptions<MemoryOptions>(options, 'memory()', { file: true, pages: true, exclusive: true })
+  const { file, pages, exclusive } = options
   if (file !== undefined && (typeof file !== 'string' || file === '')) {
     throw invalid('the file of the memory is no path', "use one such as '/dev/shm/disk'")
   }
   if (file !== undefined && pages !== undefined) {
     throw invalid('pages are for memory of this process, not for a file', 'leave out one of the two')
   }
-  return { kind: 'memory', size: diskSize(size), file, pages: pagesOf(pages, 'pages') }
+  return {
+    kind: 'memory',
+    size: diskSize(size),
+    file,
+    pages: pagesOf(pages, 'pages'),
+    exclusive: exclusiveOf(exclusive),
+  }
 }
 
 /**
@@ -125,13 +153,14 @@ export function nullDisk(size: Size): NullBackend {
  * @param path - A path, or a `file:` URL.
  * @param options - How to open it.
  * @throws UblkError of kind `invalid` if the path is empty. Whether the file exists and is fit is
- * found out by `UblkDevice.create`, which rejects with kind `backend`.
+ * found out by `UblkDevice.create`, which rejects with kind `backend`, or `busy` if somebody else uses it.
  */
 export function file(path: string | URL, options: FileOptions = {}): FileBackend {
-  checkOptions<FileOptions>(options, 'file()', { direct: true })
+  checkOptions<FileOptions>(options, 'file()', { direct: true, exclusive: true })
   checkFlag(options.direct, 'direct')
   const plain = pathOf(path, 'the path of the file')
-  return { kind: 'file', path: plain, direct: options.direct ?? false }
+  const { direct = false, exclusive } = options
+  return { kind: 'file', path: plain, direct, exclusive: exclusiveOf(exclusive) }
 }
 
 /**
@@ -168,6 +197,12 @@ export function isNative(backend: Backend): backend is NativeBackend {
 }
 
 const WORKER_HINT = "use new URL('./disk.js', import.meta.url)"
+
+/** Only what was said against the default is kept: a record then reads the same as one of an earlier version. */
+export function exclusiveOf(exclusive: boolean | undefined): false | undefined {
+  checkFlag(exclusive, 'exclusive')
+  return exclusive === false ? false : undefined
+}
 
 function diskSize(size: Size): number {
   const bytes = parseSize(size)

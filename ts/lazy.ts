@@ -1,3 +1,4 @@
+import { exclusiveOf } from './backends.js'
 import { checkFlag, checkOptions, type Names } from './check.js'
 import { invalid } from './errors.js'
 import { pathOf } from './path.js'
@@ -28,7 +29,7 @@ export interface LazyOptions {
   fetch: Fetch
   /**
    * A file that keeps what was fetched and written: it is made if it is not there, sparse, and beside it one with
-   * `.map` behind its name that says what is in it. The next disk with this cache goes on with it.
+   * `.map` behind its name that says what is in it. The next disk with this cache goes on with it; two at a time cannot.
    *
    * @defaultValue in memory
    */
@@ -39,6 +40,12 @@ export interface LazyOptions {
    * @defaultValue false
    */
   direct?: boolean
+  /**
+   * Lock the cache file while the disk is served, as {@link FileOptions.exclusive} says. The map is locked in any case.
+   *
+   * @defaultValue true
+   */
+  exclusive?: boolean
   /**
    * The smallest part that is fetched: a power of two from 4 KiB to 16 MiB. Neighbouring parts that are missing
    * are fetched together.
@@ -67,6 +74,8 @@ export interface LazyBackend {
   readonly fetch: Fetch
   readonly cache: string | undefined
   readonly direct: boolean
+  /** False if the cache file is not claimed. */
+  readonly exclusive: false | undefined
   /** In bytes. */
   readonly chunk: number
   readonly identity: string
@@ -79,6 +88,7 @@ const LAZY_OPTIONS: Names<LazyOptions> = {
   fetch: true,
   cache: true,
   direct: true,
+  exclusive: true,
   chunk: true,
   identity: true,
   timeout: true,
@@ -96,7 +106,7 @@ const MOST_CHUNK = 16 * 2 ** 20
  * The file and its map belong together: remove both or none.
  *
  * @throws UblkError of kind `invalid` if an option is wrong. Whether the cache is usable is found out by
- * `UblkDevice.create`, which rejects with kind `backend`.
+ * `UblkDevice.create`, which rejects with kind `backend`, or `busy` if somebody else uses it.
  *
  * @example
  * ```ts
@@ -112,7 +122,7 @@ const MOST_CHUNK = 16 * 2 ** 20
  */
 export function lazy(options: LazyOptions): LazyBackend {
   checkOptions<LazyOptions>(options, 'lazy()', LAZY_OPTIONS)
-  const { fetch, cache, direct = false, chunk = '128K', identity = '', timeout = 60_000 } = options
+  const { fetch, cache, direct = false, exclusive, chunk = '128K', identity = '', timeout = 60_000 } = options
   if (typeof fetch !== 'function') {
     throw invalid(`a lazy disk needs a fetch function, not ${nameOf(fetch)}`, 'lazy({ size, fetch })')
   }
@@ -129,5 +139,15 @@ export function lazy(options: LazyOptions): LazyBackend {
   }
   const size = parseSize(options.size)
   if (size === 0) throw invalid('size 0 is too small', 'a disk has at least one block')
-  return { kind: 'lazy', size, fetch, cache: path, direct, chunk: bytes, identity, timeout }
+  return {
+    kind: 'lazy',
+    size,
+    fetch,
+    cache: path,
+    direct,
+    exclusive: exclusiveOf(exclusive),
+    chunk: bytes,
+    identity,
+    timeout,
+  }
 }

@@ -318,18 +318,21 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
 function checked(backend: NativeBackend): BackendSpec {
   switch (backend?.kind) {
     case 'memory': {
-      const { file, pages: wished } = backend
-      const { kind, size, file: path, pages } = memory(backend.size, { file, pages: wished } as MemoryOptions)
-      return { kind, size, path, pages }
+      const { file, pages: wished, exclusive: claims } = backend
+      const options = { file, pages: wished, exclusive: claims } as MemoryOptions
+      const { kind, size, file: path, pages, exclusive } = memory(backend.size, options)
+      return { kind, size, path, pages, exclusive }
     }
     case 'null':
       return nullDisk(backend.size)
-    case 'file':
-      return file(backend.path, { direct: backend.direct })
+    case 'file': {
+      const { direct, exclusive } = backend
+      return file(backend.path, { direct, exclusive })
+    }
     case 'lazy': {
       const { kind: _, ...options } = backend
-      const { kind, size, chunk, identity, direct, cache } = lazy(options)
-      return { kind, size, chunk, identity, direct, path: cache }
+      const { kind, size, chunk, identity, direct, exclusive, cache } = lazy(options)
+      return { kind, size, chunk, identity, direct, exclusive, path: cache }
     }
     default:
       throw invalid(

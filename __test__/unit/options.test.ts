@@ -9,7 +9,13 @@ const backend = memory('16M')
 
 test('what is not given is left to the native part', t => {
   const spec = toSpec({ backend })
-  t.deepEqual(spec.backend, { kind: 'memory', size: 2 ** 24, path: undefined, pages: undefined })
+  t.deepEqual(spec.backend, {
+    kind: 'memory',
+    size: 2 ** 24,
+    path: undefined,
+    pages: undefined,
+    exclusive: undefined,
+  })
   const given = Object.entries(spec).filter(([key, value]) => key !== 'backend' && value !== undefined)
   t.deepEqual(given, [])
 })
@@ -61,11 +67,12 @@ test('a way to serve a disk is left to the native part, which knows what is poss
 
 test('a backend is made by its function, or looks like it', t => {
   t.deepEqual(nullDisk('1T'), { kind: 'null', size: 2 ** 40 })
-  t.deepEqual(file('a.img'), { kind: 'file', path: 'a.img', direct: false })
+  t.deepEqual(file('a.img'), { kind: 'file', path: 'a.img', direct: false, exclusive: undefined })
   t.deepEqual(file(new URL('file:///tmp/a%20b'), { direct: true }), {
     kind: 'file',
     path: '/tmp/a b',
     direct: true,
+    exclusive: undefined,
   })
   t.throws(() => memory(0), { message: /size 0 is too small/ })
   t.throws(() => file(''), { message: /empty/ })

@@ -14,6 +14,7 @@ export interface DiskFlags {
   null?: string
   file?: string
   direct?: boolean
+  exclusive: boolean
   worker?: string
   workerOptions?: unknown
   id?: number
@@ -49,6 +50,7 @@ export function addDiskOptions(command: Command): Command {
     .option('--null <size>', 'a disk that keeps nothing, to measure with')
     .option('--file <path>', 'a disk in an existing file or on another block device')
     .option('--direct', 'with --file: bypass the page cache')
+    .option('--no-exclusive', 'with --file: serve it whoever else uses it, and do not keep others away')
     .option('--worker <module>', 'a disk written in JavaScript: a file, or a URL')
     .option('--worker-options <json>', 'with --worker: what its factory is given', json)
     .option('--id <n>', 'the number in /dev/ublkb<n> (default: a free one)', count)
@@ -163,6 +165,7 @@ function toBackend(flags: DiskFlags, lasting: boolean): Backend {
   if (given.length > 1)
     throw invalid('more than one backend given', 'give only one of --mem, --null, --file and --worker')
   if (flags.direct && flags.file === undefined) throw invalid('--direct is only for --file')
+  if (!flags.exclusive && flags.file === undefined) throw invalid('--no-exclusive is only for --file')
   if (flags.memPages && flags.mem === undefined) throw invalid('--mem-pages is only for --mem')
   for (const name of ['workerOptions', 'requestTimeout', 'stuckTimeout'] as const) {
     if (flags[name] !== undefined && flags.worker === undefined)
@@ -175,6 +178,7 @@ function toBackend(flags: DiskFlags, lasting: boolean): Backend {
   // Whoever takes it over may be in another directory.
   return file(flags.file === '' || flags.file === undefined ? '' : resolve(flags.file), {
     direct: flags.direct ?? false,
+    exclusive: flags.exclusive,
   })
 }
 

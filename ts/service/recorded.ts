@@ -16,6 +16,7 @@ const ELSEWHERE: ReadonlySet<string> = new Set<keyof CreateOptions | keyof Recov
   'signal',
   'record',
   'onReady',
+  'otherFile',
 ])
 
 /**
@@ -37,9 +38,19 @@ export function fromRecorded(recorded: RecordedOptions): CreateOptions {
   return { ...recorded } as unknown as CreateOptions
 }
 
+/** The same, to be served whoever else uses the disk's file. */
+export function withoutClaim(recorded: RecordedOptions): RecordedOptions {
+  const backend = recorded.backend as { [key: string]: Json }
+  const claims = backend['kind'] === 'file' || backend['file'] !== undefined
+  return claims ? { ...recorded, backend: { ...backend, exclusive: false } } : recorded
+}
+
 function backendToJson(backend: Backend): Json {
   const native = isNative(backend) ? (backend as NativeBackend) : undefined
-  if (native?.kind === 'file') return { ...native, path: resolve(native.path) }
+  // Whoever takes it over may be in another directory.
+  if (native?.kind === 'file') return toJson({ ...native, path: resolve(native.path) }, 'backend')
+  if (native?.kind === 'memory' && native.file !== undefined)
+    return toJson({ ...native, file: resolve(native.file) }, 'backend')
   if (native?.kind === 'lazy') throw unfit('a lazy backend has a function')
   if (native || (backend as { kind?: unknown } | null)?.kind === 'worker') return toJson(backend, 'backend')
   throw unfit('an object as backend has functions')

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use ublk_core::Result;
 use ublk_core::backend::{Backend, Engine, Properties, Site, Step};
+use ublk_core::claim::Place;
 use ublk_core::queue::{Descriptor, Io, Op};
 
 const SECTOR: usize = 512;
@@ -95,6 +96,10 @@ impl Backend for Checking {
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         self.gate.iter().map(|gate| gate.file()).collect()
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {

@@ -2,6 +2,7 @@
 
 use ublk_core::Result;
 use ublk_core::backend::{Backend, Discard, Engine, Properties, Site, Step};
+use ublk_core::claim::Place;
 use ublk_core::queue::{Io, Outcome};
 
 /// Answers every request by calling `answer`.
@@ -21,6 +22,10 @@ impl<F: Fn(&mut Io<'_>) -> Outcome + Send + Sync> Scripted<F> {
 impl<F: Fn(&mut Io<'_>) -> Outcome + Send + Sync> Backend for Scripted<F> {
     fn properties(&self) -> Properties {
         self.properties
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {

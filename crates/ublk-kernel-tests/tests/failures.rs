@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Engine, Memory, Null, Properties, Site, Step};
+use ublk_core::claim::Place;
 use ublk_core::queue::{Io, Op, Outcome};
 use ublk_core::{Bound, Device, Error, ErrorKind, Event, Spec, registry};
 use ublk_kernel_tests::*;
@@ -63,6 +64,10 @@ impl Backend for Leaving {
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.gate.file()]
     }
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
     fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
         Ok(Box::new(LeavingEngine(self)))
     }
@@ -211,6 +216,10 @@ impl Backend for Late {
     fn properties(&self) -> Properties {
         self.null.properties()
     }
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
     fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
         if self.ready.load(SeqCst) {
             return self.null.engine(site);

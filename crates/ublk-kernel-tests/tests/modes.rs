@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use ublk_core::backend::{Backend, Engine, File, Memory, Null, Properties, SharedMemory, Site, Step};
+use ublk_core::claim::Place;
 use ublk_core::features::Features;
 use ublk_core::mapping::Mapping;
 use ublk_core::queue::drive::{Driver, Owner};
@@ -233,6 +234,10 @@ impl Backend for Torn {
 
     fn copy_modes(&self) -> &'static [CopyMode] {
         &[CopyMode::User]
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {

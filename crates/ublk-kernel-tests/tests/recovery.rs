@@ -6,9 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use ublk_core::abi::sys::{UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV};
-use ublk_core::backend::{Backend, Engine, Properties, SharedMemory, Site, Step};
-use ublk_core::queue::{Io, Transport};
+use ublk_core::abi::sys::{
+    UBLK_F_AUTO_BUF_REG, UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV,
+};
+use ublk_core::backend::{Alignment, Backend, Engine, File, Properties, SharedMemory, Site, Step};
+use ublk_core::claim::Place;
+use ublk_core::queue::{CopyMode, Io, Transport};
 use ublk_core::registry::{self, State};
 use ublk_core::spec::Recovery;
 use ublk_core::{Bound, Control, Device, ErrorKind, Spec};
@@ -176,6 +179,10 @@ impl Backend for Slow {
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.0.file()]
     }
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
     fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
         Ok(Box::new(SlowEngine(&self.0)))
     }
@@ -234,6 +241,67 @@ fn quiescing_waits_for_the_requests_in_flight_and_no_longer() {
         disk.device().recover(&Bound::standard()).unwrap();
         Arc::into_inner(disk).unwrap().finish();
     }
+}
+
+/// A file on a device that takes only some memory as it is.
+struct Fussy(File);
+
+impl Backend for Fussy {
+    fn properties(&self) -> Properties {
+        self.0.properties()
+    }
+
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        self.0.copy_modes()
+    }
+
+    fn alignment(&self) -> Alignment {
+        Alignment { start: 4096, gap: 4096 }
+    }
+
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.files()
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        self.0.places()
+    }
+
+    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
+        self.0.engine(site)
+    }
+}
+
+/// Drivers before 7.0 take no new server after a stop: there the device is added anew.
+#[test]
+fn a_device_that_was_taken_over_keeps_its_alignment_when_it_is_started_again() {
+    let _alone = alone();
+    if !can(UBLK_F_AUTO_BUF_REG) || !quiesces() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("disk");
+    system::sparse(&path, SIZE);
+    let (bound, events) = (Bound::standard(), Events::default());
+    let fussy = || Arc::new(Fussy(File::open(&path, false, false).unwrap()));
+    let spec = Spec { copy: Some(CopyMode::Zero), recovery: Some(Recovery::Reissue), ..Spec::default() };
+    let first = Device::create(&spec, fussy(), &bound, events.listener()).unwrap();
+    first.start(&bound).unwrap();
+    let id = first.id();
+    let limits = || {
+        ["dma_alignment", "virt_boundary_mask"]
+            .map(|name| system::read(&format!("/sys/block/ublkb{id}/queue/{name}")))
+    };
+    assert_eq!(limits(), ["4095", "4095"]);
+    first.quiesce(&bound).unwrap();
+    first.release().unwrap();
+    let second = Device::adopt(id, fussy(), &bound, events.listener()).unwrap();
+    second.recover(&bound).unwrap();
+    assert_eq!(limits(), ["4095", "4095"]);
+    second.stop(true, &bound).unwrap();
+    second.start(&bound).unwrap();
+    assert_eq!(limits(), ["4095", "4095"], "after a start anew");
+    second.delete(true, &bound).unwrap();
 }
 
 #[test]

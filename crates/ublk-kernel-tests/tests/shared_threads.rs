@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Engine, Memory, Null, Properties, Site, Step};
+use ublk_core::claim::Place;
 use ublk_core::queue::{Io, Op, Ticket};
 use ublk_core::spec::Threads;
 use ublk_core::{Bound, Device, Event, Spec};
@@ -191,6 +192,10 @@ impl Backend for Bad {
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.gate.file()]
     }
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
     fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
         Ok(Box::new(BadEngine { bad: self, site: site.clone(), armed: false }))
     }
@@ -284,6 +289,10 @@ fn a_backend_that_cannot_make_its_engine_harms_no_neighbour() {
         fn properties(&self) -> Properties {
             Null::new(MIB).properties()
         }
+        fn places(&self) -> Vec<Place<'_>> {
+            Vec::new()
+        }
+
         fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
             panic!("no engine")
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use ublk_core::abi::sys::UBLK_F_PER_IO_DAEMON;
 use ublk_core::backend::{Backend, Engine, File, Memory, Null, Properties, Site, Step};
+use ublk_core::claim::Place;
 use ublk_core::features::Features;
 use ublk_core::queue::{CopyMode, Io, Op, Ticket, Transport};
 use ublk_core::registry;
@@ -208,6 +209,10 @@ impl Backend for Mortal {
     fn properties(&self) -> Properties {
         Properties { size: SIZE, block_size: 512, write_cache: false, discard: None }
     }
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
     fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
         Ok(Box::new(MortalEngine { mortal: &self.0, site: site.clone(), dying: false }))
     }

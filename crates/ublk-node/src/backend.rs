@@ -4,11 +4,12 @@ use crate::number::maybe;
 use napi_derive::napi;
 use std::path::Path;
 use std::sync::Arc;
-use ublk_core::Pages;
 use ublk_core::backend::{
     Backend, Discard, External, File, Identity, Lazy, Map, Memory, Null, Properties, SharedMemory, Source,
 };
+use ublk_core::claim::{FileId, Role, check_same};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
+use ublk_core::{ErrorKind, Pages};
 
 /// How the pages of some memory are had. Default: each with its first use.
 #[napi(object)]
@@ -45,6 +46,8 @@ pub struct BackendSpec {
     pub pages: Option<PageWishes>,
     /// File, lazy with a path: around the page cache.
     pub direct: Option<bool>,
+    /// File, memory or lazy with a path: whether the file is claimed while the device is served. Default: yes.
+    pub exclusive: Option<bool>,
     /// Lazy: bytes that are fetched at a time: a power of two from 4 KiB to 16 MiB.
     pub chunk: Option<f64>,
     /// Lazy with a path: what it is filled with. Another one is not taken for the same disk.
@@ -67,15 +70,20 @@ pub fn open(
 ) -> CoreResult<Arc<dyn Backend>> {
     let size =
         || maybe::<u64>("size", spec.size)?.ok_or_else(|| CoreError::invalid("this backend needs a size"));
+    let exclusive = spec.exclusive.unwrap_or(true);
     match spec.kind.as_str() {
         "memory" => match &spec.path {
             None => Ok(Arc::new(Memory::with(size()?, pages(spec.pages.as_ref()))?)),
-            Some(path) => Ok(Arc::new(SharedMemory::open(Path::new(path), size()?)?)),
+            Some(path) => {
+                let memory = SharedMemory::open(Path::new(path), size()?)?;
+                Ok(Arc::new(if exclusive { memory } else { memory.without_claim() }))
+            }
         },
         "null" => Ok(Arc::new(Null::new(size()?))),
         "file" => {
             let path = spec.path.as_deref().ok_or_else(|| CoreError::invalid("this backend needs a path"))?;
-            Ok(Arc::new(File::open(Path::new(path), read_only, spec.direct.unwrap_or(false))?))
+            let file = File::open(Path::new(path), read_only, spec.direct.unwrap_or(false))?;
+            Ok(Arc::new(if exclusive { file } else { file.without_claim() }))
         }
         "lazy" => {
             let source = source.ok_or_else(|| CoreError::invalid("this backend needs a source"))?;
@@ -94,9 +102,70 @@ fn lazy(spec: &BackendSpec, size: u64, source: Arc<dyn Source>) -> CoreResult<La
         return Lazy::new(Arc::new(Memory::new(size)?), Map::volatile(size, chunk)?, source);
     };
     let identity = Identity { size, chunk, name: spec.identity.clone().unwrap_or_default() };
-    let map = format!("{path}.map");
+    let map = map_of(path);
     let (storage, made) = File::open_or_create(Path::new(path), size, spec.direct.unwrap_or(false))?;
+    let storage = if spec.exclusive.unwrap_or(true) { storage } else { storage.without_claim() };
     Lazy::new(Arc::new(storage), Map::open(Path::new(&map), &identity, made)?, source)
+}
+
+/// Where the map of a lazy disk's cache is.
+fn map_of(cache: &str) -> String {
+    format!("{cache}.map")
+}
+
+/// A file or block device that a disk was made from, as its record keeps it.
+#[napi(object)]
+#[derive(Clone)]
+pub struct FileOfDisk {
+    /// What it is to the disk.
+    #[napi(ts_type = "'disk' | 'map'")]
+    pub role: String,
+    /// Where it was found.
+    pub path: String,
+    /// Tells it from any other.
+    pub mark: String,
+}
+
+impl From<FileId> for FileOfDisk {
+    fn from(FileId { role, path, mark }: FileId) -> Self {
+        Self { role: role.name().into(), path, mark }
+    }
+}
+
+/// As the engine says it; a role of another version is nothing to compare.
+pub fn file_ids(files: &[FileOfDisk]) -> Vec<FileId> {
+    let id = |FileOfDisk { role, path, mark }: &FileOfDisk| {
+        Some(FileId { role: Role::of(role)?, path: path.clone(), mark: mark.clone() })
+    };
+    files.iter().filter_map(id).collect()
+}
+
+/// Whether all the files are there that hold the data of a disk that was served before: a new one in their place would have
+/// lost it.
+pub fn check_present(spec: &BackendSpec) -> CoreResult<()> {
+    for (_, path) in paths(spec) {
+        let found = std::fs::metadata(&path).map_err(|error| {
+            CoreError::system(format!("cannot open {path}"), &error).kind(ErrorKind::Backend)
+        })?;
+        if found.is_file() && found.len() == 0 {
+            return Err(CoreError::new(ErrorKind::Backend, format!("{path} is empty"))
+                .hint("the disk was made from another file"));
+        }
+    }
+    Ok(())
+}
+
+fn paths(spec: &BackendSpec) -> impl Iterator<Item = (Role, String)> {
+    let map = spec.path.as_deref().filter(|_| spec.kind == "lazy").map(map_of);
+    let disk = spec.path.clone().map(|path| (Role::Disk, path));
+    disk.into_iter().chain(map.map(|path| (Role::Map, path)))
+}
+
+/// Whether what a backend would open is what the disk was made from, by a look at the paths.
+pub fn check_paths(spec: &BackendSpec, recorded: &[FileOfDisk]) -> CoreResult<()> {
+    let found: Vec<_> =
+        paths(spec).map(|(role, path)| FileId::at(role, Path::new(&path))).collect::<CoreResult<_>>()?;
+    check_same(&found, &file_ids(recorded))
 }
 
 fn external(spec: &BackendSpec, size: u64) -> CoreResult<Properties> {

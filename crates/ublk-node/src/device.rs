@@ -1,7 +1,9 @@
 //! A device that this process serves.
 
 use crate::Cancel;
-use crate::backend::{BackendSpec, PageWishes, open, pages};
+use crate::backend::{
+    BackendSpec, FileOfDisk, PageWishes, check_paths, check_present, file_ids, open, pages,
+};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::number::{maybe, whole};
 use crate::queue::{Offer, hand_out, leave_all};
@@ -17,6 +19,7 @@ use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Observed, Source};
+use ublk_core::claim::{FileId, check_same};
 use ublk_core::device::{Listener, Seat};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{CopyMode, Transport};
@@ -28,6 +31,8 @@ use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
 pub struct DeviceSpec {
     /// Where its data lives.
     pub backend: BackendSpec,
+    /// What its data has to be in, if it was served before: other files are refused.
+    pub files: Option<Vec<FileOfDisk>>,
     /// Default: the driver picks one.
     pub id: Option<f64>,
     /// Default: 1.
@@ -115,7 +120,7 @@ impl Device {
         on_fetch: Option<Function<'_, Wanted, ()>>,
         on_change: Option<Function<'_, (), ()>>,
     ) -> Result<Object<'env>> {
-        make(env, spec, cancel, Calls { on_event, on_fetch, on_change }, ublk_core::Device::create)
+        make(env, spec, cancel, false, Calls { on_event, on_fetch, on_change }, ublk_core::Device::create)
     }
 
     /// A device that another process made and serves no more, for `recover`: it is as it was if that does not come.
@@ -134,6 +139,7 @@ impl Device {
             env,
             spec,
             cancel,
+            true,
             Calls { on_event, on_fetch, on_change },
             move |wishes, backend, bound, listener| {
                 ublk_core::Device::adopt(whole("id", id)?, backend, bound, listener)?.served_as(wishes)
@@ -165,6 +171,13 @@ impl Device {
     pub fn unshare<'env>(&self, env: &'env Env, number: f64, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
         promise(env, move || device.unshare(whole("number", number)?, &bound), |_, ()| Ok(()))
+    }
+
+    /// The files that its data is in, as they were opened.
+    #[napi]
+    pub fn files(&self, env: &Env) -> Result<Vec<FileOfDisk>> {
+        let files = self.device.files().map_err(|error| raised(env, &error))?;
+        Ok(files.into_iter().map(FileOfDisk::from).collect())
     }
 
     /// In which of the driver's ways it is served, and why.
@@ -310,6 +323,17 @@ impl Device {
     }
 }
 
+/// Rejects if what a backend would open is something else than what its disk was made from, by a look at the paths. Nothing
+/// is opened.
+#[napi(ts_return_type = "Promise<void>")]
+pub fn check_files<'env>(
+    env: &'env Env,
+    backend: BackendSpec,
+    files: Vec<FileOfDisk>,
+) -> Result<Object<'env>> {
+    promise(env, move || check_paths(&backend, &files), |_, ()| Ok(()))
+}
+
 /// What a device calls.
 struct Calls<'a> {
     on_event: Function<'a, DeviceEvent, ()>,
@@ -317,11 +341,12 @@ struct Calls<'a> {
     on_change: Option<Function<'a, (), ()>>,
 }
 
-/// Opens the backend and makes a device with it.
+/// Opens the backend and makes a device with it. `existing`: a disk that was served before.
 fn make<'env>(
     env: &'env Env,
     spec: DeviceSpec,
     cancel: &Cancel,
+    existing: bool,
     calls: Calls<'_>,
     device: impl FnOnce(&Spec, Arc<dyn Backend>, &Bound, Listener) -> CoreResult<ublk_core::Device>
     + Send
@@ -337,7 +362,14 @@ fn make<'env>(
     let work = move || {
         let wishes = wishes(&spec)?;
         let source = fetches.clone().map(|source| source as Arc<dyn Source>);
+        if existing {
+            check_present(&spec.backend)?;
+        }
         let mut backend = open(&spec.backend, wishes.read_only, source)?;
+        if let Some(files) = &spec.files {
+            let found: Vec<_> = backend.places().iter().map(FileId::of).collect::<CoreResult<_>>()?;
+            check_same(&found, &file_ids(files))?;
+        }
         let changes = observer.map(|call| Arc::new(Changes::new(call, backend.properties().size)));
         if let Some(changes) = &changes {
             backend = observed(backend, changes.clone());

@@ -2,6 +2,7 @@
 
 use super::{Backend, Discard, Engine, Properties, Site, Step, Storage};
 use crate::abi::{page_size, round_up};
+use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::pages::Pages;
@@ -114,6 +115,10 @@ impl Backend for Memory {
         Self::COPY_MODES
     }
 
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new() // nobody else has this process's memory
+    }
+
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
         Ok(Box::new(MemoryEngine { disk: self }))
     }
@@ -198,15 +203,15 @@ mod tests {
         unsafe { *mapping.at(from) }
     }
 
+    fn resize(disk: &Memory, size: u64) {
+        disk.resize(disk.properties().size, size).unwrap();
+    }
+
     #[test]
     fn zeroing_covers_exactly_the_range_whatever_its_alignment() {
         let page = page_size();
         for (offset, length) in
             [(0, page), (512, 512), (512, page), (page - 512, 3 * page), (page, 2 * page), (0, 8 * page)]
-    fn resize(disk: &Memory, size: u64) {
-        disk.resize(disk.properties().size, size).unwrap();
-    }
-
         {
             let disk = Memory::new(8 * page as u64).unwrap();
             disk.store(0, &vec![0xa5; 8 * page]).unwrap();

@@ -16,6 +16,7 @@ pub use null::Null;
 pub use observed::{Change, Observed, Observer};
 pub use shared_memory::SharedMemory;
 
+use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Io, Outcome, Ticket, Waker};
 use std::io;
@@ -74,6 +75,10 @@ pub trait Backend: Send + Sync {
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
     }
+
+    /// The files and block devices that hold its data, those of what is below it included: they are claimed while a device
+    /// serves them, and tell whether it is the same disk as before.
+    fn places(&self) -> Vec<Place<'_>>;
 
     /// The part that serves one queue, made and used on that queue's thread.
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>>;

@@ -1,6 +1,7 @@
 //! A disk that forgets: writes vanish, reads are zeroes.
 
 use super::{Backend, Discard, Engine, Properties, Site, Step};
+use crate::claim::Place;
 use crate::error::Result;
 use crate::queue::{CopyMode, Io, Op};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -28,6 +29,10 @@ impl Backend for Null {
 
     fn copy_modes(&self) -> &'static [CopyMode] {
         Self::COPY_MODES
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
     }
 
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {

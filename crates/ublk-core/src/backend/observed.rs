@@ -1,6 +1,7 @@
 //! A disk whose changes are told to somebody, after they were made and before its users hear of it.
 
 use super::{Alignment, Backend, Engine, Properties, Site, Step};
+use crate::claim::Place;
 use crate::error::Result;
 use crate::queue::{CopyMode, Io, Op, Ticket};
 use std::os::fd::BorrowedFd;
@@ -48,6 +49,10 @@ impl Backend for Observed {
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         self.inner.files()
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        self.inner.places()
     }
 
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {

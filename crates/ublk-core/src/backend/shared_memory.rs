@@ -3,6 +3,7 @@
 use super::file::set_length;
 use super::{Backend, Discard, Engine, Properties, Site, Step};
 use crate::abi::page_size;
+use crate::claim::{Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{Io, Op};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -13,13 +14,15 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The disk's bytes are read and written by system calls, not through a mapping: of a full file system those tell,
 /// What to do about a file that is not this user's.
 const OWN: &str = "name a file of yours, or one that is not there yet";
 
+/// The disk's bytes are read and written by system calls, not through a mapping: of a full file system those tell,
 /// where a mapping would end the process. None of them waits for anything but memory.
 pub struct SharedMemory {
     file: File,
+    path: PathBuf,
+    claimed: bool,
     size: AtomicU64,
 }
 
@@ -52,9 +55,6 @@ impl SharedMemory {
             return Err(Error::new(ErrorKind::Backend, format!("{name} is no file in memory"))
                 .hint("use one in /dev/shm, or a file backend"));
         }
-        if found.len() == 0 {
-            file.set_len(size).map_err(failed)?;
-        } else if found.len() < size {
         // SAFETY: it always succeeds.
         let own = unsafe { libc::geteuid() };
         if found.uid() != own {
@@ -71,13 +71,23 @@ impl SharedMemory {
             )
             .hint(format!("chmod 600 {name}, or name a file that is not there yet")));
         }
+        if found.len() == 0 {
+            file.set_len(size).map_err(failed)?;
+        } else if found.len() < size {
             return Err(Error::new(
                 ErrorKind::Backend,
                 format!("{name} has {} bytes, not the disk's {size}", found.len()),
             )
             .hint("it belongs to another disk: remove it, or use another file"));
         }
-        Ok(Self { file, size: AtomicU64::new(size) })
+        Ok(Self { file, path: path.to_owned(), claimed: true, size: AtomicU64::new(size) })
+    }
+
+    /// The same, to be served whoever else uses the file: it is not claimed.
+    #[must_use]
+    pub fn without_claim(mut self) -> Self {
+        self.claimed = false;
+        self
     }
 
     fn contains(&self, offset: u64, length: u64) -> bool {
@@ -90,6 +100,11 @@ impl Backend for SharedMemory {
         let discard =
             Some(Discard { granularity: page_size() as u32, max: 1 << 28, max_write_zeroes: 1 << 28 });
         Properties { size: self.size.load(Relaxed), block_size: 512, write_cache: false, discard }
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        let Self { file, path, claimed, .. } = self;
+        vec![Place { role: Role::Disk, path, file, writable: true, claimed: *claimed }]
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {

@@ -28,6 +28,7 @@ pub use seat::{Seat, Seated};
 use crate::abi::sys;
 use crate::backend::Backend;
 use crate::choice::{self, Choice, Offer};
+use crate::claim::{Claims, FileId};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
@@ -40,6 +41,7 @@ use static_dev::Kind;
 use station::Plan;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What a device tells its owner without being asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +103,9 @@ enum State {
     /// Another process serves it.
     Released,
 }
+
+/// How long the last server of the backend's files may take to leave, such as one that was killed just now.
+const LEAVING: Duration = Duration::from_millis(250);
 
 /// Which device of its number it is, if the system tells.
 type Identity = Option<u64>;
@@ -211,12 +216,13 @@ impl Device {
     /// fails: it can withdraw seats that nobody has taken.
     pub fn start_with<G>(&self, bound: &Bound, hand_out: impl FnOnce(Vec<Seat>) -> Result<G>) -> Result<()> {
         let mut state = self.idle()?;
+        let claims = self.claim(LEAVING)?;
         if matches!(*state, State::Idle { used: true }) {
             self.refresh(&mut state, bound)?;
         }
         *state = State::Idle { used: true };
         let char_dev = node::open_char_device(self.id, bound)?;
-        let serving = self.seat(char_dev, bound, hand_out, Serving::abandon, |bound| {
+        let serving = self.seat(char_dev, claims, bound, hand_out, Serving::abandon, |bound| {
             self.control.start(self.target, bound)?;
             self.wait_for_disk(bound)?;
             node::wait_for_access(self.target, Kind::Disk, bound)
@@ -294,12 +300,13 @@ impl Device {
     fn seat<G>(
         &self,
         char_dev: OwnedFd,
+        claims: Claims,
         bound: &Bound,
         hand_out: impl FnOnce(Vec<Seat>) -> Result<G>,
         undo: impl FnOnce(Serving),
         go: impl FnOnce(&Bound) -> Result<()>,
     ) -> Result<Serving> {
-        let (serving, readiness, seats) = Serving::prepare(self, char_dev)?;
+        let (serving, readiness, seats) = Serving::prepare(self, char_dev, claims)?;
         let going = hand_out(seats).and_then(|_held| {
             readiness.wait(self.counters.len(), bound)?;
             go(bound)
@@ -334,6 +341,17 @@ impl Device {
         let wanted = affinity && self.queues > 1 && self.wishes.threads == Threads::Own;
         let mask = wanted.then(|| self.control.affinity(self.target, queue, bound).ok())?;
         mask.map(|mask| Cpus::of(&mask))
+    }
+
+    /// Claims the files of the backend, before anything is touched: seats carry that on, so that it lasts as long as queues.
+    fn claim(&self, patience: Duration) -> Result<Claims> {
+        let backend = self.backend()?;
+        Claims::take(&backend.places(), patience).map_err(|error| error.device(self.id))
+    }
+
+    /// The files that the disk's data is in, as they were opened.
+    pub fn files(&self) -> Result<Vec<FileId>> {
+        self.backend()?.places().iter().map(FileId::of).collect()
     }
 
     fn backend(&self) -> Result<Arc<dyn Backend>> {

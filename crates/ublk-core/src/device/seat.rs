@@ -3,6 +3,7 @@
 use super::flusher::IoFlusher;
 use super::readiness::Answer;
 use super::serving::Shared;
+use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::drive::Owner;
 use crate::queue::{Config, Part, Queue, Waker};
@@ -30,6 +31,8 @@ impl Seat {
         let Self { char_dev, mut config, ready, mut hold } = self;
         let opened = IoFlusher::new().and_then(|flusher| {
             config.files = files;
+            // The ring holds the claims until its last operation is over, even if this process is killed.
+            config.files.extend(hold.claims.descriptors());
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
                 config.poll = Duration::ZERO; // who is to send requests has to run meanwhile
             }
@@ -129,6 +132,8 @@ pub(super) struct Hold {
     pub error: Option<Error>,
     /// Whether it was started.
     pub running: bool,
+    /// That nobody else has the backend's files.
+    pub claims: Arc<Claims>,
     /// Disconnects when the last hold is gone.
     pub last: SyncSender<()>,
 }

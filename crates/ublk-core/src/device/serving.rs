@@ -4,6 +4,7 @@ use super::readiness::Readiness;
 use super::scheduler::{self, Change};
 use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
+use crate::claim::Claims;
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{Common, Config, Part, Waker};
@@ -51,7 +52,13 @@ pub(super) struct Shared {
 
 impl Serving {
     /// The seats of every queue, to be taken by the threads that will serve them, and what hears of that.
-    pub fn prepare(device: &Device, char_dev: OwnedFd) -> Result<(Self, Readiness, Vec<Seat>)> {
+    ///
+    /// The claims end with the last of the queues.
+    pub fn prepare(
+        device: &Device,
+        char_dev: OwnedFd,
+        claims: Claims,
+    ) -> Result<(Self, Readiness, Vec<Seat>)> {
         let of = device.wishes.threads_per_queue as u16;
         let places: Vec<_> = (0..device.queues)
             .flat_map(|queue| (0..of).map(move |index| (queue, Part { index, of })))
@@ -71,7 +78,7 @@ impl Serving {
             failure: Mutex::new(None),
         });
         let common: Vec<_> = (0..device.queues).map(|_| Common::default()).collect();
-        let char_dev = Arc::new(char_dev);
+        let (char_dev, claims) = (Arc::new(char_dev), Arc::new(claims));
         let (readiness, answers) = Readiness::of(device.id, places.len())?;
         let (last, ended) = sync_channel(0);
         let seats = places
@@ -98,7 +105,14 @@ impl Serving {
                     files: Vec::new(),
                 },
                 ready,
-                hold: Hold { shared: shared.clone(), index, error: None, running: false, last: last.clone() },
+                hold: Hold {
+                    shared: shared.clone(),
+                    index,
+                    error: None,
+                    running: false,
+                    claims: claims.clone(),
+                    last: last.clone(),
+                },
             })
             .collect();
         Ok((Self { shared, ended, change: None }, readiness, seats))

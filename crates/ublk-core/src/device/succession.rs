@@ -11,6 +11,9 @@ use crate::spec::{Checked, Recovery};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long the server before may take to let go of its files.
+const DYING: Duration = Duration::from_secs(1);
+
 impl Device {
     /// A device that another process made, and whose server is gone; [`recover`](Self::recover) takes it over. Waits for
     /// a server that is just leaving. `backend` has to hold the disk's bytes.
@@ -39,8 +42,9 @@ impl Device {
     ) -> Result<()> {
         let mut state = self.idle()?;
         *state = State::Waiting;
+        let claims = self.claim(DYING)?;
         let char_dev = node::open_to_recover(&self.control, self.target, bound)?;
-        let serving = self.seat(char_dev, bound, hand_out, Serving::leave, |bound| {
+        let serving = self.seat(char_dev, claims, bound, hand_out, Serving::leave, |bound| {
             self.wait_for_disk(bound)?; // this server's /dev may be another
             self.control.end_recovery(self.target, bound)
         });

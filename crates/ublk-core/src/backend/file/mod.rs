@@ -3,6 +3,7 @@
 mod limits;
 
 use super::{Alignment, Backend, Discard, Engine, Properties, Site, Step, Storage};
+use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::queue::{CopyMode, Io, Op, Slot};
@@ -11,12 +12,15 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An open file or block device.
 pub struct File {
     file: fs::File,
+    path: PathBuf,
+    writable: bool,
+    claimed: bool,
     direct: bool,
     size: AtomicU64,
     block_size: u32,
@@ -24,13 +28,13 @@ pub struct File {
     discard: Option<Discard>,
 }
 
+/// What to do about something that cannot be written to.
+const READ_ONLY: &str = "make the disk read-only: readOnly: true (--read-only)";
+
 /// The backend's only file.
 const FILE: Slot = Slot(1);
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-/// What to do about something that cannot be written to.
-const READ_ONLY: &str = "make the disk read-only: readOnly: true (--read-only)";
-
 
 impl File {
     /// How it can be given the data of requests, the best first.
@@ -73,6 +77,13 @@ impl File {
         Ok(empty)
     }
 
+    /// The same, to be served whoever else uses the file: it is not claimed.
+    #[must_use]
+    pub fn without_claim(mut self) -> Self {
+        self.claimed = false;
+        self
+    }
+
     fn open_with(options: &mut OpenOptions, path: &Path, read_only: bool, direct: bool) -> Result<Self> {
         let name = path.display();
         let flags = if direct { libc::O_DIRECT } else { 0 };
@@ -108,6 +119,9 @@ impl File {
         let kind = found.file_type();
         let told = limits::direct_alignment(&file);
         let (size, block_size) = if kind.is_block_device() {
+            if !read_only && device_is_read_only(&file)? {
+                return Err(Error::new(ErrorKind::Backend, format!("{name} is read-only")).hint(READ_ONLY));
+            }
             (device_size(&file)?, device_block_size(&file)?)
         } else {
             (found.len(), if direct { told.offset } else { 512 })
@@ -118,10 +132,17 @@ impl File {
             max: 1 << 30,
             max_write_zeroes: 1 << 30,
         });
-        Ok(Self { file, direct, size: AtomicU64::new(size), block_size, alignment, discard })
-            if !read_only && device_is_read_only(&file)? {
-                return Err(Error::new(ErrorKind::Backend, format!("{name} is read-only")).hint(READ_ONLY));
-            }
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            writable: !read_only,
+            claimed: true,
+            direct,
+            size: AtomicU64::new(size),
+            block_size,
+            alignment,
+            discard,
+        })
     }
 }
 
@@ -145,6 +166,11 @@ impl Backend for File {
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.file.as_fd()]
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        let Self { file, path, writable, claimed, .. } = self;
+        vec![Place { role: Role::Disk, path, file, writable: *writable, claimed: *claimed }]
     }
 
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
@@ -276,6 +302,15 @@ impl Engine for FileEngine {
 
 nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
 nix::ioctl_read_bad!(blksszget, 0x1268, libc::c_int);
+nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
+
+fn device_is_read_only(file: &fs::File) -> Result<bool> {
+    let mut answer = 0;
+    // SAFETY: the ioctl writes one int.
+    unsafe { blkroget(file.as_raw_fd(), &mut answer) }
+        .map_err(|errno| Error::system("cannot ask whether the block device is read-only", &errno.into()))?;
+    Ok(answer != 0)
+}
 
 fn device_size(file: &fs::File) -> Result<u64> {
     let mut size = 0;
@@ -293,25 +328,6 @@ fn device_block_size(file: &fs::File) -> Result<u32> {
     Ok(size.cast_unsigned())
 }
 
-/// Whether holes can be punched: tried behind the end of a file, where there is nothing to lose. Of a block
-/// device its queue tells; the kernel punches by write-zeroes there, never by discard.
-fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
-    if device {
-        return file.metadata().is_ok_and(|found| limits::write_zeroes(&found) > 0);
-    }
-    let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
-    // SAFETY: plain numbers and an open descriptor.
-    unsafe { libc::fallocate(file.as_raw_fd(), PUNCH, behind, 4096) == 0 }
-nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
-
-fn device_is_read_only(file: &fs::File) -> Result<bool> {
-    let mut answer = 0;
-    // SAFETY: the ioctl writes one int.
-    unsafe { blkroget(file.as_raw_fd(), &mut answer) }
-        .map_err(|errno| Error::system("cannot ask whether the block device is read-only", &errno.into()))?;
-    Ok(answer != 0)
-}
-}
 /// Gives the file of a disk of `from` bytes another length. It may be longer than the disk, and what it has there is not to
 /// come back.
 pub(super) fn set_length(file: &fs::File, from: u64, to: u64) -> io::Result<()> {
@@ -321,3 +337,13 @@ pub(super) fn set_length(file: &fs::File, from: u64, to: u64) -> io::Result<()> 
     file.set_len(to)
 }
 
+/// Whether holes can be punched: tried behind the end of a file, where there is nothing to lose. Of a block
+/// device its queue tells; the kernel punches by write-zeroes there, never by discard.
+fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
+    if device {
+        return file.metadata().is_ok_and(|found| limits::write_zeroes(&found) > 0);
+    }
+    let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
+    // SAFETY: plain numbers and an open descriptor.
+    unsafe { libc::fallocate(file.as_raw_fd(), PUNCH, behind, 4096) == 0 }
+}

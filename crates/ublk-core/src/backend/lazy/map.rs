@@ -4,14 +4,14 @@
 //! page cache outlives a process that is killed, so does it. The machine's end it survives in no known order with
 //! the data, so after a boot `saved` counts: it is written by [`Map::save`] alone, after the data was made durable.
 
+use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
-use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const PAGE: usize = 4096;
@@ -43,7 +43,9 @@ pub struct Map {
 
 /// What makes a map outlive the process.
 struct Kept {
-    file: Flock<File>,
+    /// Its lock is held from the opening on, since the map is read then, until the disk is closed.
+    file: File,
+    path: PathBuf,
     /// By page of the table: whether it has bits that `saved` lacks.
     dirty: Box<[AtomicBool]>,
     /// Whether a save is under way, whose bits are not dirty any more.
@@ -80,10 +82,7 @@ impl Map {
             .truncate(false)
             .open(path)
             .map_err(system)?;
-        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
-            Error::new(ErrorKind::Backend, format!("the map {name} is in use by another disk"))
-                .hint("a cache serves one disk at a time")
-        })?;
+        claim::keep(path, &file).map_err(|error| error.hint("a cache serves one disk at a time"))?;
         let tables = pages(identity) * PAGE;
         let found = file.metadata().map_err(system)?.len();
         let boot = boot_id().map_err(system)?;
@@ -106,10 +105,10 @@ impl Map {
                 file.write_all_at(&header(identity, &boot), 0).map_err(system)?;
             }
         }
-        let bits = Mapping::shared(&*file, PAGE + tables, tables).map_err(system)?;
+        let bits = Mapping::shared(&file, PAGE + tables, tables).map_err(system)?;
         // What `saved` lacks is not known any more: the first save finds out.
         let dirty = (0..tables / PAGE).map(|_| AtomicBool::new(true)).collect();
-        let kept = Kept { file, dirty, saving: AtomicBool::new(false) };
+        let kept = Kept { file, path: path.to_owned(), dirty, saving: AtomicBool::new(false) };
         Ok(Self { size: identity.size, chunk: identity.chunk, bits, kept: Some(kept) })
     }
 
@@ -126,6 +125,19 @@ impl Map {
     /// Whether it outlives the process.
     pub fn is_kept(&self) -> bool {
         self.kept.is_some()
+    }
+
+    /// Its file, if it has one. That is claimed already.
+    pub fn place(&self) -> Option<Place<'_>> {
+        let Kept { file, path, .. } = self.kept.as_ref()?;
+        Some(Place { role: Role::Map, path, file, writable: true, claimed: false })
+    }
+
+    /// The disk is closed: another one may have the file, though somebody still holds this map.
+    pub fn let_go(&self) {
+        if let Some(kept) = &self.kept {
+            claim::let_go(&kept.file);
+        }
     }
 
     /// Whether a chunk is present.

@@ -14,6 +14,7 @@ pub use filler::Fill;
 pub use map::{Identity, Map};
 
 use super::{Alignment, Backend, Engine, Properties, Site, Storage};
+use crate::claim::Place;
 use crate::error::{Error, Result};
 use crate::queue::CopyMode;
 use chunks::Chunks;
@@ -82,12 +83,17 @@ impl Backend for Lazy {
         self.storage.files()
     }
 
+    fn places(&self) -> Vec<Place<'_>> {
+        self.storage.places().into_iter().chain(self.chunks.map.place()).collect()
+    }
+
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
         Ok(Box::new(LazyEngine::new(self, self.storage.engine(site)?, site)))
     }
 
     fn close(&self) {
         self.filler.close();
+        self.chunks.map.let_go();
         self.storage.close();
     }
 }

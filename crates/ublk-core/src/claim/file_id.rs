@@ -1,0 +1,177 @@
+//! Which file or block device a disk was made from, so that another one under the same name is not taken for it.
+
+use super::Place;
+use crate::error::{Error, ErrorKind, Result};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// What a file is to its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It holds the disk's bytes.
+    Disk,
+    /// It says which of them are present.
+    Map,
+}
+
+impl Role {
+    /// Its name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Map => "map",
+        }
+    }
+
+    /// The role of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Disk, Self::Map].into_iter().find(|role| role.name() == name)
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Disk => "the disk's file",
+            Self::Map => "the map of the disk's file",
+        }
+    }
+}
+
+/// One file or block device, told from any other of this boot of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileId {
+    /// What it is to its disk.
+    pub role: Role,
+    /// Where it was found: other files may be there, and it may be elsewhere.
+    pub path: String,
+    /// Tells it from others: of a regular file its device, inode and time of birth, since inodes are used again; of a block
+    /// device its number and the kernel's count of disks.
+    pub mark: String,
+}
+
+impl FileId {
+    /// Of a file that is open.
+    pub fn of(place: &Place<'_>) -> Result<Self> {
+        let mark = mark(Some(place.file), Path::new("")).map_err(|error| failed(place.path, &error))?;
+        Ok(Self { role: place.role, path: absolute(place.path), mark })
+    }
+
+    /// Of what is at a path now.
+    pub fn at(role: Role, path: &Path) -> Result<Self> {
+        let mark = mark(None, path).map_err(|error| failed(path, &error))?;
+        Ok(Self { role, path: absolute(path), mark })
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> Error {
+    Error::system(format!("cannot open {}", path.display()), error).kind(ErrorKind::Backend)
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+}
+
+/// Of an open file, or of what is at a path.
+fn mark(file: Option<&File>, path: &Path) -> io::Result<String> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let (dir, flags) = match file {
+        Some(file) => (file.as_raw_fd(), libc::AT_EMPTY_PATH),
+        None => (libc::AT_FDCWD, 0),
+    };
+    // SAFETY: all-zero is a valid statx, and the call fills it in.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    let wanted = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+    // SAFETY: a descriptor or AT_FDCWD, a path that ends with zero, and a buffer of the right type.
+    if unsafe { libc::statx(dir, path.as_ptr(), flags, wanted, &mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFBLK {
+        let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
+        return Ok(format!("block device {major}:{minor}{}", sequence(major, minor)));
+    }
+    let born = if stat.stx_mask & libc::STATX_BTIME == 0 {
+        String::new()
+    } else {
+        format!(", made at {}.{:09}", stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)
+    };
+    Ok(format!("inode {} of {}:{}{born}", stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor))
+}
+
+/// The kernel counts disks, and what is put into them: a loop device gets another number with each file (5.15).
+fn sequence(major: u32, minor: u32) -> String {
+    let dir = format!("/sys/dev/block/{major}:{minor}");
+    let found =
+        ["diskseq", "../diskseq"].iter().find_map(|name| fs::read_to_string(format!("{dir}/{name}")).ok());
+    found.map(|text| format!(", disk sequence {}", text.trim())).unwrap_or_default()
+}
+
+/// Whether a backend has the files that its disk was made from. One without files, such as a disk that a program serves
+/// itself, cannot be looked at.
+pub fn check_same(found: &[FileId], recorded: &[FileId]) -> Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    for recorded in recorded {
+        let words = recorded.role.words();
+        let Some(found) = found.iter().find(|found| found.role == recorded.role) else {
+            return Err(replaced(format!("{words} {} is missing in the backend", recorded.path)));
+        };
+        if found.mark != recorded.mark {
+            return Err(replaced(format!(
+                "{words} was replaced: {} is {}; the disk was made from {}{}",
+                found.path,
+                found.mark,
+                recorded.mark,
+                if found.path == recorded.path { String::new() } else { format!(", {}", recorded.path) },
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn replaced(message: String) -> Error {
+    Error::new(ErrorKind::Backend, message)
+        .hint("put that file back, or serve the disk on from this one with otherFile: true (--other-file)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(role: Role, path: &str, mark: &str) -> FileId {
+        FileId { role, path: path.into(), mark: mark.into() }
+    }
+
+    #[test]
+    fn another_file_of_the_same_name_is_told_and_the_same_one_moved_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&path, "one").unwrap();
+        let before = FileId::at(Role::Disk, &path).unwrap();
+        let file = File::open(&path).unwrap();
+        fs::rename(&path, &moved).unwrap();
+        fs::write(&path, "two").unwrap();
+        let place = Place { role: Role::Disk, path: &moved, file: &file, writable: true, claimed: true };
+        check_same(&[FileId::of(&place).unwrap()], std::slice::from_ref(&before)).unwrap();
+        let error = check_same(&[FileId::at(Role::Disk, &path).unwrap()], &[before]).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Backend);
+        assert!(error.message.starts_with("the disk's file was replaced: "), "{error}");
+    }
+
+    #[test]
+    fn an_inode_that_is_used_again_is_another_file() {
+        let (one, two) = ("inode 12 of 8:1, made at 5.000000000", "inode 12 of 8:1, made at 6.000000000");
+        assert!(check_same(&[id(Role::Disk, "/a", one)], &[id(Role::Disk, "/a", two)]).is_err());
+    }
+
+    #[test]
+    fn what_a_backend_lacks_is_told_unless_it_has_no_files_at_all() {
+        let recorded = [id(Role::Disk, "/a", "1"), id(Role::Map, "/a.map", "2")];
+        check_same(&recorded, &recorded).unwrap();
+        check_same(&[], &recorded).unwrap();
+        check_same(&recorded, &recorded[..1]).unwrap();
+        let error = check_same(&recorded[..1], &recorded).unwrap_err();
+        assert_eq!(error.message, "the map of the disk's file /a.map is missing in the backend");
+    }
+}

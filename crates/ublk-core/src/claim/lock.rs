@@ -1,0 +1,44 @@
+//! Locks of open files (OFD locks, `fcntl(2)`), on the whole file. Unlike the older POSIX locks they are not lost when the
+//! process closes another descriptor of the file.
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use std::fs::File;
+use std::io;
+
+fn whole(kind: libc::c_int) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+/// Locks a file, for this open file alone, or to share it with others that only read. Whether nobody is in the way.
+pub fn try_lock(file: &File, exclusive: bool) -> io::Result<bool> {
+    let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole(kind))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Ends it.
+pub fn unlock(file: &File) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole(libc::F_UNLCK))).map(drop).map_err(io::Error::from)
+}
+
+/// A lock of another open file.
+pub struct Other {
+    /// Whether it is shared.
+    pub shared: bool,
+    /// The process, if the lock is one of a process's.
+    pub pid: Option<i32>,
+}
+
+/// The lock that is in the way of having this file alone.
+pub fn other(file: &File) -> io::Result<Option<Other>> {
+    let mut lock = whole(libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok((i32::from(lock.l_type) != libc::F_UNLCK).then(|| Other {
+        shared: i32::from(lock.l_type) == libc::F_RDLCK,
+        pid: (lock.l_pid > 0).then_some(lock.l_pid),
+    }))
+}

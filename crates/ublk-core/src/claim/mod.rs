@@ -1,0 +1,147 @@
+//! The files and block devices that hold a disk's data are claimed while a device serves them, so that two servers never
+//! write to the same, nor a server to what is mounted.
+//!
+//! A claim is made of descriptors of its own: an OFD lock on a regular file, an exclusive open of a block device. Rings
+//! register them beside the files that they work on. So the kernel drops a claim together with the last operation of whoever
+//! had it, also when that was killed.
+//!
+//! Locks are advisory: a program that does not ask for them is not kept away from a regular file.
+
+mod block;
+mod file_id;
+mod holders;
+mod lock;
+mod loops;
+
+pub use file_id::{FileId, Role, check_same};
+
+use crate::error::{Error, ErrorKind, Result};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A file or block device that holds data of a disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// What it is to the disk.
+    pub role: Role,
+    /// Where it was found.
+    pub path: &'a Path,
+    /// As the backend has opened it.
+    pub file: &'a File,
+    /// Whether the backend may write to it. What is only read can be shared with others that only read it.
+    pub writable: bool,
+    /// Whether it is to be claimed while the disk is served.
+    pub claimed: bool,
+}
+
+/// What is held while a device serves some places; dropped, it lets go of them.
+#[derive(Debug, Default)]
+pub struct Claims(Vec<OwnedFd>);
+
+/// What to do about a place that somebody else has.
+pub const INSIST: &str = "end that first, or serve it nevertheless with exclusive: false (--no-exclusive)";
+
+/// How often is tried again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+impl Claims {
+    /// Claims all of these places, or none. Whoever has one may take as long as `patience` to let go of it: a process that
+    /// was killed still ends.
+    pub fn take(places: &[Place<'_>], patience: Duration) -> Result<Self> {
+        let until = Instant::now() + patience;
+        loop {
+            match Self::try_take(places) {
+                Err(Refused::Taken(_)) if Instant::now() < until => std::thread::sleep(PAUSE),
+                Err(Refused::Taken(at)) => return Err(busy(places[at].path, places[at].file).hint(INSIST)),
+                Err(Refused::Failed(error)) => return Err(error),
+                Ok(claims) => return Ok(claims),
+            }
+        }
+    }
+
+    fn try_take(places: &[Place<'_>]) -> std::result::Result<Self, Refused> {
+        let mut held = Vec::new();
+        for (at, place) in places.iter().enumerate().filter(|(_, place)| place.claimed) {
+            match claim(place).map_err(|error| Refused::Failed(failed(place.path, &error)))? {
+                Some(descriptors) => held.extend(descriptors),
+                None => return Err(Refused::Taken(at)),
+            }
+        }
+        Ok(Self(held))
+    }
+
+    /// The descriptors that hold the claims.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.0.iter().map(AsRawFd::as_raw_fd)
+    }
+}
+
+enum Refused {
+    /// Somebody else has the place of that number.
+    Taken(usize),
+    Failed(Error),
+}
+
+/// `None`: somebody else has it.
+fn claim(place: &Place<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
+    if loops::on(place.path, place.file, place.writable)?.is_some() {
+        return Ok(None);
+    }
+    if place.file.metadata()?.file_type().is_block_device() {
+        return block::claim(place);
+    }
+    let file = reopen(place, place.writable, 0)?;
+    Ok(lock::try_lock(&file, place.writable)?.then(|| vec![file.into()]))
+}
+
+/// Keeps a file that this process has open for writing for itself, until it is closed or [let go](let_go).
+pub fn keep(path: &Path, file: &File) -> Result<()> {
+    match lock::try_lock(file, true) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(busy(path, file)),
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+/// Ends [`keep`].
+pub fn let_go(file: &File) {
+    let _ = lock::unlock(file); // what is not locked needs no more
+}
+
+/// The same file or block device, opened once more: a lock belongs to an open file.
+fn reopen(place: &Place<'_>, writable: bool, flags: i32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(writable).custom_flags(flags | libc::O_NONBLOCK);
+    match options.open(format!("/proc/self/fd/{}", place.file.as_raw_fd())) {
+        // Without /proc, by its name, if that is still the same one's.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (file, meant) = (options.open(place.path)?, place.file.metadata()?);
+            let found = file.metadata()?;
+            let same = (found.dev(), found.ino()) == (meant.dev(), meant.ino());
+            if same { Ok(file) } else { Err(error) }
+        }
+        opened => opened,
+    }
+}
+
+/// Why a file or block device cannot be had.
+pub fn busy(path: &Path, file: &File) -> Error {
+    let by = holders::of(path, file);
+    let by =
+        if by.is_empty() { "by a process that cannot be seen from here".to_owned() } else { by.join(", ") };
+    Error::new(ErrorKind::Busy, format!("{} is in use: {by}", path.display()))
+}
+
+fn failed(path: &Path, error: &io::Error) -> Error {
+    let failed = Error::system(format!("cannot claim {}", path.display()), error).kind(ErrorKind::Backend);
+    match error.raw_os_error() {
+        Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => failed.hint(
+            "its file system has no locks: exclusive: false (--no-exclusive) serves it without, and then nothing keeps others away",
+        ),
+        _ => failed,
+    }
+}

@@ -252,6 +252,16 @@ pub struct Checked {
     pub spec: Spec,
 }
 
+/// What [`Checked::align`] has told the driver.
+fn alignment_of(params: &Params) -> Alignment {
+    let told = params.types & sys::UBLK_PARAM_TYPE_DMA_ALIGN != 0;
+    let mask = params.basic.virt_boundary_mask;
+    Alignment {
+        start: if told { params.dma.alignment + 1 } else { 0 },
+        gap: if mask == 0 { 0 } else { mask + 1 },
+    }
+}
+
 /// Flags without which a device still is what was asked for: the driver drops those that it does not know.
 const OPTIONAL: u64 = sys::UBLK_F_CMD_IOCTL_ENCODE as u64
     | sys::UBLK_F_UPDATE_SIZE as u64
@@ -304,7 +314,14 @@ impl Checked {
         };
         let physical = 1 << basic.physical_bs_shift;
         let write_cache = has(sys::UBLK_ATTR_VOLATILE_CACHE);
-        let (choice, alignment) = (Choice::made(mode), Alignment::default());
+        let choice = Choice::made(mode);
+        let alignment = alignment_of(params);
+        let wanted = disk.alignment();
+        if mode.copy == CopyMode::Zero
+            && (wanted.start > alignment.start.max(SECTOR as u32) || wanted.gap > alignment.gap)
+        {
+            return misfit("the backend asks for memory of another alignment than the disk has".to_owned());
+        }
         Ok(Self { block, physical, size, discard, write_cache, choice, alignment, spec })
     }
 
@@ -423,7 +440,8 @@ impl Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::External;
+    use crate::backend::{Engine, External, Site};
+    use crate::claim::Place;
 
     const DISK: Properties = Properties {
         size: 1 << 20,
@@ -518,6 +536,50 @@ mod tests {
         let smaller = Properties { size: DISK.size - 512, ..DISK };
         let error = Checked::existing(&info, &params, &disk(smaller)).unwrap_err();
         assert_eq!(error.message, "the backend has 1048064 bytes, the disk 1048576");
+    }
+
+    /// A backend on a device that takes only some memory as it is.
+    struct Aligned(Alignment);
+
+    impl Backend for Aligned {
+        fn properties(&self) -> Properties {
+            DISK
+        }
+
+        fn copy_modes(&self) -> &'static [CopyMode] {
+            &[CopyMode::Zero]
+        }
+
+        fn alignment(&self) -> Alignment {
+            self.0
+        }
+
+        fn places(&self) -> Vec<Place<'_>> {
+            Vec::new()
+        }
+
+        fn engine(&self, _: &Site) -> Result<Box<dyn Engine + '_>> {
+            Err(Error::invalid("it is not served"))
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_taken_over_keeps_its_alignment() {
+        let alignment = Alignment { start: 4096, gap: 65536 };
+        let mut made = Spec::default().check(&DISK).unwrap();
+        made.choice = Choice::made(Mode { copy: CopyMode::Zero, transport: Transport::PerIo });
+        made.alignment = alignment;
+        let (info, params) = (made.info(), made.params(512 << 10));
+        let taken = Checked::existing(&info, &params, &Aligned(alignment)).unwrap();
+        // As it is added anew for a start after a stop.
+        let again = taken.params(512 << 10);
+        assert_eq!(again.types & sys::UBLK_PARAM_TYPE_DMA_ALIGN, sys::UBLK_PARAM_TYPE_DMA_ALIGN);
+        assert_eq!((again.dma.alignment, again.basic.virt_boundary_mask), (4095, 65535));
+        assert!(Checked::existing(&info, &params, &Aligned(Alignment::default())).is_ok());
+        for stricter in [Alignment { start: 8192, ..alignment }, Alignment { gap: 1 << 20, ..alignment }] {
+            let error = Checked::existing(&info, &params, &Aligned(stricter)).unwrap_err();
+            assert_eq!(error.message, "the backend asks for memory of another alignment than the disk has");
+        }
     }
 
     #[test]

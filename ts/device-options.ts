@@ -50,6 +50,13 @@ export interface RecoverOptions
    * whoever serves it to {@link UblkDevice.quiesce} it, if its users are to wait as short as possible.
    */
   onReady?: () => void | Promise<void>
+  /**
+   * Serve the disk on from another file than the one it was made from. Without this, that is refused if the device has a
+   * record: what is mounted on the disk would find other bytes below it.
+   *
+   * @defaultValue false
+   */
+  otherFile?: boolean
 }
 
 /** How to resize a disk. */
@@ -103,6 +110,7 @@ const RECOVER_OPTIONS: Names<RecoverOptions> = {
   record: true,
   signal: true,
   onReady: true,
+  otherFile: true,
 }
 
 /**
@@ -131,6 +139,7 @@ export function checkRecover(options: unknown): asserts options is RecoverOption
   checkOptions<RecoverOptions>(options, what, RECOVER_OPTIONS)
   checkBackend(options.backend)
   if (options.onReady !== undefined) checkFunction(options.onReady, 'onReady')
+  checkFlag(options.otherFile, 'otherFile')
   checkRecord(options.record)
   checkSignal(options.signal)
 }

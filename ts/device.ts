@@ -27,7 +27,7 @@ import { connect } from './service/client.js'
 import { devicesOfServers, ofServer } from './service/device-info.js'
 import { endElsewhere } from './service/elsewhere.js'
 import { Progress } from './service/progress.js'
-import { readChoice, removeStale } from './service/record.js'
+import { readChoice, readFiles, removeStale } from './service/record.js'
 import { identityOf } from './service/system.js'
 import { SharedMemory } from './shared-memory.js'
 import { parseSize, type Size } from './size.js'
@@ -69,8 +69,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /**
    * Makes a disk and serves it from native threads of this process. Resolves when its path is usable.
    *
-   * @throws UblkError: `invalid` for a wrong option, or one that cannot be recorded, `backend` if the file cannot be used, `exists` if
-   * the id is taken, `limit`, `no-driver`, `no-permission`, `no-io-uring`, `unsupported`, `timeout`.
+   * @throws UblkError: `invalid` for a wrong option, or one that cannot be recorded, `backend` if the file cannot be used,
+   * `busy` if somebody else uses it, `exists` if the id is taken, `limit`, `no-driver`, `no-permission`, `no-io-uring`, `unsupported`, `timeout`.
    * @throws the signal's reason if it was aborted.
    */
   static async create(options: CreateOptions): Promise<UblkDevice> {
@@ -98,15 +98,16 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * it. The disk was there all the time, and its users go on. Waits for a server that is just leaving.
    *
    * @param options - With a backend that holds the disk's bytes.
-   * @throws UblkError: `busy` if it is served, `unsupported` if it was made without `recovery`, `invalid` if the backend
-   * does not fit it, `not-found` if there is no such device, or it has no disk; and as {@link UblkDevice.create}. The
+   * @throws UblkError: `busy` if it is served, or somebody else uses its file, `backend` if its record is of another file,
+   * `unsupported` if it was made without `recovery`, `invalid` if the backend does not fit it, `not-found` if there is no such device, or it has no disk; and as {@link UblkDevice.create}. The
    * device is then as it was.
    */
   static async recover(id: number, options: RecoverOptions): Promise<UblkDevice> {
     checkId(id)
     checkRecover(options)
     const found = await native.openDevice(id).catch(rethrow)
-    const { size, queues } = found
+    const { size, queues, readOnly } = found
+    const files = options.otherFile ? undefined : readFiles(id)
     return await Launch.run({ ...options, backend: ofSize(options.backend, size) }, async launch => {
       const server = await launch.load()
       if (server && !server.properties.write && !found.readOnly) {
@@ -116,10 +117,13 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       if (server?.properties.resize && server.properties.size !== size) await server.resize(size)
       const { entry, info } = await launch.enter(
         server,
-        async calls => {
+        async ([spec, ...calls]) => {
           await server?.prepare(queues)
+          // Before its present server has to let go of it; what is opened then is looked at once more.
+          if (files) await native.checkFiles(spec.backend, files)
           await options.onReady?.()
-          return await native.Device.adopt(id, ...calls)
+          // A read-only disk opens its file as such.
+          return await native.Device.adopt(id, { ...spec, readOnly, files }, ...calls)
         },
         async device => {
           await device.quiesce(new native.Cancel()).catch(() => {}) // If it was taken over, it waits for another.

@@ -116,7 +116,7 @@ export class Launch {
   async announce(disk: UblkDevice, tell?: (error: UblkError) => void): Promise<void> {
     if (!this.#recorded || !this.#entry) return
     const { record } = this.#options
-    const more = typeof record === 'object' ? record : {}
+    const more = { ...(typeof record === 'object' ? record : {}), files: this.#entry.device.files() }
     this.#entry.presence = await Presence.announce(disk, this.#recorded, more, tell)
   }
 

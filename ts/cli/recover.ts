@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { invalid, UblkError } from '../errors.js'
 import type { Job } from '../service/job.js'
+import { withoutClaim } from '../service/recorded.js'
 import { loadApi } from './api.js'
 import { parseDeviceId } from './devices.js'
 import { report } from './failure.js'
@@ -8,7 +9,12 @@ import { addServingOptions, runJob, type ServingFlags, toServing } from './servi
 
 interface Flags extends ServingFlags {
   foreground?: boolean
+  otherFile?: boolean
+  exclusive: boolean
 }
+
+/** What the option does that takes another file for the disk's. */
+export const OTHER_FILE = 'serve it on though another file is where the one was that it was made from'
 
 const HELP = `
 A device that was made with --recovery keeps its disk when its server dies, and what is asked of it waits. This
@@ -25,6 +31,8 @@ export function addRecover(program: Command): void {
     .argument('<device...>', 'such as 0 or /dev/ublkb0')
   addServingOptions(command)
     .option('--foreground', 'serve it in the foreground, however it was made')
+    .option('--other-file', OTHER_FILE)
+    .option('--no-exclusive', "serve it on whoever else uses the disk's file")
     .addHelpText('after', HELP)
     .action(recover)
 }
@@ -54,7 +62,16 @@ async function recoverOne(id: number, flags: Flags, several: boolean): Promise<v
   const autoRestart = flags.autoRestart ?? notes['autoRestart'] === true
   const serving = toServing({ ...flags, detach, autoRestart })
   const path = serving.log.path ?? (detach ? log : null)
-  const job: Job = { ...serving, action: 'recover', id, options, scratch, log: { ...serving.log, path } }
+  const { otherFile, exclusive } = flags
+  const job: Job = {
+    ...serving,
+    action: 'recover',
+    id,
+    options: exclusive ? options : withoutClaim(options),
+    otherFile,
+    scratch,
+    log: { ...serving.log, path },
+  }
   await runJob(job, { detached: detach })
 }
 

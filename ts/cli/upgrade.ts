@@ -5,10 +5,12 @@ import { loadApi } from './api.js'
 import { seconds } from './create-options.js'
 import { parseDeviceId } from './devices.js'
 import { print } from './output.js'
+import { OTHER_FILE } from './recover.js'
 import { toServing } from './serving.js'
 
 interface Flags {
   timeout: number
+  otherFile?: boolean
   verbose?: boolean
   json?: boolean
 }
@@ -17,6 +19,7 @@ const HELP = `
 A new server, of this version, takes the device over from the one that serves it. What is asked of the disk
 meanwhile waits for some milliseconds; nothing fails. If the new server cannot, the old one goes on.
 The device has to have been made with --recovery requeue or reissue; with --transport batch, reissue.
+Another file in place of the disk's is refused.
 
 Example:
   ublk-ts upgrade --verbose 0`
@@ -28,13 +31,14 @@ export function addUpgrade(program: Command): void {
     .description('replace the server of a disk that is in use')
     .argument('<device>', 'such as 0 or /dev/ublkb0')
     .option('-t, --timeout <seconds>', 'how long the new server may take', seconds, 60)
+    .option('--other-file', OTHER_FILE)
     .option('-v, --verbose', 'print how long requests had to wait')
     .option('-J, --json', 'print one line of JSON')
     .addHelpText('after', HELP)
     .action(upgrade)
 }
 
-async function upgrade(device: string, { timeout, verbose, json }: Flags): Promise<void> {
+async function upgrade(device: string, { timeout, otherFile, verbose, json }: Flags): Promise<void> {
   const id = parseDeviceId(device)
   const serving = toServing({ detach: true, timeout })
   const { UblkDevice } = await loadApi()
@@ -48,6 +52,7 @@ async function upgrade(device: string, { timeout, verbose, json }: Flags): Promi
     action: 'take-over',
     id,
     options,
+    otherFile,
     scratch,
     notes,
     log: { ...serving.log, path: log },

@@ -8,6 +8,8 @@ export interface Job {
   readonly id?: number | undefined
   /** What disk it is. */
   readonly options: RecordedOptions
+  /** Whether one that is taken over may be in another file than before. */
+  readonly otherFile?: boolean | undefined
   /** Files that go when the device does. */
   readonly scratch: readonly string[]
   /** How it is to be announced: by its path, or by a line of JSON. */

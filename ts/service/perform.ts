@@ -83,7 +83,8 @@ const OF_THE_SERVER = [
 function recoverOptions(job: Job): RecoverOptions {
   const options = fromRecorded(job.options)
   const given = OF_THE_SERVER.filter(key => options[key] !== undefined).map(key => [key, options[key]])
-  return { backend: options.backend, ...Object.fromEntries(given), record: recordOf(job) }
+  const { otherFile = false } = job
+  return { backend: options.backend, ...Object.fromEntries(given), otherFile, record: recordOf(job) }
 }
 
 function recordOf({ scratch, notes, log }: Job): RecordOptions {

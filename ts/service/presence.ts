@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import type { FileOfDisk } from '#binding'
 import type { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
 import { version } from '../version.js'
@@ -57,7 +58,7 @@ export class Presence {
   static async announce(
     disk: UblkDevice,
     options: RecordedOptions,
-    more: RecordOptions,
+    more: RecordOptions & { files: readonly FileOfDisk[] },
     tell?: (error: UblkError) => void,
   ): Promise<Presence> {
     const { id } = disk
@@ -77,6 +78,7 @@ export class Presence {
       server,
       created: before?.created ?? new Date().toISOString(),
       choice: before?.choice ?? disk.choice,
+      files: more.files,
       log: (typeof more.log === 'function' ? more.log(id) : more.log) ?? null,
       scratch: more.scratch ?? before?.scratch ?? [],
       notes: more.notes ?? before?.notes ?? {},

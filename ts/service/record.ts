@@ -1,5 +1,6 @@
 import { existsSync, linkSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import type { FileOfDisk } from '#binding'
 import type { ServingChoice } from '../choice.js'
 import { PrivateFileError, readPrivate, replaceFile, SPARE } from './private-file.js'
 import type { Json, RecordedOptions } from './recorded.js'
@@ -28,6 +29,8 @@ export interface DeviceRecord {
   readonly created: string
   /** In which of the driver's ways it was made to be served, and why. Earlier versions did not tell. */
   readonly choice?: ServingChoice | undefined
+  /** The files that its disk is in, such as tells them from others. Earlier versions did not tell. */
+  readonly files?: readonly FileOfDisk[] | undefined
   /** Where its server logs to. */
   readonly log: string | null
   /** Files that go when the device does. */
@@ -73,6 +76,13 @@ export function readRecord(id: number): Found {
 export function readChoice(id: number): ServingChoice | undefined {
   const found = readRecord(id)
   return found.state === 'served' || found.state === 'dead' ? found.record.choice : undefined
+}
+
+/** What a device's record says of the files that its disk was made from, if that is true and says it. */
+export function readFiles(id: number): FileOfDisk[] | undefined {
+  const found = readRecord(id)
+  const files = found.state === 'served' || found.state === 'dead' ? found.record.files : undefined
+  return files && [...files]
 }
 
 /** The numbers of the devices that have a record, true or not. */
@@ -193,6 +203,8 @@ export function judge(text: string, id: number): Found {
 
 const CHOICE: readonly (keyof ServingChoice)[] = ['transport', 'transportBecause', 'copy', 'copyBecause']
 
+const FILE: readonly (keyof FileOfDisk)[] = ['role', 'path', 'mark']
+
 /** The first field that is not as it was written. */
 function whatIsWrong(value: unknown, id: number): keyof DeviceRecord | undefined {
   const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -208,6 +220,9 @@ function whatIsWrong(value: unknown, id: number): keyof DeviceRecord | undefined
     server: value => isObject(value) && Number.isInteger(value['pid']) && Number.isInteger(value['started']),
     created: isText,
     choice: value => value === undefined || (isObject(value) && CHOICE.every(key => isText(value[key]))),
+    files: value =>
+      value === undefined ||
+      (Array.isArray(value) && value.every(file => isObject(file) && FILE.every(key => isText(file[key])))),
     log: value => value === null || isText(value),
     scratch: value => Array.isArray(value) && value.every(isText),
     notes: isObject,

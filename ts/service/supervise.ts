@@ -120,6 +120,7 @@ function follow(job: Job, { id, options, scratch, log, notes }: DeviceRecord): J
     action: 'recover',
     id,
     options,
+    otherFile: false,
     scratch,
     notes,
     log: { ...job.log, path: log, nameless: false },

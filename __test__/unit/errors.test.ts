@@ -62,3 +62,24 @@ test('every failure is one line', t => {
     'unexpected failure: thrown text; set UBLK_TS_DEBUG=1 to see where',
   ])
 })
+
+test('whatever was thrown, it is put into one line', t => {
+  const { proxy, revoke } = Proxy.revocable({}, {})
+  revoke()
+  const getter = Object.defineProperty(new Error('x'), 'message', {
+    get() {
+      throw new Error('y')
+    },
+  })
+  const odd = [
+    null,
+    undefined,
+    1n,
+    Symbol('s'),
+    Object.create(null),
+    proxy,
+    getter,
+    Object.assign(new Error('x'), { message: null }),
+  ]
+  for (const thrown of odd) t.regex(describe(thrown).line, /^unexpected failure: [^\n]+; set UBLK_TS_DEBUG=1/)
+})

@@ -1,5 +1,7 @@
+import { inspect } from 'node:util'
 import { CommanderError } from 'commander'
 import { UblkError } from '../errors.js'
+import { inOneLine } from '../serve/errno.js'
 import { Failed } from '../service/job.js'
 import { complain } from './output.js'
 
@@ -11,23 +13,39 @@ export interface Failure {
 
 /** Puts any error into one line. */
 export function describe(error: unknown): Failure {
+  try {
+    return known(error) ?? { line: unexpected(error), status: 1 }
+  } catch {
+    return { line: unexpected(error), status: 1 }
+  }
+}
+
+function known(error: unknown): Failure | undefined {
   if (error instanceof CommanderError) return { line: commanderLine(error), status: 2 }
   if (error instanceof Failed) return error
-  if (error instanceof UblkError) {
-    const hint = error.hint === undefined ? '' : `; ${error.hint}`
-    return { line: oneLine(error.message + hint), status: error.kind === 'invalid' ? 2 : 1 }
-  }
-  if (error instanceof Error && /Warning$/.test(error.name))
-    return { line: `${error.name}: ${firstLine(error.message)}`, status: 1 }
-  const message = firstLine(error instanceof Error ? error.message || error.name : String(error))
-  return { line: `unexpected failure: ${message}; set UBLK_TS_DEBUG=1 to see where`, status: 1 }
+  if (!(error instanceof UblkError)) return undefined
+  const hint = error.hint === undefined ? '' : `; ${error.hint}`
+  return { line: oneLine(error.message + hint), status: error.kind === 'invalid' ? 2 : 1 }
+}
+
+/** What was thrown may be anything, and whatever it is asked may throw. */
+function unexpected(error: unknown): string {
+  let message: string | undefined
+  try {
+    if (error instanceof Error && typeof error.message === 'string') {
+      if (error.name.endsWith('Warning')) return `${error.name}: ${firstLine(error.message)}`
+      message = firstLine(error.message || error.name)
+    }
+  } catch {}
+  message ??= typeof error === 'string' ? firstLine(error) : inOneLine(error)
+  return `unexpected failure: ${message}; set UBLK_TS_DEBUG=1 to see where`
 }
 
 /** Tells the user about an error and returns the exit status for it. */
 export function report(error: unknown): 1 | 2 {
   const { line, status } = describe(error)
   complain(line)
-  if (process.env['UBLK_TS_DEBUG'] === '1' && error instanceof Error) process.stderr.write(`${error.stack}\n`)
+  if (process.env['UBLK_TS_DEBUG'] === '1') process.stderr.write(`${inspect(error)}\n`)
   return status
 }
 

@@ -39,6 +39,16 @@ test('SIGUSR1 opens no debugger, in no form of server', async t => {
   for (const server of [foreground, worker]) await server.interrupt()
 })
 
+test('whatever the umask, what a server leaves is its own user’s alone', async t => {
+  await sh('rm -rf /run/ublk-ts')
+  for (const umask of ['000', '077']) {
+    const made = await limited(`umask ${umask}; "$0" "$1" create --mem 16M --recovery reissue --detach`)
+    t.like(made, { status: 0, stderr: '' })
+    t.is(await sh('find /run/ublk-ts /dev/shm/ublk-ts-* -perm /077'), '', umask)
+    t.deepEqual(await run('delete', made.stdout.trim()), SILENT)
+  }
+})
+
 test('with too few descriptors a command fails in one line, or does what it is to do', async t => {
   for (const limit of [20, 24, 30, 40, 60]) {
     const words = `"$0" "$1" create --mem 16M --detach`

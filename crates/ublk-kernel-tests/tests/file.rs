@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use ublk_core::backend::{Backend, File, Memory};
 use ublk_core::queue::{Descriptor, Io, Op, Outcome};
@@ -328,4 +329,69 @@ fn what_is_advertised_over_a_device_without_write_zeroes_works() {
     assert_eq!((errors(Op::Discard), errors(Op::WriteZeroes)), (0, 0));
     drop(file);
     disk.finish();
+}
+
+/// tmpfs punches holes, and cannot zero a range otherwise. The kernel cuts the wish into requests that go together: all of
+/// them find that out for themselves.
+#[test]
+fn zeroes_that_are_in_flight_together_are_written_whatever_the_filesystem_can() {
+    const GIB: u64 = 1 << 30;
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("file");
+    sparse(&path, 4 * GIB);
+    let disk = serve(&path, false);
+    let file = disk.open();
+    let places = || (0..4).map(|at| at * GIB + 8 * MIB);
+    places().for_each(|at| file.write_all_at(&Aligned::filled(4096, 7), at).unwrap());
+    block::zero_out(&file, 0, 4 * GIB).unwrap();
+    for at in places() {
+        let mut data = Aligned::new(4096);
+        file.read_exact_at(&mut data, at).unwrap();
+        assert!(data.iter().all(|byte| *byte == 0), "at {at}");
+    }
+    assert!(disk.device().counters()[0].of(Op::WriteZeroes).ops.get() >= 4, "several requests");
+    assert_eq!(disk.device().counters()[0].of(Op::WriteZeroes).errors.get(), 0);
+    drop(file);
+    disk.finish();
+}
+
+/// What a device advertises it may still refuse, for good or this time.
+#[test]
+fn zeroes_are_written_as_data_where_the_device_below_refuses_to_make_them() {
+    for errno in [libc::EOPNOTSUPP, libc::EINVAL, libc::EIO] {
+        let medium = Mutex::new(vec![9; 4 * MIB as usize]);
+        let refused = Arc::new(AtomicU32::new(0));
+        let count = refused.clone();
+        let answer = move |io: &mut Io<'_>| -> Outcome {
+            let what = io.request.what;
+            let (at, length) = (what.offset as usize, what.length as usize);
+            let mut medium = medium.lock().unwrap();
+            match what.op {
+                Op::Read => io.data().copy_from_slice(&medium[at..at + length]),
+                Op::Write => medium[at..at + length].copy_from_slice(io.data()),
+                Op::Discard | Op::WriteZeroes => {
+                    count.fetch_add(1, SeqCst);
+                    return Err(errno);
+                }
+                _ => {}
+            }
+            Ok(length as u32)
+        };
+        let below = Disk::start(&Spec::default(), Scripted::new(4 * MIB, answer));
+        let disk = serve(Path::new(&below.path()), true);
+        let file = disk.open();
+        block::zero_out(&file, 4096, 2 * MIB).unwrap();
+        block::punch(&file, 3 * MIB, 512 << 10).unwrap();
+        let mut data = Aligned::new(4 * MIB as usize);
+        file.read_exact_at(&mut data, 0).unwrap();
+        let zeroed = |at| (4096..4096 + 2 * MIB as usize).contains(&at) || (3 << 20..7 << 19).contains(&at);
+        for (at, byte) in data.iter().enumerate() {
+            assert_eq!(*byte, if zeroed(at) { 0 } else { 9 }, "byte {at}, {errno}");
+        }
+        assert!(refused.load(SeqCst) > 0);
+        assert_eq!(disk.device().counters()[0].of(Op::WriteZeroes).errors.get(), 0);
+        drop(file);
+        disk.finish();
+        below.finish();
+    }
 }

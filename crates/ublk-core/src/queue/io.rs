@@ -130,6 +130,23 @@ impl Io<'_> {
         Ok((std::ptr::without_provenance_mut(from), left as u32, Some(tag)))
     }
 
+    /// Writes memory of the backend's to the file at `offset`.
+    ///
+    /// # Safety
+    /// `length` bytes at `address` are valid, and nobody writes to them, until the operation has completed, also where the
+    /// engine and its queue are gone by then.
+    pub unsafe fn write_memory(
+        &mut self,
+        file: Slot,
+        address: *const u8,
+        length: u32,
+        offset: u64,
+    ) -> Result<()> {
+        let entry = opcode::Write::new(types::Fixed(file.0), address, length).offset(offset).build();
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(entry) }
+    }
+
     /// Makes what was written to the file durable (fdatasync).
     pub fn sync_file(&mut self, file: Slot) -> Result<()> {
         let entry = opcode::Fsync::new(types::Fixed(file.0)).flags(types::FsyncFlags::DATASYNC).build();

@@ -1,12 +1,15 @@
 //! A disk in a regular file or on another block device, through the queue's own ring.
 
+mod engine;
 mod limits;
+mod zeroes;
 
-use super::{Alignment, Backend, Discard, Engine, Properties, Site, Step, Storage};
+use super::{Alignment, Backend, Discard, Engine, Properties, Site, Storage};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
-use crate::queue::{CopyMode, Io, Op, Slot};
+use crate::queue::CopyMode;
+use engine::FileEngine;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -30,11 +33,6 @@ pub struct File {
 
 /// What to do about something that cannot be written to.
 const READ_ONLY: &str = "make the disk read-only: readOnly: true (--read-only)";
-
-/// The backend's only file.
-const FILE: Slot = Slot(1);
-const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 
 impl File {
     /// How it can be given the data of requests, the best first.
@@ -174,8 +172,7 @@ impl Backend for File {
     }
 
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
-        let progress = vec![Progress::default(); usize::from(site.depth)].into();
-        Ok(Box::new(FileEngine { durable: site.durable, zero_range: true, progress }))
+        Ok(Box::new(FileEngine::new(site)))
     }
 
     /// A regular file gets that size. A block device keeps its own, which has to suffice, and what it has there.
@@ -219,87 +216,6 @@ impl Storage for File {
     }
 }
 
-/// How far a request has come.
-#[derive(Debug, Clone, Copy, Default)]
-struct Progress {
-    /// Bytes read or written so far: the kernel may do less than was asked.
-    done: usize,
-    /// The last operation makes the request durable.
-    syncing: bool,
-}
-
-struct FileEngine {
-    durable: bool,
-    /// Until the file's filesystem says it cannot.
-    zero_range: bool,
-    progress: Box<[Progress]>,
-}
-
-impl FileEngine {
-    /// Starts the next operation of the request.
-    fn issue(&mut self, io: &mut Io<'_>, done: usize) -> Result<Step> {
-        let what = io.request.what;
-        let offset = what.offset + done as u64;
-        match what.op {
-            Op::Read => io.read_file(FILE, done, offset)?,
-            Op::Write => io.write_file(FILE, done, offset, what.fua || self.durable)?,
-            Op::Flush => io.sync_file(FILE)?,
-            Op::WriteZeroes if what.no_unmap && self.zero_range => io.allocate_file(FILE, ZERO)?,
-            Op::Discard | Op::WriteZeroes => io.allocate_file(FILE, PUNCH)?,
-            Op::Other(_) => return Ok(Step::Done(Err(libc::EOPNOTSUPP))),
-        }
-        Ok(Step::Pending)
-    }
-}
-
-impl Engine for FileEngine {
-    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
-        self.progress[usize::from(io.request.ticket.tag)] = Progress::default();
-        self.issue(io, 0)
-    }
-
-    fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
-        let what = io.request.what;
-        let tag = usize::from(io.request.ticket.tag);
-        let Progress { done, syncing } = self.progress[tag];
-        match result {
-            libc::c_int::MIN..0 if matches!(-result, libc::EINTR | libc::EAGAIN) => {
-                return if syncing {
-                    io.sync_file(FILE).map(|()| Step::Pending)
-                } else {
-                    self.issue(io, done)
-                };
-            }
-            libc::c_int::MIN..0
-                if -result == libc::EOPNOTSUPP
-                    && what.op == Op::WriteZeroes
-                    && self.zero_range
-                    && what.no_unmap =>
-            {
-                // "Do not unmap" is a wish, zeroes are a duty.
-                self.zero_range = false;
-                return self.issue(io, 0);
-            }
-            libc::c_int::MIN..0 => return Ok(Step::Done(Err(-result))),
-            _ => {}
-        }
-        if matches!(what.op, Op::Read | Op::Write) {
-            let done = done + result as usize;
-            if result > 0 && (done as u64) < what.length {
-                self.progress[tag].done = done;
-                return self.issue(io, done);
-            }
-            // Nothing at all: the file was cut off behind our back.
-            return Ok(Step::Done(if done as u64 == what.length { Ok(done as u32) } else { Err(libc::EIO) }));
-        }
-        if what.op == Op::WriteZeroes && (what.fua || self.durable) && !syncing {
-            self.progress[tag].syncing = true;
-            return io.sync_file(FILE).map(|()| Step::Pending);
-        }
-        Ok(Step::Done(Ok(0)))
-    }
-}
-
 nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
 nix::ioctl_read_bad!(blksszget, 0x1268, libc::c_int);
 nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
@@ -338,12 +254,20 @@ pub(super) fn set_length(file: &fs::File, from: u64, to: u64) -> io::Result<()> 
 }
 
 /// Whether holes can be punched: tried behind the end of a file, where there is nothing to lose. Of a block
-/// device its queue tells; the kernel punches by write-zeroes there, never by discard.
+/// device its queue tells; the kernel punches by write-zeroes there, never by discard. Where this is not so, neither
+/// discard nor write-zeroes is advertised, and the kernel writes zeroes as data.
 fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
     if device {
         return file.metadata().is_ok_and(|found| limits::write_zeroes(&found) > 0);
     }
     let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
-    // SAFETY: plain numbers and an open descriptor.
-    unsafe { libc::fallocate(file.as_raw_fd(), PUNCH, behind, 4096) == 0 }
+    loop {
+        // SAFETY: plain numbers and an open descriptor.
+        if unsafe { libc::fallocate(file.as_raw_fd(), zeroes::PUNCH, behind, 4096) } == 0 {
+            return true;
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return false;
+        }
+    }
 }

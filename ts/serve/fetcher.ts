@@ -39,7 +39,8 @@ export class Fetcher {
       const data: unknown = await fetch({ offset, length, signal: control.signal })
       if (!(data instanceof Uint8Array))
         throw new TypeError(`fetch returned ${typeof data}, not a Uint8Array`)
-      this.device?.supply(id, data)
+      // Native code must not read what another thread may be writing.
+      this.device?.supply(id, data.buffer instanceof SharedArrayBuffer ? new Uint8Array(data) : data)
     } catch (error) {
       // What happens after that concerns nobody.
       if (!control.signal.aborted) fail(error)

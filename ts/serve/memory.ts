@@ -1,9 +1,13 @@
 import type * as native from '#binding'
 
-/** So many mappings are kept: what is shared no more is not told. */
-const MEMORIES = 64
-
-/** The memory a queue shares with its engine. The native part says where what lies. */
+/**
+ * The memory that a queue shares with its engine. The native part says where what lies.
+ *
+ * V8 takes for granted that nobody changes an `ArrayBuffer` while JavaScript runs on its thread. That holds here: the
+ * descriptions, and the data of the next request of a tag, are written by calls of this very thread (`nextBatch`, `poll`),
+ * in which the kernel copies, also where a method still has the view of a request that is finished. Memory that clients
+ * can write to at any time is never seen: the native part copies.
+ */
 export class QueueMemory {
   readonly depth: number
   readonly op: Uint8Array
@@ -13,12 +17,6 @@ export class QueueMemory {
   readonly result: Int32Array
   readonly generation: Uint32Array
   readonly tag: Uint16Array
-  /** By tag: the shared memory that its request's data lies in, and from where on. */
-  readonly #memory: Uint32Array
-  readonly #memoryOffset: Uint32Array
-  /** This thread's mappings of shared memory. */
-  readonly #memories = new Map<number, ArrayBuffer>()
-  readonly #queue: native.Queue
   readonly answerResult: Int32Array
   readonly answerGeneration: Uint32Array
   readonly answerTag: Uint16Array
@@ -41,9 +39,6 @@ export class QueueMemory {
     this.result = new Int32Array(shared, at.result, at.depth)
     this.generation = new Uint32Array(shared, at.generation, at.depth)
     this.tag = new Uint16Array(shared, at.tag, at.depth)
-    this.#queue = queue
-    this.#memory = new Uint32Array(shared, at.memory, at.depth)
-    this.#memoryOffset = new Uint32Array(shared, at.memoryOffset, at.depth)
     this.answerResult = new Int32Array(shared, at.answerResult, at.depth)
     this.answerGeneration = new Uint32Array(shared, at.answerGeneration, at.depth)
     this.answerTag = new Uint16Array(shared, at.answerTag, at.depth)
@@ -54,9 +49,8 @@ export class QueueMemory {
     this.#last = new Array(at.depth).fill(undefined)
   }
 
-  /** The `length` bytes of a tag's request: in its buffer, or in memory that the disk shares with its clients. */
+  /** The `length` bytes of a tag's request, in its buffer. */
   data(tag: number, length: number): Uint8Array {
-    if (this.#memory[tag] !== 0) return this.#shared(tag, length)
     const last = this.#last[tag]
     if (last !== undefined && last.length === length) return last
     this.#whole[tag] ??= new Uint8Array(this.#data, tag * this.#bufferStride, this.#bufferSize)
@@ -64,16 +58,5 @@ export class QueueMemory {
     const view = length === whole.length ? whole : whole.subarray(0, length)
     this.#last[tag] = view
     return view
-  }
-
-  #shared(tag: number, length: number): Uint8Array {
-    const id = this.#memory[tag] as number
-    let buffer = this.#memories.get(id)
-    if (buffer === undefined) {
-      if (this.#memories.size >= MEMORIES) this.#memories.clear()
-      buffer = this.#queue.memory(id)
-      this.#memories.set(id, buffer)
-    }
-    return new Uint8Array(buffer, this.#memoryOffset[tag], length)
   }
 }

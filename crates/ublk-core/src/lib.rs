@@ -20,6 +20,7 @@ pub mod mapping;
 pub mod pages;
 pub mod queue;
 pub mod registry;
+pub mod report;
 pub mod spec;
 
 pub use cancel::Cancel;

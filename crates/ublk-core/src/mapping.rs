@@ -22,17 +22,11 @@ impl Mapping {
         Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
     }
 
-    /// `length` bytes of `file` from `offset` on, shared and read-only.
+    /// `length` bytes of `file` from `offset` on, shared and read-only. Only of a device, whose memory nobody can cut off:
+    /// for other files there is [`FileMapping`].
     pub fn read_only(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<Self> {
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         Self::map(length, libc::PROT_READ, flags, file.as_raw_fd(), offset as libc::off_t)
-    }
-
-    /// `length` bytes of `file` from `offset` on, shared and writable.
-    pub fn shared(file: impl AsFd, offset: usize, length: usize) -> io::Result<Self> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-        Self::map(length, protection, flags, file.as_fd().as_raw_fd(), offset as libc::off_t)
     }
 
     fn map(length: usize, protection: i32, flags: i32, fd: i32, offset: libc::off_t) -> io::Result<Self> {
@@ -104,5 +98,105 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: exactly what map() mapped; whoever got an address of it lives no longer than it.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
+    }
+}
+
+/// A mapping of a file that other processes have, too: they may write to it at any time, and cut it short. A thread that
+/// touched what is gone would end the process (SIGBUS). So it hands out addresses for the kernel alone, and lets the kernel
+/// copy: of what is gone, that is an error.
+pub struct FileMapping(Mapping);
+
+impl FileMapping {
+    /// The first `length` bytes of `file`, shared and writable. Its pages are made now.
+    pub fn new(file: impl AsFd, length: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        Mapping::map(length, protection, flags, file.as_fd().as_raw_fd(), 0).map(Self)
+    }
+
+    /// Its length in bytes, whatever the file has by now.
+    pub fn length(&self) -> usize {
+        self.0.length()
+    }
+
+    /// The address of byte `at`, for system calls and operations in a ring, which fail with EFAULT where the file ends
+    /// before it. Nothing else may use it.
+    pub fn address(&self, at: usize) -> *mut u8 {
+        self.0.at(at)
+    }
+
+    /// Copies `length` bytes from byte `at` on to `memory`. EFAULT where the file was cut off; then a part may be copied.
+    ///
+    /// # Safety
+    /// `memory` has room for as many, and nobody holds a reference to that.
+    pub unsafe fn read(&self, at: usize, memory: *mut u8, length: usize) -> io::Result<()> {
+        let (here, there) = self.vectors(at, memory, length);
+        // SAFETY: the kernel checks both sides; the caller's promise for ours.
+        copied(unsafe { libc::process_vm_readv(libc::getpid(), &here, 1, &there, 1, 0) }, length)
+    }
+
+    /// Copies `length` bytes from `memory` to byte `at` and on, as [`read`](Self::read).
+    ///
+    /// # Safety
+    /// `memory` has as many.
+    pub unsafe fn write(&self, at: usize, memory: *const u8, length: usize) -> io::Result<()> {
+        let (here, there) = self.vectors(at, memory.cast_mut(), length);
+        // SAFETY: as in read(): the memory is only read.
+        copied(unsafe { libc::process_vm_writev(libc::getpid(), &here, 1, &there, 1, 0) }, length)
+    }
+
+    fn vectors(&self, at: usize, memory: *mut u8, length: usize) -> (libc::iovec, libc::iovec) {
+        assert!(at.checked_add(length).is_some_and(|end| end <= self.length()));
+        let vector = |base: *mut u8| libc::iovec { iov_base: base.cast(), iov_len: length };
+        (vector(memory), vector(self.0.at(at)))
+    }
+}
+
+/// What process_vm_readv and process_vm_writev answer: how far they came, also where they met something that is gone.
+fn copied(done: isize, length: usize) -> io::Result<()> {
+    match usize::try_from(done) {
+        Ok(done) if done == length => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    fn read(mapping: &FileMapping, at: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; 2 * PAGE];
+        // SAFETY: the vector is as long.
+        unsafe { mapping.read(at, bytes.as_mut_ptr(), bytes.len()) }.map(|()| bytes)
+    }
+
+    fn write(mapping: &FileMapping, at: usize, byte: u8) -> io::Result<()> {
+        let bytes = vec![byte; 2 * PAGE];
+        // SAFETY: the vector is as long.
+        unsafe { mapping.write(at, bytes.as_ptr(), bytes.len()) }
+    }
+
+    #[test]
+    fn what_was_cut_off_a_mapped_file_is_an_error_and_the_rest_is_there() {
+        for dir in ["/dev/shm", "/tmp"] {
+            let file = tempfile::tempfile_in(dir).unwrap();
+            file.set_len(16 * PAGE as u64).unwrap();
+            let mapping = FileMapping::new(&file, 16 * PAGE).unwrap();
+            for (at, byte) in [(0, 1), (5 * PAGE - 1, 2), (14 * PAGE, 3)] {
+                write(&mapping, at, byte).unwrap();
+                assert!(read(&mapping, at).unwrap().iter().all(|found| *found == byte));
+            }
+            file.set_len(8 * PAGE as u64).unwrap();
+            for at in [7 * PAGE, 8 * PAGE, 14 * PAGE] {
+                assert_eq!(read(&mapping, at).unwrap_err().raw_os_error(), Some(libc::EFAULT));
+                assert_eq!(write(&mapping, at, 9).unwrap_err().raw_os_error(), Some(libc::EFAULT));
+            }
+            write(&mapping, 6 * PAGE, 4).unwrap();
+            assert!(read(&mapping, 6 * PAGE).unwrap().iter().all(|found| *found == 4));
+            assert_eq!(file.metadata().unwrap().len(), 8 * PAGE as u64, "nobody makes it longer again");
+        }
     }
 }

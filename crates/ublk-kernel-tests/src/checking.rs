@@ -81,7 +81,7 @@ impl Checking {
         self.largest.fetch_max(what.length, Ordering::SeqCst);
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(what);
         if what.op == Op::Write
-            && let Some(at) = first_wrong(io.data(), what.offset)
+            && let Some(at) = first_wrong(io.data().unwrap(), what.offset)
         {
             let complaint = format!("{what:?}: the word for {at} is another's");
             self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(complaint);
@@ -114,7 +114,7 @@ struct CheckingEngine<'a> {
 fn finish(io: &mut Io<'_>) -> Step {
     let what = io.request.what;
     if what.op == Op::Read {
-        stamp(io.data(), what.offset);
+        stamp(io.data().unwrap(), what.offset);
     }
     Step::Done(Ok(what.length as u32))
 }

@@ -44,7 +44,7 @@ fn a_panic_costs_one_request_and_is_told() {
     let events = disk.events().all();
     assert_eq!(events.len(), 20);
     for event in events {
-        let Event::Error { queue: 0, message } = event else { panic!("{event:?}") };
+        let Event::Error { queue: Some(0), message } = event else { panic!("{event:?}") };
         assert!(message.contains("the third cylinder is on fire"), "{message}");
         assert!(message.contains("Read") && message.contains("1048576"), "{message}");
     }
@@ -150,7 +150,7 @@ fn what_a_short_read_left_out_is_asked_for_again() {
         Scripted::new(16 * MIB, move |io| {
             let what = io.request.what;
             if what.op == Op::Read {
-                stamp(io.data(), what.offset);
+                stamp(io.data().unwrap(), what.offset);
             }
             requests.fetch_add(u32::from(what.offset >= MIB), SeqCst);
             // A third of it and a bit, but not nothing; the bit has no use.

@@ -223,8 +223,8 @@ fn recorder(size: u64) -> (Disk, Arc<Mutex<Vec<Descriptor>>>) {
         let (at, length) = (what.offset as usize, what.length as usize);
         let mut medium = medium.lock().unwrap();
         match what.op {
-            Op::Read => io.data().copy_from_slice(&medium[at..at + length]),
-            Op::Write => medium[at..at + length].copy_from_slice(io.data()),
+            Op::Read => io.data().unwrap().copy_from_slice(&medium[at..at + length]),
+            Op::Write => medium[at..at + length].copy_from_slice(io.data().unwrap()),
             Op::Discard | Op::WriteZeroes => medium[at..at + length].fill(0),
             _ => {}
         }
@@ -367,8 +367,8 @@ fn zeroes_are_written_as_data_where_the_device_below_refuses_to_make_them() {
             let (at, length) = (what.offset as usize, what.length as usize);
             let mut medium = medium.lock().unwrap();
             match what.op {
-                Op::Read => io.data().copy_from_slice(&medium[at..at + length]),
-                Op::Write => medium[at..at + length].copy_from_slice(io.data()),
+                Op::Read => io.data().unwrap().copy_from_slice(&medium[at..at + length]),
+                Op::Write => medium[at..at + length].copy_from_slice(io.data().unwrap()),
                 Op::Discard | Op::WriteZeroes => {
                     count.fetch_add(1, SeqCst);
                     return Err(errno);

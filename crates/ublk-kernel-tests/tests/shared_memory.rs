@@ -1,15 +1,16 @@
 //! Memory that a disk shares with its clients: what lies there is served there, and everything else as ever.
 
 use std::fs::File as StdFile;
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use ublk_core::abi::sys::UBLK_F_SHMEM_ZC;
-use ublk_core::backend::{Backend, File, Memory, Null};
-use ublk_core::mapping::Mapping;
-use ublk_core::queue::{CopyMode, Mode, Transport};
+use ublk_core::backend::{Backend, Engine, File, Memory, Null, Properties, SharedMemory, Site, Step};
+use ublk_core::queue::{CopyMode, Io, Mode, Op, Transport};
 use ublk_core::spec::Recovery;
-use ublk_core::{Bound, Control, Device, ErrorKind, Spec, registry};
+use ublk_core::{Bound, Control, Device, ErrorKind, Event, Spec, registry};
 use ublk_kernel_tests::system::sparse;
 use ublk_kernel_tests::*;
 
@@ -27,18 +28,45 @@ fn memory_file(dir: &Path) -> StdFile {
 }
 
 /// A client's mapping of the memory.
-struct Client(Mapping);
+struct Client(*mut u8);
+
+// SAFETY: the mapping is the process's.
+unsafe impl Send for Client {}
 
 impl Client {
     fn new(file: &StdFile) -> Self {
-        Self(Mapping::shared(file, 0, LENGTH).unwrap())
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        // SAFETY: a fresh mapping where the kernel likes.
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), LENGTH, protection, flags, file.as_raw_fd(), 0) };
+        assert_ne!(base, libc::MAP_FAILED);
+        Self(base.cast())
+    }
+
+    fn at(&self, at: usize) -> *mut u8 {
+        assert!(at <= LENGTH);
+        // SAFETY: within the mapping.
+        unsafe { self.0.add(at) }
     }
 
     /// Reads or writes the disk from byte `at` of the memory on.
     fn transfer(&self, disk: &StdFile, write: bool, at: usize, length: usize, offset: u64) {
-        let (fd, address) = (disk.as_raw_fd(), self.0.at(at).cast());
+        let done = self.try_to(disk, write, at, length, offset).unwrap();
+        assert_eq!(done, length);
+    }
+
+    fn try_to(
+        &self,
+        disk: &StdFile,
+        write: bool,
+        at: usize,
+        length: usize,
+        offset: u64,
+    ) -> io::Result<usize> {
+        let (fd, address) = (disk.as_raw_fd(), self.at(at).cast());
         assert!(at + length <= LENGTH);
-        // SAFETY: within the mapping.
+        // SAFETY: within the mapping. The kernel alone touches it.
         let done = unsafe {
             if write {
                 libc::pwrite(fd, address, length, offset as i64)
@@ -46,12 +74,58 @@ impl Client {
                 libc::pread(fd, address, length, offset as i64)
             }
         };
-        assert_eq!(done, length as isize, "{}", std::io::Error::last_os_error());
+        usize::try_from(done).map_err(|_| io::Error::last_os_error())
     }
 
     fn bytes(&mut self, at: usize, length: usize) -> &mut [u8] {
         // SAFETY: within the mapping, and nothing is under way.
-        unsafe { std::slice::from_raw_parts_mut(self.0.at(at), length) }
+        unsafe { std::slice::from_raw_parts_mut(self.at(at), length) }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // SAFETY: exactly what was mapped.
+        unsafe { libc::munmap(self.0.cast(), LENGTH) };
+    }
+}
+
+/// A backend whose requests of 512 bytes wait for a gate before anything looks at them.
+struct Late<B> {
+    gate: Arc<Gate>,
+    inner: B,
+}
+
+impl<B: Backend> Backend for Late<B> {
+    fn properties(&self) -> Properties {
+        self.inner.properties()
+    }
+
+    fn copy_modes(&self) -> &'static [CopyMode] {
+        self.inner.copy_modes()
+    }
+
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.gate.file()]
+    }
+
+    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
+        Ok(Box::new(LateEngine { gate: &self.gate, inner: self.inner.engine(site)? }))
+    }
+}
+
+struct LateEngine<'a> {
+    gate: &'a Gate,
+    inner: Box<dyn Engine + 'a>,
+}
+
+impl Engine for LateEngine<'_> {
+    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
+        if io.request.what.length == 512 { self.gate.wait(io) } else { self.inner.start(io) }
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, _result: i32) -> ublk_core::Result<Step> {
+        self.inner.start(io)
     }
 }
 
@@ -186,4 +260,126 @@ fn what_cannot_be_shared_is_refused() {
     }
     assert_eq!(disk.device().unshare(7, &bound).unwrap_err().kind, ErrorKind::NotFound);
     disk.finish();
+}
+
+/// Requests are with the server when the memory of their client is cut short. They fail; the server tells its owner once,
+/// and serves on, this disk and others.
+#[test]
+fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
+    let _alone = alone();
+    if !able(UBLK_F_SHMEM_ZC.into()) {
+        return; // the first test has seen that refused
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let other = Disk::start(&Spec::default(), Memory::new(SIZE).unwrap());
+    let late = |kind: usize, gate: &Arc<Gate>| -> (Arc<dyn Backend>, &str) {
+        let gate = gate.clone();
+        match kind {
+            0 => (Arc::new(Late { gate, inner: Memory::new(SIZE).unwrap() }), "memory"),
+            1 => (Arc::new(Late { gate, inner: Null::new(SIZE) }), "null"),
+            2 => {
+                let inner = SharedMemory::open(&dir.path().join("disk"), SIZE).unwrap();
+                (Arc::new(Late { gate, inner }), "memory in a file")
+            }
+            _ => {
+                let inner = Scripted::new(SIZE, |io| {
+                    let what = io.request.what;
+                    if what.op == Op::Read {
+                        io.data().map_err(|error| error.errno.unwrap_or(libc::EIO))?.fill(1);
+                    } else if what.op == Op::Write {
+                        io.data().map_err(|error| error.errno.unwrap_or(libc::EIO))?;
+                    }
+                    Ok(what.length as u32)
+                });
+                (Arc::new(Late { gate, inner }), "a backend that looks at its data")
+            }
+        }
+    };
+    for (kind, copy) in [
+        (0, CopyMode::Copy),
+        (0, CopyMode::User),
+        (1, CopyMode::Copy),
+        (1, CopyMode::User),
+        (2, CopyMode::Copy),
+        (3, CopyMode::Copy),
+    ] {
+        let gate = Gate::new();
+        let (backend, name) = late(kind, &gate);
+        let disk = Disk::share(&Spec { shared_memory: true, copy: Some(copy), ..Spec::default() }, backend);
+        let file = memory_file(dir.path());
+        disk.device().share(file.try_clone().unwrap(), &Bound::standard()).unwrap();
+        let clients: Vec<_> = [true, false]
+            .into_iter()
+            .map(|write| {
+                let (open, client) = (disk.open(), Client::new(&file));
+                std::thread::spawn(move || client.try_to(&open, write, 8192, 512, 4096))
+            })
+            .collect();
+        eventually("both requests are with the server", || gate.arrived() == 2);
+        file.set_len(4096).unwrap();
+        gate.open(2);
+        for (client, write) in clients.into_iter().zip([true, false]) {
+            let answer = within("a client", move || client.join().unwrap());
+            // Nobody looks at the data of a write that is forgotten.
+            let fails = !(kind == 1 && write);
+            assert_eq!(answer.is_err(), fails, "{name}, {copy:?}, write {write}: {answer:?}");
+        }
+        let Event::Error { queue: None, message } = disk.events().wait_for(|_| true) else {
+            panic!("an error")
+        };
+        assert!(message.contains("was cut from 1048576 to 4096 bytes"), "{message}");
+        let (open, client) = (disk.open(), Client::new(&file));
+        client.transfer(&open, true, 0, 4096, 8192);
+        open.read_exact_at(&mut Aligned::new(4096), 8192).unwrap();
+        exercise(&other);
+        assert_eq!(disk.events().all().len(), 1, "{:?}", disk.events().all());
+        assert_eq!(file.metadata().unwrap().len(), 4096, "nobody makes it longer again");
+        drop((open, client));
+        disk.device().delete(true, &Bound::standard()).unwrap();
+    }
+    other.finish();
+}
+
+/// A file's data goes between it and the memory in the kernel alone, which has an error for what is gone.
+#[test]
+fn a_file_disk_survives_memory_that_is_cut_short_at_any_moment() {
+    let _alone = alone();
+    if !able(UBLK_F_SHMEM_ZC.into()) {
+        return; // the first test has seen that refused
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("disk");
+    sparse(&path, SIZE);
+    for backend in [
+        Arc::new(File::open(&path, false, false).unwrap()) as Arc<dyn Backend>,
+        Arc::new(Memory::new(SIZE).unwrap()),
+    ] {
+        let disk = Disk::share(&Spec { shared_memory: true, ..Spec::default() }, backend);
+        let file = memory_file(dir.path());
+        disk.device().share(file.try_clone().unwrap(), &Bound::standard()).unwrap();
+        for round in 0..20 {
+            let clients: Vec<_> = (0..3)
+                .map(|number| {
+                    let (open, client) = (disk.open(), Client::new(&file));
+                    let cut = move || {
+                        (0..).find(|at| {
+                            let write = at % 2 == 0;
+                            client.try_to(&open, write, 16384 * (number + 1), 16384, 0).is_err()
+                        })
+                    };
+                    std::thread::spawn(cut)
+                })
+                .collect();
+            std::thread::sleep(std::time::Duration::from_millis(round % 5));
+            file.set_len(4096).unwrap();
+            for client in clients {
+                within("a client", move || client.join().unwrap());
+            }
+            file.set_len(LENGTH as u64).unwrap();
+        }
+        let (open, client) = (disk.open(), Client::new(&file));
+        client.transfer(&open, true, 0, 4096, 8192);
+        drop((open, client));
+        disk.device().delete(true, &Bound::standard()).unwrap();
+    }
 }

@@ -88,12 +88,12 @@ pub struct DeviceSpec {
 /// What a device tells without being asked.
 #[napi(object)]
 pub struct DeviceEvent {
-    /// `error`: something went wrong in a queue; `exit`: nobody serves the device any more.
+    /// `error`: something went wrong, mostly in a queue; `exit`: nobody serves the device any more.
     #[napi(js_name = "type", ts_type = "'error' | 'exit'")]
     pub kind: String,
     /// One line.
     pub message: String,
-    /// The queue's number, of an error.
+    /// The queue's number, of an error that concerns one.
     pub queue: Option<u32>,
 }
 
@@ -284,7 +284,7 @@ impl Device {
         promise(env, work, |_, ()| Ok(()))
     }
 
-    /// Answers what a lazy disk wanted with its data. Refused if that is not as long as was asked for; the answer
+    /// Answers what a lazy disk wanted with its data, which no other thread may write to: in no `SharedArrayBuffer`. Refused if that is not as long as was asked for; the answer
     /// to what is wanted no more is ignored.
     #[napi]
     pub fn supply(&self, env: &Env, id: f64, data: &[u8]) -> Result<()> {
@@ -519,7 +519,7 @@ fn named<T: Copy>(
 fn to_js(event: Event) -> DeviceEvent {
     match event {
         Event::Error { queue, message } => {
-            DeviceEvent { kind: "error".into(), message, queue: Some(queue.into()) }
+            DeviceEvent { kind: "error".into(), message, queue: queue.map(u32::from) }
         }
         Event::Exit { message } => DeviceEvent { kind: "exit".into(), message, queue: None },
     }

@@ -57,12 +57,12 @@ impl Engine for NullEngine {
         let dirty = &mut self.dirty[usize::from(io.request.ticket.tag)];
         match what.op {
             // The driver copies nothing then, not even zeroes.
-            Op::Read if what.shared.is_some() => io.data().fill(0),
+            Op::Read if what.shared.is_some() => io.data()?.fill(0),
             Op::Write if what.shared.is_some() => {}
             Op::Read if !io.reuses_buffers() => io.move_buffer()?,
             Op::Write => *dirty = (*dirty).max(what.length as usize),
             Op::Read if *dirty > 0 => {
-                let data = io.data();
+                let data = io.data()?;
                 if *dirty <= data.len() {
                     data[..*dirty].fill(0);
                     *dirty = 0;

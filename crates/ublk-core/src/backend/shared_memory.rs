@@ -132,8 +132,8 @@ impl Engine for SharedMemoryEngine<'_> {
         }
         let file = &self.disk.file;
         let done: io::Result<()> = match what.op {
-            Op::Read => file.read_exact_at(io.data(), what.offset),
-            Op::Write => file.write_all_at(io.data(), what.offset),
+            Op::Read => file.read_exact_at(io.data()?, what.offset),
+            Op::Write => file.write_all_at(io.data()?, what.offset),
             Op::Discard | Op::WriteZeroes => {
                 let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
                 fallocate(file, punch, what.offset as libc::off_t, what.length as libc::off_t)

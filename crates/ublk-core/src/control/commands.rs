@@ -6,7 +6,7 @@ use crate::abi::sys::{self, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
 use crate::abi::{Params, control_op as op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::mapping::Mapping;
+use crate::mapping::FileMapping;
 use std::io;
 use std::mem::size_of;
 
@@ -147,9 +147,14 @@ impl Control {
 
     /// Pins memory of this process that clients of the device share, and returns the driver's number for it (7.1). Waits
     /// until no request is under way.
-    pub fn register_memory(&self, device: impl Into<Target>, memory: &Mapping, bound: &Bound) -> Result<u16> {
+    pub fn register_memory(
+        &self,
+        device: impl Into<Target>,
+        memory: &FileMapping,
+        bound: &Bound,
+    ) -> Result<u16> {
         let about = sys::ublk_shmem_buf_reg {
-            addr: memory.base().as_ptr() as u64,
+            addr: memory.address(0) as u64,
             len: memory.length() as u64,
             ..Default::default()
         };

@@ -34,6 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::queue::{QueueCounters, SharedMemories, Tracer, clock};
 use crate::registry;
+use crate::report::Reporter;
 use crate::spec::{Checked, Recovery, Spec, Threads};
 use cpus::Cpus;
 use serving::Serving;
@@ -46,10 +47,10 @@ use std::time::Duration;
 /// What a device tells its owner without being asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Something went wrong in a queue; the device may go on.
+    /// Something went wrong; the device may go on.
     Error {
-        /// The queue's number.
-        queue: u16,
+        /// The queue's number, if it concerns one.
+        queue: Option<u16>,
         /// One line.
         message: String,
     },
@@ -165,7 +166,7 @@ impl Device {
             recovery: checked.spec.recovery,
             flags: Features(info.flags),
             choice: checked.choice.clone(),
-            shared: Arc::default(),
+            shared: Arc::new(SharedMemories::new(reporter(&listener))),
             checked: Mutex::new(checked),
             queues: info.nr_hw_queues,
             depth: info.queue_depth,
@@ -439,8 +440,9 @@ impl Device {
     /// It is not this process's any more.
     fn close(&self) {
         self.tracer.close();
-        if let Some(backend) = self.backend.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            backend.close();
+        let backend = self.backend.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = backend.map(|backend| backend.close()) {
+            reporter(&self.listener).report(error.to_string());
         }
     }
 
@@ -474,6 +476,12 @@ impl Device {
                 .device(self.id),
         }
     }
+}
+
+/// Tells a listener of what goes wrong beside the queues.
+fn reporter(listener: &Listener) -> Reporter {
+    let listener = listener.clone();
+    Reporter::new(move |message| listener(Event::Error { queue: None, message }))
 }
 
 /// For each of the threads.

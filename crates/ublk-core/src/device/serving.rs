@@ -8,6 +8,7 @@ use crate::claim::Claims;
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{Common, Config, Part, Waker};
+use crate::report::Reporter;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -184,9 +185,14 @@ impl Serving {
 }
 
 impl Shared {
+    /// Tells the owner of what goes wrong beside the queues, however long these last.
+    pub fn reporter(&self) -> Reporter {
+        super::reporter(&self.listener)
+    }
+
     /// Tells the owner of something that went wrong in a queue.
     pub fn report(&self, queue: u16, message: String) {
-        self.tell(Event::Error { queue, message });
+        self.tell(Event::Error { queue: Some(queue), message });
     }
 
     /// A listener that panics costs its event, not the queue that had something to tell.

@@ -75,11 +75,7 @@ impl Data {
         (self.copy == CopyMode::Zero).then_some(slot)
     }
 
-    pub fn shared(&self) -> &SharedMemories {
-        &self.shared
-    }
-
-    /// Where the request's data lies in shared memory, if it does.
+    /// Where the request's data lies in shared memory, if it does: for operations in the ring alone.
     pub fn shared_address(&self, request: &Request) -> Result<Option<*mut u8>> {
         let Some(place) = request.what.shared else { return Ok(None) };
         let address = self.shared.address(place, request.what.length as usize);
@@ -93,31 +89,63 @@ impl Data {
         address.map(Some).ok_or_else(unknown)
     }
 
-    /// Has the data of a request that lies in shared memory in the tag's buffer, for who wants to refer to it: others may
-    /// write that memory at any time.
-    pub fn borrow_shared(&mut self, request: &Request) {
-        let tag = request.ticket.tag;
-        let Ok(Some(address)) = self.shared_address(request) else { return };
-        self.borrowed[usize::from(tag)] = request.what.op == Op::Read;
-        if request.what.op == Op::Write {
-            let buffer = self.buffers.address(tag);
-            // SAFETY: as long as the request, by the check of the address and as no request exceeds a buffer; and apart.
-            unsafe { buffer.copy_from_nonoverlapping(address, request.what.length as usize) };
+    /// Has the data of a request that lies in shared memory in the tag's buffer, for those who look at it: clients may
+    /// write that memory at any time, and cut it short.
+    pub fn borrow_shared(&mut self, request: &Request) -> io::Result<()> {
+        let Request { ticket, what } = *request;
+        let Some(place) = what.shared else { return Ok(()) };
+        self.borrowed[usize::from(ticket.tag)] = what.op == Op::Read;
+        if what.op != Op::Write {
+            return Ok(());
         }
+        let length = what.length as usize;
+        assert!(length <= self.buffers.each());
+        // SAFETY: the tag's buffer is as long by the assertion, and its owner is who asks.
+        unsafe { self.shared.read(place, 0, self.buffers.address(ticket.tag), length) }
     }
 
-    /// Puts a read that was borrowed where it belongs.
-    #[inline]
-    pub fn return_to_shared(&mut self, request: &Request) {
-        if request.what.shared.is_none()
-            || !std::mem::take(&mut self.borrowed[usize::from(request.ticket.tag)])
-        {
-            return;
+    /// A request in shared memory is about to be answered with `result`: a read that was borrowed is put where it belongs.
+    /// Returns the result that comes of it.
+    pub fn return_shared(&mut self, request: &Request, result: i32) -> i32 {
+        let Request { ticket, what } = *request;
+        let Some(place) = what.shared else { return result };
+        let borrowed = std::mem::take(&mut self.borrowed[usize::from(ticket.tag)]);
+        let mut result = result;
+        if borrowed && result > 0 {
+            let (buffer, length) = (self.buffers.address(ticket.tag), result as usize);
+            assert!(length <= self.buffers.each());
+            // SAFETY: the tag's buffer is as long by the assertion.
+            if unsafe { self.shared.write(place, 0, buffer, length) }.is_err() {
+                result = -libc::EIO;
+            }
         }
-        if let Ok(Some(address)) = self.shared_address(request) {
-            let buffer = self.buffers.address(request.ticket.tag);
-            // SAFETY: as in borrow_shared.
-            unsafe { address.copy_from_nonoverlapping(buffer, request.what.length as usize) };
+        if result < 0 {
+            self.shared.failed(place.memory);
+        }
+        result
+    }
+
+    /// Moves `length` bytes between memory of ours and a request in shared memory, from its byte `from` on: into a read, or
+    /// out of a write.
+    ///
+    /// # Safety
+    /// The memory has as many, and nobody holds a reference to it.
+    pub unsafe fn move_shared(
+        &self,
+        request: &Request,
+        from: usize,
+        address: *mut u8,
+        length: usize,
+    ) -> io::Result<()> {
+        let Some(place) = request.what.shared else { return Ok(()) };
+        assert!(from + length <= request.what.length as usize);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if request.what.op == Op::Write {
+                self.shared.read(place, from, address, length)
+            } else {
+                self.shared.write(place, from, address, length)
+            }
         }
     }
 

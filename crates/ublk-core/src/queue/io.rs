@@ -24,12 +24,14 @@ pub struct Io<'q> {
 impl Io<'_> {
     /// The request's buffer: to be filled by a read, to be taken by a write; empty for anything else. Not for backends
     /// that serve other than with [`CopyMode::Copy`].
-    pub fn data(&mut self) -> &mut [u8] {
+    ///
+    /// Fails where the data lies in shared memory that its clients have cut short.
+    pub fn data(&mut self) -> Result<&mut [u8]> {
         assert!(!*self.operating, "the ring uses this buffer");
         if self.request.what.shared.is_some() {
-            self.data.borrow_shared(&self.request);
+            self.data.borrow_shared(&self.request).map_err(|error| unmoved(&error))?;
         }
-        self.data.buffers.slice(self.request.ticket.tag, self.length())
+        Ok(self.data.buffers.slice(self.request.ticket.tag, self.length()))
     }
 
     /// Bytes of data.
@@ -51,19 +53,19 @@ impl Io<'_> {
     pub unsafe fn move_memory(&mut self, from: usize, address: *mut u8, length: usize) -> Result<()> {
         let (what, tag) = (self.request.what, self.request.ticket.tag);
         let take = what.op == Op::Write;
-        if let Some(shared) = self.data.shared_address(&self.request)? {
-            assert!(self.has_data() && from + length <= what.length as usize);
-            // SAFETY: within the request, whose data is there; and apart from the backend's memory.
-            unsafe { copy(shared.add(from), address, length, take) };
-            return Ok(());
+        if what.shared.is_some() {
+            assert!(self.has_data());
+            // SAFETY: the caller's promise.
+            return unsafe { self.data.move_shared(&self.request, from, address, length) }
+                .map_err(|error| unmoved(&error));
         }
         if self.data.copy == CopyMode::User {
             assert!(self.has_data());
             // SAFETY: the caller's promise.
             return unsafe { self.data.put_off(tag, from, address, length, take) }
-                .map_err(|error| Error::system("cannot move a request's data", &error));
+                .map_err(|error| unmoved(&error));
         }
-        let data = self.data()[from..from + length].as_mut_ptr();
+        let data = self.data()?[from..from + length].as_mut_ptr();
         // SAFETY: `length` bytes on both sides, which are apart: a request's buffer is the queue's own.
         unsafe { copy(data, address, length, take) };
         Ok(())
@@ -72,7 +74,7 @@ impl Io<'_> {
     /// Answers a read with the content of its buffer, where the driver does not take it from there.
     pub fn move_buffer(&mut self) -> Result<()> {
         if self.data.copy == CopyMode::User && self.has_data() {
-            let address = self.data().as_mut_ptr();
+            let address = self.data()?.as_mut_ptr();
             // SAFETY: the queue's own buffer, as long as its data.
             unsafe { self.move_memory(0, address, self.length())? };
         }
@@ -118,11 +120,11 @@ impl Io<'_> {
         if self.data.copy != CopyMode::Zero
             && let Some(shared) = self.data.shared_address(&self.request)?
         {
-            // SAFETY: within the request, whose data is there.
+            // SAFETY: within the request, whose data is there. Only the kernel goes to the address.
             return Ok((unsafe { shared.add(from) }, left as u32, None));
         }
         if self.data.copy != CopyMode::Zero {
-            return Ok((self.data()[from..].as_mut_ptr(), left as u32, None));
+            return Ok((self.data()?[from..].as_mut_ptr(), left as u32, None));
         }
         if self.request.what.by_hand && !self.data.registered(tag) {
             self.data.register(self.ring, tag)?;
@@ -173,6 +175,10 @@ impl Io<'_> {
         *self.operations += 1;
         Ok(())
     }
+}
+
+fn unmoved(error: &std::io::Error) -> Error {
+    Error::system("cannot move a request's data", error)
 }
 
 /// Between the request's data and memory of the backend's: `take`, out of the request.

@@ -304,10 +304,13 @@ impl Queue {
             return Err(broken(Violation::NotOwned(ticket)));
         }
         self.desk.tags.commit(ticket).map_err(broken)?;
-        let result = result_of(&self.desk.request(ticket.tag).what, outcome);
+        let request = self.desk.request(ticket.tag);
+        let mut result = result_of(&request.what, outcome);
+        if request.what.shared.is_some() {
+            result = self.data.return_shared(&request, result);
+        }
         self.desk.ledger.answer(ticket.tag, result);
         self.data.unregister(&mut self.ring, ticket.tag)?;
-        self.data.return_to_shared(&self.desk.request(ticket.tag));
         self.commands.answer(&mut self.ring, &mut self.data, ticket.tag, result)
     }
 
@@ -382,20 +385,19 @@ impl Queue {
         &self.data.buffers
     }
 
-    /// Brings a write's data into its buffer, where the device was made so that the driver does not. May be done once
-    /// the request has come.
+    /// Brings a write's data into its buffer, where the driver does not: the device was made so, or the data lies in
+    /// shared memory. To be done once the request has come, for a read, too, that is to be answered from its buffer.
     pub fn load(&mut self, ticket: Ticket) -> std::io::Result<()> {
+        let request = self.request(ticket);
+        if request.what.shared.is_some() {
+            return self.data.borrow_shared(&request);
+        }
         self.move_buffer(ticket, Op::Write)
     }
 
     /// Brings a read's data from its buffer to the request, where the driver does not: before it is committed.
     pub fn store(&mut self, ticket: Ticket) -> std::io::Result<()> {
         self.move_buffer(ticket, Op::Read)
-    }
-
-    /// What the device shares with its clients.
-    pub fn shared(&self) -> &SharedMemories {
-        self.data.shared()
     }
 
     fn move_buffer(&mut self, ticket: Ticket, op: Op) -> std::io::Result<()> {

@@ -2,10 +2,12 @@
 //! right there, and nothing of it is copied by the driver.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::mapping::Mapping;
+use crate::mapping::FileMapping;
+use crate::report::Reporter;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Where in the shared memory of its device a request's data lies.
@@ -17,11 +19,13 @@ pub struct Place {
     pub offset: u32,
 }
 
-/// A file in memory, mapped for a device.
+/// A file in memory, mapped for a device. Its clients may change its bytes at any time, and cut it short: only the kernel
+/// touches it, for whom what is gone is an error.
 pub struct Shared {
-    mapping: Mapping,
-    file: OwnedFd,
-    id: u32,
+    mapping: FileMapping,
+    file: File,
+    /// Whether the device's owner was told that it was cut short.
+    told: AtomicBool,
 }
 
 impl Shared {
@@ -36,25 +40,40 @@ impl Shared {
             return Err(Error::invalid(format!("shared memory of {length} bytes is not possible"))
                 .hint("whole pages, up to 4 GiB, are"));
         }
-        let mapping = Mapping::shared(&file, 0, length as usize).map_err(failed)?;
-        static IDS: AtomicU32 = AtomicU32::new(1);
-        Ok(Self { mapping, file: file.into(), id: IDS.fetch_add(1, Ordering::Relaxed) })
-    }
-
-    /// Its number in this process, never 0 and never another's: the driver's numbers are used again.
-    pub fn id(&self) -> u32 {
-        self.id
+        let mapping = FileMapping::new(&file, length as usize).map_err(failed)?;
+        check_copies(&mapping).map_err(|error| {
+            failed(error)
+                .hint("allow process_vm_readv and process_vm_writev, which a seccomp profile forbids here")
+        })?;
+        Ok(Self { mapping, file, told: AtomicBool::new(false) })
     }
 
     /// This process's mapping of it.
-    pub fn mapping(&self) -> &Mapping {
+    pub fn mapping(&self) -> &FileMapping {
         &self.mapping
     }
 
-    /// Another mapping, for who has to have one of his own.
-    pub fn map_again(&self) -> Result<Mapping> {
-        Mapping::shared(self.file.as_fd(), 0, self.mapping.length())
-            .map_err(|error| Error::system("cannot map the shared memory", &error))
+    /// How much of it was cut off, in one line, if somebody did that; told once.
+    fn cut(&self) -> Option<String> {
+        let (before, now) = (self.mapping.length() as u64, self.file.metadata().ok()?.len());
+        if now >= before || self.told.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd())).unwrap_or_default();
+        Some(format!(
+            "the shared memory {} was cut from {before} to {now} bytes: requests in what is gone fail",
+            path.display()
+        ))
+    }
+}
+
+/// Whether this process may have the kernel copy from and to the mapping.
+fn check_copies(mapping: &FileMapping) -> io::Result<()> {
+    let mut byte = 0;
+    // SAFETY: one byte, and none.
+    unsafe {
+        mapping.read(0, &raw mut byte, 1)?;
+        mapping.write(0, &raw const byte, 0)
     }
 }
 
@@ -64,11 +83,17 @@ pub struct SharedMemories {
     list: RwLock<Vec<Option<Arc<Shared>>>>,
     /// Held while the driver may name memory already that is not in the list yet.
     arriving: Mutex<()>,
+    reporter: Option<Reporter>,
 }
 
 impl SharedMemories {
+    /// None yet. `reporter` is told of what is cut short.
+    pub fn new(reporter: Reporter) -> Self {
+        Self { reporter: Some(reporter), ..Self::default() }
+    }
+
     /// Adds memory: `register` tells the driver of it, which has a number for it then.
-    pub fn add(&self, memory: Shared, register: impl FnOnce(&Mapping) -> Result<u16>) -> Result<u16> {
+    pub fn add(&self, memory: Shared, register: impl FnOnce(&FileMapping) -> Result<u16>) -> Result<u16> {
         let _arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
         let number = register(memory.mapping())?;
         self.set(number, Some(Arc::new(memory)));
@@ -97,14 +122,17 @@ impl SharedMemories {
         })
     }
 
-    /// The memory that has this number in the process.
-    pub fn by_id(&self, id: u32) -> Option<Arc<Shared>> {
-        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        list.iter().flatten().find(|memory| memory.id == id).cloned()
+    /// A request in a memory failed: tells if that is so because it was cut short.
+    pub fn failed(&self, number: u16) {
+        if let (Some(reporter), Some(memory)) = (&self.reporter, self.look(number))
+            && let Some(message) = memory.cut()
+        {
+            reporter.report(message);
+        }
     }
 
     /// The memory that a place names, if `length` bytes are there.
-    pub fn at(&self, place: Place, length: usize) -> Option<Arc<Shared>> {
+    fn at(&self, place: Place, length: usize) -> Option<Arc<Shared>> {
         let memory = self.get(place.memory)?;
         let end = (place.offset as usize).checked_add(length)?;
         (end <= memory.mapping.length()).then_some(memory)
@@ -114,8 +142,39 @@ impl SharedMemories {
         self.list.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(number)).cloned().flatten()
     }
 
-    /// The address of `length` bytes at a place, if they are there.
+    /// The address of `length` bytes at a place, if they are there: see [`FileMapping::address`].
     pub fn address(&self, place: Place, length: usize) -> Option<*mut u8> {
-        Some(self.at(place, length)?.mapping.at(place.offset as usize))
+        Some(self.at(place, length)?.mapping.address(place.offset as usize))
     }
+
+    /// Copies from byte `from` of a place on; see [`FileMapping::read`].
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn read(&self, place: Place, from: usize, memory: *mut u8, length: usize) -> io::Result<()> {
+        let shared = self.at(place, from + length).ok_or_else(unknown)?;
+        // SAFETY: the caller's promise.
+        unsafe { shared.mapping.read(place.offset as usize + from, memory, length) }
+    }
+
+    /// Copies to byte `from` of a place and on; see [`FileMapping::write`].
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn write(
+        &self,
+        place: Place,
+        from: usize,
+        memory: *const u8,
+        length: usize,
+    ) -> io::Result<()> {
+        let shared = self.at(place, from + length).ok_or_else(unknown)?;
+        // SAFETY: the caller's promise.
+        unsafe { shared.mapping.write(place.offset as usize + from, memory, length) }
+    }
+}
+
+/// The driver names memory that is not shared.
+fn unknown() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFAULT)
 }

@@ -31,10 +31,6 @@ pub struct SharedLayout {
     pub op: u32,
     /// Batch, `Uint8Array`: 1 forced unit access, 2 do not unmap.
     pub flags: u32,
-    /// By tag, `Uint32Array`: the shared memory in which its request's data lies; 0: in the tag's buffer.
-    pub memory: u32,
-    /// By tag, `Uint32Array`: from which byte of that on.
-    pub memory_offset: u32,
     /// Answers, `Int32Array`: as `result`.
     pub answer_result: u32,
     /// Answers, `Uint32Array`: the request's generation.
@@ -60,7 +56,6 @@ impl SharedLayout {
         };
         let (offset, length) = (array(8), array(8));
         let (result, generation, answer_result, answer_generation) = (array(4), array(4), array(4), array(4));
-        let (memory, memory_offset) = (array(4), array(4));
         let (tag, answer_tag) = (array(2), array(2));
         let (op, flags) = (array(1), array(1));
         Self {
@@ -72,8 +67,6 @@ impl SharedLayout {
             tag,
             op,
             flags,
-            memory,
-            memory_offset,
             answer_result,
             answer_generation,
             answer_tag,
@@ -93,8 +86,6 @@ pub struct Entry {
     pub tag: u16,
     pub op: u8,
     pub flags: u8,
-    /// Shared memory, and from where on; 0: the tag's buffer.
-    pub memory: (u32, u32),
 }
 
 /// The shared memory itself. Written by one thread: the one that serves the queue, in Rust or in JavaScript.
@@ -125,8 +116,6 @@ impl Shared {
         self.store(layout.tag, at, entry.tag);
         self.store(layout.op, at, entry.op);
         self.store(layout.flags, at, entry.flags);
-        self.store(layout.memory, entry.tag.into(), entry.memory.0);
-        self.store(layout.memory_offset, entry.tag.into(), entry.memory.1);
     }
 
     /// The batch's result at `at`.
@@ -178,8 +167,6 @@ mod tests {
                 (layout.generation, 4),
                 (layout.answer_result, 4),
                 (layout.answer_generation, 4),
-                (layout.memory, 4),
-                (layout.memory_offset, 4),
                 (layout.tag, 2),
                 (layout.answer_tag, 2),
                 (layout.op, 1),

@@ -19,7 +19,6 @@ use napi_derive::napi;
 use place::Place;
 use served::Served;
 use std::ffi::c_int;
-use std::sync::Arc;
 use ublk_core::error::{Error as CoreError, ErrorKind, Result as CoreResult};
 use ublk_core::queue::Wait;
 use watch::Watch;
@@ -90,16 +89,6 @@ impl Queue {
     #[napi(ts_return_type = "ArrayBuffer")]
     pub fn data<'env>(&self, env: &'env Env) -> Result<Unknown<'env>> {
         memory::array_buffer(env, self.look(env, |served| Ok(served.seated.buffers().pool()))?)
-    }
-
-    /// A mapping of shared memory for this thread. To be asked for once each.
-    #[napi(ts_return_type = "ArrayBuffer")]
-    pub fn memory<'env>(&self, env: &'env Env, id: f64) -> Result<Unknown<'env>> {
-        let mapped = self.look(env, |served| match served.seated.shared().by_id(whole("id", id)?) {
-            Some(memory) => memory.map_again(),
-            None => Err(CoreError::new(ErrorKind::NotFound, "that memory is shared no more")),
-        })?;
-        memory::array_buffer(env, Arc::new(mapped))
     }
 
     /// As `nextBatch`, without answering the batch and without waiting.

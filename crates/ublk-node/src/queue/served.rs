@@ -107,18 +107,6 @@ impl Served {
                 seated.commit(ticket, Err(error.raw_os_error().unwrap_or(5 /* EIO */)))?;
                 continue;
             }
-            let memory = match what.shared {
-                None => (0, 0),
-                Some(place) => {
-                    match seated.shared().at(place, usize::try_from(what.length).unwrap_or(usize::MAX)) {
-                        Some(memory) => (memory.id(), place.offset),
-                        None => {
-                            seated.commit(ticket, Err(5 /* EIO */))?;
-                            continue;
-                        }
-                    }
-                }
-            };
             let op = match what.op {
                 Op::Read => 0,
                 Op::Write if able.write => 1,
@@ -145,7 +133,6 @@ impl Served {
                     tag: ticket.tag,
                     op,
                     flags: u8::from(what.fua) | (u8::from(what.no_unmap) << 1),
-                    memory,
                 },
             );
             batch.push(ticket);

@@ -76,9 +76,9 @@ fn in_memory(image: &Arc<Image>) -> Lazy {
 }
 
 fn in_file(image: &Arc<Image>, dir: &Path, direct: bool) -> Lazy {
-    let (storage, made) = Stored::open_or_create(&dir.join("cache"), SIZE, direct).unwrap();
+    let (storage, found) = Stored::open_or_create(&dir.join("cache"), SIZE, direct).unwrap();
     let identity = Identity { size: SIZE, chunk: CHUNK, name: "image".into() };
-    let map = Map::open(&dir.join("map"), &identity, made).unwrap();
+    let map = Map::open(&dir.join("map"), &identity, found).unwrap();
     let storage: Arc<dyn Storage> = Arc::new(storage);
     Lazy::new(storage, map, image.clone()).unwrap()
 }

@@ -190,7 +190,7 @@ fn pages_that_the_driver_cannot_register_are_registered_by_the_server() {
             let seat = seats.remove(0).only_by_hand();
             thread = Some(std::thread::spawn(move || {
                 let files = backend.files().iter().map(AsRawFd::as_raw_fd).collect();
-                let site = Site { depth: 16, durable: false, waker: seat.waker() };
+                let site = Site { depth: 16, durable: false, waker: seat.waker(), reporter: seat.reporter() };
                 let mut seated = seat.take(files).unwrap();
                 let mut driver = Driver::new(backend.engine(&site).unwrap());
                 loop {

@@ -103,9 +103,9 @@ fn lazy(spec: &BackendSpec, size: u64, source: Arc<dyn Source>) -> CoreResult<La
     };
     let identity = Identity { size, chunk, name: spec.identity.clone().unwrap_or_default() };
     let map = map_of(path);
-    let (storage, made) = File::open_or_create(Path::new(path), size, spec.direct.unwrap_or(false))?;
+    let (storage, found) = File::open_or_create(Path::new(path), size, spec.direct.unwrap_or(false))?;
     let storage = if spec.exclusive.unwrap_or(true) { storage } else { storage.without_claim() };
-    Lazy::new(Arc::new(storage), Map::open(Path::new(&map), &identity, made)?, source)
+    Lazy::new(Arc::new(storage), Map::open(Path::new(&map), &identity, found)?, source)
 }
 
 /// Where the map of a lazy disk's cache is.

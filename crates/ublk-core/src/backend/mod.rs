@@ -10,7 +10,7 @@ mod shared_memory;
 
 pub use external::External;
 pub use file::File;
-pub use lazy::{Fill, Identity, Lazy, Map, Source};
+pub use lazy::{Fill, Found, Identity, Lazy, Map, Source};
 pub use memory::Memory;
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
@@ -19,6 +19,7 @@ pub use shared_memory::SharedMemory;
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Io, Outcome, Ticket, Waker};
+use crate::report::Reporter;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -91,8 +92,11 @@ pub trait Backend: Send + Sync {
         Err(Error::new(ErrorKind::Unsupported, "this disk's backend cannot be resized"))
     }
 
-    /// The device is served no more by this process: brings to safety what has to outlive it. May block.
-    fn close(&self) {}
+    /// The device is served no more by this process: brings to safety what has to outlive it. May block. What fails is told
+    /// to the device's owner.
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A backend that others can keep their data in, beside what its engines do.
@@ -100,8 +104,15 @@ pub trait Storage: Backend {
     /// Writes to it. May block; on any thread but a queue's.
     fn store(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
-    /// Makes durable all that was written before. May block.
+    /// Makes durable all that was written before. May block. When it fails, or [`intact`](Self::intact) does, nothing is
+    /// known of what was written since it last succeeded.
     fn sync(&self) -> io::Result<()>;
+
+    /// Whether all that was written is still there, since this was last asked: the system may drop what it could not write
+    /// back. Does not block, and tells each failure once.
+    fn intact(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The queue that an engine is to serve.
@@ -113,6 +124,8 @@ pub struct Site {
     pub durable: bool,
     /// Makes the queue ask [`Engine::ready`]. For any thread.
     pub waker: Waker,
+    /// Tells the device's owner of what concerns no request.
+    pub reporter: Reporter,
 }
 
 /// What became of a request.

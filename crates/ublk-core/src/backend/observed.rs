@@ -63,8 +63,8 @@ impl Backend for Observed {
         self.inner.resize(from, to)
     }
 
-    fn close(&self) {
-        self.inner.close();
+    fn close(&self) -> Result<()> {
+        self.inner.close()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::drive::Owner;
 use crate::queue::{Config, Part, Queue, Waker};
+use crate::report::Reporter;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -73,6 +74,11 @@ impl Seat {
     /// Which tags of the queue are to be served.
     pub fn part(&self) -> Part {
         self.config.part
+    }
+
+    /// Tells the device's owner of what concerns no request.
+    pub fn reporter(&self) -> Reporter {
+        self.hold.shared.reporter()
     }
 
     /// Wakes whoever took the seat.

@@ -37,7 +37,8 @@ impl Station {
     pub fn open(plan: Plan) -> Option<Self> {
         let Plan { seat, backend, durable, .. } = plan;
         let files = backend.files().iter().map(AsRawFd::as_raw_fd).collect();
-        let site = Site { depth: seat.config.depth, durable, waker: seat.waker() };
+        let (waker, reporter) = (seat.waker(), seat.reporter());
+        let site = Site { depth: seat.config.depth, durable, waker, reporter };
         let engine = catch_unwind(AssertUnwindSafe(|| engine_of(&backend, &site)))
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the backend panicked")));
         let engine = match engine {

@@ -4,7 +4,7 @@ mod engine;
 mod limits;
 mod zeroes;
 
-use super::{Alignment, Backend, Discard, Engine, Properties, Site, Storage};
+use super::{Alignment, Backend, Discard, Engine, Found, Properties, Site, Storage};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -24,6 +24,9 @@ pub struct File {
     path: PathBuf,
     writable: bool,
     claimed: bool,
+    /// The same file, opened once more, where the page cache may lose what was written: the kernel tells each open file of
+    /// write-back that failed, once.
+    witness: Option<fs::File>,
     direct: bool,
     size: AtomicU64,
     block_size: u32,
@@ -44,16 +47,24 @@ impl File {
         Self::open_with(OpenOptions::new().read(true).write(!read_only), path, read_only, direct)
     }
 
-    /// Opens a regular file of `size` bytes, and makes a sparse one if there is none. The second value says
-    /// whether it was made.
-    pub fn open_or_create(path: &Path, size: u64, direct: bool) -> Result<(Self, bool)> {
+    /// Opens a regular file of `size` bytes, and makes a sparse one if there is none, for nobody else to read. The second
+    /// value says what was found.
+    pub fn open_or_create(path: &Path, size: u64, direct: bool) -> Result<(Self, Found)> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let sized = Self::prepare(options.clone(), path, size)?;
-        let file = Self::open_with(&mut options, path, false, direct)?;
+        let mut file = Self::open_with(&mut options, path, false, direct)?;
         let found = file.properties().size;
         if found == size {
-            return Ok((file, sized));
+            let failed = |error| Error::system(format!("cannot use {}", path.display()), &error);
+            if !direct {
+                let again = fs::File::open(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
+                file.witness = Some(again.map_err(failed)?);
+            }
+            let holds = file.file.metadata().map_err(failed)?;
+            let empty = holds.is_file() && holds.blocks() == 0;
+            let rest = if empty { Found::Empty } else { Found::Used };
+            return Ok((file, if sized { Found::New } else { rest }));
         }
         Err(Error::new(
             ErrorKind::Backend,
@@ -132,6 +143,7 @@ impl File {
         });
         Ok(Self {
             file,
+            witness: None,
             path: path.to_owned(),
             writable: !read_only,
             claimed: true,
@@ -213,6 +225,17 @@ impl Storage for File {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn intact(&self) -> io::Result<()> {
+        // Behind the end of any file: there is nothing to wait for, and what is told concerns all of it.
+        const BEHIND: libc::off64_t = 1 << 62;
+        let Some(witness) = &self.witness else { return Ok(()) };
+        // SAFETY: plain numbers and an open descriptor.
+        let told = unsafe {
+            libc::sync_file_range(witness.as_raw_fd(), BEHIND, 1, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+        };
+        if told == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 

@@ -1,9 +1,13 @@
 //! Which chunks are there, which are coming, and who waits for them.
 
 use super::map::Map;
+use crate::backend::Storage;
 use crate::queue::{Ticket, Waker};
+use crate::report::Reporter;
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where a queue's waiting requests are told that they can go on.
@@ -43,6 +47,8 @@ pub enum Plan {
     Go(Claim),
     /// To wait to be told so often, after having these ranges of chunks fetched.
     Wait { times: u32, fetch: Vec<Range<u64>> },
+    /// To fail: it needs what was lost.
+    Lost,
 }
 
 /// What a request does to the chunks it touches.
@@ -60,11 +66,120 @@ pub enum Use {
 pub struct Chunks {
     pub map: Map,
     busy: Mutex<HashMap<u64, Vec<Waiter>>>,
+    /// How often the storage has lost something. Changes with `busy` locked.
+    epoch: AtomicU64,
+    /// Held by who asks the storage whether it has, which it tells once, until all have heard of it.
+    asking: Mutex<()>,
+    reporter: Mutex<Option<Reporter>>,
+    /// The filler will see by itself to what is not saved.
+    watched: AtomicBool,
 }
 
 impl Chunks {
     pub fn new(map: Map) -> Self {
-        Self { map, busy: Mutex::default() }
+        Self {
+            map,
+            busy: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            asking: Mutex::default(),
+            reporter: Mutex::default(),
+            watched: AtomicBool::new(false),
+        }
+    }
+
+    /// Who is told of what concerns no request.
+    pub fn report_to(&self, reporter: Reporter) {
+        *self.reporter.lock().unwrap_or_else(PoisonError::into_inner) = Some(reporter);
+    }
+
+    pub fn report(&self, message: String) {
+        let reporter = self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(reporter) = reporter {
+            reporter.report(message);
+        }
+    }
+
+    /// Whether there is something to save of which the filler has to be told, by whoever asks this.
+    pub fn unwatched(&self) -> bool {
+        self.map.is_kept() && !self.map.failed() && !self.watched.swap(true, SeqCst)
+    }
+
+    /// Whether the filler, which asks this before it sleeps, has to see to something that is not saved.
+    pub fn watch(&self) -> bool {
+        // In this order: who adds something after it was looked for finds it unwatched.
+        self.watched.store(false, SeqCst);
+        let watched = self.map.unsaved() && !self.map.failed();
+        self.watched.store(watched, SeqCst);
+        watched
+    }
+
+    /// Names the time since the storage last lost something.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(SeqCst)
+    }
+
+    /// Whether what was read since `epoch` is what was written.
+    pub fn intact(&self, storage: &dyn Storage, epoch: u64) -> bool {
+        let _one = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = storage.intact() {
+            self.forget(&error);
+        }
+        self.epoch() == epoch
+    }
+
+    /// A sync has failed.
+    pub fn failed(&self, why: &io::Error) {
+        let _one = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget(why);
+    }
+
+    fn forget(&self, why: &io::Error) {
+        let first = !self.map.failed();
+        let busy = self.busy();
+        let told = self.map.forget();
+        self.epoch.fetch_add(1, SeqCst);
+        drop(busy);
+        if first {
+            self.report(format!(
+                "the disk's cache has lost data: {why}. What was only fetched is fetched again; what was written since the \
+                 last flush fails, and so does every flush until the disk is made again"
+            ));
+        }
+        if let (Err(error), Some(path)) = (told, self.map.path()) {
+            self.report(format!("cannot note that in the map {}: {error}", path.display()));
+        }
+    }
+
+    /// Makes durable what is present.
+    pub fn save(&self, storage: &dyn Storage) -> io::Result<()> {
+        let epoch = self.epoch();
+        let saved = self.map.save(
+            || storage.sync(),
+            |publish| {
+                let _busy = self.busy();
+                if self.epoch() != epoch {
+                    return Err(io::Error::from_raw_os_error(libc::EIO));
+                }
+                publish();
+                Ok(())
+            },
+        );
+        match saved {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                if let Some(path) = self.map.path() {
+                    self.report(format!(
+                        "somebody cut the map {} short: it was written again",
+                        path.display()
+                    ));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.failed(&error);
+                Err(error)
+            }
+        }
     }
 
     /// The chunks that a range of bytes touches.
@@ -83,20 +198,29 @@ impl Chunks {
     /// claims; it claims only when there is nothing to wait for, so no two requests wait for each other.
     pub fn plan(self: &Arc<Self>, offset: u64, length: u64, what: Use, waiter: &Waiter) -> Plan {
         let mut busy = self.busy();
+        let whole = |chunk| {
+            let (start, bytes) = self.bytes(&(chunk..chunk + 1));
+            what != Use::Read && offset <= start && start + bytes <= offset + length
+        };
+        let lost = |chunk| self.map.is_lost(chunk);
+        if self.map.any_lost() && self.touched(offset, length).any(|chunk| lost(chunk) && !whole(chunk)) {
+            return Plan::Lost;
+        }
         let (mut times, mut fetch, mut claim) = (0, Vec::<Range<u64>>::new(), Vec::new());
         for chunk in self.touched(offset, length) {
-            if self.map.has(chunk) {
+            if self.map.has(chunk) && !lost(chunk) {
+                if what != Use::Read && !self.map.is_written(chunk) {
+                    self.map.write(chunk);
+                }
                 continue;
             }
-            let (start, bytes) = self.bytes(&(chunk..chunk + 1));
-            let whole = offset <= start && start + bytes <= offset + length;
             match busy.get_mut(&chunk) {
                 Some(_) if what == Use::Discard => {} // either order will do
                 Some(waiters) => {
                     waiters.push(waiter.clone());
                     times += 1;
                 }
-                None if what != Use::Read && whole => claim.push(chunk),
+                None if whole(chunk) => claim.push(chunk),
                 None if what == Use::Discard => {}
                 None => {
                     busy.insert(chunk, vec![waiter.clone()]);
@@ -112,23 +236,42 @@ impl Chunks {
             return Plan::Wait { times, fetch };
         }
         busy.extend(claim.iter().map(|&chunk| (chunk, Vec::new())));
-        Plan::Go(Claim { chunks: self.clone(), held: claim })
+        Plan::Go(Claim { chunks: self.clone(), held: claim, epoch: self.epoch() })
     }
 
-    /// Ends the busy state of some chunks: they are present from here on, or missing again. Tells the waiters.
-    pub fn finish(&self, chunks: impl IntoIterator<Item = u64>, present: bool, result: i32) {
-        let mut waiters = Vec::new();
+    /// The data of some busy chunks was written to the storage, since `epoch`, by a client if `written`: they are present from
+    /// here on, unless it may be gone again: whether they are. Tells the waiters, who then look again, unless they waited for a
+    /// fetch whose outcome cannot be noted.
+    pub fn complete(&self, chunks: &[u64], written: bool, epoch: u64) -> io::Result<()> {
+        // The file first: see the map's order.
+        let mut done = self.map.file(chunks);
+        let mut told = 0;
+        if let (Err(error), Some(path)) = (&done, self.map.path()) {
+            self.report(format!("cannot write the map {}: {error}", path.display()));
+            told = -error.raw_os_error().unwrap_or(libc::EIO);
+        }
         let mut busy = self.busy();
-        for chunk in chunks {
-            if present {
-                self.map.set(chunk);
+        if done.is_ok() {
+            if self.epoch() == epoch {
+                self.map.set(chunks, written);
+            } else {
+                done = Err(io::Error::from_raw_os_error(libc::EIO));
             }
-            waiters.extend(busy.remove(&chunk).unwrap_or_default());
         }
+        let waiters = Self::free(&mut busy, chunks.iter().copied());
         drop(busy);
-        for waiter in waiters {
-            waiter.tell(result);
-        }
+        waiters.into_iter().for_each(|waiter| waiter.tell(if written { 0 } else { told }));
+        done
+    }
+
+    /// Ends the busy state of some chunks, which are missing again. Tells the waiters the result.
+    pub fn give_up(&self, chunks: impl IntoIterator<Item = u64>, result: i32) {
+        let waiters = Self::free(&mut self.busy(), chunks);
+        waiters.into_iter().for_each(|waiter| waiter.tell(result));
+    }
+
+    fn free(busy: &mut HashMap<u64, Vec<Waiter>>, chunks: impl IntoIterator<Item = u64>) -> Vec<Waiter> {
+        chunks.into_iter().flat_map(|chunk| busy.remove(&chunk).unwrap_or_default()).collect()
     }
 
     fn busy(&self) -> MutexGuard<'_, HashMap<u64, Vec<Waiter>>> {
@@ -140,30 +283,32 @@ impl Chunks {
 pub struct Claim {
     chunks: Arc<Chunks>,
     held: Vec<u64>,
+    epoch: u64,
 }
 
 impl Claim {
-    /// They were overwritten: what the storage has is theirs.
-    pub fn fulfil(mut self) {
-        self.release(true);
-    }
-
-    fn release(&mut self, present: bool) {
-        if !self.held.is_empty() {
-            self.chunks.finish(std::mem::take(&mut self.held), present, 0);
-        }
+    /// They were overwritten: what the storage has is theirs. Fails if that is not so for long.
+    pub fn fulfil(mut self) -> io::Result<()> {
+        let held = std::mem::take(&mut self.held);
+        if held.is_empty() { Ok(()) } else { self.chunks.complete(&held, true, self.epoch) }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.release(false);
+        if !self.held.is_empty() {
+            self.chunks.give_up(std::mem::take(&mut self.held), 0);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::map::{Found, Identity};
     use super::*;
+    use crate::backend::{Backend, Engine, Properties, Site};
+    use crate::claim::Place;
+    use crate::error::Result;
 
     const CHUNK: u64 = 4096;
 
@@ -180,6 +325,7 @@ mod tests {
         match plan {
             Plan::Go(claim) => panic!("goes with {:?}", claim.held),
             Plan::Wait { times, fetch } => (*times, fetch.iter().map(|run| (run.start, run.end)).collect()),
+            Plan::Lost => panic!("is lost"),
         }
     }
 
@@ -187,20 +333,21 @@ mod tests {
         match plan {
             Plan::Go(claim) => claim,
             Plan::Wait { times, fetch } => panic!("waits {times} times and fetches {fetch:?}"),
+            Plan::Lost => panic!("is lost"),
         }
     }
 
     #[test]
     fn a_read_fetches_each_missing_run_once_and_others_wait() {
         let (chunks, first, second) = (chunks(), waiter(1), waiter(2));
-        chunks.map.set(2);
+        chunks.map.set(&[2], false);
         let plan = chunks.plan(CHUNK / 2, 4 * CHUNK, Use::Read, &first);
         assert_eq!(waits(&plan), (4, vec![(0, 2), (3, 5)]));
         let plan = chunks.plan(0, 6 * CHUNK, Use::Read, &second);
         assert_eq!(waits(&plan), (5, vec![(5, 6)]));
-        chunks.finish(0..2, true, 0);
+        chunks.complete(&[0, 1], false, 0).unwrap();
         assert_eq!(first.inbox.take(), vec![(first.ticket, 0); 2]);
-        chunks.finish(3..5, false, -5);
+        chunks.give_up(3..5, -5);
         assert_eq!(first.inbox.take(), vec![(first.ticket, -5); 2]);
         assert_eq!(second.inbox.take().len(), 4);
         // What failed is fetched again, what is there is not.
@@ -213,12 +360,12 @@ mod tests {
         let (chunks, waiter) = (chunks(), waiter(0));
         let plan = chunks.plan(512, 2 * CHUNK, Use::Overwrite, &waiter);
         assert_eq!(waits(&plan), (2, vec![(0, 1), (2, 3)]));
-        chunks.finish(0..1, true, 0);
-        chunks.finish(2..3, true, 0);
+        chunks.complete(&[0], false, 0).unwrap();
+        chunks.complete(&[2], false, 0).unwrap();
         let claim = goes(chunks.plan(512, 2 * CHUNK, Use::Overwrite, &waiter));
         assert_eq!(claim.held, [1]);
         assert_eq!(waits(&chunks.plan(CHUNK, 512, Use::Read, &waiter)), (1, vec![]));
-        claim.fulfil();
+        claim.fulfil().unwrap();
         assert!(chunks.map.has(1));
         // The last chunk is shorter.
         assert_eq!(goes(chunks.plan(9 * CHUNK, CHUNK - 512, Use::Overwrite, &waiter)).held, [9]);
@@ -230,5 +377,106 @@ mod tests {
         let (chunks, waiter) = (chunks(), waiter(0));
         assert_eq!(waits(&chunks.plan(2 * CHUNK, CHUNK, Use::Read, &waiter)), (1, vec![(2, 3)]));
         assert_eq!(goes(chunks.plan(512, 3 * CHUNK, Use::Discard, &waiter)).held, [1]);
+    }
+
+    /// A storage that says of itself what a test tells it to.
+    #[derive(Default)]
+    struct Medium {
+        loses: AtomicBool,
+        cannot_sync: AtomicBool,
+    }
+
+    impl Backend for Medium {
+        fn properties(&self) -> Properties {
+            unimplemented!("nobody asks")
+        }
+
+        fn places(&self) -> Vec<Place<'_>> {
+            Vec::new()
+        }
+
+        fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
+            unimplemented!("nobody asks")
+        }
+    }
+
+    impl Storage for Medium {
+        fn store(&self, _offset: u64, _data: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            told(&self.cannot_sync)
+        }
+
+        fn intact(&self) -> io::Result<()> {
+            told(&self.loses)
+        }
+    }
+
+    fn told(failure: &AtomicBool) -> io::Result<()> {
+        if failure.swap(false, SeqCst) { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    }
+
+    /// Chunk 0 is saved; 1 was fetched, 2 written whole, 3 fetched and then written in part.
+    fn kept() -> (Arc<Chunks>, Medium, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { size: 10 * CHUNK, chunk: CHUNK, name: String::new() };
+        let map = Map::open(&dir.path().join("map"), &identity, Found::New).unwrap();
+        let (chunks, medium) = (Arc::new(Chunks::new(map)), Medium::default());
+        chunks.complete(&[0], false, 0).unwrap();
+        chunks.save(&medium).unwrap();
+        chunks.complete(&[1, 3], false, 0).unwrap();
+        goes(chunks.plan(2 * CHUNK, CHUNK, Use::Overwrite, &waiter(0))).fulfil().unwrap();
+        goes(chunks.plan(3 * CHUNK, 512, Use::Overwrite, &waiter(0))).fulfil().unwrap();
+        (chunks, medium, dir)
+    }
+
+    #[test]
+    fn what_a_failed_sync_may_have_lost_is_fetched_again_or_fails_and_nothing_is_saved_any_more() {
+        for sync in [true, false] {
+            let (chunks, medium, dir) = kept();
+            if sync {
+                medium.cannot_sync.store(true, SeqCst);
+                assert!(chunks.save(&medium).is_err());
+            } else {
+                medium.loses.store(true, SeqCst);
+                assert!(!chunks.intact(&medium, 0));
+            }
+            let waiter = waiter(0);
+            let plan = |chunk: u64, length, what| chunks.plan(chunk * CHUNK, length, what, &waiter);
+            assert!(chunks.map.settled_all(0..1));
+            goes(plan(0, CHUNK, Use::Read));
+            assert_eq!(waits(&plan(1, CHUNK, Use::Read)), (1, vec![(1, 2)]));
+            for chunk in [2, 3] {
+                assert!(matches!(plan(chunk, CHUNK, Use::Read), Plan::Lost));
+                assert!(matches!(plan(chunk, 512, Use::Overwrite), Plan::Lost));
+            }
+            assert!(matches!(plan(0, 4 * CHUNK, Use::Read), Plan::Lost));
+            // Who writes all of it needs nothing of what was lost.
+            goes(plan(2, CHUNK, Use::Overwrite)).fulfil().unwrap();
+            goes(plan(2, CHUNK, Use::Read));
+            assert!(
+                chunks.save(&medium).is_err(),
+                "the medium would take it now, but nothing is known of what it had"
+            );
+            drop(chunks);
+            let identity = Identity { size: 10 * CHUNK, chunk: CHUNK, name: String::new() };
+            let map = Map::open(&dir.path().join("map"), &identity, Found::Used).unwrap();
+            assert_eq!((0..10).filter(|chunk| map.has(*chunk)).collect::<Vec<_>>(), [0]);
+        }
+    }
+
+    #[test]
+    fn what_was_under_way_when_something_was_lost_does_not_count() {
+        let (chunks, medium, _dir) = kept();
+        let claim = goes(chunks.plan(5 * CHUNK, CHUNK, Use::Overwrite, &waiter(0)));
+        let fetched = chunks.epoch();
+        medium.loses.store(true, SeqCst);
+        assert!(!chunks.intact(&medium, fetched));
+        assert!(claim.fulfil().is_err(), "its write fails");
+        assert!(chunks.complete(&[6], false, fetched).is_err());
+        assert!(!chunks.map.has(5) && !chunks.map.has(6));
+        assert!(chunks.intact(&medium, chunks.epoch()), "each failure is told once");
     }
 }

@@ -5,12 +5,15 @@ use super::{Fill, Job, Lazy};
 use crate::backend::{Engine, Site, Step};
 use crate::error::Result;
 use crate::queue::{Io, Op, Outcome, Ticket};
+use std::io;
 use std::sync::Arc;
 
 /// What a request waits for.
 enum Phase {
     /// The storage's engine, which overwrites these chunks.
     Storage(Claim),
+    /// The storage's engine, which reads chunks that are not saved; it has to be intact since then.
+    Read { epoch: u64 },
     /// To be told so often that chunks were fetched or overwritten; and what went wrong with one.
     Chunks { left: u32, error: i32 },
     /// The map to be saved; it is finished with this then.
@@ -19,6 +22,9 @@ enum Phase {
     Idle,
 }
 
+/// How often a read is tried again of which the storage has lost something meanwhile.
+const PATIENCE: u8 = 3;
+
 pub struct LazyEngine<'a> {
     lazy: &'a Lazy,
     storage: Box<dyn Engine + 'a>,
@@ -26,6 +32,8 @@ pub struct LazyEngine<'a> {
     inbox: Arc<Inbox>,
     /// By tag.
     phases: Box<[Phase]>,
+    /// By tag, how often the storage may yet lose what its read found.
+    patience: Box<[u8]>,
     due: Vec<(Ticket, i32)>,
 }
 
@@ -37,6 +45,7 @@ impl<'a> LazyEngine<'a> {
             durable: site.durable,
             inbox: Arc::new(Inbox::new(site.waker.clone())),
             phases: (0..site.depth).map(|_| Phase::Idle).collect(),
+            patience: vec![PATIENCE; usize::from(site.depth)].into(),
             due: Vec::new(),
         }
     }
@@ -50,21 +59,34 @@ impl<'a> LazyEngine<'a> {
         // What it waited for is over, or is what a panic left of an earlier request.
         self.set(io, Phase::Idle);
         let what = io.request.what;
+        let map = &self.chunks().map;
         let usage = match what.op {
             Op::Read => Use::Read,
             Op::Write | Op::WriteZeroes => Use::Overwrite,
             Op::Discard => Use::Discard,
-            Op::Flush if self.chunks().map.unsaved() => return Ok(self.save(io, Ok(0))),
+            Op::Flush if map.failed() => return Ok(Step::Done(Err(libc::EIO))),
+            Op::Flush if map.unsaved() => return Ok(self.save(io, Ok(0))),
             Op::Flush | Op::Other(_) => return self.start_storage(io),
         };
-        if self.chunks().map.has_all(self.chunks().touched(what.offset, what.length)) {
+        let touched = self.chunks().touched(what.offset, what.length);
+        if map.settled_all(touched.clone()) {
+            return self.start_storage(io);
+        }
+        let epoch = self.chunks().epoch();
+        if usage == Use::Read && !map.any_lost() && map.has_all(touched) {
+            self.set(io, Phase::Read { epoch });
             return self.start_storage(io);
         }
         match self.chunks().plan(what.offset, what.length, usage, &self.waiter(io)) {
+            Plan::Go(_) if usage == Use::Read => {
+                self.set(io, Phase::Read { epoch });
+                self.start_storage(io)
+            }
             Plan::Go(claim) => {
                 self.set(io, Phase::Storage(claim));
                 self.start_storage(io)
             }
+            Plan::Lost => Ok(Step::Done(Err(libc::EIO))),
             Plan::Wait { times, fetch } => {
                 self.set(io, Phase::Chunks { left: times, error: 0 });
                 for range in fetch {
@@ -81,24 +103,61 @@ impl<'a> LazyEngine<'a> {
     }
 
     fn after_storage(&mut self, io: &mut Io<'_>, step: Result<Step>) -> Result<Step> {
-        let Ok(Step::Done(outcome)) = step else {
+        let Ok(Step::Done(mut outcome)) = step else {
             if step.is_err() {
                 self.set(io, Phase::Idle);
             }
             return step;
         };
-        if let Phase::Storage(claim) = self.set(io, Phase::Idle)
-            && outcome.is_ok()
-        {
-            claim.fulfil();
+        match self.set(io, Phase::Idle) {
+            Phase::Storage(claim) if outcome.is_ok() => {
+                match claim.fulfil() {
+                    Err(error) => outcome = Err(error.raw_os_error().unwrap_or(libc::EIO)),
+                    Ok(()) if self.chunks().unwatched() => {
+                        let _ = self.lazy.filler.jobs().send(Job::Look); // closed: it has looked
+                    }
+                    Ok(()) => {}
+                }
+            }
+            Phase::Read { epoch } if outcome.is_ok() && !self.chunks().intact(&*self.lazy.storage, epoch) => {
+                return self.read_again(io);
+            }
+            _ => {}
         }
+        self.finish(io, outcome)
+    }
+
+    /// The storage is done with the request. What is to be durable may not be so yet.
+    fn finish(&mut self, io: &mut Io<'_>, outcome: Outcome) -> Result<Step> {
         let what = io.request.what;
-        // A durable write into a chunk that the map does not durably have would be lost with the power.
         let durable = (what.fua || self.durable) && matches!(what.op, Op::Write | Op::WriteZeroes);
-        if durable && outcome.is_ok() && self.chunks().map.unsaved() {
-            return Ok(self.save(io, outcome));
+        let map = &self.chunks().map;
+        match outcome {
+            // The kernel tells of a failure once, and has told now. What made a write fail may be of that write alone.
+            Err(errno) if what.op == Op::Flush => {
+                self.chunks().failed(&io::Error::from_raw_os_error(errno));
+            }
+            Err(_) if durable => {
+                self.chunks().intact(&*self.lazy.storage, 0);
+            }
+            Ok(_) if (durable || what.op == Op::Flush) && map.failed() => {
+                return Ok(Step::Done(Err(libc::EIO)));
+            }
+            // A durable write into a chunk that the map does not durably have would be lost with the power.
+            Ok(_) if durable && map.unsaved() => return Ok(self.save(io, outcome)),
+            _ => {}
         }
         Ok(Step::Done(outcome))
+    }
+
+    /// What the request read may not be what was written: the storage has lost something.
+    fn read_again(&mut self, io: &mut Io<'_>) -> Result<Step> {
+        let patience = &mut self.patience[usize::from(io.request.ticket.tag)];
+        if *patience == 0 {
+            return Ok(Step::Done(Err(libc::EIO)));
+        }
+        *patience -= 1;
+        self.begin(io)
     }
 
     /// Finishes the request when the map is saved.
@@ -123,12 +182,13 @@ impl<'a> LazyEngine<'a> {
 
 impl Engine for LazyEngine<'_> {
     fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
+        self.patience[usize::from(io.request.ticket.tag)] = PATIENCE;
         self.begin(io)
     }
 
     fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
         match &mut self.phases[usize::from(io.request.ticket.tag)] {
-            Phase::Storage(_) | Phase::Idle => {
+            Phase::Storage(_) | Phase::Read { .. } | Phase::Idle => {
                 let step = self.storage.resume(io, result);
                 self.after_storage(io, step)
             }

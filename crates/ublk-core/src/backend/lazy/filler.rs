@@ -4,17 +4,24 @@ use super::chunks::{Chunks, Waiter};
 use crate::backend::Storage;
 use crate::device::become_io_flusher;
 use crate::error::{Error, ErrorKind, Result};
+use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long it has had nothing to do when it saves by itself.
+const QUIET: Duration = Duration::from_secs(5);
 
 pub enum Job {
     /// Brings fetched data into the storage.
     Store { chunks: Range<u64>, data: Vec<u8> },
     /// Makes data and map durable, in this order, and tells.
     Save(Waiter),
+    /// Looks what there is to save.
+    Look,
     /// Makes them durable, and ends.
     Close,
 }
@@ -22,7 +29,7 @@ pub enum Job {
 /// The thread's handle.
 pub struct Filler {
     jobs: Sender<Job>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
 
 impl Filler {
@@ -41,53 +48,57 @@ impl Filler {
         &self.jobs
     }
 
-    /// Waits until all is done and durable. Fills that come later fail.
-    pub fn close(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            let _ = self.jobs.send(Job::Close); // gone already: as well
-            let _ = thread.join(); // it catches its panics
-        }
+    /// Waits until all is done and durable, and tells whether that is so. Fills that come later fail.
+    pub fn close(&self) -> io::Result<()> {
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        let _ = self.jobs.send(Job::Close); // gone already: as well
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the filler's thread panicked")))
     }
 }
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        self.close();
+        let _ = self.close(); // who wants to know has closed it
     }
 }
 
-fn run(todo: &Receiver<Job>, chunks: &Chunks, storage: &dyn Storage) {
+fn run(todo: &Receiver<Job>, chunks: &Chunks, storage: &dyn Storage) -> io::Result<()> {
     // What it allocates must not wait for the disk it fills. Without that it is as safe as any other program.
     let _ = become_io_flusher();
-    while let Ok(job) = todo.recv() {
+    let save = || caught(|| chunks.save(storage));
+    loop {
+        let job = match chunks.watch() {
+            true => todo.recv_timeout(QUIET),
+            false => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
         match job {
-            Job::Store { chunks: range, data } => {
-                let (offset, _) = chunks.bytes(&range);
-                let result = errno_of(|| storage.store(offset, &data));
-                chunks.finish(range, result == 0, result);
+            Ok(Job::Store { chunks: range, data }) => {
+                let ((offset, _), epoch) = (chunks.bytes(&range), chunks.epoch());
+                match caught(|| storage.store(offset, &data)) {
+                    // The requests that wait for it are told, whatever comes of it.
+                    Ok(()) => drop(chunks.complete(&range.collect::<Vec<_>>(), false, epoch)),
+                    Err(error) => chunks.give_up(range, -errno_of(&error)),
+                }
             }
-            Job::Save(waiter) => waiter.tell(errno_of(|| save(chunks, storage))),
-            Job::Close => {
-                // Nobody is left to tell. What was not saved is fetched again.
-                let _ = errno_of(|| save(chunks, storage));
-                return;
-            }
+            Ok(Job::Save(waiter)) => waiter.tell(save().map_or_else(|error| -errno_of(&error), |()| 0)),
+            Ok(Job::Look) => {}
+            // The owner is told of what fails.
+            Err(RecvTimeoutError::Timeout) => drop(save()),
+            Ok(Job::Close) => return save(),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }
 
-fn save(chunks: &Chunks, storage: &dyn Storage) -> std::io::Result<()> {
-    chunks.map.save(|| storage.sync())
+/// A panic is an I/O error like another: requests wait for the answer.
+fn caught(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)))
 }
 
-/// 0 or a negative error number. A panic is an I/O error like another: requests wait for the answer.
-fn errno_of(work: impl FnOnce() -> std::io::Result<()>) -> i32 {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => 0,
-        Ok(Err(error)) => -error.raw_os_error().unwrap_or(libc::EIO),
-        Err(_) => -libc::EIO,
-    }
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
 }
 
 /// Data that a lazy disk wants. Dropped without an answer, the requests that wait for it fail.
@@ -130,7 +141,7 @@ impl Fill {
     /// Answers with an error number, positive.
     pub fn fail(mut self, errno: i32) {
         let range = self.take();
-        self.chunks.finish(range, false, -errno.clamp(1, 4095));
+        self.chunks.give_up(range, -errno.clamp(1, 4095));
     }
 
     fn take(&mut self) -> Range<u64> {
@@ -142,7 +153,7 @@ impl Drop for Fill {
     fn drop(&mut self) {
         let range = self.take();
         if !range.is_empty() {
-            self.chunks.finish(range, false, -libc::EIO);
+            self.chunks.give_up(range, -libc::EIO);
         }
     }
 }

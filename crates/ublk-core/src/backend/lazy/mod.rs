@@ -4,18 +4,26 @@
 //! A request whose chunks are all there costs one look at the [`Map`] more than without. Any other one goes
 //! through [`chunks`], which lets each chunk be fetched, or be overwritten for the first time, by one request at
 //! a time; the requests that need it meanwhile wait, and are woken through their queue's [`Inbox`].
+//!
+//! A chunk that is present and not saved yet is not quite safe: when the kernel cannot write it back, it drops it, and who
+//! reads it then finds zeroes. So after each read of such a chunk the storage is asked whether it is [intact](Storage::intact),
+//! which costs a system call, and nothing once the chunk is saved: the filler saves when it has had nothing to do for a
+//! while, also for clients that never flush. After a failure what was only fetched is fetched again, what clients wrote
+//! fails, and so does every flush until the disk is made anew: nobody is told that something is durable which is not.
 
+mod bits;
 mod chunks;
 mod engine;
 mod filler;
 mod map;
+mod place;
 
 pub use filler::Fill;
-pub use map::{Identity, Map};
+pub use map::{Found, Identity, Map};
 
 use super::{Alignment, Backend, Engine, Properties, Site, Storage};
 use crate::claim::Place;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::queue::CopyMode;
 use chunks::Chunks;
 use engine::LazyEngine;
@@ -88,12 +96,17 @@ impl Backend for Lazy {
     }
 
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
+        self.chunks.report_to(site.reporter.clone());
         Ok(Box::new(LazyEngine::new(self, self.storage.engine(site)?, site)))
     }
 
-    fn close(&self) {
-        self.filler.close();
+    fn close(&self) -> Result<()> {
+        let saved = self.filler.close().map_err(|error| {
+            let what = "what was fetched and written since the last flush may be lost";
+            Error::system(format!("the disk's cache could not be saved: {what}"), &error)
+                .kind(ErrorKind::Backend)
+        });
         self.chunks.map.let_go();
-        self.storage.close();
+        saved.and(self.storage.close())
     }
 }

@@ -1,0 +1,68 @@
+//! A table of bits in memory, one for each chunk of a disk.
+
+use crate::mapping::Mapping;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Pages that were never written take no memory.
+pub struct Bits(Mapping);
+
+impl Bits {
+    /// As many bits as fit into `bytes`, all zero.
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        Mapping::anonymous(bytes).map(Self)
+    }
+
+    /// How many words of 64 bits there are.
+    pub fn words(&self) -> usize {
+        self.0.length() / 8
+    }
+
+    pub fn has(&self, chunk: u64) -> bool {
+        self.word(at(chunk)).load(Ordering::Acquire) & bit(chunk) != 0
+    }
+
+    pub fn has_all(&self, chunks: Range<u64>) -> bool {
+        chunks.into_iter().all(|chunk| self.has(chunk))
+    }
+
+    pub fn set(&self, chunk: u64) {
+        self.word(at(chunk)).fetch_or(bit(chunk), Ordering::SeqCst);
+    }
+
+    pub fn clear(&self, chunk: u64) {
+        self.word(at(chunk)).fetch_and(!bit(chunk), Ordering::SeqCst);
+    }
+
+    pub fn word(&self, at: usize) -> &AtomicU64 {
+        let at = at.saturating_mul(8);
+        assert!(at + 8 <= self.0.length());
+        // SAFETY: in bounds by the assertion, aligned since the mapping starts a page; only ever used as an atomic.
+        unsafe { AtomicU64::from_ptr(self.0.at(at).cast()) }
+    }
+
+    /// The words of a range, as they are in a file.
+    pub fn bytes(&self, words: Range<usize>) -> Vec<u8> {
+        words.flat_map(|at| self.word(at).load(Ordering::SeqCst).to_ne_bytes()).collect()
+    }
+
+    /// Sets words from `from` on to what a file has.
+    pub fn fill(&self, from: usize, bytes: &[u8]) {
+        for (at, word) in (from..).zip(bytes.chunks_exact(8)) {
+            let word = word.try_into().map_or(0, u64::from_ne_bytes);
+            if word != 0 {
+                self.word(at).store(word, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// In which word a chunk's bit is.
+pub fn at(chunk: u64) -> usize {
+    usize::try_from(chunk / 64).unwrap_or(usize::MAX)
+}
+
+fn bit(chunk: u64) -> u64 {
+    1 << (chunk % 64)
+}

@@ -54,7 +54,7 @@ impl Drop for Loop {
 /// A mounted filesystem on a loop device.
 pub struct Mounted {
     dir: TempDir,
-    _device: Loop,
+    device: Loop,
 }
 
 impl Mounted {
@@ -63,12 +63,17 @@ impl Mounted {
         let (device, dir) = (Loop::new(size), tempfile::tempdir().unwrap());
         run("mkfs.ext4", &["-q", "-F", &device.device]);
         run("mount", &[&device.device, dir.path().to_str().unwrap()]);
-        Self { dir, _device: device }
+        Self { dir, device }
     }
 
     /// A path in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The block device that it is on.
+    pub fn device(&self) -> String {
+        self.device.device.clone()
     }
 
     /// The directory it is mounted on.

@@ -4,71 +4,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use ublk_core::Spec;
-use ublk_core::backend::{
-    Backend, Change, File as Stored, Fill, Identity, Lazy, Map, Memory, Observed, Source, Storage,
-};
+use ublk_core::backend::{Backend, Change, File as Stored, Identity, Lazy, Map, Memory, Observed, Storage};
 use ublk_core::queue::Op;
 use ublk_kernel_tests::*;
 
 const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 64 << 10;
 const SIZE: u64 = 16 * MIB;
-
-/// Every sector of what it supplies says where it belongs. It answers from a thread of its own, in another order.
-struct Image {
-    orders: Mutex<Sender<Fill>>,
-    fetched: Arc<Mutex<HashMap<u64, u32>>>,
-    /// How many fetches are yet to fail.
-    failures: Arc<AtomicU32>,
-}
-
-impl Image {
-    fn new() -> Arc<Self> {
-        let (orders, waiting) = channel::<Fill>();
-        let fetched: Arc<Mutex<HashMap<u64, u32>>> = Arc::default();
-        let failures = Arc::new(AtomicU32::new(0));
-        let (count, failing) = (fetched.clone(), failures.clone());
-        std::thread::spawn(move || {
-            while let Ok(first) = waiting.recv() {
-                // Those that came together are answered last first.
-                std::thread::sleep(Duration::from_micros(500));
-                let mut fills = vec![first];
-                fills.extend(waiting.try_iter());
-                for fill in fills.into_iter().rev() {
-                    if failing.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
-                        fill.fail(libc::ENODATA);
-                        continue;
-                    }
-                    let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
-                    for chunk in fill.offset() / CHUNK..(fill.offset() + fill.length()).div_ceil(CHUNK) {
-                        *count.entry(chunk).or_default() += 1;
-                    }
-                    drop(count);
-                    let mut data = vec![0; fill.length() as usize];
-                    stamp(&mut data, fill.offset());
-                    fill.supply(data).unwrap();
-                }
-            }
-        });
-        Arc::new(Self { orders: Mutex::new(orders), fetched, failures })
-    }
-
-    /// How often each chunk was fetched.
-    fn fetched(&self) -> HashMap<u64, u32> {
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Source for Image {
-    fn fetch(&self, fill: Fill) {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner).send(fill).unwrap();
-    }
-}
 
 fn in_memory(image: &Arc<Image>) -> Lazy {
     let map = Map::volatile(SIZE, CHUNK).unwrap();
@@ -120,7 +65,7 @@ fn clients_that_share_chunks_see_the_image_and_their_writes_and_each_chunk_is_fe
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     for kind in ["memory", "file", "direct"] {
-        let image = Image::new();
+        let image = Image::new(CHUNK);
         let spec = Spec { queues: 2, ..Spec::default() };
         let disk = match kind {
             "memory" => Disk::start(&spec, in_memory(&image)),
@@ -146,7 +91,7 @@ fn clients_that_share_chunks_see_the_image_and_their_writes_and_each_chunk_is_fe
 #[test]
 fn what_is_overwritten_or_discarded_whole_is_never_fetched() {
     let _alone = alone();
-    let image = Image::new();
+    let image = Image::new(CHUNK);
     let disk = Disk::start(&Spec::default(), in_memory(&image));
     let file = disk.open();
     file.write_all_at(&Aligned::filled(2 * CHUNK as usize, 7), 4 * CHUNK).unwrap();
@@ -171,7 +116,7 @@ fn what_is_overwritten_or_discarded_whole_is_never_fetched() {
 #[test]
 fn a_fetch_that_fails_fails_its_readers_and_is_tried_again() {
     let _alone = alone();
-    let image = Image::new();
+    let image = Image::new(CHUNK);
     let disk = Disk::start(&Spec::default(), in_memory(&image));
     let file = disk.open();
     let mut data = Aligned::new(4096);
@@ -191,7 +136,7 @@ fn a_fetch_that_fails_fails_its_readers_and_is_tried_again() {
 fn a_cache_in_a_file_is_there_for_the_next_device() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
-    let image = Image::new();
+    let image = Image::new(CHUNK);
     for round in 0..3u8 {
         let disk = Disk::start(&Spec::default(), in_file(&image, dir.path(), false));
         let file = disk.open();
@@ -217,7 +162,7 @@ fn a_cache_in_a_file_is_there_for_the_next_device() {
 fn a_durable_write_is_on_the_map_when_it_returns() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
-    let image = Image::new();
+    let image = Image::new(CHUNK);
     let disk = Disk::start(&Spec::default(), in_file(&image, dir.path(), false));
     assert_eq!(
         system::read(&format!("/sys/block/ublkb{}/queue/write_cache", disk.device().id())),

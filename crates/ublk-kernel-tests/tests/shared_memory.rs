@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use ublk_core::abi::sys::UBLK_F_SHMEM_ZC;
 use ublk_core::backend::{Backend, Engine, File, Memory, Null, Properties, SharedMemory, Site, Step};
+use ublk_core::claim::Place;
 use ublk_core::queue::{CopyMode, Io, Mode, Op, Transport};
 use ublk_core::spec::Recovery;
 use ublk_core::{Bound, Control, Device, ErrorKind, Event, Spec, registry};
@@ -107,6 +108,10 @@ impl<B: Backend> Backend for Late<B> {
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.gate.file()]
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        self.inner.places()
     }
 
     fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
@@ -382,4 +387,24 @@ fn a_file_disk_survives_memory_that_is_cut_short_at_any_moment() {
         drop((open, client));
         disk.device().delete(true, &Bound::standard()).unwrap();
     }
+}
+
+/// Its bytes are never mapped.
+#[test]
+fn a_memory_disk_whose_file_is_cut_short_gives_errors_and_goes_on() {
+    let _alone = alone();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("disk");
+    let disk = Disk::start(&Spec::default(), SharedMemory::open(&path, SIZE).unwrap());
+    let file = disk.open();
+    file.write_all_at(&Aligned::filled(4096, 1), 8 << 20).unwrap();
+    StdFile::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+    let read =
+        |offset| file.read_exact_at(&mut Aligned::new(4096), offset).map_err(|error| error.raw_os_error());
+    assert_eq!(read(8 << 20), Err(Some(libc::EIO)));
+    read(0).unwrap();
+    file.write_all_at(&Aligned::filled(4096, 2), 8 << 20).unwrap();
+    read(8 << 20).unwrap();
+    drop(file);
+    disk.finish();
 }

@@ -307,3 +307,37 @@ test('a worker gets messages while it waits for requests, and sleeps otherwise',
   t.true((disk.stats()[0]?.turns ?? 0) - turns <= 1, 'an idle worker does not turn')
   port1.close()
 })
+
+test('a view that a backend kept changes between its turns, never while JavaScript runs', async t => {
+  const kept = new Set<Uint8Array>()
+  const backend = {
+    size: SIZE,
+    read: () => {},
+    write: async (_: unknown, from: Uint8Array) => void kept.add(from),
+  }
+  await using disk = await UblkDevice.create({ backend, depth: 4 })
+  let [looked, changed, moved] = [0, 0, 0]
+  const last = new Map<Uint8Array, Buffer>()
+  const look = setInterval(() => {
+    const before = [...kept].map(view => Buffer.from(view))
+    const until = performance.now() + 10
+    while (performance.now() < until) {
+      let at = 0
+      for (const view of kept) if (!before[at++]?.equals(view)) changed++
+    }
+    let at = 0
+    for (const view of kept) {
+      const copy = before[at++] as Buffer
+      if (last.has(view) && !last.get(view)?.equals(copy)) moved++
+      last.set(view, copy)
+    }
+    looked++
+  }, 15)
+  await sh(
+    'fio --name=w --filename="$1" --direct=1 --rw=randwrite --bs=4k --iodepth=4 --ioengine=libaio --runtime=2 --time_based --size=4m',
+    disk.path,
+  )
+  clearInterval(look)
+  t.true(looked > 10 && moved > 0, `${looked} looks, ${moved} of them found the data of another request`)
+  t.is(changed, 0)
+})

@@ -1,4 +1,5 @@
 // processors: 2
+import { once } from 'node:events'
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
@@ -107,4 +108,91 @@ test('what cannot be shared is refused in one line', async t => {
   )
   await using disk = await UblkDevice.create({ backend })
   t.is(await refused(disk.share('/dev/zero')), 'the device cannot share memory')
+})
+
+/** Python in a process of its own: `pool` is a mapping of the memory, `disk` the open disk, `at(n)` a part of the mapping. */
+const outside = (script: string, pool: string, path: string): Promise<string> =>
+  sh(
+    `python3 -c 'import mmap, os, sys, threading
+pool = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 2 ** 20)
+disk = os.open(sys.argv[2], os.O_RDWR | os.O_DIRECT)
+at = lambda n: memoryview(pool)[n:n + 4096]
+${script}' "$1" "$2"`,
+    pool,
+    path,
+  )
+
+test('memory that is cut short costs its requests, and neither the server nor its other disks', async t => {
+  await withPool(async (_, pool) => {
+    const gate = { held: () => {}, release: () => {} }
+    const isHeld = new Promise<void>(resolve => {
+      gate.held = resolve
+    })
+    const released = new Promise<void>(resolve => {
+      gate.release = resolve
+    })
+    const bytes = new Uint8Array(2 ** 24)
+    const backend = {
+      size: bytes.length,
+      async read({ offset, length }: { offset: number; length: number }, into: Uint8Array) {
+        if (offset === 2 ** 20) {
+          gate.held()
+          await released
+        }
+        into.set(bytes.subarray(offset, offset + length))
+      },
+    }
+    await using other = await UblkDevice.create({ backend: memory('16M') })
+    await using disk = await UblkDevice.create({ backend, share: [pool] })
+    const told = once(disk, 'error') as Promise<[UblkError]>
+    const client = outside(
+      'try:\n  os.preadv(disk, [at(8192)], 2 ** 20)\n  print("read")\nexcept OSError as error:\n  print(error.errno)',
+      pool,
+      disk.path,
+    )
+    await isHeld
+    truncateSync(pool, 0)
+    gate.release()
+    t.is(await client, '5\n')
+    t.is(
+      (await told)[0].message,
+      `the shared memory ${pool} was cut from 1048576 to 0 bytes: requests in what is gone fail`,
+    )
+    for (const { path } of [disk, other])
+      await sh('dd if="$1" of=/dev/null bs=64k count=4 iflag=direct status=none', path)
+  })
+})
+
+test('what JavaScript sees of shared memory stays as it is, whatever its clients do meanwhile', async t => {
+  await withPool(async (_, pool) => {
+    let [looked, changed] = [0, 0]
+    const backend = {
+      size: 2 ** 24,
+      read: () => {},
+      write: (_: unknown, from: Uint8Array) => {
+        const before = from.slice()
+        const until = performance.now() + 20
+        while (performance.now() < until) if (Buffer.compare(before, from) !== 0) changed++
+        looked++
+      },
+    }
+    await using disk = await UblkDevice.create({ backend, share: [pool] })
+    await outside(
+      `go = True
+def scribble():
+  n = 0
+  while go:
+    n += 1
+    at(0)[:] = bytes([n % 256]) * 4096
+thread = threading.Thread(target=scribble)
+thread.start()
+for n in range(4): os.pwritev(disk, [at(0)], 4096 * n)
+go = False
+thread.join()`,
+      pool,
+      disk.path,
+    )
+    t.true(looked >= 4)
+    t.is(changed, 0)
+  })
 })

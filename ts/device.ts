@@ -389,9 +389,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
 
   /**
    * Shares a file in memory, such as one in `/dev/shm`, with the disk's clients: what they read and write directly
-   * (`O_DIRECT`) from and to a mapping of it is not copied by the driver; the backend gets it where it is. The file is
-   * whole pages, at most 4 GiB, which stay in memory. Of a live device that this process serves and that was made with
-   * `share`.
+   * (`O_DIRECT`) from and to a mapping of it is not copied by the driver. The file is whole pages, at most 4 GiB, which
+   * stay in memory. Of a live device that this process serves and that was made with `share`. When somebody cuts the file
+   * short, requests in what is gone fail with EIO, and an `error` event says so.
    *
    * Waits until no request is under way.
    *

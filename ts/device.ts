@@ -21,7 +21,7 @@ import type { DeviceInfo, QueueStats } from './info.js'
 import { Launch, ofSize, rethrow } from './launch.js'
 import { callListeners } from './listeners.js'
 import { paths } from './options.js'
-import { nameOf } from './serve/errno.js'
+import { nameOf, settled } from './serve/errno.js'
 import { type Served, served } from './served.js'
 import { connect } from './service/client.js'
 import { devicesOfServers, ofServer } from './service/device-info.js'
@@ -121,7 +121,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
           await server?.prepare(queues)
           // Before its present server has to let go of it; what is opened then is looked at once more.
           if (files) await native.checkFiles(spec.backend, files)
-          await options.onReady?.()
+          await settled(options.onReady?.())
           // A read-only disk opens its file as such.
           return await native.Device.adopt(id, { ...spec, readOnly, files }, ...calls)
         },

@@ -68,9 +68,10 @@ export interface DeviceOptions {
    */
   readOnly?: boolean
   /**
-   * Announce a volatile write cache, so that the kernel sends flushes.
+   * Announce a volatile write cache, so that the kernel sends flushes. Without one every write is durable when it is
+   * finished, whatever the backend: a disk written in JavaScript that has `flush` is flushed after each.
    *
-   * @defaultValue true for a file, false otherwise
+   * @defaultValue true for a file, a `lazy` disk with a cache, and a disk with a `flush` of its own; false otherwise
    */
   writeCache?: boolean
   /**

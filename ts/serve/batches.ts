@@ -67,6 +67,22 @@ class SharedBatch implements Batch {
   }
 }
 
+/** Whether a batch is as it was made; its backend may have put other things into it, or frozen it. */
+function isIntact(batch: SharedBatch, memory: QueueMemory): boolean {
+  try {
+    return (
+      !Object.isFrozen(batch) &&
+      batch.op === memory.op &&
+      batch.offset === memory.offset &&
+      batch.length === memory.length &&
+      batch.flags === memory.flags &&
+      batch.result === memory.result
+    )
+  } catch {
+    return false
+  }
+}
+
 const GOES_ON = 0
 const COMPLETED = 1
 const GIVEN_UP = 2
@@ -260,14 +276,10 @@ export class Batches implements JsDisk {
     whose?.batch.abandon(whose.i)
   }
 
+  /** The batch that `process` is given: the same each time, unless the backend has changed it. */
   #share(count: number): SharedBatch {
-    try {
-      this.#shared.count = count
-    } catch {
-      // The backend has frozen it.
-      this.#shared = new SharedBatch(this.#memory, this.report)
-      this.#shared.count = count
-    }
+    if (!isIntact(this.#shared, this.#memory)) this.#shared = new SharedBatch(this.#memory, this.report)
+    this.#shared.count = count
     return this.#shared
   }
 

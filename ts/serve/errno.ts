@@ -104,6 +104,12 @@ export function quieten(value: unknown): void {
   }
 }
 
+/** Waits for what user code has returned, whatever that is. */
+export async function settled(value: unknown): Promise<unknown> {
+  quieten(value)
+  return await value
+}
+
 /**
  * Calls `failed` with what a value that user code has returned comes to reject with, if it is a promise or looks like
  * one: nobody else waits for it, and Node would end the process. It never throws.

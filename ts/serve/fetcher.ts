@@ -2,7 +2,7 @@ import { clearTimeout, setTimeout } from 'node:timers'
 import type * as native from '#binding'
 import type { Fetch } from '../lazy.js'
 import type { Report } from './disk.js'
-import { errnoOf, inOneLine } from './errno.js'
+import { errnoOf, inOneLine, settled } from './errno.js'
 
 /** Answers what a lazy disk asks for. */
 export class Fetcher {
@@ -36,7 +36,7 @@ export class Fetcher {
     this.#underWay.add(control)
     try {
       const fetch = this.#fetch
-      const data: unknown = await fetch({ offset, length, signal: control.signal })
+      const data: unknown = await settled(fetch({ offset, length, signal: control.signal }))
       if (!(data instanceof Uint8Array))
         throw new TypeError(`fetch returned ${typeof data}, not a Uint8Array`)
       // Native code must not read what another thread may be writing.

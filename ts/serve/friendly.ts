@@ -1,6 +1,6 @@
 import type { DiskBackend, DiskRequest, Operation } from './backend.js'
 import type { Finish, JsDisk, Report } from './disk.js'
-import { errnoOf, inOneLine, nameOf, nativeThen, quieten } from './errno.js'
+import { errnoOf, inOneLine, nameOf, nativeThen, quieten, settled } from './errno.js'
 import type { QueueMemory } from './memory.js'
 
 const NAMES: readonly Operation[] = ['read', 'write', 'flush', 'discard', 'writeZeroes']
@@ -78,9 +78,10 @@ export class Friendly implements JsDisk {
     const tag = memory.tag[i] as number
     const offset = memory.offset[i] as number
     const length = memory.length[i] as number
+    let answer: unknown
     try {
       const request = this.#request(tag, op, offset, length, ((memory.flags[i] as number) & FUA) !== 0)
-      let answer = this.#call(op, request, tag, length)
+      answer = this.#call(op, request, tag, length)
       let flushed = !this.#durable || (op !== WRITE && op !== WRITE_ZEROES)
       if (answer === undefined && !flushed) {
         answer = this.#flush()
@@ -99,6 +100,7 @@ export class Friendly implements JsDisk {
       void this.#goOn(answer as PromiseLike<unknown>, flushed, request, generation, op, tag, offset, length)
       return true
     } catch (error) {
+      quieten(answer)
       memory.result[i] = this.#failed(op, offset, length, error)
       return false
     }
@@ -185,12 +187,13 @@ export class Friendly implements JsDisk {
     try {
       let value = await answer
       if (this.#requests[tag] !== request) return // abandoned
-      if (value === undefined && !flushed) value = await this.#flush()
+      if (value === undefined && !flushed) value = await settled(this.#flush())
       if (this.#requests[tag] !== request) return
       if (value !== undefined) throw new TypeError(`${NAMES[op]} promised ${nameOf(value)}, not nothing`)
       if (op === READ) this.#bring(tag, length)
       result = op <= WRITE ? length : 0
     } catch (error) {
+      quieten(answer) // It may be that it could not even be waited for.
       if (this.#requests[tag] !== request) return
       result = this.#failed(op, offset, length, error)
     }

@@ -3,7 +3,7 @@ import * as native from '#binding'
 import { invalid } from '../errors.js'
 import type { JsBackend } from './backend.js'
 import type { Report } from './disk.js'
-import { inOneLine } from './errno.js'
+import { inOneLine, settled } from './errno.js'
 import { Loop } from './loop.js'
 import { QueueMemory } from './memory.js'
 import { OwnClient } from './own-client.js'
@@ -48,7 +48,7 @@ export class InlineServer implements Server {
   async resize(size: number): Promise<void> {
     if (!this.#backend.resize) throw notResizable()
     try {
-      await this.#backend.resize(size)
+      await settled(this.#backend.resize(size))
     } catch (error) {
       throw resizeFailed(inOneLine(error))
     }
@@ -68,7 +68,7 @@ export class InlineServer implements Server {
       }, FAREWELL)
     })
     try {
-      await Promise.race([this.#backend.close?.(), never])
+      await Promise.race([settled(this.#backend.close?.()), never])
     } catch (error) {
       this.#report(`${this.#name}: close failed: ${inOneLine(error)}`)
     } finally {

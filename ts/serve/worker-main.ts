@@ -11,7 +11,7 @@ import { UblkError } from '../errors.js'
 import type { BackendFactory, JsBackend } from './backend.js'
 import { ENDED, EVENTS, serveBlocking } from './blocking.js'
 import type { JsDisk, Report } from './disk.js'
-import { inOneLine } from './errno.js'
+import { inOneLine, settled } from './errno.js'
 import { Loop } from './loop.js'
 import { QueueMemory } from './memory.js'
 import { type FromWorker, Heart, type ToWorker, type WorkerData } from './messages.js'
@@ -44,7 +44,7 @@ async function load(): Promise<JsBackend> {
   if (typeof module.default !== 'function') {
     throw new TypeError('its default export is no function: export default defineBackend(…)')
   }
-  return await module.default(options, { queue: index })
+  return (await settled(module.default(options, { queue: index }))) as JsBackend
 }
 
 /** Takes a seat and serves its queue. What goes wrong with that, the device is told by the native part. */
@@ -90,7 +90,7 @@ function serveInLoop(
 async function resize(backend: JsBackend, size: number): Promise<void> {
   let error: string | undefined
   try {
-    await backend.resize?.(size)
+    await settled(backend.resize?.(size))
   } catch (failure) {
     error = inOneLine(failure)
   }
@@ -99,7 +99,7 @@ async function resize(backend: JsBackend, size: number): Promise<void> {
 
 async function close(backend: JsBackend): Promise<void> {
   try {
-    await backend.close?.()
+    await settled(backend.close?.())
   } catch (error) {
     tell({ type: 'trouble', message: `${name}: close failed: ${inOneLine(error)}` })
   }

@@ -1,0 +1,128 @@
+import {
+  type Batch,
+  type BatchBackend,
+  type DiskBackend,
+  type DiskRequest,
+  defineBackend,
+  type JsBackend,
+  Op,
+} from 'ublk-ts'
+import { settled } from '../../dist/serve/errno.js'
+import { Odd } from '../support/odd.js'
+
+/** A disk that does whatever comes to mind with requests to its first half, and serves the others well. */
+export interface Options {
+  form: Form
+  seed: number
+  /** Counts how many requests were served badly. */
+  told?: SharedArrayBuffer
+}
+
+export const FORMS = ['sync', 'async', 'batch', 'async batch'] as const
+export type Form = (typeof FORMS)[number]
+
+/** How large it is, and where it begins to be good, in bytes. */
+export const SIZE: number = 4 * 2 ** 20
+export const GOOD: number = SIZE / 2
+
+export default defineBackend((options: Options): JsBackend => oddDisk(options))
+
+export function oddDisk({ form, seed, told = new SharedArrayBuffer(4) }: Options): JsBackend {
+  const disk = new OddDisk(seed, new Int32Array(told))
+  return form === 'sync' || form === 'async'
+    ? disk.methods(form === 'async')
+    : disk.batches(form === 'async batch')
+}
+
+class OddDisk {
+  readonly #bytes = new Uint8Array(SIZE)
+  readonly #odd: Odd
+  readonly #told: Int32Array
+
+  constructor(seed: number, told: Int32Array) {
+    this.#odd = new Odd(seed)
+    this.#told = told
+  }
+
+  methods(asynchronous: boolean): DiskBackend {
+    const good = (request: DiskRequest, data: Uint8Array): void => {
+      if (request.op === 'read')
+        data.set(this.#bytes.subarray(request.offset, request.offset + request.length))
+      else this.#bytes.set(data, request.offset)
+    }
+    const either = (request: DiskRequest, data?: Uint8Array): void | Promise<void> => {
+      if (request.offset < GOOD) return this.#misbehave(request, data, asynchronous) as undefined
+      if (data) good(request, data)
+      else this.#bytes.fill(0, request.offset, request.offset + request.length)
+      return asynchronous ? Promise.resolve() : undefined
+    }
+    return { size: SIZE, read: either, write: either, discard: either, writeZeroes: either, flush: either }
+  }
+
+  #misbehave(request: DiskRequest, data: Uint8Array | undefined, asynchronous: boolean): unknown {
+    const { chance } = this.#odd
+    Atomics.add(this.#told, 0, 1)
+    if (chance.often(0.05)) Object.freeze(request)
+    if (chance.often(0.05)) Object.assign(request, { op: this.#odd.value(), length: this.#odd.value() })
+    if (chance.often(0.1)) data?.set(new Uint8Array(data.length).fill(chance.below(256)))
+    // What a synchronous one returned might be a promise, and it would not be one any more.
+    if (!asynchronous || chance.often(0.4)) throw this.#odd.value()
+    return chance.often(0.5) ? this.#odd.promise() : this.#odd.value()
+  }
+
+  batches(asynchronous: boolean): BatchBackend {
+    const process = (batch: Batch): void | Promise<void> => {
+      const bad: number[] = []
+      for (let i = 0; i < batch.count; i++) {
+        if ((batch.offset[i] ?? 0) < GOOD) bad.push(i)
+        else this.#one(batch, i)
+      }
+      if (bad.length === 0) return undefined
+      return this.#spoil(batch, bad, asynchronous) as undefined
+    }
+    const later = async (batch: Batch): Promise<void> => void (await settled(process(batch)))
+    return {
+      size: SIZE,
+      operations: ['write', 'flush', 'discard', 'writeZeroes'],
+      process: asynchronous ? later : process,
+    }
+  }
+
+  #one(batch: Batch, i: number): void {
+    const [offset = 0, length = 0] = [batch.offset[i], batch.length[i]]
+    if (batch.op[i] === Op.read) batch.data(i).set(this.#bytes.subarray(offset, offset + length))
+    else if (batch.op[i] === Op.write) this.#bytes.set(batch.data(i), offset)
+    else this.#bytes.fill(0, offset, offset + length)
+    batch.complete(i, batch.op[i] === Op.read || batch.op[i] === Op.write ? length : 0)
+  }
+
+  #spoil(batch: Batch, bad: readonly number[], asynchronous: boolean): unknown {
+    const { chance } = this.#odd
+    const odd = (): never => this.#odd.value() as never
+    const quietly = (action: () => void): void => {
+      try {
+        action()
+      } catch {} // It is told what it did wrong, and goes on.
+    }
+    const spoil = chance.below(10)
+    if (spoil === 0) Object.freeze(batch)
+    else if (spoil === 1) quietly(() => Object.assign(batch, { count: odd(), length: odd(), result: odd() }))
+    for (const i of bad) {
+      Atomics.add(this.#told, 0, 1)
+      quietly(
+        chance.of([
+          () => batch.complete(i, odd()),
+          () => batch.complete(odd(), odd()),
+          () => batch.complete(i, chance.of([0, -5, 4096, -4095, 2 ** 31])),
+          () => {
+            batch.result[i] = odd()
+          },
+          () => void batch.data(odd()),
+          () => void batch.data(i).fill(1),
+        ]),
+      )
+    }
+    if (chance.often(0.4)) throw odd()
+    return asynchronous ? this.#odd.promise() : undefined
+  }
+}

@@ -77,7 +77,7 @@ test('list, show and features say what there is', async t => {
     const list = await run('list')
     t.regex(
       list.stdout,
-      /^ID +PATH +STATE +SIZE +RO +QUEUES +DEPTH +PID\n +4 +\/dev\/ublkb4 +live +16M +0 +1 +128 +\d+\n$/,
+      /^ID +PATH +STATE +SIZE +RO +QUEUES +DEPTH +PID +BACKEND +SOURCE\n +4 +\/dev\/ublkb4 +live +16M +0 +1 +128 +\d+ +memory\n$/,
     )
     t.is((await run('list', '-n', '-o', 'path,size,users', '--bytes')).stdout, '/dev/ublkb4  16777216\n')
     const show = await run('show', 'ublkb4')

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { serverOf } from '#binding'
 import { UblkError } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
 import type { Size } from '../size.js'
@@ -9,6 +10,7 @@ import type { TraceListener } from '../trace.js'
 import { fromPlain, type Reply, receive, send } from './lines.js'
 import type { TracePart } from './methods.js'
 import type { Supervision } from './notify.js'
+import { readRecord } from './record.js'
 import { findRunDir } from './run-dir.js'
 import { identityOf } from './system.js'
 
@@ -49,6 +51,7 @@ const LONGEST = 2 ** 26
  * @throws UblkError of kind `not-found` if nobody does that can be asked; `timeout` if it does not answer.
  */
 export async function connect(id: number, timeout: number = PROMPT): Promise<RemoteServer> {
+  refuseStopped(id)
   const dir = findRunDir()
   const socket = dir === undefined ? undefined : await open(join(dir, `${id}.sock`), timeout)
   if (!socket) throw nobody(id)
@@ -72,6 +75,21 @@ async function open(path: string, timeout: number): Promise<Socket | undefined> 
   } catch {}
   socket.destroy()
   return undefined
+}
+
+/** It is known at once that a server that is stopped does not answer. */
+function refuseStopped(id: number): void {
+  const found = readRecord(id)
+  const server = found.state === 'served' ? serverOf(id, found.record.server.pid) : null
+  if (!server || server.condition === 'runs' || server.condition === 'gone') return
+  throw new UblkError(
+    'timeout',
+    `the server of device ${id}, process ${server.pid}, is ${server.condition}`,
+    {
+      device: id,
+      hint: `continue it (kill -CONT ${server.pid}), or delete the device by force`,
+    },
+  )
 }
 
 function nobody(id: number): UblkError {

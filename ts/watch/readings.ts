@@ -1,4 +1,3 @@
-import { serverOf } from '#binding'
 import type { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
@@ -50,7 +49,6 @@ export class Readings implements Disposable {
   async #read(device: DeviceInfo): Promise<Reading> {
     try {
       if (!device.serverAlive) throw nobody(device)
-      refuseStopped(device)
       const queues = await this.#ask(device.id)
       return { device, at: performance.now(), queues, trouble: null }
     } catch (error) {
@@ -83,16 +81,6 @@ export class Readings implements Disposable {
   [Symbol.dispose](): void {
     for (const id of [...this.#servers.keys()]) this.#drop(id)
   }
-}
-
-/** It is known at once that such a server does not answer. */
-function refuseStopped({ id, pid, path }: DeviceInfo): void {
-  const server = serverOf(id, pid)
-  if (!server || server.condition === 'runs') return
-  throw new UblkError('timeout', `the server of ${path}, process ${server.pid}, is ${server.condition}`, {
-    device: id,
-    hint: `continue it (kill -CONT ${server.pid}), or remove the disk (--force)`,
-  })
 }
 
 function nobody({ id }: DeviceInfo): UblkError {

@@ -1,0 +1,70 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import test from 'ava'
+import { Detached, leaveNoServerBehind } from '../support/detached.js'
+import { MAIN, run, sh } from '../support/program.js'
+import { Server } from '../support/server.js'
+
+leaveNoServerBehind(test)
+
+/** Runs `ublk-ts` in a PID namespace of its own, with or without a /proc of that; gives status and output. */
+async function inNamespace(flags: string, ...words: string[]): Promise<string> {
+  const script = `unshare --pid --fork ${flags} "$@" 2>&1 || echo "status $?"`
+  return await sh(script, process.execPath, MAIN, ...words)
+}
+
+test('a listing says what each disk is', async t => {
+  await sh('truncate -s 16M /tmp/listed')
+  const file = await Detached.create('--file /tmp/listed')
+  const memory = await Detached.create('--mem 16M')
+  const program = await Server.program(`
+    import { nullDisk, UblkDevice } from 'ublk-ts'
+    console.log((await UblkDevice.create({ backend: nullDisk('16M') })).path)
+  `)
+  const { ublkdevices } = JSON.parse((await run('list', '--json')).stdout)
+  const of = ({ id }: { id: number }) => ublkdevices.find((row: { id: number }) => row.id === id)
+  t.like(of(file), { backend: 'file', source: '/tmp/listed', state: 'live' })
+  t.is(of(memory).backend, 'memory')
+  t.regex(of(memory).source, /^\/dev\/shm\//)
+  t.like(of(program), { backend: null, source: null })
+  t.regex(of(program).server, /node.*UblkDevice\.create/s)
+  t.regex((await run('list')).stdout, /^ID .* BACKEND +SOURCE\n(?:.*\n)*.*file +\/tmp\/listed\n/)
+  t.regex((await run('show', file.path)).stdout, /^SOURCE +\/tmp\/listed$/m)
+  const [shown, missing] = [await run('show', `${file.id}`, '77'), /device 77/]
+  t.regex(shown.stdout, /^SOURCE +\/tmp\/listed$/m)
+  t.is(shown.status, 1)
+  t.regex(shown.stderr, missing)
+  await run('delete', file.path, memory.path, program.path)
+  program.signal('SIGTERM')
+  await program.ended
+})
+
+test('list and recover agree on a server in another PID namespace', async t => {
+  const disk = await Detached.create('--null 16M')
+  for (const flags of ['--mount-proc', '']) {
+    t.regex(await inNamespace(flags, 'list', '-n', '-o', 'state,alive'), /^live +1\n$/)
+    t.regex(
+      await inNamespace(flags, 'recover', `${disk.id}`),
+      /is served by a process that cannot be seen from here;.*\nstatus 1\n$/,
+    )
+  }
+  t.is((await run('delete', disk.path)).status, 0)
+})
+
+const SWITCH = '/proc/sys/kernel/io_uring_disabled'
+
+test('where io_uring is switched off, the servers that have it are asked', async t => {
+  const disk = await Detached.create('--null 16M')
+  const other = await Detached.create('--null 16M')
+  const before = readFileSync(SWITCH, 'utf8')
+  writeFileSync(SWITCH, '2')
+  try {
+    t.regex((await run('list', '-n', '-o', 'state,size')).stdout, /^live +16M\nlive +16M\n$/)
+    for (const words of [['show'], ['stats'], ['delete']]) {
+      const { status, stderr } = await run(...words, `${disk.id}`)
+      t.is(status, 0, `${words}: ${stderr}`)
+    }
+    t.is((await run('delete', '--force', `${other.id}`)).status, 0)
+  } finally {
+    writeFileSync(SWITCH, before)
+  }
+})

@@ -209,11 +209,16 @@ test('what happens to a detached disk is logged as lines of JSON', async t => {
 test('--log-file and --log-level say where and how much a detached server logs', async t => {
   const log = join(mkdtempSync(join(tmpdir(), 'log-')), 'log')
   writeFileSync(log, 'as before\n')
-  const disk = await Detached.create(`--mem 16M --log-file ${log} --log-level warning`)
-  t.is((await run('list', '-n', '-o', 'log')).stdout, `${log}\n`)
-  t.deepEqual(await run('delete', `${disk.id}`), SILENT)
-  await until(() => leftovers().length === 0, 'the server ends')
-  t.regex(readFileSync(log, 'utf8'), /^as before\n\{[^\n]*"level":"WARN"[^\n]*is gone[^\n]*\}\n$/)
+  for (const [level, logged] of [
+    ['warning', /^as before\n$/],
+    ['info', /^as before\n(?:\{[^\n]*\}\n)*\{[^\n]*"level":"INFO"[^\n]*is gone[^\n]*\}\n(?:\{[^\n]*\}\n)*$/],
+  ] as const) {
+    const disk = await Detached.create(`--mem 16M --log-file ${log} --log-level ${level}`)
+    t.is((await run('list', '-n', '-o', 'log')).stdout, `${log}\n`)
+    t.deepEqual(await run('delete', `${disk.id}`), SILENT)
+    await until(() => leftovers().length === 0, 'the server ends')
+    t.regex(readFileSync(log, 'utf8'), logged)
+  }
 })
 
 test('a detached disk takes relative paths, which its record holds in full', async t => {
@@ -278,7 +283,11 @@ test('a disk whose backend never answers is deleted by force, by its server or b
     )
     const hangs = await Detached.create(`--worker ${silent}`)
     const reading = sh('dd if="$1" bs=4096 count=1 iflag=direct status=none || true', hangs.path)
-    t.deepEqual(await end(hangs), SILENT)
+    const { status, stdout, stderr } = await end(hangs)
+    t.is(status, 0)
+    t.is(stdout, '')
+    // On a busy machine it takes long enough to be told of.
+    t.regex(stderr, /^(?:ublk-ts: [^\n]*is being removed: the kernel waits for [^\n]*\n)*$/)
     await reading
     await until(() => leftovers().length === 0, 'the server ends')
     t.deepEqual(nodes(), [])

@@ -1,7 +1,9 @@
 import { diskActivity } from '#binding'
+import { UblkError } from '../errors.js'
+import { inOneLine, onRejection } from '../serve/errno.js'
 
 /** When what an end waits for is told first, and again if it has changed, in milliseconds. */
-const [FIRST, AGAIN] = [2000, 5000]
+const [FIRST, AGAIN] = [3000, 5000]
 
 /** Tells what the kernel waits for while it removes a disk, from time to time, until disposed of. */
 export class Progress implements Disposable {
@@ -22,20 +24,32 @@ export class Progress implements Disposable {
       const activity = diskActivity(id)
       const seconds = Math.round((now - began) / 1000)
       const what = activity
-        ? `${activity.waiting} requests in flight, ${activity.answered - before} answered`
+        ? `${count(activity.waiting)} in flight, ${activity.answered - before} answered`
         : 'its last requests'
       this.say(`${path} is being removed: the kernel waits for ${what} after ${seconds} s`)
     }
     this.#clock = setInterval(look, 500)
   }
 
-  /** Tells a line, unless it was the last one. */
+  /** Tells a line, unless it was the last one. What the listener throws becomes a process warning. */
   say(line: string): void {
-    if (line !== this.#last) this.#tell(line)
+    if (line === this.#last) return
     this.#last = line
+    const failed = (error: unknown): void => {
+      process.emitWarning(new UblkError('system', `onProgress failed: ${inOneLine(error)}`))
+    }
+    try {
+      onRejection(Reflect.apply(this.#tell, undefined, [line]), failed)
+    } catch (error) {
+      failed(error)
+    }
   }
 
   [Symbol.dispose](): void {
     clearInterval(this.#clock)
   }
+}
+
+function count(requests: number): string {
+  return requests === 1 ? '1 request' : `${requests} requests`
 }

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import type { Readable } from 'node:stream'
 import test from 'ava'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
-import { type Result, result, run, sh, spawnAs } from '../support/program.js'
+import { FLAGS, type Result, result, run, sh, spawnAs } from '../support/program.js'
 import { Server } from '../support/server.js'
 import { inLab, Systemd } from '../support/systemd.js'
 
@@ -49,6 +49,20 @@ withUdev('a user deletes a disk that is in use by force', async t => {
   holder.kill()
   await once(holder, 'exit')
   t.deepEqual(nodes(), [])
+})
+
+withUdev("a user's forced deletions at the same time leave no device behind", async t => {
+  const text = `
+    import { nullDisk, UblkDevice } from 'ublk-ts'
+    const disks = []
+    while (disks.length < 16) disks.push(await UblkDevice.create({ backend: nullDisk('16M') }))
+    await Promise.all(disks.map(disk => disk.delete({ force: true })))
+    console.log((await UblkDevice.list()).length)
+  `
+  const words = [...FLAGS, '--input-type=module', '--eval', text]
+  const { stdout, stderr } = await result(spawnAs('alice', process.execPath, ...words))
+  t.is(stdout, '0\n', stderr)
+  t.is(await sh('ls /sys/class/ublk-char'), '')
 })
 
 withUdev("another user cannot touch a user's disk, nor can who is given its node", async t => {

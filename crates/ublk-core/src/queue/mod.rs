@@ -21,6 +21,7 @@ mod mode;
 mod part;
 mod polling;
 pub mod ring;
+mod self_reference;
 mod shared;
 mod stats;
 pub mod tags;

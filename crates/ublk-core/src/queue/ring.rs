@@ -1,5 +1,6 @@
 //! One io_uring, owned by one thread, entered once per turn of the loop.
 
+use super::self_reference::SelfReference;
 use crate::abi::URING_CMD_MULTISHOT;
 use crate::error::{Error, ErrorKind, Result};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, squeue, types};
@@ -18,31 +19,30 @@ pub enum Wait {
     AtMost(Duration),
 }
 
-/// A ring with its three halves held open, so that a push costs no atomics and an enter no file look-up.
-pub struct Ring {
-    // These borrow from `ring` below and are dropped before it.
+/// A ring whose parts are kept, so that a push costs no atomics and an enter no file look-up.
+pub struct Ring(SelfReference<IoUring, Parts>);
+
+/// What borrows from the ring.
+struct Parts {
     submission: SubmissionQueue<'static>,
     completion: CompletionQueue<'static>,
     submitter: Submitter<'static>,
-    // Boxed: its address must not change while the halves point into it.
-    #[allow(dead_code)]
-    ring: Box<IoUring>,
 }
 
 impl Ring {
     /// A ring of at least `entries` entries whose file table is `files`, owned by the calling thread.
     pub fn new(entries: u32, files: &[RawFd]) -> Result<Self> {
-        let ring = Box::new(build(entries)?);
-        let pinned: *const IoUring = &*ring;
-        let mut ring = ring;
-        // SAFETY: the borrow is of the box's content, which stays where it is and lives until `ring` is
-        // dropped, after the halves (field order). `ring` itself is never used again while they live.
-        let (mut submitter, submission, completion) = unsafe { (*pinned.cast_mut()).split() };
-        let _ = &mut ring;
-        submitter.register_files(files).map_err(|error| unusable(&error))?;
-        // Only saves a look-up per enter: an old kernel that cannot do it loses nothing else.
-        let _ = submitter.register_ring_fd();
-        Ok(Self { submission, completion, submitter, ring })
+        let parts = |ring: &'static IoUring| {
+            let mut submitter = ring.submitter();
+            submitter.register_files(files).map_err(|error| unusable(&error))?;
+            // Only saves a look-up per enter: an old kernel that cannot do it loses nothing else.
+            let _ = submitter.register_ring_fd();
+            // SAFETY: the only ones: nobody else has the ring.
+            let (submission, completion) = unsafe { (ring.submission_shared(), ring.completion_shared()) };
+            Ok(Parts { submission, completion, submitter })
+        };
+        // SAFETY: the parts are private, and no method gives away what they refer to.
+        unsafe { SelfReference::new(build(entries)?, parts) }.map(Self)
     }
 
     /// Queues `entry`; when the submission queue is full, submits first.
@@ -52,19 +52,19 @@ impl Ring {
     pub unsafe fn push(&mut self, entry: &squeue::Entry) -> Result<()> {
         loop {
             // SAFETY: the caller's promise.
-            if unsafe { self.submission.push(entry) }.is_ok() {
+            if unsafe { self.0.submission.push(entry) }.is_ok() {
                 return Ok(());
             }
             self.enter(Wait::No, 0)?;
-            self.submission.sync();
+            self.0.submission.sync();
         }
     }
 
     /// Makes room for so many entries, so that they are submitted together: a link does not reach from one submission
     /// into the next.
     pub fn reserve(&mut self, entries: u32) -> Result<()> {
-        self.submission.sync();
-        if self.submission.capacity() - self.submission.len() < entries as usize {
+        self.0.submission.sync();
+        if self.0.submission.capacity() - self.0.submission.len() < entries as usize {
             self.enter(Wait::No, 0)?;
         }
         Ok(())
@@ -73,14 +73,14 @@ impl Ring {
     /// The one system call of a turn: submits all that was pushed and waits for a completion, and before that for those
     /// `sure` ones which what was pushed brings in any case.
     pub fn enter(&mut self, wait: Wait, sure: u32) -> Result<()> {
-        self.submission.sync();
+        self.0.submission.sync();
         let wanted = 1 + sure as usize;
         let entered = match wait {
-            Wait::No => self.submitter.submit(),
-            Wait::Forever => self.submitter.submit_and_wait(wanted),
+            Wait::No => self.0.submitter.submit(),
+            Wait::Forever => self.0.submitter.submit_and_wait(wanted),
             Wait::AtMost(limit) => {
                 let limit = types::Timespec::from(limit);
-                self.submitter.submit_with_args(wanted, &types::SubmitArgs::new().timespec(&limit))
+                self.0.submitter.submit_with_args(wanted, &types::SubmitArgs::new().timespec(&limit))
             }
         };
         match entered {
@@ -100,7 +100,8 @@ impl Ring {
 
     /// A table of `slots` buffers, all empty, for what is registered later.
     pub fn make_slots(&self, slots: u32) -> Result<()> {
-        self.submitter
+        self.0
+            .submitter
             .register_buffers_sparse(slots)
             .map_err(|error| Error::system("cannot make a table of registered buffers", &error))
     }
@@ -111,62 +112,64 @@ impl Ring {
     /// At `table` begins a page, and there are `entries` entries there, as long as the ring lives.
     pub unsafe fn provide(&self, table: u64, entries: u16, group: u16) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.submitter.register_buf_ring_with_flags(table, entries, group, 0) }
+        unsafe { self.0.submitter.register_buf_ring_with_flags(table, entries, group, 0) }
             .map_err(|error| Error::system("cannot provide a ring's buffers", &error))
     }
 
     /// Whether there is more to enter for at once. The bell is rung when the first work comes, and not again for
     /// what an enter has left: it processes a limited amount, and may see work that is not quite there yet.
     pub fn pending(&self) -> bool {
-        self.submission.taskrun()
+        self.0.submission.taskrun()
     }
 
     /// How many completions there are to be taken.
     pub fn ready(&mut self) -> usize {
-        self.completion.sync();
-        self.completion.len()
+        self.0.completion.sync();
+        self.0.completion.len()
     }
 
     /// Whether an enter has something to do at once, or completions are there to be taken.
     pub fn due(&mut self) -> bool {
-        self.submission.sync();
-        self.completion.sync();
-        let (sent, taken) = (self.submission.is_empty(), self.completion.is_empty());
-        !sent || !taken || self.submission.taskrun() || self.submission.cq_overflow()
+        self.0.submission.sync();
+        self.0.completion.sync();
+        let (sent, taken) = (self.0.submission.is_empty(), self.0.completion.is_empty());
+        !sent || !taken || self.0.submission.taskrun() || self.0.submission.cq_overflow()
     }
 
     /// Rings an eventfd when there is something to enter for. The ring's own descriptor would not tell when
     /// completions are deferred to the next enter.
     pub fn ring_bell(&self, eventfd: RawFd) -> Result<()> {
-        self.submitter
+        self.0
+            .submitter
             .register_eventfd(eventfd)
             .map_err(|error| Error::system("cannot watch the ring", &error))
     }
 
     /// Rings it no more.
     pub fn ring_no_bell(&self) -> Result<()> {
-        self.submitter
+        self.0
+            .submitter
             .unregister_eventfd()
             .map_err(|error| Error::system("cannot leave the ring unwatched", &error))
     }
 
     /// Takes every completion that is there.
     pub fn completions(&mut self) -> impl Iterator<Item = cqueue::Entry> + '_ {
-        self.completion.sync();
-        Completions { queue: &mut self.completion }
+        self.0.completion.sync();
+        Completions { queue: &mut self.0.completion }
     }
 
     /// Lets go of the registered files. Only while nothing is under way: older kernels wait for that here.
     pub fn release_files(&self) {
         // What fails here is done with the ring, somewhat later.
-        let _ = self.submitter.unregister_files();
+        let _ = self.0.submitter.unregister_files();
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
         // A registered ring belongs to its thread and would outlive its descriptor, with all it refers to.
-        let _ = self.submitter.unregister_ring_fd();
+        let _ = self.0.submitter.unregister_ring_fd();
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Params {
     pub devt: sys::ublk_param_devt,
     pub zoned: sys::ublk_param_zoned,
     pub dma: sys::ublk_param_dma_align,
+    pub gap: u32,
     pub seg: sys::ublk_param_segment,
 }
 
@@ -214,6 +215,7 @@ mod tests {
         assert_eq!(offset_of!(Params, discard), 40);
         assert_eq!(offset_of!(Params, devt), 60);
         assert_eq!(offset_of!(Params, dma), 108);
+        assert_eq!(offset_of!(Params, gap), 116);
         assert_eq!(offset_of!(Params, seg), 120);
         assert_eq!(size_of::<Params>(), 136);
         assert_eq!(size_of::<ublk_batch_io>(), 16);

@@ -1,5 +1,6 @@
 //! The commands, typed. Their numbers and meanings: `Documentation/block/ublk.rst`.
 
+use super::plain::{from_bytes, to_bytes};
 use super::thread::Reply;
 use super::{Bound, Control, Target};
 use crate::abi::sys::{self, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
@@ -278,27 +279,6 @@ fn failure(name: &'static str, id: u32, errno: i32) -> Error {
         }
         _ => failed,
     }
-}
-
-/// A plain structure of the kernel's header.
-trait Plain: Copy + Default {}
-impl Plain for sys::ublksrv_ctrl_dev_info {}
-impl Plain for Params {}
-impl Plain for sys::ublk_shmem_buf_reg {}
-
-fn to_bytes<T: Plain>(value: &T) -> Box<[u8]> {
-    let mut bytes = vec![0; size_of::<T>()].into_boxed_slice();
-    // SAFETY: a Plain type is a C structure of integers without padding that matters, copied byte by byte.
-    unsafe {
-        std::ptr::from_ref(value).cast::<u8>().copy_to_nonoverlapping(bytes.as_mut_ptr(), size_of::<T>())
-    };
-    bytes
-}
-
-fn from_bytes<T: Plain>(bytes: &[u8]) -> T {
-    assert!(bytes.len() >= size_of::<T>());
-    // SAFETY: long enough by the assertion, every bit pattern is a value of a Plain type, and unaligned is allowed.
-    unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
 }
 
 #[cfg(test)]

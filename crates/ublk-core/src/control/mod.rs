@@ -5,6 +5,7 @@
 //! the open control device that would keep the module loaded, goes with the last [`Control`].
 
 mod commands;
+mod plain;
 mod thread;
 
 pub use thread::Control;

@@ -50,6 +50,7 @@ impl Watch {
     /// Calls `callback` whenever `bell` is rung. It has been cleared by then.
     pub fn new(env: &Env, bell: Waker, callback: &Function<'_, (), ()>) -> Result<Self> {
         let uv_loop = env.get_uv_event_loop()?;
+        let name = env.create_string("ublk-ts")?;
         let fd = bell.fd();
         let open = Rc::new(Cell::new(true));
         // SAFETY: only asks for a size.
@@ -63,7 +64,6 @@ impl Watch {
             open: open.clone(),
             storage: vec![0; size.div_ceil(size_of::<u128>())].into(),
         }));
-        let name = env.create_string("ublk-ts")?;
         // SAFETY: values of this environment. The handle lives in `target`, which stays at its place until closed()
         // frees it. libuv and Node call back on this thread only.
         unsafe {

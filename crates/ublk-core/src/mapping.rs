@@ -4,6 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
+/// Miri knows no such flag, nor the calls that tell the system something about pages.
+const NO_RESERVE: i32 = if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
+
 /// A mapping of this process's own.
 pub struct Mapping {
     base: NonNull<u8>,
@@ -18,7 +21,7 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// `length` bytes of zeroes. A page exists from its first write on; only those count against memory.
     pub fn anonymous(length: usize) -> io::Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | NO_RESERVE;
         Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
     }
 
@@ -73,18 +76,31 @@ impl Mapping {
 
     fn advise_of(&self, from: usize, to: usize, advice: i32) -> io::Result<()> {
         assert!(from <= to && to <= self.length);
+        if cfg!(miri) {
+            if advice == libc::MADV_DONTNEED {
+                // SAFETY: as below.
+                unsafe { self.at(from).write_bytes(0, to - from) };
+            }
+            return Ok(());
+        }
         // SAFETY: within the mapping by the assertion; its users hold no references to bytes, only addresses.
         done(unsafe { libc::madvise(self.at(from).cast(), to - from, advice) })
     }
 
     /// Has all its pages in memory from now on.
     pub(crate) fn lock(&self) -> io::Result<()> {
+        if cfg!(miri) {
+            return Ok(());
+        }
         // SAFETY: changes where the pages are, not what they hold.
         done(unsafe { libc::mlock(self.base.as_ptr().cast(), self.length) })
     }
 
     /// They may be anywhere again.
     pub(crate) fn unlock(&self) -> io::Result<()> {
+        if cfg!(miri) {
+            return Ok(());
+        }
         // SAFETY: as above.
         done(unsafe { libc::munlock(self.base.as_ptr().cast(), self.length) })
     }

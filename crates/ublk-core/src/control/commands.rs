@@ -180,7 +180,7 @@ impl Control {
     /// As [`send`](Self::send), with the number that the command results in.
     fn send_for(&self, request: Request, payload: &[u8], bound: &Bound) -> Result<(i32, Box<[u8]>)> {
         let path = request.path();
-        let buffer = [path.as_bytes(), payload].concat().into();
+        let buffer = [path.as_bytes(), payload].concat();
         let (result, buffer) =
             request.outcome(self.call(request.op, request.header(), buffer, bound), bound)?;
         Ok((result, buffer[path.len()..].into()))
@@ -188,7 +188,7 @@ impl Control {
 
     /// Sends a command whose address points to nothing but the device's path, and has no limit of time.
     fn watched(&self, request: Request, bound: &Bound, watch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        let path = request.path().into_bytes().into();
+        let path = request.path().into_bytes();
         let reply = self.call_watched(request.op, request.header(), path, bound, watch)?;
         request.outcome(reply, bound).map(drop)
     }
@@ -225,7 +225,7 @@ impl Request {
         }
     }
 
-    fn outcome(&self, reply: Reply, bound: &Bound) -> Result<(i32, Box<[u8]>)> {
+    fn outcome(&self, reply: Reply, bound: &Bound) -> Result<(i32, Vec<u8>)> {
         let (name, id) = (self.name, self.device.id);
         let about =
             |error: Error| Error { command: Some(name), device: (id != ANY_ID).then_some(id), ..error };

@@ -24,8 +24,9 @@ const CONTROL_DEVICE: &str = "/dev/ublk-control";
 struct Job {
     op: u32,
     header: ublksrv_ctrl_cmd,
-    /// What the header's address points to. Owned by the job until the kernel is done with it.
-    buffer: Box<[u8]>,
+    /// What the header's address points to. Owned by the job until the kernel is done with it. A Vec, since a Box that is moved,
+    /// as jobs are, would have to be the only one that refers to its content.
+    buffer: Vec<u8>,
     deadline: Instant,
     bound: Bound,
     /// `None` once the caller was told that its wait is over.
@@ -34,7 +35,7 @@ struct Job {
 
 /// The driver's answer, or why there is none.
 pub(super) enum Reply {
-    Done(i32, Box<[u8]>),
+    Done(i32, Vec<u8>),
     TimedOut,
     Cancelled,
     Broken(Error),
@@ -82,7 +83,7 @@ impl Control {
     }
 
     /// Sends a command and waits for its answer, within its bound.
-    pub(super) fn call(&self, op: u32, header: ublksrv_ctrl_cmd, buffer: Box<[u8]>, bound: &Bound) -> Reply {
+    pub(super) fn call(&self, op: u32, header: ublksrv_ctrl_cmd, buffer: Vec<u8>, bound: &Bound) -> Reply {
         match self.send_off(op, header, buffer, bound) {
             Ok(answer) => answer.recv().unwrap_or_else(|_| gone()),
             Err(reply) => reply,
@@ -95,7 +96,7 @@ impl Control {
         &self,
         op: u32,
         header: ublksrv_ctrl_cmd,
-        buffer: Box<[u8]>,
+        buffer: Vec<u8>,
         bound: &Bound,
         watch: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Reply> {
@@ -118,7 +119,7 @@ impl Control {
         &self,
         op: u32,
         mut header: ublksrv_ctrl_cmd,
-        mut buffer: Box<[u8]>,
+        mut buffer: Vec<u8>,
         bound: &Bound,
     ) -> std::result::Result<Receiver<Reply>, Reply> {
         if bound.cancel.is_cancelled() {
@@ -202,12 +203,14 @@ impl Worker {
 
     fn listen(&mut self) -> Result<()> {
         let poll = opcode::PollAdd::new(types::Fd(self.waker.fd()), libc::POLLIN as u32).multi(true).build();
-        self.push(&poll.user_data(WAKE).into())
+        // SAFETY: points to no memory.
+        unsafe { self.push(&poll.user_data(WAKE).into()) }
     }
 
-    /// # Safety-relevant: `entry` points at nothing, or at a buffer in `self.jobs`.
-    fn push(&mut self, entry: &squeue::Entry128) -> Result<()> {
-        // SAFETY: buffers stay in `jobs` until their completion, and the jobs stay until the ring is gone.
+    /// # Safety
+    /// `entry` points to nothing, or to the buffer of a job in `self.jobs`, which stays there until its completion.
+    unsafe fn push(&mut self, entry: &squeue::Entry128) -> Result<()> {
+        // SAFETY: the caller's promise; and what is in `jobs` at the end is never freed.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             self.ring.submit().map_err(|error| Error::system("cannot submit a control command", &error))?;
         }
@@ -222,10 +225,6 @@ impl Worker {
                 }
                 break;
             }
-        }
-        if !self.jobs.is_empty() {
-            // The kernel never answered: it may still write to these buffers, so they must never be reused.
-            std::mem::forget(std::mem::take(&mut self.jobs));
         }
     }
 
@@ -291,7 +290,8 @@ impl Worker {
             .build()
             .user_data(id);
         self.jobs.insert(id, job);
-        self.push(&entry)
+        // SAFETY: it points to the buffer of the job that was just put there.
+        unsafe { self.push(&entry) }
     }
 
     /// Answers the jobs whose commands completed.
@@ -335,9 +335,19 @@ impl Worker {
             }
         }
         for id in over {
-            self.push(&opcode::AsyncCancel::new(id).build().user_data(CANCELLATION).into())?;
+            // SAFETY: points to no memory.
+            unsafe { self.push(&opcode::AsyncCancel::new(id).build().user_data(CANCELLATION).into())? };
         }
         Ok(())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.jobs.is_empty() {
+            // The kernel never answered: it may still write to these buffers, so they must never be reused.
+            std::mem::forget(std::mem::take(&mut self.jobs));
+        }
     }
 }
 
@@ -346,7 +356,7 @@ fn removal(added: Job) -> Job {
     const ID: usize = offset_of!(ublksrv_ctrl_dev_info, dev_id);
     let id = added.buffer[ID..ID + 4].try_into().map_or(u32::MAX, u32::from_ne_bytes);
     let header = ublksrv_ctrl_cmd { dev_id: id, queue_id: u16::MAX, ..Default::default() };
-    Job { op: control_op::DEL_DEV, header, buffer: Box::default(), ..added }
+    Job { op: control_op::DEL_DEV, header, buffer: Vec::new(), ..added }
 }
 
 fn answer(job: &mut Job, reply: Reply) {

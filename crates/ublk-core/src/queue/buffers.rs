@@ -72,11 +72,13 @@ impl Buffers {
     }
 
     /// The first `length` bytes of the tag's buffer.
-    pub fn slice(&mut self, tag: u16, length: usize) -> &mut [u8] {
+    ///
+    /// # Safety
+    /// As long as the slice is used, nobody else uses the buffer: neither the driver and the ring, which do while the tag is
+    /// offered or an operation is under way, nor who has a clone.
+    pub unsafe fn slice(&mut self, tag: u16, length: usize) -> &mut [u8] {
         assert!(length <= self.each);
-        // SAFETY: in bounds by both assertions, and borrowed mutably. The driver writes the buffer only while
-        // the tag is offered, when nobody asks for it (Queue hands out slices of owned tags only, and of the threads
-        // that have clones one at a time owns a tag).
+        // SAFETY: in bounds by both assertions; nobody else's by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.address(tag), length) }
     }
 }
@@ -99,15 +101,21 @@ impl Drop for Use {
 mod tests {
     use super::*;
 
+    /// The tag's buffer, which nobody else uses.
+    fn slice(buffers: &mut Buffers, tag: u16, length: usize) -> &mut [u8] {
+        // SAFETY: there is no driver, no ring and no clone in these tests.
+        unsafe { buffers.slice(tag, length) }
+    }
+
     #[test]
     fn every_tag_has_room_for_the_largest_io_and_none_overlap() {
         let each = if cfg!(miri) { 8 << 10 } else { 1 << 20 };
         let mut buffers = Buffers::new(Part::WHOLE, 3, each, Pages::default()).unwrap();
         for tag in 0..3 {
-            buffers.slice(tag, each as usize).fill(tag as u8 + 1);
+            slice(&mut buffers, tag, each as usize).fill(tag as u8 + 1);
         }
         for tag in 0..3 {
-            assert!(buffers.slice(tag, each as usize).iter().all(|byte| *byte == tag as u8 + 1));
+            assert!(slice(&mut buffers, tag, each as usize).iter().all(|byte| *byte == tag as u8 + 1));
         }
     }
 
@@ -115,7 +123,7 @@ mod tests {
     fn a_pool_that_outlives_its_queue_takes_no_memory() {
         let mut buffers =
             Buffers::new(Part::WHOLE, 2, 64 << 10, Pages { lock: true, ..Pages::default() }).unwrap();
-        buffers.slice(1, 64 << 10).fill(1);
+        slice(&mut buffers, 1, 64 << 10).fill(1);
         let pool = buffers.pool();
         drop(buffers);
         // SAFETY: within the pool, which nobody else has any more.
@@ -129,20 +137,22 @@ mod tests {
         assert_eq!(buffers.tags().collect::<Vec<_>>(), [1, 4, 7]);
         assert_eq!(buffers.pool().length(), 3 * abi::round_up(4096, abi::page_size()));
         for tag in buffers.tags() {
-            buffers.slice(tag, 4096).fill(tag as u8);
+            slice(&mut buffers, tag, 4096).fill(tag as u8);
         }
-        assert!(buffers.tags().all(|tag| buffers.slice(tag, 4096).iter().all(|byte| *byte == tag as u8)));
+        assert!(
+            buffers.tags().all(|tag| slice(&mut buffers, tag, 4096).iter().all(|byte| *byte == tag as u8))
+        );
     }
 
     #[test]
     #[should_panic(expected = "another thread's")]
     fn the_buffer_of_anothers_tag_is_never_handed_out() {
-        Buffers::new(Part { index: 0, of: 2 }, 8, 4096, Pages::default()).unwrap().slice(1, 1);
+        slice(&mut Buffers::new(Part { index: 0, of: 2 }, 8, 4096, Pages::default()).unwrap(), 1, 1);
     }
 
     #[test]
     #[should_panic(expected = "length <= self.each")]
     fn more_than_a_buffer_is_never_handed_out() {
-        Buffers::new(Part::WHOLE, 1, 4096, Pages::default()).unwrap().slice(0, 4097);
+        slice(&mut Buffers::new(Part::WHOLE, 1, 4096, Pages::default()).unwrap(), 0, 4097);
     }
 }

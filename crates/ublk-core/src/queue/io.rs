@@ -31,7 +31,10 @@ impl Io<'_> {
         if self.request.what.shared.is_some() {
             self.data.borrow_shared(&self.request).map_err(|error| unmoved(&error))?;
         }
-        Ok(self.data.buffers.slice(self.request.ticket.tag, self.length()))
+        let (tag, length) = (self.request.ticket.tag, self.length());
+        // SAFETY: the tag is owned, as long as this is borrowed from its queue, and by one thread of those that have the
+        // buffers; no operation is under way, by the assertion.
+        Ok(unsafe { self.data.buffers.slice(tag, length) })
     }
 
     /// Bytes of data.

@@ -101,6 +101,12 @@ fn a_request_that_failed_with_an_operation_in_the_ring_fails_when_that_is_over()
         gate.open(1);
         let result = within("the failed request", || client.join().unwrap());
         assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EIO));
+        let events = disk.events().all();
+        let [Event::Error { queue: Some(0), message }] = &events[..] else { panic!("{events:?}") };
+        assert!(
+            message.contains("after the operation was started") && message.contains("1048576"),
+            "{message}"
+        );
         disk.device().delete(true, &Bound::standard()).unwrap();
     }
 }

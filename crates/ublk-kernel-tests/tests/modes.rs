@@ -164,7 +164,7 @@ impl Owner for ByHand {
     fn given_up(&self) -> bool {
         false
     }
-    fn panicked(&self, message: String) {
+    fn failed(&self, message: String) {
         panic!("{message}");
     }
 }

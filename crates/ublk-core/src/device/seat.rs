@@ -156,7 +156,7 @@ impl Owner for Hold {
         self.shared.given_up()
     }
 
-    fn panicked(&self, message: String) {
+    fn failed(&self, message: String) {
         self.shared.report(self.index, message);
     }
 }

@@ -1,7 +1,7 @@
 //! The native driver of a queue: what a turn brought goes to the backend's engine, its answers to the driver. Who
 //! turns the queue, and sleeps in between, is the thread's matter.
 
-use super::{Errno, Event, Op, Queue, Ticket, Wait};
+use super::{Descriptor, Errno, Event, Op, Queue, Ticket, Wait};
 use crate::backend::{Engine, Step};
 use crate::error::Result;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,8 +21,8 @@ pub trait Owner {
     /// Whether the queue is to be left at once, settled or not. Asked when the queue was woken.
     fn given_up(&self) -> bool;
 
-    /// The engine panicked: one line. The request got an `EIO`.
-    fn panicked(&self, message: String);
+    /// The engine panicked, or could not serve a request: one line. The request got an error.
+    fn failed(&self, message: String);
 }
 
 /// How long a queue that is given up waits for its backend's operations.
@@ -102,6 +102,11 @@ impl<'e> Driver<'e> {
     }
 }
 
+/// A request in words.
+fn told(what: &Descriptor) -> String {
+    format!("{:?} of {} bytes at {}", what.op, what.length, what.offset)
+}
+
 fn answer(
     queue: &mut Queue,
     engine: &mut dyn Engine,
@@ -124,17 +129,17 @@ fn answer(
     }));
     let errno = match answer {
         Ok(Ok(step)) => return step,
-        Ok(Err(error)) => error.errno.unwrap_or(libc::EIO),
+        Ok(Err(error)) => {
+            owner.failed(format!("the backend cannot serve {}: {error}", told(&what)));
+            error.errno.unwrap_or(libc::EIO)
+        }
         Err(panic) => {
             let why = panic
                 .downcast_ref::<&str>()
                 .map(|why| (*why).to_owned())
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_default();
-            owner.panicked(format!(
-                "the backend panicked at {:?} of {} bytes at {}: {why}",
-                what.op, what.length, what.offset
-            ));
+            owner.failed(format!("the backend panicked at {}: {why}", told(&what)));
             libc::EIO
         }
     };

@@ -126,6 +126,8 @@ pub struct Queue {
     woken: bool,
     waker: Waker,
     hands_over: Arc<AtomicBool>,
+    /// How many files of the backend are in the ring's table, from slot 1 on.
+    files: u32,
     /// Another descriptor that makes a sleeping turn return.
     listening: Option<RawFd>,
     heard: bool,
@@ -181,6 +183,7 @@ impl Queue {
             woken: false,
             waker,
             hands_over,
+            files: slots.len() as u32 - 1,
             listening: None,
             heard: false,
             _char_dev: char_dev,
@@ -419,10 +422,13 @@ impl Queue {
 
     /// Asks the kernel to end the backend's operations early. The next turn tells it.
     pub fn cancel_operations(&mut self) -> Result<()> {
-        let all = types::CancelBuilder::fd(types::Fixed(1)).all();
-        let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
-        // SAFETY: points to no memory.
-        unsafe { self.ring.push(&entry) }
+        for slot in 1..=self.files {
+            let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
+            let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
+            // SAFETY: points to no memory.
+            unsafe { self.ring.push(&entry)? };
+        }
+        Ok(())
     }
 }
 

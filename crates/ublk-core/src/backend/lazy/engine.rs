@@ -214,6 +214,6 @@ impl Engine for LazyEngine<'_> {
         if self.due.is_empty() {
             self.due = self.inbox.take();
         }
-        self.due.pop()
+        self.due.pop().or_else(|| self.storage.ready())
     }
 }

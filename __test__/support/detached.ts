@@ -76,7 +76,7 @@ function read(path: string): string {
 /** What servers left behind: processes, files in the run directory but for logs, and memory. */
 export function leftovers(): string[] {
   const list = (dir: string): string[] => (existsSync(dir) ? readdirSync(dir) : [])
-  const files = list(RUN_DIR).filter(name => !/^\d+\.log$/.test(name))
+  const files = list(RUN_DIR).filter(name => !/^\d+\.log(\.1)?$/.test(name))
   const memory = list('/dev/shm').filter(name => name.startsWith('ublk-ts-'))
   const servers = list('/proc').filter(
     pid => /^\d+$/.test(pid) && /main\.js\0serve|^ublk-ts: /.test(read(`/proc/${pid}/cmdline`)),

@@ -103,6 +103,13 @@ test('a private file is replaced whole, whatever the umask, and keeps room for t
   )
 })
 
+test('what is too long to be read again is not written', t => {
+  const path = join(dir, 'long')
+  replaceFile(path, 'short')
+  t.throws(() => replaceFile(path, 'x'.repeat(2 ** 20 + 1)), { message: /more than 1048576 bytes/ })
+  t.is(readFileSync(path, 'utf8'), 'short')
+})
+
 test('whatever is in a record, it is judged, and nothing else happens', t => {
   const RECORDS = Number(process.env['UBLK_TS_FUZZ'] ?? 30_000)
   const record: DeviceRecord = {

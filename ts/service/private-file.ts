@@ -86,8 +86,12 @@ const LONGER = 512
 /**
  * Writes a file in place of what is there; it is never seen half-written. Beside it, a spare keeps the room that the next
  * write takes, for when the file system is full by then.
+ *
+ * @throws PrivateFileError for a text that would not be read again.
  */
 export function replaceFile(path: string, text: string): void {
+  if (Buffer.byteLength(text) > LONGEST)
+    throw new PrivateFileError(`it would have more than ${LONGEST} bytes`)
   const next = `${path}.${process.pid}`
   rmSync(next, { force: true }) // of an earlier process of that number, or of anybody
   try {

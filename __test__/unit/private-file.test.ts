@@ -111,7 +111,7 @@ test('what is too long to be read again is not written', t => {
 })
 
 test('whatever is in a record, it is judged, and nothing else happens', t => {
-  const RECORDS = Number(process.env['UBLK_TS_FUZZ'] ?? 30_000)
+  const RECORDS = Number(process.env['UBLK_TS_FUZZ'] ?? 10_000)
   const record: DeviceRecord = {
     version: 1,
     package: '0.1.0',

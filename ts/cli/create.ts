@@ -42,7 +42,9 @@ async function create(flags: Flags): Promise<void> {
   const { id, detach = false, autoRestart, recovery, orRecover, trace = false, mlock } = flags
   const serving = toServing(flags)
   const notes = mlock ? { ...serving.notes, mlock } : serving.notes
-  const { options, scratch } = toOptions(flags, { lasting: detach })
+  // The driver copies into the buffers: memory for them must not be wanted only when it is to be freed.
+  const buffers = mlock ? { ...flags.buffers, prefault: true, lock: true } : flags.buffers
+  const { options, scratch } = toOptions({ ...flags, ...(buffers && { buffers }) }, { lasting: detach })
   if (autoRestart && recovery === undefined) throw invalid('--auto-restart needs --recovery')
   if (trace && (detach || autoRestart)) {
     const hint = 'ublk-ts trace attaches to any server'

@@ -177,7 +177,8 @@ impl Engine for MemoryEngine<'_> {
                 let mut at = 0;
                 for (mapping, from, length) in self.disk.pieces(offset, length) {
                     // SAFETY: what was mapped once stays as long as the disk, which outlives the queue's last enter; nobody
-                    // has a reference to its bytes.
+                    // has a reference to its bytes. Another queue may copy from or to the same bytes meanwhile if clients
+                    // do not wait for one another: which they get is their matter, and nobody here decides by them.
                     unsafe { io.move_memory(at, mapping.at(from), length)? };
                     at += length;
                 }

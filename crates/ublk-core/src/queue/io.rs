@@ -50,8 +50,8 @@ impl Io<'_> {
     /// of a write. Now, or with the answer.
     ///
     /// # Safety
-    /// The memory at `address` is valid until the queue has entered its ring with the request's answer, or is gone, and
-    /// nobody has a reference to it.
+    /// `length` bytes at `address` are valid until the queue has entered its ring with the request's answer, or is gone, they
+    /// are no part of the queue's buffers, and nobody has a reference to them.
     #[inline]
     pub unsafe fn move_memory(&mut self, from: usize, address: *mut u8, length: usize) -> Result<()> {
         let (what, tag) = (self.request.what, self.request.ticket.tag);
@@ -78,7 +78,8 @@ impl Io<'_> {
     pub fn move_buffer(&mut self) -> Result<()> {
         if self.data.copy == CopyMode::User && self.has_data() {
             let address = self.data()?.as_mut_ptr();
-            // SAFETY: the queue's own buffer, as long as its data.
+            // SAFETY: the tag's buffer, as long as its data. It is moved through the driver's file: nothing is copied within this
+            // process.
             unsafe { self.move_memory(0, address, self.length())? };
         }
         Ok(())

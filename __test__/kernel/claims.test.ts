@@ -291,6 +291,15 @@ test.serial("servers hand their claim on, and another file in place of the disk'
 test.serial('another device under the same name is not the same disk', async t => {
   const device = await loopDevice(t, 'one')
   const disk = await Detached.create(`--file ${device} --recovery reissue`)
+  const holds = async (): Promise<void> => {
+    const holder = new RegExp(`is in use: .*process ${disk.pid} \\(.*\\), which serves ${disk.path}`)
+    await refused(t, UblkDevice.create({ backend: file(device) }), holder)
+  }
+  t.deepEqual(await run('upgrade', disk.path), SILENT)
+  await holds()
+  await disk.signal('SIGKILL')
+  t.is((await run('recover', '--detach', disk.path)).status, 0)
+  await holds()
   await disk.signal('SIGKILL')
   await sh('losetup -d "$1"', device)
   await sh('losetup "$1" "$2"', device, await image('two'))
@@ -301,6 +310,9 @@ test.serial('another device under the same name is not the same disk', async t =
 test.serial('a disk in memory whose file was replaced or lost is not served on', async t => {
   const disk = await Detached.create('--mem 16M --recovery reissue')
   const path = disk.record.options.backend.file
+  t.deepEqual(await run('upgrade', disk.path), SILENT)
+  const holder = new RegExp(`is in use: process ${disk.pid} .*${disk.path}`)
+  await refused(t, UblkDevice.create({ backend: memory(SIZE, { file: path }) }), holder)
   await disk.signal('SIGKILL')
   renameSync(path, `${path}.away`)
   await sh('truncate -s 16M "$1"', path)

@@ -129,7 +129,14 @@ test('what is written back to a slow disk is waited for, and that is told', asyn
   const written = shell('exec dd if=/dev/zero of="$1" bs=64k count=80 status=none', disk.path)
   await sleep(1000)
   const { pid } = disk
-  const { status, stderr } = await within(80, 'delete', '--force', disk.path)
+  const deletion = within(80, 'delete', '--force', disk.path)
+  await sleep(5000)
+  // The driver has the device locked.
+  t.regex(
+    (await within(8, 'list', '-n', '-o', 'id,state')).stdout,
+    new RegExp(`^ *${disk.id} +(?:live|stopping)\\n$`),
+  )
+  const { status, stderr } = await deletion
   t.is(status, 0, stderr)
   const told = stderr.trimEnd().split('\n')
   t.true(told.length >= 2, stderr)

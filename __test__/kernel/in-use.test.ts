@@ -39,12 +39,6 @@ const uses: { what: string; begin: string; end: string; said: RegExp }[] = [
     said: /used by loop5/,
   },
   {
-    what: 'below an idle loop device',
-    begin: 'losetup /dev/loop5 "$1"',
-    end: 'losetup -d /dev/loop5',
-    said: /used by loop5/,
-  },
-  {
     what: 'below a device mapper',
     begin: 'dmsetup create in-use --table "0 8192 linear $1 0"',
     end: 'dmsetup remove in-use',

@@ -15,7 +15,7 @@ import { type Result, run, sh, shell } from '../support/program.js'
 
 leaveNoServerBehind(test)
 
-const ROUNDS = Number(process.env['UBLK_TS_ROUNDS'] ?? 3)
+const ROUNDS = Number(process.env['UBLK_TS_ROUNDS'] ?? 2)
 const SEED = Number(process.env['UBLK_TS_SEED'] ?? Date.now() % 2 ** 31)
 /** How many times longer everything may take, such as on an emulated machine. */
 const PATIENCE = Number(process.env['UBLK_TS_PATIENCE'] ?? 1)

@@ -287,17 +287,18 @@ impl<'a> Vigil<'a> {
     }
 
     fn gave_up(&self) -> Error {
-        let seconds = self.limit.as_secs();
+        let seconds = self.limit.as_secs_f64();
         let what = self.last.map_or("what was asked of the disk".to_owned(), |activity| {
             format!("{} requests", activity.waiting)
         });
         let message = format!(
-            "/dev/ublkb{} is still being removed: the kernel waits for {what}, and nothing was answered for {seconds} s",
+            "/dev/ublkb{} is still being removed: the kernel waits for {what}, and nothing was answered for {seconds:.1} s",
             self.id
         );
-        Error::new(ErrorKind::Timeout, message)
+        let error = Error::new(ErrorKind::Timeout, message)
             .hint("the removal goes on by itself once that is answered; what then is left, delete removes")
-            .device(self.id)
+            .device(self.id);
+        Error { command: Some("STOP_DEV"), ..error }
     }
 }
 

@@ -1,0 +1,283 @@
+// processors: 2
+/**
+ * Every kind of disk, made and served in every way, with what is promised of each: nothing fails while it is handed over,
+ * grows and shrinks; what its recovery says holds when its server is killed; and it is deleted by force under load, with
+ * nobody left hanging. What is not possible is refused for its reason, with nothing left behind.
+ *
+ * The combinations are generated (support/matrix.ts). A sample is run in which every two values occur together, drawn from
+ * UBLK_TS_SEED; UBLK_TS_MATRIX=all runs all, with every trial, and takes about an hour:
+ * vm/run --cpus 2 --timeout 7200 npx ava dist-test/kernel/matrix.test.js. UBLK_TS_MATRIX=2/4 runs the second of four parts.
+ */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import test, { type ExecutionContext } from 'ava'
+import { UblkDevice } from 'ublk-ts'
+import { leaveNoServerBehind } from '../support/detached.js'
+import {
+  all,
+  type Combination,
+  keepsItsBytes,
+  noHandOver,
+  noResize,
+  pairsOf,
+  pairwise,
+  refusals,
+  TRIALS,
+  type Trial,
+  unsayable,
+} from '../support/matrix.js'
+import { SIZE } from '../support/matrix-backends.js'
+import { result, sh, shell } from '../support/program.js'
+import { until } from '../support/server.js'
+import { makeSubject, Program, type Subject } from '../support/subject.js'
+
+leaveNoServerBehind(test)
+
+const SEED = Number(process.env['UBLK_TS_SEED'] ?? Date.now() % 2 ** 31)
+const WHICH = process.env['UBLK_TS_MATRIX'] ?? 'sample'
+const DEPTH = 32
+
+/** No step takes longer, in milliseconds. */
+const PATIENCE = 40_000
+
+/** Writes and reads the disk again and again, until told to stop or until it is told that the disk goes. */
+const LOAD = `
+cd "$2"
+while [ ! -e stop ]; do
+  if ! timeout -s KILL 60 fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=${DEPTH} --bs=4k --size=512k --allow_file_create=0 \
+    --randrepeat=0 $3 --output-format=json --output=out >said 2>&1; then
+    [ ! -e going ] || exit 0
+    cat said out >&2
+    exit 1
+  fi
+  jq '.jobs[0].total_err // 0' out >>errors
+done
+`
+
+const everything = all()
+const sayable = everything.filter(combination => unsayable(combination) === undefined)
+const possible = sayable.filter(combination => refusals(combination).length === 0)
+const impossible = sayable.filter(combination => refusals(combination).length > 0)
+const counted = { done: 0, refused: 0 }
+const plan = planned()
+
+function planned(): { lives: [Combination, readonly Trial[]][]; refused: Combination[] } {
+  if (WHICH === 'sample') {
+    const lives = pairwise(possible, SEED).map(([combination, trial]) => [combination, [trial]] as const)
+    // Every two values that are refused together, too.
+    const refused = [
+      ...new Set(pairwise(impossible, SEED, ['hand-over']).map(([combination]) => combination)),
+    ]
+    return { lives: lives.map(([combination, trials]) => [combination, trials]), refused }
+  }
+  const [part, parts] = WHICH === 'all' ? [1, 1] : WHICH.split('/').map(Number)
+  const mine = <T>(list: readonly T[]): T[] => list.filter((_, at) => at % (parts ?? 1) === (part ?? 1) - 1)
+  return { lives: mine(possible).flatMap(lifetimes), refused: mine(impossible) }
+}
+
+/** All trials of a disk: of one that goes with its server the last is a life of its own. */
+function lifetimes(combination: Combination): [Combination, readonly Trial[]][] {
+  if (combination.recovery !== 'none') return [[combination, TRIALS]]
+  const [last] = TRIALS.slice(-1)
+  return [
+    [combination, TRIALS.slice(0, -1)],
+    [combination, last ? [last] : []],
+  ]
+}
+
+function nameOf({ backend, transport, copy, form, recovery }: Combination): string {
+  return `${backend}, ${transport}, ${copy}, ${form}, recovery ${recovery}`
+}
+
+async function inDirectory<T>(action: (dir: string) => Promise<T>): Promise<T> {
+  const dir = mkdtempSync('/dev/shm/matrix-')
+  try {
+    await sh('truncate -s "$2" "$1/disk"; touch "$1/errors"', dir, `${SIZE}`)
+    return await action(dir)
+  } finally {
+    rmSync(dir, { recursive: true })
+  }
+}
+
+async function within<T>(what: string, action: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} took longer than ${PATIENCE} ms`)), PATIENCE)
+  })
+  return await Promise.race([action, late]).finally(() => clearTimeout(timer))
+}
+
+async function stateOf({ id }: Subject): Promise<string> {
+  return (await (await UblkDevice.open(id)).info()).state
+}
+
+/** What uses a disk. */
+class Load {
+  readonly #dir: string
+  readonly #ended: ReturnType<typeof result>
+
+  constructor(dir: string, path: string, words: string) {
+    this.#dir = dir
+    for (const name of ['stop', 'going']) rmSync(`${dir}/${name}`, { force: true })
+    writeFileSync(`${dir}/errors`, '')
+    this.#ended = result(shell(LOAD, path, dir, words))
+  }
+
+  /** The failed requests of each round that is over. */
+  get rounds(): number[] {
+    return readFileSync(`${this.#dir}/errors`, 'utf8').split('\n').filter(Boolean).map(Number)
+  }
+
+  /** Waits until it has begun and ended another round: the first, or one that begins from now on. */
+  async round(): Promise<void> {
+    const before = this.rounds.length && this.rounds.length + 1
+    const failed = this.#ended.then(({ status, stderr }) => {
+      if (status !== 0) throw new Error(`the load failed: ${stderr}`)
+    })
+    await Promise.race([failed, until(() => this.rounds.length > before, 'the load goes on')])
+  }
+
+  /** Ends it, and gives the number of requests that failed. */
+  async end({ going = false } = {}): Promise<number> {
+    writeFileSync(`${this.#dir}/${going ? 'going' : 'stop'}`, '')
+    if (going) return 0
+    return await this.ended()
+  }
+
+  async ended(): Promise<number> {
+    const { status, stderr } = await within('the end of the load', this.#ended)
+    if (status !== 0) throw new Error(`the load failed: ${stderr}`)
+    return this.rounds.reduce((sum, count) => sum + count, 0)
+  }
+}
+
+/** Words for fio. A request that fails ends it, unless that is among what was promised. */
+function words(combination: Combination, tolerant: boolean): string {
+  const checks = '--rw=randwrite --verify=crc32c --verify_fatal=1 --verify_state_save=0'
+  const load = keepsItsBytes(combination) ? checks : '--rw=randrw'
+  // EREMOTEIO, from a disk that fails while nobody serves it, is for fio to ignore: it would end even so.
+  const tolerance = {
+    none: '',
+    reissue: '',
+    requeue: ' --continue_on_error=io',
+    fail: ' --ignore_error=5:121,5:121',
+  }
+  return tolerant ? load + tolerance[combination.recovery] : load
+}
+
+async function refusedBecause(t: ExecutionContext, why: RegExp, action: Promise<void>): Promise<void> {
+  const error = await t.throwsAsync(within('a refusal', action))
+  t.regex(error?.message ?? '', why)
+}
+
+const trials: Record<
+  Trial,
+  (t: ExecutionContext, disk: Subject, of: Combination, dir: string) => Promise<void>
+> = {
+  'hand-over': async (t, disk, combination, dir) => {
+    const load = new Load(dir, disk.path, words(combination, false))
+    await load.round()
+    const why = noHandOver(combination)
+    if (why) await refusedBecause(t, why, disk.handOver())
+    else await within('the hand-over', disk.handOver())
+    await load.round()
+    t.is(await load.end(), 0)
+  },
+  resize: async (t, disk, combination, dir) => {
+    const load = new Load(dir, disk.path, words(combination, false))
+    await load.round()
+    const why = noResize(combination)
+    // Its users are asked before it shrinks, and the load is one.
+    if (why) await refusedBecause(t, why, disk.resize(2 * SIZE))
+    else {
+      await within('growing', disk.resize(2 * SIZE))
+      t.is((await UblkDevice.open(disk.id)).size, 2 * SIZE)
+      await load.round()
+    }
+    t.is(await load.end(), 0)
+    if (why) return
+    await within('shrinking', disk.resize(SIZE))
+    t.is((await UblkDevice.open(disk.id)).size, SIZE)
+  },
+  kill: async (t, disk, combination, dir) => {
+    const { recovery } = combination
+    const load = new Load(dir, disk.path, words(combination, true))
+    await load.round()
+    if (recovery === 'none') await load.end({ going: true })
+    await within('the end of the server', disk.kill())
+    if (recovery === 'none') {
+      await load.ended() // nobody hangs
+      await until(async () => (await stateOf(disk)) !== 'live', 'the disk is gone')
+      return
+    }
+    await within('the recovery', disk.recover())
+    await load.round()
+    const failed = await load.end()
+    if (recovery === 'reissue') t.is(failed, 0)
+    if (recovery === 'requeue') t.true(failed <= DEPTH, `${failed} requests failed`)
+  },
+}
+
+/** Deletes it under load. */
+async function deleteUnderLoad(disk: Subject, combination: Combination, dir: string): Promise<void> {
+  const gone = combination.recovery === 'none' && (await stateOf(disk)) !== 'live'
+  if (gone) return await within('the deletion', disk.delete())
+  const load = new Load(dir, disk.path, words(combination, false))
+  await load.round()
+  await load.end({ going: true })
+  await within('the deletion under load', disk.delete())
+  await load.ended()
+}
+
+for (const [combination, which] of plan.lives) {
+  test(`${nameOf(combination)}: ${which.join(', ')}, forced deletion`, async t => {
+    await inDirectory(async dir => {
+      const disk = await within('the creation', makeSubject(combination, dir))
+      const { transport, copy } = await (await UblkDevice.open(disk.id)).info()
+      t.deepEqual({ transport, copy }, { transport: combination.transport, copy: combination.copy })
+      for (const trial of which) await trials[trial](t, disk, combination, dir)
+      await deleteUnderLoad(disk, combination, dir)
+    })
+    counted.done++
+  })
+}
+
+test('what is not possible is refused for its reason, and nothing is left', async t => {
+  const program = new Program()
+  t.teardown(() => program.kill())
+  for (const combination of plan.refused) {
+    const error = await t.throwsAsync(
+      inDirectory(dir => makeSubject(combination, dir, program)),
+      undefined,
+      nameOf(combination),
+    )
+    const why = refusals(combination)
+    t.true(
+      why.some(reason => reason.test(error?.message ?? '')),
+      `${nameOf(combination)}: ${error?.message}`,
+    )
+    t.deepEqual(await UblkDevice.list(), [], nameOf(combination))
+    counted.refused++
+  }
+  t.pass()
+})
+
+test('nothing was left out', t => {
+  const { done, refused } = counted
+  t.log(`UBLK_TS_SEED=${SEED} UBLK_TS_MATRIX=${WHICH}`)
+  t.log(
+    `${done} lives of ${possible.length} possible combinations; ${refused} refused of ${impossible.length}`,
+  )
+  t.is(sayable.length + everything.filter(combination => unsayable(combination)).length, everything.length)
+  t.is(done, plan.lives.length)
+  t.is(refused, plan.refused.length)
+  if (WHICH === 'all') {
+    t.is(new Set(plan.lives.map(([combination]) => combination)).size + refused, sayable.length)
+  }
+  if (WHICH !== 'sample') return
+  const wanted = new Set(possible.flatMap(one => TRIALS.flatMap(trial => pairsOf([one, trial]))))
+  const run = new Set(plan.lives.flatMap(([one, [trial]]) => (trial ? pairsOf([one, trial]) : [])))
+  t.deepEqual(
+    [...wanted].filter(pair => !run.has(pair)),
+    [],
+  )
+})

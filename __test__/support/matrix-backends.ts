@@ -1,0 +1,77 @@
+import type { CopyMode } from 'ublk-ts'
+
+/** The size of the disks, in bytes. */
+export const SIZE = 16 * 2 ** 20
+
+const IN_FILE = new URL('../backends/in-file.js', import.meta.url)
+const options = (dir: string): { path: string; size: number } => ({ path: `${dir}/disk`, size: SIZE })
+
+interface Kind {
+  /** What makes it, in a program. */
+  readonly program: (dir: string) => string
+  /** What makes it, in words of the command line, if there are any. */
+  readonly words?: (dir: string) => string[]
+  readonly copy: readonly CopyMode[]
+  /** Whether threads of the engine can serve it. */
+  readonly native: boolean
+  readonly resizes: boolean
+}
+
+const MEM = (): string[] => ['--mem', `${SIZE}`]
+
+/** The backend whose bytes go with its process. */
+export const IN_ITS_PROCESS = 'memory'
+
+const TABLE = {
+  memory: {
+    program: () => `memory(${SIZE})`,
+    words: MEM,
+    copy: ['copy', 'user'],
+    native: true,
+    resizes: true,
+  },
+  null: {
+    program: () => `nullDisk(${SIZE})`,
+    words: () => ['--null', `${SIZE}`],
+    copy: ['copy', 'user'],
+    native: true,
+    resizes: true,
+  },
+  file: {
+    program: dir => `file('${dir}/disk')`,
+    words: dir => ['--file', `${dir}/disk`],
+    copy: ['copy', 'zero'],
+    native: true,
+    resizes: true,
+  },
+  lazy: {
+    program: dir =>
+      `lazy({ size: ${SIZE}, cache: '${dir}/cache', fetch: ({ length }) => new Uint8Array(length) })`,
+    copy: ['copy', 'zero'],
+    native: true,
+    resizes: false,
+  },
+  'memory in a file': {
+    program: dir => `memory(${SIZE}, { file: '${dir}/memory' })`,
+    words: MEM,
+    copy: ['copy'],
+    native: true,
+    resizes: true,
+  },
+  worker: {
+    program: dir => `worker('${IN_FILE}', ${JSON.stringify(options(dir))})`,
+    words: dir => ['--worker', IN_FILE.href, '--worker-options', JSON.stringify(options(dir))],
+    copy: ['copy', 'user'],
+    native: false,
+    resizes: true,
+  },
+  'plain object': {
+    program: dir => `(await import('${IN_FILE}')).default(${JSON.stringify(options(dir))})`,
+    copy: ['copy', 'user'],
+    native: false,
+    resizes: true,
+  },
+} satisfies Record<string, Kind>
+
+export type BackendName = keyof typeof TABLE
+export const BACKENDS: Readonly<Record<BackendName, Kind>> = TABLE

@@ -335,8 +335,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Gives the disk another size while it is used. What is added reads as zeroes; what lies behind the new end is lost.
-   * A file gets that size, too; a disk written in JavaScript needs a method `resize`.
+   * Gives the disk another size while it is used. What is added reads as zeroes, but on a block device, where it is what
+   * that has there; what lies behind the new end is lost. A file gets that size, too; a disk written in JavaScript needs a
+   * method `resize`.
    *
    * @param size - Bytes, or text such as `'2G'`; a multiple of the block size.
    * @throws UblkError of kind `unsupported` before kernel 6.16, if the backend cannot, or if another process serves it;

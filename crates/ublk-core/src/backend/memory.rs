@@ -217,7 +217,7 @@ mod tests {
             let disk = Memory::new(8 * page as u64).unwrap();
             disk.store(0, &vec![0xa5; 8 * page]).unwrap();
             disk.zero(offset, length).unwrap();
-            for at in 0..8 * page {
+            for at in (0..8 * page).step_by(if cfg!(miri) { 511 } else { 1 }) {
                 let zeroed = (offset..offset + length).contains(&at);
                 assert_eq!(byte(&disk, at), if zeroed { 0 } else { 0xa5 }, "byte {at} of {offset}+{length}");
             }

@@ -1,6 +1,7 @@
 //! Memory that is had before it is used.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use ublk_core::backend::Memory;
 use ublk_core::{Bound, Device, ErrorKind, Pages, Spec};
@@ -92,4 +93,36 @@ fn huge_pages_are_had_or_refused() {
     assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
     device.delete(true, &Bound::standard()).unwrap();
     assert_eq!(Memory::with(MIB, huge).err().map(|error| error.kind), Some(ErrorKind::Unsupported));
+}
+
+/// User-Mode Linux gave a child other pages than its parent's, of what is mapped several pages at a time.
+#[test]
+fn a_child_has_the_pages_of_its_parents_ring() {
+    const PAGE: usize = 4096;
+    const ENTRIES: u32 = 512;
+    let length = ENTRIES as usize * 64;
+    let ring = io_uring::IoUring::new(ENTRIES).unwrap();
+    // SAFETY: a fresh mapping of the ring's entries, which nothing is submitted from.
+    let entries = unsafe {
+        let (protection, offset) = (libc::PROT_READ | libc::PROT_WRITE, 0x1000_0000); // IORING_OFF_SQES
+        libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, ring.as_raw_fd(), offset)
+    };
+    assert_ne!(entries, libc::MAP_FAILED);
+    let page = |at: usize| entries.cast::<u64>().wrapping_byte_add(at * PAGE);
+    // SAFETY: within the mapping.
+    (0..length / PAGE).for_each(|at| unsafe { page(at).write(at as u64 + 1) });
+    // SAFETY: the child only reads the mapping, and ends at once.
+    let child = unsafe {
+        match libc::fork() {
+            0 => libc::_exit((0..length / PAGE).any(|at| page(at).read() != at as u64 + 1).into()),
+            child => child,
+        }
+    };
+    let mut status = -1;
+    // SAFETY: writes a number; and nobody uses the mapping any more.
+    unsafe {
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        libc::munmap(entries, length);
+    }
+    assert_eq!(status, 0);
 }

@@ -30,7 +30,7 @@ const uses: { what: string; begin: string; end: string; said: RegExp }[] = [
     what: 'lazily unmounted and still busy',
     begin: `mount "$1" /tmp/in-use; ${LAZILY}`,
     end: KILL,
-    said: /ext4, on no mount that can be seen: perhaps lazily unmounted/,
+    said: /ext4, on no visible mount: perhaps lazily unmounted/,
   },
   {
     what: 'below a mounted loop device',
@@ -101,7 +101,7 @@ test('a disk that the kernel has in use, and nobody knows by whom, is in use', a
     const hidden = `unshare --pid --fork --mount-proc "$2" "$3" delete "$1" 2>&1 || true`
     t.regex(
       await sh(hidden, disk.path, process.execPath, MAIN),
-      /is in use: the kernel says that it is in use; no mount or process that can be seen explains it/,
+      /is in use: the kernel says that it is in use; no visible mount or process explains it/,
     )
   } finally {
     holder.kill()
@@ -116,7 +116,7 @@ test('who waits for a disk to be free is told for what, and again when that chan
   server.signal('SIGINT')
   await server.said(/still in use \(mounted on \/tmp\/in-use\); waiting/)
   await sh(LAZILY)
-  await server.said(/still in use \(ext4, on no mount that can be seen: [^)]*\); waiting/)
+  await server.said(/still in use \(ext4, on no visible mount: [^)]*\); waiting/)
   await sleep(500)
   t.is(server.stderr.split('\n').length, 3, server.stderr)
   await sh(KILL)

@@ -156,7 +156,7 @@ test('memory that is cut short costs its requests, and neither the server nor it
     t.is(await client, '5\n')
     t.is(
       (await told)[0].message,
-      `the shared memory ${pool} was cut from 1048576 to 0 bytes: requests in what is gone fail`,
+      `the shared memory ${pool} was truncated from 1048576 to 0 bytes: requests in the missing part fail`,
     )
     for (const { path } of [disk, other])
       await sh('dd if="$1" of=/dev/null bs=64k count=4 iflag=direct status=none', path)

@@ -3,7 +3,7 @@
 //! - [`control`]: the driver's control commands, each wait bounded and cancellable.
 //! - [`queue`]: one ring, descriptor table, tag state machine and buffer pool, owned by one thread.
 //! - [`backend`]: where a disk's data lives: memory, nothing, a file.
-//! - [`claim`]: that nobody else writes to the disk's files meanwhile, and that they are still the same.
+//! - [`claim`]: locks the disk's files while it is served, and checks that they are still the same.
 //! - [`device`]: the lifecycle that ties them together.
 //! - [`registry`]: what devices there are, whoever serves them, and who uses them.
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
-/// Miri knows no such flag, nor the calls that tell the system something about pages.
+/// Miri supports neither this flag nor madvise(2).
 const NO_RESERVE: i32 = if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
 
 /// A mapping of this process's own.
@@ -25,8 +25,8 @@ impl Mapping {
         Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
     }
 
-    /// `length` bytes of `file` from `offset` on, shared and read-only. Only of a device, whose memory nobody can cut off:
-    /// for other files there is [`FileMapping`].
+    /// `length` bytes of `file` from `offset` on, shared and read-only. Only for a device, whose memory cannot be
+    /// truncated: for other files there is [`FileMapping`].
     pub fn read_only(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<Self> {
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         Self::map(length, libc::PROT_READ, flags, file.as_raw_fd(), offset as libc::off_t)
@@ -117,44 +117,45 @@ impl Drop for Mapping {
     }
 }
 
-/// A mapping of a file that other processes have, too: they may write to it at any time, and cut it short. A thread that
-/// touched what is gone would end the process (SIGBUS). So it hands out addresses for the kernel alone, and lets the kernel
-/// copy: of what is gone, that is an error.
+/// A mapping of a file that other processes may write to or truncate at any time. Accessing a truncated page would end
+/// the process (SIGBUS). So it gives addresses only to the kernel, and copies by system calls, which fail with EFAULT
+/// instead.
 pub struct FileMapping(Mapping);
 
 impl FileMapping {
-    /// The first `length` bytes of `file`, shared and writable. Its pages are made now.
+    /// The first `length` bytes of `file`, shared and writable. Its pages are allocated now.
     pub fn new(file: impl AsFd, length: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         Mapping::map(length, protection, flags, file.as_fd().as_raw_fd(), 0).map(Self)
     }
 
-    /// Its length in bytes, whatever the file has by now.
+    /// Its length in bytes, even if the file was truncated since.
     pub fn length(&self) -> usize {
         self.0.length()
     }
 
-    /// The address of byte `at`, for system calls and operations in a ring, which fail with EFAULT where the file ends
-    /// before it. Nothing else may use it.
+    /// The address of byte `at`, only for system calls and ring operations, which fail with EFAULT beyond the end of
+    /// the file.
     pub fn address(&self, at: usize) -> *mut u8 {
         self.0.at(at)
     }
 
-    /// Copies `length` bytes from byte `at` on to `memory`. EFAULT where the file was cut off; then a part may be copied.
+    /// Copies `length` bytes from byte `at` on to `memory`. EFAULT if the file was truncated; a part may have been
+    /// copied then.
     ///
     /// # Safety
-    /// `memory` has room for as many, and nobody holds a reference to that.
+    /// `memory` is valid for `length` bytes, and no reference to it exists.
     pub unsafe fn read(&self, at: usize, memory: *mut u8, length: usize) -> io::Result<()> {
         let (here, there) = self.vectors(at, memory, length);
-        // SAFETY: the kernel checks both sides; the caller's promise for ours.
+        // SAFETY: the kernel checks both sides; the caller ensures that `memory` is valid.
         copied(unsafe { libc::process_vm_readv(libc::getpid(), &here, 1, &there, 1, 0) }, length)
     }
 
     /// Copies `length` bytes from `memory` to byte `at` and on, as [`read`](Self::read).
     ///
     /// # Safety
-    /// `memory` has as many.
+    /// `memory` is valid for `length` bytes.
     pub unsafe fn write(&self, at: usize, memory: *const u8, length: usize) -> io::Result<()> {
         let (here, there) = self.vectors(at, memory.cast_mut(), length);
         // SAFETY: as in read(): the memory is only read.
@@ -168,7 +169,7 @@ impl FileMapping {
     }
 }
 
-/// What process_vm_readv and process_vm_writev answer: how far they came, also where they met something that is gone.
+/// Turns a partial copy of process_vm_readv or process_vm_writev, which stops at a truncated page, into EFAULT.
 fn copied(done: isize, length: usize) -> io::Result<()> {
     match usize::try_from(done) {
         Ok(done) if done == length => Ok(()),
@@ -212,7 +213,7 @@ mod tests {
             }
             write(&mapping, 6 * PAGE, 4).unwrap();
             assert!(read(&mapping, 6 * PAGE).unwrap().iter().all(|found| *found == 4));
-            assert_eq!(file.metadata().unwrap().len(), 8 * PAGE as u64, "nobody makes it longer again");
+            assert_eq!(file.metadata().unwrap().len(), 8 * PAGE as u64, "it is not extended again");
         }
     }
 }

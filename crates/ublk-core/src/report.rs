@@ -1,20 +1,20 @@
-//! Telling a device's owner of what goes wrong aside from any request.
+//! Reports errors that belong to no request to a device's owner.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Takes one line about something that went wrong, on any thread. The disk goes on.
+/// Receives one line about an error, on any thread. The disk continues.
 #[derive(Clone)]
 pub struct Reporter(Arc<dyn Fn(String) + Send + Sync>);
 
 impl Reporter {
-    /// One that calls `take`.
+    /// A reporter that calls `take`.
     pub fn new(take: impl Fn(String) + Send + Sync + 'static) -> Self {
         Self(Arc::new(take))
     }
 
-    /// Tells it. A panic of the one that takes it costs the line, nothing else.
+    /// Reports a line. If the receiver panics, only the line is lost.
     pub fn report(&self, message: String) {
         let _ = catch_unwind(AssertUnwindSafe(|| (self.0)(message)));
     }

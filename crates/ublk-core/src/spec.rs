@@ -252,7 +252,7 @@ pub struct Checked {
     pub spec: Spec,
 }
 
-/// What [`Checked::align`] has told the driver.
+/// The alignment that [`Checked::align`] has set.
 fn alignment_of(params: &Params) -> Alignment {
     let told = params.types & sys::UBLK_PARAM_TYPE_DMA_ALIGN != 0;
     let mask = params.basic.virt_boundary_mask;
@@ -320,7 +320,7 @@ impl Checked {
         if mode.copy == CopyMode::Zero
             && (wanted.start > alignment.start.max(SECTOR as u32) || wanted.gap > alignment.gap)
         {
-            return misfit("the backend asks for memory of another alignment than the disk has".to_owned());
+            return misfit("the backend needs another memory alignment than the disk has".to_owned());
         }
         Ok(Self { block, physical, size, discard, write_cache, choice, alignment, spec })
     }
@@ -538,7 +538,7 @@ mod tests {
         assert_eq!(error.message, "the backend has 1048064 bytes, the disk 1048576");
     }
 
-    /// A backend on a device that takes only some memory as it is.
+    /// A backend on a device that needs aligned memory.
     struct Aligned(Alignment);
 
     impl Backend for Aligned {
@@ -578,7 +578,7 @@ mod tests {
         assert!(Checked::existing(&info, &params, &Aligned(Alignment::default())).is_ok());
         for stricter in [Alignment { start: 8192, ..alignment }, Alignment { gap: 1 << 20, ..alignment }] {
             let error = Checked::existing(&info, &params, &Aligned(stricter)).unwrap_err();
-            assert_eq!(error.message, "the backend asks for memory of another alignment than the disk has");
+            assert_eq!(error.message, "the backend needs another memory alignment than the disk has");
         }
     }
 

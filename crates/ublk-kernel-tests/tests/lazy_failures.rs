@@ -291,7 +291,7 @@ fn a_map_that_is_cut_short_or_cannot_be_written_costs_at_most_requests() {
             .filter(|event| matches!(event, Event::Error { message, .. } if message.contains(part)))
             .count()
     };
-    assert!(told("cannot write the map") >= 2 && told("cut the map") == 3, "{events:?}");
+    assert!(told("cannot write the map") >= 2 && told("was truncated") == 3, "{events:?}");
     drop(file);
     disk.device().delete(true, &Bound::standard()).unwrap();
     reboot(&map);

@@ -129,7 +129,7 @@ fn a_device_is_not_deleted_under_requests_that_wait_for_a_server() {
     eventually("it is quiesced", || registry::open(id, &bound).unwrap().state == State::Quiesced);
     let error = within("the deletion", move || registry::delete(id, false, &Bound::standard())).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Busy);
-    assert!(error.message.contains("wait for their answers"), "{error}");
+    assert!(error.message.contains("requests are in flight"), "{error}");
     within("the deletion by force", move || registry::delete(id, true, &Bound::standard())).unwrap();
 }
 

@@ -332,7 +332,7 @@ fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
         let Event::Error { queue: None, message } = disk.events().wait_for(|_| true) else {
             panic!("an error")
         };
-        assert!(message.contains("was cut from 1048576 to 4096 bytes"), "{message}");
+        assert!(message.contains("was truncated from 1048576 to 4096 bytes"), "{message}");
         let (open, client) = (disk.open(), Client::new(&file));
         client.transfer(&open, true, 0, 4096, 8192);
         open.read_exact_at(&mut Aligned::new(4096), 8192).unwrap();

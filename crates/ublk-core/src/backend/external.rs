@@ -32,7 +32,7 @@ impl Backend for External {
     }
 
     fn places(&self) -> Vec<Place<'_>> {
-        Vec::new() // whoever serves it sees to its own
+        Vec::new() // the program that serves it manages its own files
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {

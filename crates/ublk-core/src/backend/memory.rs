@@ -116,7 +116,7 @@ impl Backend for Memory {
     }
 
     fn places(&self) -> Vec<Place<'_>> {
-        Vec::new() // nobody else has this process's memory
+        Vec::new() // no other process has this memory
     }
 
     fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
@@ -178,7 +178,7 @@ impl Engine for MemoryEngine<'_> {
                 for (mapping, from, length) in self.disk.pieces(offset, length) {
                     // SAFETY: what was mapped once stays as long as the disk, which outlives the queue's last enter; nobody
                     // has a reference to its bytes. Another queue may copy from or to the same bytes meanwhile if clients
-                    // do not wait for one another: which they get is their matter, and nobody here decides by them.
+                    // do not wait for one another: the result is then undefined for them, and no code here depends on it.
                     unsafe { io.move_memory(at, mapping.at(from), length)? };
                     at += length;
                 }

@@ -77,23 +77,23 @@ pub trait Backend: Send + Sync {
         Vec::new()
     }
 
-    /// The files and block devices that hold its data, those of what is below it included: they are claimed while a device
-    /// serves them, and tell whether it is the same disk as before.
+    /// The files and block devices that hold its data, including those of backends below it: they are claimed while a
+    /// device serves them, and identify the disk when it is recovered.
     fn places(&self) -> Vec<Place<'_>>;
 
     /// The part that serves one queue, made and used on that queue's thread.
     fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>>;
 
-    /// Makes room for `to` bytes where the disk has `from`, or gives up what lies behind `to`. The bytes before stay; those
-    /// that are added are zeroes, whatever was there. Called while its engines serve; never at the same time by two. Nothing
-    /// has changed when it fails.
+    /// Grows or shrinks the disk from `from` to `to` bytes. The common part keeps its data; added bytes are zeroes,
+    /// whatever the file had there. Called while its engines serve, by one thread at a time. If it fails, nothing has
+    /// changed.
     fn resize(&self, from: u64, to: u64) -> Result<()> {
         let _ = (from, to);
         Err(Error::new(ErrorKind::Unsupported, "this disk's backend cannot be resized"))
     }
 
-    /// The device is served no more by this process: brings to safety what has to outlive it. May block. What fails is told
-    /// to the device's owner.
+    /// This process stops serving the device: makes durable what has to survive. May block. A failure is reported to
+    /// the device's owner.
     fn close(&self) -> Result<()> {
         Ok(())
     }
@@ -104,12 +104,12 @@ pub trait Storage: Backend {
     /// Writes to it. May block; on any thread but a queue's.
     fn store(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
-    /// Makes durable all that was written before. May block. When it fails, or [`intact`](Self::intact) does, nothing is
-    /// known of what was written since it last succeeded.
+    /// Makes all earlier writes durable. May block. If it fails, or [`intact`](Self::intact) does, data written since
+    /// the last success may be lost.
     fn sync(&self) -> io::Result<()>;
 
-    /// Whether all that was written is still there, since this was last asked: the system may drop what it could not write
-    /// back. Does not block, and tells each failure once.
+    /// Whether no written data was lost since the last call: the kernel may drop pages that it could not write back.
+    /// Does not block, and reports each failure once.
     fn intact(&self) -> io::Result<()> {
         Ok(())
     }
@@ -124,7 +124,7 @@ pub struct Site {
     pub durable: bool,
     /// Makes the queue ask [`Engine::ready`]. For any thread.
     pub waker: Waker,
-    /// Tells the device's owner of what concerns no request.
+    /// Reports errors that belong to no request to the device's owner.
     pub reporter: Reporter,
 }
 

@@ -14,8 +14,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What to do about a file that is not this user's.
-const OWN: &str = "name a file of yours, or one that is not there yet";
+/// The hint for a file of another user.
+const OWN: &str = "name a file that you own, or one that does not exist yet";
 
 /// The disk's bytes are read and written by system calls, not through a mapping: of a full file system those tell,
 /// where a mapping would end the process. None of them waits for anything but memory.
@@ -27,9 +27,9 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// A disk of `size` bytes in the file at `path`, which is made if there is none. One that is there keeps its bytes, and
-    /// has to have that many at least. It has to be this user's, and nobody else may write to it: in a directory where anybody
-    /// may make files, somebody else's may be waiting under that name.
+    /// A disk of `size` bytes in the file at `path`, which is created if it does not exist. An existing file keeps its
+    /// bytes, and must have at least that size. It must belong to this user and be writable by no other: in a directory
+    /// where every user may create files, another user may have planted one under that name.
     pub fn open(path: &Path, size: u64) -> Result<Self> {
         let name = path.display();
         if size == 0 {
@@ -83,7 +83,7 @@ impl SharedMemory {
         Ok(Self { file, path: path.to_owned(), claimed: true, size: AtomicU64::new(size) })
     }
 
-    /// The same, to be served whoever else uses the file: it is not claimed.
+    /// The same, without a claim on the file.
     #[must_use]
     pub fn without_claim(mut self) -> Self {
         self.claimed = false;

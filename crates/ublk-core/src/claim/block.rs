@@ -1,13 +1,13 @@
-//! Block devices are opened exclusively: the kernel lets nobody mount them then, nor use them for swap, RAID or device
-//! mapper, and refuses when somebody does already. It knows no shared claim. Disks that only read share a device by read
-//! locks on its node: the first one of them has the kernel's claim.
+//! Opens block devices exclusively: the kernel then refuses to mount them or to use them for swap, RAID or device
+//! mapper; if they are used so already, the open fails. The kernel has no shared claim: read-only disks share a device
+//! by read locks on its node, and the first of them holds the kernel's claim.
 
 use super::{Place, lock, reopen};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// `None`: somebody else has it.
+/// `None`: it is claimed by another user.
 pub fn claim(place: &Place<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
     if place.writable {
         let Some(device) = exclusively(place)? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Which file or block device a disk was made from, so that another one under the same name is not taken for it.
+//! The identity of a disk's file or block device, so that another one with the same name is recognized.
 
 use super::Place;
 use crate::error::{Error, ErrorKind, Result};
@@ -7,12 +7,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// What a file is to its disk.
+/// The role of a file for its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It holds the disk's bytes.
+    /// Holds the disk's data.
     Disk,
-    /// It says which of them are present.
+    /// Says which chunks are present.
     Map,
 }
 
@@ -25,7 +25,7 @@ impl Role {
         }
     }
 
-    /// The role of that name.
+    /// The role with that name.
     pub fn of(name: &str) -> Option<Self> {
         [Self::Disk, Self::Map].into_iter().find(|role| role.name() == name)
     }
@@ -38,26 +38,26 @@ impl Role {
     }
 }
 
-/// One file or block device, told from any other of this boot of the machine.
+/// The identity of a file or block device, unique within this boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileId {
-    /// What it is to its disk.
+    /// Its role for the disk.
     pub role: Role,
-    /// Where it was found: other files may be there, and it may be elsewhere.
+    /// Its path when it was opened; it may have been renamed or replaced since.
     pub path: String,
-    /// Tells it from others: of a regular file its device, inode and time of birth, since inodes are used again; of a block
-    /// device its number and the kernel's count of disks.
+    /// Identifies it: a regular file by device, inode and birth time, since inode numbers are reused; a block device by
+    /// its number and disk sequence number.
     pub mark: String,
 }
 
 impl FileId {
-    /// Of a file that is open.
+    /// Identifies an open file.
     pub fn of(place: &Place<'_>) -> Result<Self> {
         let mark = mark(Some(place.file), Path::new("")).map_err(|error| failed(place.path, &error))?;
         Ok(Self { role: place.role, path: absolute(place.path), mark })
     }
 
-    /// Of what is at a path now.
+    /// Identifies the file at a path.
     pub fn at(role: Role, path: &Path) -> Result<Self> {
         let mark = mark(None, path).map_err(|error| failed(path, &error))?;
         Ok(Self { role, path: absolute(path), mark })
@@ -72,7 +72,7 @@ fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
-/// Of an open file, or of what is at a path.
+/// The identity of an open file, or of the file at a path.
 fn mark(file: Option<&File>, path: &Path) -> io::Result<String> {
     let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
     let (dir, flags) = match file {
@@ -98,7 +98,7 @@ fn mark(file: Option<&File>, path: &Path) -> io::Result<String> {
     Ok(format!("inode {} of {}:{}{born}", stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor))
 }
 
-/// The kernel counts disks, and what is put into them: a loop device gets another number with each file (5.15).
+/// The kernel's disk sequence number (5.15): a loop device gets a new one with each file.
 fn sequence(major: u32, minor: u32) -> String {
     let dir = format!("/sys/dev/block/{major}:{minor}");
     let found =
@@ -106,8 +106,8 @@ fn sequence(major: u32, minor: u32) -> String {
     found.map(|text| format!(", disk sequence {}", text.trim())).unwrap_or_default()
 }
 
-/// Whether a backend has the files that its disk was made from. One without files, such as a disk that a program serves
-/// itself, cannot be looked at.
+/// Checks that a backend has the files that its disk was created from. A backend without files, such as one written in
+/// JavaScript, is not checked.
 pub fn check_same(found: &[FileId], recorded: &[FileId]) -> Result<()> {
     if found.is_empty() {
         return Ok(());
@@ -132,7 +132,7 @@ pub fn check_same(found: &[FileId], recorded: &[FileId]) -> Result<()> {
 
 fn replaced(message: String) -> Error {
     Error::new(ErrorKind::Backend, message)
-        .hint("put that file back, or serve the disk on from this one with otherFile: true (--other-file)")
+        .hint("put that file back, or accept this one with otherFile: true (--other-file)")
 }
 
 #[cfg(test)]

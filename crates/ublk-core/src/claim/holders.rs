@@ -1,4 +1,4 @@
-//! Who has a file or block device, as far as this process may see.
+//! Finds the users of a file or block device that this process can see.
 
 use super::{lock, loops};
 use std::collections::BTreeSet;
@@ -6,7 +6,7 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// A phrase for each: "process 12 (node), which serves /dev/ublkb0", "mounted on /mnt". Empty if none can be seen.
+/// A phrase for each user: "process 12 (node), which serves /dev/ublkb0", "mounted on /mnt". Empty if none is visible.
 pub fn of(path: &Path, file: &File) -> Vec<String> {
     let mut found = BTreeSet::new();
     let Ok(meant) = file.metadata() else { return Vec::new() };
@@ -34,8 +34,8 @@ fn lockers(meant: &Metadata) -> Vec<String> {
         .filter(|pid| {
             entries(format!("/proc/{pid}/fdinfo")).any(|fd| {
                 let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-                // "lock:	1: OFDLCK ADVISORY WRITE -1 08:01:131074 0 EOF". Only what may be it is looked at closer: to stat a
-                // file of a network file system that hangs, hangs.
+                // "lock:  1: OFDLCK ADVISORY WRITE -1 08:01:131074 0 EOF". Only likely matches are stat()ed: stat() of
+                // a file on a hung network file system hangs.
                 let locked = info.lines().any(|line| {
                     line.starts_with("lock:") && line.contains("OFDLCK") && line.contains(&inode)
                 });
@@ -46,7 +46,7 @@ fn lockers(meant: &Metadata) -> Vec<String> {
         .collect()
 }
 
-/// The processes that have a block device open, but for this one.
+/// The other processes that have a block device open.
 fn openers(rdev: u64) -> Vec<String> {
     let own = std::process::id().to_string();
     processes()
@@ -54,7 +54,7 @@ fn openers(rdev: u64) -> Vec<String> {
         .filter(|pid| {
             entries(format!("/proc/{pid}/fd")).any(|fd| {
                 let path = format!("/proc/{pid}/fd/{fd}");
-                // Only nodes are looked at closer, for the same reason.
+                // Only device nodes are stat()ed, for the same reason.
                 let node = fs::read_link(&path).is_ok_and(|target| target.starts_with("/dev"));
                 node && fs::metadata(path)
                     .is_ok_and(|found| found.file_type().is_block_device() && found.rdev() == rdev)
@@ -64,7 +64,7 @@ fn openers(rdev: u64) -> Vec<String> {
         .collect()
 }
 
-/// What the kernel uses a block device for, its partitions, and the disk that it is a partition of.
+/// The kernel's uses of a block device, its partitions, and its parent disk.
 fn users_of_device(rdev: u64) -> Vec<String> {
     let numbers = related(rdev);
     let mut found = Vec::new();
@@ -72,7 +72,7 @@ fn users_of_device(rdev: u64) -> Vec<String> {
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
         let fields: Vec<_> = line.split(' ').collect();
         let source = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').nth(1)).unwrap_or_default();
-        // Some file systems have a number of their own.
+        // Some file systems, such as btrfs, have a device number of their own.
         let by_source = source.starts_with("/dev/")
             && fs::metadata(source).is_ok_and(|found| {
                 found.file_type().is_block_device() && numbers.contains(&text(found.rdev()))

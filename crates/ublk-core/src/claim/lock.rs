@@ -1,4 +1,4 @@
-//! Locks of open files (OFD locks, `fcntl(2)`), on the whole file. Unlike the older POSIX locks they are not lost when the
+//! Locks of open files (OFD locks, `fcntl(2)`), on the whole file. Unlike POSIX locks they are not released when the
 //! process closes another descriptor of the file.
 
 use nix::errno::Errno;
@@ -10,7 +10,7 @@ fn whole(kind: libc::c_int) -> libc::flock {
     libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
-/// Locks a file, for this open file alone, or to share it with others that only read. Whether nobody is in the way.
+/// Locks a file exclusively, or shared with other readers. Returns whether no other lock conflicts.
 pub fn try_lock(file: &File, exclusive: bool) -> io::Result<bool> {
     let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole(kind))) {
@@ -20,7 +20,7 @@ pub fn try_lock(file: &File, exclusive: bool) -> io::Result<bool> {
     }
 }
 
-/// Ends it.
+/// Unlocks it.
 pub fn unlock(file: &File) -> io::Result<()> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&whole(libc::F_UNLCK))).map(drop).map_err(io::Error::from)
 }
@@ -29,11 +29,11 @@ pub fn unlock(file: &File) -> io::Result<()> {
 pub struct Other {
     /// Whether it is shared.
     pub shared: bool,
-    /// The process, if the lock is one of a process's.
+    /// The process, if it is a POSIX lock.
     pub pid: Option<i32>,
 }
 
-/// The lock that is in the way of having this file alone.
+/// A lock that conflicts with an exclusive one.
 pub fn other(file: &File) -> io::Result<Option<Other>> {
     let mut lock = whole(libc::F_WRLCK);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;

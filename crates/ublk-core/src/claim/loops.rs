@@ -6,14 +6,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// A loop device that is attached to this file or block device, such as `/dev/loop0`, if it would be in the way: of one who
-/// writes any is, of one who only reads those that can be written to.
+/// A conflicting loop device that is attached to this file or block device, such as `/dev/loop0`: any conflicts with a
+/// writer, a writable one with a reader.
 pub fn on(path: &Path, file: &File, writable: bool) -> io::Result<Option<String>> {
     let meant = file.metadata()?;
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let Ok(entries) = fs::read_dir("/sys/block") else { return Ok(None) };
     for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-        // To ask a loop device may wait for the file system of its file: only those are asked whose file has that name.
+        // Opening a loop device may wait for its file's file system: only those whose file has the same name are opened.
         let Some(backing) = backing_file(&name) else { continue };
         if Path::new(&backing).file_name() != path.file_name() {
             continue;
@@ -32,7 +32,7 @@ pub fn on(path: &Path, file: &File, writable: bool) -> io::Result<Option<String>
     Ok(None)
 }
 
-/// What a device is attached to, by the name that it had.
+/// The path of the file that a device is attached to.
 fn backing_file(name: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
     let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -1,11 +1,11 @@
-//! The files and block devices that hold a disk's data are claimed while a device serves them, so that two servers never
-//! write to the same, nor a server to what is mounted.
+//! Claims the files and block devices that hold a disk's data while a device serves them, so that two servers never
+//! write to the same file, nor a server to a mounted block device.
 //!
 //! A claim is made of descriptors of its own: an OFD lock on a regular file, an exclusive open of a block device. Rings
-//! register them beside the files that they work on. So the kernel drops a claim together with the last operation of whoever
-//! had it, also when that was killed.
+//! register them beside the files that they work on. So the kernel drops a claim when the server's last operation has
+//! ended, even if the server was killed.
 //!
-//! Locks are advisory: a program that does not ask for them is not kept away from a regular file.
+//! Locks are advisory: they do not keep out a program that does not lock the file.
 
 mod block;
 mod file_id;
@@ -26,31 +26,31 @@ use std::time::{Duration, Instant};
 /// A file or block device that holds data of a disk.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// What it is to the disk.
+    /// Its role for the disk.
     pub role: Role,
-    /// Where it was found.
+    /// Its path.
     pub path: &'a Path,
-    /// As the backend has opened it.
+    /// The backend's open file.
     pub file: &'a File,
-    /// Whether the backend may write to it. What is only read can be shared with others that only read it.
+    /// Whether the backend may write to it. Read-only disks can share a file.
     pub writable: bool,
-    /// Whether it is to be claimed while the disk is served.
+    /// Whether to claim it while the disk is served.
     pub claimed: bool,
 }
 
-/// What is held while a device serves some places; dropped, it lets go of them.
+/// The claim on some places, until it is dropped.
 #[derive(Debug, Default)]
 pub struct Claims(Vec<OwnedFd>);
 
-/// What to do about a place that somebody else has.
+/// The hint for a place that is in use.
 pub const INSIST: &str = "end that first, or serve it nevertheless with exclusive: false (--no-exclusive)";
 
-/// How often is tried again.
+/// The interval between attempts.
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl Claims {
-    /// Claims all of these places, or none. Whoever has one may take as long as `patience` to let go of it: a process that
-    /// was killed still ends.
+    /// Claims all of these places, or none. Waits up to `patience` for a present holder: a process that was killed
+    /// takes a while to end.
     pub fn take(places: &[Place<'_>], patience: Duration) -> Result<Self> {
         let until = Instant::now() + patience;
         loop {
@@ -81,12 +81,12 @@ impl Claims {
 }
 
 enum Refused {
-    /// Somebody else has the place of that number.
+    /// The place with that index is in use.
     Taken(usize),
     Failed(Error),
 }
 
-/// `None`: somebody else has it.
+/// `None`: it is in use.
 fn claim(place: &Place<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
     if loops::on(place.path, place.file, place.writable)?.is_some() {
         return Ok(None);
@@ -98,7 +98,7 @@ fn claim(place: &Place<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
     Ok(lock::try_lock(&file, place.writable)?.then(|| vec![file.into()]))
 }
 
-/// Keeps a file that this process has open for writing for itself, until it is closed or [let go](let_go).
+/// Locks a file that this process has open for writing, until it is closed or [unlocked](let_go).
 pub fn keep(path: &Path, file: &File) -> Result<()> {
     match lock::try_lock(file, true) {
         Ok(true) => Ok(()),
@@ -109,15 +109,15 @@ pub fn keep(path: &Path, file: &File) -> Result<()> {
 
 /// Ends [`keep`].
 pub fn let_go(file: &File) {
-    let _ = lock::unlock(file); // what is not locked needs no more
+    let _ = lock::unlock(file); // not locked: nothing to do
 }
 
-/// The same file or block device, opened once more: a lock belongs to an open file.
+/// The same file or block device, opened a second time, since a lock belongs to an open file.
 fn reopen(place: &Place<'_>, writable: bool, flags: i32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(writable).custom_flags(flags | libc::O_NONBLOCK);
     match options.open(format!("/proc/self/fd/{}", place.file.as_raw_fd())) {
-        // Without /proc, by its name, if that is still the same one's.
+        // Without /proc, by its path, if that still leads to the same file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (file, meant) = (options.open(place.path)?, place.file.metadata()?);
             let found = file.metadata()?;
@@ -128,20 +128,19 @@ fn reopen(place: &Place<'_>, writable: bool, flags: i32) -> io::Result<File> {
     }
 }
 
-/// Why a file or block device cannot be had.
+/// The error for a file or block device that is in use.
 pub fn busy(path: &Path, file: &File) -> Error {
     let by = holders::of(path, file);
     let by =
-        if by.is_empty() { "by a process that cannot be seen from here".to_owned() } else { by.join(", ") };
+        if by.is_empty() { "by a process that is not visible from here".to_owned() } else { by.join(", ") };
     Error::new(ErrorKind::Busy, format!("{} is in use: {by}", path.display()))
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {
     let failed = Error::system(format!("cannot claim {}", path.display()), error).kind(ErrorKind::Backend);
     match error.raw_os_error() {
-        Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => failed.hint(
-            "its file system has no locks: exclusive: false (--no-exclusive) serves it without, and then nothing keeps others away",
-        ),
+        Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => failed
+            .hint("its file system has no locks: exclusive: false (--no-exclusive) serves it without one"),
         _ => failed,
     }
 }

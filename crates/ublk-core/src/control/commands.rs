@@ -61,7 +61,7 @@ impl Control {
         self.watched(Request::new("STOP_DEV", op::STOP_DEV, device), bound, watch)
     }
 
-    /// The same of [`try_stop`](Self::try_stop).
+    /// The same for [`try_stop`](Self::try_stop).
     pub fn try_stop_watched(
         &self,
         device: impl Into<Target>,
@@ -71,7 +71,7 @@ impl Control {
         self.watched(Request::new("TRY_STOP_DEV", op::TRY_STOP_DEV, device), bound, watch)
     }
 
-    /// The same of [`delete`](Self::delete).
+    /// The same for [`delete`](Self::delete).
     pub fn delete_watched(
         &self,
         device: impl Into<Target>,
@@ -210,7 +210,7 @@ impl Request {
         Self { data, ..self }
     }
 
-    /// What goes before the payload.
+    /// The device's path, which precedes the payload.
     fn path(&self) -> String {
         if self.device.by_path { format!("/dev/ublkc{}", self.device.id) } else { String::new() }
     }

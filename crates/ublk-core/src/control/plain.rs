@@ -1,4 +1,4 @@
-//! Structures of the kernel's header, as the bytes that travel in a command.
+//! Converts structures of the kernel's header to and from the bytes of a command.
 
 use crate::abi::Params;
 use crate::abi::sys::{
@@ -6,15 +6,16 @@ use crate::abi::sys::{
     ublk_param_zoned, ublk_shmem_buf_reg, ublksrv_ctrl_dev_info,
 };
 
-/// A C structure of integers and of other plain ones.
+/// A C structure of integers and other plain structures.
 ///
 /// # Safety
-/// It has no padding, whose bytes are not to be read, and each bit pattern is a value of it.
+/// It has no padding, which must not be read, and every bit pattern is a valid value.
 pub unsafe trait Plain: Copy {}
 
 macro_rules! plain {
     ($($name:ident { $($field:ident),* })*) => { $(
-        // SAFETY: integers and plain structures; the compiler checks below that its fields, all of them, fill it.
+        // SAFETY: integers and plain structures; the assertion below checks at compile time that the fields leave no
+        // padding.
         unsafe impl Plain for $name {}
         const _: () = {
             // SAFETY: all zeroes are a value of it.
@@ -47,11 +48,11 @@ plain! {
 
 /// Its bytes.
 pub fn to_bytes<T: Plain>(value: &T) -> Box<[u8]> {
-    // SAFETY: as many bytes as it has, all of them initialized, as it has no padding; borrowed as long as it.
+    // SAFETY: all of its bytes are initialized, since it has no padding; the borrow lasts as long as that of `self`.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.into()
 }
 
-/// The structure that `bytes` begin with.
+/// The structure at the start of `bytes`.
 pub fn from_bytes<T: Plain>(bytes: &[u8]) -> T {
     assert!(bytes.len() >= size_of::<T>());
     // SAFETY: long enough by the assertion, every bit pattern is a value of a Plain type, and unaligned is allowed.

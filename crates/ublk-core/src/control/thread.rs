@@ -24,8 +24,8 @@ const CONTROL_DEVICE: &str = "/dev/ublk-control";
 struct Job {
     op: u32,
     header: ublksrv_ctrl_cmd,
-    /// What the header's address points to. Owned by the job until the kernel is done with it. A Vec, since a Box that is moved,
-    /// as jobs are, would have to be the only one that refers to its content.
+    /// What the header's address points to. Owned by the job until the kernel is done with it. A Vec, since moving a
+    /// Box, as happens to jobs, would invalidate other pointers to its content.
     buffer: Vec<u8>,
     deadline: Instant,
     bound: Bound,
@@ -90,8 +90,8 @@ impl Control {
         }
     }
 
-    /// The same without a limit of time: meanwhile `watch` is called again and again. If that fails the wait is over, but
-    /// the command goes on in the kernel.
+    /// The same without a time limit: meanwhile `watch` is called repeatedly. If it fails, the wait ends, but the
+    /// command continues in the kernel.
     pub(super) fn call_watched(
         &self,
         op: u32,
@@ -174,7 +174,7 @@ const WAKE: u64 = 0;
 const CANCELLATION: u64 = u64::MAX;
 /// Commands that the kernel may be working on at the same time.
 const MOST_WAITING: u32 = 256;
-/// How often somebody looks at what a command without a limit of time waits for.
+/// How often `watch` is called while a command without a time limit waits.
 const WATCH: Duration = Duration::from_millis(100);
 /// How long the thread waits at its end for commands that the kernel still holds.
 const LAST_WAIT: Duration = Duration::from_secs(30);

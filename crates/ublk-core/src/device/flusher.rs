@@ -1,4 +1,4 @@
-//! What the kernel is told of threads that serve a disk.
+//! Marks threads that serve a disk as I/O flushers.
 
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -8,10 +8,10 @@ use std::marker::PhantomData;
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 const PR_GET_IO_FLUSHER: libc::c_int = 58;
 
-/// Tells the kernel that this thread serves a disk: what it allocates must not wait for that disk.
+/// Tells the kernel whether this thread serves a disk: its allocations must not wait for that disk.
 pub(crate) fn become_io_flusher() -> Result<()> {
     set(true).or_else(|error| match error.raw_os_error() {
-        // Needs CAP_SYS_RESOURCE. Without it the thread is as safe as that of any program that serves no disk.
+        // Needs CAP_SYS_RESOURCE. Without it the thread allocates like that of any other program.
         Some(libc::EPERM) => Ok(()),
         _ => Err(Error::system("cannot become an I/O flusher", &error)),
     })
@@ -41,7 +41,7 @@ impl Drop for IoFlusher {
         let (count, before) = FLUSHERS.get();
         FLUSHERS.set((count - 1, before));
         if count == 1 && !before {
-            let _ = set(false); // refused where it was refused before: the thread is none
+            let _ = set(false); // fails only if set(true) failed, too: the thread is no flusher
         }
     }
 }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_thread_is_an_io_flusher_until_its_last_seat_is_left() {
-        let root = set(true).is_ok(); // else there is nothing to see
+        let root = set(true).is_ok(); // otherwise there is nothing to test
         let _ = set(false);
         let (first, second) = (IoFlusher::new().unwrap(), IoFlusher::new().unwrap());
         assert_eq!(is_io_flusher(), root);

@@ -105,7 +105,7 @@ enum State {
     Released,
 }
 
-/// How long the last server of the backend's files may take to leave, such as one that was killed just now.
+/// How long the last server of the backend's files may take to release them, such as one that was just killed.
 const LEAVING: Duration = Duration::from_millis(250);
 
 /// Which device of its number it is, if the system tells.
@@ -344,13 +344,13 @@ impl Device {
         mask.map(|mask| Cpus::of(&mask))
     }
 
-    /// Claims the files of the backend, before anything is touched: seats carry that on, so that it lasts as long as queues.
+    /// Claims the backend's files before anything is changed. Seats share the claim, so that it lasts as long as the queues.
     fn claim(&self, patience: Duration) -> Result<Claims> {
         let backend = self.backend()?;
         Claims::take(&backend.places(), patience).map_err(|error| error.device(self.id))
     }
 
-    /// The files that the disk's data is in, as they were opened.
+    /// The identity of the files that hold the disk's data, as they were opened.
     pub fn files(&self) -> Result<Vec<FileId>> {
         self.backend()?.places().iter().map(FileId::of).collect()
     }
@@ -478,7 +478,7 @@ impl Device {
     }
 }
 
-/// Tells a listener of what goes wrong beside the queues.
+/// Reports errors outside the queues to a listener.
 fn reporter(listener: &Listener) -> Reporter {
     let listener = listener.clone();
     Reporter::new(move |message| listener(Event::Error { queue: None, message }))

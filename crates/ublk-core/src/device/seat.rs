@@ -32,7 +32,7 @@ impl Seat {
         let Self { char_dev, mut config, ready, mut hold } = self;
         let opened = IoFlusher::new().and_then(|flusher| {
             config.files = files;
-            // The ring holds the claims until its last operation is over, even if this process is killed.
+            // The ring holds the claims until its last operation has ended, even if this process is killed.
             config.files.extend(hold.claims.descriptors());
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
                 config.poll = Duration::ZERO; // who is to send requests has to run meanwhile
@@ -76,7 +76,7 @@ impl Seat {
         self.config.part
     }
 
-    /// Tells the device's owner of what concerns no request.
+    /// Reports errors that belong to no request to the device's owner.
     pub fn reporter(&self) -> Reporter {
         self.hold.shared.reporter()
     }
@@ -138,7 +138,7 @@ pub(super) struct Hold {
     pub error: Option<Error>,
     /// Whether it was started.
     pub running: bool,
-    /// That nobody else has the backend's files.
+    /// The claim on the backend's files.
     pub claims: Arc<Claims>,
     /// Disconnects when the last hold is gone.
     pub last: SyncSender<()>,

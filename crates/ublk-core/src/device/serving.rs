@@ -43,7 +43,7 @@ pub(super) struct Shared {
     wakers: Vec<Waker>,
     /// The queues are to leave their rings, settled or not.
     given_up: AtomicBool,
-    /// The queues are to answer what they have and to leave all else to the next server.
+    /// The queues are to answer their requests and to leave all others to the next server.
     hands_over: Arc<AtomicBool>,
     /// The owner asked for the end.
     expected: AtomicBool,
@@ -54,7 +54,7 @@ pub(super) struct Shared {
 impl Serving {
     /// The seats of every queue, to be taken by the threads that will serve them, and what hears of that.
     ///
-    /// The claims end with the last of the queues.
+    /// The claims end with the last queue.
     pub fn prepare(
         device: &Device,
         char_dev: OwnedFd,
@@ -185,7 +185,7 @@ impl Serving {
 }
 
 impl Shared {
-    /// Tells the owner of what goes wrong beside the queues, however long these last.
+    /// Reports errors outside the queues to the owner, even after the queues have ended.
     pub fn reporter(&self) -> Reporter {
         super::reporter(&self.listener)
     }

@@ -11,7 +11,7 @@ use crate::spec::{Checked, Recovery};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the server before may take to let go of its files.
+/// How long the previous server may take to release its files.
 const DYING: Duration = Duration::from_secs(1);
 
 impl Device {
@@ -74,8 +74,9 @@ impl Device {
             Some(_) if !self.flags.has(sys::UBLK_F_QUIESCE.into()) => {
                 return unsupported("this kernel cannot hand a device over", "Linux 6.16 or newer can");
             }
-            // Asked to take the tags of batches back, the driver fails whatever is asked of the disk until another server is
-            // there (`force_abort`). A server that just leaves avoids that, but then the driver fails what it had told of.
+            // After QUIESCE_DEV with batches the driver fails all new requests until another server is there
+            // (`force_abort`). A server that closes its queues instead avoids that, but then the driver fails the
+            // requests that it had already delivered.
             Some(Recovery::Requeue) if self.choice.mode.transport == Transport::Batch => {
                 return unsupported(
                     "the device cannot be handed over: with transport batch and recovery requeue the driver would fail requests",

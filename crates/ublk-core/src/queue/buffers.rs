@@ -74,11 +74,11 @@ impl Buffers {
     /// The first `length` bytes of the tag's buffer.
     ///
     /// # Safety
-    /// As long as the slice is used, nobody else uses the buffer: neither the driver and the ring, which do while the tag is
-    /// offered or an operation is under way, nor who has a clone.
+    /// While the slice is used, nothing else uses the buffer: neither the driver nor the ring, which do while the tag
+    /// is offered or an operation is in flight, nor the owner of a clone.
     pub unsafe fn slice(&mut self, tag: u16, length: usize) -> &mut [u8] {
         assert!(length <= self.each);
-        // SAFETY: in bounds by both assertions; nobody else's by the caller's promise.
+        // SAFETY: in bounds by both assertions; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.address(tag), length) }
     }
 }
@@ -101,7 +101,7 @@ impl Drop for Use {
 mod tests {
     use super::*;
 
-    /// The tag's buffer, which nobody else uses.
+    /// The tag's buffer, which nothing else uses.
     fn slice(buffers: &mut Buffers, tag: u16, length: usize) -> &mut [u8] {
         // SAFETY: there is no driver, no ring and no clone in these tests.
         unsafe { buffers.slice(tag, length) }

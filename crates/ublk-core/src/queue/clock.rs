@@ -93,7 +93,7 @@ enum Source {
 
 impl Source {
     fn best() -> Self {
-        // Miri has no processor to ask.
+        // Miri has no time-stamp counter.
         if !cfg!(miri) && counter::steady() { Self::Counter } else { Self::System }
     }
 

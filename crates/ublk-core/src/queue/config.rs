@@ -33,8 +33,8 @@ pub struct Config {
     pub files: Vec<RawFd>,
     /// Makes a sleeping turn return.
     pub waker: Waker,
-    /// Whether the queue, once it is woken, is to answer the requests that it has and to leave all others to the next
-    /// server. Only with [`Transport::Batch`](super::Transport::Batch) and a device that reissues requests.
+    /// Whether the queue, once woken, is to answer its requests and to leave all others to the next server. Only with
+    /// [`Transport::Batch`](super::Transport::Batch) and a device that reissues requests.
     pub hands_over: Arc<AtomicBool>,
     /// Where it counts.
     pub counters: Arc<QueueCounters>,

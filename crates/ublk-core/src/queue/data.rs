@@ -75,7 +75,7 @@ impl Data {
         (self.copy == CopyMode::Zero).then_some(slot)
     }
 
-    /// Where the request's data lies in shared memory, if it does: for operations in the ring alone.
+    /// The address of the request's data in shared memory, if it is there; only for operations in the ring.
     pub fn shared_address(&self, request: &Request) -> Result<Option<*mut u8>> {
         let Some(place) = request.what.shared else { return Ok(None) };
         let address = self.shared.address(place, request.what.length as usize);
@@ -89,8 +89,8 @@ impl Data {
         address.map(Some).ok_or_else(unknown)
     }
 
-    /// Has the data of a request that lies in shared memory in the tag's buffer, for those who look at it: clients may
-    /// write that memory at any time, and cut it short.
+    /// Copies the data of a request from shared memory to the tag's buffer, for code that reads it: clients may write
+    /// or truncate that memory at any time.
     pub fn borrow_shared(&mut self, request: &Request) -> io::Result<()> {
         let Request { ticket, what } = *request;
         let Some(place) = what.shared else { return Ok(()) };
@@ -100,12 +100,12 @@ impl Data {
         }
         let length = what.length as usize;
         assert!(length <= self.buffers.each());
-        // SAFETY: the tag's buffer is as long by the assertion, and its owner is who asks.
+        // SAFETY: the tag's buffer is long enough by the assertion, and the caller owns it.
         unsafe { self.shared.read(place, 0, self.buffers.address(ticket.tag), length) }
     }
 
-    /// A request in shared memory is about to be answered with `result`: a read that was borrowed is put where it belongs.
-    /// Returns the result that comes of it.
+    /// Called before a request in shared memory is answered with `result`: copies a read from the tag's buffer to
+    /// shared memory. Returns the final result.
     pub fn return_shared(&mut self, request: &Request, result: i32) -> i32 {
         let Request { ticket, what } = *request;
         let Some(place) = what.shared else { return result };
@@ -114,7 +114,7 @@ impl Data {
         if borrowed && result > 0 {
             let (buffer, length) = (self.buffers.address(ticket.tag), result as usize);
             assert!(length <= self.buffers.each());
-            // SAFETY: the tag's buffer is as long by the assertion.
+            // SAFETY: the tag's buffer is long enough by the assertion.
             if unsafe { self.shared.write(place, 0, buffer, length) }.is_err() {
                 result = -libc::EIO;
             }
@@ -125,11 +125,11 @@ impl Data {
         result
     }
 
-    /// Moves `length` bytes between memory of ours and a request in shared memory, from its byte `from` on: into a read, or
-    /// out of a write.
+    /// Copies `length` bytes between memory of this process and a request in shared memory, from its byte `from` on:
+    /// into a read, or out of a write.
     ///
     /// # Safety
-    /// The memory has as many, and nobody holds a reference to it.
+    /// The memory is valid for `length` bytes, and no reference to it exists.
     pub unsafe fn move_shared(
         &self,
         request: &Request,

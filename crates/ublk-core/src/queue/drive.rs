@@ -21,7 +21,7 @@ pub trait Owner {
     /// Whether the queue is to be left at once, settled or not. Asked when the queue was woken.
     fn given_up(&self) -> bool;
 
-    /// The engine panicked, or could not serve a request: one line. The request got an error.
+    /// The engine panicked or could not serve a request, which got an error: one line.
     fn failed(&self, message: String);
 }
 
@@ -102,7 +102,7 @@ impl<'e> Driver<'e> {
     }
 }
 
-/// A request in words.
+/// Describes a request.
 fn told(what: &Descriptor) -> String {
     format!("{:?} of {} bytes at {}", what.op, what.length, what.offset)
 }

@@ -25,15 +25,15 @@ impl Io<'_> {
     /// The request's buffer: to be filled by a read, to be taken by a write; empty for anything else. Not for backends
     /// that serve other than with [`CopyMode::Copy`].
     ///
-    /// Fails where the data lies in shared memory that its clients have cut short.
+    /// Fails if the data is in shared memory that was truncated.
     pub fn data(&mut self) -> Result<&mut [u8]> {
         assert!(!*self.operating, "the ring uses this buffer");
         if self.request.what.shared.is_some() {
             self.data.borrow_shared(&self.request).map_err(|error| unmoved(&error))?;
         }
         let (tag, length) = (self.request.ticket.tag, self.length());
-        // SAFETY: the tag is owned, as long as this is borrowed from its queue, and by one thread of those that have the
-        // buffers; no operation is under way, by the assertion.
+        // SAFETY: the tag is owned while this borrows from its queue, by one of the threads that share the buffers; no
+        // operation is in flight, by the assertion.
         Ok(unsafe { self.data.buffers.slice(tag, length) })
     }
 
@@ -50,8 +50,8 @@ impl Io<'_> {
     /// of a write. Now, or with the answer.
     ///
     /// # Safety
-    /// `length` bytes at `address` are valid until the queue has entered its ring with the request's answer, or is gone, they
-    /// are no part of the queue's buffers, and nobody has a reference to them.
+    /// `length` bytes at `address` are valid until the queue has entered its ring with the request's answer or is
+    /// dropped; they are not part of the queue's buffers, and no reference to them exists.
     #[inline]
     pub unsafe fn move_memory(&mut self, from: usize, address: *mut u8, length: usize) -> Result<()> {
         let (what, tag) = (self.request.what, self.request.ticket.tag);
@@ -78,8 +78,8 @@ impl Io<'_> {
     pub fn move_buffer(&mut self) -> Result<()> {
         if self.data.copy == CopyMode::User && self.has_data() {
             let address = self.data()?.as_mut_ptr();
-            // SAFETY: the tag's buffer, as long as its data. It is moved through the driver's file: nothing is copied within this
-            // process.
+            // SAFETY: the tag's buffer, with the length of its data. It is copied through the driver's file, not within
+            // this process.
             unsafe { self.move_memory(0, address, self.length())? };
         }
         Ok(())
@@ -124,7 +124,7 @@ impl Io<'_> {
         if self.data.copy != CopyMode::Zero
             && let Some(shared) = self.data.shared_address(&self.request)?
         {
-            // SAFETY: within the request, whose data is there. Only the kernel goes to the address.
+            // SAFETY: within the request's data. Only the kernel uses the address.
             return Ok((unsafe { shared.add(from) }, left as u32, None));
         }
         if self.data.copy != CopyMode::Zero {
@@ -136,11 +136,11 @@ impl Io<'_> {
         Ok((std::ptr::without_provenance_mut(from), left as u32, Some(tag)))
     }
 
-    /// Writes memory of the backend's to the file at `offset`.
+    /// Writes memory of the backend to the file at `offset`.
     ///
     /// # Safety
-    /// `length` bytes at `address` are valid, and nobody writes to them, until the operation has completed, also where the
-    /// engine and its queue are gone by then.
+    /// `length` bytes at `address` are valid and not written to until the operation has completed, even if the engine
+    /// and its queue are dropped before.
     pub unsafe fn write_memory(
         &mut self,
         file: Slot,

@@ -126,7 +126,7 @@ pub struct Queue {
     woken: bool,
     waker: Waker,
     hands_over: Arc<AtomicBool>,
-    /// How many files of the backend are in the ring's table, from slot 1 on.
+    /// The number of the backend's files in the ring's table, from slot 1 on.
     files: u32,
     /// Another descriptor that makes a sleeping turn return.
     listening: Option<RawFd>,
@@ -389,8 +389,8 @@ impl Queue {
         &self.data.buffers
     }
 
-    /// Brings a write's data into its buffer, where the driver does not: the device was made so, or the data lies in
-    /// shared memory. To be done once the request has come, for a read, too, that is to be answered from its buffer.
+    /// Copies a write's data into its buffer if the driver does not, because of the copy mode or because the data is in
+    /// shared memory. Call it once after the request arrives, also for a read that is answered from its buffer.
     pub fn load(&mut self, ticket: Ticket) -> std::io::Result<()> {
         let request = self.request(ticket);
         if request.what.shared.is_some() {

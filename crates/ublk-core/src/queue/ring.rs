@@ -19,10 +19,10 @@ pub enum Wait {
     AtMost(Duration),
 }
 
-/// A ring whose parts are kept, so that a push costs no atomics and an enter no file look-up.
+/// A ring whose parts stay borrowed, so that a push costs no atomic operation and an enter no file look-up.
 pub struct Ring(SelfReference<IoUring, Parts>);
 
-/// What borrows from the ring.
+/// The parts that borrow from the ring.
 struct Parts {
     submission: SubmissionQueue<'static>,
     completion: CompletionQueue<'static>,
@@ -35,13 +35,13 @@ impl Ring {
         let parts = |ring: &'static IoUring| {
             let mut submitter = ring.submitter();
             submitter.register_files(files).map_err(|error| unusable(&error))?;
-            // Only saves a look-up per enter: an old kernel that cannot do it loses nothing else.
+            // Saves a look-up per enter; a kernel without it works as well.
             let _ = submitter.register_ring_fd();
-            // SAFETY: the only ones: nobody else has the ring.
+            // SAFETY: these are the only parts: the ring is not shared.
             let (submission, completion) = unsafe { (ring.submission_shared(), ring.completion_shared()) };
             Ok(Parts { submission, completion, submitter })
         };
-        // SAFETY: the parts are private, and no method gives away what they refer to.
+        // SAFETY: the parts are private, and no method lets their references escape.
         unsafe { SelfReference::new(build(entries)?, parts) }.map(Self)
     }
 
@@ -228,13 +228,13 @@ pub fn multishot(command: squeue::Entry, group: u16) -> squeue::Entry {
     command
 }
 
-/// Tries whether this process may use io_uring, of which no file tells for certain.
+/// Tries whether this process may use io_uring: no file shows that for certain.
 pub fn probe() -> Result<()> {
     IoUring::new(1).map(drop).map_err(|error| unusable(&error))
 }
 
-/// Explains why io_uring cannot be used. A seccomp filter answers what it likes: Docker's says EPERM, those of Podman and
-/// CRI-O say ENOSYS, as a kernel without io_uring does.
+/// Explains why io_uring cannot be used. A seccomp filter chooses the error: Docker's returns EPERM, those of Podman
+/// and CRI-O return ENOSYS, as a kernel without io_uring does.
 pub fn unusable(error: &io::Error) -> Error {
     let failed = Error::system("cannot set up io_uring", error);
     match error.raw_os_error() {

@@ -1,4 +1,4 @@
-//! A value, and what borrows from it, in one structure.
+//! An owner and a value that borrows from it, in one structure.
 
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
@@ -6,29 +6,30 @@ use std::ptr::NonNull;
 
 /// Dereferences to the borrower. Dropped, it drops the borrower before the owner.
 pub struct SelfReference<Owner, Borrower> {
-    // No plain field: a function that takes or drops a structure by value may rely on the references in its fields to be good
-    // until it returns, and the owner would be freed before that. What is in a MaybeUninit, nobody relies on.
+    // Not a plain field: when a structure is passed by value, the compiler may assume that references in its fields
+    // stay valid until the function returns, but drop() frees the owner before. Within MaybeUninit it may not assume
+    // that.
     borrower: MaybeUninit<Borrower>,
-    // No Box, to which nothing but the Box itself may refer when it is moved.
+    // Not a Box: moving a Box invalidates other references to its content.
     owner: NonNull<Owner>,
 }
 
 impl<Owner: 'static, Borrower> SelfReference<Owner, Borrower> {
-    /// Keeps `owner` at one place, and beside it what `borrow` makes of it there.
+    /// Stores `owner` at a fixed address, together with the value that `borrow` makes from it.
     ///
     /// # Safety
-    /// The references do not live as long as their type says, but as long as the structure: they stay within the borrower.
+    /// The references must stay within the borrower: despite their type they live only as long as the structure.
     pub unsafe fn new<Failure>(
         owner: Owner,
         borrow: impl FnOnce(&'static Owner) -> Result<Borrower, Failure>,
     ) -> Result<Self, Failure> {
         let place = NonNull::from(Box::leak(Box::new(owner)));
-        // SAFETY: it was made just now, is shared from here on, and is freed when its borrower is gone: in drop(), or below,
-        // where there never was one.
+        // SAFETY: it was just created, is only shared from here on, and is freed after its borrower: in drop(), or
+        // below if there is none.
         match borrow(unsafe { place.as_ref() }) {
             Ok(borrower) => Ok(Self { borrower: MaybeUninit::new(borrower), owner: place }),
             Err(failure) => {
-                // SAFETY: made by a Box; what has failed keeps no reference, by the caller's promise.
+                // SAFETY: allocated by a Box; after a failure no reference remains, by the caller's promise.
                 drop(unsafe { Box::from_raw(place.as_ptr()) });
                 Err(failure)
             }
@@ -55,7 +56,7 @@ impl<Owner, Borrower> DerefMut for SelfReference<Owner, Borrower> {
 
 impl<Owner, Borrower> Drop for SelfReference<Owner, Borrower> {
     fn drop(&mut self) {
-        // SAFETY: each is there, and is dropped once, here: first what refers to the other.
+        // SAFETY: both are initialized, and are dropped only here: first the borrower.
         unsafe {
             self.borrower.assume_init_drop();
             drop(Box::from_raw(self.owner.as_ptr()));
@@ -71,7 +72,7 @@ mod tests {
 
     type Log = Rc<RefCell<Vec<&'static str>>>;
 
-    /// As a ring has its numbers in memory that both sides write.
+    /// Like a ring, whose counters are in memory that both sides write.
     struct Owner {
         number: Cell<u32>,
         log: Log,
@@ -83,7 +84,7 @@ mod tests {
         }
     }
 
-    /// As the halves of a ring refer to it.
+    /// Like the halves of a ring, which refer to it.
     struct Borrower {
         own: u32,
         whole: &'static Owner,
@@ -92,7 +93,7 @@ mod tests {
 
     impl Drop for Borrower {
         fn drop(&mut self) {
-            // As the half of a ring does: it leaves its number there.
+            // Like half a ring, which stores its counter on drop.
             self.again.set(self.own);
             assert_eq!(self.whole.number.get(), self.own);
             self.whole.log.borrow_mut().push("borrower");

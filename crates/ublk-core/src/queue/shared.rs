@@ -19,12 +19,12 @@ pub struct Place {
     pub offset: u32,
 }
 
-/// A file in memory, mapped for a device. Its clients may change its bytes at any time, and cut it short: only the kernel
-/// touches it, for whom what is gone is an error.
+/// A file in memory, mapped for a device. Its clients may change or truncate it at any time, so only the kernel
+/// accesses it, which returns EFAULT for truncated pages.
 pub struct Shared {
     mapping: FileMapping,
     file: File,
-    /// Whether the device's owner was told that it was cut short.
+    /// Whether the truncation was reported to the device's owner.
     told: AtomicBool,
 }
 
@@ -53,7 +53,7 @@ impl Shared {
         &self.mapping
     }
 
-    /// How much of it was cut off, in one line, if somebody did that; told once.
+    /// A line about its truncation, if it was truncated; only once.
     fn cut(&self) -> Option<String> {
         let (before, now) = (self.mapping.length() as u64, self.file.metadata().ok()?.len());
         if now >= before || self.told.swap(true, Ordering::Relaxed) {
@@ -61,13 +61,13 @@ impl Shared {
         }
         let path = std::fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd())).unwrap_or_default();
         Some(format!(
-            "the shared memory {} was cut from {before} to {now} bytes: requests in what is gone fail",
+            "the shared memory {} was truncated from {before} to {now} bytes: requests in the missing part fail",
             path.display()
         ))
     }
 }
 
-/// Whether this process may have the kernel copy from and to the mapping.
+/// Whether this process may call process_vm_readv and process_vm_writev.
 fn check_copies(mapping: &FileMapping) -> io::Result<()> {
     let mut byte = 0;
     // SAFETY: one byte, and none.
@@ -87,7 +87,7 @@ pub struct SharedMemories {
 }
 
 impl SharedMemories {
-    /// None yet. `reporter` is told of what is cut short.
+    /// No memories yet. `reporter` gets reports of truncation.
     pub fn new(reporter: Reporter) -> Self {
         Self { reporter: Some(reporter), ..Self::default() }
     }
@@ -122,7 +122,7 @@ impl SharedMemories {
         })
     }
 
-    /// A request in a memory failed: tells if that is so because it was cut short.
+    /// Called when a request in a memory failed: reports a truncation, if that is the cause.
     pub fn failed(&self, number: u16) {
         if let (Some(reporter), Some(memory)) = (&self.reporter, self.look(number))
             && let Some(message) = memory.cut()
@@ -142,7 +142,7 @@ impl SharedMemories {
         self.list.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(number)).cloned().flatten()
     }
 
-    /// The address of `length` bytes at a place, if they are there: see [`FileMapping::address`].
+    /// The address of `length` bytes at a place, if they are in bounds: see [`FileMapping::address`].
     pub fn address(&self, place: Place, length: usize) -> Option<*mut u8> {
         Some(self.at(place, length)?.mapping.address(place.offset as usize))
     }

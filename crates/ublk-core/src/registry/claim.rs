@@ -1,24 +1,24 @@
-//! Whether the kernel lets somebody have a disk for himself: it does not while the disk is mounted in any namespace,
-//! or lazily unmounted and still busy, is swapped to, or is a part of another device.
+//! Opens a disk exclusively. The kernel refuses that while the disk is mounted in any namespace, or lazily unmounted
+//! and still busy, is swapped to, or is a part of another device.
 
 use super::sysfs;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// What the kernel answers to an exclusive open.
+/// The result of an exclusive open.
 pub(super) enum Claim {
-    /// Nobody has the disk for himself; as long as this is kept, nobody will.
+    /// The disk was free; while this is kept, no other exclusive open succeeds.
     Free(File),
-    /// Somebody has it.
+    /// The disk is in use.
     Taken,
     /// There is no disk.
     NoDisk,
-    /// It cannot be asked, for that reason.
+    /// The open failed for another reason.
     Unknown(std::io::Error),
 }
 
-/// Asks the kernel. While somebody else reads the disk's partition table this waits, and no signal ends that wait: to
-/// be called only while no request waits for its answer.
+/// Tries the open. It waits while the kernel reads the disk's partition table, and no signal ends that wait: to be
+/// called only while no request is in flight.
 pub(super) fn claim(id: u32) -> Claim {
     let flags = libc::O_EXCL | libc::O_NONBLOCK;
     match OpenOptions::new().read(true).custom_flags(flags).open(format!("/dev/ublkb{id}")) {

@@ -1,8 +1,8 @@
 //! The end of a device: its disk is removed, and then the device itself.
 //!
-//! STOP_DEV waits until the server has answered all that was asked of the disk, what the kernel still writes back to it
-//! included. No signal ends that wait, and whoever asks the driver about the device meanwhile may wait as well. So the
-//! server is looked at before, and as long as it takes.
+//! STOP_DEV waits until the server has answered all requests, including pages that the kernel still writes back. No
+//! signal ends that wait, and other commands for the device may wait as well. So the server is checked before, and
+//! while the command waits.
 
 use super::server::{Condition, Server};
 use super::usage::{GLANCE, Usage, in_use, usage};
@@ -15,44 +15,44 @@ use crate::features::Features;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How a device of any process is to end.
+/// How to end a device of any process.
 #[derive(Debug, Clone, Copy)]
 pub struct Ending {
-    /// Whoever uses it, and whatever its server does.
+    /// Even if it is in use or its server does not answer.
     pub force: bool,
-    /// The device goes with its disk.
+    /// Delete the device as well as its disk.
     pub delete: bool,
-    /// By force: how long a server may answer none of the requests that wait for it until it is killed.
+    /// With `force`: how long a server may answer none of the pending requests before it is killed.
     pub patience: Duration,
 }
 
 impl Ending {
-    /// How long the server of a program may do so that cannot be asked.
+    /// The default, for servers without a control socket.
     pub const PATIENCE: Duration = Duration::from_secs(10);
 }
 
-/// What was done to servers on the way, a line each.
+/// What was done to servers, one line each.
 pub type Outcome = Vec<String>;
 
-/// How long a process that was killed may take to end, and one that was continued to go on.
+/// How long a process may take to end after SIGKILL, and to run after SIGCONT.
 const DEATH: Duration = Duration::from_secs(5);
 
 const IN_USE: &str = "unmount or close it, wait for that (--wait), or remove it anyway (--force)";
 
-/// Stops a device, whoever serves it. Without `force` only while nobody uses its disk.
+/// Stops a device of any process. Without `force` only while its disk is not in use.
 pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
     end(id, Ending { force, delete: false, patience: Ending::PATIENCE }, bound).map(drop)
 }
 
-/// Stops a device and removes it. With `force` its id may stay taken until the last user closes the disk.
+/// Stops and deletes a device. With `force` its id may stay taken until the last user closes the disk.
 pub fn delete(id: u32, force: bool, bound: &Bound) -> Result<()> {
     end(id, Ending { force, delete: true, patience: Ending::PATIENCE }, bound).map(drop)
 }
 
-/// Ends a device, whoever serves it.
+/// Ends a device of any process.
 ///
 /// # Errors
-/// Of kind [`ErrorKind::Busy`] without `force` while somebody uses its disk, or its server is stopped.
+/// Of kind [`ErrorKind::Busy`] without `force` if its disk is in use or its server is stopped.
 pub fn end(id: u32, ending: Ending, bound: &Bound) -> Result<Outcome> {
     let control = Control::open()?;
     let device = Target::of(&control.info(id, bound)?);
@@ -65,7 +65,7 @@ pub fn end(id: u32, ending: Ending, bound: &Bound) -> Result<Outcome> {
     Ok(notes)
 }
 
-/// Has the server of a device that is to end by force go on, if it is stopped; if it cannot, kills it.
+/// Before a forced removal: continues the device's server if it is stopped; kills it if that has no effect.
 pub fn rouse(id: u32, bound: &Bound) -> Result<Outcome> {
     let control = Control::open()?;
     let info = control.info(id, bound)?;
@@ -110,10 +110,10 @@ fn stop_disk(
             Usage::Free(claimed) => {
                 let stopped = if safe {
                     // TRY_STOP_DEV waits for a lock that the kernel holds while it reads the partition table, and no
-                    // signal ends that wait: it comes after the answers.
+                    // signal ends that wait: it is sent after the requests were answered.
                     control.try_stop_watched(device, bound, &mut || vigil.look())
                 } else {
-                    // As long as the claim is kept, nobody mounts the disk.
+                    // While the claim is kept, the disk cannot be mounted.
                     let stopped = control.stop_watched(device, bound, &mut || vigil.look());
                     drop(claimed);
                     stopped
@@ -122,7 +122,7 @@ fn stop_disk(
                     Err(error) if error.kind == ErrorKind::Busy && error.command.is_some() => {
                         Usage::Free(None)
                     }
-                    // Its disk went away meanwhile: what remains is to stop its server.
+                    // Its disk was removed meanwhile: only the server remains to be stopped.
                     Err(error) if error.kind == ErrorKind::NotFound => return control.stop(device, bound),
                     stopped => return stopped,
                 }
@@ -135,8 +135,8 @@ fn stop_disk(
         if Instant::now() >= if waits && served { answers } else { glance } {
             return Err(in_use(id, &usage).hint(match (waits, served) {
                 (false, _) => IN_USE,
-                (true, true) => "wait for that (--wait), or remove it anyway (--force): then they fail",
-                (true, false) => "recover it, or remove it anyway (--force): then they fail",
+                (true, true) => "wait for that (--wait), or remove it anyway and fail them (--force)",
+                (true, false) => "recover it, or remove it anyway and fail them (--force)",
             }));
         }
         sleep(pause);
@@ -144,8 +144,7 @@ fn stop_disk(
     }
 }
 
-/// Somebody else removes the disk already: another command of that kind would wait without an end that a signal could
-/// make.
+/// Another process is removing the disk already: a second STOP_DEV would wait, and no signal could end that wait.
 fn wait_for_other(control: &Control, id: u32, vigil: &mut Vigil<'_>, bound: &Bound) -> Result<()> {
     loop {
         match control.info(id, bound) {
@@ -159,14 +158,14 @@ fn wait_for_other(control: &Control, id: u32, vigil: &mut Vigil<'_>, bound: &Bou
     }
 }
 
-/// Looks at a device's server and requests while the driver waits for them.
+/// Watches a device's server and requests while the driver waits for them.
 struct Vigil<'a> {
     id: u32,
-    /// By force: how long the server may answer nothing.
+    /// With `force`: how long the server may answer nothing.
     force: Option<Duration>,
-    /// How long it may be so otherwise, until the wait is given up.
+    /// Without: how long, before the wait is given up.
     limit: Duration,
-    /// Another process that serves the device, if one can be seen.
+    /// The other process that serves the device, if it is visible.
     server: Option<Server>,
     continued: bool,
     last: Option<Activity>,
@@ -188,18 +187,18 @@ impl<'a> Vigil<'a> {
         }
     }
 
-    /// Fails if the wait would have no end. By force sees to it that it has one.
+    /// Fails if the wait would never end. With `force` kills the server instead.
     fn look(&mut self) -> Result<()> {
         self.look_at_server()?;
         let activity = sysfs::activity(self.id);
-        // That the disk leaves sysfs is a step, too.
+        // The disk's removal from sysfs counts as progress, too.
         if activity.map(|now| now.answered) != self.last.map(|then| then.answered) {
             self.since = Instant::now();
         }
         self.last = activity;
         match (self.force, self.server.take()) {
             (Some(patience), Some(server)) if self.since.elapsed() >= patience => {
-                self.kill(&server, "did not answer what was asked of the disk")
+                self.kill(&server, "did not answer the disk's requests")
             }
             (_, server) => {
                 self.server = server;
@@ -263,7 +262,7 @@ impl<'a> Vigil<'a> {
             let message =
                 format!("process {pid} ({name}) was killed, but waits in the kernel and cannot end");
             return Err(Error::new(ErrorKind::Timeout, message)
-                .hint("what it waits for has to be answered first, such as the disk that its data is on")
+                .hint("it waits for another device, such as the disk that holds its data")
                 .device(self.id));
         }
         self.notes.push(format!(
@@ -274,7 +273,7 @@ impl<'a> Vigil<'a> {
         Ok(())
     }
 
-    /// The other devices of that process, in words.
+    /// The other devices of that process, as the end of a sentence.
     fn others(&self, server: &Server) -> String {
         let ids: Vec<_> =
             server.devices().into_iter().filter(|id| *id != self.id).map(|id| id.to_string()).collect();
@@ -288,32 +287,32 @@ impl<'a> Vigil<'a> {
 
     fn gave_up(&self) -> Error {
         let seconds = self.limit.as_secs_f64();
-        let what = self.last.map_or("what was asked of the disk".to_owned(), |activity| {
-            format!("{} requests", activity.waiting)
-        });
+        let what = self
+            .last
+            .map_or("the disk's requests".to_owned(), |activity| format!("{} requests", activity.waiting));
         let message = format!(
             "/dev/ublkb{} is still being removed: the kernel waits for {what}, and nothing was answered for {seconds:.1} s",
             self.id
         );
         let error = Error::new(ErrorKind::Timeout, message)
-            .hint("the removal goes on by itself once that is answered; what then is left, delete removes")
+            .hint("the removal continues when they are answered; if the device is still there then, delete it again")
             .device(self.id);
         Error { command: Some("STOP_DEV"), ..error }
     }
 }
 
-/// How long who forces a removal waits for the id to be free.
+/// How long a forced removal waits for the id to be free.
 const REMOVAL: Duration = Duration::from_millis(500);
 
-/// Removes a stopped device. The driver waits for the last user of the disk, even one that is gone; who forces does
-/// not. One command only: once it is done the id may be another device's, which a second one would remove.
+/// Removes a stopped device. The driver waits until the last user has closed the disk; a forced removal does not. One
+/// command only: after it completes the id may belong to another device, which a second one would remove.
 pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bound) -> Result<()> {
     let identity = node::identity(device.id);
     let gone = || identity.is_some() && node::identity(device.id) != identity;
     let removed = match (force, device.by_path) {
         (false, _) => control.delete(device, bound),
         (true, false) => control.delete_async(device, bound),
-        // The driver has no such command for ordinary users. What one waits for comes after the removal.
+        // The driver does not allow DEL_DEV_ASYNC to ordinary users. The wait comes after the removal.
         (true, true) => {
             let (began, mut since) = (Instant::now(), None);
             control.delete_watched(device, bound, &mut || {
@@ -325,7 +324,7 @@ pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bou
     };
     static_dev::tidy(device.id);
     match removed {
-        // Somebody else was faster: its server, when it was stopped.
+        // Its server removed it first, when it was stopped.
         Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
         // It is removed, and its id is not free yet.
         Err(error) if error.kind == ErrorKind::Timeout && gone() => {}

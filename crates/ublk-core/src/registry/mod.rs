@@ -33,9 +33,9 @@ pub enum State {
     Quiesced,
     /// Its server is gone; I/O fails until a recovery.
     FailIo,
-    /// Its disk is being removed: the driver waits until all that was asked of it is answered.
+    /// Its disk is being removed: the driver waits until all its requests are answered.
     Stopping,
-    /// The driver did not say.
+    /// The driver did not answer.
     Unknown,
 }
 
@@ -46,9 +46,9 @@ pub struct Info {
     pub id: u32,
     /// What the driver is doing with it.
     pub state: State,
-    /// The server's process, while there is one that can be seen.
+    /// The server's process, if one is visible.
     pub pid: Option<u32>,
-    /// The disk is there and has a server, seen or not, such as one in another PID namespace.
+    /// Whether the disk exists and has a server, even one that is not visible, such as in another PID namespace.
     pub served: bool,
     /// Bytes.
     pub size: u64,
@@ -111,25 +111,24 @@ impl Info {
     }
 }
 
-/// One device, by its number. Waits for nothing that the device's server owes.
+/// One device, by its number. Never waits for the device's server.
 pub fn open(id: u32, bound: &Bound) -> Result<Info> {
     look(&Control::open()?, id, bound, &mut Sight::default())
 }
 
-/// What was seen of processes while several devices are looked at.
+/// Caches what was found about processes while several devices are listed.
 #[derive(Default)]
 struct Sight {
     serves: BTreeMap<u32, Option<BTreeSet<u32>>>,
 }
 
 impl Sight {
-    /// The process that serves a device, from the number that the driver tells: it need not be a number of this
-    /// process's PID namespace.
+    /// The process that serves a device, from the number that the driver reports, which may belong to another PID namespace.
     fn server(&mut self, id: u32, named: i32, live: bool) -> Option<u32> {
         let named = u32::try_from(named).ok().filter(|pid| *pid > 0);
         let serves = |pid: &u32| {
             let known = self.serves.entry(*pid).or_insert_with(|| server::served_by(*pid));
-            // Another user's process does not tell: then the driver is believed.
+            // Another user's process cannot be inspected: then the driver's number is used.
             known.as_ref().map_or_else(|| server::condition(*pid) != Condition::Gone, |ids| ids.contains(&id))
         };
         let named = named.filter(serves);
@@ -144,7 +143,7 @@ fn look(control: &Control, id: u32, bound: &Bound, sight: &mut Sight) -> Result<
     let info = control.info(id, bound)?;
     let disk = sysfs::looks(id);
     let state = match (u32::from(info.state), disk.is_some() || !sysfs::mounted()) {
-        // The driver notes the end of a disk when all its requests are answered.
+        // The driver updates the state only when all requests are answered.
         (sys::UBLK_S_DEV_LIVE | sys::UBLK_S_DEV_QUIESCED | sys::UBLK_S_DEV_FAIL_IO, false) => State::Stopping,
         (sys::UBLK_S_DEV_LIVE, true) => State::Live,
         (sys::UBLK_S_DEV_QUIESCED, true) => State::Quiesced,
@@ -153,8 +152,8 @@ fn look(control: &Control, id: u32, bound: &Bound, sight: &mut Sight) -> Result<
     };
     let looks = match disk {
         Some(looks) => looks,
-        // The driver waits for a disk's requests with the device locked, and whoever asks for its parameters waits with
-        // it. Of a device that has no disk, or where nothing else tells, there is no other way.
+        // The driver waits for a disk's requests with the device locked, and GET_PARAMS would wait for that lock. So it
+        // is sent only if there is no disk or no sysfs.
         None if state == State::Idle || !sysfs::mounted() => parameters(control, &info, bound)?,
         None => Looks::default(),
     };
@@ -184,7 +183,7 @@ fn look(control: &Control, id: u32, bound: &Bound, sight: &mut Sight) -> Result<
     })
 }
 
-/// What a disk will look like.
+/// The parameters of a future disk.
 fn parameters(control: &Control, info: &ublksrv_ctrl_dev_info, bound: &Bound) -> Result<Looks> {
     let params = match control.params(Target::of(info), bound) {
         Ok(params) => params,
@@ -230,7 +229,7 @@ pub fn list(bound: &Bound) -> Result<Vec<Info>> {
             Ok(info) => devices.push(info),
             // Deleted meanwhile, or another user's.
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NoPermission) => {}
-            // One device's trouble is not the others'.
+            // A failure concerns only its device.
             Err(_) => devices.push(Info::unknown(id)),
         }
     }

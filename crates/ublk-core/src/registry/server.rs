@@ -8,16 +8,16 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::{Duration, Instant};
 
-/// Whether a process can do anything.
+/// Whether a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// As far as can be seen.
+    /// It runs, as far as is visible.
     Runs,
-    /// By SIGSTOP or its like, until SIGCONT.
+    /// Stopped by a signal such as SIGSTOP, until SIGCONT.
     Stopped,
-    /// By a debugger.
+    /// Stopped by a debugger.
     Traced,
-    /// By the freezer of its control group.
+    /// Frozen by its control group.
     Frozen,
     /// It has ended.
     Gone,
@@ -25,17 +25,17 @@ pub enum Condition {
 
 /// The process that has a device's `/dev/ublkcN` open.
 pub struct Server {
-    /// Its number.
+    /// Its process number.
     pub pid: u32,
     /// Its name.
     pub name: String,
-    /// Stands for this very process, whoever has its number later.
+    /// A pidfd: refers to this process even if its number is reused.
     handle: OwnedFd,
 }
 
 impl Server {
-    /// The server of device `id`: the process that the driver names, if that has the device open, or else any that has.
-    /// `None` if this process cannot see one, such as in another PID namespace, or may not look.
+    /// The server of device `id`: the process that the driver names, if that has the device open, otherwise any that
+    /// has. `None` if none is visible, such as in another PID namespace, or if this process lacks permission.
     pub fn find(id: u32, named: i32) -> Option<Self> {
         let named = u32::try_from(named).ok().filter(|pid| *pid > 0);
         named.and_then(|pid| Self::open(id, pid)).or_else(|| processes().find_map(|pid| Self::open(id, pid)))
@@ -46,12 +46,12 @@ impl Server {
         if !served_by(pid)?.contains(&id) {
             return None;
         }
-        // SAFETY: plain numbers; the result is checked, and a descriptor that nobody else has.
+        // SAFETY: plain numbers; the result is checked, and is a new descriptor.
         let handle = unsafe {
             let fd = libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0);
             i32::try_from(fd).ok().filter(|fd| *fd >= 0).map(|fd| OwnedFd::from_raw_fd(fd))?
         };
-        // The handle may be of a later process of that number, if that one is not looked at once more.
+        // Checked again after the open: the pidfd might belong to a later process with that number.
         let name = read(&format!("/proc/{pid}/comm")).unwrap_or_default();
         served_by(pid)?.contains(&id).then_some(Self { pid, name, handle })
     }
@@ -61,7 +61,7 @@ impl Server {
         self.pid == std::process::id()
     }
 
-    /// Whether it can do anything.
+    /// Whether it can run.
     pub fn condition(&self) -> Condition {
         condition(self.pid)
     }
@@ -71,7 +71,7 @@ impl Server {
         served_by(self.pid).unwrap_or_default()
     }
 
-    /// Sends it a signal, and never another process of its number.
+    /// Sends it a signal; never another process with its number.
     pub fn signal(&self, signal: libc::c_int) -> io::Result<()> {
         let (info, flags) = (std::ptr::null::<libc::siginfo_t>(), 0);
         // SAFETY: the descriptor is ours, and the kernel takes no information for this signal.
@@ -81,7 +81,7 @@ impl Server {
         if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Waits until it has ended, at most so long. Whether it has.
+    /// Waits at most `patience` until it has ended. Returns whether it has.
     pub fn ends_within(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         // A process that waits uninterruptibly still has the device open.
@@ -108,7 +108,7 @@ pub(super) fn condition(pid: u32) -> Condition {
     }
 }
 
-/// Its state does not tell that.
+/// Its state does not show that.
 fn frozen(pid: u32) -> bool {
     let groups = read(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
     groups.lines().any(|line| {
@@ -138,7 +138,7 @@ pub(super) fn served_by(pid: u32) -> Option<BTreeSet<u32>> {
     Some(found.collect())
 }
 
-/// The numbers of the processes that can be seen.
+/// The numbers of the visible processes.
 pub(super) fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

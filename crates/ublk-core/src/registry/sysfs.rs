@@ -1,10 +1,10 @@
-//! What sysfs says of a disk. No look here waits for a lock that the driver or the block layer holds while it waits for
-//! a disk's requests, as a command for the disk's parameters or an open of the disk would.
+//! Reads a disk's parameters and counters from sysfs. Unlike GET_PARAMS or an open of the disk, that never waits for a
+//! lock that the driver or the block layer holds while it waits for requests.
 
 use std::fs;
 use std::path::Path;
 
-/// What a disk looks like.
+/// A disk's parameters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Looks {
     pub size: u64,
@@ -20,7 +20,7 @@ pub(super) struct Looks {
     pub max_write_zeroes: u64,
 }
 
-/// The looks of a device's disk; `None` if it has none.
+/// The parameters of a device's disk; `None` if it has none.
 pub(super) fn looks(id: u32) -> Option<Looks> {
     let number = |name: &str| read(id, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     let narrow = |name: &str| u32::try_from(number(name)).unwrap_or(u32::MAX);
@@ -41,21 +41,21 @@ pub(super) fn looks(id: u32) -> Option<Looks> {
     })
 }
 
-/// Whether there is a sysfs to ask.
+/// Whether sysfs is mounted.
 pub(super) fn mounted() -> bool {
     Path::new("/sys/class/block").exists()
 }
 
-/// What a disk does.
+/// A disk's activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Activity {
     /// Requests that it has answered.
     pub answered: u64,
-    /// Requests that wait for an answer, even of a disk without a server.
+    /// Requests in flight, even of a disk without a server.
     pub waiting: u64,
 }
 
-/// What a device's disk does (Documentation/block/stat.rst); `None` if it has none, or that is going away.
+/// The activity of a device's disk (Documentation/block/stat.rst); `None` if it has none or it is being removed.
 pub fn activity(id: u32) -> Option<Activity> {
     let stat = read(id, "stat")?;
     let fields: Vec<u64> = stat.split_whitespace().filter_map(|field| field.parse().ok()).collect();

@@ -1,4 +1,4 @@
-//! Whether a disk is in use: one answer for all who have to know it before they remove, shrink or report it.
+//! Whether a disk is in use: the one check for removing, shrinking and reporting a disk.
 
 use super::claim::{Claim, claim};
 use super::sysfs;
@@ -8,37 +8,37 @@ use crate::error::{Error, ErrorKind, Result};
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-/// How long a mere look at a disk, such as the kernel's own partition scan or udev's, may keep it open.
+/// How long a short open of a disk, such as for the partition scan of the kernel or udev, may last.
 pub(super) const GLANCE: Duration = Duration::from_millis(500);
 
-/// What is said of users that the kernel knows of and nobody can name.
-const UNSEEN: &str = "the kernel says that it is in use; no mount or process that can be seen explains it: perhaps \
+/// Describes users that only the kernel knows.
+const UNSEEN: &str = "the kernel says that it is in use; no visible mount or process explains it: perhaps \
                       lazily unmounted, or mounted in another namespace";
 
 /// Whether a disk is in use.
 pub(super) enum Usage {
-    /// Nobody uses it, and as long as the claim is kept nobody mounts it or the like. Without one there is no disk, or the
-    /// kernel was not asked.
+    /// It is free, and while the claim is kept it cannot be mounted. Without a claim there is no disk, or the kernel
+    /// was not asked.
     Free(Option<Claimed>),
-    /// By these, one phrase each.
+    /// In use by these, one phrase each.
     Used(Vec<String>),
-    /// Nobody is to be seen, but so many requests wait for their answers.
+    /// No user is visible, but this number of requests is in flight.
     Waits(u64),
-    /// Nobody is to be seen, and the kernel could not be asked, for that reason.
+    /// No user is visible, and the kernel could not be asked, for this reason.
     Unknown(String),
 }
 
-/// A disk that nobody else can mount, swap to or build on as long as this is kept.
+/// A disk that cannot be mounted, swapped to or used by another device while this is kept.
 pub struct Claimed(#[expect(dead_code, reason = "kept open")] File);
 
-/// Looks for the users of device `id`'s disk. If there is none, and `ask` is set, asks the kernel.
+/// Looks for users of device `id`'s disk. If it finds none, and `ask` is set, asks the kernel.
 pub(super) fn usage(id: u32, ask: bool) -> Usage {
     let seen = seen_users(id);
     if !seen.is_empty() {
         return Usage::Used(seen);
     }
-    // open() waits for a lock that the kernel holds while it reads the partition table, and no signal ends that wait: it
-    // comes after the answers.
+    // open() waits for a lock that the kernel holds while it reads the partition table, and no signal ends that wait:
+    // it is called after the requests were answered.
     match sysfs::activity(id) {
         Some(activity) if activity.waiting > 0 => return Usage::Waits(activity.waiting),
         _ if !ask => return Usage::Free(None),
@@ -49,13 +49,13 @@ pub(super) fn usage(id: u32, ask: bool) -> Usage {
         Claim::NoDisk => Usage::Free(None),
         Claim::Unknown(error) => Usage::Unknown(format!("/dev/ublkb{id} cannot be opened to ask ({error})")),
         Claim::Taken => {
-            let seen = seen_users(id); // it may have come just now
+            let seen = seen_users(id); // a user may have appeared just now
             Usage::Used(if seen.is_empty() { vec![UNSEEN.to_owned()] } else { seen })
         }
     }
 }
 
-/// Who uses device `id`'s disk, one phrase each, with those that only the kernel knows of. Empty when it is free.
+/// The users of device `id`'s disk, one phrase each, including those that only the kernel knows. Empty when it is free.
 pub fn users(id: u32) -> Vec<String> {
     let until = Instant::now() + GLANCE;
     loop {
@@ -68,10 +68,10 @@ pub fn users(id: u32) -> Vec<String> {
     }
 }
 
-/// Claims device `id`'s disk, which is to shrink.
+/// Claims device `id`'s disk before it shrinks.
 ///
 /// # Errors
-/// Of kind [`ErrorKind::Busy`] if somebody uses it, or that cannot be told.
+/// Of kind [`ErrorKind::Busy`] if it is in use, or that is unknown.
 pub fn claim_to_shrink(id: u32, cancel: &Cancel) -> Result<Option<Claimed>> {
     let until = Instant::now() + GLANCE;
     loop {
@@ -89,7 +89,7 @@ pub fn claim_to_shrink(id: u32, cancel: &Cancel) -> Result<Option<Claimed>> {
     }
 }
 
-/// Who or what uses it, in words.
+/// Describes the users.
 pub(super) fn in_use(id: u32, usage: &Usage) -> Error {
     Error::new(ErrorKind::Busy, format!("/dev/ublkb{id} is in use: {}", by(usage))).device(id)
 }
@@ -99,11 +99,11 @@ fn by(usage: &Usage) -> String {
         Usage::Used(users) => users.join(", "),
         Usage::Waits(requests) => waits(*requests),
         Usage::Unknown(why) => why.clone(),
-        // The driver says so, which counts descriptors that no process shows, such as those of a mapping.
+        // The driver reports that; it also counts openers that /proc does not show, such as mappings.
         Usage::Free(_) => UNSEEN.to_owned(),
     }
 }
 
 fn waits(requests: u64) -> String {
-    format!("requests, such as the kernel's for partitions, wait for their answers ({requests} in flight)")
+    format!("requests are in flight ({requests}), such as those of the kernel's partition scan")
 }

@@ -1,4 +1,4 @@
-//! Who can be seen to use a disk: mounts of any namespace, file systems, swap, stacked devices, open files.
+//! Finds the visible users of a disk: mounts of any namespace, file systems, swap, stacked devices, open files.
 
 use super::server::processes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// The users of device `id`'s disk and its partitions that can be seen without opening it, one phrase each: "mounted on
+/// The users of device `id`'s disk and its partitions that are visible without opening it, one phrase each: "mounted on
 /// /mnt", "used by dm-0", "swap", "open by fio (12)".
 pub fn seen(id: u32) -> Vec<String> {
     let disk = Disk::of(id);
@@ -38,7 +38,7 @@ impl Disk {
         Self { names, numbers }
     }
 
-    /// Whether a path is of its node, or was when it was opened in another namespace.
+    /// Whether a path is that of its node, possibly in another mount namespace.
     fn is(&self, path: &str) -> bool {
         let path = path.strip_suffix(" (deleted)").unwrap_or(path);
         path.strip_prefix("/dev/").is_some_and(|name| self.names.contains(name))
@@ -54,7 +54,7 @@ impl Disk {
             })
     }
 
-    /// Mounts of this namespace and of those of all processes that can be seen. Returns the types that are mounted.
+    /// Mounts in the namespaces of all visible processes. Returns the types of file systems found.
     fn mounts(&self, users: &mut BTreeSet<String>) -> BTreeSet<String> {
         let mut types = BTreeSet::new();
         let own = namespace("self");
@@ -81,7 +81,7 @@ impl Disk {
         types
     }
 
-    /// Where it is mounted for a process.
+    /// Its mount points in the namespace of a process.
     fn mounts_of(&self, process: &str, types: &mut BTreeSet<String>) -> Vec<String> {
         let lines = text(&format!("/proc/{process}/mountinfo")).unwrap_or_default();
         let mounts = lines.lines().filter_map(|line| self.mount(&mount(line)?, types));
@@ -89,7 +89,7 @@ impl Disk {
     }
 
     fn mount(&self, mount: &Mount<'_>, types: &mut BTreeSet<String>) -> Option<String> {
-        // Such as btrfs, which may be on several disks, has a number of its own.
+        // A file system on several disks, such as btrfs, has a device number of its own.
         let anonymous = mount.number.starts_with("0:") && mount.source.starts_with("/dev/");
         let here = self.numbers.contains(mount.number) || anonymous && self.is(&unescaped(mount.source));
         if !here {
@@ -99,7 +99,7 @@ impl Disk {
         Some(unescaped(mount.target))
     }
 
-    /// File systems that the kernel has on it, which need not be mounted anywhere any more.
+    /// File systems that the kernel still has on it, even if they are no longer mounted.
     fn file_systems(&self, mounted: &BTreeSet<String>, users: &mut BTreeSet<String>) {
         let kinds = entries("/sys/fs").into_iter().filter(|kind| !mounted.contains(kind));
         for kind in kinds {
@@ -109,7 +109,7 @@ impl Disk {
                     && entries("/sys/fs/btrfs").iter().any(|id| here(format!("/sys/fs/btrfs/{id}/devices")));
             if found {
                 users.insert(format!(
-                    "{kind}, on no mount that can be seen: perhaps lazily unmounted, or mounted in another namespace"
+                    "{kind}, on no visible mount: perhaps lazily unmounted, or mounted in another namespace"
                 ));
             }
         }
@@ -123,7 +123,7 @@ impl Disk {
         }
     }
 
-    /// Other devices on top: those that the kernel knows as its holders, and loop devices, which hold nothing.
+    /// Other devices on top: its holders, and loop devices, which are not among these.
     fn stacked(&self, users: &mut BTreeSet<String>) {
         for name in &self.names {
             for holder in entries(format!("/sys/class/block/{name}/holders")) {
@@ -138,7 +138,7 @@ impl Disk {
         }
     }
 
-    /// Processes with an open descriptor of it, as far as this user may see.
+    /// Processes that have it open, as far as they are visible to this user.
     fn openers(&self, users: &mut BTreeSet<String>) {
         for pid in processes() {
             let open = entries(format!("/proc/{pid}/fd")).into_iter().any(|fd| {
@@ -146,7 +146,7 @@ impl Disk {
                 let target = fs::read_link(&path).unwrap_or_default();
                 let target = target.to_string_lossy();
                 match &*target {
-                    // A ring may have files of its own, which are among nobody's descriptors.
+                    // Files registered with a ring are not among the process's descriptors.
                     "anon_inode:[io_uring]" => self.in_ring(&format!("/proc/{pid}/fdinfo/{fd}")),
                     target => may_be_node(target) && self.is_node(Path::new(&path)),
                 }
@@ -183,7 +183,7 @@ fn mount(line: &str) -> Option<Mount<'_>> {
     Some(Mount { number, target, kind: after.next()?, source: after.next()? })
 }
 
-/// Which mounts a process sees; `None` if that may not be asked.
+/// A process's mount namespace; `None` without permission.
 fn namespace(process: &str) -> Option<std::path::PathBuf> {
     fs::read_link(format!("/proc/{process}/ns/mnt")).ok()
 }
@@ -192,7 +192,7 @@ fn name_of(pid: u32) -> String {
     read(&format!("/proc/{pid}/comm")).unwrap_or_default()
 }
 
-/// Only such paths are looked at closer: to stat a file of a hung network file system hangs.
+/// Only such paths are stat()ed: stat() of a file on a hung network file system hangs.
 fn may_be_node(path: &str) -> bool {
     path.contains("/dev/") || path.contains("ublkb")
 }
@@ -212,13 +212,13 @@ fn read(path: &str) -> Option<String> {
     text(path).map(|text| text.trim().to_owned())
 }
 
-/// A file's text. Names that are no UTF-8, such as a mount point's, cost their own letters and not the whole file.
+/// A file's text. Bytes that are not UTF-8, such as in a mount point, are replaced.
 fn text(path: &str) -> Option<String> {
     fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A path of the kernel's lists, where spaces, tabs, newlines and backslashes are `\` with three octal digits
-/// (`mangle_path` in fs/seq_file.c).
+/// Decodes a path from the kernel's lists, where spaces, tabs, newlines and backslashes are escaped as `\` and three
+/// octal digits (`mangle_path` in fs/seq_file.c).
 fn unescaped(field: &str) -> String {
     let mut parts = field.split('\\');
     let mut path = parts.next().unwrap_or_default().to_owned();

@@ -10,15 +10,15 @@ use std::sync::OnceLock;
 /// The backend's only file.
 const FILE: Slot = Slot(1);
 
-/// Bytes of zeroes that are written at a time where nothing better works.
+/// Bytes of zeroes per write, where fallocate(2) does not work.
 const ZEROES: u64 = 256 << 10;
 
-/// How far a request has come.
+/// The progress of a request.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
     /// Bytes read or written so far: the kernel may do less than was asked.
     done: usize,
-    /// The way that a discard or write-zeroes goes, and its number among the request's ways.
+    /// The method that a discard or write-zeroes uses, and its index in the request's list of methods.
     way: Option<(usize, Way)>,
     /// The last operation makes the request durable.
     syncing: bool,
@@ -55,7 +55,7 @@ impl FileEngine {
             }
             (Op::Discard | Op::WriteZeroes, Some((_, Way::Write))) => {
                 let length = (what.length - done as u64).min(ZEROES) as u32;
-                // SAFETY: as many bytes are mapped, for ever, and nobody writes to them.
+                // SAFETY: these bytes stay mapped for ever, and nothing writes to them.
                 unsafe { io.write_memory(FILE, zeroes()?, length, offset)? };
             }
             (Op::Other(_), _) => return Ok(Step::Done(Err(libc::EOPNOTSUPP))),
@@ -63,7 +63,8 @@ impl FileEngine {
         Ok(Step::Pending)
     }
 
-    /// Goes the best way for a discard or write-zeroes from number `from` on. Where none is left it has failed with `errno`.
+    /// Starts the best method for a discard or write-zeroes from index `from` on. If none is left, the request fails
+    /// with `errno`.
     fn try_from(&mut self, io: &mut Io<'_>, from: usize, errno: i32) -> Result<Step> {
         let Some(way) = self.ways.next(&io.request.what, from) else {
             return Ok(Step::Done(Err(if cannot(errno) { libc::EOPNOTSUPP } else { errno })));
@@ -73,7 +74,7 @@ impl FileEngine {
     }
 }
 
-/// [`ZEROES`] bytes of zeroes. They stay for ever: the kernel may still read them when an engine is gone.
+/// [`ZEROES`] bytes of zeroes. They are never unmapped: the kernel may still read them after an engine was dropped.
 fn zeroes() -> Result<*const u8> {
     static MEMORY: OnceLock<Mapping> = OnceLock::new();
     if let Some(memory) = MEMORY.get() {
@@ -111,7 +112,7 @@ impl Engine for FileEngine {
                 return self.issue(io);
             }
             if done as u64 != what.length {
-                return Ok(Step::Done(Err(libc::EIO))); // nothing at all: somebody cut the file off
+                return Ok(Step::Done(Err(libc::EIO))); // nothing was read: the file was truncated
             }
             if way.is_none() {
                 return Ok(Step::Done(Ok(done as u32)));

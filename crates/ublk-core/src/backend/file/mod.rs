@@ -24,8 +24,8 @@ pub struct File {
     path: PathBuf,
     writable: bool,
     claimed: bool,
-    /// The same file, opened once more, where the page cache may lose what was written: the kernel tells each open file of
-    /// write-back that failed, once.
+    /// The same file, opened a second time, if its writes go through the page cache: the kernel reports a failed
+    /// write-back once to each open file.
     witness: Option<fs::File>,
     direct: bool,
     size: AtomicU64,
@@ -34,7 +34,7 @@ pub struct File {
     discard: Option<Discard>,
 }
 
-/// What to do about something that cannot be written to.
+/// The hint for a file that cannot be written to.
 const READ_ONLY: &str = "make the disk read-only: readOnly: true (--read-only)";
 
 impl File {
@@ -47,8 +47,7 @@ impl File {
         Self::open_with(OpenOptions::new().read(true).write(!read_only), path, read_only, direct)
     }
 
-    /// Opens a regular file of `size` bytes, and makes a sparse one if there is none, for nobody else to read. The second
-    /// value says what was found.
+    /// Opens a regular file of `size` bytes, or creates a sparse one with mode 600. The second value says what was found.
     pub fn open_or_create(path: &Path, size: u64, direct: bool) -> Result<(Self, Found)> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -86,7 +85,7 @@ impl File {
         Ok(empty)
     }
 
-    /// The same, to be served whoever else uses the file: it is not claimed.
+    /// The same, without a claim on the file.
     #[must_use]
     pub fn without_claim(mut self) -> Self {
         self.claimed = false;
@@ -116,7 +115,7 @@ impl File {
             match error.raw_os_error() {
                 Some(libc::EINVAL) if direct => failed.hint("its filesystem has no direct I/O"),
                 Some(libc::EACCES | libc::EPERM | libc::EROFS) if !read_only => failed.hint(READ_ONLY),
-                // A kernel that keeps mounted devices from being written to.
+                // A kernel without CONFIG_BLK_DEV_WRITE_MOUNTED.
                 Some(libc::EBUSY) => failed.kind(ErrorKind::Busy).hint(claim::INSIST),
                 _ => failed,
             }
@@ -187,7 +186,7 @@ impl Backend for File {
         Ok(Box::new(FileEngine::new(site)))
     }
 
-    /// A regular file gets that size. A block device keeps its own, which has to suffice, and what it has there.
+    /// Resizes a regular file. A block device keeps its size, which has to suffice, and its data.
     fn resize(&self, from: u64, size: u64) -> Result<()> {
         let failed = |error| Error::system("cannot resize the disk's file", &error).kind(ErrorKind::Backend);
         let kind = self.file.metadata().map_err(failed)?.file_type();
@@ -228,7 +227,7 @@ impl Storage for File {
     }
 
     fn intact(&self) -> io::Result<()> {
-        // Behind the end of any file: there is nothing to wait for, and what is told concerns all of it.
+        // Behind the end of any file: there is nothing to wait for, and a failure is reported for the whole file.
         const BEHIND: libc::off64_t = 1 << 62;
         let Some(witness) = &self.witness else { return Ok(()) };
         // SAFETY: plain numbers and an open descriptor.
@@ -267,8 +266,8 @@ fn device_block_size(file: &fs::File) -> Result<u32> {
     Ok(size.cast_unsigned())
 }
 
-/// Gives the file of a disk of `from` bytes another length. It may be longer than the disk, and what it has there is not to
-/// come back.
+/// Changes the length of the file of a disk of `from` bytes. The file may be longer than the disk; old data there must
+/// not become visible.
 pub(super) fn set_length(file: &fs::File, from: u64, to: u64) -> io::Result<()> {
     if to > from && file.metadata()?.len() > from {
         file.set_len(from)?;

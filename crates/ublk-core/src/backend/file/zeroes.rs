@@ -1,21 +1,21 @@
-//! The ways to make a range of a file read as zeroes, or to give it up. What a medium can do is only known for sure when it
-//! was asked: file systems answer with various error numbers, and a block device may change its mind.
+//! The methods to zero or discard a range of a file. Only a try shows what a medium supports: file systems fail with
+//! various error numbers, and a block device's support may change.
 
 use crate::queue::{Descriptor, Op};
 
 pub const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 
-/// One way.
+/// One method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// fallocate(2) with this mode.
     Allocate(i32),
-    /// Zeroes are written as data, which every medium can.
+    /// Zeroes are written as data, which every medium supports.
     Write,
 }
 
-/// The ways for a request, the best first. To keep the space, or to give it back, is only a wish: it never costs the zeroes.
+/// The methods for a request, the best first. Keeping or releasing the space is optional; reading as zeroes is not.
 fn ways(what: &Descriptor) -> &'static [Way] {
     match what.op {
         Op::Discard => &[Way::Allocate(PUNCH)],
@@ -24,14 +24,14 @@ fn ways(what: &Descriptor) -> &'static [Way] {
     }
 }
 
-/// Which way each request is tried next, and what the medium was found not to be able to do.
+/// The fallocate(2) modes that the medium was found not to support.
 #[derive(Debug, Default)]
 pub struct Ways {
     unable: [Option<i32>; 2],
 }
 
 impl Ways {
-    /// The first of the request's ways, from number `from` on, that is worth a try, and its number.
+    /// The first of the request's methods, from index `from` on, that may work, and its index.
     pub fn next(&self, what: &Descriptor, from: usize) -> Option<(usize, Way)> {
         let able = |way: &Way| match way {
             Way::Allocate(mode) => !self.unable.contains(&Some(*mode)),
@@ -40,8 +40,8 @@ impl Ways {
         ways(what).iter().copied().enumerate().skip(from).find(|(_, way)| able(way))
     }
 
-    /// A way failed. What the medium cannot do at all is not tried again for later requests; those in flight find out by
-    /// themselves.
+    /// A method failed. One that the medium does not support is not tried again for later requests; requests in flight
+    /// detect that themselves.
     pub fn failed(&mut self, way: Way, errno: i32) {
         if let Way::Allocate(mode) = way
             && cannot(errno)
@@ -53,7 +53,7 @@ impl Ways {
     }
 }
 
-/// Whether an error number of fallocate(2) says that the medium cannot do this, now or later.
+/// Whether an error number of fallocate(2) means that the medium does not support the mode.
 pub fn cannot(errno: i32) -> bool {
     matches!(
         errno,
@@ -75,7 +75,7 @@ mod tests {
         Descriptor { op, fua: false, no_unmap, by_hand: false, shared: None, offset: 0, length: 4096 }
     }
 
-    /// The ways that a request takes when all fail with `errno`.
+    /// The methods that a request tries when all fail with `errno`.
     fn tried(ways: &mut Ways, what: &Descriptor, errno: i32) -> Vec<Way> {
         let (mut tried, mut at) = (Vec::new(), 0);
         while let Some((number, way)) = ways.next(what, at) {
@@ -96,7 +96,7 @@ mod tests {
             assert_eq!(tried(&mut ways, &what(Op::WriteZeroes, true), errno), [KEEP, GIVE, Way::Write]);
             let mut ways = Ways::default();
             assert_eq!(tried(&mut ways, &what(Op::WriteZeroes, false), errno), [GIVE, KEEP, Way::Write]);
-            // A discard is never made up for by data.
+            // A discard never writes zeroes as data.
             let mut ways = Ways::default();
             assert_eq!(tried(&mut ways, &what(Op::Discard, false), errno), [GIVE]);
         }

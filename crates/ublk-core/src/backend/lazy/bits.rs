@@ -14,7 +14,7 @@ impl Bits {
         Mapping::anonymous(bytes).map(Self)
     }
 
-    /// How many words of 64 bits there are.
+    /// The number of 64-bit words.
     pub fn words(&self) -> usize {
         self.0.length() / 8
     }
@@ -42,12 +42,12 @@ impl Bits {
         unsafe { AtomicU64::from_ptr(self.0.at(at).cast()) }
     }
 
-    /// The words of a range, as they are in a file.
+    /// The words of a range, as the bytes of a file.
     pub fn bytes(&self, words: Range<usize>) -> Vec<u8> {
         words.flat_map(|at| self.word(at).load(Ordering::SeqCst).to_ne_bytes()).collect()
     }
 
-    /// Sets words from `from` on to what a file has.
+    /// Sets words from `from` on from the bytes of a file.
     pub fn fill(&self, from: usize, bytes: &[u8]) {
         for (at, word) in (from..).zip(bytes.chunks_exact(8)) {
             let word = word.try_into().map_or(0, u64::from_ne_bytes);
@@ -58,7 +58,7 @@ impl Bits {
     }
 }
 
-/// In which word a chunk's bit is.
+/// The word that holds a chunk's bit.
 pub fn at(chunk: u64) -> usize {
     usize::try_from(chunk / 64).unwrap_or(usize::MAX)
 }

@@ -47,7 +47,7 @@ pub enum Plan {
     Go(Claim),
     /// To wait to be told so often, after having these ranges of chunks fetched.
     Wait { times: u32, fetch: Vec<Range<u64>> },
-    /// To fail: it needs what was lost.
+    /// To fail: it needs data that was lost.
     Lost,
 }
 
@@ -66,12 +66,12 @@ pub enum Use {
 pub struct Chunks {
     pub map: Map,
     busy: Mutex<HashMap<u64, Vec<Waiter>>>,
-    /// How often the storage has lost something. Changes with `busy` locked.
+    /// How often the storage has lost data. Changes with `busy` locked.
     epoch: AtomicU64,
-    /// Held by who asks the storage whether it has, which it tells once, until all have heard of it.
+    /// Held while the storage is asked for losses, which it reports once, until the loss was recorded.
     asking: Mutex<()>,
     reporter: Mutex<Option<Reporter>>,
-    /// The filler will see by itself to what is not saved.
+    /// The filler is going to save without being told.
     watched: AtomicBool,
 }
 
@@ -87,7 +87,7 @@ impl Chunks {
         }
     }
 
-    /// Who is told of what concerns no request.
+    /// Receives errors that belong to no request.
     pub fn report_to(&self, reporter: Reporter) {
         *self.reporter.lock().unwrap_or_else(PoisonError::into_inner) = Some(reporter);
     }
@@ -99,26 +99,26 @@ impl Chunks {
         }
     }
 
-    /// Whether there is something to save of which the filler has to be told, by whoever asks this.
+    /// Whether the caller has to tell the filler that there is something to save.
     pub fn unwatched(&self) -> bool {
         self.map.is_kept() && !self.map.failed() && !self.watched.swap(true, SeqCst)
     }
 
-    /// Whether the filler, which asks this before it sleeps, has to see to something that is not saved.
+    /// Whether there is something to save; the filler calls this before it sleeps.
     pub fn watch(&self) -> bool {
-        // In this order: who adds something after it was looked for finds it unwatched.
+        // In this order: a thread that adds something after the check sees the flag unset.
         self.watched.store(false, SeqCst);
         let watched = self.map.unsaved() && !self.map.failed();
         self.watched.store(watched, SeqCst);
         watched
     }
 
-    /// Names the time since the storage last lost something.
+    /// Counts the storage's losses of data: the same number means no loss in between.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(SeqCst)
     }
 
-    /// Whether what was read since `epoch` is what was written.
+    /// Whether data that was read since `epoch` is what was written.
     pub fn intact(&self, storage: &dyn Storage, epoch: u64) -> bool {
         let _one = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = storage.intact() {
@@ -141,16 +141,16 @@ impl Chunks {
         drop(busy);
         if first {
             self.report(format!(
-                "the disk's cache has lost data: {why}. What was only fetched is fetched again; what was written since the \
-                 last flush fails, and so does every flush until the disk is made again"
+                "the disk's cache has lost data: {why}. Fetched data is fetched again; reads of data written since the last \
+                 flush fail, and so does every flush until the disk is created again"
             ));
         }
         if let (Err(error), Some(path)) = (told, self.map.path()) {
-            self.report(format!("cannot note that in the map {}: {error}", path.display()));
+            self.report(format!("cannot record that in the map {}: {error}", path.display()));
         }
     }
 
-    /// Makes durable what is present.
+    /// Makes all present chunks durable.
     pub fn save(&self, storage: &dyn Storage) -> io::Result<()> {
         let epoch = self.epoch();
         let saved = self.map.save(
@@ -168,10 +168,7 @@ impl Chunks {
             Ok(false) => Ok(()),
             Ok(true) => {
                 if let Some(path) = self.map.path() {
-                    self.report(format!(
-                        "somebody cut the map {} short: it was written again",
-                        path.display()
-                    ));
+                    self.report(format!("the map {} was truncated: it was written again", path.display()));
                 }
                 Ok(())
             }
@@ -239,9 +236,9 @@ impl Chunks {
         Plan::Go(Claim { chunks: self.clone(), held: claim, epoch: self.epoch() })
     }
 
-    /// The data of some busy chunks was written to the storage, since `epoch`, by a client if `written`: they are present from
-    /// here on, unless it may be gone again: whether they are. Tells the waiters, who then look again, unless they waited for a
-    /// fetch whose outcome cannot be noted.
+    /// The data of some busy chunks was written to the storage since `epoch`, by a client if `written`. Unless it may
+    /// be lost again, they are present from here on; returns whether they are. Wakes the waiters, which check again;
+    /// those that waited for a fetch fail if the map cannot be written.
     pub fn complete(&self, chunks: &[u64], written: bool, epoch: u64) -> io::Result<()> {
         // The file first: see the map's order.
         let mut done = self.map.file(chunks);
@@ -264,7 +261,7 @@ impl Chunks {
         done
     }
 
-    /// Ends the busy state of some chunks, which are missing again. Tells the waiters the result.
+    /// Ends the busy state of some chunks, which are missing again. Gives the waiters the result.
     pub fn give_up(&self, chunks: impl IntoIterator<Item = u64>, result: i32) {
         let waiters = Self::free(&mut self.busy(), chunks);
         waiters.into_iter().for_each(|waiter| waiter.tell(result));
@@ -287,7 +284,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// They were overwritten: what the storage has is theirs. Fails if that is not so for long.
+    /// The chunks were overwritten and are present. Fails if the data is lost again.
     pub fn fulfil(mut self) -> io::Result<()> {
         let held = std::mem::take(&mut self.held);
         if held.is_empty() { Ok(()) } else { self.chunks.complete(&held, true, self.epoch) }
@@ -379,7 +376,7 @@ mod tests {
         assert_eq!(goes(chunks.plan(512, 3 * CHUNK, Use::Discard, &waiter)).held, [1]);
     }
 
-    /// A storage that says of itself what a test tells it to.
+    /// A storage whose state a test sets.
     #[derive(Default)]
     struct Medium {
         loses: AtomicBool,
@@ -453,13 +450,10 @@ mod tests {
                 assert!(matches!(plan(chunk, 512, Use::Overwrite), Plan::Lost));
             }
             assert!(matches!(plan(0, 4 * CHUNK, Use::Read), Plan::Lost));
-            // Who writes all of it needs nothing of what was lost.
+            // A write of the whole chunk needs none of the lost data.
             goes(plan(2, CHUNK, Use::Overwrite)).fulfil().unwrap();
             goes(plan(2, CHUNK, Use::Read));
-            assert!(
-                chunks.save(&medium).is_err(),
-                "the medium would take it now, but nothing is known of what it had"
-            );
+            assert!(chunks.save(&medium).is_err(), "a sync would succeed now, but earlier data is unknown");
             drop(chunks);
             let identity = Identity { size: 10 * CHUNK, chunk: CHUNK, name: String::new() };
             let map = Map::open(&dir.path().join("map"), &identity, Found::Used).unwrap();

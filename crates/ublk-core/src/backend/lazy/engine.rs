@@ -12,7 +12,7 @@ use std::sync::Arc;
 enum Phase {
     /// The storage's engine, which overwrites these chunks.
     Storage(Claim),
-    /// The storage's engine, which reads chunks that are not saved; it has to be intact since then.
+    /// The storage's engine reads chunks that are not saved; the storage has to stay intact from that epoch on.
     Read { epoch: u64 },
     /// To be told so often that chunks were fetched or overwritten; and what went wrong with one.
     Chunks { left: u32, error: i32 },
@@ -22,7 +22,7 @@ enum Phase {
     Idle,
 }
 
-/// How often a read is tried again of which the storage has lost something meanwhile.
+/// How often a read is repeated because the storage has lost data meanwhile.
 const PATIENCE: u8 = 3;
 
 pub struct LazyEngine<'a> {
@@ -32,7 +32,7 @@ pub struct LazyEngine<'a> {
     inbox: Arc<Inbox>,
     /// By tag.
     phases: Box<[Phase]>,
-    /// By tag, how often the storage may yet lose what its read found.
+    /// By tag, how often its read may still be repeated.
     patience: Box<[u8]>,
     due: Vec<(Ticket, i32)>,
 }
@@ -114,7 +114,7 @@ impl<'a> LazyEngine<'a> {
                 match claim.fulfil() {
                     Err(error) => outcome = Err(error.raw_os_error().unwrap_or(libc::EIO)),
                     Ok(()) if self.chunks().unwatched() => {
-                        let _ = self.lazy.filler.jobs().send(Job::Look); // closed: it has looked
+                        let _ = self.lazy.filler.jobs().send(Job::Look); // closed: it has saved everything
                     }
                     Ok(()) => {}
                 }
@@ -127,13 +127,13 @@ impl<'a> LazyEngine<'a> {
         self.finish(io, outcome)
     }
 
-    /// The storage is done with the request. What is to be durable may not be so yet.
+    /// The storage has completed the request. A durable write may still need a sync.
     fn finish(&mut self, io: &mut Io<'_>, outcome: Outcome) -> Result<Step> {
         let what = io.request.what;
         let durable = (what.fua || self.durable) && matches!(what.op, Op::Write | Op::WriteZeroes);
         let map = &self.chunks().map;
         match outcome {
-            // The kernel tells of a failure once, and has told now. What made a write fail may be of that write alone.
+            // The kernel reports a failure once, and did so now. A failed write may concern only itself.
             Err(errno) if what.op == Op::Flush => {
                 self.chunks().failed(&io::Error::from_raw_os_error(errno));
             }
@@ -143,14 +143,14 @@ impl<'a> LazyEngine<'a> {
             Ok(_) if (durable || what.op == Op::Flush) && map.failed() => {
                 return Ok(Step::Done(Err(libc::EIO)));
             }
-            // A durable write into a chunk that the map does not durably have would be lost with the power.
+            // A durable write into a chunk whose bit is not durable in the map would be lost at a power failure.
             Ok(_) if durable && map.unsaved() => return Ok(self.save(io, outcome)),
             _ => {}
         }
         Ok(Step::Done(outcome))
     }
 
-    /// What the request read may not be what was written: the storage has lost something.
+    /// The request may have read wrong data: the storage has lost some.
     fn read_again(&mut self, io: &mut Io<'_>) -> Result<Step> {
         let patience = &mut self.patience[usize::from(io.request.ticket.tag)];
         if *patience == 0 {

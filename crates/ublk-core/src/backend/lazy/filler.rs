@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long it has had nothing to do when it saves by itself.
+/// After how long without work it saves unasked.
 const QUIET: Duration = Duration::from_secs(5);
 
 pub enum Job {
@@ -20,7 +20,7 @@ pub enum Job {
     Store { chunks: Range<u64>, data: Vec<u8> },
     /// Makes data and map durable, in this order, and tells.
     Save(Waiter),
-    /// Looks what there is to save.
+    /// Checks whether there is something to save.
     Look,
     /// Makes them durable, and ends.
     Close,
@@ -48,19 +48,19 @@ impl Filler {
         &self.jobs
     }
 
-    /// Waits until all is done and durable, and tells whether that is so. Fills that come later fail.
+    /// Waits until all jobs are done and durable, and returns whether that succeeded. Later fills fail.
     pub fn close(&self) -> io::Result<()> {
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
-        let _ = self.jobs.send(Job::Close); // gone already: as well
+        let _ = self.jobs.send(Job::Close); // closed before: nothing is left to do
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the filler's thread panicked")))
     }
 }
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        let _ = self.close(); // who wants to know has closed it
+        let _ = self.close(); // close() reports its result; dropping does not
     }
 }
 
@@ -77,14 +77,14 @@ fn run(todo: &Receiver<Job>, chunks: &Chunks, storage: &dyn Storage) -> io::Resu
             Ok(Job::Store { chunks: range, data }) => {
                 let ((offset, _), epoch) = (chunks.bytes(&range), chunks.epoch());
                 match caught(|| storage.store(offset, &data)) {
-                    // The requests that wait for it are told, whatever comes of it.
+                    // The requests that wait for it are woken in any case.
                     Ok(()) => drop(chunks.complete(&range.collect::<Vec<_>>(), false, epoch)),
                     Err(error) => chunks.give_up(range, -errno_of(&error)),
                 }
             }
             Ok(Job::Save(waiter)) => waiter.tell(save().map_or_else(|error| -errno_of(&error), |()| 0)),
             Ok(Job::Look) => {}
-            // The owner is told of what fails.
+            // Failures are reported to the owner.
             Err(RecvTimeoutError::Timeout) => drop(save()),
             Ok(Job::Close) => return save(),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -92,7 +92,7 @@ fn run(todo: &Receiver<Job>, chunks: &Chunks, storage: &dyn Storage) -> io::Resu
     }
 }
 
-/// A panic is an I/O error like another: requests wait for the answer.
+/// Turns a panic into an I/O error, since requests wait for the answer.
 fn caught(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)))
 }

@@ -1,23 +1,24 @@
-//! Which chunks of a lazy disk are present: bits in memory, and in a file that outlives process and machine.
+//! Which chunks of a lazy disk are present: bits in memory, and in a file that survives the process and a power failure.
 //!
 //! The file has a page of header and then two tables of bits, `saved` and `live`.
 //!
-//! **Order.** A chunk is present for a request only when its data is in the storage *and* its bit is in `live`: first the
-//! data is written, then the bit in the file, then the bit in memory. Both writes are in the page cache when the request
-//! is answered, which a process that is killed leaves behind: the next one finds every chunk that anybody was told of.
-//! A process that dies between the two leaves data without a bit, which is fetched again.
+//! **Order.** A chunk is present for a request only when its data is in the storage *and* its bit is in `live`: first
+//! the data is written, then the bit in the file, then the bit in memory. Both writes are in the page cache when the
+//! request is answered, and stay there if the process is killed: the next server finds every chunk for which a request
+//! was answered. A process that dies between the two leaves data without a bit, which is fetched again.
 //!
-//! The machine's end data and `live` survive in no known order, so after a boot `saved` counts, and `live` begins as its
-//! copy. `saved` is written by [`Map::save`] alone: the bits are noted, the data is made durable, then the noted bits are
-//! written to `saved`, then the file is made durable. Bits are only ever added to `saved`, so whatever part of such a write
-//! reaches the medium, torn pages included, names only chunks whose data is there.
+//! A power failure may keep either of data and `live` without the other, so after a boot `saved` counts, and `live`
+//! begins as its copy. `saved` is written by [`Map::save`] alone: it copies the bits, syncs the data, then writes the
+//! copied bits to `saved`, then syncs the file. Bits are only ever added to `saved`, so any part of such a write that
+//! reaches the medium, even a torn page, names only chunks whose data is durable.
 //!
-//! `live` is trusted only in the boot, and for the mounted file system, that it was written in (both are in the header),
-//! and never again once a sync has failed: the kernel may have dropped data whose write-back failed, and says so once.
-//! Which chunks that can concern, those that are present and not saved, is in memory: see [`Map::forget`].
+//! `live` is trusted only in the boot, and on the mount of the file system, that it was written in (both are in the
+//! header), and never again once a sync has failed: the kernel may have dropped data whose write-back failed, and
+//! reports that once. That can affect the chunks that are present but not saved, which are known in memory: see
+//! [`Map::forget`].
 //!
-//! Nothing of the file is mapped: who cuts it short costs nobody the process. The tables in memory are whole, and the file
-//! is written again from them by the next save.
+//! The file is not mapped, so truncating it cannot crash the process. The tables in memory stay complete, and the next
+//! save writes the file again from them.
 
 use super::bits::{Bits, at};
 use super::place;
@@ -50,14 +51,14 @@ pub struct Identity {
     pub name: String,
 }
 
-/// The storage that a map tells of, as it was found.
+/// The state in which the map's storage was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// It was made just now: no chunk is present, whatever a map says.
+    /// It was just created: no chunk is present, whatever the map says.
     New,
-    /// It holds nothing: a map may say that there are zeroes, and without one nothing is lost.
+    /// It holds no data: a map may mark chunks of zeroes as present; without a map nothing is lost.
     Empty,
-    /// It holds data, of which a map has to tell.
+    /// It holds data, so there has to be a map.
     Used,
 }
 
@@ -72,38 +73,38 @@ pub struct Map {
 
 /// What makes a map outlive the process.
 struct Kept {
-    /// Its lock is held from the opening on, since the map is read then, until the disk is closed.
+    /// Locked from the moment it is opened, since the map is read then, until the disk is closed.
     file: File,
     path: PathBuf,
     identity: Identity,
     stamp: Stamp,
-    /// Present chunks that would be so after the machine's end.
+    /// Present chunks that survive a power failure.
     saved: Bits,
-    /// Of those that are present and not saved: a client has written there, so that they cannot be fetched again.
+    /// Chunks that are present, not saved, and written by a client, so that they cannot be fetched again.
     written: Bits,
-    /// Of those: what was written may be gone.
+    /// Written chunks whose data may be lost.
     lost: Bits,
     any_lost: AtomicBool,
-    /// What the file's table `live` has; written with this locked.
+    /// The content of the file's table `live`; written with this locked.
     filed: Mutex<Bits>,
     /// By page of the table: whether it has bits that `saved` lacks.
     dirty: Box<[AtomicBool]>,
     /// Whether a save is under way, whose bits are not dirty any more.
     saving: AtomicBool,
-    /// A sync has failed: nothing is saved any more.
+    /// A sync has failed: nothing more is saved.
     failed: AtomicBool,
 }
 
-/// Where and when `live` is to be trusted.
+/// The boot and mount in which `live` is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     boot: [u8; 36],
-    /// See [`place::of`]; 0 where nothing is known.
+    /// See [`place::of`]; 0 if unknown.
     place: u64,
 }
 
 impl Stamp {
-    /// Of no boot.
+    /// Matches no boot.
     const NEVER: Self = Self { boot: [0; 36], place: 0 };
 
     fn now(file: &File) -> io::Result<Self> {
@@ -117,7 +118,7 @@ impl Stamp {
         Self { boot: page[BOOT].try_into().unwrap_or([0; 36]), place }
     }
 
-    /// Whether what was written then is what the page cache has, or the medium.
+    /// Whether the page cache or medium still has all that was written under that stamp.
     fn vouches(&self, now: &Self) -> bool {
         self.boot == now.boot && (self.place == now.place || self.place == 0)
     }
@@ -138,7 +139,7 @@ impl Map {
         Ok(Self { size, chunk, live: bits(pages(&identity).max(1) * PAGE)?, kept: None })
     }
 
-    /// The map in a file of its own, which is made if it is not there. `found`: the storage that it tells of.
+    /// The map in a file of its own, which is created if it does not exist. `found`: the state of its storage.
     pub fn open(path: &Path, identity: &Identity, found: Found) -> Result<Self> {
         let name = path.display();
         if identity.name.len() > MOST_NAME {
@@ -153,7 +154,7 @@ impl Map {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(libc::O_NONBLOCK) // no wait for the other end of a pipe
+            .custom_flags(libc::O_NONBLOCK) // do not wait for a FIFO's writer
             .open(path)
             .map_err(system)?;
         if !file.metadata().map_err(system)?.is_file() {
@@ -169,7 +170,7 @@ impl Map {
                     ErrorKind::Backend,
                     format!("the map {name} is empty, but its cache is not"),
                 )
-                .hint("what the cache holds cannot be told without it: remove both, or use another cache"));
+                .hint("without it the content of the cache is unknown: remove both, or use another cache"));
             }
             file.set_len(0).map_err(system)?;
             allocate(&file, PAGE + 2 * tables).map_err(system)?;
@@ -179,7 +180,7 @@ impl Map {
         } else {
             let before = check(&file, path, identity, tables)?;
             read(&file, PAGE, &saved).map_err(system)?;
-            // An earlier process may have been killed before it had made that durable.
+            // An earlier process may have been killed before it synced the file.
             write(&file, PAGE, &saved).and_then(|()| file.sync_data()).map_err(system)?;
             if before.vouches(&stamp) {
                 read(&file, PAGE + tables, &live).map_err(system)?;
@@ -187,7 +188,7 @@ impl Map {
                     file.write_all_at(&header(identity, &stamp), 0).map_err(system)?;
                 }
             } else {
-                // The table first: until the header vouches for it, nobody trusts it.
+                // The table first: it is not trusted until the header is written.
                 copy(&file, PAGE, PAGE + tables, tables).map_err(system)?;
                 file.write_all_at(&header(identity, &stamp), 0).map_err(system)?;
             }
@@ -199,7 +200,7 @@ impl Map {
             let live = live.load(SeqCst);
             if live != 0 {
                 filed.word(word).store(live, SeqCst);
-                // Who wrote there, an earlier process did not say.
+                // Which of these chunks a client wrote was not recorded.
                 written.word(word).store(live & !saved, SeqCst);
             }
         }
@@ -238,13 +239,13 @@ impl Map {
         self.kept.is_some()
     }
 
-    /// Its file, if it has one. That is claimed already.
+    /// Its file, if it has one, which is locked already.
     pub fn place(&self) -> Option<Place<'_>> {
         let Kept { file, path, .. } = self.kept.as_ref()?;
         Some(Place { role: Role::Map, path, file, writable: true, claimed: false })
     }
 
-    /// The disk is closed: another one may have the file, though somebody still holds this map.
+    /// The disk is closed: unlocks the file for another disk, even if this map is still referenced.
     pub fn let_go(&self) {
         if let Some(kept) = &self.kept {
             claim::let_go(&kept.file);
@@ -261,13 +262,12 @@ impl Map {
         self.live.has_all(chunks)
     }
 
-    /// Whether nothing that may happen to the storage takes any of some chunks away: they are present, and saved if the map
-    /// is kept.
+    /// Whether no loss in the storage can affect these chunks: they are present, and saved if the map has a file.
     pub fn settled_all(&self, chunks: Range<u64>) -> bool {
         self.kept.as_ref().map_or(&self.live, |kept| &kept.saved).has_all(chunks)
     }
 
-    /// Whether a chunk was written by a client, or is saved: it will never be fetched again.
+    /// Whether a chunk was written by a client or is saved, so that it is never fetched again.
     pub fn is_written(&self, chunk: u64) -> bool {
         self.kept.as_ref().is_none_or(|kept| kept.saved.has(chunk) || kept.written.has(chunk))
     }
@@ -279,24 +279,24 @@ impl Map {
         }
     }
 
-    /// Whether what was written to a chunk may be gone.
+    /// Whether data written to a chunk may be lost.
     pub fn is_lost(&self, chunk: u64) -> bool {
         self.kept.as_ref().is_some_and(|kept| kept.any_lost.load(SeqCst) && kept.lost.has(chunk))
     }
 
-    /// Whether that is so of any chunk.
+    /// Whether that holds for any chunk.
     pub fn any_lost(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| kept.any_lost.load(SeqCst))
     }
 
-    /// Has the file say that some chunks are present, whose data is in the storage.
+    /// Marks chunks as present in the file; their data is in the storage.
     pub fn file(&self, chunks: &[u64]) -> io::Result<()> {
         let (Some(kept), Some(first), Some(last)) = (&self.kept, chunks.iter().min(), chunks.iter().max())
         else {
             return Ok(());
         };
         if self.failed() {
-            return Ok(()); // nobody will trust that table again
+            return Ok(()); // that table is never trusted again
         }
         let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
         let range = at(*first)..at(*last) + 1;
@@ -308,7 +308,7 @@ impl Map {
         }
         let offset = PAGE + kept.dirty.len() * PAGE + range.start * 8;
         kept.file.write_all_at(&after, offset as u64).inspect_err(|_| {
-            // Some of it may be written, which names chunks that are fetched again: as good as never.
+            // A part may be written already, which is harmless: it names chunks that are fetched again.
             range.clone().for_each(|word| filed.word(word).store(0, SeqCst));
             filed.fill(range.start, &before);
         })
@@ -339,14 +339,14 @@ impl Map {
             .is_some_and(|kept| kept.dirty.iter().any(|page| page.load(SeqCst)) || kept.saving.load(SeqCst))
     }
 
-    /// Whether a sync has failed: what is flushed from then on is not durable.
+    /// Whether a sync has failed: later flushes make nothing durable.
     pub fn failed(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| kept.failed.load(SeqCst))
     }
 
-    /// Makes durable what is present, after `sync` did so with its data; `publish` is called with what is to be done when all
-    /// of that is so. One thread at a time. If it fails, see [`forget`](Self::forget). Returns whether the file had been cut
-    /// short, and was written again.
+    /// Makes the bits of present chunks durable, after `sync` has made their data durable; then passes `publish` the
+    /// update of the bits in memory. One thread at a time. If it fails, see [`forget`](Self::forget). Returns whether
+    /// the file had been truncated and was written again.
     pub fn save(
         &self,
         sync: impl FnOnce() -> io::Result<()>,
@@ -379,7 +379,7 @@ impl Map {
             self.write_again(kept)?;
         }
         for (page, bits) in &pages {
-            // What was lost is in no state to be saved, but the rest of the page is; there is none unless a sync failed.
+            // Lost chunks must not be saved, but the rest of the page can be; there are none unless a sync failed.
             kept.file.write_all_at(bits, (PAGE + page * PAGE) as u64)?;
         }
         if !pages.is_empty() {
@@ -389,7 +389,7 @@ impl Map {
         Ok(cut)
     }
 
-    /// Writes header and `live` into a file that was cut short.
+    /// Writes header and `live` into a file that was truncated.
     fn write_again(&self, kept: &Kept) -> io::Result<()> {
         let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
         let tables = kept.dirty.len() * PAGE;
@@ -399,14 +399,15 @@ impl Map {
         kept.file.write_all_at(&header(&kept.identity, &kept.stamp), 0)
     }
 
-    /// A sync has failed, or write-back has: what is present and not saved may be gone. What was only fetched is missing
-    /// again; what clients wrote is lost. From here on nothing is saved, and the file's `live` is not trusted again: the next
-    /// one to open it begins with what was saved. An error means that it may be trusted all the same.
+    /// A sync or write-back has failed: chunks that are present but not saved may be gone. Those that were only fetched
+    /// are missing again; those that clients wrote are lost. From here on nothing is saved, and the file's `live` is
+    /// not trusted again: the next server begins with the saved chunks. On an error the file could not be changed, and
+    /// `live` may still be trusted.
     pub fn forget(&self) -> io::Result<()> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let mut told = Ok(());
         if !kept.failed.swap(true, SeqCst) {
-            // With the table locked: nobody is writing to it.
+            // With the table locked, so that no thread is writing to it.
             let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
             told = kept.file.write_all_at(&header(&kept.identity, &Stamp::NEVER), 0);
         }
@@ -436,7 +437,7 @@ fn words(page: usize) -> Range<usize> {
     page * WORDS_PER_PAGE..(page + 1) * WORDS_PER_PAGE
 }
 
-/// Checks that the file is the map of that disk; where and when it was last used.
+/// Checks that the file is the map of that disk. Returns the stamp of its last use.
 fn check(file: &File, path: &Path, identity: &Identity, tables: usize) -> Result<Stamp> {
     let name = path.display();
     let refused = |what: &str| {
@@ -446,7 +447,7 @@ fn check(file: &File, path: &Path, identity: &Identity, tables: usize) -> Result
     let mut page = [0; PAGE];
     let length = file.metadata().map_or(0, |found| found.len());
     match file.read_exact_at(&mut page, 0) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(refused("was cut short")),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(refused("was truncated")),
         Err(error) => {
             return Err(Error::system(format!("cannot use the map {name}"), &error).kind(ErrorKind::Backend));
         }
@@ -454,7 +455,7 @@ fn check(file: &File, path: &Path, identity: &Identity, tables: usize) -> Result
     }
     let stamp = Stamp::stored(&page);
     if !page.starts_with(MAGIC) {
-        return Err(refused("is no map of ours"));
+        return Err(refused("is not a map of ublk-ts"));
     }
     if page[16..24] != VERSION.to_le_bytes() {
         return Err(refused("is of another version of ublk-ts"));
@@ -463,12 +464,12 @@ fn check(file: &File, path: &Path, identity: &Identity, tables: usize) -> Result
         return Err(refused("is of another disk"));
     }
     if length != (PAGE + 2 * tables) as u64 {
-        return Err(refused("was cut short or made longer"));
+        return Err(refused("has the wrong size"));
     }
     Ok(stamp)
 }
 
-/// Everything but the stamp says what the map is of.
+/// Everything but the stamp identifies the disk.
 fn header(identity: &Identity, stamp: &Stamp) -> [u8; PAGE] {
     let mut page = [0; PAGE];
     page[..16].copy_from_slice(MAGIC);
@@ -486,10 +487,10 @@ fn header(identity: &Identity, stamp: &Stamp) -> [u8; PAGE] {
 
 /// Where the header has the id of the boot in which `live` was used.
 const BOOT: Range<usize> = 64..100;
-/// Where it has the number of the mounted file system.
+/// The position of the mount's number.
 const PLACE: Range<usize> = 104..112;
 
-/// Whether a file says nothing: it is empty, or zeroes all over, since who made it did not come to write its header.
+/// Whether a file has no header: it is empty or all zeroes, since its creator died before it wrote one.
 fn blank(file: &File) -> io::Result<bool> {
     let (mut bytes, mut offset) = (vec![0; 1 << 16], 0);
     loop {
@@ -501,7 +502,7 @@ fn blank(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Room on the disk beforehand: a write that finds none later costs the request that it is for.
+/// Allocates the file's blocks now: if a later write found no space, its request would fail.
 fn allocate(file: &File, length: usize) -> io::Result<()> {
     match nix::fcntl::posix_fallocate(file, 0, length as libc::off_t) {
         Err(nix::Error::EOPNOTSUPP | nix::Error::EINVAL) => file.set_len(length as u64),
@@ -524,7 +525,7 @@ fn read(file: &File, from: usize, table: &Bits) -> io::Result<()> {
     Ok(())
 }
 
-/// The pages of it that say something.
+/// Its pages that are not all zeroes.
 fn write(file: &File, to: usize, table: &Bits) -> io::Result<()> {
     for page in 0..table.words() / WORDS_PER_PAGE {
         let bytes = table.bytes(words(page));
@@ -576,7 +577,7 @@ mod tests {
         }
     }
 
-    /// What a fetch does, and a save.
+    /// The same steps as a fetch and a save.
     fn add(map: &Map, chunks: &[u64]) {
         map.file(chunks).unwrap();
         map.set(chunks, false);
@@ -598,7 +599,7 @@ mod tests {
         add(&map, &[1, 20_000]);
         assert!(map.unsaved() && map.has_all(1..2) && !map.settled_all(1..2));
         save(&map, || {
-            add(&map, &[2]); // comes too late for this save
+            add(&map, &[2]); // too late for this save
             Ok(())
         })
         .unwrap();
@@ -639,7 +640,7 @@ mod tests {
             assert!(Map::open(&place.0, &other, Found::Used).err().unwrap().message.contains("another disk"));
         }
         std::fs::write(&place.0, vec![7; 20_000]).unwrap();
-        assert!(place.open().err().unwrap().message.contains("no map of ours"));
+        assert!(place.open().err().unwrap().message.contains("not a map of ublk-ts"));
         assert!(!Map::open(&place.0, &identity(), Found::New).unwrap().has(0));
     }
 
@@ -660,7 +661,7 @@ mod tests {
     fn a_map_is_for_its_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
         let place = Place::new("mode");
-        // SAFETY: changes what files of this process are made with. Other tests make none that others may not read.
+        // SAFETY: changes the umask of this process. Other tests do not depend on it.
         let before = unsafe { libc::umask(0) };
         let map = place.open().unwrap();
         // SAFETY: as above.
@@ -704,14 +705,14 @@ mod tests {
             let file = OpenOptions::new().write(true).open(&place.0).unwrap();
             file.write_all_at(&bytes, PLACE.start as u64).unwrap();
         };
-        stamp([0; 8]); // of a version that did not know
+        stamp([0; 8]); // from a version without mount numbers
         assert!(place.open().unwrap().has(2));
         stamp(*b"replaced");
         let map = place.open().unwrap();
         assert!(map.has(1) && !map.has(2));
     }
 
-    /// Of a file that anything may have happened to, a map is made that says no more than the file does, or none.
+    /// A file with arbitrary changes is refused, or gives a map that marks no chunk beyond those in the file.
     #[test]
     fn any_bytes_are_a_map_or_refused() {
         let place = Place::new("fuzz");
@@ -769,7 +770,7 @@ mod tests {
                     refused += 1;
                     assert_eq!(error.kind, ErrorKind::Backend, "{error}");
                     assert!(!error.message.contains('\n') && error.message.contains("the map "), "{error}");
-                    assert_eq!(std::fs::read(&place.0).unwrap(), bytes, "what is refused is left as it is");
+                    assert_eq!(std::fs::read(&place.0).unwrap(), bytes, "a refused file is left unchanged");
                 }
             }
         }

@@ -5,11 +5,12 @@
 //! through [`chunks`], which lets each chunk be fetched, or be overwritten for the first time, by one request at
 //! a time; the requests that need it meanwhile wait, and are woken through their queue's [`Inbox`].
 //!
-//! A chunk that is present and not saved yet is not quite safe: when the kernel cannot write it back, it drops it, and who
-//! reads it then finds zeroes. So after each read of such a chunk the storage is asked whether it is [intact](Storage::intact),
-//! which costs a system call, and nothing once the chunk is saved: the filler saves when it has had nothing to do for a
-//! while, also for clients that never flush. After a failure what was only fetched is fetched again, what clients wrote
-//! fails, and so does every flush until the disk is made anew: nobody is told that something is durable which is not.
+//! A chunk that is present but not saved can still be lost: if the kernel cannot write it back, it drops the pages, and
+//! a read then finds zeroes. So each read of such a chunk checks afterwards that the storage is
+//! [intact](Storage::intact), which costs a system call, but nothing once the chunk is saved: the filler saves after a
+//! while without work, so that this does not depend on flushes. After a failure, chunks that were only fetched are
+//! fetched again, reads of lost data fail, and so does every flush until the disk is created again: no flush succeeds
+//! without making data durable.
 
 mod bits;
 mod chunks;
@@ -102,7 +103,7 @@ impl Backend for Lazy {
 
     fn close(&self) -> Result<()> {
         let saved = self.filler.close().map_err(|error| {
-            let what = "what was fetched and written since the last flush may be lost";
+            let what = "data fetched or written since the last flush may be lost";
             Error::system(format!("the disk's cache could not be saved: {what}"), &error)
                 .kind(ErrorKind::Backend)
         });

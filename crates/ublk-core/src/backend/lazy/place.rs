@@ -1,4 +1,4 @@
-//! Which mounted file system a file lies on: not which one is on the disk, but which time that it was mounted.
+//! Identifies the mount of the file system that a file is on: another mount of the same file system gives another number.
 
 use nix::sys::stat::{major, minor};
 use std::fs::{self, File};
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Names of file systems that have a directory for each mounted one, named by its block device, in `/sys/fs`.
+/// Types of file systems that have a directory in `/sys/fs` for each mounted one, named by its block device.
 const BY_DEVICE: [&str; 3] = ["ext4", "xfs", "f2fs"];
 
 #[repr(C)]
@@ -18,16 +18,16 @@ struct SysfsPath {
 // FS_IOC_GETFSSYSFSPATH, since 6.9.
 nix::ioctl_read!(get_fs_sysfs_path, 0x15, 1, SysfsPath);
 
-/// A number that is another one when the file's file system was unmounted, or its disk was away, and came back, within one
-/// boot; what was in the page cache is lost then. Mounting it in a further place, as containers do, changes nothing. 0: the
-/// system does not tell.
+/// A number that changes if, within one boot, the file's file system was unmounted and mounted again, or its disk was
+/// removed and added again; data in the page cache may be lost then. A further mount of it, as for containers, does not
+/// change the number. 0: unknown.
 pub fn of(file: &File) -> u64 {
     let Ok(found) = file.metadata() else { return 0 };
     let device = found.dev();
     let number = format!("{}:{}", major(device), minor(device));
     let block = fs::canonicalize(format!("/sys/dev/block/{number}")).ok();
     let name = block.as_deref().and_then(Path::file_name);
-    // The system makes each of these anew, with another inode, when a file system is mounted or a disk appears.
+    // The kernel creates each of these, with a new inode number, when a file system is mounted or a disk appears.
     let dirs = [
         told(file),
         name.and_then(|name| {
@@ -38,7 +38,7 @@ pub fn of(file: &File) -> u64 {
     ];
     let inodes =
         dirs.into_iter().map(|dir| dir.and_then(|dir| fs::metadata(dir).ok()).map_or(0, |dir| dir.ino()));
-    // Counts the media that a drive or loop device has had. A partition's is its disk's.
+    // Changes with the medium of a drive or the file of a loop device. A partition has its disk's number.
     let medium = block.and_then(|block| {
         [block.join("diskseq"), block.join("../diskseq")]
             .iter()
@@ -48,7 +48,7 @@ pub fn of(file: &File) -> u64 {
     mixed(inodes.chain([medium]))
 }
 
-/// The file system's directory in `/sys/fs`, as the kernel says it.
+/// The file system's directory in `/sys/fs`, from the kernel.
 fn told(file: &File) -> Option<PathBuf> {
     let mut path = SysfsPath { length: 0, name: [0; 128] };
     // SAFETY: the ioctl fills in a structure of this layout.
@@ -57,7 +57,7 @@ fn told(file: &File) -> Option<PathBuf> {
     Some(Path::new("/sys/fs").join(std::str::from_utf8(name).ok()?))
 }
 
-/// One number of many (FNV-1a); 0 of zeroes.
+/// A hash of several numbers (FNV-1a); 0 if all are zero.
 fn mixed(numbers: impl Iterator<Item = u64>) -> u64 {
     let (mut hash, mut known) = (0xcbf2_9ce4_8422_2325_u64, false);
     for number in numbers {

@@ -1,5 +1,5 @@
-//! Which of a batch queue's commands the kernel has, and so for how many completions a turn may sleep: no more than can
-//! still come, or the thread sleeps on what is done.
+//! Tracks which of a batch queue's commands are in flight, and so for how many completions a turn may sleep: not more
+//! than can still come, or the thread sleeps although there is work.
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -11,39 +11,39 @@ pub struct Awaited {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Requests {
-    /// The driver cannot tell of any.
+    /// Not in flight: the driver cannot deliver requests.
     #[default]
     Unasked,
-    /// It can.
+    /// In flight: the driver can deliver requests.
     Asked,
-    /// It will not any more.
+    /// Ended for good.
     Over,
-    /// It may, but the next server gets them.
+    /// In flight, but its requests are left to the next server.
     Unwanted,
 }
 
 impl Awaited {
-    /// Answers go to the kernel.
+    /// A commit was submitted.
     pub fn send(&mut self) {
         self.answers = true;
     }
 
-    /// The kernel is done with them.
+    /// The commit has completed.
     pub fn sent(&mut self) {
         self.answers = false;
     }
 
-    /// The kernel has answers.
+    /// Whether a commit is in flight.
     pub fn sending(&self) -> bool {
         self.answers
     }
 
-    /// The driver is asked to tell of requests.
+    /// FETCH_IO_CMDS was submitted.
     pub fn ask(&mut self) {
         self.requests = Requests::Asked;
     }
 
-    /// The driver tells of no more requests: for good (`over`), or until it is asked again.
+    /// FETCH_IO_CMDS has ended: for good (`over`), or until it is submitted again.
     pub fn told(&mut self, over: bool) {
         if self.requests != Requests::Unwanted {
             self.requests = if over { Requests::Over } else { Requests::Unasked };
@@ -55,18 +55,18 @@ impl Awaited {
         self.requests = Requests::Unwanted;
     }
 
-    /// Requests that the driver tells of are to be served.
+    /// Whether requests that the driver delivers are to be served.
     pub fn wanted(&self) -> bool {
         self.requests != Requests::Unwanted
     }
 
-    /// The driver has to be asked.
+    /// Whether FETCH_IO_CMDS has to be submitted.
     pub fn unasked(&self) -> bool {
         self.requests == Requests::Unasked
     }
 
-    /// How many completions come by themselves before the one that a turn sleeps for. Answers bring one; but a turn may
-    /// sleep through it only if something else can come, and nothing is to be done (`more`) when they are given.
+    /// How many completions to ignore before the one that a turn sleeps for. A commit has one; but a turn may sleep
+    /// through it only if another can come, and if there is nothing to do (`more`) once it completes.
     pub fn sure(&self, more: bool) -> u32 {
         u32::from(self.answers && self.requests == Requests::Asked && !more)
     }

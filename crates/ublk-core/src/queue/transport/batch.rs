@@ -202,7 +202,7 @@ impl Batch {
         }
     }
 
-    /// Leaves the requests that the driver tells of from now on to the next server.
+    /// Leaves the requests that the driver delivers from now on to the next server.
     pub fn leave_requests(&mut self) {
         self.awaited.leave_requests();
     }

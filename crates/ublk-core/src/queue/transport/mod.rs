@@ -73,8 +73,8 @@ impl Commands {
         }
     }
 
-    /// Leaves what the driver tells of from now on to the next server. Where each tag has a command of its own the driver
-    /// takes those back instead.
+    /// Leaves the requests that the driver delivers from now on to the next server. With one command per tag, the
+    /// driver takes the commands back instead.
     pub fn leave_requests(&mut self) {
         match self {
             Self::PerIo(_) => {}

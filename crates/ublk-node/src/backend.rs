@@ -46,7 +46,7 @@ pub struct BackendSpec {
     pub pages: Option<PageWishes>,
     /// File, lazy with a path: around the page cache.
     pub direct: Option<bool>,
-    /// File, memory or lazy with a path: whether the file is claimed while the device is served. Default: yes.
+    /// File, memory or lazy with a path: whether to claim the file while the device is served. Default: yes.
     pub exclusive: Option<bool>,
     /// Lazy: bytes that are fetched at a time: a power of two from 4 KiB to 16 MiB.
     pub chunk: Option<f64>,
@@ -108,21 +108,21 @@ fn lazy(spec: &BackendSpec, size: u64, source: Arc<dyn Source>) -> CoreResult<La
     Lazy::new(Arc::new(storage), Map::open(Path::new(&map), &identity, found)?, source)
 }
 
-/// Where the map of a lazy disk's cache is.
+/// The path of the map of a lazy disk's cache.
 fn map_of(cache: &str) -> String {
     format!("{cache}.map")
 }
 
-/// A file or block device that a disk was made from, as its record keeps it.
+/// A file or block device that a disk was created from, as in its record.
 #[napi(object)]
 #[derive(Clone)]
 pub struct FileOfDisk {
-    /// What it is to the disk.
+    /// Its role for the disk.
     #[napi(ts_type = "'disk' | 'map'")]
     pub role: String,
-    /// Where it was found.
+    /// Its path.
     pub path: String,
-    /// Tells it from any other.
+    /// Its identity.
     pub mark: String,
 }
 
@@ -132,7 +132,7 @@ impl From<FileId> for FileOfDisk {
     }
 }
 
-/// As the engine says it; a role of another version is nothing to compare.
+/// Converts it for the engine; a role that this version does not know is not compared.
 pub fn file_ids(files: &[FileOfDisk]) -> Vec<FileId> {
     let id = |FileOfDisk { role, path, mark }: &FileOfDisk| {
         Some(FileId { role: Role::of(role)?, path: path.clone(), mark: mark.clone() })
@@ -140,8 +140,7 @@ pub fn file_ids(files: &[FileOfDisk]) -> Vec<FileId> {
     files.iter().filter_map(id).collect()
 }
 
-/// Whether all the files are there that hold the data of a disk that was served before: a new one in their place would have
-/// lost it.
+/// Checks that all files of an existing disk exist: creating one in its place would lose the data.
 pub fn check_present(spec: &BackendSpec) -> CoreResult<()> {
     for (_, path) in paths(spec) {
         let found = std::fs::metadata(&path).map_err(|error| {
@@ -161,7 +160,7 @@ fn paths(spec: &BackendSpec) -> impl Iterator<Item = (Role, String)> {
     disk.into_iter().chain(map.map(|path| (Role::Map, path)))
 }
 
-/// Whether what a backend would open is what the disk was made from, by a look at the paths.
+/// Checks by path whether a backend would open the files that the disk was created from.
 pub fn check_paths(spec: &BackendSpec, recorded: &[FileOfDisk]) -> CoreResult<()> {
     let found: Vec<_> =
         paths(spec).map(|(role, path)| FileId::at(role, Path::new(&path))).collect::<CoreResult<_>>()?;

@@ -31,7 +31,7 @@ use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
 pub struct DeviceSpec {
     /// Where its data lives.
     pub backend: BackendSpec,
-    /// What its data has to be in, if it was served before: other files are refused.
+    /// The files of an existing disk: other files are refused.
     pub files: Option<Vec<FileOfDisk>>,
     /// Default: the driver picks one.
     pub id: Option<f64>,
@@ -88,7 +88,7 @@ pub struct DeviceSpec {
 /// What a device tells without being asked.
 #[napi(object)]
 pub struct DeviceEvent {
-    /// `error`: something went wrong, mostly in a queue; `exit`: nobody serves the device any more.
+    /// `error`: something failed, mostly in a queue; `exit`: the device is no longer served.
     #[napi(js_name = "type", ts_type = "'error' | 'exit'")]
     pub kind: String,
     /// One line.
@@ -173,7 +173,7 @@ impl Device {
         promise(env, move || device.unshare(whole("number", number)?, &bound), |_, ()| Ok(()))
     }
 
-    /// The files that its data is in, as they were opened.
+    /// The identity of its files, as they were opened.
     #[napi]
     pub fn files(&self, env: &Env) -> Result<Vec<FileOfDisk>> {
         let files = self.device.files().map_err(|error| raised(env, &error))?;
@@ -323,8 +323,7 @@ impl Device {
     }
 }
 
-/// Rejects if what a backend would open is something else than what its disk was made from, by a look at the paths. Nothing
-/// is opened.
+/// Rejects if a backend would open other files than its disk was created from, compared by path. Opens nothing.
 #[napi(ts_return_type = "Promise<void>")]
 pub fn check_files<'env>(
     env: &'env Env,
@@ -341,7 +340,7 @@ struct Calls<'a> {
     on_change: Option<Function<'a, (), ()>>,
 }
 
-/// Opens the backend and makes a device with it. `existing`: a disk that was served before.
+/// Opens the backend and makes a device with it. `existing`: whether the disk exists already.
 fn make<'env>(
     env: &'env Env,
     spec: DeviceSpec,

@@ -3,7 +3,7 @@
 
 // A test build registers nothing with Node, so nothing is used there.
 #![cfg_attr(test, allow(dead_code))]
-// Numbers come from JavaScript: one that does not fit is refused, not cut to size. See `number`.
+// Numbers from JavaScript that do not fit are refused, not truncated. See `number`.
 #![deny(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,

@@ -1,12 +1,12 @@
-//! Keeps a process in memory: Node does not offer that.
+//! Locks a process in memory (mlockall), which Node does not offer.
 
 use crate::task::raised;
 use napi::{Env, Result};
 use napi_derive::napi;
 use ublk_core::Error;
 
-/// Locks what this process has in memory, and whatever it touches from now on. Mappings that are only reserved, of which
-/// V8 has many gigabytes, cost nothing.
+/// Locks this process's pages in memory, and those that it touches later. Reserved address space, of which V8 has many
+/// gigabytes, takes no memory.
 #[napi]
 pub fn lock_memory(env: &Env) -> Result<()> {
     // SAFETY: plain numbers.

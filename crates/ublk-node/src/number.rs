@@ -1,9 +1,9 @@
-//! Numbers on their way between JavaScript and Rust. Nothing else in this crate converts one: a number that is cut to size
-//! is another number, such as that of another device.
+//! Converts numbers between JavaScript and Rust. No other code in this crate does: a truncated number is another
+//! number, such as that of another device.
 
 use ublk_core::error::{Error, Result};
 
-/// A JavaScript number as a whole one that fits.
+/// A JavaScript number as an integer that fits.
 pub fn whole<T: TryFrom<u64>>(name: &str, value: f64) -> Result<T> {
     let possible = value.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&value);
     #[expect(
@@ -17,15 +17,15 @@ pub fn whole<T: TryFrom<u64>>(name: &str, value: f64) -> Result<T> {
         .ok_or_else(|| Error::invalid(format!("{name} {value} is not a possible whole number")))
 }
 
-/// The same of one that may be missing.
+/// The same for an optional number.
 pub fn maybe<T: TryFrom<u64>>(name: &str, value: Option<f64>) -> Result<Option<T>> {
     value.map(|value| whole(name, value)).transpose()
 }
 
-/// A number for JavaScript: exact up to 2^53, and beyond that if it is a multiple of 512, as sizes of disks are, up to
-/// 8 EiB. Counters that get so far are rounded.
+/// A number for JavaScript: exact up to 2^53, and up to 8 EiB if it is a multiple of 512, as disk sizes are. Larger
+/// counters are rounded.
 pub fn number(value: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "as said above")]
+    #[expect(clippy::cast_precision_loss, reason = "rounding is documented above")]
     let number = value as f64;
     number
 }

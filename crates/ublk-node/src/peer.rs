@@ -1,10 +1,10 @@
-//! Whose a process at the other end of a socket is: Node does not say.
+//! The user of a socket's peer, which Node does not provide.
 
 use crate::number::whole;
 use napi_derive::napi;
 use std::mem::size_of_val;
 
-/// The user of the process that connected to a Unix socket, as of then; null if `fd` is no such socket.
+/// The user of the process that connected to a Unix socket, at that time; null if `fd` is not such a socket.
 #[napi]
 pub fn peer_uid(fd: f64) -> Option<u32> {
     let fd = whole::<i32>("fd", fd).ok()?;
@@ -14,6 +14,6 @@ pub fn peer_uid(fd: f64) -> Option<u32> {
     let failed = unsafe {
         libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &mut length)
     };
-    // Of other sockets the kernel gives no user. (A process in another PID namespace has no number, but a user.)
+    // For other sockets the kernel gives no user. (A process in another PID namespace has a user, but no number.)
     (failed == 0 && peer.uid != libc::uid_t::MAX).then_some(peer.uid)
 }

@@ -50,9 +50,9 @@ pub struct DeviceInfo {
     pub max_discard: f64,
     /// Bytes; 0 when it cannot write zeroes.
     pub max_write_zeroes: f64,
-    /// The server's process; 0 when there is none that can be seen.
+    /// The server's process; 0 if none is visible.
     pub pid: u32,
-    /// Whether the disk is there and has a server, seen or not.
+    /// Whether the disk exists and has a server, visible or not.
     pub server_alive: bool,
     /// How its requests travel.
     #[napi(ts_type = "'per-io' | 'batch'")]
@@ -97,19 +97,19 @@ pub fn open_device(env: &Env, id: f64) -> Result<Object<'_>> {
     promise(env, work, |_, info: DeviceInfo| Ok(info))
 }
 
-/// How a device of any process is to end.
+/// How to end a device of any process.
 #[napi(object)]
 pub struct DeviceEnd {
-    /// Whoever uses it, and whatever its server does.
+    /// Even if it is in use or its server does not answer.
     pub force: bool,
-    /// The device goes with its disk.
+    /// Delete the device as well as its disk.
     pub delete: bool,
-    /// By force: how long its server may answer nothing until it is killed, in milliseconds.
+    /// With `force`: after how many milliseconds without an answer its server is killed.
     pub patience: f64,
 }
 
-/// Stops a device, whoever serves it, and removes it if that is wanted. Without `force` only while nobody uses its disk.
-/// Returns what was done to its server on the way, a line each.
+/// Stops a device of any process, and deletes it with `delete`. Without `force` only while its disk is not in use.
+/// Returns what was done to its server, one line each.
 #[napi(ts_return_type = "Promise<string[]>")]
 pub fn end_device<'env>(env: &'env Env, id: f64, end: DeviceEnd, cancel: &Cancel) -> Result<Object<'env>> {
     let bound = Bound { cancel: cancel.0.clone(), ..Bound::standard() };
@@ -121,8 +121,8 @@ pub fn end_device<'env>(env: &'env Env, id: f64, end: DeviceEnd, cancel: &Cancel
     promise(env, work, |_, notes: Vec<String>| Ok(notes))
 }
 
-/// Has the server of a device that is to end by force go on, if that is stopped; if it cannot, kills it. Returns what
-/// was done, a line each.
+/// Before a forced removal: continues the device's server if it is stopped; kills it if that has no effect. Returns
+/// what was done, one line each.
 #[napi(ts_return_type = "Promise<string[]>")]
 pub fn rouse_server(env: &Env, id: f64) -> Result<Object<'_>> {
     promise(
@@ -132,47 +132,47 @@ pub fn rouse_server(env: &Env, id: f64) -> Result<Object<'_>> {
     )
 }
 
-/// Who uses a disk, one phrase each: "mounted on /mnt", "open by fio (12)". The kernel is asked as well.
+/// The users of a disk, one phrase each: "mounted on /mnt", "open by fio (12)". Asks the kernel as well.
 #[napi(ts_return_type = "Promise<string[]>")]
 pub fn users(env: &Env, id: f64) -> Result<Object<'_>> {
     promise(env, move || Ok(registry::users(whole("id", id)?)), |_, users: Vec<String>| Ok(users))
 }
 
-/// The same, but only those that can be seen without opening the disk, which might wait for its server.
+/// The same, but only those that are visible without opening the disk, which might wait for its server.
 #[napi(ts_return_type = "Promise<string[]>")]
 pub fn seen_users(env: &Env, id: f64) -> Result<Object<'_>> {
     promise(env, move || Ok(registry::seen(whole("id", id)?)), |_, users: Vec<String>| Ok(users))
 }
 
-/// What a disk does.
+/// A disk's activity.
 #[napi(object)]
 pub struct DiskActivity {
     /// Requests that it has answered.
     pub answered: f64,
-    /// Requests that wait for an answer.
+    /// Requests in flight.
     pub waiting: f64,
 }
 
-/// What a device's disk does; null if it has none, or that is going away. Never waits.
+/// The activity of a device's disk; null if it has none or it is being removed. Never waits.
 #[napi]
 pub fn disk_activity(id: f64) -> Option<DiskActivity> {
     let activity = registry::activity(whole("id", id).ok()?)?;
     Some(DiskActivity { answered: number(activity.answered), waiting: number(activity.waiting) })
 }
 
-/// What a process that serves a device can do: `runs`, `stopped`, `traced`, `frozen`.
+/// The process that serves a device.
 #[napi(object)]
 pub struct ServerProcess {
-    /// Its number.
+    /// Its process number.
     pub pid: u32,
     /// Its name.
     pub name: String,
-    /// What keeps it from answering.
+    /// Whether it can run: `runs`, `stopped`, `traced` or `frozen`.
     #[napi(ts_type = "'runs' | 'stopped' | 'traced' | 'frozen' | 'gone'")]
     pub condition: String,
 }
 
-/// The process that has a device's `/dev/ublkcN` open, if one can be seen. `named` is the one to look at first.
+/// The process that has a device's `/dev/ublkcN` open, if it is visible. `named` is checked first.
 #[napi]
 pub fn server_of(id: f64, named: f64) -> Option<ServerProcess> {
     let server = Server::find(whole("id", id).ok()?, whole("process", named).ok()?)?;
@@ -187,20 +187,20 @@ pub fn server_of(id: f64, named: f64) -> Option<ServerProcess> {
     Some(ServerProcess { pid, name, condition: condition.to_owned() })
 }
 
-/// A disk that nobody else can mount, swap to or build on until this is released.
+/// A disk that cannot be mounted, swapped to or used by another device until this is released.
 #[napi]
 pub struct DiskClaim(Option<Claimed>);
 
 #[napi]
 impl DiskClaim {
-    /// Lets others have the disk.
+    /// Releases the disk.
     #[napi]
     pub fn release(&mut self) {
         self.0 = None;
     }
 }
 
-/// Claims a disk that is to shrink. Refused while somebody uses it.
+/// Claims a disk before it shrinks. Refused while it is in use.
 #[napi(ts_return_type = "Promise<DiskClaim>")]
 pub fn claim_to_shrink<'env>(env: &'env Env, id: f64, cancel: &Cancel) -> Result<Object<'env>> {
     let cancel = cancel.0.clone();

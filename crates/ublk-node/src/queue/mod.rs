@@ -34,13 +34,14 @@ const ENDED: i32 = -1;
 /// `nextBatch`: the thread's event loop has something to do.
 const EVENTS: i32 = -2;
 
-/// What a backend does. It is never asked for more: who took a device over may do less than who made it.
+/// The operations of a backend. It gets no others: a backend that takes a device over may support fewer than the one
+/// that created it.
 #[napi(object)]
 #[derive(Clone, Copy)]
 pub struct Abilities {
     /// It writes.
     pub write: bool,
-    /// It has a cache. One that has none has nothing to flush.
+    /// It has a cache; without one there is nothing to flush.
     pub flush: bool,
     /// It discards.
     pub discard: bool,
@@ -54,7 +55,7 @@ pub struct Queue(Place);
 
 #[napi]
 impl Queue {
-    /// Takes a seat: from here on this thread serves the queue. `able`: what the backend is asked for.
+    /// Takes a seat: from here on this thread serves the queue. `able`: the operations of the backend.
     #[napi(constructor)]
     pub fn new(env: &Env, seat: f64, able: Abilities) -> Result<Self> {
         let served = Self::take(seat, able).map_err(|error| raised(env, &error))?;

@@ -148,7 +148,7 @@ fn answer(seated: &mut Seated, ticket: Ticket, result: i32) -> CoreResult<()> {
     seated.commit(ticket, moved.map_err(failed).and_then(|()| outcome(result)))
 }
 
-/// What a batch has, and how long a read or write is, is far less than that.
+/// The number of requests in a batch and the length of a request are far smaller.
 fn least(count: impl TryInto<i32>) -> i32 {
     count.try_into().unwrap_or(i32::MAX)
 }

@@ -6,20 +6,20 @@ import type { QueueMemory } from './memory.js'
 const READ = 0
 const WRITE = 1
 const WRITE_ZEROES = 4
-/** In a request's flags. */
+/** The FUA bit in a request's flags. */
 const FUA = 1
-/** The least result of a request: Linux's largest error number, negative. */
+/** The smallest result of a request: Linux's largest error number, negated. */
 const LEAST_RESULT = -4095
 const MOST_RESULT = 2 ** 31 - 1
 
-/** Whether a request can be completed with that, as far as its type goes. What it means, the queue decides. */
+/** Whether a value has the type and range of a result. The queue decides what it means. */
 function isResult(result: unknown): result is number {
   return (
     typeof result === 'number' && Number.isInteger(result) && result >= LEAST_RESULT && result <= MOST_RESULT
   )
 }
 
-/** The result of request `i`; EIO, and a report, for what is none. */
+/** The result of request `i`. For an invalid one, EIO and a report. */
 function resultOf(i: number, result: unknown, report: Report): number {
   if (isResult(result)) return result
   report(
@@ -67,7 +67,7 @@ class SharedBatch implements Batch {
   }
 }
 
-/** Whether a batch is as it was made; its backend may have put other things into it, or frozen it. */
+/** Whether a batch is unchanged: its backend may have replaced its arrays, or frozen it. */
 function isIntact(batch: SharedBatch, memory: QueueMemory): boolean {
   try {
     return (
@@ -138,14 +138,14 @@ class Kept {
       this.#disk.report(`request ${i} of a batch was completed twice`)
       return
     }
-    // Only what cannot fail comes after it is marked: it would never be answered.
+    // After it is marked nothing may throw: it would never be answered.
     const checked = this.#bring(i, resultOf(i, result, this.#disk.report))
     this.#done[i] = COMPLETED
     this.result[i] = checked
     if (this.returned) this.#disk.finish(this.#tag[i] as number, this.#generation[i] as number, checked)
   }
 
-  /** Takes what a read put into a buffer of its own. The request's result after that. */
+  /** Copies what a read put into a buffer of its own. Returns the request's result. */
   #bring(i: number, result: number): number {
     const own = this.#own[i]
     if (own === undefined || this.#op[i] !== READ || result < 0) return result
@@ -163,14 +163,14 @@ class Kept {
     return this.#done[i] !== GOES_ON
   }
 
-  /** Completes what is not, with what `result` says. */
+  /** Completes the remaining requests with the results that `result` gives. */
   settle(): void {
     for (let i = 0; i < this.count; i++) {
       if (this.#done[i] === GOES_ON) this.complete(i, this.result[i])
     }
   }
 
-  /** Completes what is not with an error. */
+  /** Completes the remaining requests with an error. */
   fail(error: unknown): void {
     const errno = errnoOf(error)
     for (let i = 0; i < this.count; i++) {
@@ -179,7 +179,7 @@ class Kept {
   }
 }
 
-/** What the backend is given of a batch of its own: it may do anything to it. */
+/** The batch object that the backend gets, and may modify in any way. */
 class OwnBatch implements Batch {
   readonly count: number
   readonly op: Uint8Array
@@ -216,7 +216,7 @@ export class Batches implements JsDisk {
   readonly report: Report
   readonly #backend: BatchBackend
   readonly #memory: QueueMemory
-  /** The kernel sends no flushes: what is written has to be durable when its request is finished. */
+  /** The kernel sends no flushes: every write has to be durable when its request completes. */
   readonly #durable: boolean
   #shared: SharedBatch
   /** Whether `process` is known to return promises: then each batch gets arrays of its own. */
@@ -276,14 +276,14 @@ export class Batches implements JsDisk {
     whose?.batch.abandon(whose.i)
   }
 
-  /** The batch that `process` is given: the same each time, unless the backend has changed it. */
+  /** The batch that is passed to `process`: the same object each time, unless the backend has changed it. */
   #share(count: number): SharedBatch {
     if (!isIntact(this.#shared, this.#memory)) this.#shared = new SharedBatch(this.#memory, this.report)
     this.#shared.count = count
     return this.#shared
   }
 
-  /** Has what is written be durable when it is finished. */
+  /** Sets the FUA bit of all writes. */
   #force(count: number): void {
     const { op, flags } = this.#memory
     for (let i = 0; i < count; i++) {

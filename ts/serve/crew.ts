@@ -16,17 +16,17 @@ export interface CrewOptions {
   readonly timeout: number
   /** After how many milliseconds a thread that has requests and makes no progress is terminated; 0: never. */
   readonly stuckTimeout: number
-  /** What a queue has answered, and what it has not. */
+  /** A queue's counts of answered and pending requests. */
   readonly progress: (queue: number) => Progress
-  /** Takes what goes wrong and concerns no request. */
+  /** Receives errors that belong to no request. */
   readonly report: Report
 }
 
-/** How far a queue is. */
+/** The progress of a queue. */
 export interface Progress {
-  /** How many requests it has answered. */
+  /** The number of requests that it has answered. */
   readonly answered: number
-  /** How many it has and has not answered. */
+  /** The number of requests that it has not answered yet. */
   readonly inFlight: number
 }
 
@@ -62,7 +62,7 @@ export class Crew implements Server {
       crew = new Crew(options, first, await first.loaded)
       return crew
     } catch (error) {
-      await first.terminate() // Its module may have begun something that would keep it.
+      await first.terminate() // Its module may have started something that keeps it running.
       signal?.throwIfAborted()
       throw error
     } finally {
@@ -121,7 +121,7 @@ export class Crew implements Server {
     this.#hands.length = 0
   }
 
-  /** A worker has requests: looks, until all are idle, whether those that have some make progress. */
+  /** Called when a worker has requests: checks the progress of busy workers until all are idle. */
   watch(): void {
     const { stuckTimeout } = this.#options
     if (stuckTimeout > 0) this.#watchdog ??= setInterval(() => this.#look(), stuckTimeout / 2).unref()
@@ -173,7 +173,7 @@ function isInputType(argument: string): boolean {
 
 type MakeOptions = (context: { queue: number }) => unknown
 
-/** The options that the caller's function makes for the worker of a queue. */
+/** The options of a queue's worker, from the caller's function. */
 function made(make: MakeOptions, queue: number): unknown {
   try {
     return make({ queue })
@@ -191,7 +191,7 @@ function made(make: MakeOptions, queue: number): unknown {
 /** How long a worker that is to close has for its backend's `close`, in milliseconds. */
 const FAREWELL = 5000
 
-/** How often in a row a worker may be told in vain to fail its requests. */
+/** How often in a row a worker may be told to fail its requests without answering one. */
 const TRIES = 3
 
 /** One worker. */
@@ -203,16 +203,16 @@ class Hand {
   idle: Promise<void> = Promise.resolve()
   #rest = (): void => {}
   readonly #worker: Worker
-  /** For our messages alone: the backend's module can close `parentPort`, and write there whatever it likes. */
+  /** A private port: the backend's module can close `parentPort`, and send anything on it. */
   readonly #port: MessagePort
   readonly #heart: Int32Array
   readonly #report: Report
   readonly #busy: () => void
-  /** Who waits for a message, and for its end. */
+  /** Waits for messages and for the thread's exit. */
   readonly #listeners = new Set<(message: FromWorker | undefined) => void>()
   #beats = 0
   #since = performance.now()
-  /** When it was last told to fail its requests: what it had answered, its beats, and how often that was in vain. */
+  /** When it was last told to fail its requests: its answers and beats then, and how often in a row that had no effect. */
   #abandoned = { answered: -1, beats: -1, vain: 0 }
 
   /** @param busy - Called when it has requests and nobody watches it. */
@@ -226,14 +226,14 @@ class Hand {
     this.#worker = startWorker({ url, options: own, queue, port: port2, heart: this.#heart, timeout })
     this.loaded = this.#load()
     port1.on('message', (message: FromWorker) => this.#heard(message))
-    // From then on only the device keeps Node running. A failure is told to whoever awaits it; what the module has begun
-    // may keep its thread.
+    // From then on only the device keeps Node running. Awaiting `ready` reports a failure; the thread may stay if the
+    // module has started something.
     this.loaded.then(
       () => this.#unref(),
       () => this.terminate(),
     )
     this.#worker.once('exit', () => {
-      // What it had said before may not have been heard yet.
+      // Its earlier messages may not have been received yet.
       for (let said = receiveMessageOnPort(port1); said; said = receiveMessageOnPort(port1)) {
         this.#heard(said.message as FromWorker)
       }
@@ -252,7 +252,10 @@ class Hand {
     this.#send({ type: 'seat', seat, durable })
   }
 
-  /** Whether it has requests and has made no progress for so long, in milliseconds. If it has some, it is asked to. */
+  /**
+   * Whether it has requests and has made no progress for `timeout` milliseconds. If it has requests, it is sent a
+   * message.
+   */
   stuck(inFlight: number, timeout: number): boolean {
     const beats = this.#count
     const now = performance.now()
@@ -260,15 +263,16 @@ class Hand {
       this.#beats = beats
       this.#since = now
     }
-    if (inFlight > 0) this.#send({ type: 'look' }) // An asynchronous one may have nothing to do but to wait.
+    if (inFlight > 0) this.#send({ type: 'look' }) // An asynchronous one may merely be waiting; then it answers.
     return !this.gone && now - this.#since >= timeout
   }
 
-  /** Whether it needs not be watched until it says that it is busy. */
+  /** Whether it can be left unwatched until it reports that it is busy. */
   sleeps(inFlight: number): boolean {
     if (this.gone) return true
     if (inFlight > 0) return false
-    // It counts before it looks whether it is watched: here it is the other way round, so that one of us sees the other.
+    // The worker counts first and then checks whether it is watched. Here the order is reversed, so that one side sees
+    // the other.
     Atomics.store(this.#heart, Heart.watched, 0)
     if (this.#count === this.#beats) return true
     Atomics.store(this.#heart, Heart.watched, 1)
@@ -276,8 +280,8 @@ class Hand {
   }
 
   /**
-   * Has it fail its requests. It is terminated if it has some when it is told again and has made no progress, or has
-   * answered none though it was told several times.
+   * Tells it to fail its requests. It is terminated if it has requests when told again and has made no progress, or has
+   * answered none although it was told several times.
    */
   abandon({ answered, inFlight }: Progress): void {
     const beats = this.#count
@@ -323,7 +327,7 @@ class Hand {
     for (const listener of this.#listeners) listener(message)
   }
 
-  /** The next message that is as wanted; undefined if its thread has ended before. */
+  /** The next message that matches; undefined if the thread ends first. */
   async #next(wanted: (message: FromWorker) => boolean): Promise<FromWorker | undefined> {
     if (this.gone) return undefined
     return await new Promise(resolve => {

@@ -23,8 +23,9 @@ export interface JsDisk {
 }
 
 /**
- * Serves a batch, whatever happens. A disk fails a request for what its backend does; should it fail itself, which is a
- * mistake of this package, all requests of the batch get EIO, and a method that goes on has its buffers to itself.
+ * Serves a batch, and never throws. The disk turns a failure of its backend into the request's error. If the disk
+ * itself throws, which is a bug of this package, all requests of the batch get EIO, and methods that are still running
+ * keep their buffers to themselves.
  */
 export function serveSafely(disk: JsDisk, memory: QueueMemory, count: number, report: Report): number {
   try {

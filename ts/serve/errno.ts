@@ -1,19 +1,19 @@
 import { constants } from 'node:os'
 import { types } from 'node:util'
 
-// What user code throws can be anything: an error whose message is null, an object without a prototype, a proxy whose
-// traps throw. These functions are called where that has to be answered, so they never throw themselves.
+// User code can throw anything: an error whose message is null, an object without a prototype, a proxy whose traps
+// throw. These functions turn such a value into an answer, so they never throw themselves.
 
-/** The error number of what failed without saying how, positive. */
+/** The error number of a failure without one of its own, positive. */
 export const EIO: number = constants.errno.EIO
 
 /** Linux's largest error number. */
 const LAST_ERRNO = 4095
 
-/** A message that is longer is cut: it goes into events and logs. */
+/** Longer messages are cut, since they go into events and logs. */
 const LONGEST = 1000
 
-/** The negative error number that a backend's failure means to the disk's user. It never throws. */
+/** The negated error number that the disk's user gets for a backend's failure. It never throws. */
 export function errnoOf(error: unknown): number {
   try {
     if (typeof error !== 'object' || error === null) return -EIO
@@ -21,7 +21,7 @@ export function errnoOf(error: unknown): number {
     if (typeof code === 'string' && Object.hasOwn(constants.errno, code)) {
       return -((constants.errno as Record<string, number>)[code] ?? EIO)
     }
-    // Node's own errors have it negative, ours positive.
+    // It is negative in Node's errors, positive in ours.
     if (typeof errno === 'number' && Number.isInteger(errno) && errno !== 0) {
       return Math.abs(errno) <= LAST_ERRNO ? -Math.abs(errno) : -EIO
     }
@@ -31,18 +31,18 @@ export function errnoOf(error: unknown): number {
   }
 }
 
-/** What a failure is in one line. It never throws. A rejected promise that somebody has thrown counts as handled. */
+/** A failure as one line of text. It never throws. If a rejected promise was thrown, it counts as handled. */
 export function inOneLine(error: unknown): string {
   quieten(error)
   return oneLine(textOf(error)) || 'no reason given'
 }
 
-/** The text of a failure, as it is. It never throws. */
+/** The text of a failure, unchanged. It never throws. */
 function textOf(error: unknown): string {
   try {
     const message: unknown = error instanceof Error ? error.message : undefined
     if (typeof message === 'string') return message
-  } catch {} // A getter or a proxy that throws: perhaps it can be made a string.
+  } catch {} // A getter or proxy threw; converting it to a string may still work.
   try {
     return String(error)
   } catch {
@@ -56,7 +56,7 @@ function oneLine(text: string): string {
   return text.length > LONGEST ? `${line}…` : line
 }
 
-/** What a value is, in words for a message. It never throws. */
+/** A description of a value for a message. It never throws. */
 export function nameOf(value: unknown): string {
   switch (typeof value) {
     case 'string':
@@ -85,38 +85,38 @@ export function isArray(value: unknown): boolean {
   }
 }
 
-/** The method that promises have, if nobody has given them another one. */
+/** The original `then` of promises. */
 export const nativeThen: unknown = Promise.prototype.then
 
 const ignore = (): void => {}
 
-/** A promise that rejects, and that nobody waits for, ends the process: not this one. It never throws. */
+/** Marks a promise as handled: an unhandled rejection would end the process. It never throws. */
 export function quieten(value: unknown): void {
   if (!types.isPromise(value)) return
   try {
     Promise.prototype.then.call(value, ignore, ignore)
   } catch {
-    // What makes the promise that `then` returns is the value's own `constructor`, which can be anything.
+    // `then` creates its promise with the value's own `constructor`, which can be anything.
     try {
       Object.defineProperty(value, 'constructor', { value: Promise })
       Promise.prototype.then.call(value, ignore, ignore)
-    } catch {} // It is frozen: nothing helps.
+    } catch {} // It is frozen: nothing can be done.
   }
 }
 
-/** Waits for what user code has returned, whatever that is. */
+/** Awaits any value that user code has returned. */
 export async function settled(value: unknown): Promise<unknown> {
   quieten(value)
   return await value
 }
 
 /**
- * Calls `failed` with what a value that user code has returned comes to reject with, if it is a promise or looks like
- * one: nobody else waits for it, and Node would end the process. It never throws.
+ * Calls `failed` with the reason if a value that user code has returned is a promise, or a thenable, and rejects:
+ * nothing else awaits it, and Node would end the process. It never throws.
  */
 export function onRejection(value: unknown, failed: (error: unknown) => void): void {
   if ((typeof value !== 'object' && typeof value !== 'function') || value === null) return
   quieten(value)
-  // Whatever its `then` does, also as a getter, ends up in this promise.
+  // This promise catches whatever its `then` does, even as a getter.
   new Promise<unknown>(resolve => resolve(value)).then(undefined, failed)
 }

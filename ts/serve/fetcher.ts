@@ -39,7 +39,7 @@ export class Fetcher {
       const data: unknown = await settled(fetch({ offset, length, signal: control.signal }))
       if (!(data instanceof Uint8Array))
         throw new TypeError(`fetch returned ${typeof data}, not a Uint8Array`)
-      // Native code must not read what another thread may be writing.
+      // Native code must not read memory that another thread may be writing.
       this.device?.supply(id, data.buffer instanceof SharedArrayBuffer ? new Uint8Array(data) : data)
     } catch (error) {
       // What happens after that concerns nobody.

@@ -9,7 +9,7 @@ const WRITE = 1
 const FLUSH = 2
 const DISCARD = 3
 const WRITE_ZEROES = 4
-/** In a request's flags. */
+/** The FUA bit in a request's flags. */
 const FUA = 1
 
 /** The request object of one tag, used again for each of its requests. The backend may do anything to it. */
@@ -31,11 +31,11 @@ class Reused implements DiskRequest {
 export class Friendly implements JsDisk {
   readonly goesOn: Uint8Array
   finish: Finish = () => {}
-  /** Methods that it does not have are never asked for; one that it has lost since then fails its requests. */
+  /** A method that the disk does not have is never called; requests for one that was removed later fail. */
   readonly #backend: Required<DiskBackend>
   readonly #memory: QueueMemory
   readonly #report: Report
-  /** The kernel sends no flushes: what is written has to be durable when its request is finished. */
+  /** The kernel sends no flushes: every write has to be durable when its request completes. */
   readonly #durable: boolean
   /**
    * By tag, whether its requests get a buffer of their own, copied to or from the queue's: then a method that
@@ -149,7 +149,7 @@ export class Friendly implements JsDisk {
     }
   }
 
-  /** Makes durable what was written, for a disk whose users do not ask for that. */
+  /** Flushes after a write, for a disk that gets no flushes from the kernel. */
   #flush(): unknown {
     return this.#backend.flush(new Reused('flush'))
   }
@@ -193,7 +193,7 @@ export class Friendly implements JsDisk {
       if (op === READ) this.#bring(tag, length)
       result = op <= WRITE ? length : 0
     } catch (error) {
-      quieten(answer) // It may be that it could not even be waited for.
+      quieten(answer) // Awaiting it may have failed.
       if (this.#requests[tag] !== request) return
       result = this.#failed(op, offset, length, error)
     }

@@ -25,7 +25,7 @@ export class InlineServer implements Server {
   readonly #report: Report
   #loops: Loop[] = []
 
-  /** @param report - Takes what goes wrong and concerns no request. */
+  /** @param report - Receives errors that belong to no request. */
   constructor(backend: JsBackend, timeout: number, report: Report) {
     this.properties = propertiesOf(backend)
     this.#backend = backend
@@ -76,7 +76,7 @@ export class InlineServer implements Server {
     }
   }
 
-  /** What its errors are told under. */
+  /** Its name in error messages. */
   get #name(): string {
     try {
       const kind: unknown = this.#backend.constructor.name
@@ -86,7 +86,7 @@ export class InlineServer implements Server {
     }
   }
 
-  /** Takes a seat and serves it from this thread's event loop. What goes wrong with that, the native part tells. */
+  /** Takes a seat and serves it from this thread's event loop. The native part reports failures of that. */
   #serve(seat: number, { path, durable }: Seating): Loop | undefined {
     const [timeout, { properties }, name, ownClient] = [this.#timeout, this, this.#name, new OwnClient(path)]
     let queue: native.Queue | undefined

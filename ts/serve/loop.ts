@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-// Those of the global object may be a test's, whose time stands still.
+// The global timers may be mocked by a test.
 import { clearInterval, setImmediate, setInterval } from 'node:timers'
 import type * as native from '#binding'
 import { type JsDisk, type Report, serveSafely } from './disk.js'
@@ -34,7 +34,7 @@ export class Loop {
 
   /**
    * @param timeout - After how many milliseconds a request that goes on is answered with ETIMEDOUT; 0: never.
-   * @param turned - Called in each turn that found requests, before these are served.
+   * @param turned - Called in each turn that has requests, before they are served.
    * @param ended - Called once, when the queue has ended.
    */
   constructor(
@@ -76,7 +76,7 @@ export class Loop {
     try {
       this.#takeBatches()
     } catch {
-      this.#end() // The queue has failed: its device is told by the native part.
+      this.#end() // The queue has failed; the native part reports that.
     }
   }
 

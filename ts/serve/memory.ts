@@ -1,12 +1,12 @@
 import type * as native from '#binding'
 
 /**
- * The memory that a queue shares with its engine. The native part says where what lies.
+ * The memory that a queue shares with its engine. The native part provides the layout.
  *
- * V8 takes for granted that nobody changes an `ArrayBuffer` while JavaScript runs on its thread. That holds here: the
- * descriptions, and the data of the next request of a tag, are written by calls of this very thread (`nextBatch`, `poll`),
- * in which the kernel copies, also where a method still has the view of a request that is finished. Memory that clients
- * can write to at any time is never seen: the native part copies.
+ * V8 assumes that an `ArrayBuffer` does not change while JavaScript runs on its thread. That holds here: the
+ * descriptions, and the data of a tag's next request, are written only during calls of this thread (`nextBatch`,
+ * `poll`), in which the kernel copies. That is so even if a method has kept the view of a finished request. JavaScript
+ * never sees memory that clients can write to at any time: the native part copies it.
  */
 export class QueueMemory {
   readonly depth: number

@@ -9,9 +9,12 @@ export interface WorkerData {
   readonly options: unknown
   /** The queue it is to serve. */
   readonly queue: number
-  /** Where it and the main thread send their messages: `parentPort` is the backend's. Taken out before that is loaded. */
+  /**
+   * The port for messages to and from the main thread; `parentPort` belongs to the backend. Removed before the backend
+   * is loaded.
+   */
   port: MessagePort | undefined
-  /** What the main thread sees of its thread, by {@link Heart}. */
+  /** Counters of the thread that the main thread reads; see {@link Heart}. */
   readonly heart: Int32Array
   /** After how many milliseconds an asynchronous request times out; 0: never. */
   readonly timeout: number
@@ -19,9 +22,9 @@ export interface WorkerData {
 
 /** The numbers in a worker's `heart`. */
 export const Heart: Readonly<{ beats: 0; watched: 1; length: 2 }> = {
-  /** How often its thread took requests, or looked at its messages. */
+  /** How often its thread took requests or handled messages. */
   beats: 0,
-  /** Whether the main thread watches it: not while it is idle. */
+  /** Whether the main thread is watching it: not while it is idle. */
   watched: 1,
   length: 2,
 }
@@ -29,7 +32,7 @@ export const Heart: Readonly<{ beats: 0; watched: 1; length: 2 }> = {
 /** What the main thread tells it. */
 export type ToWorker =
   | { readonly type: 'seat'; readonly seat: number; readonly durable: boolean }
-  /** Nothing: that it looks at its messages is what counts. */
+  /** Has no effect; handling the message shows that the thread runs. */
   | { readonly type: 'look' }
   | { readonly type: 'abandon' }
   | { readonly type: 'resize'; readonly size: number }
@@ -39,9 +42,9 @@ export type ToWorker =
 export type FromWorker =
   | { readonly type: 'loaded'; readonly properties: Properties }
   | { readonly type: 'failed'; readonly message: string; readonly invalid: boolean; readonly hint: string }
-  /** It has requests and is not watched. */
+  /** It has requests, and the main thread is not watching. */
   | { readonly type: 'busy' }
-  /** Something went wrong that concerns no request. */
+  /** An error that belongs to no request. */
   | { readonly type: 'trouble'; readonly message: string }
   | { readonly type: 'ended' }
   | { readonly type: 'resized'; readonly error: string | undefined }

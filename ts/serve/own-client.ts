@@ -28,16 +28,16 @@ export class OwnClient {
   }
 }
 
-/** Whether this process has the disk open, or a file of a file system on it, as far as can be seen. */
+/** Whether this process has the disk open, or a file of a file system on it, as far as this process can see. */
 function isOpenHere(path: string): boolean {
   try {
     return hasOpen(path)
   } catch {
-    return false // There is no /proc, or no descriptor is left to look with.
+    return false // There is no /proc, or no free descriptor.
   }
 }
 
-/** Asks only what never waits for a disk. */
+/** Uses only calls that never wait for a disk. */
 function hasOpen(path: string): boolean {
   const mounts = mountsOf(path)
   return readdirSync('/proc/self/fd').some(fd => {

@@ -13,7 +13,7 @@ import type { QueueMemory } from './memory.js'
 export interface Properties {
   readonly size: number
   readonly blockSize: number
-  /** Whether it takes its requests in batches. */
+  /** Whether it handles requests in batches. */
   readonly batch: boolean
   readonly write: boolean
   readonly flush: boolean
@@ -22,7 +22,7 @@ export interface Properties {
   readonly resize: boolean
 }
 
-/** What is looked at of a backend: the values of what a disk may have, and the names of its other properties. */
+/** What is read from a backend: the properties that a disk may have, and the names of all others. */
 interface Seen {
   readonly has: ReadonlyMap<string, unknown>
   readonly others: readonly { readonly name: string; readonly method: boolean }[]
@@ -34,9 +34,9 @@ const OPERATIONS = ['write', 'flush', 'discard', 'writeZeroes']
 const BLOCK_SIZES: readonly unknown[] = [512, 1024, 2048, 4096]
 
 /**
- * Finds out what a backend can do. It is looked at once: what its getters say later changes nothing.
+ * Determines what a backend can do. Its properties are read once: later changes of a getter's value have no effect.
  *
- * @throws UblkError of kind `invalid` if it is none, `backend` if it cannot be looked at.
+ * @throws UblkError of kind `invalid` if it is not a backend, `backend` if its properties cannot be read.
  */
 export function propertiesOf(backend: JsBackend): Properties {
   if (typeof backend !== 'object' || backend === null || isArray(backend)) {
@@ -73,7 +73,7 @@ function look(backend: object): Seen {
   }
 }
 
-/** Its other properties, those of its class among them. Their getters are not called. */
+/** The names of its other properties, including those of its class. Getters are not called. */
 function othersOf(backend: object): Seen['others'] {
   const others = new Map<string, boolean>()
   let object: object | null = backend
@@ -101,8 +101,7 @@ function hasMethod({ has }: Seen, name: string): boolean {
 }
 
 /**
- * A method of a disk that is misspelt would never be called, and the disk would be, say, read-only. Other properties
- * are the backend's own matter.
+ * A misspelt method would never be called, and the disk would be, say, read-only. Other properties are allowed.
  */
 function refuseMisspelt({ has, others }: Seen): void {
   const lacking = (known: readonly string[]): string[] => known.filter(name => has.get(name) === undefined)
@@ -170,12 +169,12 @@ export function toExternal(properties: Properties): BackendSpec {
   return { kind: 'external', size, blockSize, writeCache: flush, discard, writeZeroes }
 }
 
-/** How a backend is to serve a queue. */
+/** The settings with which a backend serves a queue. */
 export interface Service {
   readonly properties: Properties
-  /** After how many milliseconds a request that goes on is answered with an error; 0: never. */
+  /** After how many milliseconds an unfinished request is answered with an error; 0: never. */
   readonly timeout: number
-  /** The kernel sends no flushes, though the backend needs them: every write has to be durable when it is finished. */
+  /** The kernel sends no flushes, though the backend needs them: every write has to be durable when it completes. */
   readonly durable: boolean
 }
 
@@ -193,7 +192,7 @@ export function toDisk(
   return new Batches(backend as BatchBackend, memory, report, { asynchronous, apart, durable })
 }
 
-/** Whether a function is declared async, as far as it lets itself be looked at. */
+/** Whether a function is declared async, as far as its properties can be read. */
 function isAsync(method: unknown): boolean {
   try {
     return (method as () => void).constructor.name === 'AsyncFunction'
@@ -202,7 +201,7 @@ function isAsync(method: unknown): boolean {
   }
 }
 
-/** Whether a disk has to see to durability itself: it has a cache, of which the kernel does not know. */
+/** Whether each write has to be flushed here: the disk has a cache that the kernel does not know of. */
 export function isDurable(properties: Properties, { writeCache }: { writeCache: boolean }): boolean {
   return properties.flush && !writeCache
 }

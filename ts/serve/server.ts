@@ -6,7 +6,7 @@ export interface Server {
   readonly properties: Properties
   /** Gets ready to take that many seats. */
   prepare(queues: number): Promise<void>
-  /** Takes the seats, by queue: from then on it serves them. */
+  /** Takes the seats, by queue, and serves them from then on. */
   seat(seats: readonly number[], seating: Seating): void
   /**
    * Has the backend make room for that many bytes, or give up what lies behind.
@@ -16,14 +16,14 @@ export interface Server {
   resize(size: number): Promise<void>
   /** Fails the requests under way: their device is ended by force, and they get no further. */
   abandon(): void
-  /** The device is served no more; nothing of the server remains. It never rejects. */
+  /** Ends the server; nothing of it remains. It never rejects. */
   close(): Promise<void>
 }
 
-/** What a server has to know of the disk that it is to serve. */
+/** What a server needs to know about its disk. */
 export interface Seating {
   /** Of the disk. */
   readonly path: string
-  /** The kernel sends no flushes, though the backend needs them: every write has to be durable when it is finished. */
+  /** The kernel sends no flushes, though the backend needs them: every write has to be durable when it completes. */
   readonly durable: boolean
 }

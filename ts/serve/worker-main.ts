@@ -3,7 +3,7 @@
  * serves the queues whose seats it is given, one after the other.
  */
 import { basename } from 'node:path'
-// Those of the global object may be a test's, whose time stands still.
+// The global timers may be mocked by a test.
 import { setImmediate } from 'node:timers'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import * as native from '#binding'
@@ -30,7 +30,7 @@ function tell(message: FromWorker): void {
   main.postMessage(message)
 }
 
-/** The main thread sees that this thread makes progress, and is told if it does not look. */
+/** Counts this thread's progress for the main thread, and notifies it if it is not watching. */
 function beat(): void {
   Atomics.add(heart, Heart.beats, 1)
   if (Atomics.load(heart, Heart.watched) === 0) {
@@ -47,7 +47,7 @@ async function load(): Promise<JsBackend> {
   return (await settled(module.default(options, { queue: index }))) as JsBackend
 }
 
-/** Takes a seat and serves its queue. What goes wrong with that, the device is told by the native part. */
+/** Takes a seat and serves its queue. The native part reports failures of that. */
 function serve(backend: JsBackend, properties: Properties, seat: number, durable: boolean): void {
   let queue: native.Queue | undefined
   try {
@@ -106,13 +106,13 @@ async function close(backend: JsBackend): Promise<void> {
   leave()
 }
 
-/** Lets this thread end, unless the backend has something that keeps it. */
+/** Lets this thread end, unless the backend keeps it running. */
 function leave(): void {
   main.close()
   parentPort?.close()
 }
 
-/** What the main thread is told of a module that is no backend. */
+/** The message for a module that provides no valid backend. */
 function failure(error: unknown): FromWorker {
   try {
     if (error instanceof UblkError) {
@@ -124,7 +124,7 @@ function failure(error: unknown): FromWorker {
         hint: String(hint ?? ''),
       }
     }
-  } catch {} // It cannot be looked at.
+  } catch {} // Its properties cannot be read.
   return { type: 'failed', invalid: false, message: inOneLine(error), hint: '' }
 }
 

@@ -74,7 +74,7 @@ inSmallRunDir('without room for a record a disk is served on, which is said, and
   t.is(status, 0)
   t.regex(
     stderr,
-    /^ublk-ts: device \d+ is served, but its record could not be written; make room in \/run\/ublk-ts: [^\n]+\n$/,
+    /^ublk-ts: device \d+ is served, but its record could not be written; free space in \/run\/ublk-ts: [^\n]+\n$/,
   )
   t.is(disk.pid, before, 'the record is the old one')
   t.is((await run('list', '-n', '-o', 'state')).stdout, 'live\n')

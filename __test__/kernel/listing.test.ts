@@ -44,7 +44,7 @@ test('list and recover agree on a server in another PID namespace', async t => {
     t.regex(await inNamespace(flags, 'list', '-n', '-o', 'state,alive'), /^live +1\n$/)
     t.regex(
       await inNamespace(flags, 'recover', `${disk.id}`),
-      /is served by a process that cannot be seen from here;.*\nstatus 1\n$/,
+      /is served by a process that is not visible from here;.*\nstatus 1\n$/,
     )
   }
   t.is((await run('delete', disk.path)).status, 0)

@@ -108,9 +108,9 @@ const damages: [string, (text: string) => string, RegExp][] = [
   [
     'is cut short',
     text => text.slice(0, text.length / 2),
-    /the record of device \d+ cannot be used: it is cut short/,
+    /the record of device \d+ cannot be used: it is truncated/,
   ],
-  ['is empty', () => '', /cannot be used: it is cut short/],
+  ['is empty', () => '', /cannot be used: it is truncated/],
   ['is no JSON', () => '{hello}', /cannot be used: it is not JSON/],
   ['is another JSON', () => '[1]', /cannot be used: its version is wrong/],
   [

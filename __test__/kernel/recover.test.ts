@@ -98,7 +98,7 @@ test('what cannot be recovered is refused for its reason, and stays as it is', a
   await disk.signal('SIGKILL')
   const text = readFileSync(disk.recordPath, 'utf8')
   for (const [damaged, why] of [
-    [text.slice(0, 200), /the record of device \d+ cannot be used: it is cut short; ublk-ts delete/],
+    [text.slice(0, 200), /the record of device \d+ cannot be used: it is truncated; ublk-ts delete/],
     [
       text.replace('"version": 1', '"version": 2'),
       /cannot be used: it has version 2, from ublk-ts [^ ]+; use that/,
@@ -108,7 +108,7 @@ test('what cannot be recovered is refused for its reason, and stays as it is', a
     [text.replace(/"recovery": "reissue"/, '"x": 1'), /device \d+ was made without recovery/],
     [
       text.replace(/ublk-ts-/g, 'ublk-ts-not-'),
-      /had its bytes in \/dev\/shm\/ublk-ts-not-[^ ]+, which is gone/,
+      /had its data in \/dev\/shm\/ublk-ts-not-[^ ]+, which is gone/,
     ],
   ] as const) {
     writeFileSync(disk.recordPath, damaged)

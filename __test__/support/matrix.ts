@@ -70,7 +70,7 @@ export function refusals({ transport, copy, backend, form, recovery }: Combinati
 export function noHandOver(combination: Combination): RegExp | undefined {
   const { backend, transport, recovery } = combination
   if (backend === IN_ITS_PROCESS && throughCommands(combination))
-    return /its bytes in the memory of its server/
+    return /its data in the memory of its server/
   if (recovery === 'none') return /cannot be handed over/
   if (recovery === 'fail') return /it fails requests while nobody serves it/
   if (!supported.has('QUIESCE')) return /this kernel cannot hand a device over/

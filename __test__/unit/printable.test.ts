@@ -11,7 +11,7 @@ test('control characters are written as in a string, and all else is as it was',
     'a\\nb\\r\\tc\\x1b[2J\\x00\\x7f\\x9b1m\\u2028é\\n',
   )
   const all = Array.from({ length: 0x3000 }, (_, code) => String.fromCharCode(code)).join('')
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to escape
   t.notRegex(printable(all), /[\x00-\x1f\x7f-\x9f\u2028\u2029]/)
 })
 
@@ -29,7 +29,7 @@ test('names of others make no second line, in an error, on the command line, in 
 test('JSON has names as they are, without a character that a terminal takes for more', t => {
   const text = toJsonText({ users: [EVIL, '\x9b2J\x7f'] }, 2)
   t.deepEqual(JSON.parse(text), { users: [EVIL, '\x9b2J\x7f'] })
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to escape
   t.notRegex(text, /[\x00-\x09\x0b-\x1f\x7f-\x9f]/)
 })
 

@@ -77,7 +77,7 @@ async function open(path: string, timeout: number): Promise<Socket | undefined> 
   return undefined
 }
 
-/** It is known at once that a server that is stopped does not answer. */
+/** Fails at once if the server is stopped (SIGSTOP): it would not answer. */
 function refuseStopped(id: number): void {
   const found = readRecord(id)
   const server = found.state === 'served' ? serverOf(id, found.record.server.pid) : null
@@ -165,13 +165,13 @@ export class RemoteServer implements Disposable {
     await this.#call('trace', {}, { timeout: 0, signal, onPart })
   }
 
-  /** Has it delete the device. The answer may take as long as the disk's requests do, for who is `patient`. */
+  /** Tells the server to delete the device. With `patient` the answer may take as long as the disk's requests do. */
   async shutdown(options: { force?: boolean; patient?: boolean } = {}): Promise<void> {
     const { force = false, patient = false } = options
     await this.#call('shutdown', { force, wait: false }, { timeout: patient ? 0 : PATIENT })
   }
 
-  /** The device as the driver tells it. Servers of earlier versions do not know the question. */
+  /** The device as the driver reports it. Servers of earlier versions do not have this method. */
   async device(timeout: number = PROMPT): Promise<DeviceInfo> {
     return (await this.#call('device', {}, { timeout })) as DeviceInfo
   }

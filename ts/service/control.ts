@@ -49,15 +49,15 @@ export class ControlSocket {
 
   /** Listens at a path, for this user alone, in place of whoever did. */
   static async listen(path: string, methods: Methods): Promise<ControlSocket> {
-    // Not at the path itself: closing would remove what is there then, be it another server's. And in a directory that
-    // nobody else gets into, since a socket has the modes that the umask leaves until it gets others.
+    // Not bound at the path itself: closing would remove the path, even if it is another server's socket by then. And
+    // in a private directory, since until chmod() a socket has the mode that the umask leaves.
     const dir = `${path}.${process.pid}`
     rmSync(dir, { force: true, recursive: true })
     const server = createServer()
     try {
       mkdirSync(dir, { mode: 0o700 })
-      chmodSync(dir, 0o700) // whatever the umask has left
-      const first = join(dir, 's') // a short name: there is little room in a socket's address
+      chmodSync(dir, 0o700) // independent of the umask
+      const first = join(dir, 's') // a short name: a socket's address has little room
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject).listen(first, resolve)
       })
@@ -80,9 +80,9 @@ export class ControlSocket {
   }
 }
 
-/** Whether the process at the other end is this user's, or root's: the modes of the socket's path are not all there is. */
+/** Whether the peer's user is this user or root: the mode of the socket's path alone does not ensure that. */
 function isOurs(socket: Socket): boolean {
-  // Node keeps the descriptor to itself, and there is no other way to ask about the peer.
+  // Node does not expose the descriptor publicly, and has no function that returns the peer's user.
   const { fd = -1 } = (socket as { _handle?: { fd?: number } })._handle ?? {}
   const uid = native.peerUid(fd)
   return uid !== null && (uid === 0 || uid === process.geteuid?.())
@@ -93,15 +93,15 @@ function stranger(): UblkError {
   return new UblkError('no-permission', 'the server answers its own user and root', { hint })
 }
 
-/** How long one who is refused has to take note of it, in milliseconds. */
+/** How long a refused client may take to read the error, in milliseconds. */
 const PARTING = 1000
 
-/** Says why, and hears no more. */
+/** Sends the error, and reads nothing more. */
 function refuse(socket: Socket, error: UblkError): void {
   socket.unref()
-  socket.on('error', () => {}) // It is closed next.
+  socket.on('error', () => {}) // It is about to be closed.
   send(socket, { id: null, error: toPlain(error) })
-  // Closed with something unread, the other end would get ECONNRESET in place of the answer.
+  // If it were closed with unread data, the client would get ECONNRESET instead of the answer.
   socket.resume().end()
   setTimeout(() => socket.destroy(), PARTING).unref()
 }
@@ -119,7 +119,7 @@ class Connection {
     this.#socket = socket
     this.#methods = methods
     socket.unref()
-    socket.on('error', () => {}) // It is closed next.
+    socket.on('error', () => {}) // It is about to be closed.
     socket.once('close', () => this.#gone.abort())
     const take = (message: unknown): void => {
       if (isRequest(message)) void this.#answer(message)

@@ -46,9 +46,9 @@ export async function detach(
 }
 
 /**
- * Whether other processes find it: a disk that was there before is served in any case.
+ * Whether other processes can find it; an existing disk is served even if they cannot.
  *
- * @param pid - The server's, if that is known: a supervisor has it serve in a further process.
+ * @param pid - The server's, if known; a supervisor's server is another process.
  */
 function isRecorded(id: number, pid: number | undefined): boolean {
   const found = readRecord(id)
@@ -58,7 +58,7 @@ function isRecorded(id: number, pid: number | undefined): boolean {
 function unrecorded(id: number): UblkError {
   return new UblkError('system', `device ${id} is served, but its record could not be written`, {
     device: id,
-    hint: `make room in ${runDir()}: until then no other command finds its server, and it cannot be recovered`,
+    hint: `free space in ${runDir()}: until then no other command finds its server, and it cannot be recovered`,
   })
 }
 
@@ -103,7 +103,7 @@ function openLog(job: Job): { log: JobLog; file: number } {
     const { code } = cause as NodeJS.ErrnoException
     const failed = new UblkError('system', `cannot log to ${path}: ${code}`, { cause })
     if (job.action === 'create' || !isFull(cause)) throw failed
-    // A disk that is there is worth more than a log of it.
+    // An existing disk matters more than its log.
     process.emitWarning(failed)
     return { log: { ...log, path: null }, file: openSync('/dev/null', 'a') }
   }

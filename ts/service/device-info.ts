@@ -1,4 +1,4 @@
-/** What servers say of their devices where the driver cannot be asked: it takes io_uring, which may be switched off. */
+/** Devices as their servers report them, for when the driver cannot be asked: that takes io_uring, which may be disabled. */
 import { readdirSync } from 'node:fs'
 import { wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
@@ -8,9 +8,9 @@ import { connect } from './client.js'
 const BRIEF = 2000
 
 /**
- * The device, from its server, if the driver could not be asked because of that.
+ * The device as its server reports it, if io_uring is not available here.
  *
- * @throws UblkError: the failure, if nobody else can tell.
+ * @throws UblkError: the original failure, if the server cannot report it either.
  */
 export async function ofServer(id: number, failure: unknown): Promise<DeviceInfo> {
   const error = wrap(failure)
@@ -23,7 +23,7 @@ export async function ofServer(id: number, failure: unknown): Promise<DeviceInfo
   }
 }
 
-/** The same of all devices. Those whose server does not tell have a row that says so. */
+/** The same for all devices. A device whose server does not answer has the state `unknown`. */
 export async function devicesOfServers(failure: unknown): Promise<DeviceInfo[]> {
   const error = wrap(failure)
   if (error.kind !== 'no-io-uring') throw error

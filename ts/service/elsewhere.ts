@@ -1,34 +1,34 @@
-/** The end of a device that another process serves, or nobody does. */
+/** Stops or deletes a device that this process does not serve. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { wrap } from '../errors.js'
 import { connect, type RemoteServer } from './client.js'
 import { identityOf } from './system.js'
 
-/** How long a server that is ended by force has to say that it heard, in milliseconds. */
+/** How long a server may take to acknowledge a forced shutdown, in milliseconds. */
 const BRIEF = 2000
 
-/** How often its server is looked at while that ends the device. */
+/** How often the server is checked while it deletes the device. */
 const LOOK = 1000
 
-/** How long it may answer neither a request of the disk nor a question meanwhile. */
+/** How long it may meanwhile answer neither a request of the disk nor a call. */
 const SILENCE = 5000
 
-/** By force: how long a server may answer none of the disk's requests until it is killed, in milliseconds. */
+/** With `force`: after how many milliseconds without an answer to any of the disk's requests a server is killed. */
 const PATIENCE = 10_000
-/** The same of one that did not answer when it was asked. */
+/** The same for a server that did not answer a call. */
 const IMPATIENCE = 3000
 
 /** How the device is to end. */
 export interface End {
-  /** With the device, or only its disk. */
+  /** Whether to delete the device, or only its disk. */
   readonly what: 'stop' | 'delete'
   readonly force: boolean
-  /** Is told what was done to its server. */
+  /** Called with what was done to the server. */
   readonly say: (line: string) => void
 }
 
-/** Ends a device of any other process's. Whether its server did, which then removes what is recorded of it. */
+/** Stops or deletes a device of another process. Returns whether its server did, which then removes the record. */
 export async function endElsewhere(id: number, end: End, cancel: native.Cancel): Promise<boolean> {
   const { what, force, say } = end
   let silent = false
@@ -46,7 +46,7 @@ export async function endElsewhere(id: number, end: End, cancel: native.Cancel):
     notes.forEach(say)
     return false
   } catch (error) {
-    // The driver cannot be asked without io_uring, but a server that has it may do it.
+    // Without io_uring this process cannot send the command, but a server that has it can.
     if (wrap(error).kind !== 'no-io-uring' || what === 'stop' || force) throw error
     using server = await connect(id, BRIEF).catch(() => undefined)
     if (!server) throw error
@@ -65,8 +65,8 @@ async function rouse(id: number, say: (line: string) => void): Promise<void> {
 }
 
 /**
- * Has a device's server delete it by force, since only that can fail requests which its backend never answers.
- * `nobody` if none can be asked; `silent` if it does not answer.
+ * Tells a device's server to delete it by force, since only the server can fail requests that its backend never
+ * answers. `nobody`: there is no server to ask; `silent`: it does not answer.
  */
 async function deletedByServer(
   id: number,

@@ -8,7 +8,7 @@ export interface Job {
   readonly id?: number | undefined
   /** What disk it is. */
   readonly options: RecordedOptions
-  /** Whether one that is taken over may be in another file than before. */
+  /** Whether a recovered disk may use another file than before. */
   readonly otherFile?: boolean | undefined
   /** Files that go when the device does. */
   readonly scratch: readonly string[]

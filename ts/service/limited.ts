@@ -1,10 +1,10 @@
-/** How much is told in each span of time, in milliseconds. */
+/** The limit: messages per span, in milliseconds. */
 const MOST = 10
 const SPAN = 1000
 
 /**
- * Makes a function that passes on at most ten things a second, since each failed request of a busy disk is one. Of how many
- * more there were, `more` is told, a second after the first of them.
+ * Makes a function that passes on at most ten values per second, since each failed request of a busy disk logs one.
+ * `more` is called with the number of the others, a second after the first of them.
  */
 export function limited<T>(tell: (what: T) => void, more: (count: number) => void): (what: T) => void {
   let since = Number.NEGATIVE_INFINITY
@@ -16,7 +16,7 @@ export function limited<T>(tell: (what: T) => void, more: (count: number) => voi
     told = 0
   }
   return what => {
-    // No timer while all is told: who waits for nothing is not woken.
+    // No timer unless something was dropped, so that an idle process does not wake up.
     if (left === 0 && performance.now() - since >= SPAN) {
       since = performance.now()
       told = 0

@@ -1,20 +1,20 @@
 import { copyFileSync, fstatSync, ftruncateSync, readlinkSync, rmSync, writeSync } from 'node:fs'
 
-/** How large a log grows before it begins anew, in bytes. */
+/** The size at which a log is rotated, in bytes. */
 const LARGEST = 4 * 2 ** 20
 
-/** What is added to a log's name for the one before. */
+/** The suffix of the rotated log. */
 export const EARLIER = '.1'
 
 /**
- * A log in a file of its own, which a descriptor that appends is open on. It begins anew when it is large, and the one before is
- * kept beside it. Several processes may write to it, a disk's old server and its new one: so it is copied and cut short
- * rather than moved away from them. Where there is no room, lines are lost, and nothing else.
+ * A log in a file, open for appending. When it is large it is rotated, and one earlier log is kept. A disk's old and
+ * new server may write to it at the same time, so rotation copies and truncates it rather than renaming it. If the file
+ * system is full, lines are lost, and nothing else.
  */
 export class LogFile {
   readonly #file: number
   readonly #largest: number
-  /** What was written since the size was looked at, in bytes: others write too. */
+  /** Bytes written since the size was last checked; other processes write, too. */
   #since = Number.POSITIVE_INFINITY
 
   constructor(file: number, largest: number = LARGEST) {
@@ -26,7 +26,7 @@ export class LogFile {
     const bytes = Buffer.from(line)
     try {
       for (let at = 0; at < bytes.length; ) at += writeSync(this.#file, bytes, at)
-    } catch {} // It is lost; the disk is not.
+    } catch {} // The line is lost; the disk is not affected.
     this.#since += bytes.length
     if (this.#since >= this.#largest / 64) this.#look()
   }
@@ -38,17 +38,17 @@ export class LogFile {
       if (!entry.isFile() || entry.size < this.#largest) return
       this.#keep()
       ftruncateSync(this.#file)
-    } catch {} // It is looked at again.
+    } catch {} // It is checked again later.
   }
 
-  /** Under its present name: a disk's log is renamed when that has its number. */
+  /** Under its present name: a disk's log is renamed once the disk has its number. */
   #keep(): void {
     const path = readlinkSync(`/proc/self/fd/${this.#file}`)
     try {
       rmSync(path + EARLIER, { force: true })
       copyFileSync(path, path + EARLIER)
     } catch {
-      rmSync(path + EARLIER, { force: true }) // There is no room for both: then there is only the new one.
+      rmSync(path + EARLIER, { force: true }) // There is no space for both: only the new one is kept.
     }
   }
 }

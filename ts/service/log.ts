@@ -15,7 +15,7 @@ const NAME = 'ublk-ts'
 
 const STDERR = 2
 
-/** Opens this process's log, which goes to stderr, wherever that does; `path`: if that is a file of the log's own. */
+/** Opens this process's log, which goes to stderr. `path`: the log file, if stderr is one. */
 export function openLog({ form, level, path }: Pick<JobLog, 'form' | 'level' | 'path'>): Log {
   const format = formatter(form)
   const file = path !== null && isOpenOn(STDERR, path) ? new LogFile(STDERR) : undefined
@@ -42,7 +42,7 @@ export function openLog({ form, level, path }: Pick<JobLog, 'form' | 'level' | '
   }
 }
 
-/** Whether it is: a service that serves a disk on logs to the journal, wherever the server before it did. */
+/** Whether stderr is that file: a service that takes over a disk logs to the journal, wherever the previous server logged. */
 function isOpenOn(file: number, path: string): boolean {
   const [one, other] = [fstatSync(file), statSync(path, { throwIfNoEntry: false })]
   return one.isFile() && one.dev === other?.dev && one.ino === other.ino
@@ -54,7 +54,7 @@ function writeToStderr(line: string): void {
 
 const PRIORITIES: Partial<Record<string, number>> = { debug: 7, info: 6, warning: 4, error: 3 }
 
-/** What others have put into a text makes no line of its own, and tells a terminal nothing. */
+/** Escaped, so that no text from outside begins a line or controls a terminal. */
 function formatter(form: LogForm): (record: LogRecord) => string {
   if (form === 'json') {
     const format = getJsonLinesFormatter({ properties: 'flatten' })

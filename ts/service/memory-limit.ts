@@ -1,4 +1,4 @@
-/** What a control group says of its memory. Nothing is said of this where there are none, or none for memory. */
+/** The memory limit of a control group. Without control groups for memory there is none. */
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { formatSize } from '../size.js'
@@ -14,14 +14,14 @@ export class MemoryLimit {
     this.#seen = this.#kills()
   }
 
-  /** Whether the kernel has killed a process of the group for want of memory since this was asked last. */
+  /** Whether the out-of-memory killer has killed a process of the group since the last call. */
   hasKilled(): boolean {
     const before = this.#seen
     this.#seen = this.#kills()
     return this.#seen > before
   }
 
-  /** What the group may have, in words that go on a sentence about its memory. */
+  /** The group's limit, as the end of a sentence about its memory. */
   describe(): string {
     const bytes = Math.min(
       ...this.#groups()
@@ -33,13 +33,13 @@ export class MemoryLimit {
       : 'the machine has too little'
   }
 
-  /** How many processes the kernel has killed, by its own count. */
+  /** The kernel's count of killed processes. */
   #kills(): number {
     const [own] = this.#groups()
     return Number(/^oom_kill (\d+)$/m.exec(own === undefined ? '' : this.#read(own.events))?.[1] ?? 0)
   }
 
-  /** The files of the group, and of those that it is in, from the innermost on. */
+  /** The files of the group and its ancestors, innermost first. */
   #groups(): { limit: string; events: string }[] {
     for (const line of this.#read('proc/self/cgroup').split('\n')) {
       const [, controllers, path] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? []
@@ -56,7 +56,7 @@ export class MemoryLimit {
         )
         if (at === '/') break
       }
-      // Both hierarchies may be there; memory is in one of them.
+      // Both hierarchies may exist; memory is in one of them.
       if (found.some(({ limit }) => this.#read(limit) !== '')) return found
     }
     return []

@@ -24,7 +24,7 @@ export async function perform(job: Job, hosting: Hosting): Promise<void> {
   else await serve({ ...making, keep: true, scratch: [] }, hosting)
 }
 
-/** Before it serves: what it has then and touches later stays in memory. */
+/** Before it serves: this locks present and future memory. */
 function lockMemory(): void {
   try {
     native.lockMemory()
@@ -97,7 +97,7 @@ function logOf({ path, nameless }: JobLog): Pick<RecordOptions, 'log'> {
   if (!nameless) return { log: path }
   const log = (id: number): string => {
     const name = join(openRunDir(), `${id}.log`)
-    rmSync(name + EARLIER, { force: true }) // of an earlier device of this number
+    rmSync(name + EARLIER, { force: true }) // of an earlier device with this number
     renameSync(path, name)
     return name
   }

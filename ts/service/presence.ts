@@ -20,7 +20,7 @@ export interface RecordOptions {
   notes?: { readonly [key: string]: Json }
 }
 
-/** How long after a failure another attempt is made to leave a record, in milliseconds. */
+/** How long after a failure to write the record the next attempt is made, in milliseconds. */
 const AGAIN = 5000
 
 /** What a server leaves in the run directory, so that others find it: its device's record, and a socket. */
@@ -30,7 +30,7 @@ export class Presence {
   readonly #path: string
   readonly #tell: (error: UblkError) => void
   #socket: ControlSocket | undefined
-  /** The next attempt to leave a record; there is none. */
+  /** The timer of the next attempt to write the record, as long as there is none. */
   #again: NodeJS.Timeout | undefined
   #over = false
 
@@ -51,9 +51,9 @@ export class Presence {
   /**
    * Makes it known that this process serves a device.
    *
-   * @param tell - For a device that was there before, which is worth more than its record: is told why there is no record,
-   * and another attempt is made now and then.
-   * @throws UblkError of kind `system` if that cannot be written down, and there is no `tell`.
+   * @param tell - For an existing device, which is served even without a record: called with the reason why there is no
+   *   record; the attempt is repeated from time to time.
+   * @throws UblkError of kind `system` if the record cannot be written, and there is no `tell`.
    */
   static async announce(
     disk: UblkDevice,
@@ -98,7 +98,7 @@ export class Presence {
     }
   }
 
-  /** As soon as that is possible, which it may not be now. */
+  /** Retries until it is written. */
   async #appearSooner({ told = false } = {}): Promise<void> {
     clearTimeout(this.#again)
     try {
@@ -113,9 +113,9 @@ export class Presence {
 
   #unrecorded(cause: unknown): UblkError {
     const { id } = this.#record
-    return new UblkError('system', `cannot leave a record of device ${id} in ${runDir()}: ${cause}`, {
+    return new UblkError('system', `cannot write a record of device ${id} in ${runDir()}: ${cause}`, {
       device: id,
-      hint: 'without one no other command finds its server, and it cannot be recovered: make room there',
+      hint: 'without one no other command finds its server, and it cannot be recovered: free space there',
       cause,
     })
   }

@@ -1,4 +1,4 @@
-/** Files that this user's processes leave for each other, and nobody else may read or write. */
+/** Files shared by this user's processes, which no other user may read or write. */
 import {
   closeSync,
   constants,
@@ -15,16 +15,16 @@ import {
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants
 
-/** Of a file that is read, in bytes: far more than any of ours has. */
+/** The maximum size of a file that is read, in bytes: far more than any record. */
 const LONGEST = 2 ** 20
 
-/** Why a file is not read, in words that fit after the file's name and a colon. */
+/** The reason why a file is not read; follows the file's name and a colon. */
 export class PrivateFileError extends Error {}
 
 /**
  * Reads a file, if there is one.
  *
- * @throws PrivateFileError if somebody else may have written it, or it is no file that one can just read.
+ * @throws PrivateFileError if another user may have written it, or it is not a regular file.
  */
 export function readPrivate(path: string): string | undefined {
   const file = openToRead(path)
@@ -40,7 +40,7 @@ export function readPrivate(path: string): string | undefined {
   }
 }
 
-/** Neither a link's target, nor a wait for whoever opens the other end of a pipe. */
+/** Follows no symbolic link, and does not wait for a FIFO's writer. */
 function openToRead(path: string): number | undefined {
   try {
     return openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
@@ -60,7 +60,7 @@ function check(entry: Stats): void {
   if (entry.size > LONGEST) throw new PrivateFileError(`it has more than ${LONGEST} bytes`)
 }
 
-/** Files of ours are replaced and never grow: what is read beyond its size was put there by nobody that is trusted. */
+/** These files are replaced and never grow, so data beyond the size is not read. */
 function readAll(file: number, size: number): string {
   const bytes = Buffer.alloc(size)
   let length = 0
@@ -76,24 +76,24 @@ function unreadable(error: unknown): PrivateFileError {
   return new PrivateFileError(`it cannot be read (${code ?? message})`)
 }
 
-/** What is added to a file's name for the one that keeps room for its successor. */
+/** The suffix of the spare file, which reserves space for the next write. */
 export const SPARE = '.spare'
 
-/** How much room is kept, in bytes: a multiple of a page, for a text that is a little longer. */
+/** The reserved space, in bytes: a multiple of a page, enough for a slightly longer text. */
 const PAGE = 4096
 const LONGER = 512
 
 /**
- * Writes a file in place of what is there; it is never seen half-written. Beside it, a spare keeps the room that the next
- * write takes, for when the file system is full by then.
+ * Replaces a file atomically. Beside it a spare file reserves the space for the next write, in case the file system is
+ * full by then.
  *
- * @throws PrivateFileError for a text that would not be read again.
+ * @throws PrivateFileError for a text that is too long to be read again.
  */
 export function replaceFile(path: string, text: string): void {
   if (Buffer.byteLength(text) > LONGEST)
     throw new PrivateFileError(`it would have more than ${LONGEST} bytes`)
   const next = `${path}.${process.pid}`
-  rmSync(next, { force: true }) // of an earlier process of that number, or of anybody
+  rmSync(next, { force: true }) // left by an earlier process with the same number, or by another
   try {
     try {
       write(next, O_WRONLY | O_CREAT | O_EXCL, text)
@@ -110,7 +110,7 @@ export function replaceFile(path: string, text: string): void {
   keepRoom(path + SPARE, text)
 }
 
-/** Writes over what keeps the room, which takes no more of it. If there is not enough, the first failure is the one to tell. */
+/** Overwrites the spare file, which needs no further space. If that is too small, throws the first failure. */
 function useSpare(spare: string, next: string, text: string, full: unknown): void {
   try {
     renameSync(spare, next)
@@ -131,7 +131,7 @@ function write(path: string, flags: number, text: string): void {
   }
 }
 
-/** As long as there is room: without a spare, the next write may fail. */
+/** If there is space: without a spare file the next write may fail. */
 function keepRoom(spare: string, text: string): void {
   const room = Math.ceil((Buffer.byteLength(text) + LONGER) / PAGE) * PAGE
   try {
@@ -143,7 +143,7 @@ function keepRoom(spare: string, text: string): void {
   }
 }
 
-/** Whether there is no room where it was to be written. */
+/** Whether the file system is full. */
 export function isFull(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException
   return code === 'ENOSPC' || code === 'EDQUOT'

@@ -2,10 +2,10 @@ import { diskActivity } from '#binding'
 import { UblkError } from '../errors.js'
 import { inOneLine, onRejection } from '../serve/errno.js'
 
-/** When what an end waits for is told first, and again if it has changed, in milliseconds. */
+/** After how many milliseconds the first report is made, and the next ones if something has changed. */
 const [FIRST, AGAIN] = [3000, 5000]
 
-/** Tells what the kernel waits for while it removes a disk, from time to time, until disposed of. */
+/** Reports from time to time what the kernel waits for while it removes a disk, until disposed. */
 export class Progress implements Disposable {
   readonly #clock: NodeJS.Timeout
   readonly #tell: (line: string) => void
@@ -31,7 +31,7 @@ export class Progress implements Disposable {
     this.#clock = setInterval(look, 500)
   }
 
-  /** Tells a line, unless it was the last one. What the listener throws becomes a process warning. */
+  /** Reports a line, unless it equals the last one. An exception in the listener becomes a process warning. */
   say(line: string): void {
     if (line === this.#last) return
     this.#last = line

@@ -29,7 +29,7 @@ export interface DeviceRecord {
   readonly created: string
   /** In which of the driver's ways it was made to be served, and why. Earlier versions did not tell. */
   readonly choice?: ServingChoice | undefined
-  /** The files that its disk is in, such as tells them from others. Earlier versions did not tell. */
+  /** The identity of the files that hold its disk's data. Missing in records of earlier versions. */
   readonly files?: readonly FileOfDisk[] | undefined
   /** Where its server logs to. */
   readonly log: string | null
@@ -59,8 +59,7 @@ export type Found =
   | { readonly state: 'served'; readonly record: DeviceRecord }
 
 /**
- * Writes a device's record, in place of what is there. It is never seen half-written. Room for the next one is kept, so
- * that a directory that is full by then costs nobody a server.
+ * Replaces a device's record atomically. Space for the next one stays reserved, in case the directory is full by then.
  */
 export function writeRecord(record: DeviceRecord): void {
   replaceFile(join(openRunDir(), `${record.id}.json`), `${JSON.stringify(record, undefined, 2)}\n`)
@@ -78,7 +77,7 @@ export function readChoice(id: number): ServingChoice | undefined {
   return found.state === 'served' || found.state === 'dead' ? found.record.choice : undefined
 }
 
-/** What a device's record says of the files that its disk was made from, if that is true and says it. */
+/** The files that a device's disk was created from, if it has a valid record that names them. */
 export function readFiles(id: number): FileOfDisk[] | undefined {
   const found = readRecord(id)
   const files = found.state === 'served' || found.state === 'dead' ? found.record.files : undefined
@@ -115,7 +114,7 @@ export function removeRecord(id: number, unwanted: (found: Found) => boolean): b
   const remove = unwanted(found)
   if (!remove) giveBack(away, path)
   else removeWhatGoesWith(found, join(dir, `${id}.sock`))
-  rmSync(away, { force: true, recursive: true }) // a directory, if somebody made one
+  rmSync(away, { force: true, recursive: true }) // it may even be a directory
   if (!remove) return false
   rmSync(path + SPARE, { force: true })
   removeUnfinished(dir, id)
@@ -131,7 +130,7 @@ function removeUnfinished(dir: string, id: number): void {
   }
 }
 
-/** The socket of a device whose record cannot be used is nobody's either: it is removed when there is no such device. */
+/** If the record cannot be used, the socket is removed as well when there is no such device. */
 function removeWhatGoesWith(found: Found, path: string): void {
   if (!('record' in found)) {
     rmSync(path, { force: true })
@@ -162,7 +161,7 @@ export function isStale({ state }: Found): boolean {
   return state === 'other-boot' || state === 'other-device'
 }
 
-/** Unless a newer one is there by now. A second name may be refused where there is no room. */
+/** Unless there is a newer one by now. A hard link may be refused if the file system is full. */
 function giveBack(away: string, path: string): void {
   try {
     linkSync(away, path)
@@ -187,7 +186,7 @@ export function judge(text: string, id: number): Found {
   try {
     value = JSON.parse(text)
   } catch {
-    return { state: 'corrupt', why: text.trimEnd().endsWith('}') ? 'it is not JSON' : 'it is cut short' }
+    return { state: 'corrupt', why: text.trimEnd().endsWith('}') ? 'it is not JSON' : 'it is truncated' }
   }
   const { version, package: written } = (value ?? {}) as Partial<Record<keyof DeviceRecord, unknown>>
   if (typeof version === 'number' && version > VERSION) {

@@ -38,7 +38,7 @@ export function fromRecorded(recorded: RecordedOptions): CreateOptions {
   return { ...recorded } as unknown as CreateOptions
 }
 
-/** The same, to be served whoever else uses the disk's file. */
+/** The same backend with `exclusive: false`. */
 export function withoutClaim(recorded: RecordedOptions): RecordedOptions {
   const backend = recorded.backend as { [key: string]: Json }
   const claims = backend['kind'] === 'file' || backend['file'] !== undefined
@@ -47,7 +47,7 @@ export function withoutClaim(recorded: RecordedOptions): RecordedOptions {
 
 function backendToJson(backend: Backend): Json {
   const native = isNative(backend) ? (backend as NativeBackend) : undefined
-  // Whoever takes it over may be in another directory.
+  // The next server may have another working directory.
   if (native?.kind === 'file') return toJson({ ...native, path: resolve(native.path) }, 'backend')
   if (native?.kind === 'memory' && native.file !== undefined)
     return toJson({ ...native, file: resolve(native.file) }, 'backend')

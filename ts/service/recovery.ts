@@ -17,8 +17,8 @@ export function recordToRecover(id: number): DeviceRecord {
   if (recovery === undefined) throw fail('unsupported', `device ${id} was made without recovery`)
   const { kind, file } = backend as { kind?: string; file?: string }
   if (kind !== 'memory') return found.record
-  if (file === undefined) throw fail('backend', `device ${id} had its bytes in the memory of its server`)
-  if (!existsSync(file)) throw fail('backend', `device ${id} had its bytes in ${file}, which is gone`)
+  if (file === undefined) throw fail('backend', `device ${id} had its data in the memory of its server`)
+  if (!existsSync(file)) throw fail('backend', `device ${id} had its data in ${file}, which is gone`)
   return found.record
 }
 
@@ -32,9 +32,9 @@ export function recordOfServed(id: number): DeviceRecord {
   if (found.state === 'served') {
     const { kind, file } = found.record.options.backend as { kind?: string; file?: string }
     if (kind !== 'memory' || file !== undefined) return found.record
-    throw new UblkError('unsupported', `device ${id} has its bytes in the memory of its server`, {
+    throw new UblkError('unsupported', `device ${id} has its data in the memory of its server`, {
       device: id,
-      hint: 'a disk in memory that another server is to serve is made with create --detach, or in a file in /dev/shm',
+      hint: 'a disk in memory can be recovered if it is created with create --detach, or in a file in /dev/shm',
     })
   }
   if (found.state !== 'dead') throw refusal(id, found)

@@ -19,16 +19,16 @@ export function runDir(): string {
 }
 
 /**
- * The same, made in an existing directory if it is not there. What is in it is trusted, so nobody else may write to it,
- * or put another directory in its place.
+ * The same, created if it does not exist; its parent must exist. Its content is trusted, so no other user may write to
+ * it or replace it.
  *
- * @throws UblkError of kind `system` if it cannot be made, or somebody else may do that.
+ * @throws UblkError of kind `system` if it cannot be created, or another user may write to it or replace it.
  */
 export function openRunDir(): string {
   const dir = runDir()
   if (Buffer.byteLength(dir) > LONGEST) throw unfit(dir, `its path has more than ${LONGEST} bytes`)
   checkParents(dir)
-  let ours = !process.env['UBLK_TS_RUN_DIR'] // Else its mode is its owner's choice.
+  let ours = !process.env['UBLK_TS_RUN_DIR'] // Otherwise its owner chooses the mode.
   try {
     mkdirSync(dir, { mode: PRIVATE })
     ours = true
@@ -37,7 +37,7 @@ export function openRunDir(): string {
     if (code !== 'EEXIST') throw unfit(dir, `it cannot be made (${code})`, cause)
   }
   const { mode } = checkRunDir(dir)
-  // The umask may have left too little of the mode; earlier versions, and systemd unless told, let others look into it.
+  // The umask may have restricted the mode; earlier versions, and systemd by default, let other users read it.
   if (ours && (mode & 0o777) !== PRIVATE) chmodSync(dir, PRIVATE)
   return dir
 }
@@ -47,7 +47,7 @@ const PRIVATE = 0o700
 /**
  * The same if it is there.
  *
- * @throws UblkError of kind `system` if somebody else may write to it, or put another in its place.
+ * @throws UblkError of kind `system` if another user may write to it or replace it.
  */
 export function findRunDir(): string | undefined {
   const dir = runDir()
@@ -74,12 +74,12 @@ function checkRunDir(dir: string): Stats {
   return entry
 }
 
-/** As many symbolic links as the kernel follows. */
+/** The kernel's limit of symbolic links in a path. */
 const MOST_LINKS = 40
 
 /**
- * Goes the way to the directory, link by link: who may replace an entry on it may replace the directory. In a sticky
- * directory, such as `/tmp`, that is the entry's owner alone.
+ * Checks each component of the path, link by link: a user who may replace a component may replace the directory. In a
+ * sticky directory, such as `/tmp`, only the entry's owner may.
  */
 function checkParents(dir: string): void {
   const names = dirname(dir).split('/').filter(Boolean)
@@ -87,29 +87,29 @@ function checkParents(dir: string): void {
   let links = 0
   checkParent(dir, at, look(dir, at))
   for (let name = names.shift(); name !== undefined; name = names.shift()) {
-    const next = join(at, name) // which takes a link's '..' back to what it is in: no link is left in `at`
+    const next = join(at, name) // `at` has no links left, so join() resolves '..' correctly
     const entry = look(dir, next)
-    if (!entry) return // That it is missing is told by whoever makes the directory.
+    if (!entry) return // Creating the directory will report that.
     checkParent(dir, next, entry)
     if (!entry.isSymbolicLink()) {
       at = next
       continue
     }
-    if (++links > MOST_LINKS) throw unfit(dir, 'there are too many symbolic links on the way to it')
+    if (++links > MOST_LINKS) throw unfit(dir, 'there are too many symbolic links in its path')
     const target = readlinkSync(next)
     if (target.startsWith('/')) at = '/'
     names.unshift(...target.split('/').filter(Boolean))
   }
 }
 
-/** What is at a path, if anything is. */
+/** The entry at a path, if there is one. */
 function look(dir: string, path: string): Stats | undefined {
   try {
     return lstatSync(path, { throwIfNoEntry: false })
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code === 'ENOTDIR') return undefined
-    throw unfit(dir, `${path} cannot be looked at (${code})`, cause)
+    throw unfit(dir, `${path} cannot be read (${code})`, cause)
   }
 }
 
@@ -125,7 +125,7 @@ function checkParent(dir: string, path: string, entry: Stats | undefined): void 
 
 const STICKY = 0o1000
 
-/** A symbolic link's own mode says nothing. */
+/** A symbolic link's own mode is meaningless. */
 function othersMayWrite({ mode }: Stats): boolean {
   return (mode & 0o022) !== 0
 }

@@ -68,7 +68,7 @@ export async function serve(making: Making, hosting: Hosting): Promise<void> {
     throw new UblkError('system', `${disk.path} is gone: ${how.reason}`, { hint: 'serving it failed' })
   }
   if (how.why === 'taken') {
-    // In the foreground it is why the command ends; in the background it is what somebody wanted.
+    // In the foreground that is why the command ends; in the background it is expected.
     const tell = hosting.unwanted === undefined ? log.warning : log.info
     tell(`${disk.path} is gone: ${how.reason}`, { device: disk.id })
   }
@@ -178,7 +178,7 @@ export async function removeDisk(disk: UblkDevice, forced: AbortSignal, log: Log
   try {
     await disk.delete({ wait: true, signal: forced, onProgress })
   } catch (error) {
-    await disk.delete({ force: true, onProgress: line => log.warning(line) }) // Its server ends in any case: better in order.
+    await disk.delete({ force: true, onProgress: line => log.warning(line) }) // The server ends in any case.
     if (!forced.aborted) throw error
   }
 }

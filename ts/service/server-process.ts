@@ -12,7 +12,7 @@ import { markOf, type ProcessMark } from './system.js'
 /** How much longer than it is given the server may take before it is ended, and again before it is killed. */
 const GRACE = 5000
 
-/** So that Node has no moment in which SIGUSR1 opens a debugger (22.14); later on this program sees to it. */
+/** From its start (22.14), so that SIGUSR1 never opens a debugger; later this program has a listener. */
 const NODE_OPTIONS = ['--disable-sigusr1'].filter(option => process.allowedNodeEnvironmentFlags.has(option))
 
 /** What a server said of the disk that it serves. */
@@ -24,7 +24,7 @@ export class ServerProcess {
   readonly ended: Promise<string>
   readonly #job: Job
   readonly #child: ChildProcess
-  /** Tells it from a later process of its number. */
+  /** Distinguishes it from a later process with the same number. */
   readonly #mark: ProcessMark | undefined
   readonly #lastWords: () => string | undefined
 
@@ -58,7 +58,7 @@ export class ServerProcess {
     })
   }
 
-  /** Its number, if it was started. */
+  /** Its process number, if it was started. */
   get pid(): number | undefined {
     return this.#child.pid
   }

@@ -14,7 +14,7 @@ import { identityOf } from './system.js'
 const ATTEMPTS = 5
 const WITHIN = 60_000
 
-/** It may be killed for want of memory so often within the time, in milliseconds: the next one will want as much. */
+/** How often it may be killed by the out-of-memory killer within a span, in milliseconds: the next one will need as much. */
 const OUT_OF_MEMORY = 2
 const OUT_WITHIN = 10 * 60_000
 
@@ -83,7 +83,7 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
   }
 }
 
-/** Adds the present to times, and drops those that are longer ago than `span`. How many are left. */
+/** Adds the present time, drops times older than `span`, and returns the number of the rest. */
 function within(span: number, times: number[]): number {
   const now = performance.now()
   times.push(now)

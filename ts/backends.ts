@@ -68,13 +68,13 @@ export interface FileOptions {
    */
   direct?: boolean
   /**
-   * Claim the file while the disk is served: a regular file with a lock (OFD, `fcntl(2)`), a block device with an exclusive
-   * open, which also keeps it from being mounted. A read-only disk shares what it is in with other read-only ones. With
-   * false it is served whoever else uses it, and nothing is claimed: for what is made to be shared, such as a cluster's
-   * file system.
+   * Claim the file while the disk is served: a regular file with a lock (OFD, `fcntl(2)`), a block device with an
+   * exclusive open, which also prevents mounting it. Read-only disks can share a file. `false` claims nothing, and
+   * serves the file even if another process uses it: for devices that are meant to be shared, such as one with a
+   * cluster file system.
    *
-   * Locks are advisory: a program that does not ask for them, such as `mkfs` on the file or `losetup`, is not kept away. A
-   * file that a loop device is attached to already is refused.
+   * Locks are advisory: they do not keep out programs that do not lock the file, such as `mkfs` or `losetup`. A file
+   * that is already attached to a loop device is refused.
    *
    * @defaultValue true
    */
@@ -85,8 +85,8 @@ export interface FileOptions {
 export interface MemoryOptions {
   /**
    * A file in a memory file system, such as one in `/dev/shm`: another process can take the disk over with what is on
-   * it. It is made if there is none, keeps its bytes if there is one, and is not removed. One that is there has to be this
-   * user's, and nobody else may be allowed to write to it.
+   * it. It is created if it does not exist, keeps its bytes if it does, and is not removed. An existing file must
+   * belong to this user and be writable by no other user.
    *
    * @defaultValue memory of this process, which ends with it
    */
@@ -153,7 +153,7 @@ export function nullDisk(size: Size): NullBackend {
  * @param path - A path, or a `file:` URL.
  * @param options - How to open it.
  * @throws UblkError of kind `invalid` if the path is empty. Whether the file exists and is fit is
- * found out by `UblkDevice.create`, which rejects with kind `backend`, or `busy` if somebody else uses it.
+ * found out by `UblkDevice.create`, which rejects with kind `backend`, or `busy` if another process uses it.
  */
 export function file(path: string | URL, options: FileOptions = {}): FileBackend {
   checkOptions<FileOptions>(options, 'file()', { direct: true, exclusive: true })
@@ -198,7 +198,7 @@ export function isNative(backend: Backend): backend is NativeBackend {
 
 const WORKER_HINT = "use new URL('./disk.js', import.meta.url)"
 
-/** Only what was said against the default is kept: a record then reads the same as one of an earlier version. */
+/** Only a value other than the default is kept: a record then reads the same as one of an earlier version. */
 export function exclusiveOf(exclusive: boolean | undefined): false | undefined {
   checkFlag(exclusive, 'exclusive')
   return exclusive === false ? false : undefined

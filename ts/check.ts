@@ -1,7 +1,7 @@
 import { invalid } from './errors.js'
 import { nameOf } from './serve/errno.js'
 
-/** The names of the options in `Options`, all of them: the compiler sees to that. */
+/** The names of all options in `Options`; the compiler checks that none is missing. */
 export type Names<Options> = Readonly<Record<keyof Required<Options>, true>>
 
 /**
@@ -54,7 +54,7 @@ export function checkFunction(value: unknown, what: string): void {
 }
 
 /**
- * Checks an abort signal, of Node or of a library that has its own.
+ * Checks an abort signal: Node's, or one of a library that has its own class.
  *
  * @throws UblkError of kind `invalid`.
  */
@@ -86,7 +86,7 @@ export function checkId(id: unknown): asserts id is number {
   )
 }
 
-/** Which of the names somebody has meant who wrote another one; undefined if none is near. */
+/** The name that was probably meant by a misspelt one; undefined if none is close. */
 export function nearest(name: string, names: readonly string[]): string | undefined {
   const plain = (text: string): string => text.toLowerCase().replace(/[-_\s]/g, '')
   const wanted = plain(name)
@@ -100,7 +100,7 @@ export function nearest(name: string, names: readonly string[]): string | undefi
   return best
 }
 
-/** How many letters have to be put in, left out, replaced, or exchanged with the next, to get from one to the other. */
+/** The number of insertions, deletions, replacements and swaps of neighbours that turn one into the other. */
 function distance(one: string, other: string): number {
   let [before, last, row] = [[] as number[], [] as number[], range(other.length + 1)]
   for (let i = 1; i <= one.length; i++) {

@@ -51,8 +51,8 @@ export interface RecoverOptions
    */
   onReady?: () => void | Promise<void>
   /**
-   * Serve the disk on from another file than the one it was made from. Without this, that is refused if the device has a
-   * record: what is mounted on the disk would find other bytes below it.
+   * Accept another file than the one that the disk was created from. Without this it is refused if the device has a
+   * record, since a mounted file system would find different data below it.
    *
    * @defaultValue false
    */
@@ -88,8 +88,8 @@ export interface EndOptions {
   /** Aborts the waiting. */
   signal?: AbortSignal
   /**
-   * Is told, a line each, what the end waits for whenever that changes, and by force what had to be done to the process
-   * that serves the disk: one that is stopped is continued, and one that answers nothing is killed.
+   * Called with one line of text whenever the operation waits for something else, and, with `force`, when the server's
+   * process was continued because it was stopped, or killed because it did not answer.
    */
   onProgress?: (line: string) => void
 }
@@ -114,7 +114,7 @@ const RECOVER_OPTIONS: Names<RecoverOptions> = {
 }
 
 /**
- * Checks what is no matter of {@link toSpec}: that the options exist, and those that the native part does not get.
+ * Checks what {@link toSpec} does not: the names of the options, and the options that are not passed to the native part.
  *
  * @throws UblkError of kind `invalid`.
  */

@@ -41,11 +41,10 @@ const POLL = 250
  * One ublk device: served by this process if made by {@link UblkDevice.create}, by any if found by
  * {@link UblkDevice.open}.
  *
- * A served device keeps Node running until it is stopped. A disk that native threads or Workers serve may
- * be used from this process, with synchronous calls too. One that the event loop of its creator serves (a
- * plain object as backend, or a `lazy` one as long as it fetches) must not: a synchronous call that waits
- * for it never returns. Disks are best used by other processes: one that uses its own disk cannot always
- * be killed.
+ * A served device keeps Node running until it is stopped. A disk that native threads or Workers serve may be used from
+ * this process, even with synchronous calls. A disk that this event loop serves (a plain object as backend, or a `lazy`
+ * one while it fetches) must not: a synchronous call that waits for it never returns. It is best to use disks from
+ * other processes: a process that uses its own disk cannot always be killed.
  *
  * @example
  * ```ts
@@ -70,7 +69,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * Makes a disk and serves it from native threads of this process. Resolves when its path is usable.
    *
    * @throws UblkError: `invalid` for a wrong option, or one that cannot be recorded, `backend` if the file cannot be used,
-   * `busy` if somebody else uses it, `exists` if the id is taken, `limit`, `no-driver`, `no-permission`, `no-io-uring`, `unsupported`, `timeout`.
+   * `busy` if another process uses it, `exists` if the id is taken, `limit`, `no-driver`, `no-permission`,
+   * `no-io-uring`, `unsupported`, `timeout`.
    * @throws the signal's reason if it was aborted.
    */
   static async create(options: CreateOptions): Promise<UblkDevice> {
@@ -98,9 +98,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * it. The disk was there all the time, and its users go on. Waits for a server that is just leaving.
    *
    * @param options - With a backend that holds the disk's bytes.
-   * @throws UblkError: `busy` if it is served, or somebody else uses its file, `backend` if its record is of another file,
-   * `unsupported` if it was made without `recovery`, `invalid` if the backend does not fit it, `not-found` if there is no such device, or it has no disk; and as {@link UblkDevice.create}. The
-   * device is then as it was.
+   * @throws UblkError: `busy` if it is served, or another process uses its file, `backend` if it was created from
+   *   another file, `unsupported` if it was made without `recovery`, `invalid` if the backend does not fit it,
+   *   `not-found` if there is no such device, or it has no disk; and as {@link UblkDevice.create}. The device is then
+   *   as it was.
    */
   static async recover(id: number, options: RecoverOptions): Promise<UblkDevice> {
     checkId(id)
@@ -113,27 +114,27 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       if (server && !server.properties.write && !found.readOnly) {
         throw invalid(`disk ${id} is writable, and the backend cannot write`, 'give it a write method')
       }
-      // It was resized since its backend was made first.
+      // It was resized after its backend was first created.
       if (server?.properties.resize && server.properties.size !== size) await server.resize(size)
       const { entry, info } = await launch.enter(
         server,
         async ([spec, ...calls]) => {
           await server?.prepare(queues)
-          // Before its present server has to let go of it; what is opened then is looked at once more.
+          // Before the present server is asked to release the device; the files are checked again when they are opened.
           if (files) await native.checkFiles(spec.backend, files)
           await settled(options.onReady?.())
           // A read-only disk opens its file as such.
           return await native.Device.adopt(id, { ...spec, readOnly, files }, ...calls)
         },
         async device => {
-          await device.quiesce(new native.Cancel()).catch(() => {}) // If it was taken over, it waits for another.
+          await device.quiesce(new native.Cancel()).catch(() => {}) // If it was taken over, it waits for the next server.
           await device.release()
         },
         true,
       )
       const disk = UblkDevice.#launched(launch, info)
       await disk.#takeOver(entry, launch.cancel)
-      // A disk that is there already is served on without a record rather than not at all.
+      // An existing disk is better served without a record than not at all.
       await launch.announce(disk, error => disk.#tell(error))
       return disk
     })
@@ -226,9 +227,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Who uses the disk, a phrase each, such as `mounted on /mnt`, `swap`, `used by dm-0` or `open by fio (12)`; empty when
-   * it is free. Mounts of other namespaces and lazily unmounted file systems count: what the kernel has in use and
-   * nobody can name is told as such.
+   * The disk's users, one phrase each, such as `mounted on /mnt`, `swap`, `used by dm-0` or `open by fio (12)`; empty
+   * when it is free. Mounts of other namespaces and lazily unmounted file systems count. If the kernel has the disk in
+   * use and no user can be found, one phrase says so.
    *
    * @param options - `quick`: only what can be seen without opening the disk, which may wait for its server.
    */
@@ -300,7 +301,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * with {@link resume}: the disk stays, and what is asked of it waits. No request fails.
    *
    * @throws UblkError of kind `unsupported` before kernel 6.16, if it was made without `recovery`, with `'fail'`, or with
-   * `'requeue'` and `transport` `'batch'`, which together would cost requests: the device is then served as before;
+   * `'requeue'` and `transport` `'batch'`, which together would make requests fail: the device is then served as before;
    * `closed` if it is not live.
    */
   async quiesce(options: { signal?: AbortSignal } = {}): Promise<void> {
@@ -335,9 +336,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Gives the disk another size while it is used. What is added reads as zeroes, but on a block device, where it is what
-   * that has there; what lies behind the new end is lost. A file gets that size, too; a disk written in JavaScript needs a
-   * method `resize`.
+   * Changes the disk's size while it is used. Added space reads as zeroes, except on a block device, which keeps the
+   * data that it has there; data behind a new, lower end is lost. A file is resized, too; a disk written in JavaScript
+   * needs a method `resize`.
    *
    * @param size - Bytes, or text such as `'2G'`; a multiple of the block size.
    * @throws UblkError of kind `unsupported` before kernel 6.16, if the backend cannot, or if another process serves it;
@@ -348,7 +349,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     checkResize(options)
     const entry = this.#local('resize')
     await abortable(options.signal, async cancel => {
-      // Nobody mounts it meanwhile.
+      // Keeps the disk from being mounted meanwhile.
       const shrinks = bytes < this.size && !options.force
       const claim = shrinks ? await native.claimToShrink(this.id, cancel) : undefined
       try {
@@ -390,9 +391,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
 
   /**
    * Shares a file in memory, such as one in `/dev/shm`, with the disk's clients: what they read and write directly
-   * (`O_DIRECT`) from and to a mapping of it is not copied by the driver. The file is whole pages, at most 4 GiB, which
-   * stay in memory. Of a live device that this process serves and that was made with `share`. When somebody cuts the file
-   * short, requests in what is gone fail with EIO, and an `error` event says so.
+   * (`O_DIRECT`) from and to a mapping of it is not copied by the driver. The file's size is a multiple of a page, at
+   * most 4 GiB; its pages stay in memory. The device must be live, served by this process, and created with `share`. If
+   * the file is truncated, requests in the missing part fail with EIO, and an `error` event says so.
    *
    * Waits until no request is under way.
    *
@@ -437,7 +438,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     this.#emit('live')
   }
 
-  /** Whether the server of another process did it. */
+  /** Returns whether the server, in another process, did it. */
   async #end(what: 'stop' | 'delete', options: EndOptions): Promise<boolean> {
     const { force = false, wait = false, signal, onProgress = () => {} } = options
     using progress = new Progress(this.id, this.path, onProgress)
@@ -507,7 +508,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     if (!this.#emit('error', error)) process.emitWarning(error)
   }
 
-  /** Whatever its listeners do, the device goes on. Returns whether there are any. */
+  /** Emits an event; exceptions of listeners are caught. Returns whether there are any listeners. */
   #emit<Name extends keyof UblkDeviceEvents>(event: Name, ...args: UblkDeviceEvents[Name]): boolean {
     return callListeners(this, event, args)
   }

@@ -101,12 +101,12 @@ interface NativeError extends Error {
   hint?: string | null
 }
 
-/** Turns whatever was thrown, by the native part or by anybody, into a {@link UblkError}. It never throws. */
+/** Turns any thrown value into a {@link UblkError}. It never throws. */
 export function wrap(error: unknown): UblkError {
   try {
     if (error instanceof UblkError) return error
     if (error instanceof Error && typeof error.message === 'string') return wrapped(error)
-  } catch {} // An error that cannot be looked at.
+  } catch {} // The error's properties cannot be read.
   return new UblkError('system', inOneLine(error), { cause: error })
 }
 

@@ -7,8 +7,8 @@ import type { CopyMode, Transport } from './choice.js'
  * - `stopped`: it has no disk, because it was not started yet, or was stopped, or its server is gone
  * - `quiesced`: its server is gone, I/O waits for another
  * - `fail-io`: its server is gone, I/O fails until another comes
- * - `stopping`: its disk is being removed: the kernel waits until all that was asked of it is answered
- * - `unknown`: the driver did not say
+ * - `stopping`: its disk is being removed: the kernel waits until all its requests are completed
+ * - `unknown`: the driver did not answer
  */
 export type DeviceState = 'live' | 'stopped' | 'quiesced' | 'fail-io' | 'stopping' | 'unknown'
 
@@ -51,9 +51,9 @@ export interface DeviceInfo {
   maxDiscard: number
   /** Of the largest write-zeroes request; 0 if there is none. */
   maxWriteZeroes: number
-  /** The process that serves it; 0 if none does that can be seen. */
+  /** The process that serves it; 0 if none is visible. */
   pid: number
-  /** Whether the disk is there and has a server, even one that cannot be seen, such as in another PID namespace. */
+  /** Whether the disk exists and has a server, even one that is not visible, such as in another PID namespace. */
   serverAlive: boolean
   /** How its requests travel: what it was made for stays. */
   transport: Transport

@@ -17,18 +17,18 @@ import { Presence } from './service/presence.js'
 import { type RecordedOptions, toRecorded } from './service/recorded.js'
 import { openRunDir } from './service/run-dir.js'
 
-/** Takes what a device tells without being asked. */
+/** Receives a device's events. */
 export interface Receiver {
   onEvent(event: native.DeviceEvent): void
   report(message: string): void
 }
 
-/** What the native part takes to make a device. */
+/** The native options of a device. */
 export type Calls = Parameters<typeof native.Device.create>
 
 /**
- * The way of a device to being served by this process, step by step. Each step says how it is undone, and when one
- * fails, or the signal aborts, all before it are, the last one first.
+ * The steps from an option object to a device that this process serves. Each step registers how to undo it; when one
+ * fails, or the signal aborts, the steps before it are undone in reverse order.
  */
 export class Launch {
   readonly cancel: native.Cancel
@@ -38,7 +38,7 @@ export class Launch {
   #device: native.Device | undefined
   #entry: Served | undefined
   #receiver: Receiver | undefined
-  /** What was told before there was somebody to tell. */
+  /** Events from before there was a receiver. */
   readonly #early: ((receiver: Receiver) => void)[] = []
 
   private constructor(options: CreateOptions, cancel: native.Cancel) {
@@ -46,7 +46,7 @@ export class Launch {
     this.cancel = cancel
   }
 
-  /** Does `steps`, and undoes what was done of them when one fails; that failure is the one to tell. */
+  /** Runs `steps`. When one fails, undoes those before it, and rejects with that failure. */
   static async run<T>(options: CreateOptions, steps: (launch: Launch) => Promise<T>): Promise<T> {
     const { signal } = options
     return await abortable(signal, async cancel => {
@@ -62,7 +62,7 @@ export class Launch {
     })
   }
 
-  /** Finds out what can be recorded, and loads a backend that JavaScript serves. */
+  /** Determines the options to record, and loads a backend that is written in JavaScript. */
   async load(): Promise<Server | undefined> {
     if (this.#options.record) {
       this.#recorded = toRecorded(this.#options)
@@ -74,10 +74,10 @@ export class Launch {
   }
 
   /**
-   * Makes a device with `make`, and lets this process know it.
+   * Makes a device with `make`, and registers it in this process.
    *
-   * @param end - Ends it, or lets go of it.
-   * @param stays - Whether it is there after that.
+   * @param end - Deletes or releases it.
+   * @param stays - Whether it exists after that.
    */
   async enter(
     server: Server | undefined,
@@ -102,14 +102,14 @@ export class Launch {
     return { entry, info }
   }
 
-  /** Tells `receiver` from now on, and what there was to tell before. */
+  /** Sends `receiver` the events so far, and all later ones. */
   attach(receiver: Receiver): void {
     this.#receiver = receiver
     for (const tell of this.#early.splice(0)) tell(receiver)
   }
 
   /**
-   * Makes it known that this process serves the disk, if that is wished.
+   * Writes a record that this process serves the disk, if that is wanted.
    *
    * @param tell - As for {@link Presence.announce}.
    */
@@ -132,7 +132,7 @@ export class Launch {
     return { answered: read.ops + write.ops + flush.ops + discard.ops + writeZeroes.ops, inFlight }
   }
 
-  /** Has a disk written in JavaScript served in JavaScript. */
+  /** The server of a disk written in JavaScript. */
   async #serve(report: Report): Promise<Server | undefined> {
     const { backend, signal } = this.#options
     if (isNative(backend)) return undefined
@@ -151,7 +151,7 @@ function specFor(options: CreateOptions, server: Server | undefined): native.Dev
   return toSpec({ ...options, readOnly }, toExternal(server.properties))
 }
 
-/** The backend of a disk that has that size, in bytes. */
+/** The backend with a disk's present size, in bytes. */
 export function ofSize(backend: Backend, size: number): Backend {
   const sized = isNative(backend) && (backend.kind === 'memory' || backend.kind === 'null')
   return sized ? { ...backend, size } : backend

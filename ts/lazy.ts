@@ -29,8 +29,8 @@ export interface LazyOptions {
   fetch: Fetch
   /**
    * A file that keeps what was fetched and written: it is made if it is not there, sparse, and beside it one with
-   * `.map` behind its name that says what is in it; both for nobody else to read. The next disk with this cache goes on
-   * with it; two at a time cannot.
+   * `.map` behind its name that says what is in it; other users cannot read either. The next disk with this cache
+   * continues with its data; two disks cannot use it at the same time.
    *
    * @defaultValue in memory
    */
@@ -103,16 +103,16 @@ const MOST_CHUNK = 16 * 2 ** 20
  * from then on served without JavaScript. What is written whole is never fetched. It suits images that are large,
  * far away and used in part.
  *
- * Flush makes what is in the cache file durable; a cache that outlives the machine is as good as the last one, and so
- * is one whose file system was unmounted after its process was killed. The file and its map belong together: remove
- * both or none.
+ * Flush makes the cache file durable. After a power failure the cache has the data as of the last flush, and also if
+ * its file system was unmounted after its process was killed. The file and its map belong together: remove both or
+ * none.
  *
- * When the system cannot write the cache to its medium, an `error` event says so: what was only fetched is fetched
- * again, what was written since the last flush fails with EIO until it is overwritten, and every flush fails until
- * another disk is made with the cache. That one begins with what was flushed.
+ * If the kernel cannot write the cache to its medium, an `error` event says so. Data that was only fetched is fetched
+ * again, reads of data written since the last flush fail with EIO until it is overwritten, and every flush fails until
+ * another disk is created with the cache. That one begins with the data as of the last flush.
  *
  * @throws UblkError of kind `invalid` if an option is wrong. Whether the cache is usable is found out by
- * `UblkDevice.create`, which rejects with kind `backend`, or `busy` if somebody else uses it.
+ * `UblkDevice.create`, which rejects with kind `backend`, or `busy` if another process uses it.
  *
  * @example
  * ```ts

@@ -3,8 +3,8 @@ import { UblkError } from './errors.js'
 import { inOneLine, onRejection } from './serve/errno.js'
 
 /**
- * Calls the listeners of an event. What one throws, or its promise rejects with, becomes a process warning: as an
- * exception it would end the process, which may be serving further disks, and whoever emits goes on in any case.
+ * Calls the listeners of an event. If one throws, or its promise rejects, that becomes a process warning: an uncaught
+ * exception would end the process, which may be serving other disks.
  *
  * Returns whether there are any.
  */

@@ -148,10 +148,10 @@ export interface DeviceOptions {
    */
   copy?: 'auto' | CopyMode
   /**
-   * Files in memory, such as in `/dev/shm`, that the disk shares with its clients from its start on: a client that maps one
-   * and reads or writes the disk directly (`O_DIRECT`) from there spares the driver's copy. With an empty list it shares
-   * none yet, and can ({@link UblkDevice.share}). Takes kernel 7.1, and does not go with `recovery`. A disk written in
-   * JavaScript gets a copy of what lies there.
+   * Files in memory, such as in `/dev/shm`, that the disk shares with its clients from its start on: a client that maps
+   * one and reads or writes the disk directly (`O_DIRECT`) from there spares the driver's copy. With an empty list it
+   * shares none yet, and can ({@link UblkDevice.share}). Requires kernel 7.1, and excludes `recovery`. A disk written
+   * in JavaScript gets a copy of the data.
    */
   share?: string[]
   /**
@@ -215,7 +215,7 @@ export interface DeviceOptions {
   timeout?: number
 }
 
-/** The options that there are. */
+/** The names of all options. */
 export const DEVICE_OPTIONS: Names<DeviceOptions> = {
   backend: true,
   observe: true,
@@ -248,10 +248,10 @@ export const DEVICE_OPTIONS: Names<DeviceOptions> = {
 
 const BACKEND_HINT =
   "make one with memory('16M'), nullDisk('1T'), file('disk.img'), lazy({ size, fetch }) or worker(url), " +
-  'or give an object with the methods of a disk'
+  'or pass an object with the methods of a disk'
 
 /**
- * Checks that something may be a backend: what it is, whoever serves it finds out.
+ * Checks that a value may be a backend; its server checks the rest.
  *
  * @throws UblkError of kind `invalid`.
  */
@@ -419,7 +419,7 @@ function oneOf<Word extends string>(
   )
 }
 
-/** As somebody has written it, if that is text. */
+/** A value for an error message: text without quotation marks. */
 function shown(value: unknown): string {
   return typeof value === 'string' ? inOneLine(value) : nameOf(value)
 }

@@ -3,9 +3,9 @@ import { invalid } from './errors.js'
 import { inOneLine, nameOf } from './serve/errno.js'
 
 /**
- * The path that a path or a `file:` URL says.
+ * The path in a path or a `file:` URL.
  *
- * @param what - Names it in errors.
+ * @param what - Its name in errors.
  * @throws UblkError of kind `invalid` if it is none.
  */
 export function pathOf(path: unknown, what: string): string {

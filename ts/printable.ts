@@ -1,13 +1,13 @@
 /**
- * Text of others, such as names of processes and mount points, for a log, a terminal or a message of one line: control
- * characters, which move a terminal's cursor or begin a line, become `\n`, `\t` or `\x1b`, as they are written in a string.
+ * Escapes the control characters in a text from outside, such as the name of a process or mount point, for a log, a
+ * terminal or a message: they would move a terminal's cursor or begin a line, and become `\n`, `\t` or `\x1b`.
  */
 export function printable(text: string): string {
   return text.replace(CONTROLS, character => NAMES[character] ?? code(character))
 }
 
 /** The control characters of ASCII, those of Latin-1, and Unicode's own ends of a line. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to escape
 const CONTROLS = /[\x00-\x1f\x7f-\x9f\u2028\u2029]/g
 
 const NAMES: { readonly [character: string]: string } = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }

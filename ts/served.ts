@@ -19,7 +19,7 @@ export class Served {
   deleted = false
   /** What others find it by. */
   presence: Presence | undefined
-  /** Whether its disk outlives the threads that serve it. */
+  /** Whether its disk survives the threads that serve it. */
   #recoverable = false
   /** Whether the kernel sends flushes. */
   #writeCache = false
@@ -40,7 +40,7 @@ export class Served {
     served.set(device.id, this)
   }
 
-  /** Notes what the driver says of it. */
+  /** Stores the driver's view of the device. */
   describe({ flags, writeCache }: DeviceInfo): void {
     this.#recoverable = flags.includes('USER_RECOVERY')
     this.#writeCache = writeCache

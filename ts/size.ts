@@ -9,7 +9,7 @@ export type Size = number | string
 
 const UNITS = 'KMGTPE'
 const LIMIT = 2n ** 63n
-/** The limit has 19 digits; a text that is longer by far is none that somebody has written. */
+/** The limit has 19 digits; a much longer text is not a size. */
 const LONGEST = 64
 const HINT = 'use bytes or a whole number with a unit, such as 512, 64K, 16M, 16MB or 2GiB'
 

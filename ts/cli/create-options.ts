@@ -50,7 +50,7 @@ export function addDiskOptions(command: Command): Command {
     .option('--null <size>', 'a disk that keeps nothing, to measure with')
     .option('--file <path>', 'a disk in an existing file or on another block device')
     .option('--direct', 'with --file: bypass the page cache')
-    .option('--no-exclusive', 'with --file: serve it whoever else uses it, and do not keep others away')
+    .option('--no-exclusive', 'with --file: serve it even if it is in use, and do not lock it')
     .option('--worker <module>', 'a disk written in JavaScript: a file, or a URL')
     .option('--worker-options <json>', 'with --worker: what its factory is given', json)
     .option('--id <n>', 'the number in /dev/ublkb<n> (default: a free one)', count)

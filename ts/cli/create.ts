@@ -29,10 +29,10 @@ export function addCreate(program: Command): void {
   addServingOptions(
     addDiskOptions(command).option(
       '--or-recover',
-      'with --id: if that device has lost its server, serve it on instead',
+      'with --id: recover that device instead if it has lost its server',
     ),
   )
-    .option('--mlock', 'keep all of the server in memory, for swap on the disk')
+    .option('--mlock', 'keep the whole server in memory (mlockall), for swap on the disk')
     .option('--trace', 'print each request on stderr, which must not end up on the disk itself')
     .addHelpText('after', HELP)
     .action(create)
@@ -42,7 +42,7 @@ async function create(flags: Flags): Promise<void> {
   const { id, detach = false, autoRestart, recovery, orRecover, trace = false, mlock } = flags
   const serving = toServing(flags)
   const notes = mlock ? { ...serving.notes, mlock } : serving.notes
-  // The driver copies into the buffers: memory for them must not be wanted only when it is to be freed.
+  // The driver copies into the buffers: they are pre-faulted, so that swapping out never has to allocate memory for them.
   const buffers = mlock ? { ...flags.buffers, prefault: true, lock: true } : flags.buffers
   const { options, scratch } = toOptions({ ...flags, ...(buffers && { buffers }) }, { lasting: detach })
   if (autoRestart && recovery === undefined) throw invalid('--auto-restart needs --recovery')

@@ -29,7 +29,7 @@ export interface DeviceRow extends DeviceInfo, Sights {
   choice: ServingChoice | null
   /** What kind of backend it has. */
   backend: string | null
-  /** The file, or the module, that its bytes are in or come from. */
+  /** The file or module that provides its bytes. */
   source: string | null
 }
 
@@ -42,10 +42,10 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'RO', summary: 'read-only', value: row => row.readOnly },
   {
     name: 'BACKEND',
-    summary: 'what serves its bytes, if its server has left word',
+    summary: 'kind of backend, if the device has a record',
     value: row => row.backend,
   },
-  { name: 'SOURCE', summary: 'the file or module of that', value: row => row.source },
+  { name: 'SOURCE', summary: 'file or module of the backend', value: row => row.source },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
   { name: 'DEPTH', summary: 'requests per queue', value: row => row.depth },
   { name: 'LOG-SEC', summary: 'logical block size', bytes: true, value: row => row.blockSize },
@@ -70,13 +70,13 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'TRANSPORT', summary: 'how requests travel: per-io or batch', value: row => row.transport },
   {
     name: 'TRANSPORT-WHY',
-    summary: 'why so, if its server has left word',
+    summary: 'why so, if the device has a record',
     value: row => row.choice?.transportBecause ?? null,
   },
   { name: 'COPY', summary: 'how their data travels: copy, user or zero', value: row => row.copy },
   {
     name: 'COPY-WHY',
-    summary: 'why so, if its server has left word',
+    summary: 'why so, if the device has a record',
     value: row => row.choice?.copyBecause ?? null,
   },
   { name: 'UID', summary: 'user who owns it', value: row => row.ownerUid },
@@ -100,7 +100,7 @@ export const usualColumns: readonly string[] = [
   'SOURCE',
 ]
 
-/** A stopped one without a server is dead; a live one whose server was killed lingers for a moment. */
+/** A stopped one without a server is dead; a live one whose server was killed stays live for a moment. */
 function state({ state, pid, serverAlive }: DeviceRow): string {
   const dead = state === 'stopped' ? pid === 0 : state === 'live' && !serverAlive
   return dead ? 'dead' : state
@@ -156,7 +156,7 @@ function toRow(device: DeviceInfo, sights: Sights): DeviceRow {
   return { ...device, ...sights, ...diskOf(record?.options.backend), log, choice }
 }
 
-/** What a disk is, from its record. */
+/** A disk's backend, from its record. */
 function diskOf(backend: Json | undefined): Pick<DeviceRow, 'backend' | 'source'> {
   const { kind, path, file, url } = (backend ?? {}) as Partial<Record<string, unknown>>
   const text = (value: unknown): string | null => (typeof value === 'string' ? value : null)

@@ -22,7 +22,7 @@ async function doctor(options: { json?: boolean }): Promise<void> {
   const machine = new Machine('', release(), process.getuid?.() ?? 0)
   const tried = await serviceChecks(machine)
   const seen = await machine.checks()
-  // Of what files say and a try tells, the try is right.
+  // A try of io_uring is more reliable than what files say.
   const checks = [...seen.filter(({ check }) => tried.every(other => other.check !== check)), ...tried]
   await print(options.json ? toJsonText({ checks }, 2) : checks.map(toLine).join('\n'))
   if (checks.some(check => check.status === 'FAIL')) {

@@ -27,7 +27,7 @@ export function addEnd(command: Command, verb: string, action: Action): void {
     .argument('<device...>', 'such as 0 or /dev/ublkb0')
     .option(
       '-f, --force',
-      'even if the disk is mounted or open: its users get I/O errors; a server that answers nothing is killed',
+      'even if the disk is mounted or open: its users get I/O errors; a server that does not answer is killed',
     )
     .option('-w, --wait', 'if the disk is mounted or open, wait until it is free')
     .option('-t, --timeout <seconds>', 'with --wait: how long to wait (default: for ever)', seconds)

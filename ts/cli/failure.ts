@@ -28,7 +28,7 @@ function known(error: unknown): Failure | undefined {
   return { line: oneLine(error.message + hint), status: error.kind === 'invalid' ? 2 : 1 }
 }
 
-/** What was thrown may be anything, and whatever it is asked may throw. */
+/** The thrown value may be anything, and any access to it may throw. */
 function unexpected(error: unknown): string {
   let message: string | undefined
   try {

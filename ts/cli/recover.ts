@@ -13,8 +13,8 @@ interface Flags extends ServingFlags {
   exclusive: boolean
 }
 
-/** What the option does that takes another file for the disk's. */
-export const OTHER_FILE = 'serve it on though another file is where the one was that it was made from'
+/** Describes --other-file. */
+export const OTHER_FILE = 'accept another file in place of the one that the disk was created from'
 
 const HELP = `
 A device that was made with --recovery keeps its disk when its server dies, and what is asked of it waits. This
@@ -32,7 +32,7 @@ export function addRecover(program: Command): void {
   addServingOptions(command)
     .option('--foreground', 'serve it in the foreground, however it was made')
     .option('--other-file', OTHER_FILE)
-    .option('--no-exclusive', "serve it on whoever else uses the disk's file")
+    .option('--no-exclusive', "serve the disk's file even if it is in use, and do not lock it")
     .addHelpText('after', HELP)
     .action(recover)
 }
@@ -75,15 +75,15 @@ async function recoverOne(id: number, flags: Flags, several: boolean): Promise<v
   await runJob(job, { detached: detach })
 }
 
-/** Whether it has a server the driver knows, even of one in another PID namespace, whose number here is another's. */
+/** Whether the driver knows of a server, even in another PID namespace, whose process number means another process here. */
 async function refuseServed(id: number): Promise<void> {
   const { UblkDevice } = await loadApi()
   const info = await UblkDevice.open(id).then(
     device => device.info(),
-    () => undefined, // What is recorded of it says more.
+    () => undefined, // The record's error says more.
   )
   if (info?.state !== 'live' || !info.serverAlive || info.pid > 0) return
-  throw new UblkError('busy', `device ${id} is served by a process that cannot be seen from here`, {
+  throw new UblkError('busy', `device ${id} is served by a process that is not visible from here`, {
     device: id,
     hint: 'it may be in another PID namespace, such as a container; it needs no recovery',
   })

@@ -3,7 +3,7 @@ import { describe, report } from './failure.js'
 import { complain, ignoreClosedStderr, print } from './output.js'
 import { buildProgram } from './program.js'
 
-/** Does what the command line says. Returns the exit status. */
+/** Runs the command line. Returns the exit status. */
 export async function run(argv: string[]): Promise<number> {
   // A bug ends the command too, but in one line like any failure.
   process.on('uncaughtException', error => process.exit(report(error)))
@@ -19,7 +19,7 @@ export async function run(argv: string[]): Promise<number> {
       if (!(error instanceof CommanderError && error.exitCode === 0)) throw error
     })
     if (help !== '') await print(help)
-    await new Promise<void>(resolve => process.nextTick(resolve)) // Node tells of warnings no sooner.
+    await new Promise<void>(resolve => process.nextTick(resolve)) // Node emits warnings on the next tick.
     return Number(process.exitCode ?? 0)
   } catch (error) {
     return report(error)

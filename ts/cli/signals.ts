@@ -1,5 +1,5 @@
 /**
- * Signals with which Node itself would do something that a server must not: at SIGUSR1, a usual "reopen your logs", it opens
- * a debugger for every user of the machine. Heard, it does nothing. Workers have no say in signals.
+ * On SIGUSR1, which is often sent to have logs reopened, Node opens a debugger to every user of the machine. With a
+ * listener it does not. Workers receive no signals.
  */
 process.on('SIGUSR1', () => {})

@@ -6,7 +6,7 @@ export function addStop(program: Command): void {
   const command = program
     .command('stop')
     .description(
-      'remove disks; servers of ublk-ts then end, with their devices; those of programs may start them again',
+      'remove disks; ublk-ts servers then end and delete their devices; programs may start theirs again',
     )
   addEnd(command, 'stop', { end: (device, options) => device.stop(options) })
 }

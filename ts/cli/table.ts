@@ -116,7 +116,7 @@ export function toJson<Row>(key: string, columns: readonly Column<Row>[], rows: 
   return { [key]: rows.map(object) }
 }
 
-/** All digits of a whole number; beyond 2⁵³ JavaScript rounds the last ones, though the number itself is exact. */
+/** All digits of a whole number: beyond 2⁵³ JavaScript prints rounded ones, though the number itself is exact. */
 function exact(value: number): string {
   return Number.isInteger(value) ? BigInt(value).toString() : String(value)
 }

@@ -14,7 +14,7 @@ export interface Reading {
   readonly trouble: UblkError | null
 }
 
-/** How long a server has to answer, in milliseconds: the others are not to wait for it. */
+/** How long a server may take to answer, in milliseconds, so that it does not delay the others. */
 const BRIEF = 2000
 
 /** Reads devices' counters time and again, and keeps the connections to their servers. */
@@ -65,7 +65,7 @@ export class Readings implements Disposable {
       } catch (error) {
         this.#drop(id)
         if (wrap(error).kind === 'timeout') throw error
-        // Else another may serve the device by now.
+        // Otherwise another server may have taken over by now.
       }
     }
     const server = await connect(id, BRIEF)

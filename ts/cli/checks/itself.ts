@@ -3,14 +3,14 @@ import type { DeviceRecord } from '../../service/record.js'
 import { type Check, found } from './check.js'
 import type { Machine } from './machine.js'
 
-/** What is known of a disk that is served. */
+/** A served disk. */
 export type Served = Pick<DeviceRecord, 'id' | 'log' | 'notes' | 'options'>
 
 /**
- * Whether a server may have to wait for the disk that it serves, which then waits for it: it can be swapped out to the disk, or
- * has files there. Nothing on a disk is looked at, which might hang.
+ * Whether a server may deadlock with its own disk: it can be swapped out to the disk, or has files there. Never
+ * accesses a disk, which might hang.
  *
- * @param runDir - Where the servers leave what others find them by.
+ * @param runDir - The run directory, with the servers' records.
  */
 export async function itselfCheck(
   machine: Machine,
@@ -52,7 +52,10 @@ export interface Mount {
   readonly point: string
 }
 
-/** What the file system that has a path is on: that of the longest mount point above it, and of these the last. */
+/**
+ * The device of the file system that holds a path: the one with the longest mount point above it, and of several the
+ * last.
+ */
 function sourceOf(path: string, mounts: readonly Mount[]): string {
   let best: Mount = { source: '', point: '' }
   for (const mount of mounts) {

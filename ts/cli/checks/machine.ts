@@ -173,13 +173,13 @@ export class Machine {
     return text === '' ? undefined : Number(text)
   }
 
-  /** What memory is swapped out to. */
+  /** The swap devices and files. */
   async swaps(): Promise<string[]> {
     const [, ...lines] = (await this.read('/proc/swaps')).trim().split('\n')
     return lines.map(line => line.split(/\s/, 1)[0] ?? '')
   }
 
-  /** What is mounted, in the order in which it was. */
+  /** The mounts, in the order in which they were made. */
   async mounts(): Promise<Mount[]> {
     const lines = (await this.read('/proc/self/mounts')).trim().split('\n')
     const unescaped = (text: string): string =>

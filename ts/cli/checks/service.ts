@@ -42,7 +42,7 @@ function served(): DeviceRecord[] {
   return found.flatMap(each => (each.state === 'served' ? [each.record] : []))
 }
 
-/** Files do not tell of a seccomp filter's mind: only a try does. What is wrong with io_uring, if anything is. */
+/** The reason why io_uring cannot be used, if there is one. No file shows what a seccomp filter forbids, so this tries it. */
 async function ioUringCheck(): Promise<Check | undefined> {
   const { probeIoUring } = await import('#binding')
   try {

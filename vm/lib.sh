@@ -9,7 +9,7 @@ self=$(realpath --relative-to="$root" "$0")
 say() { echo "$self: $*" >&2; }
 die() { say "$@"; exit 1; }
 
-# No script ends without a word: what `set -e` ends it at is named.
+# Names the command at which `set -e` ends a script.
 set -E
 gave_up() { # STATUS FILE LINE COMMAND
   [[ $- != *e* || $BASH_SUBSHELL != 0 ]] || say "ends at line $3 of ${2##*/}, where this ended with status $1: ${4%%$'\n'*}"

@@ -10,18 +10,18 @@ import {
 import { settled } from '../../dist/serve/errno.js'
 import { Odd } from '../support/odd.js'
 
-/** A disk that does whatever comes to mind with requests to its first half, and serves the others well. */
+/** A disk that answers requests to its first half in random, mostly invalid ways, and serves the others correctly. */
 export interface Options {
   form: Form
   seed: number
-  /** Counts how many requests were served badly. */
+  /** Counts the requests that were answered randomly. */
   told?: SharedArrayBuffer
 }
 
 export const FORMS = ['sync', 'async', 'batch', 'async batch'] as const
 export type Form = (typeof FORMS)[number]
 
-/** How large it is, and where it begins to be good, in bytes. */
+/** Its size, and where its correct half begins, in bytes. */
 export const SIZE: number = 4 * 2 ** 20
 export const GOOD: number = SIZE / 2
 
@@ -65,7 +65,7 @@ class OddDisk {
     if (chance.often(0.05)) Object.freeze(request)
     if (chance.often(0.05)) Object.assign(request, { op: this.#odd.value(), length: this.#odd.value() })
     if (chance.often(0.1)) data?.set(new Uint8Array(data.length).fill(chance.below(256)))
-    // What a synchronous one returned might be a promise, and it would not be one any more.
+    // A synchronous method might return a promise, and would no longer be synchronous.
     if (!asynchronous || chance.often(0.4)) throw this.#odd.value()
     return chance.often(0.5) ? this.#odd.promise() : this.#odd.value()
   }
@@ -102,7 +102,7 @@ class OddDisk {
     const quietly = (action: () => void): void => {
       try {
         action()
-      } catch {} // It is told what it did wrong, and goes on.
+      } catch {} // It gets an exception for its mistake, and continues.
     }
     const spoil = chance.below(10)
     if (spoil === 0) Object.freeze(batch)

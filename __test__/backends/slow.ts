@@ -1,4 +1,4 @@
-/** A disk that forgets, and takes its time for each request as long as a file is there. */
+/** A disk that discards writes, and delays each request while a file exists. */
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { defineBackend } from 'ublk-ts'

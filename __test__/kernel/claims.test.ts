@@ -53,7 +53,7 @@ const KINDS: Record<string, (t: ExecutionContext) => Promise<(exclusive?: boolea
   },
   'the cache of a lazy disk': async () => {
     const cache = await image('cache')
-    // The same bytes without the map, which no two disks ever share.
+    // The same file without the map, which two disks never share.
     return exclusive =>
       existsSync(`${cache}.map`) ? file(cache, { exclusive }) : lazy({ size: SIZE, cache, fetch })
   },
@@ -99,7 +99,7 @@ test.serial('a lazy disk that is deleted while a fetch is under way lets go of i
   await until(() => asked.length > 0, 'the kernel reads the partition table')
   await disk.delete({ force: true })
   await (await UblkDevice.create({ backend: other })).delete()
-  for (const answer of asked) answer() // Nobody wants it any more.
+  for (const answer of asked) answer() // The answers have no effect any more.
 })
 
 test.serial('of many that want the same file at once one gets it', async t => {
@@ -141,7 +141,7 @@ test.serial('what the kernel uses is not served, not even to be read', async t =
   await sh('echo works >"$1/file"; umount "$1"', mount)
   const disk = await UblkDevice.create({ backend: file(device) })
   await t.throwsAsync(sh('mount "$1" "$2"', device, mount), { message: /busy|already mounted/ })
-  // What it insists on may be used by the kernel, too.
+  // Without a claim, the kernel may use the device, too.
   const insisting = await UblkDevice.create({ backend: file(device, { exclusive: false }), readOnly: true })
   await insisting.delete()
   await disk.delete()
@@ -188,7 +188,7 @@ test.serial('a read-only block device is not made into a disk that fails to writ
   await (await UblkDevice.create({ backend: file(device), readOnly: true })).delete()
 })
 
-/** Runs a command, which has to fail with one line. */
+/** Runs a command that must fail with one line. */
 async function fails(t: ExecutionContext, line: RegExp, ...words: string[]): Promise<void> {
   const { status, stdout, stderr } = await run(...words)
   t.is(status, 1, stdout)
@@ -260,7 +260,7 @@ test.serial("servers hand their claim on, and another file in place of the disk'
   await fails(t, /cannot open .*ENOENT/, 'recover', '--detach', disk.path)
   t.false(existsSync(path))
 
-  // Somebody else serves the file meanwhile.
+  // Another disk serves the file meanwhile.
   restore()
   const thief = await UblkDevice.create({ backend: file(path) })
   await fails(

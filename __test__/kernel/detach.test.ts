@@ -286,7 +286,7 @@ test('a disk whose backend never answers is deleted by force, by its server or b
     const { status, stdout, stderr } = await end(hangs)
     t.is(status, 0)
     t.is(stdout, '')
-    // On a busy machine it takes long enough to be told of.
+    // On a busy machine it takes long enough to be reported.
     t.regex(stderr, /^(?:ublk-ts: [^\n]*is being removed: the kernel waits for [^\n]*\n)*$/)
     await reading
     await until(() => leftovers().length === 0, 'the server ends')

@@ -21,7 +21,7 @@ const inSmallRunDir = (what: string, body: (t: ExecutionContext) => Promise<void
   })
 }
 
-/** Leaves no room in the run directory; `spare`: nor what was kept of it. */
+/** Fills the run directory; `spare`: keeps the spare files. */
 async function fill({ spare = true } = {}): Promise<void> {
   if (!spare) await sh('rm -f "$1"/*.spare', RUN_DIR)
   await sh('dd if=/dev/zero of="$1/full" bs=4k status=none 2>/dev/null || true', RUN_DIR)

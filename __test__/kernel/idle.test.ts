@@ -9,18 +9,18 @@ import { Server } from '../support/server.js'
 
 leaveNothingBehind(test)
 
-/** How long nothing may happen, and how long it may take until then, in milliseconds: V8 tidies up after work. */
+/** How long no thread may run, and how long it may take to become idle, in milliseconds: V8 cleans up after work. */
 const QUIET = 4000
 const SETTLING = 90_000
 
-/** How often the threads of a process have gone to sleep, or were made to, by thread. */
+/** The number of context switches, voluntary and involuntary, of each thread of a process. */
 function switches(pid: number): Map<string, number> {
   const found = new Map<string, number>()
   for (const id of readdirSync(`/proc/${pid}/task`)) {
     const status = readFileSync(`/proc/${pid}/task/${id}/status`, 'utf8')
     const numbers = [...status.matchAll(/ctxt_switches:\s+(\d+)/g)].map(([, number]) => Number(number))
     const [, name = ''] = /^Name:\s+(.*)$/m.exec(status) ?? []
-    // The kernel's own: a thread of io_uring's that has worked once looks every five seconds whether it is to end.
+    // Kernel threads of io_uring, which check every five seconds whether they are to end.
     if (name.startsWith('iou-wrk-')) continue
     found.set(
       `${name} ${id}`,
@@ -30,7 +30,7 @@ function switches(pid: number): Map<string, number> {
   return found
 }
 
-/** Which threads of a process have run in that time, and how often. */
+/** The threads of a process that have run in that time, and how often. */
 async function awake(pid: number, time: number): Promise<string[]> {
   const before = switches(pid)
   await sleep(time)
@@ -43,7 +43,7 @@ async function awake(pid: number, time: number): Promise<string[]> {
 
 const MODULE = new URL('../backends/memory.js', import.meta.url)
 
-/** Serves disks in every form, uses each a bit, and says which they are. */
+/** Serves disks in every form, uses each briefly, and prints their paths. */
 const PROGRAM = `
   import { UblkDevice, file, lazy, memory, nullDisk, worker } from 'ublk-ts'
   import { memoryDisk } from '${MODULE}'

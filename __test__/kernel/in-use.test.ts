@@ -9,7 +9,7 @@ import { Server, until } from '../support/server.js'
 
 leaveNothingBehind(test)
 
-/** Goes before a command that is to go on in the background. */
+/** Prefix of a command that runs in the background. */
 const BACKGROUND = 'exec >/dev/null 2>&1;'
 const KILL = 'kill $(</tmp/in-use.pid)'
 
@@ -17,7 +17,7 @@ const KILL = 'kill $(</tmp/in-use.pid)'
 const LAZILY = `${BACKGROUND} sleep 1000 9>/tmp/in-use/file & echo $! >/tmp/in-use.pid
   until [ -e /tmp/in-use/file ]; do sleep 0.05; done; umount -l /tmp/in-use`
 
-/** How a disk can be used, how that is ended, and what is said of it. */
+/** A use of a disk: how it begins, how it ends, and how it is reported. */
 const uses: { what: string; begin: string; end: string; said: RegExp }[] = [
   {
     what: 'mounted in another mount namespace',
@@ -97,7 +97,7 @@ test('a disk that the kernel has in use, and nobody knows by whom, is in use', a
   const holder = spawn('python3', ['-c', hold, disk.path])
   await until(async () => /open by python3/.test((await disk.users()).join()), 'the disk is held')
   try {
-    // In a PID namespace of its own it sees nobody.
+    // In a PID namespace of its own it sees no other process.
     const hidden = `unshare --pid --fork --mount-proc "$2" "$3" delete "$1" 2>&1 || true`
     t.regex(
       await sh(hidden, disk.path, process.execPath, MAIN),

@@ -6,7 +6,7 @@ import { Server } from '../support/server.js'
 
 leaveNoServerBehind(test)
 
-/** Runs `ublk-ts` in a PID namespace of its own, with or without a /proc of that; gives status and output. */
+/** Runs `ublk-ts` in a PID namespace of its own, with or without its own /proc; returns status and output. */
 async function inNamespace(flags: string, ...words: string[]): Promise<string> {
   const script = `unshare --pid --fork ${flags} "$@" 2>&1 || echo "status $?"`
   return await sh(script, process.execPath, MAIN, ...words)

@@ -1,8 +1,9 @@
 // processors: 2
 /**
- * Every kind of disk, made and served in every way, with what is promised of each: nothing fails while it is handed over,
- * grows and shrinks; what its recovery says holds when its server is killed; and it is deleted by force under load, with
- * nobody left hanging. What is not possible is refused for its reason, with nothing left behind.
+ * Every kind of disk, created and served in every mode, with what is promised for each: no request fails while it is
+ * handed over, grown and shrunk; after its server is killed, requests end as its recovery mode says; and it is deleted
+ * by force under load, with no process left hanging. Impossible combinations are refused with the reason, and nothing
+ * is left behind.
  *
  * The combinations are generated (support/matrix.ts). A sample is run in which every two values occur together, drawn from
  * UBLK_TS_SEED; UBLK_TS_MATRIX=all runs all, with every trial, and takes about an hour:
@@ -36,10 +37,10 @@ const SEED = Number(process.env['UBLK_TS_SEED'] ?? Date.now() % 2 ** 31)
 const WHICH = process.env['UBLK_TS_MATRIX'] ?? 'sample'
 const DEPTH = 32
 
-/** No step takes longer, in milliseconds. */
+/** The longest that a step may take, in milliseconds. */
 const PATIENCE = 40_000
 
-/** Writes and reads the disk again and again, until told to stop or until it is told that the disk goes. */
+/** Writes and reads the disk repeatedly, until it is told to stop, or that the disk is being removed. */
 const LOAD = `
 cd "$2"
 while [ ! -e stop ]; do
@@ -63,7 +64,7 @@ const plan = planned()
 function planned(): { lives: [Combination, readonly Trial[]][]; refused: Combination[] } {
   if (WHICH === 'sample') {
     const lives = pairwise(possible, SEED).map(([combination, trial]) => [combination, [trial]] as const)
-    // Every two values that are refused together, too.
+    // Also every two values that are refused together.
     const refused = [
       ...new Set(pairwise(impossible, SEED, ['hand-over']).map(([combination]) => combination)),
     ]
@@ -74,7 +75,7 @@ function planned(): { lives: [Combination, readonly Trial[]][]; refused: Combina
   return { lives: mine(possible).flatMap(lifetimes), refused: mine(impossible) }
 }
 
-/** All trials of a disk: of one that goes with its server the last is a life of its own. */
+/** All trials of a disk: one that ends with its server needs a second disk for the last trial. */
 function lifetimes(combination: Combination): [Combination, readonly Trial[]][] {
   if (combination.recovery !== 'none') return [[combination, TRIALS]]
   const [last] = TRIALS.slice(-1)
@@ -110,7 +111,7 @@ async function stateOf({ id }: Subject): Promise<string> {
   return (await (await UblkDevice.open(id)).info()).state
 }
 
-/** What uses a disk. */
+/** A load on a disk. */
 class Load {
   readonly #dir: string
   readonly #ended: ReturnType<typeof result>
@@ -122,12 +123,12 @@ class Load {
     this.#ended = result(shell(LOAD, path, dir, words))
   }
 
-  /** The failed requests of each round that is over. */
+  /** The number of failed requests of each finished round. */
   get rounds(): number[] {
     return readFileSync(`${this.#dir}/errors`, 'utf8').split('\n').filter(Boolean).map(Number)
   }
 
-  /** Waits until it has begun and ended another round: the first, or one that begins from now on. */
+  /** Waits until it has finished its first round, or one that began after the call. */
   async round(): Promise<void> {
     const before = this.rounds.length && this.rounds.length + 1
     const failed = this.#ended.then(({ status, stderr }) => {
@@ -136,7 +137,7 @@ class Load {
     await Promise.race([failed, until(() => this.rounds.length > before, 'the load goes on')])
   }
 
-  /** Ends it, and gives the number of requests that failed. */
+  /** Ends it, and returns the number of failed requests. */
   async end({ going = false } = {}): Promise<number> {
     writeFileSync(`${this.#dir}/${going ? 'going' : 'stop'}`, '')
     if (going) return 0
@@ -150,11 +151,11 @@ class Load {
   }
 }
 
-/** Words for fio. A request that fails ends it, unless that is among what was promised. */
+/** Arguments for fio. A failed request ends it, unless failures are allowed. */
 function words(combination: Combination, tolerant: boolean): string {
   const checks = '--rw=randwrite --verify=crc32c --verify_fatal=1 --verify_state_save=0'
   const load = keepsItsBytes(combination) ? checks : '--rw=randrw'
-  // EREMOTEIO, from a disk that fails while nobody serves it, is for fio to ignore: it would end even so.
+  // fio ends at EREMOTEIO in any case, which a disk returns that fails while it has no server.
   const tolerance = {
     none: '',
     reissue: '',
@@ -186,7 +187,7 @@ const trials: Record<
     const load = new Load(dir, disk.path, words(combination, false))
     await load.round()
     const why = noResize(combination)
-    // Its users are asked before it shrinks, and the load is one.
+    // A disk in use is not shrunk, and the load uses it.
     if (why) await refusedBecause(t, why, disk.resize(2 * SIZE))
     else {
       await within('growing', disk.resize(2 * SIZE))
@@ -205,7 +206,7 @@ const trials: Record<
     if (recovery === 'none') await load.end({ going: true })
     await within('the end of the server', disk.kill())
     if (recovery === 'none') {
-      await load.ended() // nobody hangs
+      await load.ended() // no request hangs
       await until(async () => (await stateOf(disk)) !== 'live', 'the disk is gone')
       return
     }

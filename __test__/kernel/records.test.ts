@@ -209,7 +209,7 @@ test('a run directory that others may write to is refused, and no disk is made',
   t.is((await result('/tmp/sticky/mine', `delete ${fine.stdout.trim()}`)).status, 0)
 })
 
-/** What may be found in a record's place, which is `$1`. */
+/** Entries that may be at a record's path, which is `$1`. */
 const unfit: [string, string, RegExp][] = [
   ['a pipe', 'mkfifo "$1"', /it is no regular file/],
   ['a directory', 'mkdir "$1"', /it is no regular file/],
@@ -238,7 +238,7 @@ test('what is no private file is not taken for a record, and nothing waits for i
   await disk.signal('SIGKILL')
   await sh('rm "$1"; mkfifo "$1"', path)
   t.deepEqual(await run('delete', disk.path), SILENT)
-  await sh('rm /dev/shm/ublk-ts-*') // Only the record knew of it.
+  await sh('rm /dev/shm/ublk-ts-*') // Only the record named it.
   t.deepEqual([nodes(), leftovers()], [[], []])
 })
 

@@ -76,7 +76,7 @@ test('of two recovers at once one serves the disk, and the other says that it is
     const [loser, ...more] = both.filter(({ status }) => status !== 0)
     t.deepEqual(more, [])
     t.is(loser?.status, 1)
-    // Which of the two it meets first: the disk's other server, or that server's claim on the file.
+    // It finds either the disk's other server first, or that server's claim on the file.
     const served =
       /^ublk-ts: (device \d+ is served by process \d+|[^ ]+ is in use: process \d+ [^\n]*which serves \/dev\/ublkb\d+)[^\n]*\n$/
     t.regex(loser?.stderr ?? '', served)

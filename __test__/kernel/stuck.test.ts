@@ -8,7 +8,7 @@ import { Server, until } from '../support/server.js'
 
 leaveNoServerBehind(test)
 
-/** Runs a command, which must end within so many seconds. */
+/** Runs a command that must end within `seconds`. */
 async function within(seconds: number, ...words: string[]): Promise<Result> {
   const late = sleep(seconds * 1000, 'late' as const, { ref: false })
   const ended = await Promise.race([run(...words), late])
@@ -16,7 +16,7 @@ async function within(seconds: number, ...words: string[]): Promise<Result> {
   return ended
 }
 
-/** Writes a block directly, which waits for the disk's server. */
+/** Writes a block with O_DIRECT, which waits for the disk's server. */
 function writer(path: string): { ended: Promise<unknown> } {
   const child = shell('exec dd if=/dev/zero of="$1" bs=4k count=1 oflag=direct status=none', path)
   return { ended: once(child, 'close') }
@@ -27,7 +27,7 @@ async function inFlight(id: number): Promise<void> {
   await until(() => Number(stat()[8]) > 0, 'a request is in flight')
 }
 
-/** Every listing answers although a server does not, and says so of that one. */
+/** Every listing ends although one server does not answer, and reports that server. */
 async function listings(t: ExecutionContext, id: number): Promise<void> {
   for (const words of [
     ['list'],
@@ -73,7 +73,7 @@ test('the forced end of a disk whose server is stopped ends, and no listing wait
   await sh('rm /tmp/stuck')
 })
 
-/** A program with two disks that have no record; the first one's event loop goes round for ever when it is written to. */
+/** A program with two disks without records; a write to the first one puts its event loop into an endless loop. */
 const PROGRAM = `
   import { memory, UblkDevice } from 'ublk-ts'
   const backend = { size: 2 ** 24, read() {}, write() { if (process.argv.length > 0) for (;;); } }
@@ -125,13 +125,13 @@ test('what is written back to a slow disk is waited for, and that is told', asyn
     dmsetup create slow --table '0 32768 delay /dev/loop6 0 0 /dev/loop6 0 100'`)
   const medium = (await sh('dmsetup info -c --noheadings -o blkdevname slow')).trim()
   const disk = await Detached.create(`--file /dev/${medium} --direct --depth 1 --max-io 64K`)
-  // 80 requests of 0.1 s and more, which come from the page cache one by one.
+  // 80 requests of at least 0.1 s, which the page cache sends one by one.
   const written = shell('exec dd if=/dev/zero of="$1" bs=64k count=80 status=none', disk.path)
   await sleep(1000)
   const { pid } = disk
   const deletion = within(80, 'delete', '--force', disk.path)
   await sleep(5000)
-  // The driver has the device locked.
+  // The driver holds the device's lock.
   t.regex(
     (await within(8, 'list', '-n', '-o', 'id,state')).stdout,
     new RegExp(`^ *${disk.id} +(?:live|stopping)\\n$`),

@@ -1,4 +1,4 @@
-/** What a server meets that is not of its making: signals, limits, filters, names. */
+/** A server's environment: signals, limits, seccomp filters, names. */
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import test from 'ava'
@@ -11,7 +11,7 @@ leaveNoServerBehind(test)
 
 const SILENT = { status: 0, signal: null, stdout: '', stderr: '' }
 
-/** The sockets that anything listens at in TCP, where a debugger would. */
+/** The listening TCP sockets, where a debugger would be. */
 const listening = (): string[] =>
   readFileSync('/proc/net/tcp', 'utf8')
     .split('\n')
@@ -178,5 +178,5 @@ test('a thread is an I/O flusher as long as it serves a disk', async t => {
   await one.delete()
   t.true(flusher())
   await other.delete()
-  await until(() => !flusher(), 'it is none any more')
+  await until(() => !flusher(), 'it is no longer one')
 })

@@ -55,7 +55,7 @@ inSystemd('a disk that is a service is there when it has started, survives its s
 })
 
 inSystemd('systemd finds little in the unit of a disk that is open to misuse', async t => {
-  // Of ten. What is left is what a server of disks needs: to be root, devices, the network for disks that are elsewhere.
+  // Out of ten. The rest is what a server needs: root, devices, and the network for remote storage.
   t.regex(
     await systemd.sh('systemd-analyze security --no-pager --threshold=43 ublk-ts@0.service 2>&1'),
     /exposure level/,

@@ -8,12 +8,12 @@ import { Odd, SEED, share } from '../support/odd.js'
 import { result, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
-// What user code throws, returns or answers with: UBLK_TS_ODD=100000 tries so many values in all; UBLK_TS_SEED others.
+// What user code throws, returns or answers with: UBLK_TS_ODD sets the number of values, UBLK_TS_SEED chooses others.
 
 leaveNothingBehind(test)
 
 test.before(() => {
-  // There is one for each listener that fails, and Node prints them.
+  // Each listener that fails causes one, and Node prints them.
   process.removeAllListeners('warning')
 })
 
@@ -22,7 +22,7 @@ let tried = 0
 
 test.after.always('the number of values', t => t.log(`${tried} values were tried, seed ${SEED}`))
 
-/** Makes requests to the half of a disk that goes wrong, until `told` says so many. All are answered, if it returns. */
+/** Sends requests to the random half of a disk, until `told` reports enough. When it returns, all were answered. */
 async function press(path: string, requests: number, told: () => number, rw = 'randrw'): Promise<void> {
   const script = `timeout 600 fio --name=odd --filename="$1" --size=${GOOD} --rw=$3 --bs=4k --direct=1 \\
     --ioengine=libaio --iodepth=16 --number_ios="$2" --io_size=100g --continue_on_error=all --randrepeat=0 \\
@@ -36,7 +36,7 @@ async function press(path: string, requests: number, told: () => number, rw = 'r
   }
 }
 
-/** Flushes, discards and zeroes, as far as the disk lets them. */
+/** Flushes, discards and zeroes, as far as the disk supports them. */
 async function pressOthers(path: string, rounds: number): Promise<void> {
   await result(
     shell(
@@ -49,7 +49,7 @@ async function pressOthers(path: string, rounds: number): Promise<void> {
   )
 }
 
-/** What is written to the good half is read back. */
+/** Checks that data written to the correct half is read back. */
 async function goesOn(path: string): Promise<void> {
   writeFileSync('/tmp/good', randomBytes(2 ** 20))
   const args = `bs=64k count=16 status=none`
@@ -60,7 +60,7 @@ async function goesOn(path: string): Promise<void> {
   )
 }
 
-/** Presses a disk with listeners that throw as well. */
+/** Tests a disk whose listeners throw as well. */
 async function trouble(
   t: ExecutionContext,
   backend: Backend,
@@ -103,7 +103,7 @@ async function trouble(
 
 for (const form of FORMS) {
   for (const where of ['worker', 'object'] as const) {
-    if (form === 'sync' && where === 'object') continue // It is as `async`.
+    if (form === 'sync' && where === 'object') continue // The same as `async`.
     test.serial(
       `whatever a disk does to a request, the request is answered and the disk goes on: ${form}, ${where}`,
       async t => {

@@ -1,6 +1,6 @@
 /**
- * Servers that are stopped, killed or become slow at random moments, under load: whatever is asked of the command line
- * then is answered within its bound, and nothing is left. UBLK_TS_ROUNDS says how often, UBLK_TS_SEED replays it.
+ * Servers that are stopped, killed or slow at random moments, under load: every command then ends within its time
+ * limit, and nothing is left. UBLK_TS_ROUNDS sets the number of rounds, UBLK_TS_SEED replays them.
  */
 import { once } from 'node:events'
 import { readdirSync, rmSync, writeFileSync } from 'node:fs'
@@ -17,7 +17,7 @@ leaveNoServerBehind(test)
 
 const ROUNDS = Number(process.env['UBLK_TS_ROUNDS'] ?? 2)
 const SEED = Number(process.env['UBLK_TS_SEED'] ?? Date.now() % 2 ** 31)
-/** How many times longer everything may take, such as on an emulated machine. */
+/** Multiplies the time limits, such as for an emulated machine. */
 const PATIENCE = Number(process.env['UBLK_TS_PATIENCE'] ?? 1)
 
 const FILE = '/tmp/trouble'
@@ -42,7 +42,7 @@ const LOADS = [
   'exec sleep 1000',
 ]
 
-/** The longest that each command took, in seconds. */
+/** The longest time of each command, in seconds. */
 const longest: Record<string, number> = {}
 
 async function bounded(command: keyof typeof BOUNDS, ...words: string[]): Promise<Result> {
@@ -56,7 +56,7 @@ async function bounded(command: keyof typeof BOUNDS, ...words: string[]): Promis
   return ended
 }
 
-/** One disk and its trouble. Returns what is wrong then. */
+/** One disk with one kind of trouble. Returns what went wrong. */
 async function round(chance: Chance): Promise<string[]> {
   const backend = chance.of(BACKENDS)
   const recovery = chance.of(['', '', ' --recovery reissue', ' --recovery requeue', ' --recovery fail'])
@@ -78,7 +78,7 @@ async function round(chance: Chance): Promise<string[]> {
   else process.kill(pid, trouble)
   await sleep(chance.below(100))
   expect('list', await bounded('list', '-o', '+USERS'))
-  expect('show', await bounded('show', `${id}`), [0, 1]) // A file system may have taken it away, so that it is gone.
+  expect('show', await bounded('show', `${id}`), [0, 1]) // It may have ended already, with its file system.
   expect('stats', await bounded('stats'))
   if (lasting !== '' && trouble === 'SIGKILL' && chance.often(0.7)) {
     expect('recover', await bounded('recover', `${id}`))

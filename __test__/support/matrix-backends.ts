@@ -7,19 +7,19 @@ const IN_FILE = new URL('../backends/in-file.js', import.meta.url)
 const options = (dir: string): { path: string; size: number } => ({ path: `${dir}/disk`, size: SIZE })
 
 interface Kind {
-  /** What makes it, in a program. */
+  /** The expression that creates it in a program. */
   readonly program: (dir: string) => string
-  /** What makes it, in words of the command line, if there are any. */
+  /** The arguments that create it on the command line, if it can. */
   readonly words?: (dir: string) => string[]
   readonly copy: readonly CopyMode[]
-  /** Whether threads of the engine can serve it. */
+  /** Whether native threads can serve it. */
   readonly native: boolean
   readonly resizes: boolean
 }
 
 const MEM = (): string[] => ['--mem', `${SIZE}`]
 
-/** The backend whose bytes go with its process. */
+/** The backend whose data ends with its process. */
 export const IN_ITS_PROCESS = 'memory'
 
 const TABLE = {

@@ -4,8 +4,8 @@ import { kernelHas } from './modes.js'
 import { randomNumbers } from './mortal.js'
 
 /**
- * What a disk can be, each dimension with its values. A new backend, form or mode is one more value here, and a row in the
- * table that says what it takes.
+ * The dimensions of a disk and their values. A new backend, form or mode is one more value here, and a row in the table
+ * of its requirements.
  */
 export const DIMENSIONS = {
   transport: ['per-io', 'batch'],
@@ -15,21 +15,21 @@ export const DIMENSIONS = {
   recovery: ['none', 'requeue', 'reissue', 'fail'],
 } as const
 
-/** A disk of one kind, made and served in one way. */
+/** One combination of the dimensions. */
 export type Combination = { -readonly [D in keyof typeof DIMENSIONS]: (typeof DIMENSIONS)[D][number] }
 
-/** What is done to its server, or to it. Whatever it is, the disk is deleted by force under load afterwards. */
+/** What is done to the server or the disk. Afterwards the disk is deleted by force under load. */
 export const TRIALS = ['hand-over', 'resize', 'kill'] as const
 export type Trial = (typeof TRIALS)[number]
 
 const supported = new Set((await features()).filter(({ supported }) => supported).map(({ name }) => name))
 
-/** Whether it is served through the command line. */
+/** Whether it is served by the command line. */
 export function throughCommands({ form }: Combination): boolean {
   return form === 'foreground' || form === 'detached' || form === 'supervised'
 }
 
-/** Why the command line has no words for it, if it has not. */
+/** The reason why the command line cannot create it, if so. */
 export function unsayable(combination: Combination): string | undefined {
   const { backend, form, recovery } = combination
   if (!throughCommands(combination)) return undefined
@@ -41,7 +41,7 @@ export function unsayable(combination: Combination): string | undefined {
   return undefined
 }
 
-/** Every reason for which the combination is to be refused; one of them is told. */
+/** Every reason to refuse the combination; the error has one of them. */
 export function refusals({ transport, copy, backend, form, recovery }: Combination): RegExp[] {
   const native = BACKENDS[backend].native
   const reasons: [boolean, RegExp][] = [
@@ -66,7 +66,7 @@ export function refusals({ transport, copy, backend, form, recovery }: Combinati
   return reasons.filter(([applies]) => applies).map(([, why]) => why)
 }
 
-/** Why the disk is not handed over, if it is not: it is then served as before. */
+/** The reason why the disk cannot be handed over, if so: it is then served as before. */
 export function noHandOver(combination: Combination): RegExp | undefined {
   const { backend, transport, recovery } = combination
   if (backend === IN_ITS_PROCESS && throughCommands(combination))
@@ -78,13 +78,13 @@ export function noHandOver(combination: Combination): RegExp | undefined {
   return undefined
 }
 
-/** Why it keeps its size, if it does. */
+/** The reason why it cannot be resized, if so. */
 export function noResize({ backend }: Combination): RegExp | undefined {
   if (!supported.has('UPDATE_SIZE')) return /this kernel cannot resize a device/
   return BACKENDS[backend].resizes ? undefined : /cannot be resized|no other size|resize/
 }
 
-/** Whether what it holds is there after its server was killed. */
+/** Whether it keeps its data after its server was killed. */
 export function keepsItsBytes({ backend }: Combination): boolean {
   return backend !== 'null' && backend !== IN_ITS_PROCESS
 }
@@ -98,7 +98,7 @@ export function all(): Combination[] {
   return list as unknown as Combination[]
 }
 
-/** Combinations, each with a trial, in which every two values occur together that do so in any of `from`. */
+/** Combinations, each with a trial, that cover every pair of values which occurs in `from`. */
 export function pairwise(
   from: readonly Combination[],
   seed: number,
@@ -128,7 +128,7 @@ export function pairwise(
   return sample
 }
 
-/** Every two values of a row. */
+/** Every pair of values of a row. */
 export function pairsOf([combination, trial]: [Combination, Trial]): string[] {
   const values = Object.entries({ ...combination, trial }).map(
     ([dimension, value]) => `${dimension}: ${value}`,

@@ -1,9 +1,9 @@
-// biome-ignore-all lint/suspicious/noThenProperty: what looks like a promise is what it is about
+// biome-ignore-all lint/suspicious/noThenProperty: thenables are what it makes
 import { UblkError } from 'ublk-ts'
 import { quieten } from '../../dist/serve/errno.js'
 import { Chance } from '../soak/chance.js'
 
-/** What code may throw, return, or complete a request with: the same for the same seed. */
+/** Random values that code may throw, return, or complete a request with: the same for the same seed. */
 export class Odd {
   readonly chance: Chance
 
@@ -11,13 +11,13 @@ export class Odd {
     this.chance = new Chance(seed)
   }
 
-  /** Anything. */
+  /** Any value. */
   value(depth = 0): unknown {
     const kinds = [() => this.#primitive(), () => this.#error(depth), () => this.#object(depth)]
     return orThrown(this.chance.of(depth > 2 ? kinds.slice(0, 1) : kinds))
   }
 
-  /** Something that can be waited for, or looks like it. Now and then it never settles. */
+  /** A promise, or something like one. It may never settle. */
   promise(depth = 0): unknown {
     const { chance } = this
     const value = this.value(depth + 1)
@@ -55,7 +55,7 @@ export class Odd {
       () => new Proxy(Promise.resolve(), {}),
     ])
     const promise = orThrown(made)
-    // What is hidden in something else nobody but its maker can handle.
+    // A rejected promise inside another value cannot be handled by the code under test.
     if (depth > 0) quieten(promise)
     return promise
   }
@@ -140,14 +140,14 @@ export class Odd {
   }
 }
 
-/** Its `then` is a liar. */
+/** A promise with a wrong `then`. */
 class LyingPromise<T> extends Promise<T> {
   override then(): never {
     throw new RangeError('not then')
   }
 }
 
-/** What it makes, or throws: such values are hard to handle for a test, too. */
+/** A description of a value, which may be hard to handle for a test, too. */
 function orThrown(make: () => unknown): unknown {
   try {
     return make()
@@ -162,7 +162,7 @@ function thrower(value: unknown): () => never {
   }
 }
 
-/** Every way to look at it throws. */
+/** Every access to it throws. */
 function throwing(value: unknown): ProxyHandler<object> {
   const trap = thrower(value)
   return {
@@ -194,11 +194,11 @@ function transferred(): Uint8Array {
   return bytes
 }
 
-/** How many values a test of this kind is to try: so many, or what `UBLK_TS_ODD` says in all. */
+/** The number of values that a test tries: `count`, or a share of `UBLK_TS_ODD`. */
 export function share(usual: number, of: number): number {
   const all = Number(process.env['UBLK_TS_ODD'] ?? 0)
   return all > 0 ? Math.ceil(all * of) : usual
 }
 
-/** The seed of the day: a failure says it. */
+/** The seed of this run, which failures print. */
 export const SEED: number = Number(process.env['UBLK_TS_SEED'] ?? 1)

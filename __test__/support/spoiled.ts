@@ -1,6 +1,6 @@
 import type { Chance } from '../soak/chance.js'
 
-/** A text that is often still JSON, and nearly right; or it is as good as random. */
+/** A changed text that is often still JSON and nearly valid, or else random. */
 export function spoiled(text: string, chance: Chance): Buffer {
   const spoil = chance.of(SPOILS)
   return spoil(text, chance)

@@ -7,25 +7,25 @@ import { BACKENDS } from './matrix-backends.js'
 import { FLAGS, type Result, result, run } from './program.js'
 import { Server, until } from './server.js'
 
-/** A disk of a combination, and what can be done to it. What is refused is thrown, with the words that say why. */
+/** A disk of a combination, and the operations on it. A refusal is thrown as an error with the reason. */
 export interface Subject {
   readonly id: number
   readonly path: string
-  /** Has another server take over, or the same one once more, while the disk is used. */
+  /** Hands it over to another server, or to the same one again, while the disk is used. */
   handOver(): Promise<void>
   resize(size: number): Promise<void>
   /** Kills its server. */
   kill(): Promise<void>
-  /** Has another take over from the killed one. */
+  /** Recovers it with another server. */
   recover(): Promise<void>
-  /** Removes it, whoever uses it; everything that served it has ended then. */
+  /** Deletes it by force, and waits until its server has ended. */
   delete(): Promise<void>
 }
 
 /**
  * Makes one.
  *
- * @param program - Serves it if a program is to; else one of its own does.
+ * @param program - The program that serves it, for forms in a program; otherwise one is started.
  */
 export async function makeSubject(
   combination: Combination,
@@ -43,7 +43,7 @@ export async function makeSubject(
   }
 }
 
-/** A process that does with a disk what it is told. */
+/** A process that runs given operations on a disk. */
 export class Program {
   readonly #child: ChildProcess
   readonly #answers: AsyncIterator<string>
@@ -84,7 +84,7 @@ export class Program {
   }
 }
 
-/** One that a program serves. */
+/** A disk that a program serves. */
 class Programmed implements Subject {
   private constructor(
     readonly id: number,
@@ -141,7 +141,7 @@ class Programmed implements Subject {
   }
 }
 
-/** One that is made and served by the command line. */
+/** A disk that the command line creates and serves. */
 class Commanded extends Detached implements Subject {
   private constructor(
     path: string,
@@ -188,7 +188,7 @@ class Commanded extends Detached implements Subject {
   }
 
   async recover(): Promise<void> {
-    // A supervisor does that by itself.
+    // A supervisor recovers it by itself.
     if (!this.supervised) await this.#run('recover', '--detach', this.path)
     await until(async () => await this.#served(), 'it is served again')
   }

@@ -19,14 +19,14 @@ const native = createRequire(import.meta.url)('../../binding/index.js') as Recor
   (...given: unknown[]) => unknown
 >
 
-// As JavaScript may call it: without regard to types. All of this is found out before a driver is needed.
+// Calls with wrong types, as from JavaScript. All are refused before a driver is needed.
 const create = UblkDevice.create as (...given: unknown[]) => Promise<unknown>
 const recover = UblkDevice.recover as (...given: unknown[]) => Promise<unknown>
 const open = UblkDevice.open as (...given: unknown[]) => Promise<unknown>
 const fetch = (): Uint8Array => new Uint8Array()
 const disk = { size: '1M', read: (): void => {} }
 
-/** An error of the caller's, whose words say what was wrong and what would be right. */
+/** Checks for an `invalid` error that says what is wrong and what would be right. */
 async function refused(
   t: ExecutionContext,
   call: () => unknown,

@@ -11,7 +11,7 @@ const dir = mkdtempSync(join(tmpdir(), 'ublk-ts-control-'))
 chmodSync(dir, 0o755)
 test.after.always(() => rmSync(dir, { recursive: true }))
 
-/** The sockets below the directory that other users get at: they are let into the directory, and may write to the socket. */
+/** The sockets below the directory that other users can reach: they may enter the directory and write to the socket. */
 function openSockets(): string[] {
   return readdirSync(dir, { recursive: true, encoding: 'utf8' })
     .map(name => join(dir, name))
@@ -67,7 +67,7 @@ asRoot('only its own user and root are answered, even if the socket is open to a
   socket.close()
 })
 
-/** What a server is sent, and how many answers there are to it at least. */
+/** Input for a server, and the minimum number of answers to it. */
 async function send(path: string, chunks: readonly Buffer[]): Promise<string> {
   return await new Promise((resolve, reject) => {
     let answer = ''

@@ -28,7 +28,7 @@ const disk = (id: number, more: Partial<Served> = {}): Served => ({
   ...more,
 })
 
-/** What is said of these. */
+/** The warnings about these disks. */
 const said = async (...served: Served[]): Promise<string> =>
   (await itselfCheck(machine, served, '/run/ublk-ts'))?.detail ?? ''
 

@@ -42,7 +42,7 @@ function memoryOf(): QueueMemory {
   return new QueueMemory(queue as never)
 }
 
-/** Plays the kernel to a disk: each request has to be answered once, or may be given up if it goes on. */
+/** Simulates the kernel: each request has to be answered once, or may be abandoned while it is still running. */
 class Kernel {
   readonly #memory = memoryOf()
   readonly #chance = new Chance(SEED)

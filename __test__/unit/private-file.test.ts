@@ -25,7 +25,7 @@ const dir = mkdtempSync(join(tmpdir(), 'ublk-ts-private-'))
 test.after.always(() => rmSync(dir, { recursive: true }))
 const root = process.getuid?.() === 0
 
-/** A path with this made at it. */
+/** The path of an entry that `make` creates. */
 function made(name: string, make: (path: string) => void): string {
   const path = join(dir, name)
   make(path)

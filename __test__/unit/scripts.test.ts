@@ -8,7 +8,7 @@ const root = fileURLToPath(new URL('../../', import.meta.url))
 const dir = mkdtempSync(`${tmpdir()}/ublk-ts-scripts-`)
 test.after.always(() => rmSync(dir, { recursive: true, force: true }))
 
-/** What a command prints, and on standard error when it fails. */
+/** A command's output, and its standard error when it fails. */
 function run(command: string, ...words: string[]): { status: number; stdout: string; stderr: string } {
   try {
     const stdout = execFileSync(command, words, { cwd: root, encoding: 'utf8', stdio: 'pipe' })

@@ -1,4 +1,4 @@
-//! What lazy disks are filled with.
+//! The source of lazy disks.
 
 use crate::stamp;
 use std::collections::HashMap;
@@ -8,16 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use ublk_core::backend::{Fill, Source};
 
-/// A source of lazy disks. Every sector of what it supplies says where it belongs. It answers from a thread of its own, in another order.
+/// A source of lazy disks. Every sector holds its own position. Answers come from another thread, out of order.
 pub struct Image {
     orders: Mutex<Sender<Fill>>,
     fetched: Arc<Mutex<HashMap<u64, u32>>>,
-    /// How many fetches are yet to fail.
+    /// The number of fetches that are still to fail.
     pub failures: Arc<AtomicU32>,
 }
 
 impl Image {
-    /// One that counts in chunks of so many bytes.
+    /// A source that counts fetches by chunks of `chunk` bytes.
     pub fn new(chunk: u64) -> Arc<Self> {
         let (orders, waiting) = channel::<Fill>();
         let fetched: Arc<Mutex<HashMap<u64, u32>>> = Arc::default();
@@ -25,7 +25,7 @@ impl Image {
         let (count, failing) = (fetched.clone(), failures.clone());
         std::thread::spawn(move || {
             while let Ok(first) = waiting.recv() {
-                // Those that came together are answered last first.
+                // Fetches that came together are answered in reverse order.
                 std::thread::sleep(Duration::from_micros(500));
                 let mut fills = vec![first];
                 fills.extend(waiting.try_iter());

@@ -331,8 +331,8 @@ fn what_is_advertised_over_a_device_without_write_zeroes_works() {
     disk.finish();
 }
 
-/// tmpfs punches holes, and cannot zero a range otherwise. The kernel cuts the wish into requests that go together: all of
-/// them find that out for themselves.
+/// tmpfs punches holes, but cannot zero a range otherwise. The kernel splits the operation into concurrent requests,
+/// each of which has to detect that.
 #[test]
 fn zeroes_that_are_in_flight_together_are_written_whatever_the_filesystem_can() {
     const GIB: u64 = 1 << 30;
@@ -355,7 +355,7 @@ fn zeroes_that_are_in_flight_together_are_written_whatever_the_filesystem_can() 
     disk.finish();
 }
 
-/// What a device advertises it may still refuse, for good or this time.
+/// A device may refuse an operation that it advertises, for good or once.
 #[test]
 fn zeroes_are_written_as_data_where_the_device_below_refuses_to_make_them() {
     for errno in [libc::EOPNOTSUPP, libc::EINVAL, libc::EIO] {

@@ -1,4 +1,4 @@
-//! Lazy disks whose cache, map or server fails: no wrong byte is ever read, and what was promised is there.
+//! Lazy disks whose cache, map or server fails: no wrong byte is ever read, and durable data is kept.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -26,7 +26,7 @@ fn lazy(image: &Arc<Image>, cache: &Path, map: &Path, found: Option<Found>) -> L
     Lazy::new(Arc::new(storage), map, image.clone()).unwrap()
 }
 
-/// As if the machine had been booted again: the map is of another boot, and nothing is in the page cache.
+/// Simulates a reboot: the map is of another boot, and the page cache is empty.
 fn reboot(map: &Path) {
     OpenOptions::new().write(true).open(map).unwrap().write_all_at(&[b'x'; 36], 64).unwrap();
     drop_caches();
@@ -56,14 +56,14 @@ fn eio(result: std::io::Result<impl Sized>) -> bool {
     result.err().is_some_and(|error| error.raw_os_error() == Some(libc::EIO))
 }
 
-/// An ext4 on a device that can refuse to write what a file in it holds. The file system's own writes go through.
+/// An ext4 on a device that can refuse writes to a file's data. Writes of metadata succeed.
 struct Fragile {
     name: String,
     device: Loop,
     dir: tempfile::TempDir,
     /// In sectors.
     size: u64,
-    /// Where the cache lies, in sectors: from, to.
+    /// The cache's position, in sectors: from, to.
     data: (u64, u64),
 }
 
@@ -112,12 +112,12 @@ impl Fragile {
         .join("\n")
     }
 
-    /// Refuses writes to the cache, or takes them again.
+    /// Refuses writes to the cache, or accepts them again.
     fn set_broken(&self, broken: bool) {
         let table = tempfile::NamedTempFile::new().unwrap();
         fs::write(table.path(), self.table(broken)).unwrap();
         run("dmsetup", &["load", &self.name, table.path().to_str().unwrap()]);
-        // Without writing back what is dirty.
+        // Without writing dirty pages back.
         run("dmsetup", &["suspend", "--nolockfs", "--noflush", "--noudevsync", &self.name]);
         run("dmsetup", &["resume", "--noudevsync", &self.name]);
     }
@@ -130,7 +130,7 @@ impl Drop for Fragile {
     }
 }
 
-/// FIBMAP: where a block of a file lies on its device.
+/// FIBMAP: the block on the device that holds a block of a file.
 fn block_of(file: &File, block: i32) -> u64 {
     let mut found = block;
     // SAFETY: the request reads and writes one int.
@@ -177,7 +177,7 @@ fn after_a_failed_sync_nothing_that_was_lost_is_taken_for_present() {
     }
     let Event::Error { queue: None, message } = disk.events().wait_for(|_| true) else { panic!("an error") };
     assert!(message.contains("has lost data"), "{message}");
-    // Who writes all of it anew has it.
+    // A write of the whole chunk makes it present again.
     file.write_all_at(&Aligned::filled(CHUNK as usize, 6), 100 * CHUNK).unwrap();
     assert_filled(&file, 100, 6);
     drop(file);
@@ -223,7 +223,7 @@ fn a_client_that_only_reads_never_finds_what_write_back_has_lost() {
     let file = disk.open();
     fragile.set_broken(true);
     assert_image(&file, 0..64);
-    // The kernel writes back by itself, as it would after a while. Of what comes of that nobody is told.
+    // The kernel writes back by itself, as it would after a while; no process gets the error.
     // SAFETY: takes nothing.
     unsafe { libc::sync() };
     fragile.set_broken(false);
@@ -264,7 +264,7 @@ fn a_map_that_is_cut_short_or_cannot_be_written_costs_at_most_requests() {
     let disk = Disk::start(&Spec::default(), lazy(&image, &cache, &map, None));
     let file = disk.open();
     assert_image(&file, 0..4);
-    // As on a file system that copies on write: the room that the map has is of no use, and there is no other.
+    // As on a copy-on-write file system: the map's allocated blocks cannot be reused, and no others are free.
     let length = fs::metadata(&map).unwrap().len();
     let open = OpenOptions::new().write(true).open(&map).unwrap();
     block::punch(&open, 0, length).unwrap();
@@ -318,7 +318,7 @@ fn what_was_not_saved_is_trusted_only_while_its_file_system_stays_mounted() {
     assert!(open(Found::Used).has(1), "a process that was killed");
     let source = mounted.device();
     let other = tempfile::tempdir().unwrap();
-    // In a further place, as containers do it, it is still the same.
+    // A further mount, as for containers, does not change it.
     run("mount", &[&source, other.path().to_str().unwrap()]);
     let elsewhere = Map::open(&other.path().join("map"), &identity(), Found::Used).unwrap();
     assert!(elsewhere.has(1));
@@ -346,7 +346,7 @@ fn the_server() {
     }
 }
 
-/// A small generator of numbers: the same ones each time.
+/// A small pseudo-random generator with a fixed sequence.
 struct Numbers(u64);
 
 impl Numbers {
@@ -358,10 +358,10 @@ impl Numbers {
 
 const BLOCK: u64 = 4096;
 
-/// What a client knows of a disk: by block, the bytes that it may hold. A block that is not here is the image's.
+/// A client's knowledge of a disk: by block, the bytes that it may hold. Other blocks are as in the image.
 type Known = HashMap<u64, Vec<Option<u8>>>;
 
-/// Reads, writes and flushes until the server is gone.
+/// Reads, writes and flushes until the server has ended.
 fn client(disk: &File, known: &mut Known, numbers: &mut Numbers) {
     for round in 0u32.. {
         let byte = (1 + round % 250) as u8;
@@ -390,7 +390,7 @@ fn client(disk: &File, known: &mut Known, numbers: &mut Numbers) {
                     known.entry(block).or_insert_with(|| vec![None]).push(Some(byte));
                 }
                 if disk.write_all_at(&Aligned::filled(length, byte), at * BLOCK).is_err() {
-                    return; // both the old and the new may be there
+                    return; // the block may hold either the old or the new data
                 }
                 for block in at..at + blocks {
                     known.insert(block, vec![Some(byte)]);
@@ -412,8 +412,8 @@ fn check(data: &[u8], at: u64, known: &Known) {
     }
 }
 
-/// Two servers with one cache, one after the other, and then one that has to find what the client knows. UBLK_TS_ROUNDS: more
-/// of it.
+/// Two servers with one cache, one after the other, and then one that has to have the data that the client knows.
+/// UBLK_TS_ROUNDS sets the number of rounds.
 #[test]
 fn a_server_that_is_killed_at_any_moment_loses_no_write_that_was_answered() {
     let _alone = alone();

@@ -95,7 +95,7 @@ fn huge_pages_are_had_or_refused() {
     assert_eq!(Memory::with(MIB, huge).err().map(|error| error.kind), Some(ErrorKind::Unsupported));
 }
 
-/// User-Mode Linux gave a child other pages than its parent's, of what is mapped several pages at a time.
+/// User-Mode Linux used to give a child wrong pages of mappings that are set up several pages at a time.
 #[test]
 fn a_child_has_the_pages_of_its_parents_ring() {
     const PAGE: usize = 4096;
@@ -119,7 +119,7 @@ fn a_child_has_the_pages_of_its_parents_ring() {
         }
     };
     let mut status = -1;
-    // SAFETY: writes a number; and nobody uses the mapping any more.
+    // SAFETY: writes a number, and the mapping is no longer used.
     unsafe {
         assert_eq!(libc::waitpid(child, &mut status, 0), child);
         libc::munmap(entries, length);

@@ -161,7 +161,7 @@ fn a_quiesced_device_fails_nothing_and_goes_on_in_the_same_process() {
     disk.finish();
 }
 
-/// Transports that this kernel has, with each recovery that keeps requests.
+/// The kernel's transports, with each recovery mode that keeps requests.
 fn ways() -> impl Iterator<Item = (Transport, Recovery)> {
     let transports =
         Transport::ALL.into_iter().filter(|transport| transport.flags() == 0 || can(transport.flags()));
@@ -207,11 +207,11 @@ impl Engine for SlowEngine<'_> {
 fn quiescing_waits_for_the_requests_in_flight_and_no_longer() {
     let _alone = alone();
     if !quiesces() {
-        return; // a test above has seen that refused
+        return; // a test above checks that this is refused
     }
     for (transport, recovery) in ways() {
         if (transport, recovery) == (Transport::Batch, Recovery::Requeue) {
-            continue; // so is that
+            continue; // refused as well
         }
         let gate = Gate::new();
         let spec = Spec { transport: Some(transport), queues: 1, ..spec(recovery) };
@@ -223,7 +223,7 @@ fn quiescing_waits_for_the_requests_in_flight_and_no_longer() {
         let opener = std::thread::spawn({
             let (gate, disk) = (gate.clone(), disk.clone());
             move || {
-                std::thread::sleep(Duration::from_millis(300)); // the driver has been asked by then
+                std::thread::sleep(Duration::from_millis(300)); // by then QUIESCE_DEV was sent
                 assert_eq!(
                     registry::open(disk.device().id(), &Bound::standard()).unwrap().state,
                     State::Live
@@ -243,7 +243,7 @@ fn quiescing_waits_for_the_requests_in_flight_and_no_longer() {
     }
 }
 
-/// A file on a device that takes only some memory as it is.
+/// A file on a device that needs aligned memory.
 struct Fussy(File);
 
 impl Backend for Fussy {

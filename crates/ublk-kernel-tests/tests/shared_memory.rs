@@ -31,7 +31,7 @@ fn memory_file(dir: &Path) -> StdFile {
 /// A client's mapping of the memory.
 struct Client(*mut u8);
 
-// SAFETY: the mapping is the process's.
+// SAFETY: the mapping belongs to this process.
 unsafe impl Send for Client {}
 
 impl Client {
@@ -91,7 +91,7 @@ impl Drop for Client {
     }
 }
 
-/// A backend whose requests of 512 bytes wait for a gate before anything looks at them.
+/// A backend whose 512-byte requests wait for a gate before their data is accessed.
 struct Late<B> {
     gate: Arc<Gate>,
     inner: B,
@@ -267,13 +267,13 @@ fn what_cannot_be_shared_is_refused() {
     disk.finish();
 }
 
-/// Whether the device's owner is told that the memory was cut short.
+/// Whether an event reports that the memory was truncated.
 fn told_of_the_memory(event: &Event) -> bool {
     matches!(event, Event::Error { queue: None, message } if message.contains("was truncated from 1048576 to 4096 bytes"))
 }
 
-/// Requests are with the server when the memory of their client is cut short. They fail; the server tells its owner once,
-/// and serves on, this disk and others.
+/// The client's memory is truncated while the server has requests in it. They fail; the server reports that once, and
+/// continues to serve this disk and others.
 #[test]
 fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
     let _alone = alone();
@@ -330,7 +330,7 @@ fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
         gate.open(2);
         for (client, write) in clients.into_iter().zip([true, false]) {
             let answer = within("a client", move || client.join().unwrap());
-            // Nobody looks at the data of a write that is forgotten.
+            // The null disk does not access the data of a write.
             let fails = !(kind == 1 && write);
             assert_eq!(answer.is_err(), fails, "{name}, {copy:?}, write {write}: {answer:?}");
         }
@@ -349,7 +349,7 @@ fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
     other.finish();
 }
 
-/// A file's data goes between it and the memory in the kernel alone, which has an error for what is gone.
+/// Only the kernel copies between the file and the memory, which fails with EFAULT for truncated pages.
 #[test]
 fn a_file_disk_survives_memory_that_is_cut_short_at_any_moment() {
     let _alone = alone();
@@ -393,7 +393,7 @@ fn a_file_disk_survives_memory_that_is_cut_short_at_any_moment() {
     }
 }
 
-/// Its bytes are never mapped.
+/// Its file is never mapped.
 #[test]
 fn a_memory_disk_whose_file_is_cut_short_gives_errors_and_goes_on() {
     let _alone = alone();

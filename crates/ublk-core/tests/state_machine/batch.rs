@@ -16,16 +16,16 @@ pub struct Batch {
     done: usize,
     /// The server knows that the driver has the tags.
     offered: bool,
-    /// What the server has to wait for: its own account.
+    /// What the server has to wait for, tracked by the server.
     awaited: Awaited,
-    /// Whether the driver has the command that tells of requests.
+    /// Whether FETCH_IO_CMDS is in flight.
     heard: bool,
     /// Tags with requests that the server was not told of.
     untold: VecDeque<u16>,
     ring: VecDeque<Carried>,
-    /// The server's thread sleeps until there are so many completions.
+    /// The server's thread sleeps until there are this many completions.
     asleep: Option<usize>,
-    /// The tags are not the server's any more.
+    /// The server no longer owns the tags.
     withdrawn: bool,
 }
 
@@ -38,7 +38,7 @@ enum Carried {
     /// No more of these: for lack of room, or for good.
     Overrun,
     End,
-    /// Somebody woke the server.
+    /// The server was woken.
     Wake,
 }
 
@@ -81,7 +81,7 @@ impl Link for Batch {
         self.asleep = None; // the thread that answers is awake
     }
 
-    /// A turn: what was prepared goes out, and the thread sleeps.
+    /// A turn: submits the prepared commands and sleeps.
     fn submit(&mut self, driver: &mut Driver, most: usize) {
         if self.sleeps() {
             return;
@@ -99,7 +99,7 @@ impl Link for Batch {
                 let _ = driver.command(*command);
             }
             self.awaited.send();
-            // The real driver does a part only where it refuses the rest, which ends the queue whenever that is seen.
+            // The real driver does a part only if it refuses the rest, which ends the queue at any time.
             sure = self.awaited.sure(self.done < self.sent.len() || !self.next.is_empty());
             self.ring.push_back(Carried::Took(self.done));
         }
@@ -199,7 +199,7 @@ impl Link for Batch {
 
     fn busy(&self) -> bool {
         let all_sent = self.next.is_empty() && self.done == self.sent.len();
-        // Its answers are given, and it hears so with the next request.
+        // Its answers were given; the completion is seen with the next request.
         if self.asleep.is_some_and(|wanted| self.ring.len() < wanted) && self.heard && all_sent {
             return !self.untold.is_empty();
         }

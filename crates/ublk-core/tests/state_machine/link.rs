@@ -32,14 +32,14 @@ pub trait Link {
     fn overrun(&mut self);
     /// The driver takes back what it can; whether there was anything.
     fn abort(&mut self, driver: &mut Driver, which: Pick) -> bool;
-    /// The server leaves what it is not told of yet to the next one; whether this transport does that.
+    /// The server leaves undelivered requests to the next one; returns whether this transport supports that.
     fn hand_over(&mut self) -> bool;
-    /// The server sees a completion, if there is one and the server does not sleep for more.
+    /// The server handles a completion, if there is one and it does not sleep for more.
     fn deliver(&mut self, which: Pick) -> Option<Vec<News>>;
     /// The tags that the server does not have, and may get.
     fn outstanding(&self, driver: &Driver) -> Vec<u16>;
     /// Nothing that the server prepared has still to be done by the driver, as far as the server knows.
     fn quiet(&self) -> bool;
-    /// Something is under way that does not wait for a request. If it is, the server can be brought to do it.
+    /// Whether something other than a request is in flight, which the server can be made to handle.
     fn busy(&self) -> bool;
 }

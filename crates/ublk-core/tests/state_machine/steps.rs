@@ -31,7 +31,7 @@ pub enum Step {
     Overrun,
     /// An offered tag is taken back; with the batch transport all are.
     Abort(Pick),
-    /// The server is to hand over: what it is not told of yet is for the next.
+    /// The server hands over: undelivered requests are left to the next one.
     HandOver,
     /// The server sees one of the completions.
     Deliver(Pick),

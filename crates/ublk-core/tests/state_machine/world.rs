@@ -17,7 +17,7 @@ pub struct World<L> {
     stale: Vec<Ticket>,
     neighbour: Tags,
     strange: Vec<Ticket>,
-    /// The server answers what it has, and goes.
+    /// The server answers its requests, and ends.
     handing_over: bool,
 }
 
@@ -98,7 +98,7 @@ impl<L: Link> World<L> {
         }
     }
 
-    /// A server that has answered all that it had is succeeded by the next.
+    /// After a server has answered all its requests, the next one takes over.
     fn succeed(&mut self) {
         if self.handing_over && self.over() {
             self.replace_server(Recovery::Reissue);
@@ -261,7 +261,8 @@ impl<L: Link> World<L> {
     }
 }
 
-/// Counts rounds in which everything that can be done is done: a few serve all requests, unless the server sleeps on them.
+/// Counts rounds in which every possible step is done: a few serve all requests, unless the server sleeps although it
+/// has some.
 struct Rounds(u32);
 
 impl Rounds {

@@ -1,0 +1,158 @@
+//! The bytes of a map's file: a page of header, then the tables `saved` and `live`.
+
+use super::Identity;
+use crate::backend::lazy::bits::Bits;
+use crate::backend::lazy::place;
+use crate::error::{Error, ErrorKind, Result};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+pub(super) const PAGE: usize = 4096;
+pub(super) const WORDS_PER_PAGE: usize = PAGE / 8;
+const MAGIC: &[u8; 16] = b"ublk-ts lazy map";
+const VERSION: u64 = 1;
+
+/// The boot and mount in which `live` is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    boot: [u8; 36],
+    /// See [`place::of`]; 0 if unknown.
+    place: u64,
+}
+
+impl Stamp {
+    /// Matches no boot.
+    pub(super) const NEVER: Self = Self { boot: [0; 36], place: 0 };
+
+    pub(super) fn now(file: &File) -> io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let boot = text.trim().as_bytes().try_into().map_err(|_| io::Error::other("the boot has no id"))?;
+        Ok(Self { boot, place: place::of(file) })
+    }
+
+    pub(super) fn stored(page: &[u8; PAGE]) -> Self {
+        let place = page[PLACE].try_into().map_or(0, u64::from_le_bytes);
+        Self { boot: page[BOOT].try_into().unwrap_or([0; 36]), place }
+    }
+
+    /// Whether the page cache or medium still has all that was written under that stamp.
+    pub(super) fn vouches(&self, now: &Self) -> bool {
+        self.boot == now.boot && (self.place == now.place || self.place == 0)
+    }
+}
+
+/// The words of a page of a table.
+pub(super) fn words(page: usize) -> Range<usize> {
+    page * WORDS_PER_PAGE..(page + 1) * WORDS_PER_PAGE
+}
+
+/// Checks that the file is the map of that disk. Returns the stamp of its last use.
+pub(super) fn check(file: &File, path: &Path, identity: &Identity, tables: usize) -> Result<Stamp> {
+    let name = path.display();
+    let refused = |what: &str| {
+        Error::new(ErrorKind::Backend, format!("the map {name} {what}"))
+            .hint("remove it and the cache it belongs to, or use another cache")
+    };
+    let mut page = [0; PAGE];
+    let length = file.metadata().map_or(0, |found| found.len());
+    match file.read_exact_at(&mut page, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(refused("was truncated")),
+        Err(error) => {
+            return Err(Error::system(format!("cannot use the map {name}"), &error).kind(ErrorKind::Backend));
+        }
+        Ok(()) => {}
+    }
+    let stamp = Stamp::stored(&page);
+    if !page.starts_with(MAGIC) {
+        return Err(refused("is not a map of ublk-ts"));
+    }
+    if page[16..24] != VERSION.to_le_bytes() {
+        return Err(refused("is of another version of ublk-ts"));
+    }
+    if page != header(identity, &stamp) {
+        return Err(refused("is of another disk"));
+    }
+    if length != (PAGE + 2 * tables) as u64 {
+        return Err(refused("has the wrong size"));
+    }
+    Ok(stamp)
+}
+
+/// Everything but the stamp identifies the disk.
+pub(super) fn header(identity: &Identity, stamp: &Stamp) -> [u8; PAGE] {
+    let mut page = [0; PAGE];
+    page[..16].copy_from_slice(MAGIC);
+    for (at, number) in [VERSION, identity.size, identity.chunk, u64::from(cfg!(target_endian = "big"))]
+        .into_iter()
+        .enumerate()
+    {
+        page[16 + at * 8..24 + at * 8].copy_from_slice(&number.to_le_bytes());
+    }
+    page[BOOT].copy_from_slice(&stamp.boot);
+    page[PLACE].copy_from_slice(&stamp.place.to_le_bytes());
+    page[256..256 + identity.name.len()].copy_from_slice(identity.name.as_bytes());
+    page
+}
+
+/// Where the header has the id of the boot in which `live` was used.
+pub(super) const BOOT: Range<usize> = 64..100;
+/// The position of the mount's number.
+pub(super) const PLACE: Range<usize> = 104..112;
+
+/// Whether a file has no header: it is empty or all zeroes, since its creator died before it wrote one.
+pub(super) fn blank(file: &File) -> io::Result<bool> {
+    let (mut bytes, mut offset) = (vec![0; 1 << 16], 0);
+    loop {
+        match file.read_at(&mut bytes, offset)? {
+            0 => return Ok(true),
+            count if bytes[..count].iter().any(|byte| *byte != 0) => return Ok(false),
+            count => offset += count as u64,
+        }
+    }
+}
+
+/// Allocates the file's blocks now: if a later write found no space, its request would fail.
+pub(super) fn allocate(file: &File, length: usize) -> io::Result<()> {
+    match nix::fcntl::posix_fallocate(file, 0, length as libc::off_t) {
+        Err(nix::Error::EOPNOTSUPP | nix::Error::EINVAL) => file.set_len(length as u64),
+        done => done.map_err(io::Error::from),
+    }
+}
+
+/// Makes durable that the file is there.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+pub(super) fn read(file: &File, from: usize, table: &Bits) -> io::Result<()> {
+    let mut page = [0; PAGE];
+    for word in (0..table.words()).step_by(WORDS_PER_PAGE) {
+        file.read_exact_at(&mut page, (from + word * 8) as u64)?;
+        table.fill(word, &page);
+    }
+    Ok(())
+}
+
+/// Its pages that are not all zeroes.
+pub(super) fn write(file: &File, to: usize, table: &Bits) -> io::Result<()> {
+    for page in 0..table.words() / WORDS_PER_PAGE {
+        let bytes = table.bytes(words(page));
+        if bytes.iter().any(|byte| *byte != 0) {
+            file.write_all_at(&bytes, (to + page * PAGE) as u64)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn copy(file: &File, from: usize, to: usize, length: usize) -> io::Result<()> {
+    let mut page = [0; PAGE];
+    for at in (0..length).step_by(PAGE) {
+        file.read_exact_at(&mut page, (from + at) as u64)?;
+        file.write_all_at(&page, (to + at) as u64)?;
+    }
+    Ok(())
+}

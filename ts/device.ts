@@ -231,7 +231,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * when it is free. Mounts of other namespaces and lazily unmounted file systems count. If the kernel has the disk in
    * use and no user can be found, one phrase says so.
    *
-   * @param options - `quick`: only what can be seen without opening the disk, which may wait for its server.
+   * @param options - `quick`: only users that are visible without opening the disk, which may wait for its server.
    */
   async users({ quick = false }: { quick?: boolean } = {}): Promise<string[]> {
     return await (quick ? native.seenUsers(this.id) : native.users(this.id)).catch(rethrow)

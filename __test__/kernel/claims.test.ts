@@ -232,7 +232,7 @@ test.serial("servers hand their claim on, and another file in place of the disk'
     disk.log.filter(({ message }) => /waits for another server/.test(message)).length
   const before = waits()
   await fails(t, replaced, 'upgrade', disk.path)
-  t.is(disk.pid, pid, 'the old server goes on')
+  t.is(disk.pid, pid, 'the old server continues')
   t.is(waits(), before, 'and was not even asked to let go')
   t.is(await hello(), 'hello')
   restore()

@@ -52,7 +52,7 @@ inSmallRunDir('a full run directory keeps no disk from being recovered, or upgra
     await disk.signal('SIGKILL')
     const before = disk.pid
     t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
-    t.not(disk.pid, before, 'the record tells of the new server')
+    t.not(disk.pid, before, 'the record names the new server')
     t.is(await pattern(disk.path), sum)
   }
   if ((await features()).some(({ name, supported }) => name === 'QUIESCE' && supported)) {

@@ -134,7 +134,7 @@ class Load {
     const failed = this.#ended.then(({ status, stderr }) => {
       if (status !== 0) throw new Error(`the load failed: ${stderr}`)
     })
-    await Promise.race([failed, until(() => this.rounds.length > before, 'the load goes on')])
+    await Promise.race([failed, until(() => this.rounds.length > before, 'the load continues')])
   }
 
   /** Ends it, and returns the number of failed requests. */

@@ -194,7 +194,7 @@ function transferred(): Uint8Array {
   return bytes
 }
 
-/** The number of values that a test tries: `count`, or a share of `UBLK_TS_ODD`. */
+/** The number of values that a test tries: `usual`, or a share of `UBLK_TS_ODD`. */
 export function share(usual: number, of: number): number {
   const all = Number(process.env['UBLK_TS_ODD'] ?? 0)
   return all > 0 ? Math.ceil(all * of) : usual

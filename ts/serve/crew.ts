@@ -226,7 +226,7 @@ class Hand {
     this.#worker = startWorker({ url, options: own, queue, port: port2, heart: this.#heart, timeout })
     this.loaded = this.#load()
     port1.on('message', (message: FromWorker) => this.#heard(message))
-    // From then on only the device keeps Node running. Awaiting `ready` reports a failure; the thread may stay if the
+    // From then on only the device keeps Node running. Awaiting `loaded` reports a failure; the thread may stay if the
     // module has started something.
     this.loaded.then(
       () => this.#unref(),

@@ -99,7 +99,7 @@ const PARTING = 1000
 /** Sends the error, and reads nothing more. */
 function refuse(socket: Socket, error: UblkError): void {
   socket.unref()
-  socket.on('error', () => {}) // It is about to be closed.
+  socket.on('error', () => {}) // 'close' follows.
   send(socket, { id: null, error: toPlain(error) })
   // If it were closed with unread data, the client would get ECONNRESET instead of the answer.
   socket.resume().end()
@@ -119,7 +119,7 @@ class Connection {
     this.#socket = socket
     this.#methods = methods
     socket.unref()
-    socket.on('error', () => {}) // It is about to be closed.
+    socket.on('error', () => {}) // 'close' follows.
     socket.once('close', () => this.#gone.abort())
     const take = (message: unknown): void => {
       if (isRequest(message)) void this.#answer(message)

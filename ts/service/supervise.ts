@@ -14,7 +14,7 @@ import { identityOf } from './system.js'
 const ATTEMPTS = 5
 const WITHIN = 60_000
 
-/** How often it may be killed by the out-of-memory killer within a span, in milliseconds: the next one will need as much. */
+/** With more kills for lack of memory within the span, in milliseconds, a supervisor gives up: the next server needs as much. */
 const OUT_OF_MEMORY = 2
 const OUT_WITHIN = 10 * 60_000
 

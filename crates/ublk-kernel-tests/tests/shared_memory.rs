@@ -342,7 +342,7 @@ fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
         exercise(&other);
         let told = disk.events().all();
         assert_eq!(told.iter().filter(|event| told_of_the_memory(event)).count(), 1, "{told:?}");
-        assert_eq!(file.metadata().unwrap().len(), 4096, "nobody makes it longer again");
+        assert_eq!(file.metadata().unwrap().len(), 4096, "it is not extended again");
         drop((open, client));
         disk.device().delete(true, &Bound::standard()).unwrap();
     }

@@ -81,7 +81,7 @@ impl Server {
         if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Waits at most `patience` until it has ended. Returns whether it has.
+    /// Waits at most `limit` until it has ended. Returns whether it has.
     pub fn ends_within(&self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         // A process that waits uninterruptibly still has the device open.

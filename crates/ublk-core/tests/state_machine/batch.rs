@@ -1,5 +1,6 @@
-//! The batch transport, with a server's thread that sleeps as the real one does: one command for many answers, of which the driver may take only the first; one that tells of
-//! requests until it ends. The ring keeps the order of what it carries.
+//! The batch transport, with a server thread that sleeps like the real one: one command for many answers, of which the
+//! driver may take only the first; one that delivers requests until it ends. The ring keeps the order of what it
+//! carries.
 
 use crate::driver::{Command, Completion, Driver, What};
 use crate::link::{Link, News};

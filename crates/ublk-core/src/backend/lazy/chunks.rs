@@ -471,6 +471,6 @@ mod tests {
         assert!(claim.fulfil().is_err(), "its write fails");
         assert!(chunks.complete(&[6], false, fetched).is_err());
         assert!(!chunks.map.has(5) && !chunks.map.has(6));
-        assert!(chunks.intact(&medium, chunks.epoch()), "each failure is told once");
+        assert!(chunks.intact(&medium, chunks.epoch()), "each failure is reported once");
     }
 }

@@ -133,7 +133,7 @@ fn a_map_that_is_cut_short_in_use_is_whole_again_after_the_next_save() {
         OpenOptions::new().write(true).open(&place.0).unwrap().set_len(length).unwrap();
         assert!(map.has(1) && map.has(2) && map.has(20_000));
         add(&map, &[3]);
-        assert!(save(&map, || Ok(())).unwrap(), "it is told");
+        assert!(save(&map, || Ok(())).unwrap(), "it is reported");
         assert!(!save(&map, || Ok(())).unwrap(), "once");
         drop(map);
         let map = place.open().unwrap();

@@ -21,15 +21,17 @@ export class MemoryLimit {
     return this.#seen > before
   }
 
-  /** The group's limit, as the end of a sentence about its memory. */
+  /** The group's limit in bytes; Infinity without one. */
+  get limit(): number {
+    const limits = this.#groups().map(({ limit }) => Number(this.#read(limit).trim() || 'max'))
+    return Math.min(...limits.filter(Number.isFinite))
+  }
+
+  /** The same, as the end of a sentence about its memory. */
   describe(): string {
-    const bytes = Math.min(
-      ...this.#groups()
-        .map(({ limit }) => Number(this.#read(limit).trim() || 'max'))
-        .filter(Number.isFinite),
-    )
-    return Number.isFinite(bytes)
-      ? `its control group may have ${formatSize(bytes)}`
+    const { limit } = this
+    return Number.isFinite(limit)
+      ? `its control group may have ${formatSize(limit)}`
       : 'the machine has too little'
   }
 

@@ -3,20 +3,15 @@ import { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import { Failed, type Job } from './job.js'
 import type { Log } from './log.js'
-import { MemoryLimit } from './memory-limit.js'
 import { Notifier } from './notify.js'
 import { type DeviceRecord, readRecord } from './record.js'
 import { type Hosting, removeDisk } from './serve.js'
 import { ServerProcess } from './server-process.js'
+import { Setbacks } from './setbacks.js'
 import { identityOf } from './system.js'
 
-/** A server may die so often within the time, in milliseconds. */
-const ATTEMPTS = 5
-const WITHIN = 60_000
-
-/** With more kills for lack of memory within the span, in milliseconds, a supervisor gives up: the next server needs as much. */
-const OUT_OF_MEMORY = 2
-const OUT_WITHIN = 10 * 60_000
+/** How long a server may take to come up, in milliseconds, where its predecessor lacked memory. */
+const SHORT_OF_MEMORY = 15_000
 
 /** How often a server that is not this process's child is looked at, in milliseconds. */
 const POLL = 500
@@ -31,82 +26,65 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
   const { log, interrupts } = hosting
   const { first, second } = interrupts
   const stop = hosting.unwanted ? AbortSignal.any([first, hosting.unwanted]) : first
-  let server = await start({ ...job, autoRestart: false }, stop, log, hosting.announce)
-  const { id } = server
+  let server = serverFor({ ...job, autoRestart: false })
+  const { id } = await start(server, job, stop, log, hosting.announce)
   const identity = identityOf(id)
   const notifier = new Notifier(async () => await (await UblkDevice.open(id)).readStats())
   notifier.ready(`supervising device ${id}`)
-  const signal = (): void => server.process.signal()
+  const signal = (): void => server.signal()
   first.addEventListener('abort', () => notifier.stopping())
   for (const interrupt of [first, second]) {
     interrupt.addEventListener('abort', () => signalServer(id, identity, signal))
     if (interrupt.aborted) signalServer(id, identity, signal)
   }
-  const deaths: number[] = []
-  const kills: number[] = []
-  const memory = new MemoryLimit()
-  for (;;) {
-    const how = await server.process.ended
+  const setbacks = new Setbacks(id)
+  for (let cameUp = true; ; ) {
+    const how = await server.ended
     const record = await untilDead(id, identity)
     if (!record) {
-      if (server.process.status === 0 || first.aborted) return
+      if (server.status === 0 || first.aborted) return
       throw new UblkError('system', `the server of device ${id} ended (${how}), and so did the device`)
     }
     if (first.aborted) return await removeDisk(await UblkDevice.open(id), second, log)
-    const killed = memory.hasKilled() && how === 'SIGKILL'
-    const why = killed ? `${how}, for want of memory: ${memory.describe()}` : how
-    log.error(`the server of device ${id} died (${why})`, { device: id })
-    if (killed && within(OUT_WITHIN, kills) > OUT_OF_MEMORY) {
-      throw new UblkError(
-        'limit',
-        `device ${id} has no server: ${kills.length} were killed for want of memory; ${memory.describe()}`,
-        {
-          device: id,
-          hint: `give it more (MemoryMax= of a service, a container's limit), and then ublk-ts recover ${id}; or delete it`,
-        },
-      )
-    }
-    const recent = within(WITHIN, deaths)
-    if (recent > ATTEMPTS) {
-      throw new UblkError('system', `device ${id} has no server: ${recent} died within a minute`, {
-        hint: `ublk-ts recover ${id}, or delete it`,
-      })
-    }
-    await sleep(100 * 2 ** (recent - 1))
+    const { why, pause, short, hopeless } = setbacks.add(how, { cameUp })
+    log.error(`the server of device ${id} ${cameUp ? 'died' : 'did not come up'} (${why})`, { device: id })
+    if (hopeless) throw hopeless
+    await sleep(pause)
+    const next = follow(job, record, short ? Math.min(job.timeout, SHORT_OF_MEMORY) : job.timeout)
+    server = serverFor(next)
     try {
-      server = await start(follow(job, record), first, log, async () => {})
+      await start(server, next, first, log, async () => {})
+      cameUp = true
       log.warning(`device ${id} is served by another process`, { device: id })
     } catch (error) {
+      cameUp = false
       const line = error instanceof Failed ? error.line : wrap(error).message
       log.error(`device ${id} could not be recovered: ${line}`, { device: id })
     }
   }
 }
 
-/** Adds the present time, drops times older than `span`, and returns the number of the rest. */
-function within(span: number, times: number[]): number {
-  const now = performance.now()
-  times.push(now)
-  while (times.length > 0 && now - (times[0] ?? now) >= span) times.shift()
-  return times.length
-}
-
-interface Started {
-  readonly process: ServerProcess
-  readonly id: number
-}
-
-async function start(job: Job, stop: AbortSignal, log: Log, announce: Hosting['announce']): Promise<Started> {
+function serverFor(job: Job): ServerProcess {
   const { NOTIFY_SOCKET: _, ...env } = process.env // This process is the service.
-  const server = new ServerProcess(job, 'inherit', { env })
+  return new ServerProcess(job, 'inherit', { env })
+}
+
+/** Waits until the server has the disk usable; has it end if that fails. */
+async function start(
+  server: ServerProcess,
+  { action }: Job,
+  stop: AbortSignal,
+  log: Log,
+  announce: Hosting['announce'],
+): Promise<{ readonly id: number }> {
   try {
     const { type: _, ...disk } = await server.ready(stop)
     await server.letGo()
     await announce(disk).catch(error => {
-      if (job.action === 'create') throw error
+      if (action === 'create') throw error
       log.warning(`nobody could be told that device ${disk.id} is usable: ${wrap(error).message}`)
     })
-    return { process: server, id: disk.id }
+    return disk
   } catch (error) {
     await server.end()
     throw error
@@ -114,7 +92,7 @@ async function start(job: Job, stop: AbortSignal, log: Log, announce: Hosting['a
 }
 
 /** Serves the same device on. */
-function follow(job: Job, { id, options, scratch, log, notes }: DeviceRecord): Job {
+function follow(job: Job, { id, options, scratch, log, notes }: DeviceRecord, timeout: number): Job {
   return {
     ...job,
     action: 'recover',
@@ -123,6 +101,7 @@ function follow(job: Job, { id, options, scratch, log, notes }: DeviceRecord): J
     otherFile: false,
     scratch,
     notes,
+    timeout,
     log: { ...job.log, path: log, nameless: false },
     autoRestart: false,
   }

@@ -32,7 +32,7 @@ export function addCreate(program: Command): void {
       'with --id: recover that device instead if it has lost its server',
     ),
   )
-    .option('--mlock', 'keep the whole server in memory (mlockall), for swap on the disk')
+    .option('--mlock', 'keep the whole server in memory (mlockall)')
     .option('--trace', 'print each request on stderr, which must not end up on the disk itself')
     .addHelpText('after', HELP)
     .action(create)

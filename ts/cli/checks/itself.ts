@@ -35,7 +35,7 @@ export async function itselfCheck(
     'itself',
     'warn',
     `${troubles.join('; ')}: a server that waits for its own disk waits for ever`,
-    'for swap, create the disk with --mlock; keep what servers use on other disks',
+    'keep swap, and what servers use, on other disks',
   )
 }
 

@@ -89,6 +89,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         await disk.#start(entry, launch.cancel)
         for (const path of paths(options) ?? []) await disk.#share(path, launch.cancel)
       }
+      launch.commit()
       return disk
     })
   }
@@ -126,14 +127,12 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
           // A read-only disk opens its file as such.
           return await native.Device.adopt(id, { ...spec, readOnly, files }, ...calls)
         },
-        async device => {
-          await device.quiesce(new native.Cancel()).catch(() => {}) // If it was taken over, it waits for the next server.
-          await device.release()
-        },
+        device => device.leave(new native.Cancel()), // It waits for the next server, as before.
         true,
       )
       const disk = UblkDevice.#launched(launch, info)
       await disk.#takeOver(entry, launch.cancel)
+      launch.commit()
       // An existing disk is better served without a record than not at all.
       await launch.announce(disk, error => disk.#tell(error))
       return disk

@@ -46,15 +46,15 @@ export class Launch {
     this.cancel = cancel
   }
 
-  /** Runs `steps`. When one fails, undoes those before it, and rejects with that failure. */
+  /**
+   * Runs `steps`, of which one has to {@link commit}. When one before that fails, undoes those before it, and rejects with
+   * that failure.
+   */
   static async run<T>(options: CreateOptions, steps: (launch: Launch) => Promise<T>): Promise<T> {
-    const { signal } = options
-    return await abortable(signal, async cancel => {
+    return await abortable(options.signal, async cancel => {
       const launch = new Launch(options, cancel)
       try {
-        const result = await steps(launch)
-        signal?.throwIfAborted()
-        return result
+        return await steps(launch)
       } catch (error) {
         for (const undo of launch.#undo.reverse()) await undo().catch(() => {})
         throw error
@@ -102,6 +102,17 @@ export class Launch {
     return { entry, info }
   }
 
+  /**
+   * The device is this process's for good: nothing is undone from now on.
+   *
+   * @throws the signal's reason if it was aborted.
+   */
+  commit(): void {
+    this.#options.signal?.throwIfAborted()
+    this.#undo.length = 0
+    this.#device?.keep()
+  }
+
   /** Sends `receiver` the events so far, and all later ones. */
   attach(receiver: Receiver): void {
     this.#receiver = receiver
@@ -111,13 +122,18 @@ export class Launch {
   /**
    * Writes a record that this process serves the disk, if that is wanted.
    *
-   * @param tell - As for {@link Presence.announce}.
+   * @param tell - As for {@link Presence.announce}. With it this never fails.
    */
   async announce(disk: UblkDevice, tell?: (error: UblkError) => void): Promise<void> {
     if (!this.#recorded || !this.#entry) return
     const { record } = this.#options
-    const more = { ...(typeof record === 'object' ? record : {}), files: this.#entry.device.files() }
-    this.#entry.presence = await Presence.announce(disk, this.#recorded, more, tell)
+    try {
+      const more = { ...(typeof record === 'object' ? record : {}), files: this.#entry.device.files() }
+      this.#entry.presence = await Presence.announce(disk, this.#recorded, more, tell)
+    } catch (error) {
+      if (!tell) throw error
+      tell(wrap(error))
+    }
   }
 
   #tell(tell: (receiver: Receiver) => void): void {

@@ -1,12 +1,15 @@
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
 import type { Worker } from 'node:worker_threads'
 import test, { type ExecutionContext } from 'ava'
-import { type CreateOptions, memory, UblkDevice, worker } from 'ublk-ts'
+import { type CreateOptions, file, memory, type Transport, UblkDevice, worker } from 'ublk-ts'
 import { type Options, SIZE } from '../backends/odd.js'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
-import { run } from '../support/program.js'
-import { until } from '../support/server.js'
+import { kernelHas } from '../support/modes.js'
+import { run, sh, shell } from '../support/program.js'
+import { Server, until } from '../support/server.js'
 
 leaveNothingBehind(test)
 
@@ -14,7 +17,8 @@ const RUN_DIR = '/tmp/unwind'
 process.env['UBLK_TS_RUN_DIR'] = RUN_DIR
 const MODULE = new URL('../backends/odd.js', import.meta.url)
 const given: Options = { form: 'sync', seed: 1 }
-const native = createRequire(import.meta.url)('../../binding/index.js') as {
+const BINDING = fileURLToPath(new URL('../../binding/index.js', import.meta.url))
+const native = createRequire(import.meta.url)(BINDING) as {
   Device: { create: Call; prototype: Record<'info' | 'start' | 'delete' | 'recover', Call> }
 }
 type Call = (...given: unknown[]) => Promise<unknown>
@@ -130,6 +134,112 @@ test.serial('a recovery that fails leaves the device as it was', async t => {
   }
   await using again = await UblkDevice.recover(disk.id, { backend: BACKENDS.worker() })
   t.is((await again.info()).state, 'live')
+})
+
+/** Has `before` done at the first native step after a device went live in this process. */
+function afterLive(before: () => unknown): Disposable {
+  let times = 0
+  return ahead('info', () => {
+    if (++times === 2) before()
+  })
+}
+
+const IN_FILE = new URL('../backends/in-file.js', import.meta.url)
+const WAYS = [
+  ['fail', 'per-io', 'fail-io'],
+  ['fail', 'batch', 'fail-io'],
+  ['requeue', 'batch', 'quiesced'],
+  ['reissue', 'per-io', 'quiesced'],
+] as const satisfies [CreateOptions['recovery'], Transport, string][]
+
+for (const [recovery, transport, state] of WAYS) {
+  const testHere = kernelHas({ transport, copy: 'copy' }) ? test.serial : test.serial.skip
+  testHere(
+    `a take-over that fails when the disk is live again leaves it to the next server: ${recovery}, ${transport}`,
+    async t => {
+      const [path, go] = ['/tmp/unwind.disk', '/tmp/unwind.go']
+      rmSync(go, { force: true })
+      writeFileSync(path, Buffer.alloc(SIZE, 7))
+      const backend = `file('${path}')`
+      const first = await Server.program(`
+        import { file, UblkDevice } from 'ublk-ts'
+        const disk = await UblkDevice.create({
+          backend: ${backend}, recovery: '${recovery}', transport: '${transport}', copy: 'copy', discard: false, partitionScan: false,
+        })
+        console.log(disk.path)`)
+      const { id } = first
+      const user = shell(
+        'exec 3<"$1"; echo open; until [ -e "$2" ]; do sleep 0.1; done; dd bs=4k count=1 iflag=direct status=none <&3',
+        first.path,
+        go,
+      )
+      let [said, status] = ['', undefined as number | null | undefined]
+      t.teardown(() => user.kill())
+      user.stdout?.on('data', text => {
+        said += text
+      })
+      user.once('close', code => {
+        status = code
+      })
+      await until(() => said === 'open\n', 'the disk is in use')
+      await first.interrupt('SIGKILL')
+      const waits = async (): Promise<void> => {
+        t.is((await (await UblkDevice.open(id)).info()).state, state)
+        t.deepEqual(await sh('ls -l /proc/"$1"/fd | grep -c "ublkc[0-9]" || true', `${process.pid}`), '0\n')
+        await until(() => workers.size === 0, 'no worker is left')
+      }
+      for (const make of [() => file(path), () => worker(IN_FILE, { path, size: SIZE })]) {
+        {
+          using _ = afterLive(() => {
+            throw new Error('not now')
+          })
+          await t.throwsAsync(UblkDevice.recover(id, { backend: make() }), { message: /not now/ })
+          await waits()
+        }
+        const control = new AbortController()
+        using _ = afterLive(() => control.abort('too late'))
+        const recovered = UblkDevice.recover(id, { backend: make(), signal: control.signal })
+        t.deepEqual(await Promise.allSettled([recovered]), [{ status: 'rejected', reason: 'too late' }])
+        await waits()
+      }
+      const ends = Server.program(`
+        import { createRequire } from 'node:module'
+        import { file, UblkDevice } from 'ublk-ts'
+        const { Device } = createRequire('${BINDING}')('${BINDING}')
+        const { info } = Device.prototype
+        let times = 0
+        Device.prototype.info = function () {
+          if (++times === 2) process.exit(3)
+          return info.call(this)
+        }
+        await UblkDevice.recover(${id}, { backend: ${backend} })`)
+      await t.throwsAsync(ends, { message: /status 3: $/ })
+      await waits()
+
+      await using last = await UblkDevice.recover(id, { backend: file(path) })
+      t.is((await last.info()).state, 'live')
+      writeFileSync(go, '')
+      await until(() => status !== undefined, 'the user has read')
+      t.is(status, 0)
+      t.is(said, `open\n${'\u0007'.repeat(4096)}`)
+    },
+  )
+}
+
+test.serial('a disk that is taken over is served, though its record cannot say where the log is', async t => {
+  const path = '/tmp/unwind.disk'
+  writeFileSync(path, Buffer.alloc(SIZE))
+  const disk = await UblkDevice.create({ backend: file(path), recovery: 'reissue', partitionScan: false })
+  await disk.quiesce()
+  await disk.release()
+  const log = (): string => {
+    throw new Error('no log')
+  }
+  const warned = once(process, 'warning')
+  await using again = await UblkDevice.recover(disk.id, { backend: file(path), record: { log } })
+  t.regex(String((await warned)[0]), /does not say where its log is: Error: no log/)
+  t.is((await again.info()).state, 'live')
+  t.true(existsSync(`${RUN_DIR}/${again.id}.json`))
 })
 
 test.after('workers were counted', t => {

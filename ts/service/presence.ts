@@ -62,7 +62,6 @@ export class Presence {
     tell?: (error: UblkError) => void,
   ): Promise<Presence> {
     const { id } = disk
-    const dir = openRunDir()
     const [identity, server] = [identityOf(id), markOf(process.pid)]
     if (identity === undefined || !server) throw new UblkError('system', 'sysfs and procfs are needed')
     removeStale(id, undefined)
@@ -79,12 +78,12 @@ export class Presence {
       created: before?.created ?? new Date().toISOString(),
       choice: before?.choice ?? disk.choice,
       files: more.files,
-      log: (typeof more.log === 'function' ? more.log(id) : more.log) ?? null,
+      log: pathOf(more.log, id, tell),
       scratch: more.scratch ?? before?.scratch ?? [],
       notes: more.notes ?? before?.notes ?? {},
       options: { ...before?.options, ...options },
     } as const
-    const presence = new Presence(disk, record, join(dir, `${id}.sock`), tell ?? (() => {}))
+    const presence = new Presence(disk, record, join(runDir(), `${id}.sock`), tell ?? (() => {}))
     if (tell) {
       await presence.#appearSooner()
       return presence
@@ -122,6 +121,7 @@ export class Presence {
 
   /** Puts socket and record where they are looked for, in place of another server's. */
   async #appear(): Promise<void> {
+    openRunDir()
     const before = this.#socket
     if (before === undefined || inodeOf(this.#path) !== before.inode) {
       this.#socket = await ControlSocket.listen(this.#path, this.#methods)
@@ -153,5 +153,23 @@ export class Presence {
   exit(): void {
     if (identityOf(this.#record.id) === this.#record.identity) this.leave()
     else this.withdraw()
+  }
+}
+
+/** Where the log is. A device that was there before is worth more than that. */
+function pathOf(log: RecordOptions['log'], id: number, tell?: (error: UblkError) => void): string | null {
+  if (typeof log !== 'function') return log ?? null
+  try {
+    return log(id)
+  } catch (cause) {
+    if (!tell) throw cause
+    tell(
+      new UblkError('system', `the record of device ${id} does not say where its log is: ${cause}`, {
+        device: id,
+        hint: "the function 'log' of the option 'record' has to return a path",
+        cause,
+      }),
+    )
+    return null
   }
 }

@@ -1,8 +1,9 @@
 //! A disk that outlives its server: killed with requests in flight, or quiesced. The server that is killed is this same
 //! program, run once more.
 
+use std::fs::OpenOptions;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -315,4 +316,55 @@ fn a_quiesced_device_can_be_deleted() {
     let disk = Disk::share(&spec(Recovery::Reissue), memory(&file));
     disk.device().quiesce(&Bound::standard()).unwrap();
     disk.finish();
+}
+
+/// In flight is a request that is not answered in time: it fails as it does when the server is killed.
+#[test]
+fn a_device_that_cannot_be_quiesced_is_left_to_the_next_server_all_the_same() {
+    let _alone = alone();
+    let transports = ways().map(|(transport, _)| (transport, Recovery::Fail));
+    let refused = ways().filter(|way| *way == (Transport::Batch, Recovery::Requeue));
+    for (transport, recovery) in transports.step_by(2).chain(refused) {
+        let (gate, bound, events) = (Gate::new(), Bound::standard(), Events::default());
+        let spec = Spec { transport: Some(transport), queues: 1, ..spec(recovery) };
+        let make = || Arc::new(Slow(gate.clone()));
+        let first = Device::create(&spec, make(), &bound, events.listener()).unwrap();
+        first.start(&bound).unwrap();
+        let id = first.id();
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(format!("/dev/ublkb{id}"))
+            .unwrap();
+        let read = {
+            let file = file.try_clone().unwrap();
+            std::thread::spawn(move || file.read_exact_at(&mut Aligned::new(4096), SIZE / 2))
+        };
+        eventually("the request is in flight", || gate.arrived() == 1);
+        let waits = if recovery == Recovery::Fail { State::FailIo } else { State::Quiesced };
+        let state = move || registry::open(id, &Bound::standard()).unwrap().state;
+        let first = within("to leave it", move || {
+            first.leave(&Bound { timeout: Duration::from_secs(1), ..Bound::standard() }).unwrap();
+            first
+        });
+        assert_eq!(state(), waits, "{transport:?} {recovery:?}");
+        assert!(read.join().unwrap().is_err());
+        assert_eq!(first.recover(&bound).unwrap_err().kind, ErrorKind::Closed);
+        drop(first);
+
+        // Somebody's disk is not deleted with a server that was not told to keep it.
+        let second = Device::adopt(id, make(), &bound, events.listener()).unwrap();
+        second.recover(&bound).unwrap();
+        drop(second);
+        assert_eq!(state(), waits, "{transport:?} {recovery:?}");
+
+        let third = Device::adopt(id, make(), &bound, events.listener()).unwrap();
+        third.recover(&bound).unwrap();
+        third.keep();
+        file.read_exact_at(&mut Aligned::new(4096), 0).unwrap();
+        drop(file);
+        drop(third);
+        assert_eq!(registry::open(id, &bound).unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(events.all(), []);
+    }
 }

@@ -238,6 +238,24 @@ impl Device {
         promise(env, work, |_, ()| Ok(()))
     }
 
+    /// Leaves it to the next server, as quietly as its recovery lets it, and forgets it, whatever fails.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn leave<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, bound, key) = (self.device.clone(), self.bound(cancel), (self.env, self.device.id()));
+        let work = move || {
+            let left = device.leave(&bound);
+            forget(key, &device);
+            left
+        };
+        promise(env, work, |_, ()| Ok(()))
+    }
+
+    /// It was taken over for good: until then the end of this thread leaves it to the next server, and does not delete it.
+    #[napi]
+    pub fn keep(&self) {
+        self.device.keep();
+    }
+
     /// Gives a live disk a new size in bytes.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn resize<'env>(&self, env: &'env Env, size: f64, cancel: &Cancel) -> Result<Object<'env>> {

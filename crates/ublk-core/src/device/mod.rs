@@ -5,7 +5,7 @@
 //!                 ▲              ▲  │             │
 //!                 └──────────────│──│──start──────┘        delete is possible anywhere
 //!                         recover│  │quiesce
-//!   adopt ───────────────────► waiting ──release──► another process's
+//!   adopt ───────────────────► waiting ──release──► another process's       so is leave, of a recoverable device
 //! ```
 
 mod cpus;
@@ -41,6 +41,7 @@ use serving::Serving;
 use static_dev::Kind;
 use station::Plan;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ pub struct Device {
     state: Mutex<State>,
     /// Changed only with the state locked.
     identity: Mutex<Identity>,
+    /// Adopted, and not yet kept.
+    guest: AtomicBool,
 }
 
 enum State {
@@ -176,6 +179,7 @@ impl Device {
             listener,
             state: Mutex::new(state),
             identity: Mutex::new(node::identity(info.dev_id)),
+            guest: AtomicBool::new(false),
         })
     }
 
@@ -406,10 +410,14 @@ impl Device {
         Ok(())
     }
 
-    /// Deletes the device, whoever uses its disk, unless that waits for another server.
+    /// Deletes the device, whoever uses its disk, unless that waits for another server. One that was adopted and not
+    /// [kept](Self::keep) is [left](Self::leave) instead.
     pub fn abandon(&self, bound: &Bound) -> Result<()> {
         if matches!(*self.state(), State::Waiting | State::Released) {
             return Ok(());
+        }
+        if self.guest.load(Ordering::SeqCst) {
+            return self.leave(bound);
         }
         self.delete(true, bound)
     }

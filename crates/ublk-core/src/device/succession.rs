@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Transport;
 use crate::spec::{Checked, Recovery};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long the previous server may take to release its files.
@@ -18,6 +19,7 @@ impl Device {
     /// A device that another process made, and whose server is gone; [`recover`](Self::recover) takes it over. Waits for
     /// a server that is just leaving. `backend` has to hold the disk's bytes.
     ///
+    /// Until it is [kept](Self::keep) it is never deleted without a call of [`delete`](Self::delete): it is somebody's disk.
     /// Nothing has changed when it fails.
     pub fn adopt(id: u32, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
         let control = Control::open()?;
@@ -25,7 +27,14 @@ impl Device {
         let params = control.params(Target::of(&info), bound)?;
         let checked = Checked::existing(&info, &params, &*backend)?;
         let max_io = checked.spec.max_io;
-        Self::new(control, &info, checked, max_io, backend, listener, State::Waiting)
+        let device = Self::new(control, &info, checked, max_io, backend, listener, State::Waiting)?;
+        device.guest.store(true, Ordering::SeqCst);
+        Ok(device)
+    }
+
+    /// The take-over has succeeded: from now on the device ends with this process, like one that it made.
+    pub fn keep(&self) {
+        self.guest.store(false, Ordering::SeqCst);
     }
 
     /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of ours.
@@ -88,17 +97,40 @@ impl Device {
         serving.expect_end(true);
         match self.choice.mode.transport {
             Transport::PerIo => self.take_back(serving, bound).inspect_err(|_| serving.expect_end(false))?,
-            Transport::Batch => {
-                let until = bound.until();
-                serving.hand_over();
-                while !serving.over() && Instant::now() < until {
-                    serving.wait(until.saturating_duration_since(Instant::now()));
-                }
-            }
+            Transport::Batch => answer_what_is_there(serving, bound),
         }
-        // What has not ended by now leaves as it is: the driver sends again what it had, or fails it.
-        let serving = std::mem::replace(&mut *state, State::Waiting);
-        if let State::Live(serving) = serving {
+        self.leave_queues(&mut state, bound)
+    }
+
+    /// Leaves the device to the next server, and is not its server from then on, whatever fails. No request does where
+    /// the device can be [quiesced](Self::quiesce). Where it cannot, it is left as by a server that is killed: the disk
+    /// stays, and requests in flight fail or are sent again, as its recovery says.
+    pub fn leave(&self, bound: &Bound) -> Result<()> {
+        let quiesced = self.quiesce(bound);
+        let left = {
+            let mut state = self.state();
+            match &*state {
+                State::Live(serving) => {
+                    if self.choice.mode.transport == Transport::Batch {
+                        serving.expect_end(true);
+                        answer_what_is_there(serving, bound);
+                    }
+                    self.leave_queues(&mut state, bound)
+                }
+                State::Waiting if quiesced.as_ref().is_err_and(|error| error.kind != ErrorKind::Closed) => {
+                    quiesced
+                }
+                _ => Ok(()),
+            }
+        };
+        self.release()?;
+        left
+    }
+
+    /// Has the queues leave their rings, and waits until the driver has noticed. Those that have not settled leave as they
+    /// are: the driver sends again what they had, or fails it.
+    fn leave_queues(&self, state: &mut State, bound: &Bound) -> Result<()> {
+        if let State::Live(serving) = std::mem::replace(state, State::Waiting) {
             serving.leave();
         }
         node::wait_for_server_to_leave(&self.control, self.id, bound).map(drop)
@@ -135,5 +167,14 @@ impl Device {
             State::Released => Ok(()),
             _ => Err(Error::new(ErrorKind::Busy, "the device was not quiesced").device(self.id)),
         }
+    }
+}
+
+/// Has the queues of batches answer the requests that they have, and end.
+fn answer_what_is_there(serving: &Serving, bound: &Bound) {
+    let until = bound.until();
+    serving.hand_over();
+    while !serving.over() && Instant::now() < until {
+        serving.wait(until.saturating_duration_since(Instant::now()));
     }
 }

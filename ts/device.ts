@@ -75,9 +75,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   static async create(options: CreateOptions): Promise<UblkDevice> {
     checkCreate(options)
-    return await Launch.run(options, async launch => {
+    return await Launch.run(options, async (launch, cancel) => {
       const server = await launch.load()
       const { entry, info } = await launch.enter(
+        cancel,
         server,
         calls => native.Device.create(...calls),
         device => device.delete(true, new native.Cancel()),
@@ -86,8 +87,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       const disk = UblkDevice.#launched(launch, info)
       await launch.announce(disk)
       if (options.start ?? true) {
-        await disk.#start(entry, launch.cancel)
-        for (const path of paths(options) ?? []) await disk.#share(path, launch.cancel)
+        await disk.#start(entry, cancel)
+        for (const path of paths(options) ?? []) await disk.#share(path, cancel)
       }
       launch.commit()
       return disk
@@ -110,7 +111,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     const found = await native.openDevice(id).catch(rethrow)
     const { size, queues, readOnly } = found
     const files = options.otherFile ? undefined : readFiles(id)
-    return await Launch.run({ ...options, backend: ofSize(options.backend, size) }, async launch => {
+    const sized = { ...options, backend: ofSize(options.backend, size) }
+    return await Launch.run(sized, async (launch, cancel) => {
       const server = await launch.load()
       if (server && !server.properties.write && !found.readOnly) {
         throw invalid(`disk ${id} is writable, and the backend cannot write`, 'give it a write method')
@@ -118,6 +120,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       // It was resized after its backend was first created.
       if (server?.properties.resize && server.properties.size !== size) await server.resize(size)
       const { entry, info } = await launch.enter(
+        cancel,
         server,
         async ([spec, ...calls]) => {
           await server?.prepare(queues)
@@ -131,7 +134,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         true,
       )
       const disk = UblkDevice.#launched(launch, info)
-      await disk.#takeOver(entry, launch.cancel)
+      await disk.#takeOver(entry, cancel)
       launch.commit()
       // An existing disk is better served without a record than not at all.
       await launch.announce(disk, error => disk.#tell(error))
@@ -355,9 +358,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         await entry.resize(bytes, cancel)
       } finally {
         claim?.release()
+        await this.info().catch(() => {})
       }
     })
-    await this.info()
   }
 
   /**

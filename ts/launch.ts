@@ -31,7 +31,6 @@ export type Calls = Parameters<typeof native.Device.create>
  * fails, or the signal aborts, the steps before it are undone in reverse order.
  */
 export class Launch {
-  readonly cancel: native.Cancel
   readonly #options: CreateOptions
   readonly #undo: (() => Promise<unknown>)[] = []
   #recorded: RecordedOptions | undefined
@@ -41,20 +40,22 @@ export class Launch {
   /** Events from before there was a receiver. */
   readonly #early: ((receiver: Receiver) => void)[] = []
 
-  private constructor(options: CreateOptions, cancel: native.Cancel) {
+  private constructor(options: CreateOptions) {
     this.#options = options
-    this.cancel = cancel
   }
 
   /**
    * Runs `steps`, of which one has to {@link commit}. When one before that fails, undoes those before it, and rejects with
    * that failure.
    */
-  static async run<T>(options: CreateOptions, steps: (launch: Launch) => Promise<T>): Promise<T> {
+  static async run<T>(
+    options: CreateOptions,
+    steps: (launch: Launch, cancel: native.Cancel) => Promise<T>,
+  ): Promise<T> {
     return await abortable(options.signal, async cancel => {
-      const launch = new Launch(options, cancel)
+      const launch = new Launch(options)
       try {
-        return await steps(launch)
+        return await steps(launch, cancel)
       } catch (error) {
         for (const undo of launch.#undo.reverse()) await undo().catch(() => {})
         throw error
@@ -76,10 +77,12 @@ export class Launch {
   /**
    * Makes a device with `make`, and registers it in this process.
    *
+   * @param cancel - Not kept: the device's listeners keep this object, and a cancel token has a file descriptor.
    * @param end - Deletes or releases it.
    * @param stays - Whether it exists after that.
    */
   async enter(
+    cancel: native.Cancel,
     server: Server | undefined,
     make: (calls: Calls) => Promise<native.Device>,
     end: (device: native.Device) => Promise<void>,
@@ -89,7 +92,7 @@ export class Launch {
     const hooks = new Hooks(this.#options.backend, this.#options.observe, report)
     const onEvent = (event: native.DeviceEvent): void => this.#tell(receiver => receiver.onEvent(event))
     const spec = specFor(this.#options, server)
-    const device = await make([spec, this.cancel, onEvent, hooks.onFetch, hooks.onChange])
+    const device = await make([spec, cancel, onEvent, hooks.onFetch, hooks.onChange])
     this.#device = device
     const entry = new Served(device, server, hooks)
     this.#entry = entry

@@ -72,7 +72,7 @@ export class Served {
     await this.device.recover(cancel, seats => server.seat(seats, this.#seating(server)))
   }
 
-  /** Gives the disk a new size in bytes. Its backend always has as many. */
+  /** Gives the disk a new size in bytes. Its backend always has at least as many. A failure leaves the old size. */
   async resize(size: number, cancel: native.Cancel): Promise<void> {
     const before = (await this.device.info()).size
     if (size > before) await this.server?.resize(size)
@@ -82,7 +82,13 @@ export class Served {
       if (size > before) await this.server?.resize(before).catch(() => {}) // The first failure is the one to tell.
       throw error
     }
-    if (size < before) await this.server?.resize(size)
+    if (size >= before) return
+    try {
+      await this.server?.resize(size)
+    } catch (error) {
+      await this.device.resize(before, cancel).catch(() => {}) // The backend still has its bytes.
+      throw error
+    }
   }
 
   /**

@@ -57,6 +57,24 @@ test('what a disk loses when it shrinks does not come back when it grows', async
   await sh('rm "$1"', disk)
 })
 
+test('a disk whose backend refuses a size keeps the one that it has', async t => {
+  const size = 16 * MIB
+  await using device = await UblkDevice.create({
+    backend: {
+      size,
+      read: (_, into) => void into.fill(0),
+      resize: () => {
+        throw new Error('no')
+      },
+    },
+  })
+  for (const other of [8 * MIB, 32 * MIB]) {
+    await t.throwsAsync(device.resize(other), { message: /no/ })
+    t.is(device.size, size)
+    t.is(await sh('blockdev --getsize64 "$1"', device.path), `${size}\n`)
+  }
+})
+
 test('a disk that somebody uses shrinks only by force', async t => {
   await using device = await UblkDevice.create({ backend: nullDisk('16M') })
   const user = shell('exec sleep 60 <"$1"', device.path)

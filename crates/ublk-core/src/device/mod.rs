@@ -264,7 +264,12 @@ impl Device {
         } else {
             self.control.update_size(self.target, size, bound)?;
             checked.resized(size);
-            backend.resize(before, size)
+            backend.resize(before, size).inspect_err(|_| {
+                // The backend still has what lies behind the new end.
+                if self.control.update_size(self.target, before, bound).is_ok() {
+                    checked.resized(before);
+                }
+            })
         }
     }
 

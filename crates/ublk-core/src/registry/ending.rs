@@ -179,7 +179,10 @@ impl<'a> Vigil<'a> {
             id,
             force,
             limit: bound.timeout,
-            server: Server::find(id, named).filter(|server| !server.is_self()),
+            // A process that ends its own device need not look through all its descriptors for it.
+            server: (named != std::process::id().cast_signed())
+                .then(|| Server::find(id, named).filter(|server| !server.is_self()))
+                .flatten(),
             continued: false,
             last: sysfs::activity(id),
             since: Instant::now(),

@@ -2,7 +2,6 @@ import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { serverOf } from '#binding'
 import { UblkError } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
 import type { Size } from '../size.js'
@@ -51,7 +50,7 @@ const LONGEST = 2 ** 26
  * @throws UblkError of kind `not-found` if nobody does that can be asked; `timeout` if it does not answer.
  */
 export async function connect(id: number, timeout: number = PROMPT): Promise<RemoteServer> {
-  refuseStopped(id)
+  await refuseStopped(id)
   const dir = findRunDir()
   const socket = dir === undefined ? undefined : await open(join(dir, `${id}.sock`), timeout)
   if (!socket) throw nobody(id)
@@ -78,8 +77,10 @@ async function open(path: string, timeout: number): Promise<Socket | undefined> 
 }
 
 /** Fails at once if the server is stopped (SIGSTOP): it would not answer. */
-function refuseStopped(id: number): void {
+async function refuseStopped(id: number): Promise<void> {
   const found = readRecord(id)
+  // Commands have to start, and explain, where the native part cannot be loaded.
+  const { serverOf } = await import('#binding')
   const server = found.state === 'served' ? serverOf(id, found.record.server.pid) : null
   if (!server || server.condition === 'runs' || server.condition === 'gone') return
   throw new UblkError(

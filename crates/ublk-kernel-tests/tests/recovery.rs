@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use ublk_core::abi::sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV,
+    UBLK_F_USER_RECOVERY_FAIL_IO,
 };
 use ublk_core::backend::{Alignment, Backend, Engine, File, Properties, SharedMemory, Site, Step};
 use ublk_core::claim::Place;
@@ -324,6 +325,17 @@ fn a_device_that_cannot_be_quiesced_is_left_to_the_next_server_all_the_same() {
     let _alone = alone();
     let transports = ways().map(|(transport, _)| (transport, Recovery::Fail));
     let refused = ways().filter(|way| *way == (Transport::Batch, Recovery::Requeue));
+    if !can(UBLK_F_USER_RECOVERY_FAIL_IO) {
+        let events = Events::default();
+        let made = Device::create(
+            &spec(Recovery::Fail),
+            Arc::new(Slow(Gate::new())),
+            &Bound::standard(),
+            events.listener(),
+        );
+        assert_eq!(made.err().unwrap().kind, ErrorKind::Unsupported);
+        return; // nor has it batches, or an orderly way to leave
+    }
     for (transport, recovery) in transports.step_by(2).chain(refused) {
         let (gate, bound, events) = (Gate::new(), Bound::standard(), Events::default());
         let spec = Spec { transport: Some(transport), queues: 1, ..spec(recovery) };

@@ -1,9 +1,9 @@
 import { checkFlag, checkFunction, checkOptions, checkSignal, type Names } from './check.js'
+import type { RecordOptions } from './daemon/presence.js'
 import type { UblkDevice } from './device.js'
 import { invalid } from './errors.js'
 import { checkBackend, DEVICE_OPTIONS, type DeviceOptions } from './options.js'
 import { nameOf } from './serve/errno.js'
-import type { RecordOptions } from './service/presence.js'
 
 /** How to make a device; everything but `backend` has a default. */
 export interface CreateOptions extends DeviceOptions {

@@ -13,6 +13,8 @@ export {
   worker,
 } from './backends.js'
 export { type AutoChoice, autoChoices, type CopyMode, type ServingChoice, type Transport } from './choice.js'
+export type { RecordOptions } from './daemon/presence.js'
+export type { Json } from './daemon/recorded.js'
 export { UblkDevice } from './device.js'
 export type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './device-options.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
@@ -35,8 +37,6 @@ export {
   type Operation,
 } from './serve/backend.js'
 export type { DiskChange, Observe } from './serve/observer.js'
-export type { RecordOptions } from './service/presence.js'
-export type { Json } from './service/recorded.js'
 export type { SharedMemory } from './shared-memory.js'
 export type { Size } from './size.js'
 export type { TraceListener, TraceRecord } from './trace.js'

@@ -1,6 +1,9 @@
 import type * as native from '#binding'
 import { abortable } from './abort.js'
 import { type Backend, isNative, worker } from './backends.js'
+import { Presence } from './daemon/presence.js'
+import { type RecordedOptions, toRecorded } from './daemon/recorded.js'
+import { openRunDir } from './daemon/run-dir.js'
 import type { UblkDevice } from './device.js'
 import type { CreateOptions } from './device-options.js'
 import { type UblkError, wrap } from './errors.js'
@@ -13,9 +16,6 @@ import { InlineServer } from './serve/inline.js'
 import { toExternal } from './serve/properties.js'
 import type { Server } from './serve/server.js'
 import { Served } from './served.js'
-import { Presence } from './service/presence.js'
-import { type RecordedOptions, toRecorded } from './service/recorded.js'
-import { openRunDir } from './service/run-dir.js'
 
 /** Receives a device's events. */
 export interface Receiver {

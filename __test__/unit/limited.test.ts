@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
-import { limited } from '../../dist/service/limited.js'
-import { LogFile } from '../../dist/service/log-file.js'
+import { limited } from '../../dist/daemon/limited.js'
+import { LogFile } from '../../dist/daemon/log-file.js'
 
 test('ten things a second are told, and how many more there were', async t => {
   const told: unknown[] = []

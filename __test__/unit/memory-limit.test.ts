@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import test from 'ava'
-import { MemoryLimit } from '../../dist/service/memory-limit.js'
+import { MemoryLimit } from '../../dist/daemon/memory-limit.js'
 
 /** A machine with these files. */
 function machine(files: { readonly [path: string]: string }): {

@@ -15,9 +15,9 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
-import { readPrivate, replaceFile } from '../../dist/service/private-file.js'
-import { type DeviceRecord, judge } from '../../dist/service/record.js'
-import { bootId } from '../../dist/service/system.js'
+import { readPrivate, replaceFile } from '../../dist/daemon/private-file.js'
+import { type DeviceRecord, judge } from '../../dist/daemon/record.js'
+import { bootId } from '../../dist/daemon/system.js'
 import { Chance } from '../soak/chance.js'
 import { spoiled } from '../support/spoiled.js'
 

@@ -1,7 +1,7 @@
 import test from 'ava'
 import { file, memory, worker } from '../../dist/backends.js'
+import { fromRecorded, toRecorded } from '../../dist/daemon/recorded.js'
 import { lazy } from '../../dist/lazy.js'
-import { fromRecorded, toRecorded } from '../../dist/service/recorded.js'
 
 test('what is recorded of options is what JSON gives back', t => {
   const backend = worker('file:///disk.js', { list: [1, 'two', null, { deep: true }], none: undefined })

@@ -1,6 +1,6 @@
 import test from 'ava'
-import { MemoryLimit } from '../../dist/service/memory-limit.js'
-import { Setbacks } from '../../dist/service/setbacks.js'
+import { MemoryLimit } from '../../dist/daemon/memory-limit.js'
+import { Setbacks } from '../../dist/daemon/setbacks.js'
 
 const MIB = 2 ** 20
 

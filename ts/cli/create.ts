@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
+import type { Job } from '../daemon/job.js'
+import { toRecorded } from '../daemon/recorded.js'
 import { invalid } from '../errors.js'
-import type { Job } from '../service/job.js'
-import { toRecorded } from '../service/recorded.js'
 import { addDiskOptions, type DiskFlags, toOptions } from './create-options.js'
 import { addServingOptions, runJob, type ServingFlags, toServing } from './serving.js'
 
@@ -57,6 +57,6 @@ async function create(flags: Flags): Promise<void> {
 
 /** The job of serving the device on, if it waits for that; its dead remains are removed. */
 async function recovering(job: Job): Promise<Job> {
-  const { reviving } = await import('../service/revive.js')
+  const { reviving } = await import('../daemon/revive.js')
   return await reviving(job)
 }

@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises'
 import type { ServingChoice } from '../choice.js'
+import { readRecord } from '../daemon/record.js'
+import type { Json } from '../daemon/recorded.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
 import { toJsonText } from '../json.js'
-import { readRecord } from '../service/record.js'
-import type { Json } from '../service/recorded.js'
 import type { Api } from './api.js'
 import { type Column, toJson } from './table.js'
 

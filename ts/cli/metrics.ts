@@ -32,7 +32,7 @@ async function metrics({ listen }: { listen?: string }): Promise<void> {
   using readings = new Readings(UblkDevice)
   const text = async (): Promise<string> => await openMetrics(await readings.all())
   if (!address) return await print(await text())
-  const { interrupts } = await import('../service/interrupts.js')
+  const { interrupts } = await import('../daemon/interrupts.js')
   const { Endpoint } = await import('../watch/endpoint.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })
   const endpoint = await Endpoint.listen(address, async () => ({ type: CONTENT_TYPE, text: await text() }))

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
+import type { Job } from '../daemon/job.js'
+import { withoutClaim } from '../daemon/recorded.js'
 import { invalid, UblkError } from '../errors.js'
-import type { Job } from '../service/job.js'
-import { withoutClaim } from '../service/recorded.js'
 import { loadApi } from './api.js'
 import { parseDeviceId } from './devices.js'
 import { report } from './failure.js'
@@ -54,7 +54,7 @@ async function recover(devices: string[], flags: Flags): Promise<void> {
 
 async function recoverOne(id: number, flags: Flags, several: boolean): Promise<void> {
   await refuseServed(id)
-  const { recordToRecover } = await import('../service/recovery.js')
+  const { recordToRecover } = await import('../daemon/recovery.js')
   const { options, scratch, notes, log } = recordToRecover(id)
   const detach = flags.foreground ? false : (flags.detach ?? notes['detached'] === true)
   if (several && !detach)

@@ -1,9 +1,9 @@
 import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
+import { type Job, type JobLog, LEVELS, type Level } from '../daemon/job.js'
+import { logsToJournal } from '../daemon/journal.js'
 import type { UblkDevice } from '../device.js'
 import { invalid } from '../errors.js'
-import { type Job, type JobLog, LEVELS, type Level } from '../service/job.js'
-import { logsToJournal } from '../service/journal.js'
 import { loadApi } from './api.js'
 import { seconds } from './create-options.js'
 import { announcement } from './devices.js'
@@ -65,15 +65,15 @@ export async function runJob(
   { detached, trace = false }: { detached: boolean; trace?: boolean },
 ): Promise<void> {
   await loadApi()
-  const { interrupts } = await import('../service/interrupts.js')
+  const { interrupts } = await import('../daemon/interrupts.js')
   const stop = interrupts({ hangup: 'end' })
   const announce = async ({ line }: { line: string }): Promise<void> => await print(line)
   if (detached) {
-    const { detach } = await import('../service/detach.js')
+    const { detach } = await import('../daemon/detach.js')
     return await detach(job, stop.first, announce)
   }
-  const { openLog } = await import('../service/log.js')
-  const { perform } = await import('../service/perform.js')
+  const { openLog } = await import('../daemon/log.js')
+  const { perform } = await import('../daemon/perform.js')
   let traced: Promise<void> | undefined
   const usable = (disk: UblkDevice): void => {
     if (trace) traced = disk.trace(printRequests)

@@ -88,7 +88,7 @@ async function showRates(
   interval: number,
   flags: Flags,
 ): Promise<void> {
-  const { interrupts } = await import('../service/interrupts.js')
+  const { interrupts } = await import('../daemon/interrupts.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })
   let before = await read()
   let shown = 0

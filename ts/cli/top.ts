@@ -36,7 +36,7 @@ export function addTop(program: Command): void {
 
 async function top(flags: Flags): Promise<void> {
   const { UblkDevice } = await loadApi()
-  const { interrupts } = await import('../service/interrupts.js')
+  const { interrupts } = await import('../daemon/interrupts.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })
   using readings = new Readings(UblkDevice)
   const terminal = process.stdout.isTTY

@@ -34,8 +34,8 @@ export function addTrace(program: Command): void {
 async function trace(device: string, { count = Number.POSITIVE_INFINITY, json }: Flags): Promise<void> {
   const id = parseDeviceId(device)
   const { UblkDevice } = await loadApi()
-  const { interrupts } = await import('../service/interrupts.js')
-  const { connect } = await import('../service/client.js')
+  const { interrupts } = await import('../daemon/interrupts.js')
+  const { connect } = await import('../daemon/client.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })
   await UblkDevice.open(id) // Says whether there is such a device.
   using server = await connect(id)

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
+import type { Job } from '../daemon/job.js'
 import { toJsonText } from '../json.js'
-import type { Job } from '../service/job.js'
 import { loadApi } from './api.js'
 import { seconds } from './create-options.js'
 import { parseDeviceId } from './devices.js'
@@ -43,10 +43,10 @@ async function upgrade(device: string, { timeout, otherFile, verbose, json }: Fl
   const serving = toServing({ detach: true, timeout })
   const { UblkDevice } = await loadApi()
   await UblkDevice.open(id) // Says that there is none, if so.
-  const { recordOfServed } = await import('../service/recovery.js')
+  const { recordOfServed } = await import('../daemon/recovery.js')
   const { options, scratch, notes, log, server } = recordOfServed(id)
-  const { interrupts } = await import('../service/interrupts.js')
-  const { detach } = await import('../service/detach.js')
+  const { interrupts } = await import('../daemon/interrupts.js')
+  const { detach } = await import('../daemon/detach.js')
   const job: Job = {
     ...serving,
     action: 'take-over',

@@ -1,7 +1,7 @@
+import { connect, type RemoteServer } from '../daemon/client.js'
 import type { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
-import { connect, type RemoteServer } from '../service/client.js'
 
 /** A device's counters at one moment. */
 export interface Reading {

@@ -3,8 +3,8 @@ import { invalid } from './errors.js'
 import type { LazyBackend } from './lazy.js'
 import { type Pages, pagesOf } from './pages.js'
 import { pathOf } from './path.js'
-import type { BackendContext, JsBackend } from './serve/backend.js'
-import { nameOf } from './serve/errno.js'
+import type { BackendContext, JsBackend } from './runtime/backend.js'
+import { nameOf } from './runtime/errno.js'
 import { parseSize, type Size } from './size.js'
 
 /** A disk in memory; see {@link memory}. */

@@ -1,5 +1,5 @@
 import { printable } from './printable.js'
-import { inOneLine } from './serve/errno.js'
+import { inOneLine } from './runtime/errno.js'
 
 /**
  * Why something failed, to match on:

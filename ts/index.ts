@@ -35,8 +35,8 @@ export {
   type JsBackend,
   Op,
   type Operation,
-} from './serve/backend.js'
-export type { DiskChange, Observe } from './serve/observer.js'
+} from './runtime/backend.js'
+export type { DiskChange, Observe } from './runtime/observer.js'
 export type { SharedMemory } from './shared-memory.js'
 export type { Size } from './size.js'
 export type { TraceListener, TraceRecord } from './trace.js'

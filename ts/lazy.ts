@@ -2,7 +2,7 @@ import { exclusiveOf } from './backends.js'
 import { checkFlag, checkOptions, type Names } from './check.js'
 import { invalid } from './errors.js'
 import { pathOf } from './path.js'
-import { nameOf } from './serve/errno.js'
+import { nameOf } from './runtime/errno.js'
 import { parseSize, type Size } from './size.js'
 
 /** A part of a disk that is to be fetched. */

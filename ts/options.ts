@@ -5,8 +5,8 @@ import type { CopyMode, Transport } from './choice.js'
 import { invalid } from './errors.js'
 import { lazy } from './lazy.js'
 import { type Pages, pagesOf } from './pages.js'
-import { inOneLine, isArray, nameOf } from './serve/errno.js'
-import type { Observe } from './serve/observer.js'
+import { inOneLine, isArray, nameOf } from './runtime/errno.js'
+import type { Observe } from './runtime/observer.js'
 import { formatSize, parseSize, type Size } from './size.js'
 
 /** What kind of disk to make. Sizes are bytes, or text such as `'64K'`. */

@@ -2,9 +2,9 @@ import { clearInterval, setInterval } from 'node:timers'
 import * as native from '#binding'
 import type { Presence } from './daemon/presence.js'
 import type { DeviceInfo } from './info.js'
-import type { Hooks } from './serve/hooks.js'
-import { isDurable } from './serve/properties.js'
-import type { Seating, Server } from './serve/server.js'
+import type { Hooks } from './runtime/hooks.js'
+import { isDurable } from './runtime/properties.js'
+import type { Seating, Server } from './runtime/server.js'
 import { type TraceListener, traceOf } from './trace.js'
 
 /** How long requests may get no further while their device is ended by force, in milliseconds. */

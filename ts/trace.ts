@@ -1,8 +1,8 @@
 import { constants } from 'node:os'
 import * as native from '#binding'
 import { wrap } from './errors.js'
-import type { Operation } from './serve/backend.js'
-import { onRejection } from './serve/errno.js'
+import type { Operation } from './runtime/backend.js'
+import { onRejection } from './runtime/errno.js'
 
 /** A request that was answered. */
 export interface TraceRecord {

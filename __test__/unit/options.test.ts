@@ -3,7 +3,7 @@ import { file, memory, nullDisk } from '../../dist/backends.js'
 import { UblkError } from '../../dist/errors.js'
 import { lazy } from '../../dist/lazy.js'
 import { type DeviceOptions, toSpec } from '../../dist/options.js'
-import type { Observe } from '../../dist/serve/observer.js'
+import type { Observe } from '../../dist/runtime/observer.js'
 
 const backend = memory('16M')
 

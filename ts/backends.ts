@@ -4,8 +4,8 @@ import type { LazyBackend } from './lazy.js'
 import { type Pages, pagesOf } from './pages.js'
 import { pathOf } from './path.js'
 import type { BackendContext, JsBackend } from './runtime/backend.js'
-import { nameOf } from './runtime/errno.js'
 import { parseSize, type Size } from './size.js'
+import { nameOf } from './user-values.js'
 
 /** A disk in memory; see {@link memory}. */
 export interface MemoryBackend {

@@ -1,5 +1,5 @@
 import { invalid } from './errors.js'
-import { nameOf } from './runtime/errno.js'
+import { nameOf } from './user-values.js'
 
 /** The names of all options in `Options`; the compiler checks that none is missing. */
 export type Names<Options> = Readonly<Record<keyof Required<Options>, true>>

@@ -3,7 +3,7 @@ import type { RecordOptions } from './daemon/presence.js'
 import type { UblkDevice } from './device.js'
 import { invalid } from './errors.js'
 import { checkBackend, DEVICE_OPTIONS, type DeviceOptions } from './options.js'
-import { nameOf } from './runtime/errno.js'
+import { nameOf } from './user-values.js'
 
 /** How to make a device; everything but `backend` has a default. */
 export interface CreateOptions extends DeviceOptions {

@@ -27,12 +27,12 @@ import type { DeviceInfo, QueueStats } from './info.js'
 import { Launch, ofSize, rethrow } from './launch.js'
 import { callListeners } from './listeners.js'
 import { paths } from './options.js'
-import { nameOf, settled } from './runtime/errno.js'
 import { type Served, served } from './served.js'
 import { SharedMemory } from './shared-memory.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
 import type { TraceListener } from './trace.js'
+import { nameOf, settled } from './user-values.js'
 
 /** How often a disk that is held is looked at, in milliseconds. */
 const POLL = 250

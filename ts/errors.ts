@@ -1,5 +1,5 @@
 import { printable } from './printable.js'
-import { inOneLine } from './runtime/errno.js'
+import { inOneLine } from './user-values.js'
 
 /**
  * Why something failed, to match on:

@@ -2,8 +2,8 @@ import { exclusiveOf } from './backends.js'
 import { checkFlag, checkOptions, type Names } from './check.js'
 import { invalid } from './errors.js'
 import { pathOf } from './path.js'
-import { nameOf } from './runtime/errno.js'
 import { parseSize, type Size } from './size.js'
+import { nameOf } from './user-values.js'
 
 /** A part of a disk that is to be fetched. */
 export interface FetchRange {

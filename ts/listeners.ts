@@ -1,6 +1,6 @@
 import { type EventEmitter, errorMonitor } from 'node:events'
 import { UblkError } from './errors.js'
-import { inOneLine, onRejection } from './runtime/errno.js'
+import { inOneLine, onRejection } from './user-values.js'
 
 /**
  * Calls the listeners of an event. If one throws, or its promise rejects, that becomes a process warning: an uncaught

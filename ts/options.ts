@@ -5,9 +5,9 @@ import type { CopyMode, Transport } from './choice.js'
 import { invalid } from './errors.js'
 import { lazy } from './lazy.js'
 import { type Pages, pagesOf } from './pages.js'
-import { inOneLine, isArray, nameOf } from './runtime/errno.js'
 import type { Observe } from './runtime/observer.js'
 import { formatSize, parseSize, type Size } from './size.js'
+import { inOneLine, isArray, nameOf } from './user-values.js'
 
 /** What kind of disk to make. Sizes are bytes, or text such as `'64K'`. */
 export interface DeviceOptions {

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { invalid } from './errors.js'
-import { inOneLine, nameOf } from './runtime/errno.js'
+import { inOneLine, nameOf } from './user-values.js'
 
 /**
  * The path in a path or a `file:` URL.

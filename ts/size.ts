@@ -1,5 +1,5 @@
 import { invalid } from './errors.js'
-import { nameOf } from './runtime/errno.js'
+import { nameOf } from './user-values.js'
 
 /**
  * A number of bytes, or text as `losetup` and `truncate` read it: plain bytes, or a whole number with

@@ -7,7 +7,7 @@ import {
   type JsBackend,
   Op,
 } from 'ublk-ts'
-import { settled } from '../../dist/runtime/errno.js'
+import { settled } from '../../dist/user-values.js'
 import { Odd } from '../support/odd.js'
 
 /** A disk that answers requests to its first half in random, mostly invalid ways, and serves the others correctly. */

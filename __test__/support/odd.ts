@@ -1,6 +1,6 @@
 // biome-ignore-all lint/suspicious/noThenProperty: thenables are what it makes
 import { UblkError } from 'ublk-ts'
-import { quieten } from '../../dist/runtime/errno.js'
+import { quieten } from '../../dist/user-values.js'
 import { Chance } from '../soak/chance.js'
 
 /** Random values that code may throw, return, or complete a request with: the same for the same seed. */

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { UblkError, wrap } from '../../dist/errors.js'
-import { errnoOf, inOneLine, nameOf, onRejection } from '../../dist/runtime/errno.js'
+import { errnoOf, inOneLine, nameOf, onRejection } from '../../dist/user-values.js'
 import { Odd, SEED, share } from '../support/odd.js'
 
 const COUNT = share(20_000, 1)

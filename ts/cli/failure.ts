@@ -2,7 +2,7 @@ import { inspect } from 'node:util'
 import { CommanderError } from 'commander'
 import { Failed } from '../daemon/job.js'
 import { UblkError } from '../errors.js'
-import { inOneLine } from '../runtime/errno.js'
+import { inOneLine } from '../user-values.js'
 import { complain } from './output.js'
 
 /** What went wrong, in one line, and the exit status for it: 2 if the command line is wrong, else 1. */

@@ -1,6 +1,6 @@
 import { diskActivity } from '#binding'
 import { UblkError } from '../errors.js'
-import { inOneLine, onRejection } from '../runtime/errno.js'
+import { inOneLine, onRejection } from '../user-values.js'
 
 /** After how many milliseconds the first report is made, and the next ones if something has changed. */
 const [FIRST, AGAIN] = [3000, 5000]

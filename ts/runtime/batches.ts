@@ -1,6 +1,6 @@
+import { EIO, errnoOf, inOneLine, nameOf, onRejection, quieten } from '../user-values.js'
 import type { Batch, BatchBackend } from './backend.js'
 import type { Finish, JsDisk, Report } from './disk.js'
-import { EIO, errnoOf, inOneLine, nameOf, onRejection, quieten } from './errno.js'
 import type { QueueMemory } from './memory.js'
 
 const READ = 0

@@ -1,4 +1,4 @@
-import { EIO, inOneLine } from './errno.js'
+import { EIO, inOneLine } from '../user-values.js'
 import type { QueueMemory } from './memory.js'
 
 /** Finishes a request that was not finished in its turn. */

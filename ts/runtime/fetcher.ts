@@ -1,8 +1,8 @@
 import { clearTimeout, setTimeout } from 'node:timers'
 import type * as native from '#binding'
 import type { Fetch } from '../lazy.js'
+import { errnoOf, inOneLine, settled } from '../user-values.js'
 import type { Report } from './disk.js'
-import { errnoOf, inOneLine, settled } from './errno.js'
 
 /** Answers what a lazy disk asks for. */
 export class Fetcher {

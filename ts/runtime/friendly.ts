@@ -1,6 +1,6 @@
+import { errnoOf, inOneLine, nameOf, nativeThen, quieten, settled } from '../user-values.js'
 import type { DiskBackend, DiskRequest, Operation } from './backend.js'
 import type { Finish, JsDisk, Report } from './disk.js'
-import { errnoOf, inOneLine, nameOf, nativeThen, quieten, settled } from './errno.js'
 import type { QueueMemory } from './memory.js'
 
 const NAMES: readonly Operation[] = ['read', 'write', 'flush', 'discard', 'writeZeroes']

@@ -1,5 +1,5 @@
 import { checkFlag, checkFunction, checkOptions, checkSignal, type Names } from './check.js'
-import type { RecordOptions } from './daemon/presence.js'
+import type { RecordOptions } from './daemon/registration.js'
 import type { UblkDevice } from './device.js'
 import { invalid } from './errors.js'
 import { checkBackend, DEVICE_OPTIONS, type DeviceOptions } from './options.js'

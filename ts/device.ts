@@ -4,12 +4,11 @@ import * as native from '#binding'
 import { abortable } from './abort.js'
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
-import { connect } from './daemon/client.js'
-import { devicesOfServers, ofServer } from './daemon/device-info.js'
-import { endElsewhere } from './daemon/elsewhere.js'
-import { Progress } from './daemon/progress.js'
-import { readChoice, readFiles, removeStale } from './daemon/record.js'
-import { identityOf } from './daemon/system.js'
+import { connect } from './daemon/control-client.js'
+import { endRemoteDevice } from './daemon/end-remote-device.js'
+import { identityOf } from './daemon/identity.js'
+import { devicesOfServers, ofServer } from './daemon/info-from-server.js'
+import { readChoice, readFiles, removeStale } from './daemon/record-file.js'
 import {
   type CreateOptions,
   checkCreate,
@@ -27,6 +26,7 @@ import type { DeviceInfo, QueueStats } from './info.js'
 import { Launch, ofSize, rethrow } from './launch.js'
 import { callListeners } from './listeners.js'
 import { paths } from './options.js'
+import { RemovalProgress } from './removal-progress.js'
 import { type Served, served } from './served.js'
 import { SharedMemory } from './shared-memory.js'
 import { parseSize, type Size } from './size.js'
@@ -443,12 +443,12 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /** Returns whether the server, in another process, did it. */
   async #end(what: 'stop' | 'delete', options: EndOptions): Promise<boolean> {
     const { force = false, wait = false, signal, onProgress = () => {} } = options
-    using progress = new Progress(this.id, this.path, onProgress)
+    using progress = new RemovalProgress(this.id, this.path, onProgress)
     const say = (line: string): void => progress.say(line)
     const served = this.#served
     const done = await abortable(signal, async cancel => {
       const end = async (): Promise<boolean> => {
-        if (!served) return await endElsewhere(this.id, { what, force, say }, cancel)
+        if (!served) return await endRemoteDevice(this.id, { what, force, say }, cancel)
         const here = (): Promise<void> => served.device[what](force, cancel)
         await (force ? served.byForce(here) : here())
         return false

@@ -13,8 +13,8 @@ export {
   worker,
 } from './backends.js'
 export { type AutoChoice, autoChoices, type CopyMode, type ServingChoice, type Transport } from './choice.js'
-export type { RecordOptions } from './daemon/presence.js'
-export type { Json } from './daemon/recorded.js'
+export type { Json } from './daemon/recorded-options.js'
+export type { RecordOptions } from './daemon/registration.js'
 export { UblkDevice } from './device.js'
 export type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './device-options.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'

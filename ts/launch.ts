@@ -1,8 +1,8 @@
 import type * as native from '#binding'
 import { abortable } from './abort.js'
 import { type Backend, isNative, worker } from './backends.js'
-import { Presence } from './daemon/presence.js'
-import { type RecordedOptions, toRecorded } from './daemon/recorded.js'
+import { type RecordedOptions, toRecorded } from './daemon/recorded-options.js'
+import { Registration } from './daemon/registration.js'
 import { openRunDir } from './daemon/run-dir.js'
 import type { UblkDevice } from './device.js'
 import type { CreateOptions } from './device-options.js'
@@ -125,14 +125,14 @@ export class Launch {
   /**
    * Writes a record that this process serves the disk, if that is wanted.
    *
-   * @param tell - As for {@link Presence.announce}. With it this never fails.
+   * @param tell - As for {@link Registration.announce}. With it this never fails.
    */
   async announce(disk: UblkDevice, tell?: (error: UblkError) => void): Promise<void> {
     if (!this.#recorded || !this.#entry) return
     const { record } = this.#options
     try {
       const more = { ...(typeof record === 'object' ? record : {}), files: this.#entry.device.files() }
-      this.#entry.presence = await Presence.announce(disk, this.#recorded, more, tell)
+      this.#entry.registration = await Registration.announce(disk, this.#recorded, more, tell)
     } catch (error) {
       if (!tell) throw error
       tell(wrap(error))

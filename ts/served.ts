@@ -1,6 +1,6 @@
 import { clearInterval, setInterval } from 'node:timers'
 import * as native from '#binding'
-import type { Presence } from './daemon/presence.js'
+import type { Registration } from './daemon/registration.js'
 import type { DeviceInfo } from './info.js'
 import type { Hooks } from './runtime/hooks.js'
 import { isDurable } from './runtime/properties.js'
@@ -18,7 +18,7 @@ export class Served {
   /** Whether it is gone, and its number may be another's. */
   deleted = false
   /** What others find it by. */
-  presence: Presence | undefined
+  registration: Registration | undefined
   /** Whether its disk survives the threads that serve it. */
   #recoverable = false
   /** Whether the kernel sends flushes. */
@@ -166,8 +166,8 @@ export class Served {
     this.release()
     this.deleted = true
     if (served.get(this.device.id) === this) served.delete(this.device.id)
-    if (stays) this.presence?.leave()
-    else this.presence?.withdraw()
+    if (stays) this.registration?.leave()
+    else this.registration?.withdraw()
     await Promise.allSettled(this.#traces) // They end with the device, and are told of all that was before.
     await this.server?.close()
   }
@@ -179,5 +179,5 @@ export const served: Map<number, Served> = new Map()
 // `process.exit()` would leave them behind, dead.
 process.once('exit', () => {
   native.deleteServedDevices()
-  for (const { presence } of served.values()) presence?.exit()
+  for (const { registration } of served.values()) registration?.exit()
 })

@@ -1,9 +1,9 @@
 import type { Command } from 'commander'
 import type { Job } from '../daemon/job.js'
-import { toRecorded } from '../daemon/recorded.js'
+import { toRecorded } from '../daemon/recorded-options.js'
 import { invalid } from '../errors.js'
 import { addDiskOptions, type DiskFlags, toOptions } from './create-options.js'
-import { addServingOptions, runJob, type ServingFlags, toServing } from './serving.js'
+import { addServingOptions, type ServingFlags, startServing, toServing } from './serving.js'
 
 interface Flags extends DiskFlags, ServingFlags {
   orRecover?: boolean
@@ -52,11 +52,11 @@ async function create(flags: Flags): Promise<void> {
   }
   if (orRecover && id === undefined) throw invalid('--or-recover needs --id')
   const job: Job = { ...serving, notes, action: 'create', id, options: toRecorded(options), scratch }
-  await runJob(orRecover ? await recovering(job) : job, { detached: detach, trace })
+  await startServing(orRecover ? await recovering(job) : job, { detached: detach, trace })
 }
 
 /** The job of serving the device on, if it waits for that; its dead remains are removed. */
 async function recovering(job: Job): Promise<Job> {
-  const { reviving } = await import('../daemon/revive.js')
-  return await reviving(job)
+  const { recoverInstead } = await import('../daemon/create-or-recover.js')
+  return await recoverInstead(job)
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { removeStale } from '../daemon/record.js'
+import { removeStale } from '../daemon/record-file.js'
 import { addEnd } from './end.js'
 
 /** Adds `ublk-ts delete`. */

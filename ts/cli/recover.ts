@@ -1,11 +1,11 @@
 import type { Command } from 'commander'
 import type { Job } from '../daemon/job.js'
-import { withoutClaim } from '../daemon/recorded.js'
+import { withoutClaim } from '../daemon/recorded-options.js'
 import { invalid, UblkError } from '../errors.js'
 import { loadApi } from './api.js'
 import { parseDeviceId } from './devices.js'
 import { report } from './failure.js'
-import { addServingOptions, runJob, type ServingFlags, toServing } from './serving.js'
+import { addServingOptions, type ServingFlags, startServing, toServing } from './serving.js'
 
 interface Flags extends ServingFlags {
   foreground?: boolean
@@ -54,7 +54,7 @@ async function recover(devices: string[], flags: Flags): Promise<void> {
 
 async function recoverOne(id: number, flags: Flags, several: boolean): Promise<void> {
   await refuseServed(id)
-  const { recordToRecover } = await import('../daemon/recovery.js')
+  const { recordToRecover } = await import('../daemon/recoverable-record.js')
   const { options, scratch, notes, log } = recordToRecover(id)
   const detach = flags.foreground ? false : (flags.detach ?? notes['detached'] === true)
   if (several && !detach)
@@ -72,7 +72,7 @@ async function recoverOne(id: number, flags: Flags, several: boolean): Promise<v
     scratch,
     log: { ...serving.log, path },
   }
-  await runJob(job, { detached: detach })
+  await startServing(job, { detached: detach })
 }
 
 /** Whether the driver knows of a server, even in another PID namespace, whose process number means another process here. */

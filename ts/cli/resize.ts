@@ -26,7 +26,7 @@ async function resize(device: string, text: string, { force = false }: { force?:
   const [id, size] = [parseDeviceId(device), parseSize(text)]
   const { UblkDevice } = await loadApi()
   await UblkDevice.open(id) // Says that there is none, if so.
-  const { connect } = await import('../daemon/client.js')
+  const { connect } = await import('../daemon/control-client.js')
   using server = await connect(id)
   await server.resize(size, { force })
 }

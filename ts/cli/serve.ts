@@ -7,7 +7,7 @@ import { describe } from './failure.js'
 export function addServe(program: Command): void {
   program.command('serve', { hidden: true }).action(async () => {
     await loadApi()
-    const { serveDetached } = await import('../daemon/detached.js')
+    const { serveDetached } = await import('../daemon/detached-server.js')
     process.exitCode = await serveDetached({ announcement, failure: describe })
   })
 }

@@ -60,7 +60,7 @@ function logFor({ detach, logFile, logLevel }: ServingFlags): JobLog {
 }
 
 /** Does the job, here or in the background; here it can print each request on stderr. */
-export async function runJob(
+export async function startServing(
   job: Job,
   { detached, trace = false }: { detached: boolean; trace?: boolean },
 ): Promise<void> {
@@ -69,18 +69,18 @@ export async function runJob(
   const stop = interrupts({ hangup: 'end' })
   const announce = async ({ line }: { line: string }): Promise<void> => await print(line)
   if (detached) {
-    const { detach } = await import('../daemon/detach.js')
-    return await detach(job, stop.first, announce)
+    const { startDetached } = await import('../daemon/start-detached.js')
+    return await startDetached(job, stop.first, announce)
   }
   const { openLog } = await import('../daemon/log.js')
-  const { perform } = await import('../daemon/perform.js')
+  const { runJob } = await import('../daemon/run-job.js')
   let traced: Promise<void> | undefined
   const usable = (disk: UblkDevice): void => {
     if (trace) traced = disk.trace(printRequests)
   }
   const log = openLog(job.log)
   try {
-    await perform(job, { log, interrupts: stop, usable, announcement, announce })
+    await runJob(job, { log, interrupts: stop, usable, announcement, announce })
   } finally {
     await traced
   }

@@ -35,7 +35,7 @@ async function trace(device: string, { count = Number.POSITIVE_INFINITY, json }:
   const id = parseDeviceId(device)
   const { UblkDevice } = await loadApi()
   const { interrupts } = await import('../daemon/interrupts.js')
-  const { connect } = await import('../daemon/client.js')
+  const { connect } = await import('../daemon/control-client.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })
   await UblkDevice.open(id) // Says whether there is such a device.
   using server = await connect(id)

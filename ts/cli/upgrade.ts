@@ -43,10 +43,10 @@ async function upgrade(device: string, { timeout, otherFile, verbose, json }: Fl
   const serving = toServing({ detach: true, timeout })
   const { UblkDevice } = await loadApi()
   await UblkDevice.open(id) // Says that there is none, if so.
-  const { recordOfServed } = await import('../daemon/recovery.js')
+  const { recordOfServed } = await import('../daemon/recoverable-record.js')
   const { options, scratch, notes, log, server } = recordOfServed(id)
   const { interrupts } = await import('../daemon/interrupts.js')
-  const { detach } = await import('../daemon/detach.js')
+  const { startDetached } = await import('../daemon/start-detached.js')
   const job: Job = {
     ...serving,
     action: 'take-over',
@@ -57,7 +57,7 @@ async function upgrade(device: string, { timeout, otherFile, verbose, json }: Fl
     notes,
     log: { ...serving.log, path: log },
   }
-  await detach(job, interrupts({ hangup: 'end' }).first, async ({ paused = 0 }) => {
+  await startDetached(job, interrupts({ hangup: 'end' }).first, async ({ paused = 0 }) => {
     const milliseconds = Math.round(paused * 10) / 10
     const { pid } = await (await UblkDevice.open(id)).info()
     if (json) await print(toJsonText({ id, 'old-pid': server.pid, pid, 'paused-ms': milliseconds }))

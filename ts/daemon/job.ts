@@ -1,4 +1,4 @@
-import type { Json, RecordedOptions } from './recorded.js'
+import type { Json, RecordedOptions } from './recorded-options.js'
 
 /** What a server is to do. It travels to a process of its own as JSON. */
 export interface Job {

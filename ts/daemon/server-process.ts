@@ -4,10 +4,10 @@ import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
 import { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
-import type { FromServer, ToServer } from './detached.js'
+import type { FromServer, ToServer } from './detached-server.js'
+import { markOf, type ProcessMark } from './identity.js'
 import { Failed, type Job } from './job.js'
-import { readRecord, recordedIds } from './record.js'
-import { markOf, type ProcessMark } from './system.js'
+import { readRecord, recordedIds } from './record-file.js'
 
 /** How much longer than it is given the server may take before it is ended, and again before it is killed. */
 const GRACE = 5000

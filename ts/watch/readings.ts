@@ -1,4 +1,4 @@
-import { connect, type RemoteServer } from '../daemon/client.js'
+import { type ControlClient, connect } from '../daemon/control-client.js'
 import type { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
@@ -20,7 +20,7 @@ const BRIEF = 2000
 /** Reads devices' counters time and again, and keeps the connections to their servers. */
 export class Readings implements Disposable {
   readonly #devices: Pick<typeof UblkDevice, 'list' | 'open'>
-  readonly #servers = new Map<number, RemoteServer>()
+  readonly #servers = new Map<number, ControlClient>()
 
   constructor(devices: Pick<typeof UblkDevice, 'list' | 'open'>) {
     this.#devices = devices

@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url'
-import type { DeviceRecord } from '../../daemon/record.js'
+import type { DeviceRecord } from '../../daemon/record-file.js'
 import { type Check, found } from './check.js'
 import type { Machine } from './machine.js'
 

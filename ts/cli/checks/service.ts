@@ -1,4 +1,4 @@
-import { type DeviceRecord, isStale, readRecord, recordedIds } from '../../daemon/record.js'
+import { type DeviceRecord, isStale, readRecord, recordedIds } from '../../daemon/record-file.js'
 import { findRunDir, runDir } from '../../daemon/run-dir.js'
 import { wrap } from '../../errors.js'
 import type { DeviceInfo, Feature } from '../../index.js'

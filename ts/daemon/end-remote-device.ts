@@ -2,8 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { wrap } from '../errors.js'
-import { connect, type RemoteServer } from './client.js'
-import { identityOf } from './system.js'
+import { type ControlClient, connect } from './control-client.js'
+import { identityOf } from './identity.js'
 
 /** How long a server may take to acknowledge a forced shutdown, in milliseconds. */
 const BRIEF = 2000
@@ -29,7 +29,7 @@ export interface End {
 }
 
 /** Stops or deletes a device of another process. Returns whether its server did, which then removes the record. */
-export async function endElsewhere(id: number, end: End, cancel: native.Cancel): Promise<boolean> {
+export async function endRemoteDevice(id: number, end: End, cancel: native.Cancel): Promise<boolean> {
   const { what, force, say } = end
   let silent = false
   if (force) {
@@ -73,7 +73,7 @@ async function deletedByServer(
   say: (line: string) => void,
 ): Promise<'deleted' | 'nobody' | 'silent'> {
   const identity = identityOf(id)
-  let server: RemoteServer
+  let server: ControlClient
   try {
     server = await connect(id, BRIEF)
   } catch (error) {
@@ -90,7 +90,7 @@ async function deletedByServer(
 }
 
 async function untilDeleted(
-  server: RemoteServer,
+  server: ControlClient,
   id: number,
   say: (line: string) => void,
 ): Promise<'deleted' | 'silent'> {

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { file, memory, worker } from '../../dist/backends.js'
-import { fromRecorded, toRecorded } from '../../dist/daemon/recorded.js'
+import { fromRecorded, toRecorded } from '../../dist/daemon/recorded-options.js'
 import { lazy } from '../../dist/lazy.js'
 
 test('what is recorded of options is what JSON gives back', t => {

@@ -1,14 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
+import { identityOf } from './identity.js'
 import { Failed, type Job } from './job.js'
 import type { Log } from './log.js'
-import { Notifier } from './notify.js'
-import { type DeviceRecord, readRecord } from './record.js'
-import { type Hosting, removeDisk } from './serve.js'
+import { type DeviceRecord, readRecord } from './record-file.js'
+import { RestartPolicy } from './restart-policy.js'
+import { type Hosting, removeDisk } from './serve-disk.js'
 import { ServerProcess } from './server-process.js'
-import { Setbacks } from './setbacks.js'
-import { identityOf } from './system.js'
+import { SystemdNotifier } from './systemd-notify.js'
 
 /** How long a server may take to come up, in milliseconds, where its predecessor lacked memory. */
 const SHORT_OF_MEMORY = 15_000
@@ -29,7 +29,7 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
   let server = serverFor({ ...job, autoRestart: false })
   const { id } = await start(server, job, stop, log, hosting.announce)
   const identity = identityOf(id)
-  const notifier = new Notifier(async () => await (await UblkDevice.open(id)).readStats())
+  const notifier = new SystemdNotifier(async () => await (await UblkDevice.open(id)).readStats())
   notifier.ready(`supervising device ${id}`)
   const signal = (): void => server.signal()
   first.addEventListener('abort', () => notifier.stopping())
@@ -37,7 +37,7 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
     interrupt.addEventListener('abort', () => signalServer(id, identity, signal))
     if (interrupt.aborted) signalServer(id, identity, signal)
   }
-  const setbacks = new Setbacks(id)
+  const restartPolicy = new RestartPolicy(id)
   for (let cameUp = true; ; ) {
     const how = await server.ended
     const record = await untilDead(id, identity)
@@ -46,7 +46,7 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
       throw new UblkError('system', `the server of device ${id} ended (${how}), and so did the device`)
     }
     if (first.aborted) return await removeDisk(await UblkDevice.open(id), second, log)
-    const { why, pause, short, hopeless } = setbacks.add(how, { cameUp })
+    const { why, pause, short, hopeless } = restartPolicy.add(how, { cameUp })
     log.error(`the server of device ${id} ${cameUp ? 'died' : 'did not come up'} (${why})`, { device: id })
     if (hopeless) throw hopeless
     await sleep(pause)

@@ -3,12 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
-import { limited } from '../../dist/daemon/limited.js'
 import { LogFile } from '../../dist/daemon/log-file.js'
+import { rateLimited } from '../../dist/daemon/rate-limit.js'
 
 test('ten things a second are told, and how many more there were', async t => {
   const told: unknown[] = []
-  const tell = limited<number>(
+  const tell = rateLimited<number>(
     what => told.push(what),
     more => told.push(`${more} more`),
   )
@@ -23,7 +23,7 @@ test('ten things a second are told, and how many more there were', async t => {
 
 test('what comes seldom is told at once, each', async t => {
   let told = 0
-  const tell = limited<number>(
+  const tell = rateLimited<number>(
     () => told++,
     () => t.fail(),
   )

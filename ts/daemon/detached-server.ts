@@ -4,8 +4,8 @@ import { invalid, UblkError } from '../errors.js'
 import { interrupts } from './interrupts.js'
 import type { Job } from './job.js'
 import { openLog } from './log.js'
-import { perform } from './perform.js'
-import type { Hosting } from './serve.js'
+import { runJob } from './run-job.js'
+import type { Hosting } from './serve-disk.js'
 
 /** What the server is told: what to do; and then that it was heard and is on its own. */
 export type ToServer = { readonly type: 'job'; readonly job: Job } | { readonly type: 'go' }
@@ -35,7 +35,7 @@ export async function serveDetached({ announcement, failure }: Words): Promise<0
   }
   const stop = interrupts({ hangup: 'ignore' })
   try {
-    await perform(job, { log, interrupts: stop, unwanted: parent.lost, announcement, announce })
+    await runJob(job, { log, interrupts: stop, unwanted: parent.lost, announcement, announce })
     return 0
   } catch (error) {
     const { line, status } = failure(error)

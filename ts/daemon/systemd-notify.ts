@@ -5,7 +5,7 @@ import type { QueueStats } from '../info.js'
  * Tells systemd how its service does, and that it is alive for as long as it gets requests done. Without systemd, which
  * says in the environment where it listens, it does nothing.
  */
-export class Notifier {
+export class SystemdNotifier {
   readonly #stats: () => Promise<readonly QueueStats[]>
   #watchdog: NodeJS.Timeout | undefined
   #before: readonly Progress[] = []

@@ -1,12 +1,12 @@
 import { diskActivity } from '#binding'
-import { UblkError } from '../errors.js'
-import { inOneLine, onRejection } from '../user-values.js'
+import { UblkError } from './errors.js'
+import { inOneLine, onRejection } from './user-values.js'
 
 /** After how many milliseconds the first report is made, and the next ones if something has changed. */
 const [FIRST, AGAIN] = [3000, 5000]
 
 /** Reports from time to time what the kernel waits for while it removes a disk, until disposed. */
-export class Progress implements Disposable {
+export class RemovalProgress implements Disposable {
   readonly #clock: NodeJS.Timeout
   readonly #tell: (line: string) => void
   #last = ''

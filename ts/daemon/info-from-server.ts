@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs'
 import { wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
-import { connect } from './client.js'
+import { connect } from './control-client.js'
 
 /** How long a server has to answer, in milliseconds. */
 const BRIEF = 2000

@@ -4,24 +4,24 @@ import * as native from '#binding'
 import { UblkDevice } from '../device.js'
 import type { RecoverOptions } from '../device-options.js'
 import { UblkError, wrap } from '../errors.js'
-import { connect, type RemoteServer } from './client.js'
+import { type ControlClient, connect } from './control-client.js'
 import type { Job, JobLog } from './job.js'
 import { EARLIER } from './log-file.js'
-import { inherit } from './notify.js'
-import type { RecordOptions } from './presence.js'
-import { fromRecorded } from './recorded.js'
+import { fromRecorded } from './recorded-options.js'
+import type { RecordOptions } from './registration.js'
 import { openRunDir } from './run-dir.js'
-import { type Hosting, type Making, serve } from './serve.js'
-import { supervise } from './supervise.js'
+import { type Hosting, type Making, serveDisk } from './serve-disk.js'
+import { supervise } from './supervisor.js'
+import { inherit } from './systemd-notify.js'
 
 /** Does what a server is to do, to its end. */
-export async function perform(job: Job, hosting: Hosting): Promise<void> {
+export async function runJob(job: Job, hosting: Hosting): Promise<void> {
   if (job.notes['mlock'] === true) lockMemory()
   if (job.autoRestart) return await supervise(job, hosting)
   const { announce, timeout } = job
   const making = { announce, timeout, make: MAKERS[job.action](job) }
-  if (job.action === 'create') await serve({ ...making, keep: false, scratch: job.scratch }, hosting)
-  else await serve({ ...making, keep: true, scratch: [] }, hosting)
+  if (job.action === 'create') await serveDisk({ ...making, keep: false, scratch: job.scratch }, hosting)
+  else await serveDisk({ ...making, keep: true, scratch: [] }, hosting)
 }
 
 /** Before it serves: this locks present and future memory. */
@@ -55,7 +55,7 @@ const MAKERS: Record<Job['action'], (job: Job) => Make> = {
  * Takes a device over from the server that it has. If that fails at any point the connection goes, and then the server
  * takes the device back.
  */
-async function takeOver(server: RemoteServer, job: Job, signal: AbortSignal): ReturnType<Make> {
+async function takeOver(server: ControlClient, job: Job, signal: AbortSignal): ReturnType<Make> {
   let began = 0
   const onReady = async (): Promise<void> => {
     began = performance.now()

@@ -4,9 +4,9 @@ import { UblkError, wrap } from '../errors.js'
 import { version } from '../version.js'
 import type { Interrupts } from './interrupts.js'
 import type { Job } from './job.js'
-import { limited } from './limited.js'
 import type { Log } from './log.js'
-import { Notifier } from './notify.js'
+import { rateLimited } from './rate-limit.js'
+import { SystemdNotifier } from './systemd-notify.js'
 
 /** Where a device is served: in the foreground, or detached. */
 export interface Hosting {
@@ -39,7 +39,7 @@ export interface Making {
  *
  * @throws UblkError if it cannot be made, or its serving failed.
  */
-export async function serve(making: Making, hosting: Hosting): Promise<void> {
+export async function serveDisk(making: Making, hosting: Hosting): Promise<void> {
   const { log } = hosting
   logWarnings(log)
   log.info('starting', { pid: process.pid, version: version() })
@@ -57,7 +57,7 @@ export async function serve(making: Making, hosting: Hosting): Promise<void> {
     }
     log.warning(`nobody could be told that ${disk.path} is usable: ${wrap(error).message}`)
   }
-  const notifier = new Notifier(async () => disk.stats())
+  const notifier = new SystemdNotifier(async () => disk.stats())
   notifier.ready(`serving ${disk.path}`)
   const how = await end
   if (how.why === 'released') return await tellSuccessor(disk, log, notifier)
@@ -78,7 +78,7 @@ export async function serve(making: Making, hosting: Hosting): Promise<void> {
 /** What nobody listens to, such as errors before the disk is usable, Node would print in its own way. */
 function logWarnings(log: Log): void {
   process.removeAllListeners('warning')
-  const tell = limited(
+  const tell = rateLimited(
     (warning: Error) => {
       if (warning instanceof UblkError) log.error(warning.message)
       else log.warning(`${warning.name}: ${warning.message}`)
@@ -117,7 +117,7 @@ type End =
 async function endOf(disk: UblkDevice, { log, interrupts: { first } }: Hosting): Promise<End> {
   return await new Promise(resolve => {
     let last = ''
-    const tell = limited(
+    const tell = rateLimited(
       (text: string) => log.error(text, { device: disk.id }),
       more => log.error(`and ${more} more errors of ${disk.path}`, { device: disk.id, more }),
     )
@@ -140,7 +140,7 @@ async function endOf(disk: UblkDevice, { log, interrupts: { first } }: Hosting):
   })
 }
 
-async function tellSuccessor(disk: UblkDevice, log: Log, notifier: Notifier): Promise<void> {
+async function tellSuccessor(disk: UblkDevice, log: Log, notifier: SystemdNotifier): Promise<void> {
   const successor = await UblkDevice.open(disk.id).catch(() => undefined)
   const { pid = 0, serverAlive = false } = (await successor?.info()) ?? {}
   if (!serverAlive) {

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { MemoryLimit } from '../../dist/daemon/memory-limit.js'
-import { Setbacks } from '../../dist/daemon/setbacks.js'
+import { RestartPolicy } from '../../dist/daemon/restart-policy.js'
 
 const MIB = 2 ** 20
 
@@ -21,16 +21,16 @@ class Group extends MemoryLimit {
   }
 }
 
-function setbacks(): {
-  add: Setbacks['add']
-  killed: Setbacks['add']
+function policy(): {
+  add: RestartPolicy['add']
+  killed: RestartPolicy['add']
   group: Group
   pass: (s: number) => void
 } {
   const group = new Group()
   let now = 0
-  const counted = new Setbacks(7, group, () => now)
-  const add: Setbacks['add'] = (how, served) => counted.add(how, served)
+  const policy = new RestartPolicy(7, group, () => now)
+  const add: RestartPolicy['add'] = (how, served) => policy.add(how, served)
   return {
     add,
     killed: (how, served) => {
@@ -52,7 +52,7 @@ const HINT =
 
 test('the second server that is killed for want of memory is the last, whether or not it came up', t => {
   for (const second of [SERVED, NEVER]) {
-    const { killed } = setbacks()
+    const { killed } = policy()
     const { why, short, hopeless } = killed('SIGKILL', SERVED)
     t.is(why, 'SIGKILL, for want of memory: its control group may have 160M')
     t.true(short)
@@ -63,13 +63,13 @@ test('the second server that is killed for want of memory is the last, whether o
 })
 
 test('a server that had to be killed because it did not come up lacked memory if the one before it did', t => {
-  const { add, killed } = setbacks()
+  const { add, killed } = policy()
   t.is(killed('SIGKILL', SERVED).hopeless, undefined)
   t.is(add('SIGKILL', NEVER).hopeless?.message, HOPELESS)
 })
 
 test('other ends are not for want of memory, and do not make the next one so', t => {
-  const { add, killed } = setbacks()
+  const { add, killed } = policy()
   t.is(add('SIGKILL', SERVED).why, 'SIGKILL')
   t.is(add('SIGKILL', NEVER).why, 'SIGKILL')
   t.is(killed('status 1', NEVER).why, 'status 1', 'another process of the group was killed')
@@ -79,7 +79,7 @@ test('other ends are not for want of memory, and do not make the next one so', t
 })
 
 test('kills count together only within ten minutes and at one limit', t => {
-  const { killed, group, pass } = setbacks()
+  const { killed, group, pass } = policy()
   killed('SIGKILL', SERVED)
   pass(601)
   t.is(killed('SIGKILL', SERVED).hopeless, undefined)
@@ -91,7 +91,7 @@ test('kills count together only within ten minutes and at one limit', t => {
 })
 
 test('the sixth end within a minute is the last, and each pause is twice the one before', t => {
-  const { add, pass } = setbacks()
+  const { add, pass } = policy()
   const pauses = Array.from({ length: 5 }, (_, end) => {
     pass(1)
     const { pause, hopeless } = add('SIGSEGV', end % 2 === 0 ? SERVED : NEVER)

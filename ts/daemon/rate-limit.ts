@@ -6,7 +6,7 @@ const SPAN = 1000
  * Makes a function that passes on at most ten values per second, since each failed request of a busy disk logs one.
  * `more` is called with the number of the others, a second after the first of them.
  */
-export function limited<T>(tell: (what: T) => void, more: (count: number) => void): (what: T) => void {
+export function rateLimited<T>(tell: (what: T) => void, more: (count: number) => void): (what: T) => void {
   let since = Number.NEGATIVE_INFINITY
   let told = 0
   let left = 0

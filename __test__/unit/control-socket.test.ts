@@ -3,7 +3,7 @@ import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import test from 'ava'
-import { ControlSocket, type Methods } from '../../dist/daemon/control.js'
+import { ControlSocket, type Methods } from '../../dist/daemon/control-socket.js'
 import { Chance } from '../soak/chance.js'
 import { spoiled } from '../support/spoiled.js'
 

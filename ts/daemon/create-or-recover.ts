@@ -2,9 +2,9 @@ import { isDeepStrictEqual } from 'node:util'
 import { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
 import type { Job } from './job.js'
-import { readRecord } from './record.js'
-import type { RecordedOptions } from './recorded.js'
-import { recordToRecover } from './recovery.js'
+import { readRecord } from './record-file.js'
+import type { RecordedOptions } from './recorded-options.js'
+import { recordToRecover } from './recoverable-record.js'
 
 /**
  * A job that serves a device on in place of making it, if it has lost its server and waits for another. One that
@@ -12,7 +12,7 @@ import { recordToRecover } from './recovery.js'
  *
  * @throws UblkError of kind `exists` if it waits, but was made with other options.
  */
-export async function reviving(job: Job): Promise<Job> {
+export async function recoverInstead(job: Job): Promise<Job> {
   const { id } = job
   if (id === undefined || readRecord(id).state !== 'dead') return job
   const device = await UblkDevice.open(id)

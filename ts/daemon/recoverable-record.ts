@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { UblkError } from '../errors.js'
-import { type DeviceRecord, type Found, readRecord } from './record.js'
-import { identityOf } from './system.js'
+import { identityOf } from './identity.js'
+import { type DeviceRecord, type Found, readRecord } from './record-file.js'
 
 /**
  * The record of a device that waits for a server, from which it can be served on.

@@ -22,7 +22,7 @@ export interface Advice {
 }
 
 /** Counts the servers of one device that ended, or that never came up, until another one is not worth a try. */
-export class Setbacks {
+export class RestartPolicy {
   readonly #id: number
   readonly #memory: MemoryLimit
   readonly #now: () => number

@@ -6,12 +6,12 @@ import { UblkError } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
-import { fromPlain, type Reply, receive, send } from './lines.js'
-import type { TracePart } from './methods.js'
-import type { Supervision } from './notify.js'
-import { readRecord } from './record.js'
+import type { TracePart } from './control-methods.js'
+import { identityOf } from './identity.js'
+import { fromPlain, type Reply, receive, send } from './json-lines.js'
+import { readRecord } from './record-file.js'
 import { findRunDir } from './run-dir.js'
-import { identityOf } from './system.js'
+import type { Supervision } from './systemd-notify.js'
 
 /** What a server says about itself. */
 export interface ServerInfo {
@@ -49,12 +49,12 @@ const LONGEST = 2 ** 26
  * @param timeout - How long it has to answer, in milliseconds.
  * @throws UblkError of kind `not-found` if nobody does that can be asked; `timeout` if it does not answer.
  */
-export async function connect(id: number, timeout: number = PROMPT): Promise<RemoteServer> {
+export async function connect(id: number, timeout: number = PROMPT): Promise<ControlClient> {
   await refuseStopped(id)
   const dir = findRunDir()
   const socket = dir === undefined ? undefined : await open(join(dir, `${id}.sock`), timeout)
   if (!socket) throw nobody(id)
-  const server = new RemoteServer(id, socket)
+  const server = new ControlClient(id, socket)
   try {
     // A server that has lost its device may not have gone yet.
     const { identity } = await server.info(timeout)
@@ -101,7 +101,7 @@ function nobody(id: number): UblkError {
 }
 
 /** A server in another process. */
-export class RemoteServer implements Disposable {
+export class ControlClient implements Disposable {
   readonly #id: number
   readonly #socket: Socket
   readonly #calls = new Map<number, { take: (reply: Reply) => void; fail: (error: UblkError) => void }>()

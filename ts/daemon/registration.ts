@@ -3,12 +3,19 @@ import type { FileOfDisk } from '#binding'
 import type { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
 import { version } from '../version.js'
-import { ControlSocket, type Methods } from './control.js'
-import { methodsFor } from './methods.js'
-import { type DeviceRecord, readRecord, removeRecord, removeStale, VERSION, writeRecord } from './record.js'
-import type { Json, RecordedOptions } from './recorded.js'
+import { controlMethods } from './control-methods.js'
+import { ControlSocket, type Methods } from './control-socket.js'
+import { bootId, identityOf, inodeOf, markOf } from './identity.js'
+import {
+  type DeviceRecord,
+  readRecord,
+  removeRecord,
+  removeStale,
+  VERSION,
+  writeRecord,
+} from './record-file.js'
+import type { Json, RecordedOptions } from './recorded-options.js'
 import { openRunDir, runDir } from './run-dir.js'
-import { bootId, identityOf, inodeOf, markOf } from './system.js'
 
 /** What else a device's record is to say; see `CreateOptions.record`. */
 export interface RecordOptions {
@@ -24,7 +31,7 @@ export interface RecordOptions {
 const AGAIN = 5000
 
 /** What a server leaves in the run directory, so that others find it: its device's record, and a socket. */
-export class Presence {
+export class Registration {
   #record: DeviceRecord
   readonly #methods: Methods
   readonly #path: string
@@ -45,7 +52,7 @@ export class Presence {
     this.#tell = tell
     const { id, identity, server } = record
     const info = { id, identity, pid: server.pid, version: version() }
-    this.#methods = methodsFor(disk, info, () => this.#appearSooner())
+    this.#methods = controlMethods(disk, info, () => this.#appearSooner())
   }
 
   /**
@@ -60,7 +67,7 @@ export class Presence {
     options: RecordedOptions,
     more: RecordOptions & { files: readonly FileOfDisk[] },
     tell?: (error: UblkError) => void,
-  ): Promise<Presence> {
+  ): Promise<Registration> {
     const { id } = disk
     const [identity, server] = [identityOf(id), markOf(process.pid)]
     if (identity === undefined || !server) throw new UblkError('system', 'sysfs and procfs are needed')
@@ -83,17 +90,17 @@ export class Presence {
       notes: more.notes ?? before?.notes ?? {},
       options: { ...before?.options, ...options },
     } as const
-    const presence = new Presence(disk, record, join(runDir(), `${id}.sock`), tell ?? (() => {}))
+    const registration = new Registration(disk, record, join(runDir(), `${id}.sock`), tell ?? (() => {}))
     if (tell) {
-      await presence.#appearSooner()
-      return presence
+      await registration.#appearSooner()
+      return registration
     }
     try {
-      await presence.#appear()
-      return presence
+      await registration.#appear()
+      return registration
     } catch (cause) {
-      presence.withdraw()
-      throw presence.#unrecorded(cause)
+      registration.withdraw()
+      throw registration.#unrecorded(cause)
     }
   }
 

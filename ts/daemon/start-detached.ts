@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { UblkError } from '../errors.js'
 import type { Job, JobLog } from './job.js'
 import { isFull } from './private-file.js'
-import { readRecord } from './record.js'
+import { readRecord } from './record-file.js'
 import { openRunDir, runDir } from './run-dir.js'
 import { type Ready, ServerProcess } from './server-process.js'
 
@@ -14,7 +14,7 @@ import { type Ready, ServerProcess } from './server-process.js'
  *
  * @throws Failed with what the server says; UblkError if it dies or hangs, or this process is interrupted.
  */
-export async function detach(
+export async function startDetached(
   job: Job,
   interrupted: AbortSignal,
   announce: (ready: Ready) => Promise<void>,

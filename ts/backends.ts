@@ -3,7 +3,7 @@ import { invalid } from './errors.js'
 import type { LazyBackend } from './lazy.js'
 import { type Pages, pagesOf } from './pages.js'
 import { pathOf } from './path.js'
-import type { BackendContext, JsBackend } from './runtime/backend.js'
+import type { BackendContext, JsBackend } from './runtime/js-backend.js'
 import { parseSize, type Size } from './size.js'
 import { nameOf } from './user-values.js'
 

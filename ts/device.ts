@@ -308,9 +308,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   async quiesce(options: { signal?: AbortSignal } = {}): Promise<void> {
     checkWaiting(options, 'quiesce()')
-    const { device, hooks } = this.#local('quiesce')
+    const { device, callbacks } = this.#local('quiesce')
     await abortable(options.signal, cancel => device.quiesce(cancel))
-    hooks.end()
+    callbacks.end()
     this.#emit('quiesced')
   }
 
@@ -464,7 +464,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
         await sleep(POLL, undefined, { signal }).catch(() => signal?.throwIfAborted())
       }
     })
-    served?.hooks.end()
+    served?.callbacks.end()
     served?.release()
     return done
   }
@@ -489,7 +489,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
       const failure = wrap(error)
       if (failure.kind !== 'not-found') this.#tell(failure) // Else it was deleted as well.
     }
-    entry?.hooks.end()
+    entry?.callbacks.end()
     entry?.release()
     this.#emit('exit', { reason })
   }

@@ -35,7 +35,7 @@ export {
   type JsBackend,
   Op,
   type Operation,
-} from './runtime/backend.js'
+} from './runtime/js-backend.js'
 export type { DiskChange, Observe } from './runtime/observer.js'
 export type { SharedMemory } from './shared-memory.js'
 export type { Size } from './size.js'

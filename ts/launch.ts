@@ -9,12 +9,13 @@ import type { CreateOptions } from './device-options.js'
 import { type UblkError, wrap } from './errors.js'
 import type { DeviceInfo } from './info.js'
 import { jsTimes, toSpec } from './options.js'
-import { Crew, type Progress } from './runtime/crew.js'
-import type { Report } from './runtime/disk.js'
-import { Hooks } from './runtime/hooks.js'
-import { InlineServer } from './runtime/inline.js'
-import { toExternal } from './runtime/properties.js'
-import type { Server } from './runtime/server.js'
+import { toExternal } from './runtime/backend-properties.js'
+import { InlineServer } from './runtime/inline-server.js'
+import type { Report } from './runtime/js-disk.js'
+import type { JsServer } from './runtime/js-server.js'
+import { NativeCallbacks } from './runtime/native-callbacks.js'
+import type { Progress } from './runtime/worker-handle.js'
+import { WorkerPool } from './runtime/worker-pool.js'
 import { Served } from './served.js'
 
 /** Receives a device's events. */
@@ -64,7 +65,7 @@ export class Launch {
   }
 
   /** Determines the options to record, and loads a backend that is written in JavaScript. */
-  async load(): Promise<Server | undefined> {
+  async load(): Promise<JsServer | undefined> {
     if (this.#options.record) {
       this.#recorded = toRecorded(this.#options)
       openRunDir()
@@ -83,18 +84,18 @@ export class Launch {
    */
   async enter(
     cancel: native.Cancel,
-    server: Server | undefined,
+    server: JsServer | undefined,
     make: (calls: Calls) => Promise<native.Device>,
     end: (device: native.Device) => Promise<void>,
     stays: boolean,
   ): Promise<{ entry: Served; info: DeviceInfo }> {
     const report: Report = message => this.#tell(receiver => receiver.report(message))
-    const hooks = new Hooks(this.#options.backend, this.#options.observe, report)
+    const callbacks = new NativeCallbacks(this.#options.backend, this.#options.observe, report)
     const onEvent = (event: native.DeviceEvent): void => this.#tell(receiver => receiver.onEvent(event))
     const spec = specFor(this.#options, server)
-    const device = await make([spec, cancel, onEvent, hooks.onFetch, hooks.onChange])
+    const device = await make([spec, cancel, onEvent, callbacks.onFetch, callbacks.onChange])
     this.#device = device
-    const entry = new Served(device, server, hooks)
+    const entry = new Served(device, server, callbacks)
     this.#entry = entry
     this.#undo.push(
       () => entry.forget({ stays }),
@@ -152,7 +153,7 @@ export class Launch {
   }
 
   /** The server of a disk written in JavaScript. */
-  async #serve(report: Report): Promise<Server | undefined> {
+  async #serve(report: Report): Promise<JsServer | undefined> {
     const { backend, signal } = this.#options
     if (isNative(backend)) return undefined
     const { timeout, stuckTimeout } = jsTimes(this.#options)
@@ -160,11 +161,11 @@ export class Launch {
     if (backend.kind !== 'worker') return undefined // No such backend: the check of the options says so.
     const { url, options } = worker(backend.url, backend.options)
     const progress = (queue: number): Progress => this.#progress(queue)
-    return await Crew.load({ url, options, progress, report, timeout, stuckTimeout }, signal)
+    return await WorkerPool.load({ url, options, progress, report, timeout, stuckTimeout }, signal)
   }
 }
 
-function specFor(options: CreateOptions, server: Server | undefined): native.DeviceSpec {
+function specFor(options: CreateOptions, server: JsServer | undefined): native.DeviceSpec {
   if (!server) return toSpec(options)
   const readOnly = (options.readOnly ?? false) || !server.properties.write
   return toSpec({ ...options, readOnly }, toExternal(server.properties))

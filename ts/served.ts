@@ -2,9 +2,9 @@ import { clearInterval, setInterval } from 'node:timers'
 import * as native from '#binding'
 import type { Registration } from './daemon/registration.js'
 import type { DeviceInfo } from './info.js'
-import type { Hooks } from './runtime/hooks.js'
-import { isDurable } from './runtime/properties.js'
-import type { Seating, Server } from './runtime/server.js'
+import { isDurable } from './runtime/backend-properties.js'
+import type { DiskTraits, JsServer } from './runtime/js-server.js'
+import type { NativeCallbacks } from './runtime/native-callbacks.js'
 import { type TraceListener, traceOf } from './trace.js'
 
 /** How long requests may get no further while their device is ended by force, in milliseconds. */
@@ -29,14 +29,14 @@ export class Served {
 
   /**
    * @param server - Serves it, unless native threads do.
-   * @param hooks - What it asks of JavaScript, and tells it.
+   * @param callbacks - What it asks of JavaScript, and tells it.
    */
   constructor(
     readonly device: native.Device,
-    readonly server: Server | undefined,
-    readonly hooks: Hooks,
+    readonly server: JsServer | undefined,
+    readonly callbacks: NativeCallbacks,
   ) {
-    hooks.attach(device)
+    callbacks.attach(device)
     served.set(device.id, this)
   }
 
@@ -51,7 +51,7 @@ export class Served {
     const { server } = this
     if (!server) return await this.device.start(cancel)
     await server.prepare(queues)
-    await this.device.start(cancel, seats => server.seat(seats, this.#seating(server)))
+    await this.device.start(cancel, seats => server.seat(seats, this.#traits(server)))
   }
 
   /** Takes the device over with new threads, if it was made for that and still has its disk. Whether it did. */
@@ -69,7 +69,7 @@ export class Served {
     const { server } = this
     if (!server) return await this.device.recover(cancel)
     await server.prepare(queues)
-    await this.device.recover(cancel, seats => server.seat(seats, this.#seating(server)))
+    await this.device.recover(cancel, seats => server.seat(seats, this.#traits(server)))
   }
 
   /** Gives the disk a new size in bytes. Its backend always has at least as many. A failure leaves the old size. */
@@ -128,7 +128,7 @@ export class Served {
     return { answered, inFlight }
   }
 
-  #seating(server: Server): Seating {
+  #traits(server: JsServer): DiskTraits {
     const durable = isDurable(server.properties, { writeCache: this.#writeCache })
     return { path: `/dev/ublkb${this.device.id}`, durable }
   }

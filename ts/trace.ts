@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import * as native from '#binding'
 import { wrap } from './errors.js'
-import type { Operation } from './runtime/backend.js'
+import type { Operation } from './runtime/js-backend.js'
 import { onRejection } from './user-values.js'
 
 /** A request that was answered. */

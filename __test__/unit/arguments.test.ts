@@ -11,7 +11,7 @@ import {
   UblkError,
   worker,
 } from '../../dist/index.js'
-import { propertiesOf } from '../../dist/runtime/properties.js'
+import { propertiesOf } from '../../dist/runtime/backend-properties.js'
 import { Odd, SEED, share } from '../support/odd.js'
 
 const native = createRequire(import.meta.url)('../../binding/index.js') as Record<

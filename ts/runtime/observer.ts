@@ -1,7 +1,7 @@
 import type * as native from '#binding'
 import { inOneLine, onRejection } from '../user-values.js'
-import type { Operation } from './backend.js'
-import type { Report } from './disk.js'
+import type { Operation } from './js-backend.js'
+import type { Report } from './js-disk.js'
 
 /** A range of a disk that was changed. */
 export interface DiskChange {

@@ -9,22 +9,22 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import * as native from '#binding'
 import { UblkError } from '../errors.js'
 import { inOneLine, settled } from '../user-values.js'
-import type { BackendFactory, JsBackend } from './backend.js'
-import { ENDED, EVENTS, serveBlocking } from './blocking.js'
-import type { JsDisk, Report } from './disk.js'
-import { Loop } from './loop.js'
-import { QueueMemory } from './memory.js'
-import { type FromWorker, Heart, type ToWorker, type WorkerData } from './messages.js'
-import { type Properties, propertiesOf, toDisk } from './properties.js'
+import { type Properties, propertiesOf, toDisk } from './backend-properties.js'
+import { ENDED, EVENTS, serveBlocking } from './blocking-loop.js'
+import { EventLoop } from './event-loop.js'
+import type { BackendFactory, JsBackend } from './js-backend.js'
+import type { JsDisk, Report } from './js-disk.js'
+import { QueueMemory } from './queue-memory.js'
+import { type FromWorker, Heartbeat, type ToWorker, type WorkerData } from './worker-messages.js'
 
 const data = workerData as WorkerData
-const { url, options, queue: index, heart, timeout } = data
+const { url, options, queue: index, heartbeat, timeout } = data
 const main = data.port as MessagePort
 data.port = undefined // The backend's module can see the rest.
 /** What its errors are told under. */
 const name = url.startsWith('data:') ? 'data:' : basename(new URL(url).pathname)
 /** Serves the backend, once it is known to be asynchronous. */
-let loop: Loop | undefined
+let loop: EventLoop | undefined
 
 function tell(message: FromWorker): void {
   main.postMessage(message)
@@ -32,9 +32,9 @@ function tell(message: FromWorker): void {
 
 /** Counts this thread's progress for the main thread, and notifies it if it is not watching. */
 function beat(): void {
-  Atomics.add(heart, Heart.beats, 1)
-  if (Atomics.load(heart, Heart.watched) === 0) {
-    Atomics.store(heart, Heart.watched, 1)
+  Atomics.add(heartbeat, Heartbeat.beats, 1)
+  if (Atomics.load(heartbeat, Heartbeat.watched) === 0) {
+    Atomics.store(heartbeat, Heartbeat.watched, 1)
     tell({ type: 'busy' })
   }
 }
@@ -83,7 +83,7 @@ function serveInLoop(
   begun: number,
 ): void {
   const ended = (): void => tell({ type: 'ended' })
-  loop = new Loop(queue, memory, disk, report, { timeout, turned: beat, ended })
+  loop = new EventLoop(queue, memory, disk, report, { timeout, turned: beat, ended })
   loop.start(begun)
 }
 

@@ -3,11 +3,11 @@ import { nearest } from '../check.js'
 import { invalid, UblkError } from '../errors.js'
 import { parseSize, type Size } from '../size.js'
 import { inOneLine, isArray, nameOf } from '../user-values.js'
-import type { BatchBackend, DiskBackend, JsBackend } from './backend.js'
-import { Batches } from './batches.js'
-import type { JsDisk, Report } from './disk.js'
-import { Friendly } from './friendly.js'
-import type { QueueMemory } from './memory.js'
+import { BatchAdapter } from './batch-adapter.js'
+import type { BatchBackend, DiskBackend, JsBackend } from './js-backend.js'
+import type { JsDisk, Report } from './js-disk.js'
+import { MethodAdapter } from './method-adapter.js'
+import type { QueueMemory } from './queue-memory.js'
 
 /** What a backend written in JavaScript can do, in a form that travels between threads. */
 export interface Properties {
@@ -186,10 +186,10 @@ export function toDisk(
   { properties, timeout, durable }: Service,
 ): JsDisk {
   const apart = timeout > 0
-  if (!properties.batch) return new Friendly(backend as DiskBackend, memory, report, { apart, durable })
+  if (!properties.batch) return new MethodAdapter(backend as DiskBackend, memory, report, { apart, durable })
   const { process } = backend as BatchBackend
   const asynchronous = isAsync(process)
-  return new Batches(backend as BatchBackend, memory, report, { asynchronous, apart, durable })
+  return new BatchAdapter(backend as BatchBackend, memory, report, { asynchronous, apart, durable })
 }
 
 /** Whether a function is declared async, as far as its properties can be read. */

@@ -1,7 +1,7 @@
 import { EIO, errnoOf, inOneLine, nameOf, onRejection, quieten } from '../user-values.js'
-import type { Batch, BatchBackend } from './backend.js'
-import type { Finish, JsDisk, Report } from './disk.js'
-import type { QueueMemory } from './memory.js'
+import type { Batch, BatchBackend } from './js-backend.js'
+import type { Finish, JsDisk, Report } from './js-disk.js'
+import type { QueueMemory } from './queue-memory.js'
 
 const READ = 0
 const WRITE = 1
@@ -98,13 +98,13 @@ class Kept {
   readonly #generation: Uint32Array
   /** By request: it goes on, was completed, or was given up. */
   readonly #done: Uint8Array
-  readonly #disk: Batches
+  readonly #disk: BatchAdapter
   /** Buffers of their own for requests that are to have them. */
   readonly #own: (Uint8Array | undefined)[] = []
   /** Until `process` has returned, answers only go to `result`. */
   returned = false
 
-  constructor(memory: QueueMemory, count: number, disk: Batches) {
+  constructor(memory: QueueMemory, count: number, disk: BatchAdapter) {
     this.#memory = memory
     this.#disk = disk
     this.count = count
@@ -210,7 +210,7 @@ class OwnBatch implements Batch {
 }
 
 /** Serves whole batches with a backend that takes them. */
-export class Batches implements JsDisk {
+export class BatchAdapter implements JsDisk {
   readonly goesOn: Uint8Array
   finish: Finish = () => {}
   readonly report: Report
@@ -221,7 +221,7 @@ export class Batches implements JsDisk {
   #shared: SharedBatch
   /** Whether `process` is known to return promises: then each batch gets arrays of its own. */
   #asynchronous: boolean
-  /** By tag, whether its requests get a buffer of their own; see {@link Friendly}. */
+  /** By tag, whether its requests get a buffer of their own; see {@link MethodAdapter}. */
   readonly #apart: Uint8Array
   /** By tag, the batch that its request came in, and its place there. */
   readonly #whose: ({ batch: Kept; i: number } | undefined)[]

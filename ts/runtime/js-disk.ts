@@ -1,5 +1,5 @@
 import { EIO, inOneLine } from '../user-values.js'
-import type { QueueMemory } from './memory.js'
+import type { QueueMemory } from './queue-memory.js'
 
 /** Finishes a request that was not finished in its turn. */
 export type Finish = (tag: number, generation: number, result: number) => void

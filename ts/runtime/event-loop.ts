@@ -2,8 +2,8 @@ import { constants } from 'node:os'
 // The global timers may be mocked by a test.
 import { clearInterval, setImmediate, setInterval } from 'node:timers'
 import type * as native from '#binding'
-import { type JsDisk, type Report, serveSafely } from './disk.js'
-import type { QueueMemory } from './memory.js'
+import { type JsDisk, type Report, serveSafely } from './js-disk.js'
+import type { QueueMemory } from './queue-memory.js'
 
 /** How many batches are taken in one turn of the event loop before others have theirs. */
 const ROUNDS = 4
@@ -14,7 +14,7 @@ const ABANDONED = -constants.errno.EIO
  * Serves a queue from a thread's event loop. Up to `depth` requests go on at a time; those that finish in
  * one turn of the loop are answered together.
  */
-export class Loop {
+export class EventLoop {
   readonly #queue: native.Queue
   readonly #memory: QueueMemory
   readonly #disk: JsDisk

@@ -1,19 +1,19 @@
 import type * as native from '#binding'
 import { type Backend, isNative } from '../backends.js'
-import type { Report } from './disk.js'
-import { Fetcher } from './fetcher.js'
+import type { Report } from './js-disk.js'
+import { LazyFetcher } from './lazy-fetcher.js'
 import { type Observe, tellChanges } from './observer.js'
 
 /** What a device with a native backend asks of JavaScript, and tells it. */
-export class Hooks {
+export class NativeCallbacks {
   readonly onFetch: ((wanted: native.Wanted) => void) | undefined
   readonly onChange: (() => void) | undefined
-  readonly #fetcher: Fetcher | undefined
+  readonly #fetcher: LazyFetcher | undefined
   #device: native.Device | undefined
 
   constructor(backend: Backend, observe: Observe | undefined, report: Report) {
     if (isNative(backend) && backend.kind === 'lazy') {
-      const fetcher = new Fetcher(backend.fetch, backend.timeout, message => report(`lazy: ${message}`))
+      const fetcher = new LazyFetcher(backend.fetch, backend.timeout, message => report(`lazy: ${message}`))
       this.#fetcher = fetcher
       this.onFetch = wanted => void fetcher.answer(wanted)
     }

@@ -2,13 +2,13 @@ import { clearTimeout, setTimeout } from 'node:timers'
 import * as native from '#binding'
 import { invalid } from '../errors.js'
 import { inOneLine, settled } from '../user-values.js'
-import type { JsBackend } from './backend.js'
-import type { Report } from './disk.js'
-import { Loop } from './loop.js'
-import { QueueMemory } from './memory.js'
-import { OwnClient } from './own-client.js'
-import { notResizable, type Properties, propertiesOf, resizeFailed, toDisk } from './properties.js'
-import type { Seating, Server } from './server.js'
+import { notResizable, type Properties, propertiesOf, resizeFailed, toDisk } from './backend-properties.js'
+import { EventLoop } from './event-loop.js'
+import type { JsBackend } from './js-backend.js'
+import type { Report } from './js-disk.js'
+import type { DiskTraits, JsServer } from './js-server.js'
+import { QueueMemory } from './queue-memory.js'
+import { SelfUse } from './self-use.js'
 
 const WARNING =
   'this process has the disk open that its own event loop serves: a synchronous call there never returns; ' +
@@ -18,12 +18,12 @@ const WARNING =
 const FAREWELL = 5000
 
 /** Serves a device's only queue from this thread's event loop. */
-export class InlineServer implements Server {
+export class InlineServer implements JsServer {
   properties: Properties
   readonly #backend: JsBackend
   readonly #timeout: number
   readonly #report: Report
-  #loops: Loop[] = []
+  #loops: EventLoop[] = []
 
   /** @param report - Receives errors that belong to no request. */
   constructor(backend: JsBackend, timeout: number, report: Report) {
@@ -37,10 +37,10 @@ export class InlineServer implements Server {
     if (queues > 1) throw invalid('a backend in this thread serves one queue', 'use worker() for more')
   }
 
-  seat(seats: readonly number[], seating: Seating): void {
+  seat(seats: readonly number[], traits: DiskTraits): void {
     this.#loops = []
     for (const seat of seats) {
-      const loop = this.#serve(seat, seating)
+      const loop = this.#serve(seat, traits)
       if (loop) this.#loops.push(loop)
     }
   }
@@ -87,8 +87,8 @@ export class InlineServer implements Server {
   }
 
   /** Takes a seat and serves it from this thread's event loop. The native part reports failures of that. */
-  #serve(seat: number, { path, durable }: Seating): Loop | undefined {
-    const [timeout, { properties }, name, ownClient] = [this.#timeout, this, this.#name, new OwnClient(path)]
+  #serve(seat: number, { path, durable }: DiskTraits): EventLoop | undefined {
+    const [timeout, { properties }, name, selfUse] = [this.#timeout, this, this.#name, new SelfUse(path)]
     let queue: native.Queue | undefined
     try {
       queue = new native.Queue(seat, properties)
@@ -96,9 +96,9 @@ export class InlineServer implements Server {
       const report: Report = message => queue?.report(`${name}: ${message}`)
       const disk = toDisk(this.#backend, memory, report, { properties, timeout, durable })
       const turned = (): void => {
-        if (ownClient.found()) queue?.report(WARNING)
+        if (selfUse.found()) queue?.report(WARNING)
       }
-      const loop = new Loop(queue, memory, disk, report, { timeout, turned })
+      const loop = new EventLoop(queue, memory, disk, report, { timeout, turned })
       loop.start()
       return loop
     } catch (error) {

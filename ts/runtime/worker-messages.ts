@@ -1,5 +1,5 @@
 import type { MessagePort } from 'node:worker_threads'
-import type { Properties } from './properties.js'
+import type { Properties } from './backend-properties.js'
 
 /** What a backend's Worker is given. */
 export interface WorkerData {
@@ -14,14 +14,14 @@ export interface WorkerData {
    * is loaded.
    */
   port: MessagePort | undefined
-  /** Counters of the thread that the main thread reads; see {@link Heart}. */
-  readonly heart: Int32Array
+  /** Counters of the thread that the main thread reads; see {@link Heartbeat}. */
+  readonly heartbeat: Int32Array
   /** After how many milliseconds an asynchronous request times out; 0: never. */
   readonly timeout: number
 }
 
-/** The numbers in a worker's `heart`. */
-export const Heart: Readonly<{ beats: 0; watched: 1; length: 2 }> = {
+/** The numbers in a worker's `heartbeat`. */
+export const Heartbeat: Readonly<{ beats: 0; watched: 1; length: 2 }> = {
   /** How often its thread took requests or handled messages. */
   beats: 0,
   /** Whether the main thread is watching it: not while it is idle. */

@@ -1,13 +1,13 @@
-import type { Properties } from './properties.js'
+import type { Properties } from './backend-properties.js'
 
 /** Serves a device's queues in JavaScript. */
-export interface Server {
+export interface JsServer {
   /** What its backend can do, and its present size. */
   readonly properties: Properties
   /** Gets ready to take that many seats. */
   prepare(queues: number): Promise<void>
   /** Takes the seats, by queue, and serves them from then on. */
-  seat(seats: readonly number[], seating: Seating): void
+  seat(seats: readonly number[], traits: DiskTraits): void
   /**
    * Has the backend make room for that many bytes, or give up what lies behind.
    *
@@ -21,7 +21,7 @@ export interface Server {
 }
 
 /** What a server needs to know about its disk. */
-export interface Seating {
+export interface DiskTraits {
   /** Of the disk. */
   readonly path: string
   /** The kernel sends no flushes, though the backend needs them: every write has to be durable when it completes. */

@@ -1,6 +1,6 @@
 import * as native from '#binding'
-import { type JsDisk, type Report, serveSafely } from './disk.js'
-import type { QueueMemory } from './memory.js'
+import { type JsDisk, type Report, serveSafely } from './js-disk.js'
+import type { QueueMemory } from './queue-memory.js'
 
 /** What {@link serveBlocking} returns when the queue has ended. */
 export const ENDED = -1

@@ -2,10 +2,10 @@ import { clearTimeout, setTimeout } from 'node:timers'
 import type * as native from '#binding'
 import type { Fetch } from '../lazy.js'
 import { errnoOf, inOneLine, settled } from '../user-values.js'
-import type { Report } from './disk.js'
+import type { Report } from './js-disk.js'
 
 /** Answers what a lazy disk asks for. */
-export class Fetcher {
+export class LazyFetcher {
   readonly #fetch: Fetch
   readonly #timeout: number
   readonly #report: Report

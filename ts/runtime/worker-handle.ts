@@ -1,15 +1,14 @@
 import { once } from 'node:events'
-import { clearInterval, clearTimeout, setInterval, setTimeout } from 'node:timers'
+import { clearTimeout, setTimeout } from 'node:timers'
 import { MessageChannel, MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { invalid, UblkError } from '../errors.js'
 import { inOneLine } from '../user-values.js'
-import type { Report } from './disk.js'
-import { type FromWorker, Heart, type ToWorker, type WorkerData } from './messages.js'
-import { notResizable, type Properties, resizeFailed } from './properties.js'
-import type { Seating, Server } from './server.js'
+import { type Properties, resizeFailed } from './backend-properties.js'
+import type { Report } from './js-disk.js'
+import { type FromWorker, Heartbeat, type ToWorker, type WorkerData } from './worker-messages.js'
 
-/** What a crew's workers are made of. */
-export interface CrewOptions {
+/** What a worker is made of. */
+export interface WorkerOptions {
   readonly url: string
   readonly options: unknown
   /** After how many milliseconds an asynchronous request times out; 0: never. */
@@ -28,119 +27,6 @@ export interface Progress {
   readonly answered: number
   /** The number of requests that it has not answered yet. */
   readonly inFlight: number
-}
-
-/** Serves each of a device's queues from a Worker of its own. */
-export class Crew implements Server {
-  properties: Properties
-  readonly #options: CrewOptions
-  readonly #hands: Hand[] = []
-  /** What the backend's factory makes, in bytes. */
-  readonly #made: number
-  /** Runs while a worker has requests. */
-  #watchdog: NodeJS.Timeout | undefined
-
-  private constructor(options: CrewOptions, first: Hand, properties: Properties) {
-    this.#options = options
-    this.#hands.push(first)
-    this.properties = properties
-    this.#made = properties.size
-  }
-
-  /**
-   * Loads the backend in a first worker.
-   *
-   * @throws UblkError of kind `backend` if its module or factory fails; the signal's reason if that aborts.
-   */
-  static async load(options: CrewOptions, signal?: AbortSignal): Promise<Crew> {
-    signal?.throwIfAborted()
-    let crew: Crew | undefined
-    const first = new Hand(options, 0, () => crew?.watch())
-    const abort = (): void => void first.terminate()
-    signal?.addEventListener('abort', abort, { once: true })
-    try {
-      crew = new Crew(options, first, await first.loaded)
-      return crew
-    } catch (error) {
-      await first.terminate() // Its module may have started something that keeps it running.
-      signal?.throwIfAborted()
-      throw error
-    } finally {
-      signal?.removeEventListener('abort', abort)
-    }
-  }
-
-  async prepare(queues: number): Promise<void> {
-    // A worker that fails is known to have gone only after its queue has.
-    await Promise.all(this.#hands.map(hand => hand.idle))
-    const fresh: Hand[] = []
-    for (let queue = 0; queue < queues; queue++) {
-      if (this.#hands[queue]?.gone === false) continue
-      const hand = new Hand(this.#options, queue, () => this.watch())
-      this.#hands[queue] = hand
-      fresh.push(hand)
-    }
-    for (const { size } of await Promise.all(fresh.map(hand => hand.loaded))) {
-      if (size === this.#made) continue
-      throw new UblkError('backend', 'the backend has another size in each worker', {
-        hint: 'its factory is called once a queue and has to make the same disk',
-      })
-    }
-    const { size } = this.properties
-    if (size !== this.#made) await Promise.all(fresh.map(hand => hand.resize(size)))
-  }
-
-  async resize(size: number): Promise<void> {
-    const before = this.properties
-    if (!before.resize) throw notResizable()
-    const done = await Promise.allSettled(this.#hands.map(hand => hand.resize(size)))
-    const failed = done.find(({ status }) => status === 'rejected') as PromiseRejectedResult | undefined
-    if (failed) {
-      // All have the same size; the first failure is the one to tell.
-      await Promise.allSettled(this.#hands.map(hand => hand.resize(before.size)))
-      throw failed.reason
-    }
-    this.properties = { ...before, size }
-  }
-
-  seat(seats: readonly number[], { durable }: Seating): void {
-    seats.forEach((seat, queue) => {
-      this.#hands[queue]?.seat(seat, durable)
-    })
-  }
-
-  abandon(): void {
-    this.#hands.forEach((hand, queue) => {
-      hand.abandon(this.#options.progress(queue))
-    })
-  }
-
-  async close(): Promise<void> {
-    this.#rest()
-    await Promise.all(this.#hands.map(hand => hand.close()))
-    this.#hands.length = 0
-  }
-
-  /** Called when a worker has requests: checks the progress of busy workers until all are idle. */
-  watch(): void {
-    const { stuckTimeout } = this.#options
-    if (stuckTimeout > 0) this.#watchdog ??= setInterval(() => this.#look(), stuckTimeout / 2).unref()
-  }
-
-  #rest(): void {
-    clearInterval(this.#watchdog)
-    this.#watchdog = undefined
-  }
-
-  #look(): void {
-    let busy = 0
-    this.#hands.forEach((hand, queue) => {
-      const { inFlight } = this.#options.progress(queue)
-      if (hand.stuck(inFlight, this.#options.stuckTimeout)) void hand.terminate()
-      if (!hand.sleeps(inFlight)) busy++
-    })
-    if (busy === 0) this.#rest()
-  }
 }
 
 /**
@@ -194,8 +80,8 @@ const FAREWELL = 5000
 /** How often in a row a worker may be told to fail its requests without answering one. */
 const TRIES = 3
 
-/** One worker. */
-class Hand {
+/** A worker, as its main thread sees it. */
+export class WorkerHandle {
   readonly loaded: Promise<Properties>
   /** Whether its thread has ended. */
   gone = false
@@ -205,7 +91,7 @@ class Hand {
   readonly #worker: Worker
   /** A private port: the backend's module can close `parentPort`, and send anything on it. */
   readonly #port: MessagePort
-  readonly #heart: Int32Array
+  readonly #heartbeat: Int32Array
   readonly #report: Report
   readonly #busy: () => void
   /** Waits for messages and for the thread's exit. */
@@ -216,14 +102,14 @@ class Hand {
   #abandoned = { answered: -1, beats: -1, vain: 0 }
 
   /** @param busy - Called when it has requests and nobody watches it. */
-  constructor({ url, options, timeout, report }: CrewOptions, queue: number, busy: () => void) {
-    this.#heart = new Int32Array(new SharedArrayBuffer(4 * Heart.length))
+  constructor({ url, options, timeout, report }: WorkerOptions, queue: number, busy: () => void) {
+    this.#heartbeat = new Int32Array(new SharedArrayBuffer(4 * Heartbeat.length))
     this.#report = report
     this.#busy = busy
     const own: unknown = typeof options === 'function' ? made(options as MakeOptions, queue) : options
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
-    this.#worker = startWorker({ url, options: own, queue, port: port2, heart: this.#heart, timeout })
+    this.#worker = startWorker({ url, options: own, queue, port: port2, heartbeat: this.#heartbeat, timeout })
     this.loaded = this.#load()
     port1.on('message', (message: FromWorker) => this.#heard(message))
     // From then on only the device keeps Node running. Awaiting `loaded` reports a failure; the thread may stay if the
@@ -273,9 +159,9 @@ class Hand {
     if (inFlight > 0) return false
     // The worker counts first and then checks whether it is watched. Here the order is reversed, so that one side sees
     // the other.
-    Atomics.store(this.#heart, Heart.watched, 0)
+    Atomics.store(this.#heartbeat, Heartbeat.watched, 0)
     if (this.#count === this.#beats) return true
-    Atomics.store(this.#heart, Heart.watched, 1)
+    Atomics.store(this.#heartbeat, Heartbeat.watched, 1)
     return false
   }
 
@@ -317,7 +203,7 @@ class Hand {
   }
 
   get #count(): number {
-    return Atomics.load(this.#heart, Heart.beats)
+    return Atomics.load(this.#heartbeat, Heartbeat.beats)
   }
 
   #heard(message: FromWorker): void {

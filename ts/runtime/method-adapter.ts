@@ -1,7 +1,7 @@
 import { errnoOf, inOneLine, nameOf, nativeThen, quieten, settled } from '../user-values.js'
-import type { DiskBackend, DiskRequest, Operation } from './backend.js'
-import type { Finish, JsDisk, Report } from './disk.js'
-import type { QueueMemory } from './memory.js'
+import type { DiskBackend, DiskRequest, Operation } from './js-backend.js'
+import type { Finish, JsDisk, Report } from './js-disk.js'
+import type { QueueMemory } from './queue-memory.js'
 
 const NAMES: readonly Operation[] = ['read', 'write', 'flush', 'discard', 'writeZeroes']
 const READ = 0
@@ -28,7 +28,7 @@ class Reused implements DiskRequest {
 }
 
 /** Serves requests one by one with a backend that has a method per operation. */
-export class Friendly implements JsDisk {
+export class MethodAdapter implements JsDisk {
   readonly goesOn: Uint8Array
   finish: Finish = () => {}
   /** A method that the disk does not have is never called; requests for one that was removed later fail. */

@@ -8,7 +8,7 @@ const INTERVAL = 1000
  * call there waits for an answer that its own thread would have to give, and nothing can end that wait; a call that
  * opens the disk and reads at once cannot be seen coming.
  */
-export class OwnClient {
+export class SelfUse {
   readonly #path: string
   #looked = 0
   #told = false

@@ -9,6 +9,10 @@ import { endRemoteDevice } from './daemon/end-remote-device.js'
 import { identityOf } from './daemon/identity.js'
 import { devicesOfServers, ofServer } from './daemon/info-from-server.js'
 import { readChoice, readFiles, removeStale } from './daemon/record-file.js'
+import { invalid, UblkError, wrap } from './errors.js'
+import type { UblkDeviceEvents } from './events.js'
+import type { DeviceInfo, QueueStats } from './info.js'
+import { Launch, ofSize, rethrow } from './launch.js'
 import {
   type CreateOptions,
   checkCreate,
@@ -19,15 +23,11 @@ import {
   type EndOptions,
   type RecoverOptions,
   type ResizeOptions,
-} from './device-options.js'
-import { invalid, UblkError, wrap } from './errors.js'
-import type { UblkDeviceEvents } from './events.js'
-import type { DeviceInfo, QueueStats } from './info.js'
-import { Launch, ofSize, rethrow } from './launch.js'
+} from './lifecycle-options.js'
 import { callListeners } from './listeners.js'
+import { type LocalDevice, served } from './local-device.js'
 import { paths } from './options.js'
 import { RemovalProgress } from './removal-progress.js'
-import { type Served, served } from './served.js'
 import { SharedMemory } from './shared-memory.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
@@ -55,7 +55,7 @@ const POLL = 250
  */
 export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncDisposable {
   readonly #owned: boolean
-  readonly #served: Served | undefined
+  readonly #served: LocalDevice | undefined
   #info: DeviceInfo
 
   private constructor(info: DeviceInfo, owned: boolean) {
@@ -423,18 +423,18 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     if (this.#owned) await this.delete({ force: true })
   }
 
-  async #start(entry: Served, cancel: native.Cancel): Promise<void> {
+  async #start(entry: LocalDevice, cancel: native.Cancel): Promise<void> {
     await entry.start(cancel, this.queues)
     await this.#went(entry)
   }
 
-  async #takeOver(entry: Served, cancel: native.Cancel): Promise<void> {
+  async #takeOver(entry: LocalDevice, cancel: native.Cancel): Promise<void> {
     await entry.takeOver(cancel, this.queues)
     await this.#went(entry)
   }
 
   /** It became live. */
-  async #went(entry: Served): Promise<void> {
+  async #went(entry: LocalDevice): Promise<void> {
     this.#info = await entry.device.info()
     entry.hold()
     this.#emit('live')
@@ -469,7 +469,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     return done
   }
 
-  #local(verb: string): Served {
+  #local(verb: string): LocalDevice {
     if (this.#served) return this.#served
     throw new UblkError('unsupported', `cannot ${verb} device ${this.id} from here`, {
       device: this.id,

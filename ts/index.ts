@@ -16,12 +16,12 @@ export { type AutoChoice, autoChoices, type CopyMode, type ServingChoice, type T
 export type { Json } from './daemon/recorded-options.js'
 export type { RecordOptions } from './daemon/registration.js'
 export { UblkDevice } from './device.js'
-export type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './device-options.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
 export type { DeviceExit, UblkDeviceEvents } from './events.js'
 export { type Feature, features } from './features.js'
 export type { DeviceInfo, DeviceState, LatencyStats, OpCounters, QueueStats } from './info.js'
 export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy } from './lazy.js'
+export type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './lifecycle-options.js'
 export type { DeviceOptions } from './options.js'
 export type { Pages } from './pages.js'
 export {

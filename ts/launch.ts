@@ -5,9 +5,10 @@ import { type RecordedOptions, toRecorded } from './daemon/recorded-options.js'
 import { Registration } from './daemon/registration.js'
 import { openRunDir } from './daemon/run-dir.js'
 import type { UblkDevice } from './device.js'
-import type { CreateOptions } from './device-options.js'
 import { type UblkError, wrap } from './errors.js'
 import type { DeviceInfo } from './info.js'
+import type { CreateOptions } from './lifecycle-options.js'
+import { LocalDevice } from './local-device.js'
 import { jsTimes, toSpec } from './options.js'
 import { toExternal } from './runtime/backend-properties.js'
 import { InlineServer } from './runtime/inline-server.js'
@@ -16,7 +17,6 @@ import type { JsServer } from './runtime/js-server.js'
 import { NativeCallbacks } from './runtime/native-callbacks.js'
 import type { Progress } from './runtime/worker-handle.js'
 import { WorkerPool } from './runtime/worker-pool.js'
-import { Served } from './served.js'
 
 /** Receives a device's events. */
 export interface Receiver {
@@ -36,7 +36,7 @@ export class Launch {
   readonly #undo: (() => Promise<unknown>)[] = []
   #recorded: RecordedOptions | undefined
   #device: native.Device | undefined
-  #entry: Served | undefined
+  #entry: LocalDevice | undefined
   #receiver: Receiver | undefined
   /** Events from before there was a receiver. */
   readonly #early: ((receiver: Receiver) => void)[] = []
@@ -88,14 +88,14 @@ export class Launch {
     make: (calls: Calls) => Promise<native.Device>,
     end: (device: native.Device) => Promise<void>,
     stays: boolean,
-  ): Promise<{ entry: Served; info: DeviceInfo }> {
+  ): Promise<{ entry: LocalDevice; info: DeviceInfo }> {
     const report: Report = message => this.#tell(receiver => receiver.report(message))
     const callbacks = new NativeCallbacks(this.#options.backend, this.#options.observe, report)
     const onEvent = (event: native.DeviceEvent): void => this.#tell(receiver => receiver.onEvent(event))
     const spec = specFor(this.#options, server)
     const device = await make([spec, cancel, onEvent, callbacks.onFetch, callbacks.onChange])
     this.#device = device
-    const entry = new Served(device, server, callbacks)
+    const entry = new LocalDevice(device, server, callbacks)
     this.#entry = entry
     this.#undo.push(
       () => entry.forget({ stays }),

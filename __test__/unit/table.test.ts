@@ -1,5 +1,5 @@
 import test from 'ava'
-import { deviceColumns, parseDeviceId, usualColumns } from '../../dist/cli/devices.js'
+import { deviceColumns, parseDeviceId, usualColumns } from '../../dist/cli/device-table.js'
 import { type Column, formatFields, formatTable, selectColumns, toJson } from '../../dist/cli/table.js'
 
 interface Row {

@@ -1,7 +1,7 @@
 import test from 'ava'
 import { UblkError } from 'ublk-ts'
-import { openMetrics } from '../../dist/watch/exposition.js'
 import { intervalOf, totalOf } from '../../dist/watch/interval.js'
+import { openMetrics } from '../../dist/watch/openmetrics.js'
 import { parseOpenMetrics } from '../support/openmetrics.js'
 import { opOf, queueOf, readingOf } from '../support/readings.js'
 

@@ -3,7 +3,7 @@ import type { Job } from '../daemon/job.js'
 import { toRecorded } from '../daemon/recorded-options.js'
 import { invalid } from '../errors.js'
 import { addDiskOptions, type DiskFlags, toOptions } from './create-options.js'
-import { addServingOptions, type ServingFlags, startServing, toServing } from './serving.js'
+import { addServingOptions, type ServingFlags, startServing, toServing } from './serving-options.js'
 
 interface Flags extends DiskFlags, ServingFlags {
   orRecover?: boolean

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { removeStale } from '../daemon/record-file.js'
-import { addEnd } from './end.js'
+import { addStopOrDelete } from './stop-or-delete.js'
 
 /** Adds `ublk-ts delete`. */
 export function addDelete(program: Command): void {
@@ -8,7 +8,7 @@ export function addDelete(program: Command): void {
     .command('delete')
     .alias('rm')
     .description('stop and remove devices, and what is recorded of those that are gone')
-  addEnd(command, 'delete', {
+  addStopOrDelete(command, 'delete', {
     end: (device, options) => device.delete(options),
     missing: id => removeStale(id, undefined),
   })

@@ -4,8 +4,8 @@ import { UblkError } from '../errors.js'
 import { toJsonText } from '../json.js'
 import { printable } from '../printable.js'
 import type { Check } from './checks/check.js'
+import { driverChecks } from './checks/driver.js'
 import { Machine } from './checks/machine.js'
-import { serviceChecks } from './checks/service.js'
 import { print } from './output.js'
 
 /** Adds `ublk-ts doctor`. */
@@ -20,7 +20,7 @@ export function addDoctor(program: Command): void {
 
 async function doctor(options: { json?: boolean }): Promise<void> {
   const machine = new Machine('', release(), process.getuid?.() ?? 0)
-  const tried = await serviceChecks(machine)
+  const tried = await driverChecks(machine)
   const seen = await machine.checks()
   // A try of io_uring is more reliable than what files say.
   const checks = [...seen.filter(({ check }) => tried.every(other => other.check !== check)), ...tried]

@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import type { AutoChoice } from '../choice.js'
 import type { Feature } from '../features.js'
 import { toJsonText } from '../json.js'
-import { loadApi } from './api.js'
+import { loadApi } from './load-api.js'
 import { print } from './output.js'
 import {
   addListingOptions,

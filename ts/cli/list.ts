@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { toJsonText } from '../json.js'
-import { loadApi } from './api.js'
-import { deviceColumns, look, usualColumns } from './devices.js'
+import { deviceColumns, look, usualColumns } from './device-table.js'
+import { loadApi } from './load-api.js'
 import { print } from './output.js'
 import { addListingOptions, formatTable, type ListingOptions, selectColumns, toJson } from './table.js'
 

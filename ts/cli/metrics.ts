@@ -1,8 +1,8 @@
 import type { Command } from 'commander'
 import { invalid } from '../errors.js'
-import type { Address } from '../watch/endpoint.js'
+import type { Address } from '../watch/http-endpoint.js'
 import { Readings } from '../watch/readings.js'
-import { loadApi } from './api.js'
+import { loadApi } from './load-api.js'
 import { print } from './output.js'
 
 const HELP = `
@@ -28,12 +28,12 @@ export function addMetrics(program: Command): void {
 async function metrics({ listen }: { listen?: string }): Promise<void> {
   const address = listen === undefined ? undefined : parseAddress(listen)
   const { UblkDevice } = await loadApi()
-  const { openMetrics, CONTENT_TYPE } = await import('../watch/exposition.js')
+  const { openMetrics, CONTENT_TYPE } = await import('../watch/openmetrics.js')
   using readings = new Readings(UblkDevice)
   const text = async (): Promise<string> => await openMetrics(await readings.all())
   if (!address) return await print(await text())
   const { interrupts } = await import('../daemon/interrupts.js')
-  const { Endpoint } = await import('../watch/endpoint.js')
+  const { Endpoint } = await import('../watch/http-endpoint.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })
   const endpoint = await Endpoint.listen(address, async () => ({ type: CONTENT_TYPE, text: await text() }))
   try {

@@ -2,10 +2,10 @@ import type { Command } from 'commander'
 import type { Job } from '../daemon/job.js'
 import { withoutClaim } from '../daemon/recorded-options.js'
 import { invalid, UblkError } from '../errors.js'
-import { loadApi } from './api.js'
-import { parseDeviceId } from './devices.js'
+import { parseDeviceId } from './device-table.js'
 import { report } from './failure.js'
-import { addServingOptions, type ServingFlags, startServing, toServing } from './serving.js'
+import { loadApi } from './load-api.js'
+import { addServingOptions, type ServingFlags, startServing, toServing } from './serving-options.js'
 
 interface Flags extends ServingFlags {
   foreground?: boolean

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { parseSize } from '../size.js'
-import { loadApi } from './api.js'
-import { parseDeviceId } from './devices.js'
+import { parseDeviceId } from './device-table.js'
+import { loadApi } from './load-api.js'
 
 const HELP = `
 What is added reads as zeroes; what lies behind a new end is lost. A file is made as long as the disk.

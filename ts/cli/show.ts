@@ -1,9 +1,9 @@
 import type { Command } from 'commander'
 import type { DeviceInfo } from '../info.js'
 import { toJsonText } from '../json.js'
-import { loadApi } from './api.js'
-import { deviceColumns, look, parseDeviceId } from './devices.js'
+import { deviceColumns, look, parseDeviceId } from './device-table.js'
 import { report } from './failure.js'
+import { loadApi } from './load-api.js'
 import { print } from './output.js'
 import { addListingOptions, formatFields, type ListingOptions, selectColumns, toJson } from './table.js'
 

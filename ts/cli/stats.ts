@@ -3,12 +3,12 @@ import { invalid } from '../errors.js'
 import { toJsonText } from '../json.js'
 import { intervalOf } from '../watch/interval.js'
 import { type Reading, Readings } from '../watch/readings.js'
-import { loadApi } from './api.js'
-import { askable } from './askable.js'
-import { parseDeviceId } from './devices.js'
+import { answeringDevices } from './answering-devices.js'
+import { parseDeviceId } from './device-table.js'
 import { report } from './failure.js'
-import { period, times } from './numbers.js'
+import { loadApi } from './load-api.js'
 import { print } from './output.js'
+import { period, times } from './parse-numbers.js'
 import { rateColumns, rowsOf, type StatsRow, totalColumns, usualOf } from './stats-rows.js'
 import {
   addListingOptions,
@@ -52,9 +52,9 @@ async function show(devices: string[], flags: Flags): Promise<void> {
   const selected = selectColumns(columns, usualOf(columns, flags.byQueue ?? false), flags)
   const { UblkDevice } = await loadApi()
   using readings = new Readings(UblkDevice)
-  const read = ids.length > 0 ? () => readNamed(readings, ids) : askable(readings)
+  const read = ids.length > 0 ? () => readNamed(readings, ids) : answeringDevices(readings)
   if (flags.openmetrics) {
-    const { openMetrics } = await import('../watch/exposition.js')
+    const { openMetrics } = await import('../watch/openmetrics.js')
     await print(await openMetrics(await read()))
   } else if (flags.interval === undefined) {
     const rows = (await read()).map(reading => ({ reading, queues: reading.queues }))

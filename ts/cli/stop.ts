@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { addEnd } from './end.js'
+import { addStopOrDelete } from './stop-or-delete.js'
 
 /** Adds `ublk-ts stop`. */
 export function addStop(program: Command): void {
@@ -8,5 +8,5 @@ export function addStop(program: Command): void {
     .description(
       'remove disks; ublk-ts servers then end and delete their devices; programs may start theirs again',
     )
-  addEnd(command, 'stop', { end: (device, options) => device.stop(options) })
+  addStopOrDelete(command, 'stop', { end: (device, options) => device.stop(options) })
 }

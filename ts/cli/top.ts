@@ -1,10 +1,10 @@
 import type { Command } from 'commander'
 import { intervalOf } from '../watch/interval.js'
 import { type Reading, Readings } from '../watch/readings.js'
-import { loadApi } from './api.js'
-import { askable } from './askable.js'
-import { period, times } from './numbers.js'
+import { answeringDevices } from './answering-devices.js'
+import { loadApi } from './load-api.js'
 import { print } from './output.js'
+import { period, times } from './parse-numbers.js'
 import { formatTable } from './table.js'
 import { ticks } from './ticks.js'
 import { type Order, orders, rowOf, sorted, type TopRow } from './top/rows.js'
@@ -40,7 +40,7 @@ async function top(flags: Flags): Promise<void> {
   const { first: interrupted } = interrupts({ hangup: 'end' })
   using readings = new Readings(UblkDevice)
   const terminal = process.stdout.isTTY
-  const watch = new Watch(terminal ? () => readings.all() : askable(readings))
+  const watch = new Watch(terminal ? () => readings.all() : answeringDevices(readings))
   await watch.look()
   if (terminal) await showScreen(watch, flags, interrupted)
   else await showTables(watch, flags, interrupted)

@@ -1,10 +1,10 @@
 import type { Command } from 'commander'
 import { toJsonText } from '../json.js'
 import type { TraceRecord } from '../trace.js'
-import { loadApi } from './api.js'
-import { parseDeviceId } from './devices.js'
-import { times } from './numbers.js'
+import { parseDeviceId } from './device-table.js'
+import { loadApi } from './load-api.js'
 import { complain, print } from './output.js'
+import { times } from './parse-numbers.js'
 import { lostLine, traceLine } from './trace-lines.js'
 
 interface Flags {

@@ -1,12 +1,12 @@
 import type { Command } from 'commander'
 import type { Job } from '../daemon/job.js'
 import { toJsonText } from '../json.js'
-import { loadApi } from './api.js'
 import { seconds } from './create-options.js'
-import { parseDeviceId } from './devices.js'
+import { parseDeviceId } from './device-table.js'
+import { loadApi } from './load-api.js'
 import { print } from './output.js'
 import { OTHER_FILE } from './recover.js'
-import { toServing } from './serving.js'
+import { toServing } from './serving-options.js'
 
 interface Flags {
   timeout: number

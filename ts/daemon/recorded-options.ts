@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { type Backend, isNative, type NativeBackend } from '../backends.js'
-import type { CreateOptions, RecoverOptions } from '../device-options.js'
 import { invalid } from '../errors.js'
+import type { CreateOptions, RecoverOptions } from '../lifecycle-options.js'
 
 /** What JSON can say. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json }

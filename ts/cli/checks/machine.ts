@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import { access, readFile } from 'node:fs/promises'
 import { type Check, found } from './check.js'
-import type { Mount } from './itself.js'
+import type { Mount } from './own-disk.js'
 
 /**
  * What can be told about a machine from its files alone, so that it works where nothing else does.

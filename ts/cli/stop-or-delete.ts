@@ -1,11 +1,11 @@
 import type { Command } from 'commander'
 import type { UblkDevice } from '../device.js'
-import type { EndOptions } from '../device-options.js'
 import { invalid, UblkError, wrap } from '../errors.js'
-import { loadApi } from './api.js'
+import type { EndOptions } from '../lifecycle-options.js'
 import { seconds } from './create-options.js'
-import { parseDeviceId } from './devices.js'
+import { parseDeviceId } from './device-table.js'
 import { report } from './failure.js'
+import { loadApi } from './load-api.js'
 import { complain } from './output.js'
 
 interface Flags {
@@ -22,7 +22,7 @@ export interface Action {
 }
 
 /** What `stop` and `delete` share: their arguments, and how they go about devices in use. */
-export function addEnd(command: Command, verb: string, action: Action): void {
+export function addStopOrDelete(command: Command, verb: string, action: Action): void {
   command
     .argument('<device...>', 'such as 0 or /dev/ublkb0')
     .option(

@@ -6,7 +6,7 @@ import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
 import { toJsonText } from '../json.js'
-import type { Api } from './api.js'
+import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
 
 /** What is looked for only if it is asked for. */

@@ -2,14 +2,14 @@ import { type DeviceRecord, isStale, readRecord, recordedIds } from '../../daemo
 import { findRunDir, runDir } from '../../daemon/run-dir.js'
 import { wrap } from '../../errors.js'
 import type { DeviceInfo, Feature } from '../../index.js'
-import type { Api } from '../api.js'
 import { describe } from '../failure.js'
+import type { Api } from '../load-api.js'
 import { type Check, found } from './check.js'
-import { itselfCheck } from './itself.js'
 import type { Machine } from './machine.js'
+import { ownDiskCheck } from './own-disk.js'
 
 /** What can be told only by the native part: whether it loads, and what the driver answers it. */
-export async function serviceChecks(machine: Machine): Promise<Check[]> {
+export async function driverChecks(machine: Machine): Promise<Check[]> {
   let api: Api
   try {
     api = await import('../../index.js')
@@ -29,7 +29,7 @@ export async function serviceChecks(machine: Machine): Promise<Check[]> {
       deviceCheck(devices, await machine.maxDevices()),
       leftoverCheck(devices),
       recordCheck(),
-      await itselfCheck(machine, served(), runDir()),
+      await ownDiskCheck(machine, served(), runDir()),
     ]
     return checks.filter(check => check !== undefined)
   } catch (error) {

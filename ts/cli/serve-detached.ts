@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
-import { loadApi } from './api.js'
-import { announcement } from './devices.js'
+import { announcement } from './device-table.js'
 import { describe } from './failure.js'
+import { loadApi } from './load-api.js'
 
 /** Adds `ublk-ts serve`: what `create --detach` starts, and nobody else. */
 export function addServe(program: Command): void {

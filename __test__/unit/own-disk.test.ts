@@ -2,8 +2,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
-import { itselfCheck, type Served } from '../../dist/cli/checks/itself.js'
 import { Machine } from '../../dist/cli/checks/machine.js'
+import { ownDiskCheck, type ServedDisk } from '../../dist/cli/checks/own-disk.js'
 
 const root = mkdtempSync(join(tmpdir(), 'ublk-ts-itself-'))
 test.after.always(() => rmSync(root, { recursive: true }))
@@ -18,7 +18,7 @@ writeFileSync(
 )
 const machine = new Machine(root, '7.0', 0)
 
-const disk = (id: number, more: Partial<Served> = {}): Served => ({
+const disk = (id: number, more: Partial<ServedDisk> = {}): ServedDisk => ({
   ...{
     id,
     log: `/run/ublk-ts/${id}.log`,
@@ -29,8 +29,8 @@ const disk = (id: number, more: Partial<Served> = {}): Served => ({
 })
 
 /** The warnings about these disks. */
-const said = async (...served: Served[]): Promise<string> =>
-  (await itselfCheck(machine, served, '/run/ublk-ts'))?.detail ?? ''
+const said = async (...served: ServedDisk[]): Promise<string> =>
+  (await ownDiskCheck(machine, served, '/run/ublk-ts'))?.detail ?? ''
 
 test('a server that can be swapped out to its own disk is warned of, unless its memory is locked', async t => {
   t.regex(await said(disk(0), disk(1)), /^\/dev\/ublkb1 has swap on it, and its server can be swapped out/)

@@ -14,7 +14,7 @@ const STALL = 2000
 const RESTALL = 700
 
 /** A device that this process serves, shared by all handles to it. */
-export class Served {
+export class LocalDevice {
   /** Whether it is gone, and its number may be another's. */
   deleted = false
   /** What others find it by. */
@@ -174,7 +174,7 @@ export class Served {
 }
 
 /** All of them, by id. */
-export const served: Map<number, Served> = new Map()
+export const served: Map<number, LocalDevice> = new Map()
 
 // `process.exit()` would leave them behind, dead.
 process.once('exit', () => {

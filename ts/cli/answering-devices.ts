@@ -2,7 +2,7 @@ import type { Reading, Readings } from '../watch/readings.js'
 import { complain } from './output.js'
 
 /** Reads all devices, time and again; leaves out those whose server cannot be asked, and names each once. */
-export function askable(readings: Readings): () => Promise<Reading[]> {
+export function answeringDevices(readings: Readings): () => Promise<Reading[]> {
   const told = new Set<string>()
   return async () => {
     const all = await readings.all()

@@ -4,7 +4,7 @@ import { type Check, found } from './check.js'
 import type { Machine } from './machine.js'
 
 /** A served disk. */
-export type Served = Pick<DeviceRecord, 'id' | 'log' | 'notes' | 'options'>
+export type ServedDisk = Pick<DeviceRecord, 'id' | 'log' | 'notes' | 'options'>
 
 /**
  * Whether a server may deadlock with its own disk: it can be swapped out to the disk, or has files there. Never
@@ -12,9 +12,9 @@ export type Served = Pick<DeviceRecord, 'id' | 'log' | 'notes' | 'options'>
  *
  * @param runDir - The run directory, with the servers' records.
  */
-export async function itselfCheck(
+export async function ownDiskCheck(
   machine: Machine,
-  served: readonly Served[],
+  served: readonly ServedDisk[],
   runDir: string,
 ): Promise<Check | undefined> {
   const swaps = await machine.swaps()

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
-import { loadApi } from './api.js'
-import { parseDeviceId } from './devices.js'
+import { parseDeviceId } from './device-table.js'
+import { loadApi } from './load-api.js'
 import { print } from './output.js'
 
 /** Adds `ublk-ts owner`, which the udev rule asks whom to give a new device to. */

@@ -14,7 +14,7 @@ const disk = '/dev/shm/resized'
 
 const backends = {
   memory: () => memory(16 * MIB),
-  'shared memory': () => memory(16 * MIB, { file: disk }),
+  'a memory file': () => memory(16 * MIB, { file: disk }),
   file: () => file(disk),
   worker: () => worker(inFile, { path: disk, size: 16 * MIB }),
 }

@@ -34,7 +34,7 @@ async function inDirectory(action: (dir: string) => Promise<void>): Promise<void
 }
 
 const kinds = {
-  'in shared memory': (dir: string) => ({
+  'in a memory file': (dir: string) => ({
     text: `memory(${SIZE}, { file: '${dir}/disk' })`,
     make: () => memory(SIZE, { file: `${dir}/disk` }),
   }),

@@ -55,7 +55,7 @@ async function recover(devices: string[], flags: Flags): Promise<void> {
 async function recoverOne(id: number, flags: Flags, several: boolean): Promise<void> {
   await refuseServed(id)
   const { recordToRecover } = await import('../daemon/recoverable-record.js')
-  const { options, scratch, notes, log } = recordToRecover(id)
+  const { options, scratch, notes, log } = await recordToRecover(id)
   const detach = flags.foreground ? false : (flags.detach ?? notes['detached'] === true)
   if (several && !detach)
     throw invalid('several devices can be recovered only in the background', 'add --detach')

@@ -20,7 +20,7 @@ export async function recoverInstead(job: Job): Promise<Job> {
     await device.delete()
     return job
   }
-  const { options, scratch, log } = recordToRecover(id)
+  const { options, scratch, log } = await recordToRecover(id)
   const differs = firstDifference(options, job.options)
   if (differs !== undefined) {
     throw new UblkError('exists', `device ${id} waits for a server, but was made with another ${differs}`, {

@@ -10,6 +10,9 @@ import { openRunDir, trustedRunDir } from './run-dir.js'
 /** The version of records that this program writes. One that changes what a field means has another. */
 export const VERSION = 1
 
+/** No process: none has this number. */
+export const NOBODY: ProcessMark = { pid: 0, started: 0 }
+
 /** What is kept about a device while it exists, so that other processes find its server, or can follow it. */
 export interface DeviceRecord {
   readonly version: typeof VERSION
@@ -21,7 +24,7 @@ export interface DeviceRecord {
   readonly id: number
   /** Tells the device from others that had its number. */
   readonly identity: string
-  /** Who serves it, or did. */
+  /** Who serves it, or did. {@link NOBODY} if its last server let go of it, and may still run. */
   readonly server: ProcessMark
   /** The inode of the socket at which its server can be asked. */
   readonly socket: string

@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs'
-import { UblkError } from '../errors.js'
+import { UblkDevice } from '../device.js'
+import { UblkError, wrap } from '../errors.js'
+import { connect } from './control-client.js'
 import { identityOf } from './identity.js'
 import { type DeviceRecord, type Found, readRecord } from './record-file.js'
 
@@ -8,9 +10,10 @@ import { type DeviceRecord, type Found, readRecord } from './record-file.js'
  *
  * @throws UblkError that says why there is none.
  */
-export function recordToRecover(id: number): DeviceRecord {
+export async function recordToRecover(id: number): Promise<DeviceRecord> {
   const found = readRecord(id)
-  if (found.state !== 'dead') throw refusal(id, found)
+  if (found.state !== 'dead' && !(found.state === 'served' && (await isDeserted(id))))
+    throw refusal(id, found)
   const { recovery, backend } = found.record.options
   const fail = (kind: 'unsupported' | 'backend', message: string): UblkError =>
     new UblkError(kind, message, { device: id, hint: `ublk-ts delete ${id} removes it` })
@@ -20,6 +23,21 @@ export function recordToRecover(id: number): DeviceRecord {
   if (file === undefined) throw fail('backend', `device ${id} had its data in the memory of its server`)
   if (!existsSync(file)) throw fail('backend', `device ${id} had its data in ${file}, which is gone`)
   return found.record
+}
+
+/**
+ * Whether nobody serves a device though the process in its record runs: the Worker that served it was terminated, or the
+ * record could not be rewritten. In an upgrade the device waits as well, but its old server answers.
+ */
+async function isDeserted(id: number): Promise<boolean> {
+  const { state } = await (await UblkDevice.open(id)).info()
+  if (state !== 'quiesced' && state !== 'fail-io') return false
+  try {
+    using _ = await connect(id)
+    return false
+  } catch (error) {
+    return wrap(error).kind === 'not-found'
+  }
 }
 
 /**

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import type { FileOfDisk } from '#binding'
 import type { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
@@ -8,6 +9,7 @@ import { ControlSocket, type Methods } from './control-socket.js'
 import { bootId, identityOf, inodeOf, markOf } from './identity.js'
 import {
   type DeviceRecord,
+  NOBODY,
   readRecord,
   removeRecord,
   removeStale,
@@ -40,6 +42,8 @@ export class Registration {
   /** The timer of the next attempt to write the record, as long as there is none. */
   #again: NodeJS.Timeout | undefined
   #over = false
+  /** Whether its record says that nobody serves the device. */
+  #vacant = false
 
   private constructor(
     disk: UblkDevice,
@@ -136,29 +140,57 @@ export class Registration {
     }
     this.#record = { ...this.#record, socket: this.#socket?.inode ?? '' }
     writeRecord(this.#record)
+    this.#vacant = false
   }
 
   /** The device is gone: nothing of it is left. */
   withdraw(): void {
-    this.leave()
-    const { id, identity, server } = this.#record
+    this.#close()
     const unrecorded = this.#again !== undefined // An earlier server's is there, if any.
+    const { id, identity } = this.#record
     removeRecord(id, found => {
       if (!('record' in found) || found.record.identity !== identity) return false
-      return unrecorded || found.record.server.pid === server.pid
+      return unrecorded || this.#isOurs(found.record)
     })
   }
 
   /** The device stays, for another server. */
   leave(): void {
+    this.vacate()
+    this.#close()
+  }
+
+  #close(): void {
     this.#over = true
     clearTimeout(this.#again)
     this.#socket?.close()
   }
 
+  /** This process does not serve the device at present, and another may: the record says so. */
+  vacate(): void {
+    clearTimeout(this.#again)
+    this.#vacant = true
+    const found = readRecord(this.#record.id)
+    if (found.state !== 'served' || !this.#isOurs(found.record)) return // Another server has it by now.
+    try {
+      writeRecord({ ...found.record, server: NOBODY })
+    } catch {} // No space: it is true as soon as this process has ended.
+  }
+
+  /** It serves the device again. */
+  async occupy(): Promise<void> {
+    if (this.#vacant) await this.#appearSooner()
+  }
+
+  #isOurs({ server }: DeviceRecord): boolean {
+    return (
+      isDeepStrictEqual(server, this.#record.server) || (this.#vacant && isDeepStrictEqual(server, NOBODY))
+    )
+  }
+
   /** This process ends, and what becomes of the device is not known. */
   exit(): void {
-    if (identityOf(this.#record.id) === this.#record.identity) this.leave()
+    if (identityOf(this.#record.id) === this.#record.identity) this.#close()
     else this.withdraw()
   }
 }

@@ -4,7 +4,7 @@ import { features, memory, type ServingChoice, UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind, leftovers, RUN_DIR } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
 import { automatic } from '../support/modes.js'
-import { type Result, run, sh } from '../support/program.js'
+import { MAIN, type Result, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
 leaveNoServerBehind(test)
@@ -92,6 +92,38 @@ test('the record and the socket of a disk are gone when its process exits', asyn
   t.true(existsSync(`${RUN_DIR}/${server.id}.json`))
   t.is((await server.interrupt('SIGTERM')).status, 3)
   t.deepEqual([nodes(), leftovers()], [[], []])
+})
+
+test('a process that has the number of a dead server is not taken for it', async t => {
+  const words = '--mem 16M --recovery reissue --id 6'
+  const disk = await Detached.create(words)
+  await sh('echo hello | dd of="$1" conv=fsync status=none', disk.path)
+  await disk.signal('SIGKILL')
+  const { record } = disk
+  const reuse = (pid: number): void => {
+    writeFileSync(disk.recordPath, JSON.stringify({ ...record, server: { ...record.server, pid } }))
+  }
+  const row = async (): Promise<string> => (await run('list', '-n', '-o', 'id,state')).stdout
+
+  // What a server made that is killed before its disk is usable is removed, and nothing else.
+  const module = '/tmp/never.mjs'
+  writeFileSync(module, 'await new Promise(() => setInterval(() => {}, 1e6))')
+  const starter = shell('exec "$@"', process.execPath, MAIN, 'create', '--detach', '--worker', module)
+  const ended = result(starter)
+  let server = 0
+  await until(async () => {
+    server = Number(await sh('pgrep -P "$1" || true', `${starter.pid}`))
+    return server > 0
+  }, 'a server is started')
+  reuse(server)
+  process.kill(server, 'SIGKILL')
+  t.is((await ended).status, 1)
+  t.regex(await row(), /^ *6 +quiesced\n$/)
+
+  reuse(process.pid)
+  await Detached.create(`${words} --or-recover`)
+  t.is(await sh('head -c 5 "$1"', disk.path), 'hello')
+  t.deepEqual(await run('delete', disk.path), SILENT)
 })
 
 test('delete removes what a server left that was killed', async t => {
@@ -194,7 +226,7 @@ test('a run directory that others may write to is refused, and no disk is made',
     ['/proc/x', 'it cannot be made (ENOENT)'],
   ]) {
     for (const detach of ['', '--detach']) {
-      const refused = await result(dir ?? '', `create --mem 16M ${detach}`)
+      const refused = await outcome(dir ?? '', `create --mem 16M ${detach}`)
       t.is(refused.status, 1)
       t.is(
         refused.stderr,
@@ -202,11 +234,11 @@ test('a run directory that others may write to is refused, and no disk is made',
       )
       t.deepEqual(nodes(), [])
     }
-    t.is((await result(dir ?? '', 'list')).status, 0)
+    t.is((await outcome(dir ?? '', 'list')).status, 0)
   }
-  const fine = await result('/tmp/sticky/mine', 'create --mem 16M --detach')
+  const fine = await outcome('/tmp/sticky/mine', 'create --mem 16M --detach')
   t.is(fine.stderr, '')
-  t.is((await result('/tmp/sticky/mine', `delete ${fine.stdout.trim()}`)).status, 0)
+  t.is((await outcome('/tmp/sticky/mine', `delete ${fine.stdout.trim()}`)).status, 0)
 })
 
 /** Entries that may be at a record's path, which is `$1`. */
@@ -242,17 +274,17 @@ test('what is no private file is not taken for a record, and nothing waits for i
   t.deepEqual([nodes(), leftovers()], [[], []])
 })
 
-async function result(dir: string, words: string): Promise<Result> {
+async function outcome(dir: string, words: string): Promise<Result> {
   return await run.shell(`${words}`, { UBLK_TS_RUN_DIR: dir })
 }
 
 test("a run directory of one's own is made when it is needed", async t => {
   const dir = '/tmp/own'
-  const { status, stdout } = await result(dir, 'create --mem 16M --detach')
+  const { status, stdout } = await outcome(dir, 'create --mem 16M --detach')
   t.is(status, 0)
   t.is(await sh('stat -c %a "$1"', dir), '700\n')
   t.true(existsSync(`${dir}/${stdout.trim().slice('/dev/ublkb'.length)}.json`))
-  t.is((await result(dir, `delete ${stdout.trim()}`)).status, 0)
+  t.is((await outcome(dir, `delete ${stdout.trim()}`)).status, 0)
   await until(() => leftovers().length === 0, 'the server ends')
   t.is(await sh('ls "$1" | grep -v log$ || true', dir), '')
 })

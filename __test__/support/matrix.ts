@@ -61,7 +61,10 @@ export function refusals({ transport, copy, backend, form, recovery }: Combinati
       form === 'threads per queue' && transport === 'per-io' && !supported.has('PER_IO_DAEMON'),
       /threads for each queue are not possible: this kernel lacks PER_IO_DAEMON/,
     ],
-    [recovery === 'fail' && !supported.has('USER_RECOVERY_FAIL_IO'), /kernel/],
+    [
+      recovery === 'fail' && !supported.has('USER_RECOVERY_FAIL_IO'),
+      /the driver cannot do what was asked for: USER_RECOVERY_FAIL_IO/,
+    ],
   ]
   return reasons.filter(([applies]) => applies).map(([, why]) => why)
 }

@@ -326,9 +326,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Forgets a device that was {@link quiesce}d, without touching it: another process serves it. The backend is closed.
+   * Forgets a device that was {@link quiesce}d, or that waits for a server since serving it failed, without touching it:
+   * another process serves it, or will. The backend is closed.
    *
-   * @throws UblkError of kind `busy` if it was not quiesced.
+   * @throws UblkError of kind `busy` if this process serves it; `closed` if it was deleted.
    */
   async release(): Promise<void> {
     const entry = this.#local('release')
@@ -437,6 +438,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   async #went(entry: LocalDevice): Promise<void> {
     this.#info = await entry.device.info()
     entry.hold()
+    await entry.registration?.occupy()
     this.#emit('live')
   }
 
@@ -477,7 +479,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     })
   }
 
-  /** Nobody serves the device any more: whoever can takes it over. */
+  /** The device's queues have ended: JavaScript serves it again if it can. */
   async #onExit(reason: string): Promise<void> {
     const entry = this.#served
     try {
@@ -491,7 +493,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     }
     entry?.callbacks.end()
     entry?.release()
-    this.#emit('exit', { reason })
+    const waits = (await entry?.waits()) ?? false
+    this.#emit('exit', { reason, waits })
   }
 
   #onEvent(event: native.DeviceEvent): void {

@@ -6,6 +6,12 @@ export interface DeviceExit {
   reason: string
 }
 
+/** How serving ended, though this process did not ask for it. */
+export interface ServingEnd extends DeviceExit {
+  /** Whether the disk is still there and waits for a server: it was made with `recovery`. */
+  waits: boolean
+}
+
 /** The events of a device that this process serves, with their arguments. */
 export interface UblkDeviceEvents {
   /** The disk became usable. */
@@ -25,6 +31,9 @@ export interface UblkDeviceEvents {
   error: [error: UblkError]
   /** The thread that served it ended, and another has taken over; the disk was there all the time. */
   recovered: [exit: DeviceExit]
-  /** Serving ended though this process did not ask for it; the disk is gone. Delete the device. */
-  exit: [exit: DeviceExit]
+  /**
+   * Serving ended though this process did not ask for it. If the disk `waits` for a server, `release()` leaves it to
+   * another process, as the end of this one does, and `resume()` serves it again. Otherwise it is gone: delete the device.
+   */
+  exit: [exit: ServingEnd]
 }

@@ -72,6 +72,13 @@ export class LocalDevice {
     await this.device.recover(cancel, seats => server.seat(seats, this.#traits(server)))
   }
 
+  /** Whether its disk waits for a server, though this process did not let go of it. Its record then says so. */
+  async waits(): Promise<boolean> {
+    const waits = await this.device.waits().catch(() => false) // It was deleted.
+    if (waits) this.registration?.vacate()
+    return waits
+  }
+
   /** Gives the disk a new size in bytes. Its backend always has at least as many. A failure leaves the old size. */
   async resize(size: number, cancel: native.Cancel): Promise<void> {
     const before = (await this.device.info()).size
@@ -176,8 +183,8 @@ export class LocalDevice {
 /** All of them, by id. */
 export const served: Map<number, LocalDevice> = new Map()
 
-// `process.exit()` would leave them behind, dead.
-process.once('exit', () => {
-  native.deleteServedDevices()
+// `process.exit()` would leave them behind, dead. A process, or Worker, that fails leaves those that another can recover.
+process.once('exit', status => {
+  native.endServedDevices(status !== 0)
   for (const { registration } of served.values()) registration?.exit()
 })

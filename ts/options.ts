@@ -99,12 +99,13 @@ export interface DeviceOptions {
    */
   maxDiscard?: Size
   /**
-   * What becomes of the disk when the thread that serves it ends: without this the disk goes too. With it,
-   * for a `worker`, a new worker takes over, and the disk's users wait meanwhile:
+   * What becomes of the disk when who serves it ends: without this the disk goes too. With it, a new worker takes over
+   * from a `worker` that ended. After any other failure, of the process too (killed, an exception that nobody catches, an
+   * exit status other than 0), the disk stays for another process. Until then its users wait:
    *
-   * - `requeue`: requests that the old worker had taken fail
+   * - `requeue`: requests that the old server had taken fail
    * - `reissue`: they are sent again; only for a backend that may see the same write twice
-   * - `fail`: until then, all requests fail (kernel 6.13)
+   * - `fail`: all requests fail (kernel 6.13)
    */
   recovery?: 'requeue' | 'reissue' | 'fail'
   /**

@@ -60,7 +60,13 @@ export async function serveDisk(making: Making, hosting: Hosting): Promise<void>
   const notifier = new SystemdNotifier(async () => disk.stats())
   notifier.ready(`serving ${disk.path}`)
   const how = await end
-  if (how.why === 'released') return await tellSuccessor(disk, log, notifier)
+  if (how.why === 'released') {
+    return await tellSuccessor(disk, log, notifier, 'it was handed over, and could not be taken back')
+  }
+  if (how.why === 'left') {
+    await disk.release()
+    return await tellSuccessor(disk, log, notifier, how.reason)
+  }
   notifier.stopping()
   if (how.why === 'interrupted') await remove(disk, hosting)
   else await disk.delete({ force: true }) // The disk is gone; what is left is of no use.
@@ -109,10 +115,13 @@ async function make(
   }
 }
 
-/** How it ends: somebody wants it to; another process serves the disk or has ended it; it cannot go on. */
+/**
+ * How it ends: somebody wants it to; another process serves the disk or has ended it; it cannot go on, and the disk waits
+ * for another server (`left`) or not.
+ */
 type End =
   | { readonly why: 'interrupted' | 'deleted' | 'released' }
-  | { readonly why: 'taken' | 'failed'; readonly reason: string }
+  | { readonly why: 'taken' | 'failed' | 'left'; readonly reason: string }
 
 async function endOf(disk: UblkDevice, { log, interrupts: { first } }: Hosting): Promise<End> {
   return await new Promise(resolve => {
@@ -130,8 +139,10 @@ async function endOf(disk: UblkDevice, { log, interrupts: { first } }: Hosting):
     })
     disk.on('quiesced', () => log.info(`${disk.path} waits for another server`, { device: disk.id }))
     disk.on('live', () => log.info(`${disk.path} is served again`, { device: disk.id }))
-    // A failure is told as an error first.
-    disk.once('exit', ({ reason }) => resolve({ why: reason === last ? 'failed' : 'taken', reason }))
+    disk.once('exit', ({ reason, waits }) => {
+      if (waits) resolve({ why: 'left', reason })
+      else resolve({ why: reason === last ? 'failed' : 'taken', reason }) // A failure is told as an error first.
+    })
     disk.once('deleted', () => resolve({ why: 'deleted' }))
     disk.once('released', () => resolve({ why: 'released' }))
     const interrupt = (): void => resolve({ why: 'interrupted' })
@@ -140,17 +151,21 @@ async function endOf(disk: UblkDevice, { log, interrupts: { first } }: Hosting):
   })
 }
 
-async function tellSuccessor(disk: UblkDevice, log: Log, notifier: SystemdNotifier): Promise<void> {
+/** @throws UblkError with `why` if there is none. */
+async function tellSuccessor(
+  disk: UblkDevice,
+  log: Log,
+  notifier: SystemdNotifier,
+  why: string,
+): Promise<void> {
   const successor = await UblkDevice.open(disk.id).catch(() => undefined)
   const { pid = 0, serverAlive = false } = (await successor?.info()) ?? {}
-  if (!serverAlive) {
-    throw new UblkError(
-      'system',
-      `${disk.path} has no server: it was handed over, and could not be taken back`,
-      {
-        hint: `ublk-ts recover ${disk.id}`,
-      },
-    )
+  // The driver may not have noticed yet that this process does not serve it.
+  if (!serverAlive || pid === process.pid) {
+    throw new UblkError('system', `${disk.path} has no server: ${why}`, {
+      device: disk.id,
+      hint: `ublk-ts recover ${disk.id}`,
+    })
   }
   notifier.handOver(pid)
   log.warning(`${disk.path} is served by process ${pid} now`, { device: disk.id })

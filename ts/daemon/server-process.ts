@@ -116,7 +116,7 @@ export class ServerProcess {
   }
 
   /**
-   * Ends it if it has not ended. Had it to be killed, a device that it made is removed. One that was to take a device
+   * Ends it if it has not ended. If it was killed or failed, a device that it made is removed. One that was to take a device
    * over may do so by now, and then goes on: that one stays, in any case.
    */
   async end(): Promise<void> {
@@ -129,7 +129,7 @@ export class ServerProcess {
       this.#child.kill('SIGKILL')
       await this.#endsSoon()
     }
-    if (makes && this.#child.signalCode !== null && this.#mark) await removeDevicesOf(this.#mark)
+    if (makes && this.#child.exitCode !== 0 && this.#mark) await removeDevicesOf(this.#mark)
   }
 
   async #endsSoon(): Promise<boolean> {
@@ -160,7 +160,7 @@ export class ServerProcess {
   }
 }
 
-/** A server that was killed while it made its disk leaves it behind. */
+/** A server that was killed or failed while it made its disk may leave it behind. */
 async function removeDevicesOf(server: ProcessMark): Promise<void> {
   for (const id of recordedIds()) {
     const found = readRecord(id)

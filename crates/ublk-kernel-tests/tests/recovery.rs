@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use ublk_core::abi::sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV,
@@ -376,6 +377,118 @@ fn a_device_that_cannot_be_quiesced_is_left_to_the_next_server_all_the_same() {
         file.read_exact_at(&mut Aligned::new(4096), 0).unwrap();
         drop(file);
         drop(third);
+        assert_eq!(registry::open(id, &bound).unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(events.all(), []);
+    }
+}
+
+/// While `dies`, its queue fails at a read of the disk's middle.
+struct Dying {
+    gate: Arc<Gate>,
+    dies: AtomicBool,
+}
+
+impl Backend for Dying {
+    fn properties(&self) -> Properties {
+        Properties { size: SIZE, block_size: 512, write_cache: false, discard: None }
+    }
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.gate.file()]
+    }
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
+    fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
+        Ok(Box::new(DyingEngine(self)))
+    }
+}
+
+struct DyingEngine<'a>(&'a Dying);
+
+impl Engine for DyingEngine<'_> {
+    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
+        if io.request.what.offset == SIZE / 2 && self.0.dies.load(SeqCst) {
+            // It answers a request that has an operation in the ring.
+            self.0.gate.wait(io)?;
+        }
+        Ok(Step::Done(Ok(io.request.what.length as u32)))
+    }
+    fn resume(&mut self, io: &mut Io<'_>, _result: i32) -> ublk_core::Result<Step> {
+        Ok(Step::Done(Ok(io.request.what.length as u32)))
+    }
+}
+
+#[test]
+fn a_device_whose_server_fails_is_left_to_the_next_server() {
+    let _alone = alone();
+    let fails = Transport::ALL.map(|transport| (transport, Recovery::Fail)).into_iter();
+    let can_fail = |way: &(Transport, Recovery)| {
+        can(UBLK_F_USER_RECOVERY_FAIL_IO) && (way.0.flags() == 0 || can(way.0.flags()))
+    };
+    for (transport, recovery) in ways().chain(fails.filter(can_fail)) {
+        let what = format!("{transport:?} {recovery:?}");
+        let (bound, events) = (Bound::standard(), Events::default());
+        let backend = Arc::new(Dying { gate: Gate::new(), dies: AtomicBool::new(true) });
+        let spec = Spec { transport: Some(transport), ..spec(recovery) };
+        let first = Device::create(&spec, backend.clone(), &bound, events.listener()).unwrap();
+        first.start(&bound).unwrap();
+        let id = first.id();
+        let state = move || registry::open(id, &Bound::standard()).unwrap().state;
+        let waits = if recovery == Recovery::Fail { State::FailIo } else { State::Quiesced };
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(format!("/dev/ublkb{id}"))
+            .unwrap();
+        let read = || {
+            let file = file.try_clone().unwrap();
+            std::thread::spawn(move || file.read_exact_at(&mut Aligned::new(4096), SIZE / 2))
+        };
+
+        // Its queue fails; then it is dropped.
+        assert!(!first.waits().unwrap());
+        let reading = read();
+        let why = events.exit();
+        assert!(why.contains("failed"), "{why}");
+        assert!(first.waits().unwrap(), "{what}");
+        drop(first);
+        eventually("the driver has noticed", || state() == waits);
+
+        // It is told to let go, and then cannot be had any more.
+        let adopt = |events: &Events| {
+            let device = Device::adopt(id, backend.clone(), &bound, events.listener()).unwrap();
+            device.recover(&bound).unwrap();
+            device.keep();
+            device
+        };
+        let events = Events::default();
+        let (second, reading) = match recovery {
+            Recovery::Reissue => (adopt(&events), reading), // the same read comes again
+            Recovery::Requeue | Recovery::Fail => {
+                assert!(reading.join().unwrap().is_err(), "{what}");
+                (adopt(&events), read())
+            }
+        };
+        events.exit();
+        second.release().unwrap();
+        assert_eq!(second.recover(&bound).unwrap_err().kind, ErrorKind::Closed);
+        drop(second);
+        eventually("the driver has noticed", || state() == waits);
+
+        // It serves, and its process fails.
+        backend.dies.store(false, SeqCst);
+        let events = Events::default();
+        let third = adopt(&events);
+        file.read_exact_at(&mut Aligned::new(4096), SIZE / 2).unwrap();
+        assert_eq!(reading.join().unwrap().is_ok(), recovery == Recovery::Reissue, "{what}");
+        third.abandon(true, &bound).unwrap();
+        assert_eq!(state(), waits, "{what}");
+
+        // Its process ends, in an orderly way.
+        let fourth = adopt(&events);
+        drop(file);
+        fourth.abandon(false, &bound).unwrap();
         assert_eq!(registry::open(id, &bound).unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(events.all(), []);
     }

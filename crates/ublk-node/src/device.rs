@@ -226,7 +226,14 @@ impl Device {
         promise(env, move || device.quiesce(&bound), |_, ()| Ok(()))
     }
 
-    /// Forgets a device that was quiesced: another process serves it.
+    /// Whether its disk waits for a server: it was quiesced, or its queues have failed.
+    #[napi(ts_return_type = "Promise<boolean>")]
+    pub fn waits<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let device = self.device.clone();
+        promise(env, move || device.waits(), |_, waits: bool| Ok(waits))
+    }
+
+    /// Forgets a device that waits for a server: another process serves it, or will.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn release<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let (device, key) = (self.device.clone(), (self.env, self.device.id()));
@@ -438,8 +445,9 @@ fn forget(key: (usize, u32), device: &Arc<ublk_core::Device>) {
 /// How long a device may take to go when its process is going.
 const LAST_BOUND: Duration = Duration::from_secs(5);
 
-/// Deletes every device of an environment that is coming to its end, but for those that wait for another server.
-fn delete_all(home: usize) {
+/// Deletes every device of an environment that is coming to its end, except for those that wait for another server. If it
+/// ends by a failure, recoverable devices are left to the next server instead.
+fn end_all(home: usize, failed: bool) {
     leave_all(); // the devices would wait for what this thread serves
     let leaving: Vec<_> = {
         let mut served = served();
@@ -451,22 +459,23 @@ fn delete_all(home: usize) {
             fetches.refuse(); // JavaScript answers no more
         }
         // Nobody is left to tell, and the next device still has its chance.
-        let _ = device.abandon(&Bound { timeout: LAST_BOUND, ..Bound::standard() });
+        let _ = device.abandon(failed, &Bound { timeout: LAST_BOUND, ..Bound::standard() });
     }
 }
 
-/// A Worker's devices go with the Worker.
+/// A Worker's devices end with the Worker. One that ends in an orderly way has called [`end_served_devices`] before: here
+/// it was terminated, or had no more memory.
 #[napi_derive::napi(module_exports)]
 pub fn init(_exports: Object<'_>, env: Env) -> Result<()> {
     let home = env.raw() as usize;
-    env.add_env_cleanup_hook(home, delete_all).map(drop)
+    env.add_env_cleanup_hook(home, |home| end_all(home, true)).map(drop)
 }
 
-/// Deletes every device of this thread, and waits for it: for `process.on('exit')`, since `process.exit()`
-/// runs no clean-up hooks.
+/// Deletes every device of this thread, or leaves it to the next server if it is recoverable and the thread `failed`, and
+/// waits for that: for `process.on('exit')`, since `process.exit()` runs no clean-up hooks.
 #[napi]
-pub fn delete_served_devices(env: &Env) {
-    delete_all(env.raw() as usize);
+pub fn end_served_devices(env: &Env, failed: bool) {
+    end_all(env.raw() as usize, failed);
 }
 
 fn observed(backend: Arc<dyn Backend>, changes: Arc<Changes>) -> Arc<dyn Backend> {

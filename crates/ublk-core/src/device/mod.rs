@@ -4,7 +4,7 @@
 //!  create ──► created ──start──► live ──stop──► stopped ──delete──► deleted
 //!                 ▲              ▲  │             │
 //!                 └──────────────│──│──start──────┘        delete is possible anywhere
-//!                         recover│  │quiesce
+//!                         recover│  │quiesce, or its queues failed
 //!   adopt ───────────────────► waiting ──release──► another process's       so is leave, of a recoverable device
 //! ```
 
@@ -101,7 +101,7 @@ enum State {
         used: bool,
     },
     Live(Serving),
-    /// The driver keeps its disk, and nobody serves it: this process may, or another one.
+    /// The driver keeps its disk, and this process does not serve it: it may again, or another one.
     Waiting,
     Deleted,
     /// Another process serves it.
@@ -415,33 +415,60 @@ impl Device {
         Ok(())
     }
 
-    /// Deletes the device, whoever uses its disk, unless that waits for another server. One that was adopted and not
-    /// [kept](Self::keep) is [left](Self::leave) instead.
-    pub fn abandon(&self, bound: &Bound) -> Result<()> {
-        if matches!(*self.state(), State::Waiting | State::Released) {
-            return Ok(());
-        }
-        if self.guest.load(Ordering::SeqCst) {
+    /// Ends the device with its owner: deletes it, whoever uses its disk, unless that waits for another server. One that
+    /// was adopted and not [kept](Self::keep) is [left](Self::leave) instead; if the owner has failed, so is every
+    /// recoverable device.
+    pub fn abandon(&self, failed: bool, bound: &Bound) -> Result<()> {
+        let live = {
+            let mut state = self.state();
+            self.look(&mut state)?;
+            match &*state {
+                State::Waiting | State::Released => return Ok(()),
+                other => matches!(other, State::Live(_)),
+            }
+        };
+        if self.guest.load(Ordering::SeqCst) || failed && self.recovery.is_some() && live {
             return self.leave(bound);
         }
         self.delete(true, bound)
     }
 
-    /// Notices when somebody else has deleted the device: its number may be another's by now. While a queue of ours
-    /// is served, it is ours.
+    /// Whether its disk waits for a server: this process has let go of it, or its queues have failed.
+    pub fn waits(&self) -> Result<bool> {
+        let mut state = self.state();
+        self.look(&mut state)?;
+        Ok(matches!(*state, State::Waiting))
+    }
+
+    /// Notices what has happened to the device without this process: that somebody else has deleted it, so that its number
+    /// may be another's by now; or that its queues have failed. While a queue of ours is served, it is ours.
     fn look(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let served = match &**state {
             State::Live(serving) => !serving.over(),
             State::Idle { .. } | State::Waiting => false,
             State::Deleted | State::Released => true,
         };
-        let known = *self.identity();
-        if served || known.is_none() || known == node::identity(self.id) {
+        if served {
             return Ok(());
         }
-        let ended = self.end(state);
-        self.forget(state);
-        ended
+        let known = *self.identity();
+        if known.is_some() && known != node::identity(self.id) {
+            let ended = self.end(state);
+            self.forget(state);
+            return ended;
+        }
+        if matches!(**state, State::Live(_)) && self.outlives_its_queues() {
+            self.end(state)?;
+            **state = State::Waiting;
+        }
+        Ok(())
+    }
+
+    /// Whether the driver keeps the disk for another server, now that the queues have ended.
+    fn outlives_its_queues(&self) -> bool {
+        let stopped = |info: sys::ublksrv_ctrl_dev_info| u32::from(info.state) == sys::UBLK_S_DEV_DEAD;
+        self.recovery.is_some()
+            && self.control.info(self.id, &Bound::standard()).is_ok_and(|info| !stopped(info))
     }
 
     /// The device is gone.
@@ -527,7 +554,7 @@ fn add(
 impl Drop for Device {
     fn drop(&mut self) {
         // A device that nobody can reach any more would stay for ever.
-        let _ = self.abandon(&Bound::standard());
+        let _ = self.abandon(false, &Bound::standard());
         self.tracer.close();
     }
 }

@@ -155,9 +155,10 @@ impl Device {
         Ok(())
     }
 
-    /// Forgets a device that was quiesced: another process serves it.
+    /// Forgets a device that was quiesced, or whose queues have failed: another process serves it, or will.
     pub fn release(&self) -> Result<()> {
         let mut state = self.state();
+        self.look(&mut state)?;
         match &*state {
             State::Waiting => {
                 *state = State::Released;
@@ -165,6 +166,7 @@ impl Device {
                 Ok(())
             }
             State::Released => Ok(()),
+            State::Deleted => Err(self.gone(&state)),
             _ => Err(Error::new(ErrorKind::Busy, "the device was not quiesced").device(self.id)),
         }
     }

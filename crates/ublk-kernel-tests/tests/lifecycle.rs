@@ -3,9 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use ublk_core::backend::{Backend, Memory, Null};
 use ublk_core::{Bound, Cancel, Device, ErrorKind, Event, Spec, registry};
-use ublk_kernel_tests::alone;
+use ublk_kernel_tests::{Events, alone};
 
 fn silent() -> Arc<dyn Fn(Event) + Send + Sync> {
     Arc::new(|event| panic!("unexpected event: {event:?}"))
@@ -140,4 +141,37 @@ fn a_taken_id_is_refused() {
     let error = Device::create(&spec, memory(1 << 20), &bound, silent()).err().unwrap();
     assert_eq!(error.kind, ErrorKind::Exists);
     device.delete(true, &bound).unwrap();
+}
+
+/// Whenever the wait for a deletion is cancelled: the device is as it was, or its owner hears that it has ended.
+#[test]
+fn a_deletion_that_is_cancelled_leaves_no_device_that_has_ended_unnoticed() {
+    let _alone = alone();
+    for at in 0..24 {
+        let events = Events::default();
+        let spec = Spec { partition_scan: false, ..Spec::default() };
+        let device = Device::create(&spec, memory(1 << 20), &Bound::standard(), events.listener()).unwrap();
+        device.start(&Bound::standard()).unwrap();
+        let bound = Bound { cancel: Cancel::default(), ..Bound::standard() };
+        let cancel = bound.cancel.clone();
+        let deleted = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_micros(at * at * 50));
+                cancel.cancel();
+            });
+            device.delete(true, &bound)
+        });
+        let Err(error) = deleted else { continue };
+        assert_eq!(error.kind, ErrorKind::Cancelled, "{error}");
+        let live = || {
+            let found = registry::open(device.id(), &Bound::standard());
+            found.is_ok_and(|found| found.state == registry::State::Live)
+        };
+        let heard = || events.all().iter().any(|event| matches!(event, Event::Exit { .. }));
+        // What was sent to the driver may still be done.
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(live() || heard(), "cancelled after {} us: {error}", at * at * 50);
+        assert!(!live() || !heard(), "cancelled after {} us: {error}", at * at * 50);
+        device.delete(true, &Bound::standard()).unwrap();
+    }
 }

@@ -41,6 +41,7 @@ use serving::Serving;
 use static_dev::Kind;
 use station::Plan;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -372,6 +373,23 @@ impl Device {
     /// Makes the disk disappear. With `force` whatever is mounted on it: its users get errors; without it only
     /// while nobody uses the disk.
     pub fn stop(&self, force: bool, bound: &Bound) -> Result<()> {
+        self.or_tell(|| self.stop_now(force, bound))
+    }
+
+    /// Ends the device with `end`. If that fails, and the device has lost its disk nevertheless, as after a wait that was
+    /// cancelled too late, its owner is told.
+    fn or_tell(&self, end: impl FnOnce() -> Result<()>) -> Result<()> {
+        let live = || matches!(*self.state(), State::Live(_));
+        let was_live = live();
+        end().inspect_err(|error| {
+            if was_live && !live() {
+                let message = format!("device {} has lost its disk, but it failed to end: {error}", self.id);
+                let _ = catch_unwind(AssertUnwindSafe(|| (self.listener)(Event::Exit { message })));
+            }
+        })
+    }
+
+    fn stop_now(&self, force: bool, bound: &Bound) -> Result<()> {
         let mut state = self.state();
         self.look(&mut state)?;
         match &*state {
@@ -384,12 +402,12 @@ impl Device {
             }
             State::Live(serving) => {
                 serving.settle();
-                serving.expect_end(true);
+                serving.expect_end();
                 match registry::stop_through(&self.control, self.id, force, bound) {
                     // Somebody else was faster.
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     Err(error) => {
-                        serving.expect_end(false);
+                        serving.expect_no_end();
                         return Err(error);
                     }
                     Ok(()) => {}
@@ -401,7 +419,11 @@ impl Device {
 
     /// Stops the device and removes it from the driver. Deleting it again does nothing.
     pub fn delete(&self, force: bool, bound: &Bound) -> Result<()> {
-        match self.stop(force, bound) {
+        self.or_tell(|| self.delete_now(force, bound))
+    }
+
+    fn delete_now(&self, force: bool, bound: &Bound) -> Result<()> {
+        match self.stop_now(force, bound) {
             Err(error) if error.kind == ErrorKind::Closed => return Ok(()),
             stopped => stopped?,
         }

@@ -47,6 +47,8 @@ pub(super) struct Shared {
     hands_over: Arc<AtomicBool>,
     /// The owner asked for the end.
     expected: AtomicBool,
+    /// The end was reported.
+    told: AtomicBool,
     /// Why a queue failed.
     failure: Mutex<Option<String>>,
 }
@@ -76,6 +78,7 @@ impl Serving {
             given_up: AtomicBool::new(false),
             hands_over: Arc::default(),
             expected: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             failure: Mutex::new(None),
         });
         let common: Vec<_> = (0..device.queues).map(|_| Common::default()).collect();
@@ -132,9 +135,15 @@ impl Serving {
         }
     }
 
-    /// Whether an end is nothing to report.
-    pub fn expect_end(&self, expected: bool) {
-        self.shared.expected.store(expected, Ordering::SeqCst);
+    /// An end is nothing to report from now on.
+    pub fn expect_end(&self) {
+        self.shared.expected.store(true, Ordering::SeqCst);
+    }
+
+    /// It was not ended after all. If it has ended nevertheless, that is reported.
+    pub fn expect_no_end(&self) {
+        self.shared.expected.store(false, Ordering::SeqCst);
+        self.shared.tell_end();
     }
 
     /// Whether every queue has ended.
@@ -169,7 +178,7 @@ impl Serving {
 
     /// Ends the queues of a device that does not come alive.
     pub fn abandon(self) {
-        self.expect_end(true);
+        self.expect_end();
         // The driver gives every tag back, also of a device that never was alive. What fails here leaves
         // nothing else to try, and the failure that led here is the one to tell.
         let _ = self.shared.control.stop(self.shared.target, &Bound::standard());
@@ -178,7 +187,7 @@ impl Serving {
 
     /// Ends the queues of a device whose disk stays for another server, and that have not come to an end.
     pub fn leave(self) {
-        self.expect_end(true);
+        self.expect_end();
         self.shared.give_up();
         let _ = self.join(); // what does not end now is left to itself
     }
@@ -246,8 +255,14 @@ impl Shared {
 
     /// A queue, and what came with its end, is over.
     fn left(&self) {
-        let last = self.running.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && !self.expected.load(Ordering::SeqCst) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        self.tell_end();
+    }
+
+    /// Reports the end, if all queues have ended and nobody asked for that.
+    fn tell_end(&self) {
+        let over = self.running.load(Ordering::SeqCst) == 0;
+        if over && !self.expected.load(Ordering::SeqCst) && !self.told.swap(true, Ordering::SeqCst) {
             let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
             let message =
                 failure.unwrap_or_else(|| format!("device {} was stopped by another process", self.id));

@@ -94,9 +94,9 @@ impl Device {
             }
             Some(_) => {}
         }
-        serving.expect_end(true);
+        serving.expect_end();
         match self.choice.mode.transport {
-            Transport::PerIo => self.take_back(serving, bound).inspect_err(|_| serving.expect_end(false))?,
+            Transport::PerIo => self.take_back(serving, bound).inspect_err(|_| serving.expect_no_end())?,
             Transport::Batch => answer_what_is_there(serving, bound),
         }
         self.leave_queues(&mut state, bound)
@@ -112,7 +112,7 @@ impl Device {
             match &*state {
                 State::Live(serving) => {
                     if self.choice.mode.transport == Transport::Batch {
-                        serving.expect_end(true);
+                        serving.expect_end();
                         answer_what_is_there(serving, bound);
                     }
                     self.leave_queues(&mut state, bound)

@@ -329,7 +329,8 @@ pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bou
     match removed {
         // Its server removed it first, when it was stopped.
         Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
-        // It is removed, and its id is not free yet.
+        // It is removed, and its id is not free yet: nobody has to wait for that.
+        Err(error) if error.kind == ErrorKind::Cancelled && gone() => return Ok(()),
         Err(error) if error.kind == ErrorKind::Timeout && gone() => {}
         removed => removed?,
     }

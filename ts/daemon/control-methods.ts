@@ -45,7 +45,9 @@ export function controlMethods(disk: UblkDevice, info: ServerInfo, takenBack: ()
       await disk.trace(listener, { signal: gone }).finally(() => clearInterval(later))
     },
     shutdown: async ({ force, wait }, { gone }) => {
-      await disk.delete({ force: force === true, wait: wait === true, signal: gone })
+      // What is done by force is done to its end, whoever still waits for it.
+      const signal = force === true ? undefined : gone
+      await disk.delete({ force: force === true, wait: wait === true, signal })
     },
   }
 }

@@ -29,9 +29,13 @@ export async function serveDetached({ announcement, failure }: Words): Promise<0
   process.chdir('/') // No directory is kept busy, and what depends on one fails now rather than when it recovers.
   const log = openLog(job.log)
   const announce: Hosting['announce'] = async disk => {
-    await parent.tell({ type: 'ready', ...disk })
-    await parent.go
-    process.title = `ublk-ts: /dev/ublkb${disk.id}`
+    try {
+      await parent.tell({ type: 'ready', ...disk })
+      await parent.go
+    } finally {
+      // An existing disk is served on, though nobody could be told.
+      process.title = `ublk-ts: /dev/ublkb${disk.id}`
+    }
   }
   const stop = interrupts({ hangup: 'ignore' })
   try {

@@ -104,7 +104,10 @@ async function untilDeleted(
     const how = await Promise.race([done, soon])
     pause.abort()
     if (how) return how
-    await rouse(id, say)
+    // Once the device is gone, its server is about to answer.
+    await rouse(id, say).catch(error => {
+      if (wrap(error).kind !== 'not-found') throw error
+    })
     const now = native.diskActivity(id)?.answered
     if (now !== answered) [answered, since] = [now, performance.now()]
     if (performance.now() - since < SILENCE) continue

@@ -198,8 +198,25 @@ impl Spec {
         }
         let discard = self.discard_limits(backend, block)?;
         let write_cache = !self.read_only && self.write_cache.unwrap_or(backend.write_cache);
-        let (choice, alignment) = (Choice::default(), Alignment::default());
-        Ok(Checked { block, physical, size, discard, write_cache, choice, alignment, spec: self.clone() })
+        let Properties { alignment, chunk, optimal_io, .. } = *backend;
+        let choice = Choice::default();
+        if !chunk.is_multiple_of(block) {
+            return Err(Error::invalid(format!(
+                "the backend's chunk {chunk} is not a multiple of the block size {block}"
+            )));
+        }
+        Ok(Checked {
+            block,
+            physical,
+            size,
+            discard,
+            write_cache,
+            choice,
+            alignment,
+            chunk,
+            optimal_io,
+            spec: self.clone(),
+        })
     }
 
     fn discard_limits(&self, backend: &Properties, block: u32) -> Result<Option<Discard>> {
@@ -229,6 +246,8 @@ impl Spec {
         };
         Ok(Some(Discard {
             granularity,
+            // A granularity that was asked for begins at the disk's beginning.
+            alignment: if granularity == able.granularity { able.alignment } else { 0 },
             max: limit(able.max),
             max_write_zeroes: limit(able.max_write_zeroes),
         }))
@@ -248,6 +267,8 @@ pub struct Checked {
     pub choice: Choice,
     /// What its backend asks of memory that is not copied.
     pub alignment: Alignment,
+    chunk: u32,
+    optimal_io: u32,
     /// The wishes it was made from.
     pub spec: Spec,
 }
@@ -288,6 +309,7 @@ impl Checked {
         let told = params.discard;
         let discard = (params.types & sys::UBLK_PARAM_TYPE_DISCARD != 0).then_some(Discard {
             granularity: told.discard_granularity,
+            alignment: told.discard_alignment,
             max: u64::from(told.max_discard_sectors) * SECTOR,
             max_write_zeroes: u64::from(told.max_write_zeroes_sectors) * SECTOR,
         });
@@ -316,13 +338,17 @@ impl Checked {
         let write_cache = has(sys::UBLK_ATTR_VOLATILE_CACHE);
         let choice = Choice::made(mode);
         let alignment = alignment_of(params);
-        let wanted = disk.alignment();
+        let wanted = backend.alignment;
         if mode.copy == CopyMode::Zero
             && (wanted.start > alignment.start.max(SECTOR as u32) || wanted.gap > alignment.gap)
         {
             return misfit("the backend needs another memory alignment than the disk has".to_owned());
         }
-        Ok(Self { block, physical, size, discard, write_cache, choice, alignment, spec })
+        let (chunk, optimal_io) = (basic.chunk_sectors << 9, 1 << basic.io_opt_shift);
+        if backend.chunk != 0 && (chunk == 0 || !backend.chunk.is_multiple_of(chunk)) {
+            return misfit("the backend takes smaller requests than the disk's".to_owned());
+        }
+        Ok(Self { block, physical, size, discard, write_cache, choice, alignment, chunk, optimal_io, spec })
     }
 
     /// For ADD_DEV.
@@ -399,18 +425,20 @@ impl Checked {
                     | attribute(self.write_cache, sys::UBLK_ATTR_VOLATILE_CACHE | sys::UBLK_ATTR_FUA),
                 logical_bs_shift: self.block.trailing_zeros() as u8,
                 physical_bs_shift: self.physical.trailing_zeros() as u8,
-                io_opt_shift: self.physical.trailing_zeros() as u8,
+                io_opt_shift: self.optimal_io().trailing_zeros() as u8,
                 io_min_shift: self.block.trailing_zeros() as u8,
                 max_sectors: self.spec.max_io.min(max_io) >> 9,
+                chunk_sectors: self.chunk >> 9,
                 dev_sectors: self.size / SECTOR,
                 ..Default::default()
             },
             ..Default::default()
         };
-        if let Some(Discard { granularity, max, max_write_zeroes }) = self.discard {
+        if let Some(Discard { granularity, alignment, max, max_write_zeroes }) = self.discard {
             params.types |= sys::UBLK_PARAM_TYPE_DISCARD;
             params.discard = sys::ublk_param_discard {
                 discard_granularity: granularity,
+                discard_alignment: alignment,
                 max_discard_sectors: (max / SECTOR) as u32,
                 max_write_zeroes_sectors: (max_write_zeroes / SECTOR) as u32,
                 // The driver hands discards on one range at a time.
@@ -422,6 +450,12 @@ impl Checked {
             self.align(&mut params);
         }
         params
+    }
+
+    /// The driver takes a power of two: the largest one that the backend's is a multiple of.
+    fn optimal_io(&self) -> u32 {
+        let largest = 1_u32.checked_shl(self.optimal_io.trailing_zeros()).unwrap_or(0);
+        largest.max(self.physical)
     }
 
     /// Requests whose pages are used as they are have to be fit for that.
@@ -442,12 +476,11 @@ mod tests {
     use super::*;
     use crate::backend::{Engine, External, Site};
     use crate::claim::Place;
+    use std::sync::Arc;
 
     const DISK: Properties = Properties {
-        size: 1 << 20,
-        block_size: 512,
-        write_cache: false,
-        discard: Some(Discard { granularity: 4096, max: 1 << 30, max_write_zeroes: 1 << 30 }),
+        discard: Some(Discard { granularity: 4096, alignment: 0, max: 1 << 30, max_write_zeroes: 1 << 30 }),
+        ..Properties::new(1 << 20)
     };
 
     fn disk(properties: Properties) -> External {
@@ -543,22 +576,18 @@ mod tests {
 
     impl Backend for Aligned {
         fn properties(&self) -> Properties {
-            DISK
+            Properties { alignment: self.0, ..DISK }
         }
 
-        fn copy_modes(&self) -> &'static [CopyMode] {
-            &[CopyMode::Zero]
-        }
-
-        fn alignment(&self) -> Alignment {
-            self.0
+        fn copy_modes(&self) -> Vec<CopyMode> {
+            vec![CopyMode::Zero]
         }
 
         fn places(&self) -> Vec<Place<'_>> {
             Vec::new()
         }
 
-        fn engine(&self, _: &Site) -> Result<Box<dyn Engine + '_>> {
+        fn engine(self: Arc<Self>, _: &mut Site) -> Result<Box<dyn Engine>> {
             Err(Error::invalid("it is not served"))
         }
     }

@@ -1,14 +1,13 @@
 //! A disk whose every sector begins and ends with its own offset: what is written to the wrong place, or read from
 //! one, shows.
 
-use crate::Gate;
-use std::os::fd::BorrowedFd;
+use crate::{Gate, data};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use ublk_core::Result;
-use ublk_core::backend::{Backend, Engine, Properties, Site, Step};
+use ublk_core::backend::{Backend, Completion, Engine, Io, Piece, Properties, Site, Slot, Step};
 use ublk_core::claim::Place;
-use ublk_core::queue::{Descriptor, Io, Op};
+use ublk_core::queue::{Descriptor, Op};
 
 const SECTOR: usize = 512;
 const WORD: usize = 8;
@@ -81,7 +80,7 @@ impl Checking {
         self.largest.fetch_max(what.length, Ordering::SeqCst);
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(what);
         if what.op == Op::Write
-            && let Some(at) = first_wrong(io.data().unwrap(), what.offset)
+            && let Some(at) = first_wrong(data(io).unwrap(), what.offset)
         {
             let complaint = format!("{what:?}: the word for {at} is another's");
             self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(complaint);
@@ -91,44 +90,42 @@ impl Checking {
 
 impl Backend for Checking {
     fn properties(&self) -> Properties {
-        Properties { size: self.size, block_size: self.block_size, write_cache: false, discard: None }
-    }
-
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        self.gate.iter().map(|gate| gate.file()).collect()
+        Properties { block_size: self.block_size, ..Properties::new(self.size) }
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new()
     }
 
-    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(CheckingEngine { disk: self }))
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        let gate = self.gate.clone().map(|gate| (gate.slot(site), gate));
+        Ok(Box::new(CheckingEngine { disk: self, gate }))
     }
 }
 
-struct CheckingEngine<'a> {
-    disk: &'a Checking,
+struct CheckingEngine {
+    disk: Arc<Checking>,
+    gate: Option<(Slot, Arc<Gate>)>,
 }
 
 fn finish(io: &mut Io<'_>) -> Step {
     let what = io.request.what;
     if what.op == Op::Read {
-        stamp(io.data().unwrap(), what.offset);
+        stamp(data(io).unwrap(), what.offset);
     }
     Step::Done(Ok(what.length as u32))
 }
 
-impl Engine for CheckingEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
+impl Engine for CheckingEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         self.disk.check(io);
-        match &self.disk.gate {
-            Some(gate) if io.request.what.length == 512 => gate.wait(io),
-            _ => Ok(finish(io)),
+        match &self.gate {
+            Some((slot, gate)) if piece.length == 512 => gate.wait(*slot, io),
+            _ => finish(io),
         }
     }
 
-    fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
-        Ok(if result == WORD as i32 { finish(io) } else { Step::Done(Err(libc::EIO)) })
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        if completion.result == WORD as i32 { finish(io) } else { Step::Done(Err(libc::EIO)) }
     }
 }

@@ -22,7 +22,7 @@ pub use gate::Gate;
 pub use image::Image;
 pub use process::Beside;
 pub use raw::{Command, Fetched, RawDevice, RawQueue};
-pub use scripted::Scripted;
+pub use scripted::{PanicsAgain, Scripted, data};
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -24,7 +24,7 @@ impl RawDevice {
     /// A disk of 1 MiB with 512-byte blocks.
     pub fn add(queues: u32, depth: u32) -> Self {
         let control = Control::open().unwrap();
-        let disk = Properties { size: 1 << 20, block_size: 512, write_cache: false, discard: None };
+        let disk = Properties::new(1 << 20);
         let spec = Spec { queues, depth, max_io: 4096, ..Spec::default() };
         let checked = spec.check(&disk).unwrap();
         let info = control.add(&checked.info(), &Bound::standard()).unwrap();

@@ -76,12 +76,7 @@ fn a_cancellation_is_noticed_at_whatever_moment_it_comes() {
 #[test]
 fn a_creation_cancelled_at_whatever_moment_leaves_no_device() {
     let _alone = alone();
-    let disk = Spec::default().check(&ublk_core::backend::Properties {
-        size: 1 << 20,
-        block_size: 512,
-        write_cache: false,
-        discard: None,
-    });
+    let disk = Spec::default().check(&ublk_core::backend::Properties::new(1 << 20));
     let (control, info) = (Control::open().unwrap(), disk.unwrap().info());
     for delay in 0..50 {
         let cancel = Cancel::default();

@@ -1,13 +1,14 @@
 //! What goes wrong stays where it went wrong: backends that fail, panic or do half, disks stopped under load.
 
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Engine, Memory, Null, Properties, Site, Step};
+use ublk_core::backend::{
+    Backend, Completion, Engine, Io, Memory, Null, Piece, Properties, Site, Slot, Step,
+};
 use ublk_core::claim::Place;
-use ublk_core::queue::{Io, Op, Outcome};
+use ublk_core::queue::{Op, Outcome};
 use ublk_core::{Bound, Device, Error, ErrorKind, Event, Spec, registry};
 use ublk_kernel_tests::*;
 
@@ -54,45 +55,51 @@ fn a_panic_costs_one_request_and_is_told() {
 /// Starts an operation in the ring, and then fails as it is told.
 struct Leaving {
     gate: Arc<Gate>,
-    how: fn() -> ublk_core::Result<Step>,
+    how: fn(&mut Io<'_>) -> Step,
 }
 
 impl Backend for Leaving {
     fn properties(&self) -> Properties {
-        Properties { size: 16 * MIB, block_size: 512, write_cache: false, discard: None }
-    }
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.gate.file()]
+        Properties::new(16 * MIB)
     }
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new()
     }
 
-    fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(LeavingEngine(self)))
+    fn engine(self: Arc<Self>, site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
+        let slot = self.gate.slot(site);
+        Ok(Box::new(LeavingEngine(self, slot)))
     }
 }
 
-struct LeavingEngine<'a>(&'a Leaving);
+struct LeavingEngine(Arc<Leaving>, Slot);
 
-impl Engine for LeavingEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
-        if io.request.what.offset != MIB {
-            return Ok(Step::Done(done(io)));
+impl Engine for LeavingEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if piece.offset != MIB {
+            return Step::Done(done(io));
         }
-        self.0.gate.wait(io)?;
-        (self.0.how)()
+        self.0.gate.wait(self.1, io);
+        (self.0.how)(io)
     }
-    fn resume(&mut self, _io: &mut Io<'_>, _result: i32) -> ublk_core::Result<Step> {
-        Ok(Step::Done(Ok(4096)))
+    fn resume(&mut self, _io: &mut Io<'_>, _completion: Completion) -> Step {
+        Step::Done(Ok(4096))
     }
 }
 
 #[test]
 fn a_request_that_failed_with_an_operation_in_the_ring_fails_when_that_is_over() {
-    for how in [(|| panic!("after the operation was started")) as fn() -> _, || {
-        Err(Error { errno: Some(libc::EIO), ..Error::invalid("after the operation was started") })
-    }] {
+    let panics: fn(&mut Io<'_>) -> Step = |_| panic!("after the operation was started");
+    let fails: fn(&mut Io<'_>) -> Step = |io| {
+        io.report("after the operation was started");
+        Step::Done(Err(libc::EIO))
+    };
+    let succeeds: fn(&mut Io<'_>) -> Step = |_| Step::Done(Ok(4096));
+    for (how, why) in [
+        (panics, "after the operation was started"),
+        (fails, "after the operation was started"),
+        (succeeds, "answered Read of 4096 bytes at 1048576 while it worked on it"),
+    ] {
         let gate = Gate::new();
         let disk = Disk::start(&Spec::default(), Leaving { gate: gate.clone(), how });
         let file = disk.open();
@@ -103,10 +110,7 @@ fn a_request_that_failed_with_an_operation_in_the_ring_fails_when_that_is_over()
         assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EIO));
         let events = disk.events().all();
         let [Event::Error { queue: Some(0), message }] = &events[..] else { panic!("{events:?}") };
-        assert!(
-            message.contains("after the operation was started") && message.contains("1048576"),
-            "{message}"
-        );
+        assert!(message.contains(why) && message.contains("1048576"), "{message}");
         disk.device().delete(true, &Bound::standard()).unwrap();
     }
 }
@@ -156,7 +160,7 @@ fn what_a_short_read_left_out_is_asked_for_again() {
         Scripted::new(16 * MIB, move |io| {
             let what = io.request.what;
             if what.op == Op::Read {
-                stamp(io.data().unwrap(), what.offset);
+                stamp(data(io).unwrap(), what.offset);
             }
             requests.fetch_add(u32::from(what.offset >= MIB), SeqCst);
             // A third of it and a bit, but not nothing; the bit has no use.
@@ -215,7 +219,7 @@ fn an_answer_of_nothing_or_of_too_much_is_an_error() {
 /// A backend whose engine cannot be made at first.
 struct Late {
     ready: AtomicBool,
-    null: Null,
+    null: Arc<Null>,
 }
 
 impl Backend for Late {
@@ -226,9 +230,9 @@ impl Backend for Late {
         Vec::new()
     }
 
-    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
+    fn engine(self: Arc<Self>, site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
         if self.ready.load(SeqCst) {
-            return self.null.engine(site);
+            return self.null.clone().engine(site);
         }
         Err(Error::new(ErrorKind::Backend, "the medium spins up"))
     }
@@ -236,7 +240,7 @@ impl Backend for Late {
 
 #[test]
 fn a_device_whose_backend_is_not_ready_fails_to_start_and_can_be_started_later() {
-    let late = Arc::new(Late { ready: AtomicBool::new(false), null: Null::new(MIB) });
+    let late = Arc::new(Late { ready: AtomicBool::new(false), null: Arc::new(Null::new(MIB)) });
     let events = Events::default();
     let spec = Spec { queues: 2, ..Spec::default() };
     let device = Device::create(&spec, late.clone(), &Bound::standard(), events.listener()).unwrap();
@@ -269,12 +273,12 @@ fn a_listener_that_panics_costs_nobody_anything() {
     device.delete(true, &Bound::standard()).unwrap();
 }
 
-/// An engine that answers a request it still has an operation for breaks the rules: its queue is given up.
+/// What nobody expects, such as a panic while a panic is cleaned up, costs the queue.
 #[test]
 fn a_queue_that_dies_takes_its_device_down_and_leaves_nobody_hanging() {
     for queues in [1, 2] {
         let gate = Gate::new();
-        let how = || Ok(Step::Done(Ok(4096)));
+        let how = |_: &mut Io<'_>| -> Step { std::panic::panic_any(PanicsAgain) };
         let spec = Spec { queues, id: Some(903), ..Spec::default() };
         let disk = Disk::start(&spec, Leaving { gate: gate.clone(), how });
         let id = disk.device().id();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use ublk_core::backend::{Backend, File, Memory};
-use ublk_core::queue::{Descriptor, Io, Op, Outcome};
+use ublk_core::queue::{Descriptor, Flags, Io, Op, Outcome};
 use ublk_core::{ErrorKind, Spec};
 use ublk_kernel_tests::system::{Loop, Mounted, sparse};
 use ublk_kernel_tests::*;
@@ -223,8 +223,8 @@ fn recorder(size: u64) -> (Disk, Arc<Mutex<Vec<Descriptor>>>) {
         let (at, length) = (what.offset as usize, what.length as usize);
         let mut medium = medium.lock().unwrap();
         match what.op {
-            Op::Read => io.data().unwrap().copy_from_slice(&medium[at..at + length]),
-            Op::Write => medium[at..at + length].copy_from_slice(io.data().unwrap()),
+            Op::Read => data(io).unwrap().copy_from_slice(&medium[at..at + length]),
+            Op::Write => medium[at..at + length].copy_from_slice(data(io).unwrap()),
             Op::Discard | Op::WriteZeroes => medium[at..at + length].fill(0),
             _ => {}
         }
@@ -239,7 +239,7 @@ fn flushes_and_durable_writes_reach_the_medium() {
     let disk = serve(Path::new(&medium.path()), true);
     let file = disk.open();
     let asked = |op, fua| {
-        let found = |what: &Descriptor| what.op == op && what.fua == fua;
+        let found = |what: &Descriptor| what.op == op && what.flags.has(Flags::FUA) == fua;
         seen.lock().unwrap().drain(..).filter(found).count()
     };
     asked(Op::Flush, false);
@@ -263,7 +263,8 @@ fn without_a_write_cache_every_write_is_durable_before_it_is_answered() {
         let file = disk.open();
         seen.lock().unwrap().clear();
         file.write_all_at(&Aligned::filled(8192, 1), 0).unwrap();
-        let made_durable = |what: &Descriptor| (what.op == Op::Write && what.fua) || what.op == Op::Flush;
+        let made_durable =
+            |what: &Descriptor| (what.op == Op::Write && what.flags.has(Flags::FUA)) || what.op == Op::Flush;
         assert!(seen.lock().unwrap().drain(..).any(|what| made_durable(&what)), "a write, direct: {direct}");
         block::zero_out(&file, 0, 4096).unwrap();
         assert!(seen.lock().unwrap().drain(..).any(|what| made_durable(&what)), "zeroes, direct: {direct}");
@@ -367,8 +368,8 @@ fn zeroes_are_written_as_data_where_the_device_below_refuses_to_make_them() {
             let (at, length) = (what.offset as usize, what.length as usize);
             let mut medium = medium.lock().unwrap();
             match what.op {
-                Op::Read => io.data().unwrap().copy_from_slice(&medium[at..at + length]),
-                Op::Write => medium[at..at + length].copy_from_slice(io.data().unwrap()),
+                Op::Read => data(io).unwrap().copy_from_slice(&medium[at..at + length]),
+                Op::Write => medium[at..at + length].copy_from_slice(data(io).unwrap()),
                 Op::Discard | Op::WriteZeroes => {
                     count.fetch_add(1, SeqCst);
                     return Err(errno);

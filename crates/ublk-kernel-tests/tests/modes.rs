@@ -1,16 +1,17 @@
 //! Every backend in every way that it and the driver can be made to work together: nothing is left out silently.
 
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use ublk_core::backend::{Backend, Engine, File, Memory, Null, Properties, SharedMemory, Site, Step};
+use ublk_core::backend::{
+    Backend, Engine, File, Io, Memory, Null, Piece, Properties, SharedMemory, Site, Step,
+};
 use ublk_core::claim::Place;
+use ublk_core::device::engine_loop::{EngineLoop, Owner};
 use ublk_core::features::Features;
 use ublk_core::mapping::Mapping;
-use ublk_core::queue::drive::{Driver, Owner};
-use ublk_core::queue::{CopyMode, Event, Io, Mode, Op, Transport, Wait};
+use ublk_core::queue::{Completer, CopyMode, Event, Mode, Op, Transport, Wait};
 use ublk_core::registry;
 use ublk_core::spec::Recovery;
 use ublk_core::{Bound, Control, Device, ErrorKind, Result, Spec};
@@ -189,10 +190,11 @@ fn pages_that_the_driver_cannot_register_are_registered_by_the_server() {
         let serve = |mut seats: Vec<ublk_core::device::Seat>| {
             let seat = seats.remove(0).only_by_hand();
             thread = Some(std::thread::spawn(move || {
-                let files = backend.files().iter().map(AsRawFd::as_raw_fd).collect();
-                let site = Site { depth: 16, durable: false, waker: seat.waker(), reporter: seat.reporter() };
-                let mut seated = seat.take(files).unwrap();
-                let mut driver = Driver::new(backend.engine(&site).unwrap());
+                let completer = Completer::new(seat.waker());
+                let mut site = Site::new(16, 1 << 20, false, completer.clone(), seat.reporter());
+                let mut serving = EngineLoop::new(backend.engine(&mut site).unwrap(), completer);
+                let (files, operations) = site.needs();
+                let mut seated = seat.take(files, operations).unwrap();
                 loop {
                     seated.turn(Wait::Forever).unwrap();
                     let mut at = 0;
@@ -205,7 +207,7 @@ fn pages_that_the_driver_cannot_register_are_registered_by_the_server() {
                             counted.fetch_add(u64::from(what.by_hand), Ordering::SeqCst);
                         }
                     }
-                    if driver.work(&mut seated, &ByHand).unwrap().is_some() {
+                    if serving.work(&mut seated, &ByHand).unwrap().is_some() {
                         return;
                     }
                 }
@@ -229,32 +231,31 @@ struct Torn {
 
 impl Backend for Torn {
     fn properties(&self) -> Properties {
-        Properties { size: SIZE, block_size: 512, write_cache: false, discard: None }
+        Properties::new(SIZE)
     }
 
-    fn copy_modes(&self) -> &'static [CopyMode] {
-        &[CopyMode::User]
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        vec![CopyMode::User]
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new()
     }
 
-    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
+    fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {
         Ok(Box::new(TornEngine(self)))
     }
 }
 
-struct TornEngine<'a>(&'a Torn);
+struct TornEngine(Arc<Torn>);
 
-impl Engine for TornEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
-        let what = io.request.what;
-        let (offset, half) = (what.offset as usize, self.0.good.length());
+impl Engine for TornEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let (offset, half) = (piece.offset as usize, self.0.good.length());
         let address = if offset < half { self.0.good.at(offset) } else { self.0.bad.at(offset - half) };
         // SAFETY: the mappings live as long as the disk; the kernel says EFAULT where it may not go.
-        unsafe { io.move_memory(0, address, what.length as usize)? };
-        Ok(Step::Done(Ok(what.length as u32)))
+        let moved = unsafe { io.move_memory(&piece, 0, address, piece.length as usize) };
+        Step::Done(moved.map(|()| piece.length as u32))
     }
 }
 

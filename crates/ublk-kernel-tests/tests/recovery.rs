@@ -2,7 +2,6 @@
 //! program, run once more.
 
 use std::fs::OpenOptions;
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,9 +11,11 @@ use ublk_core::abi::sys::{
     UBLK_F_AUTO_BUF_REG, UBLK_F_NO_AUTO_PART_SCAN, UBLK_F_QUIESCE, UBLK_F_SAFE_STOP_DEV,
     UBLK_F_USER_RECOVERY_FAIL_IO,
 };
-use ublk_core::backend::{Alignment, Backend, Engine, File, Properties, SharedMemory, Site, Step};
+use ublk_core::backend::{
+    Alignment, Backend, Completion, Engine, File, Io, Piece, Properties, SharedMemory, Site, Slot, Step,
+};
 use ublk_core::claim::Place;
-use ublk_core::queue::{CopyMode, Io, Transport};
+use ublk_core::queue::{CopyMode, Transport};
 use ublk_core::registry::{self, State};
 use ublk_core::spec::Recovery;
 use ublk_core::{Bound, Control, Device, ErrorKind, Spec};
@@ -177,31 +178,28 @@ struct Slow(Arc<Gate>);
 
 impl Backend for Slow {
     fn properties(&self) -> Properties {
-        Properties { size: SIZE, block_size: 512, write_cache: false, discard: None }
-    }
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.0.file()]
+        Properties::new(SIZE)
     }
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new()
     }
 
-    fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(SlowEngine(&self.0)))
+    fn engine(self: Arc<Self>, site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
+        Ok(Box::new(SlowEngine(self.0.slot(site), self.0.clone())))
     }
 }
 
-struct SlowEngine<'a>(&'a Gate);
+struct SlowEngine(Slot, Arc<Gate>);
 
-impl Engine for SlowEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
-        if io.request.what.offset == SIZE / 2 {
-            return self.0.wait(io);
+impl Engine for SlowEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if piece.offset == SIZE / 2 {
+            return self.1.wait(self.0, io);
         }
-        Ok(Step::Done(Ok(io.request.what.length as u32)))
+        Step::Done(Ok(piece.length as u32))
     }
-    fn resume(&mut self, io: &mut Io<'_>, _result: i32) -> ublk_core::Result<Step> {
-        Ok(Step::Done(Ok(io.request.what.length as u32)))
+    fn resume(&mut self, io: &mut Io<'_>, _completion: Completion) -> Step {
+        Step::Done(Ok(io.request.what.length as u32))
     }
 }
 
@@ -247,31 +245,23 @@ fn quiescing_waits_for_the_requests_in_flight_and_no_longer() {
 }
 
 /// A file on a device that needs aligned memory.
-struct Fussy(File);
+struct Fussy(Arc<File>);
 
 impl Backend for Fussy {
     fn properties(&self) -> Properties {
-        self.0.properties()
+        Properties { alignment: Alignment { start: 4096, gap: 4096 }, ..self.0.properties() }
     }
 
-    fn copy_modes(&self) -> &'static [CopyMode] {
+    fn copy_modes(&self) -> Vec<CopyMode> {
         self.0.copy_modes()
-    }
-
-    fn alignment(&self) -> Alignment {
-        Alignment { start: 4096, gap: 4096 }
-    }
-
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        self.0.files()
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         self.0.places()
     }
 
-    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
-        self.0.engine(site)
+    fn engine(self: Arc<Self>, site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
+        self.0.clone().engine(site)
     }
 }
 
@@ -286,7 +276,7 @@ fn a_device_that_was_taken_over_keeps_its_alignment_when_it_is_started_again() {
     let path = dir.path().join("disk");
     system::sparse(&path, SIZE);
     let (bound, events) = (Bound::standard(), Events::default());
-    let fussy = || Arc::new(Fussy(File::open(&path, false, false).unwrap()));
+    let fussy = || Arc::new(Fussy(Arc::new(File::open(&path, false, false).unwrap())));
     let spec = Spec { copy: Some(CopyMode::Zero), recovery: Some(Recovery::Reissue), ..Spec::default() };
     let first = Device::create(&spec, fussy(), &bound, events.listener()).unwrap();
     first.start(&bound).unwrap();

@@ -2,14 +2,17 @@
 
 use std::fs::File as StdFile;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use ublk_core::abi::sys::UBLK_F_SHMEM_ZC;
-use ublk_core::backend::{Backend, Engine, File, Memory, Null, Properties, SharedMemory, Site, Step};
+use ublk_core::backend::{
+    Backend, Below, Completion, Engine, File, Io, Memory, Null, Piece, Properties, SharedMemory, Site, Slot,
+    Step,
+};
 use ublk_core::claim::Place;
-use ublk_core::queue::{CopyMode, Io, Mode, Op, Transport};
+use ublk_core::queue::{CopyMode, Mode, Op, Transport};
 use ublk_core::spec::Recovery;
 use ublk_core::{Bound, Control, Device, ErrorKind, Event, Spec, registry};
 use ublk_kernel_tests::system::sparse;
@@ -94,7 +97,7 @@ impl Drop for Client {
 /// A backend whose 512-byte requests wait for a gate before their data is accessed.
 struct Late<B> {
     gate: Arc<Gate>,
-    inner: B,
+    inner: Arc<B>,
 }
 
 impl<B: Backend> Backend for Late<B> {
@@ -102,35 +105,34 @@ impl<B: Backend> Backend for Late<B> {
         self.inner.properties()
     }
 
-    fn copy_modes(&self) -> &'static [CopyMode] {
+    fn copy_modes(&self) -> Vec<CopyMode> {
         self.inner.copy_modes()
-    }
-
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.gate.file()]
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         self.inner.places()
     }
 
-    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(LateEngine { gate: &self.gate, inner: self.inner.engine(site)? }))
+    fn engine(self: Arc<Self>, site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
+        let (slot, inner) = (self.gate.slot(site), site.below(self.inner.clone())?);
+        Ok(Box::new(LateEngine { gate: self.gate.clone(), slot, inner }))
     }
 }
 
-struct LateEngine<'a> {
-    gate: &'a Gate,
-    inner: Box<dyn Engine + 'a>,
+struct LateEngine {
+    gate: Arc<Gate>,
+    slot: Slot,
+    inner: Below,
 }
 
-impl Engine for LateEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
-        if io.request.what.length == 512 { self.gate.wait(io) } else { self.inner.start(io) }
+impl Engine for LateEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if piece.length == 512 { self.gate.wait(self.slot, io) } else { self.inner.pass(io, piece) }
     }
 
-    fn resume(&mut self, io: &mut Io<'_>, _result: i32) -> ublk_core::Result<Step> {
-        self.inner.start(io)
+    fn resume(&mut self, io: &mut Io<'_>, _completion: Completion) -> Step {
+        let piece = io.request.what.piece();
+        self.inner.pass(io, piece)
     }
 }
 
@@ -285,23 +287,23 @@ fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
     let late = |kind: usize, gate: &Arc<Gate>| -> (Arc<dyn Backend>, &str) {
         let gate = gate.clone();
         match kind {
-            0 => (Arc::new(Late { gate, inner: Memory::new(SIZE).unwrap() }), "memory"),
-            1 => (Arc::new(Late { gate, inner: Null::new(SIZE) }), "null"),
+            0 => (Arc::new(Late { gate, inner: Arc::new(Memory::new(SIZE).unwrap()) }), "memory"),
+            1 => (Arc::new(Late { gate, inner: Arc::new(Null::new(SIZE)) }), "null"),
             2 => {
                 let inner = SharedMemory::open(&dir.path().join("disk"), SIZE).unwrap();
-                (Arc::new(Late { gate, inner }), "memory in a file")
+                (Arc::new(Late { gate, inner: Arc::new(inner) }), "memory in a file")
             }
             _ => {
                 let inner = Scripted::new(SIZE, |io| {
                     let what = io.request.what;
                     if what.op == Op::Read {
-                        io.data().map_err(|error| error.errno.unwrap_or(libc::EIO))?.fill(1);
+                        data(io)?.fill(1);
                     } else if what.op == Op::Write {
-                        io.data().map_err(|error| error.errno.unwrap_or(libc::EIO))?;
+                        data(io)?;
                     }
                     Ok(what.length as u32)
                 });
-                (Arc::new(Late { gate, inner }), "a backend that looks at its data")
+                (Arc::new(Late { gate, inner: Arc::new(inner) }), "a backend that looks at its data")
             }
         }
     };

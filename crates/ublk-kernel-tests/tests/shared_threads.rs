@@ -1,15 +1,14 @@
 //! Queues of many devices on the same few threads.
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Engine, Memory, Null, Properties, Site, Step};
+use ublk_core::backend::{Backend, Engine, Io, Memory, Null, Piece, Properties, Site, Slot, Step};
 use ublk_core::claim::Place;
-use ublk_core::queue::{Io, Op, Ticket};
+use ublk_core::queue::Op;
 use ublk_core::spec::Threads;
 use ublk_core::{Bound, Device, Event, Spec};
 use ublk_kernel_tests::*;
@@ -171,64 +170,56 @@ fn a_panic_costs_its_request_and_no_neighbour() {
 
 /// What an engine may do wrong beside answering badly.
 #[derive(Clone, Copy)]
-enum Wrong {
-    /// Answers a request for which it has an operation in the ring.
-    BreaksTheRules,
-    /// Panics where it is asked what is ready.
-    PanicsWhenWoken,
+enum Panic {
+    /// Panics with something that panics again when it is dropped: what the engine's loop does not expect.
+    Twice,
+    /// The same, with an operation in the ring.
+    WhileItWorks,
     /// The same, and when it is dropped too.
-    PanicsInTheEnd,
+    InTheEnd,
 }
 
 struct Bad {
     gate: Arc<Gate>,
-    how: Wrong,
+    how: Panic,
 }
 
 impl Backend for Bad {
     fn properties(&self) -> Properties {
-        Properties { size: 16 * MIB, block_size: 512, write_cache: false, discard: None }
-    }
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.gate.file()]
+        Properties::new(16 * MIB)
     }
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new()
     }
 
-    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(BadEngine { bad: self, site: site.clone(), armed: false }))
+    fn engine(self: Arc<Self>, site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
+        let slot = self.gate.slot(site);
+        Ok(Box::new(BadEngine { bad: self, slot, armed: false }))
     }
 }
 
-struct BadEngine<'a> {
-    bad: &'a Bad,
-    site: Site,
+struct BadEngine {
+    bad: Arc<Bad>,
+    slot: Slot,
     armed: bool,
 }
 
-impl Engine for BadEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
-        let length = io.request.what.length as u32;
-        if io.request.what.offset != MIB {
-            return Ok(Step::Done(Ok(length)));
+impl Engine for BadEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if piece.offset != MIB {
+            return Step::Done(Ok(piece.length as u32));
         }
         self.armed = true;
-        match self.bad.how {
-            Wrong::BreaksTheRules => drop(self.bad.gate.wait(io)?),
-            _ => self.site.waker.wake(),
+        if matches!(self.bad.how, Panic::WhileItWorks) {
+            self.bad.gate.wait(self.slot, io);
         }
-        Ok(Step::Done(Ok(length)))
-    }
-    fn ready(&mut self) -> Option<(Ticket, i32)> {
-        assert!(!self.armed, "nothing is as it was");
-        None
+        std::panic::panic_any(PanicsAgain)
     }
 }
 
-impl Drop for BadEngine<'_> {
+impl Drop for BadEngine {
     fn drop(&mut self) {
-        assert!(!self.armed || !matches!(self.bad.how, Wrong::PanicsInTheEnd), "not even the end is");
+        assert!(!self.armed || !matches!(self.bad.how, Panic::InTheEnd), "not even the end is");
     }
 }
 
@@ -236,7 +227,7 @@ impl Drop for BadEngine<'_> {
 fn a_queue_that_dies_takes_its_device_down_and_no_neighbour() {
     let _alone = alone();
     for queues in [1, 2] {
-        for how in [Wrong::BreaksTheRules, Wrong::PanicsWhenWoken, Wrong::PanicsInTheEnd] {
+        for how in [Panic::Twice, Panic::WhileItWorks, Panic::InTheEnd] {
             // On one CPU there is one shared thread: it has all queues of both.
             for cpu in [None, cpus().first().copied()] {
                 let start = move || {
@@ -293,7 +284,7 @@ fn a_backend_that_cannot_make_its_engine_harms_no_neighbour() {
             Vec::new()
         }
 
-        fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
+        fn engine(self: Arc<Self>, _site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
             panic!("no engine")
         }
     }

@@ -40,7 +40,7 @@ fn a_request_is_in_service_for_as_long_as_its_backend_takes_and_no_longer_than_i
                 return Ok(io.request.what.length as u32);
             }
             let since = Instant::now();
-            io.data().unwrap().iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+            data(io).unwrap().iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
             std::thread::sleep(std::time::Duration::from_millis(5));
             taken.store(since.elapsed().as_nanos() as u64, SeqCst);
             Err(libc::ENOSPC)

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use ublk_core::abi::sys::UBLK_F_PER_IO_DAEMON;
-use ublk_core::backend::{Backend, Engine, File, Memory, Null, Properties, Site, Step};
+use ublk_core::backend::{Backend, Engine, File, Io, Memory, Null, Piece, Properties, Site, Step};
 use ublk_core::claim::Place;
 use ublk_core::features::Features;
-use ublk_core::queue::{CopyMode, Io, Op, Ticket, Transport};
+use ublk_core::queue::{CopyMode, Op, Transport};
 use ublk_core::registry;
 use ublk_core::spec::{Recovery, Threads};
 use ublk_core::{Bound, Control, Device, ErrorKind, Pages, Spec};
@@ -207,35 +207,25 @@ struct Mortal(AtomicBool);
 
 impl Backend for Mortal {
     fn properties(&self) -> Properties {
-        Properties { size: SIZE, block_size: 512, write_cache: false, discard: None }
+        Properties::new(SIZE)
     }
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new()
     }
 
-    fn engine(&self, site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(MortalEngine { mortal: &self.0, site: site.clone(), dying: false }))
+    fn engine(self: Arc<Self>, _site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
+        Ok(Box::new(MortalEngine(self)))
     }
 }
 
-struct MortalEngine<'a> {
-    mortal: &'a AtomicBool,
-    site: Site,
-    dying: bool,
-}
+struct MortalEngine(Arc<Mortal>);
 
-impl Engine for MortalEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
-        if io.request.what.offset == MIB && self.mortal.load(SeqCst) {
-            self.dying = true;
-            self.site.waker.wake();
-            return Ok(Step::Pending);
+impl Engine for MortalEngine {
+    fn start(&mut self, _io: &mut Io<'_>, piece: Piece) -> Step {
+        if piece.offset == MIB && self.0.0.load(SeqCst) {
+            std::panic::panic_any(PanicsAgain);
         }
-        Ok(Step::Done(Ok(io.request.what.length as u32)))
-    }
-    fn ready(&mut self) -> Option<(Ticket, i32)> {
-        assert!(!self.dying, "nothing is as it was");
-        None
+        Step::Done(Ok(piece.length as u32))
     }
 }
 

@@ -172,13 +172,14 @@ fn external(spec: &BackendSpec, size: u64) -> CoreResult<Properties> {
     let limit = |able: Option<bool>| if able.unwrap_or(false) { MOST } else { 0 };
     let (max, max_write_zeroes) = (limit(spec.discard), limit(spec.write_zeroes));
     Ok(Properties {
-        size,
         block_size: maybe("blockSize", spec.block_size)?.unwrap_or(512),
         write_cache: spec.write_cache.unwrap_or(false),
         discard: (max > 0 || max_write_zeroes > 0).then_some(Discard {
             granularity: 4096,
+            alignment: 0,
             max,
             max_write_zeroes,
         }),
+        ..Properties::new(size)
     })
 }

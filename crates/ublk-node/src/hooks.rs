@@ -8,7 +8,7 @@ use napi_derive::napi;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use ublk_core::backend::{Change, Fill, Source};
-use ublk_core::queue::Op;
+use ublk_core::queue::{Flags, Op};
 
 /// Called on the JavaScript thread. Weak: waiting for it is no reason for Node to stay.
 pub type Call<T> = ThreadsafeFunction<T, (), T, Status, false, true>;
@@ -112,7 +112,7 @@ impl Changes {
         let first = list.is_empty();
         if list.len() >= MOST_CHANGES {
             list.clear();
-            list.push(Change { op: Op::Write, offset: 0, length: self.size });
+            list.push(Change { op: Op::Write, flags: Flags::NONE, offset: 0, length: self.size });
         } else {
             list.push(change);
         }

@@ -22,6 +22,7 @@ mod queue;
 mod registry;
 mod task;
 mod telemetry;
+mod wire;
 
 use napi_derive::napi;
 

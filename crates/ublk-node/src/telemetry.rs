@@ -1,5 +1,7 @@
 //! What queues tell about their requests: counters, times, and each one to a function that listens.
 
+use crate::number::number;
+use crate::wire;
 use napi::Status;
 use napi::bindgen_prelude::{Float64Array, Function};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
@@ -10,7 +12,6 @@ use ublk_core::queue::histogram::Snapshot;
 use ublk_core::queue::trace::{Batch, Record, Tracing};
 use ublk_core::queue::{Op, QueueCounters, Tracer};
 
-use crate::number::number;
 use crate::task::raised;
 use std::sync::Arc;
 
@@ -169,7 +170,7 @@ fn fields(record: &Record, times: &Times) -> [f64; TRACE_FIELDS as usize] {
         record.queue.into(),
         record.tag.into(),
         op,
-        f64::from(u8::from(what.fua) | (u8::from(what.no_unmap) << 1)),
+        wire::flags(what.flags).into(),
         number(what.offset),
         number(what.length),
         record.result.into(),

@@ -4,6 +4,7 @@ use super::{Backend, Engine, Properties, Site};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::CopyMode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// See the [module](self).
@@ -27,15 +28,15 @@ impl Backend for External {
         Properties { size: self.size.load(Relaxed), ..self.properties }
     }
 
-    fn copy_modes(&self) -> &'static [CopyMode] {
-        Self::COPY_MODES
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        Self::COPY_MODES.to_vec()
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new() // the program that serves it manages its own files
     }
 
-    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
+    fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {
         Err(Error::new(ErrorKind::Unsupported, "this disk has no native engine: its seats have to be taken"))
     }
 

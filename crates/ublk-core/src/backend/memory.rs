@@ -1,16 +1,16 @@
 //! A disk in memory: sparse until written; discard and write-zeroes give memory back.
 
-use super::{Backend, Discard, Engine, Properties, Site, Step, Storage};
+use super::{Backend, Discard, Engine, Io, Piece, Properties, Site, Step, Storage};
 use crate::abi::{page_size, round_up};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use crate::pages::Pages;
-use crate::queue::{CopyMode, Io, Op};
+use crate::queue::{CopyMode, Op};
 use std::io;
 use std::iter::once;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 /// The disk's bytes: an anonymous mapping, and more behind it if it grew. A page exists from its first write until it
 /// is discarded.
@@ -106,20 +106,24 @@ fn too_much(size: u64, why: impl std::fmt::Display) -> Error {
 impl Backend for Memory {
     fn properties(&self) -> Properties {
         // One call frees at most this: a queue must not be away for long.
-        let discard =
-            Some(Discard { granularity: page_size() as u32, max: 1 << 28, max_write_zeroes: 1 << 28 });
-        Properties { size: self.size.load(Relaxed), block_size: 512, write_cache: false, discard }
+        let discard = Some(Discard {
+            granularity: page_size() as u32,
+            alignment: 0,
+            max: 1 << 28,
+            max_write_zeroes: 1 << 28,
+        });
+        Properties { discard, ..Properties::new(self.size.load(Relaxed)) }
     }
 
-    fn copy_modes(&self) -> &'static [CopyMode] {
-        Self::COPY_MODES
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        Self::COPY_MODES.to_vec()
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new() // no other process has this memory
     }
 
-    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
+    fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {
         Ok(Box::new(MemoryEngine { disk: self }))
     }
 
@@ -161,36 +165,37 @@ impl Storage for Memory {
     }
 }
 
-struct MemoryEngine<'a> {
-    disk: &'a Memory,
+struct MemoryEngine {
+    disk: Arc<Memory>,
 }
 
-impl Engine for MemoryEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
-        let what = io.request.what;
-        if !self.disk.contains(what.offset, what.length) {
-            return Ok(Step::Done(Err(libc::EIO)));
+impl Engine for MemoryEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if !self.disk.contains(piece.offset, piece.length) {
+            return Step::Done(Err(libc::EIO));
         }
-        let (offset, length) = (what.offset as usize, what.length as usize);
-        match what.op {
+        let (offset, length) = (piece.offset as usize, piece.length as usize);
+        match piece.op {
             Op::Read | Op::Write => {
                 let mut at = 0;
                 for (mapping, from, length) in self.disk.pieces(offset, length) {
                     // SAFETY: what was mapped once stays as long as the disk, which outlives the queue's last enter; nobody
                     // has a reference to its bytes. Another queue may copy from or to the same bytes meanwhile if clients
                     // do not wait for one another: the result is then undefined for them, and no code here depends on it.
-                    unsafe { io.move_memory(at, mapping.at(from), length)? };
+                    if let Err(errno) = unsafe { io.move_memory(&piece, at, mapping.at(from), length) } {
+                        return Step::Done(Err(errno));
+                    }
                     at += length;
                 }
             }
             Op::Discard | Op::WriteZeroes => {
                 if let Err(error) = self.disk.zero(offset, length) {
-                    return Ok(Step::Done(Err(error.raw_os_error().unwrap_or(libc::EIO))));
+                    return Step::Done(Err(error.raw_os_error().unwrap_or(libc::EIO)));
                 }
             }
             Op::Flush | Op::Other(_) => {}
         }
-        Ok(Step::Done(Ok(length as u32)))
+        Step::Done(Ok(length as u32))
     }
 }
 

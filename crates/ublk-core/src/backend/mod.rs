@@ -1,5 +1,7 @@
-//! Where a disk's data lives. A backend describes the disk; each queue gets an engine of it.
+//! Where a disk's data lives. A backend describes the disk; each queue gets an engine of it. A backend can be made of others,
+//! such as [`Observed`].
 
+mod engine;
 mod external;
 mod file;
 mod lazy;
@@ -8,6 +10,7 @@ mod null;
 mod observed;
 mod shared_memory;
 
+pub use engine::{Below, Engine, PartDone, PerCall, Site};
 pub use external::External;
 pub use file::File;
 pub use lazy::{Fill, Found, Identity, Lazy, Map, Source};
@@ -16,18 +19,21 @@ pub use null::Null;
 pub use observed::{Change, Observed, Observer};
 pub use shared_memory::SharedMemory;
 
+pub use crate::queue::{Completer, Completion, Io, Key, Piece, Slot, Step, Token};
+
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{CopyMode, Io, Outcome, Ticket, Waker};
-use crate::report::Reporter;
+use crate::queue::CopyMode;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 /// What a backend can do with ranges that are no longer needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Discard {
     /// Bytes: smaller or unaligned parts may be kept.
     pub granularity: u32,
+    /// Bytes: where the first unit of that size begins; below the granularity.
+    pub alignment: u32,
     /// Bytes: the most that one discard may cover; 0: cannot discard.
     pub max: u64,
     /// Bytes: the most that one write-zeroes may cover; 0: cannot.
@@ -45,6 +51,27 @@ pub struct Properties {
     pub write_cache: bool,
     /// `None`: neither discard nor write-zeroes is advertised.
     pub discard: Option<Discard>,
+    /// What direct operations on its files ask of the memory they work on, where the data is not copied.
+    pub alignment: Alignment,
+    /// Bytes: no request crosses a multiple of this. A multiple of the block size; 0: any may.
+    pub chunk: u32,
+    /// Bytes: requests of this size, or of a multiple, cost least. 0: none costs less than others.
+    pub optimal_io: u32,
+}
+
+impl Properties {
+    /// A disk of `size` bytes with blocks of 512, without write cache, that cannot discard.
+    pub const fn new(size: u64) -> Self {
+        Self {
+            size,
+            block_size: 512,
+            write_cache: false,
+            discard: None,
+            alignment: Alignment { start: 0, gap: 0 },
+            chunk: 0,
+            optimal_io: 0,
+        }
+    }
 }
 
 /// What a device wants of the memory that it reads and writes. By default, nothing. How many segments it takes, and how
@@ -58,23 +85,13 @@ pub struct Alignment {
 }
 
 /// A disk's storage, shared by its queues.
-pub trait Backend: Send + Sync {
+pub trait Backend: Send + Sync + 'static {
     /// The disk it offers.
     fn properties(&self) -> Properties;
 
     /// How its engines can be given the data of requests, the best first.
-    fn copy_modes(&self) -> &'static [CopyMode] {
-        &[CopyMode::Copy]
-    }
-
-    /// What direct operations on its files ask of the pages they work on, where the data is not copied.
-    fn alignment(&self) -> Alignment {
-        Alignment::default()
-    }
-
-    /// The files its engines use through the ring, in the order of their [`Slot`](crate::queue::Slot)s.
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        vec![CopyMode::Copy]
     }
 
     /// The files and block devices that hold its data, including those of backends below it: they are claimed while a
@@ -82,7 +99,7 @@ pub trait Backend: Send + Sync {
     fn places(&self) -> Vec<Place<'_>>;
 
     /// The part that serves one queue, made and used on that queue's thread.
-    fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>>;
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>>;
 
     /// Grows or shrinks the disk from `from` to `to` bytes. The common part keeps its data; added bytes are zeroes,
     /// whatever the file had there. Called while its engines serve, by one thread at a time. If it fails, nothing has
@@ -112,45 +129,5 @@ pub trait Storage: Backend {
     /// Does not block, and reports each failure once.
     fn intact(&self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// The queue that an engine is to serve.
-#[derive(Debug, Clone)]
-pub struct Site {
-    /// How many requests it holds.
-    pub depth: u16,
-    /// The device has no write cache: every write has to be durable before it is committed.
-    pub durable: bool,
-    /// Makes the queue ask [`Engine::ready`]. For any thread.
-    pub waker: Waker,
-    /// Reports errors that belong to no request to the device's owner.
-    pub reporter: Reporter,
-}
-
-/// What became of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// It is finished.
-    Done(Outcome),
-    /// An operation in the ring will go on with it, or something that [`Engine::ready`] tells of.
-    Pending,
-}
-
-/// Serves the requests of one queue. Never blocks: what would, goes through the ring.
-pub trait Engine {
-    /// Starts a request.
-    fn start(&mut self, io: &mut Io<'_>) -> Result<Step>;
-
-    /// Goes on after what the request waited for finished with `result`.
-    fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
-        let _ = (io, result);
-        Ok(Step::Done(Err(libc::EIO)))
-    }
-
-    /// A request that waited for something outside the ring, and the result to resume it with. Asked after each
-    /// wake, until there is none.
-    fn ready(&mut self) -> Option<(Ticket, i32)> {
-        None
     }
 }

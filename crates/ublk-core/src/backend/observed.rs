@@ -1,10 +1,9 @@
 //! A disk whose changes are told to somebody, after they were made and before its users hear of it.
 
-use super::{Alignment, Backend, Engine, Properties, Site, Step};
+use super::{Backend, Below, Completion, Engine, Io, PerCall, Piece, Properties, Site, Step};
 use crate::claim::Place;
 use crate::error::Result;
-use crate::queue::{CopyMode, Io, Op, Ticket};
-use std::os::fd::BorrowedFd;
+use crate::queue::{CopyMode, Flags, Op};
 use std::sync::Arc;
 
 /// A range of the disk that was changed with success.
@@ -12,6 +11,8 @@ use std::sync::Arc;
 pub struct Change {
     /// How: a write, discard or write-zeroes.
     pub op: Op,
+    /// What the kernel said of it.
+    pub flags: Flags,
     /// From where on, in bytes.
     pub offset: u64,
     /// How much, in bytes.
@@ -39,24 +40,18 @@ impl Backend for Observed {
         self.inner.properties()
     }
 
-    fn copy_modes(&self) -> &'static [CopyMode] {
+    fn copy_modes(&self) -> Vec<CopyMode> {
         self.inner.copy_modes()
-    }
-
-    fn alignment(&self) -> Alignment {
-        self.inner.alignment()
-    }
-
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        self.inner.files()
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         self.inner.places()
     }
 
-    fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(ObservedEngine { inner: self.inner.engine(site)?, observer: &self.observer }))
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        let inner = site.below(self.inner.clone())?;
+        let changes = PerCall::new(site.depth());
+        Ok(Box::new(ObservedEngine { inner, observer: self.observer.clone(), changes }))
     }
 
     fn resize(&self, from: u64, to: u64) -> Result<()> {
@@ -68,35 +63,32 @@ impl Backend for Observed {
     }
 }
 
-struct ObservedEngine<'a> {
-    inner: Box<dyn Engine + 'a>,
-    observer: &'a Observer,
+struct ObservedEngine {
+    inner: Below,
+    observer: Observer,
+    changes: PerCall<Option<Change>>,
 }
 
-impl ObservedEngine<'_> {
-    fn tell(&self, io: &Io<'_>, step: Result<Step>) -> Result<Step> {
-        let what = io.request.what;
-        if let Ok(Step::Done(Ok(_))) = step
-            && matches!(what.op, Op::Write | Op::Discard | Op::WriteZeroes)
-        {
-            (self.observer)(Change { op: what.op, offset: what.offset, length: what.length });
+impl ObservedEngine {
+    fn tell(&mut self, io: &Io<'_>, step: Step) -> Step {
+        if let (Step::Done(Ok(_)), Some(change)) = (step, *self.changes.of(io)) {
+            (self.observer)(change);
         }
         step
     }
 }
 
-impl Engine for ObservedEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
-        let step = self.inner.start(io);
+impl Engine for ObservedEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let Piece { op, flags, offset, length, .. } = piece;
+        let changes = matches!(op, Op::Write | Op::Discard | Op::WriteZeroes);
+        *self.changes.of(io) = changes.then_some(Change { op, flags, offset, length });
+        let step = self.inner.pass(io, piece);
         self.tell(io, step)
     }
 
-    fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
-        let step = self.inner.resume(io, result);
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        let step = self.inner.pass_on(io, completion);
         self.tell(io, step)
-    }
-
-    fn ready(&mut self) -> Option<(Ticket, i32)> {
-        self.inner.ready()
     }
 }

@@ -1,17 +1,18 @@
 //! A disk in a file of a memory file system, such as `/dev/shm`: other processes find its bytes when this one is gone.
 
 use super::file::set_length;
-use super::{Backend, Discard, Engine, Properties, Site, Step};
+use super::{Backend, Discard, Engine, Io, Piece, Properties, Site, Step};
 use crate::abi::page_size;
 use crate::claim::{Place, Role};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Io, Op};
+use crate::queue::Op;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The hint for a file of another user.
@@ -97,9 +98,13 @@ impl SharedMemory {
 
 impl Backend for SharedMemory {
     fn properties(&self) -> Properties {
-        let discard =
-            Some(Discard { granularity: page_size() as u32, max: 1 << 28, max_write_zeroes: 1 << 28 });
-        Properties { size: self.size.load(Relaxed), block_size: 512, write_cache: false, discard }
+        let discard = Some(Discard {
+            granularity: page_size() as u32,
+            alignment: 0,
+            max: 1 << 28,
+            max_write_zeroes: 1 << 28,
+        });
+        Properties { discard, ..Properties::new(self.size.load(Relaxed)) }
     }
 
     fn places(&self) -> Vec<Place<'_>> {
@@ -107,7 +112,7 @@ impl Backend for SharedMemory {
         vec![Place { role: Role::Disk, path, file, writable: true, claimed: *claimed }]
     }
 
-    fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
+    fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {
         Ok(Box::new(SharedMemoryEngine { disk: self }))
     }
 
@@ -120,30 +125,25 @@ impl Backend for SharedMemory {
     }
 }
 
-struct SharedMemoryEngine<'a> {
-    disk: &'a SharedMemory,
+struct SharedMemoryEngine {
+    disk: Arc<SharedMemory>,
 }
 
-impl Engine for SharedMemoryEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
-        let what = io.request.what;
-        if !self.disk.contains(what.offset, what.length) {
-            return Ok(Step::Done(Err(libc::EIO)));
+impl Engine for SharedMemoryEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if !self.disk.contains(piece.offset, piece.length) {
+            return Step::Done(Err(libc::EIO));
         }
         let file = &self.disk.file;
-        let done: io::Result<()> = match what.op {
-            Op::Read => file.read_exact_at(io.data()?, what.offset),
-            Op::Write => file.write_all_at(io.data()?, what.offset),
+        let done = match piece.op {
+            Op::Read | Op::Write => io.move_file(file.as_fd(), &piece),
             Op::Discard | Op::WriteZeroes => {
                 let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-                fallocate(file, punch, what.offset as libc::off_t, what.length as libc::off_t)
-                    .map_err(io::Error::from)
+                fallocate(file, punch, piece.offset as libc::off_t, piece.length as libc::off_t)
+                    .map_err(|errno| errno as i32)
             }
             Op::Flush | Op::Other(_) => Ok(()),
         };
-        Ok(Step::Done(match done {
-            Ok(()) => Ok(what.length as u32),
-            Err(error) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
-        }))
+        Step::Done(done.map(|()| piece.length as u32))
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 mod cpus;
+pub mod engine_loop;
 mod flusher;
 mod hub;
 pub(crate) mod node;
@@ -122,14 +123,14 @@ impl Device {
     pub fn create(spec: &Spec, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
         let mut checked = spec.check(&backend.properties())?;
         let control = Control::open()?;
+        let able = backend.copy_modes();
         let offer = Offer {
             features: control.features(bound).unwrap_or_default(), // drivers before 6.5 do not tell
-            able: backend.copy_modes(),
+            able: &able,
             trusted: choice::trusted(),
         };
         checked.choice = Choice::make(spec.transport, spec.copy, &offer)?;
         choice::check_threads(spec, checked.choice.mode, offer.features)?;
-        checked.alignment = backend.alignment();
         let info = add(&control, &checked, &checked.info(), bound)?;
         let max_io = info.max_io_buf_bytes.min(spec.max_io);
         let spare = control.clone();

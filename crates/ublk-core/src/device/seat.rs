@@ -1,11 +1,11 @@
 //! A queue waiting for the thread that will serve it.
 
+use super::engine_loop::Owner;
 use super::flusher::IoFlusher;
 use super::readiness::Answer;
 use super::serving::Shared;
 use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::drive::Owner;
 use crate::queue::{Config, Part, Queue, Waker};
 use crate::report::Reporter;
 use std::ops::{Deref, DerefMut};
@@ -26,12 +26,12 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Sets the queue up on the calling thread and offers all its tags. `files`: what the backend uses through
-    /// the ring, in slots 1 and up; open as long as the queue is.
-    pub fn take(self, files: Vec<RawFd>) -> Result<Seated> {
+    /// Sets the queue up on the calling thread and offers all its tags. `files`: what the engine uses through the ring, in
+    /// slots 1 and up; the ring keeps them open. `operations`: how many a request may have in the ring at a time.
+    pub fn take(self, files: Vec<RawFd>, operations: u16) -> Result<Seated> {
         let Self { char_dev, mut config, ready, mut hold } = self;
         let opened = IoFlusher::new().and_then(|flusher| {
-            config.files = files;
+            (config.files, config.operations) = (files, operations);
             // The ring holds the claims until its last operation has ended, even if this process is killed.
             config.files.extend(hold.claims.descriptors());
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {

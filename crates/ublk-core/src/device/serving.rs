@@ -107,6 +107,7 @@ impl Serving {
                     waker: shared.wakers[at].clone(),
                     hands_over: shared.hands_over.clone(),
                     files: Vec::new(),
+                    operations: 1,
                 },
                 ready,
                 hold: Hold {

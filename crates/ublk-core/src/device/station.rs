@@ -1,12 +1,11 @@
 //! A queue that a thread of ours serves with a native engine.
 
 use super::cpus::Cpus;
+use super::engine_loop::{Ended, EngineLoop};
 use super::seat::{Seat, Seated};
-use crate::backend::{Backend, Engine, Site};
+use crate::backend::{Backend, Site};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::drive::{Driver, Ended};
-use crate::queue::{Queue, Wait};
-use std::os::fd::AsRawFd;
+use crate::queue::{Completer, Queue, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,9 +22,8 @@ pub struct Plan {
 
 /// See the [module](self).
 pub struct Station {
-    // Dropped in this order: the engine borrows from the backend, and who waits for the queue's end wants both free.
-    driver: Driver<'static>,
-    _backend: Arc<dyn Backend>,
+    // Dropped in this order: who waits for the queue's end wants engine and backend free.
+    engine: EngineLoop,
     seated: Seated,
     over: bool,
     /// Why the queue cannot be served any more.
@@ -36,10 +34,10 @@ impl Station {
     /// Takes the seat, on the thread that will serve it. When that fails, who starts the device has been told.
     pub fn open(plan: Plan) -> Option<Self> {
         let Plan { seat, backend, durable, .. } = plan;
-        let files = backend.files().iter().map(AsRawFd::as_raw_fd).collect();
-        let (waker, reporter) = (seat.waker(), seat.reporter());
-        let site = Site { depth: seat.config.depth, durable, waker, reporter };
-        let engine = catch_unwind(AssertUnwindSafe(|| engine_of(&backend, &site)))
+        let completer = Completer::new(seat.waker());
+        let (depth, max_io) = (seat.config.depth, seat.config.max_io);
+        let mut site = Site::new(depth, max_io, durable, completer.clone(), seat.reporter());
+        let engine = catch_unwind(AssertUnwindSafe(|| backend.engine(&mut site)))
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the backend panicked")));
         let engine = match engine {
             Ok(engine) => engine,
@@ -48,22 +46,23 @@ impl Station {
                 return None;
             }
         };
-        let seated = seat.take(files).ok()?;
-        let driver = Driver::new(engine);
-        let mut station = Self { driver, _backend: backend, seated, over: false, failure: None };
+        let (files, operations) = site.needs();
+        let seated = seat.take(files, operations).ok()?;
+        let engine = EngineLoop::new(engine, completer);
+        let mut station = Self { engine, seated, over: false, failure: None };
         // What came with the offers: a wake, perhaps.
-        station.try_to(|driver, seated| {
+        station.try_to(|engine, seated| {
             let (queue, hold) = seated.split();
-            driver.work(queue, hold)
+            engine.work(queue, hold)
         });
         Some(station)
     }
 
     /// Serves what has come; where nothing has, sleeps as long as `wait` says. Never again once it [is over](Self::over).
     pub fn step(&mut self, wait: Wait) {
-        self.try_to(|driver, seated| {
+        self.try_to(|engine, seated| {
             let (queue, hold) = seated.split();
-            driver.step(queue, wait, hold)
+            engine.step(queue, wait, hold)
         });
     }
 
@@ -79,12 +78,12 @@ impl Station {
 
     /// Whether a step has something to do.
     pub fn due(&mut self) -> bool {
-        self.over || self.seated.due() || self.driver.deadline().is_some_and(|until| Instant::now() >= until)
+        self.over || self.seated.due() || self.engine.deadline().is_some_and(|until| Instant::now() >= until)
     }
 
     /// When it becomes due by itself.
     pub fn deadline(&self) -> Option<Instant> {
-        self.driver.deadline()
+        self.engine.deadline()
     }
 
     /// Whether the last step found work.
@@ -100,8 +99,8 @@ impl Station {
     /// Leaves the queue: ring, mapping and the hold on `/dev/ublkcN` are gone when this returns. A panic of what the
     /// engine has to clean up harms nobody else.
     pub fn close(self) {
-        let Self { driver, _backend, seated, failure, .. } = self;
-        let _ = catch_unwind(AssertUnwindSafe(|| drop((driver, _backend))));
+        let Self { engine, seated, failure, .. } = self;
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(engine)));
         let _ = catch_unwind(AssertUnwindSafe(|| match failure {
             Some(error) => seated.fail(&error),
             None => drop(seated),
@@ -109,9 +108,9 @@ impl Station {
     }
 
     /// A failure or a panic costs this queue, and none that the same thread serves.
-    fn try_to(&mut self, what: impl FnOnce(&mut Driver<'static>, &mut Seated) -> Result<Option<Ended>>) {
-        let (driver, seated) = (&mut self.driver, &mut self.seated);
-        let done = catch_unwind(AssertUnwindSafe(|| what(driver, seated)))
+    fn try_to(&mut self, what: impl FnOnce(&mut EngineLoop, &mut Seated) -> Result<Option<Ended>>) {
+        let (engine, seated) = (&mut self.engine, &mut self.seated);
+        let done = catch_unwind(AssertUnwindSafe(|| what(engine, seated)))
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "the queue's thread panicked")));
         match done {
             Ok(ended) => self.over |= ended.is_some(),
@@ -119,16 +118,8 @@ impl Station {
                 // A second failure, while it was being left: nothing is left to try.
                 let again = self.failure.is_some();
                 self.failure.get_or_insert(error);
-                self.over = again || self.driver.leave(&mut self.seated).unwrap_or(true);
+                self.over = again || self.engine.leave(&mut self.seated).unwrap_or(true);
             }
         }
     }
-}
-
-/// An engine that lives as long as its backend.
-fn engine_of(backend: &Arc<dyn Backend>, site: &Site) -> Result<Box<dyn Engine>> {
-    let pinned = Arc::as_ptr(backend);
-    // SAFETY: what an Arc holds stays where it is while the Arc lives. The station keeps it for longer than the
-    // engine (field order, and close()); open() drops an engine that comes to no station before its Arc.
-    unsafe { &*pinned }.engine(site)
 }

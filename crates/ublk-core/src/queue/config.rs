@@ -31,6 +31,8 @@ pub struct Config {
     pub poll: Duration,
     /// Descriptors the backend uses through the ring, in slots 1 and up.
     pub files: Vec<RawFd>,
+    /// How many operations a request may have in the ring at a time.
+    pub operations: u16,
     /// Makes a sleeping turn return.
     pub waker: Waker,
     /// Whether the queue, once woken, is to answer its requests and to leave all others to the next server. Only with

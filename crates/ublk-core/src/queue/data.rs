@@ -23,10 +23,21 @@ pub struct Data {
     /// Lets the driver fail to, for tests of what then follows.
     only_by_hand: bool,
     shared: Arc<SharedMemories>,
-    /// Tags whose buffers have to go to shared memory with their answers.
-    borrowed: Box<[bool]>,
+    /// By tag: how the data of a request in shared memory was used.
+    borrowed: Box<[Borrowed]>,
     /// Open as long as the queue lives, which may end before this: what the kernel still uses is given up, not closed.
     char_dev: RawFd,
+}
+
+/// How the data of a request in shared memory was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Borrowed {
+    #[default]
+    No,
+    /// Some of it where it lies.
+    InPlace,
+    /// It is in the tag's buffer, from where a read's has to go back with the answer.
+    Buffer,
 }
 
 /// Bytes that go from memory of ours to the request, or the other way.
@@ -59,7 +70,7 @@ impl Data {
             by_hand: vec![false; tags(CopyMode::Zero)].into(),
             only_by_hand,
             shared,
-            borrowed: vec![false; depth].into(),
+            borrowed: vec![Borrowed::No; depth].into(),
             char_dev,
         }
     }
@@ -75,9 +86,14 @@ impl Data {
         (self.copy == CopyMode::Zero).then_some(slot)
     }
 
-    /// The address of the request's data in shared memory, if it is there; only for operations in the ring.
-    pub fn shared_address(&self, request: &Request) -> Result<Option<*mut u8>> {
+    /// The address of the request's data in shared memory, if it is to be used there; only for operations in the ring.
+    pub fn shared_address(&mut self, request: &Request) -> Result<Option<*mut u8>> {
         let Some(place) = request.what.shared else { return Ok(None) };
+        let borrowed = &mut self.borrowed[usize::from(request.ticket.tag)];
+        if *borrowed == Borrowed::Buffer {
+            return Ok(None);
+        }
+        *borrowed = Borrowed::InPlace;
         let address = self.shared.address(place, request.what.length as usize);
         let unknown = || {
             let number = place.memory;
@@ -90,12 +106,13 @@ impl Data {
     }
 
     /// Copies the data of a request from shared memory to the tag's buffer, for code that reads it: clients may write
-    /// or truncate that memory at any time.
+    /// or truncate that memory at any time. From here on it is used there.
     pub fn borrow_shared(&mut self, request: &Request) -> io::Result<()> {
         let Request { ticket, what } = *request;
         let Some(place) = what.shared else { return Ok(()) };
-        self.borrowed[usize::from(ticket.tag)] = what.op == Op::Read;
-        if what.op != Op::Write {
+        let before = std::mem::replace(&mut self.borrowed[usize::from(ticket.tag)], Borrowed::Buffer);
+        // A read of which nothing was done has nothing there yet.
+        if before == Borrowed::Buffer || (before == Borrowed::No && what.op != Op::Write) {
             return Ok(());
         }
         let length = what.length as usize;
@@ -111,7 +128,7 @@ impl Data {
         let Some(place) = what.shared else { return result };
         let borrowed = std::mem::take(&mut self.borrowed[usize::from(ticket.tag)]);
         let mut result = result;
-        if borrowed && result > 0 {
+        if borrowed == Borrowed::Buffer && what.op == Op::Read && result > 0 {
             let (buffer, length) = (self.buffers.address(ticket.tag), result as usize);
             assert!(length <= self.buffers.each());
             // SAFETY: the tag's buffer is long enough by the assertion.
@@ -126,27 +143,33 @@ impl Data {
     }
 
     /// Copies `length` bytes between memory of this process and a request in shared memory, from its byte `from` on:
-    /// into a read, or out of a write.
+    /// into a read, or out of a write. Returns false if they are in the tag's buffer.
     ///
     /// # Safety
     /// The memory is valid for `length` bytes, and no reference to it exists.
     pub unsafe fn move_shared(
-        &self,
+        &mut self,
         request: &Request,
         from: usize,
         address: *mut u8,
         length: usize,
-    ) -> io::Result<()> {
-        let Some(place) = request.what.shared else { return Ok(()) };
+    ) -> io::Result<bool> {
+        let Some(place) = request.what.shared else { return Ok(false) };
         assert!(from + length <= request.what.length as usize);
+        let borrowed = &mut self.borrowed[usize::from(request.ticket.tag)];
+        if *borrowed == Borrowed::Buffer {
+            return Ok(false);
+        }
+        *borrowed = Borrowed::InPlace;
         // SAFETY: the caller's promise.
         unsafe {
             if request.what.op == Op::Write {
-                self.shared.read(place, from, address, length)
+                self.shared.read(place, from, address, length)?;
             } else {
-                self.shared.write(place, from, address, length)
+                self.shared.write(place, from, address, length)?;
             }
         }
+        Ok(true)
     }
 
     /// Moves bytes with the answer of the tag's request, or at once if something is to be moved with it already.

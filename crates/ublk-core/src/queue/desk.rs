@@ -3,7 +3,7 @@
 use super::descriptors::Descriptors;
 use super::ledger::Ledger;
 use super::tags::{Delivery, Tags, Ticket, Violation};
-use super::{Descriptor, Event, Op, Request};
+use super::{Completion, Descriptor, Event, Op, Request};
 use crate::error::{Error, ErrorKind, Result};
 
 /// See the [module](self).
@@ -23,15 +23,7 @@ pub struct Desk {
 
 impl Desk {
     pub fn new(table: Descriptors, depth: u16, queue: u16, ledger: Ledger) -> Self {
-        let nothing = Descriptor {
-            op: Op::Other(u8::MAX),
-            fua: false,
-            no_unmap: false,
-            by_hand: false,
-            shared: None,
-            offset: 0,
-            length: 0,
-        };
+        let nothing = Descriptor::new(Op::Other(u8::MAX), 0, 0);
         let ticket = |tag| Ticket { tag, generation: 0, queue: 0 };
         Self {
             tags: Tags::new(depth),
@@ -79,10 +71,10 @@ impl Desk {
         self.tags.withdraw();
     }
 
-    /// The backend's operation for the tag's request is finished.
+    /// An operation of the tag's request is finished.
     #[inline]
-    pub fn operated(&mut self, tag: u16, result: i32) {
-        self.events.push(Event::Operation(self.request(tag).ticket, result));
+    pub fn operated(&mut self, tag: u16, completion: Completion) {
+        self.events.push(Event::Operation(self.request(tag).ticket, completion));
     }
 
     /// All completions were seen.

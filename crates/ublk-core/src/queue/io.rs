@@ -1,86 +1,194 @@
-//! What a backend gets to serve one request with: the request, its buffer, and operations on its file
-//! through the queue's own ring. No pointer leaves this room unchecked.
+//! What an engine gets to serve a request or a part of one with: its data, and operations on files through the queue's own
+//! ring. No pointer leaves this room unchecked.
 
+use super::calls::{Call, Calls, Hop};
+use super::completer::{Completion, Key, Token};
 use super::data::Data;
 use super::ring::Ring;
-use super::{CopyMode, KIND_OPERATION, Op, Request};
-use crate::error::{Error, Result};
+use super::{CALL_SHIFT, CopyMode, Errno, KEY_SHIFT, KIND_OPERATION, Op, Outcome, Piece, Request};
+use crate::error::Error;
 use io_uring::{opcode, squeue, types};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// A slot of the ring's file table, as the backend ordered its files: 1 is the first.
-#[derive(Debug, Clone, Copy)]
-pub struct Slot(pub u32);
+/// A slot of the ring's file table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(pub(crate) u32);
+
+/// What became of a request, or of a part of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is finished.
+    Done(Outcome),
+    /// A [`Completion`] will go on with it.
+    Pending,
+}
 
 /// One request being served.
 pub struct Io<'q> {
-    /// The request.
+    /// The request, as the driver gave it. An engine is asked for a [`Piece`] of it.
     pub request: Request,
+    /// Who is asked.
+    pub(super) call: Call,
     pub(super) data: &'q mut Data,
     pub(super) ring: &'q mut Ring,
-    pub(super) operating: &'q mut bool,
+    pub(super) calls: &'q mut Calls,
     pub(super) operations: &'q mut u32,
+    pub(super) complaint: &'q mut Option<String>,
 }
 
 impl Io<'_> {
-    /// The request's buffer: to be filled by a read, to be taken by a write; empty for anything else. Not for backends
+    /// The number of the call that is served: below that of any other call at the same time. For state that an engine
+    /// keeps of it.
+    #[inline]
+    pub fn call(&self) -> usize {
+        self.call as usize
+    }
+
+    /// Tells the device's owner in one line why the request fails.
+    pub fn report(&mut self, message: impl Into<String>) {
+        self.complaint.get_or_insert_with(|| message.into());
+    }
+
+    /// Fails, and says why.
+    fn failed(&mut self, error: &Error) -> Errno {
+        self.report(error.to_string());
+        error.errno.unwrap_or(libc::EIO)
+    }
+
+    /// The piece's data: to be filled by a read, to be taken by a write; empty for anything else. Not for backends
     /// that serve other than with [`CopyMode::Copy`].
     ///
     /// Fails if the data is in shared memory that was truncated.
-    pub fn data(&mut self) -> Result<&mut [u8]> {
-        assert!(!*self.operating, "the ring uses this buffer");
-        if self.request.what.shared.is_some() {
-            self.data.borrow_shared(&self.request).map_err(|error| unmoved(&error))?;
-        }
-        let (tag, length) = (self.request.ticket.tag, self.length());
+    ///
+    /// # Panics
+    /// While an operation of the request is in the ring.
+    pub fn data(&mut self, piece: &Piece) -> Result<&mut [u8], Errno> {
+        let tag = self.request.ticket.tag;
+        assert!(self.calls.operations(tag) == 0, "the ring uses this buffer");
+        let (at, length) = self.range(piece);
+        self.borrow()?;
         // SAFETY: the tag is owned while this borrows from its queue, by one of the threads that share the buffers; no
         // operation is in flight, by the assertion.
-        Ok(unsafe { self.data.buffers.slice(tag, length) })
+        Ok(unsafe { &mut self.data.buffers.slice(tag, at + length)[at..] })
     }
 
-    /// Bytes of data.
-    fn length(&self) -> usize {
-        if self.has_data() { self.request.what.length as usize } else { 0 }
+    /// Has the data in the tag's buffer, if it is in shared memory.
+    fn borrow(&mut self) -> Result<(), Errno> {
+        if self.request.what.shared.is_none() {
+            return Ok(());
+        }
+        let borrowed = self.data.borrow_shared(&self.request);
+        borrowed.map_err(|error| self.unmoved(&error))
     }
 
-    fn has_data(&self) -> bool {
-        matches!(self.request.what.op, Op::Read | Op::Write)
+    fn unmoved(&mut self, error: &io::Error) -> Errno {
+        self.failed(&Error::system("cannot move a request's data", error))
     }
 
-    /// Moves `length` bytes between memory of the backend's and the request, from its byte `from` on: into a read, or out
+    /// Where the piece's data is in the request's.
+    #[inline]
+    fn range(&self, piece: &Piece) -> (usize, usize) {
+        let (length, all) = (piece.data_length(), self.request.what.piece().data_length());
+        assert!(piece.at <= all && length <= all - piece.at, "a piece is part of its request");
+        (piece.at, length)
+    }
+
+    /// The piece's data in the tag's buffer, for copies.
+    #[inline]
+    fn buffer(&self, piece: &Piece) -> (*mut u8, usize) {
+        let (at, length) = self.range(piece);
+        assert!(at + length <= self.data.buffers.each());
+        // SAFETY: within the tag's buffer, by the assertion.
+        (unsafe { self.data.buffers.address(self.request.ticket.tag).add(at) }, length)
+    }
+
+    /// Moves `length` bytes between memory of the backend's and the piece, from its byte `from` on: into a read, or out
     /// of a write. Now, or with the answer.
     ///
     /// # Safety
     /// `length` bytes at `address` are valid until the queue has entered its ring with the request's answer or is
     /// dropped; they are not part of the queue's buffers, and no reference to them exists.
     #[inline]
-    pub unsafe fn move_memory(&mut self, from: usize, address: *mut u8, length: usize) -> Result<()> {
-        let (what, tag) = (self.request.what, self.request.ticket.tag);
-        let take = what.op == Op::Write;
-        if what.shared.is_some() {
-            assert!(self.has_data());
+    pub unsafe fn move_memory(
+        &mut self,
+        piece: &Piece,
+        from: usize,
+        address: *mut u8,
+        length: usize,
+    ) -> Result<(), Errno> {
+        let piece = piece.part(from as u64, length as u64);
+        let (at, length) = self.range(&piece);
+        assert!(piece.op == self.request.what.op, "data goes the way of its request");
+        if self.request.what.shared.is_some() {
             // SAFETY: the caller's promise.
-            return unsafe { self.data.move_shared(&self.request, from, address, length) }
-                .map_err(|error| unmoved(&error));
-        }
-        if self.data.copy == CopyMode::User {
-            assert!(self.has_data());
+            match unsafe { self.data.move_shared(&self.request, at, address, length) } {
+                Ok(false) => {} // it is in the buffer
+                moved => return moved.map(drop).map_err(|error| self.unmoved(&error)),
+            }
+        } else if self.data.copy == CopyMode::User {
+            let take = piece.op == Op::Write;
             // SAFETY: the caller's promise.
-            return unsafe { self.data.put_off(tag, from, address, length, take) }
-                .map_err(|error| unmoved(&error));
+            let moved = unsafe { self.data.put_off(self.request.ticket.tag, at, address, length, take) };
+            return moved.map_err(|error| self.unmoved(&error));
         }
-        let data = self.data()?[from..from + length].as_mut_ptr();
-        // SAFETY: `length` bytes on both sides, which are apart: a request's buffer is the queue's own.
-        unsafe { copy(data, address, length, take) };
+        let (data, length) = self.buffer(&piece);
+        // SAFETY: `length` bytes on both sides, which are apart: a request's buffer is the queue's own. Operations of
+        // other pieces may be in the ring, which no reference sees here.
+        unsafe {
+            if piece.op == Op::Write {
+                address.copy_from_nonoverlapping(data, length);
+            } else {
+                data.copy_from_nonoverlapping(address, length);
+            }
+        }
         Ok(())
     }
 
+    /// Fills the piece's data with zeroes. Not with [`CopyMode::Zero`].
+    pub fn zero(&mut self, piece: &Piece) -> Result<(), Errno> {
+        self.borrow()?;
+        let (data, length) = self.buffer(piece);
+        // SAFETY: the tag's buffer, which no reference sees.
+        unsafe { data.write_bytes(0, length) };
+        self.move_buffer(piece)
+    }
+
     /// Answers a read with the content of its buffer, where the driver does not take it from there.
-    pub fn move_buffer(&mut self) -> Result<()> {
-        if self.data.copy == CopyMode::User && self.has_data() {
-            let address = self.data()?.as_mut_ptr();
-            // SAFETY: the tag's buffer, with the length of its data. It is copied through the driver's file, not within
-            // this process.
-            unsafe { self.move_memory(0, address, self.length())? };
+    pub fn move_buffer(&mut self, piece: &Piece) -> Result<(), Errno> {
+        if self.data.copy != CopyMode::User || self.request.what.shared.is_some() || piece.op != Op::Read {
+            return Ok(());
+        }
+        let (data, length) = self.buffer(piece);
+        // SAFETY: the tag's buffer. It is copied through the driver's file, not within this process.
+        let moved = unsafe { self.data.put_off(self.request.ticket.tag, piece.at, data, length, false) };
+        moved.map_err(|error| self.unmoved(&error))
+    }
+
+    /// Reads the piece from a file, or writes it there, at its own offset and at once: for files whose system calls wait
+    /// for nothing but memory. With [`CopyMode::Copy`].
+    pub fn move_file(&mut self, file: BorrowedFd<'_>, piece: &Piece) -> Result<(), Errno> {
+        self.borrow()?;
+        let (data, length) = self.buffer(piece);
+        let mut done = 0;
+        while done < length {
+            let at = (piece.offset + done as u64) as libc::off_t;
+            // SAFETY: `length` bytes at `data` are the tag's buffer, which no reference sees.
+            let moved = unsafe {
+                let (data, left) = (data.add(done).cast(), length - done);
+                match piece.op {
+                    Op::Write => libc::pwrite(file.as_raw_fd(), data, left, at),
+                    _ => libc::pread(file.as_raw_fd(), data, left, at),
+                }
+            };
+            match usize::try_from(moved) {
+                Ok(0) => return Err(libc::EIO),
+                Ok(moved) => done += moved,
+                Err(_) => match io::Error::last_os_error().raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    errno => return Err(errno.unwrap_or(libc::EIO)),
+                },
+            }
         }
         Ok(())
     }
@@ -90,50 +198,67 @@ impl Io<'_> {
         self.data.copy == CopyMode::Copy
     }
 
-    /// Reads the file at `offset` into the data from byte `from` on.
-    pub fn read_file(&mut self, file: Slot, from: usize, offset: u64) -> Result<()> {
-        let (address, length, slot) = self.place(from)?;
+    /// Reads the file into the piece's data, at the piece's offset.
+    #[inline]
+    pub fn read_file(&mut self, file: Slot, piece: &Piece, key: Key) -> Step {
+        let (address, length, slot) = match self.place(piece) {
+            Ok(place) => place,
+            Err(errno) => return Step::Done(Err(errno)),
+        };
         let file = types::Fixed(file.0);
         let entry = match slot {
-            Some(slot) => opcode::ReadFixed::new(file, address, length, slot).offset(offset).build(),
-            None => opcode::Read::new(file, address, length).offset(offset).build(),
+            Some(slot) => opcode::ReadFixed::new(file, address, length, slot).offset(piece.offset).build(),
+            None => opcode::Read::new(file, address, length).offset(piece.offset).build(),
         };
-        // SAFETY: the memory is the tag's buffer, which outlives the ring and is not handed out while operating, or the
-        // request's own, or shared, which stays while the tag is owned.
-        unsafe { self.submit(entry) }
+        // SAFETY: the memory is the tag's buffer, which outlives the ring and of which no reference exists while
+        // operations are in the ring, or the request's own, or shared, which stays while the tag is owned.
+        unsafe { self.submit(entry, key) }
     }
 
-    /// Writes the data from byte `from` on to the file at `offset`; durably, if asked.
-    pub fn write_file(&mut self, file: Slot, from: usize, offset: u64, durable: bool) -> Result<()> {
-        let (address, length, slot) = self.place(from)?;
+    /// Writes the piece's data to the file, at the piece's offset; durably, if asked.
+    #[inline]
+    pub fn write_file(&mut self, file: Slot, piece: &Piece, durable: bool, key: Key) -> Step {
+        let (address, length, slot) = match self.place(piece) {
+            Ok(place) => place,
+            Err(errno) => return Step::Done(Err(errno)),
+        };
         let (file, flags) = (types::Fixed(file.0), if durable { libc::RWF_DSYNC } else { 0 });
         let entry = match slot {
-            Some(slot) => {
-                opcode::WriteFixed::new(file, address, length, slot).offset(offset).rw_flags(flags).build()
-            }
-            None => opcode::Write::new(file, address, length).offset(offset).rw_flags(flags).build(),
+            Some(slot) => opcode::WriteFixed::new(file, address, length, slot)
+                .offset(piece.offset)
+                .rw_flags(flags)
+                .build(),
+            None => opcode::Write::new(file, address, length).offset(piece.offset).rw_flags(flags).build(),
         };
         // SAFETY: as in read_file.
-        unsafe { self.submit(entry) }
+        unsafe { self.submit(entry, key) }
     }
 
-    /// Where the data from byte `from` on is for an operation in the ring: an address, or one within a slot of the ring's
-    /// buffer table, which begins at 0.
-    fn place(&mut self, from: usize) -> Result<(*mut u8, u32, Option<u16>)> {
-        let (tag, left) = (self.request.ticket.tag, self.length() - from);
-        if self.data.copy != CopyMode::Zero
-            && let Some(shared) = self.data.shared_address(&self.request)?
-        {
-            // SAFETY: within the request's data. Only the kernel uses the address.
-            return Ok((unsafe { shared.add(from) }, left as u32, None));
-        }
+    /// Where the piece's data is for an operation in the ring: an address, or one within a slot of the ring's buffer
+    /// table, which begins at 0.
+    #[inline]
+    fn place(&mut self, piece: &Piece) -> Result<(*mut u8, u32, Option<u16>), Errno> {
+        let (at, length) = self.range(piece);
+        let tag = self.request.ticket.tag;
         if self.data.copy != CopyMode::Zero {
-            return Ok((self.data()?[from..].as_mut_ptr(), left as u32, None));
+            let shared = match self.request.what.shared {
+                None => None,
+                Some(_) => match self.data.shared_address(&self.request) {
+                    Ok(address) => address,
+                    Err(error) => return Err(self.failed(&error)),
+                },
+            };
+            return Ok(match shared {
+                // SAFETY: within the request's data. Only the kernel uses the address.
+                Some(shared) => (unsafe { shared.add(at) }, length as u32, None),
+                None => (self.buffer(piece).0, length as u32, None),
+            });
         }
         if self.request.what.by_hand && !self.data.registered(tag) {
-            self.data.register(self.ring, tag)?;
+            let registered = self.data.register(self.ring, tag);
+            registered.map_err(|error| self.failed(&error))?;
         }
-        Ok((std::ptr::without_provenance_mut(from), left as u32, Some(tag)))
+        Ok((std::ptr::without_provenance_mut(at), length as u32, Some(tag)))
     }
 
     /// Writes memory of the backend to the file at `offset`.
@@ -147,55 +272,77 @@ impl Io<'_> {
         address: *const u8,
         length: u32,
         offset: u64,
-    ) -> Result<()> {
+        key: Key,
+    ) -> Step {
         let entry = opcode::Write::new(types::Fixed(file.0), address, length).offset(offset).build();
         // SAFETY: the caller's promise.
-        unsafe { self.submit(entry) }
+        unsafe { self.submit(entry, key) }
     }
 
     /// Makes what was written to the file durable (fdatasync).
-    pub fn sync_file(&mut self, file: Slot) -> Result<()> {
+    pub fn sync_file(&mut self, file: Slot, key: Key) -> Step {
         let entry = opcode::Fsync::new(types::Fixed(file.0)).flags(types::FsyncFlags::DATASYNC).build();
         // SAFETY: points to no memory.
-        unsafe { self.submit(entry) }
+        unsafe { self.submit(entry, key) }
     }
 
-    /// fallocate(2) with `mode` on the request's range of the file.
-    pub fn allocate_file(&mut self, file: Slot, mode: i32) -> Result<()> {
-        let what = self.request.what;
-        let entry =
-            opcode::Fallocate::new(types::Fixed(file.0), what.length).offset(what.offset).mode(mode).build();
+    /// fallocate(2) with `mode` on the piece's range of the file.
+    pub fn allocate_file(&mut self, file: Slot, piece: &Piece, mode: i32, key: Key) -> Step {
+        let entry = opcode::Fallocate::new(types::Fixed(file.0), piece.length)
+            .offset(piece.offset)
+            .mode(mode)
+            .build();
         // SAFETY: points to no memory.
-        unsafe { self.submit(entry) }
+        unsafe { self.submit(entry, key) }
+    }
+
+    /// Names something outside the ring that the call waits for: a [`Completer`](super::Completer) resumes it with that key.
+    pub fn token(&self, key: Key) -> Token {
+        let (ticket, call) = (self.request.ticket, self.call);
+        Token { ticket, call, generation: self.calls.generation(call), key }
     }
 
     /// # Safety
     /// As [`Ring::push`].
-    unsafe fn submit(&mut self, entry: squeue::Entry) -> Result<()> {
-        assert!(!*self.operating, "one operation a request at a time");
+    #[inline]
+    unsafe fn submit(&mut self, entry: squeue::Entry, key: Key) -> Step {
+        let tag = self.request.ticket.tag;
+        let name = u64::from(key) << KEY_SHIFT | u64::from(self.call) << CALL_SHIFT | u64::from(tag);
         // SAFETY: the caller's promise.
-        unsafe { self.ring.push(&entry.user_data(KIND_OPERATION | u64::from(self.request.ticket.tag)))? };
-        *self.operating = true;
-        *self.operations += 1;
-        Ok(())
-    }
-}
-
-fn unmoved(error: &std::io::Error) -> Error {
-    Error::system("cannot move a request's data", error)
-}
-
-/// Between the request's data and memory of the backend's: `take`, out of the request.
-///
-/// # Safety
-/// Both are `length` bytes, and apart.
-unsafe fn copy(data: *mut u8, memory: *mut u8, length: usize, take: bool) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if take {
-            memory.copy_from_nonoverlapping(data, length);
-        } else {
-            data.copy_from_nonoverlapping(memory, length);
+        if let Err(error) = unsafe { self.ring.push(&entry.user_data(KIND_OPERATION | name)) } {
+            return Step::Done(Err(self.failed(&error)));
         }
+        self.calls.started(tag, self.call);
+        *self.operations += 1;
+        Step::Pending
+    }
+
+    /// Makes a call of the current one, for a part that the disk `below` is asked for, and serves that from here on.
+    /// Returns the call before; `None` if there are too many.
+    #[inline]
+    pub(crate) fn enter(&mut self, below: u16, number: u32, length: u64) -> Option<Call> {
+        let call = self.calls.begin(self.call, below, number, length)?;
+        Some(std::mem::replace(&mut self.call, call))
+    }
+
+    /// Goes on with a part of the current call. Returns the call before.
+    #[inline]
+    pub(crate) fn enter_again(&mut self, hop: &Hop) -> Call {
+        std::mem::replace(&mut self.call, hop.call)
+    }
+
+    /// Goes back to the call before; the one that was served has ended, or not.
+    #[inline]
+    pub(crate) fn leave(&mut self, before: Call, ended: bool) {
+        if ended {
+            self.calls.end(self.call);
+        }
+        self.call = before;
+    }
+
+    /// Which of the current call's parts something concerns; `None`: the call itself.
+    #[inline]
+    pub(crate) fn hop(&self, completion: &Completion) -> Option<Hop> {
+        self.calls.hop(self.call, completion.call)
     }
 }

@@ -3,23 +3,25 @@
 //! Read the data's path here, top to bottom: [`Queue::offer_all`] gives the driver every tag;
 //! [`Queue::turn`] submits what was prepared and waits, in one system call; each [`Event`] it finds is a
 //! request or a finished operation of a backend; [`Queue::commit`] prepares the answer that the next turn
-//! submits. [`drive::Driver`] is what goes on between two turns for native backends. Which commands that takes is the
-//! matter of `transport`, where the data goes that of `data`: see [`Mode`].
+//! submits. Who serves what came, between two turns, is no matter of this room. Which commands that takes is the matter of
+//! `transport`, where the data goes that of `data`: see [`Mode`].
 
 mod buffers;
+mod calls;
 pub mod clock;
 mod common;
+mod completer;
 mod config;
 mod data;
 mod descriptors;
 mod desk;
-pub mod drive;
 pub mod histogram;
 mod io;
 mod ledger;
 mod mode;
 mod part;
 mod polling;
+mod request;
 pub mod ring;
 mod self_reference;
 mod shared;
@@ -32,11 +34,12 @@ mod wake;
 pub use buffers::Buffers;
 pub use clock::clock;
 pub use common::Common;
+pub use completer::{Completer, Completion, Key, Token};
 pub use config::Config;
-pub use descriptors::{Descriptor, Op};
-pub use io::{Io, Slot};
+pub use io::{Io, Slot, Step};
 pub use mode::{CopyMode, Mode, Transport};
 pub use part::Part;
+pub use request::{Descriptor, Flags, Op, Piece, Request};
 pub use ring::Wait;
 pub use shared::{Place, Shared, SharedMemories};
 pub use stats::{Counter, OpCounters, QueueCounters};
@@ -48,6 +51,7 @@ pub use wake::Waker;
 use crate::abi;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pages::Pages;
+use calls::Calls;
 use data::Data;
 use descriptors::Descriptors;
 use desk::{Desk, broken};
@@ -69,37 +73,35 @@ pub type Errno = i32;
 /// done in part and is continued; a write only whole.
 pub type Outcome = std::result::Result<u32, Errno>;
 
-/// A request of the driver, owned by the server until it is committed.
-#[derive(Debug, Clone, Copy)]
-pub struct Request {
-    /// Its name.
-    pub ticket: Ticket,
-    /// What it asks for.
-    pub what: Descriptor,
-}
-
 /// What a turn of the loop found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A request to serve.
     Request(Ticket),
-    /// The backend's operation for this request finished with this result.
-    Operation(Ticket, i32),
+    /// An operation of this request's engine has finished.
+    Operation(Ticket, Completion),
 }
 
 /// Slot of `/dev/ublkcN` in the ring's file table.
 const CHAR_DEV: types::Fixed = types::Fixed(0);
 
-/// The upper half of a completion's user data says whose it is; the lower is the tag.
+/// A completion's user data: 8 bits say whose it is; the last 16 are the tag. Of an engine's operation, 16 bits are its key
+/// and 24 its call.
 const KIND_COMMAND: u64 = 0;
-const KIND_OPERATION: u64 = 1 << 32;
-const KIND_WAKE: u64 = 2 << 32;
-const KIND_CANCEL: u64 = 3 << 32;
-const KIND_LISTEN: u64 = 4 << 32;
-const KIND_LIST: u64 = 5 << 32;
-const KIND_MOVE: u64 = 6 << 32;
-const KIND_REGISTRATION: u64 = 7 << 32;
-const KIND_MASK: u64 = !0 << 32;
+const KIND_OPERATION: u64 = 1 << 56;
+const KIND_WAKE: u64 = 2 << 56;
+const KIND_CANCEL: u64 = 3 << 56;
+const KIND_LISTEN: u64 = 4 << 56;
+const KIND_LIST: u64 = 5 << 56;
+const KIND_MOVE: u64 = 6 << 56;
+const KIND_REGISTRATION: u64 = 7 << 56;
+const KIND_MASK: u64 = !0 << 56;
+const KEY_SHIFT: u32 = 40;
+const CALL_SHIFT: u32 = 16;
+const CALL_MASK: u64 = (1 << 24) - 1;
+
+/// The most entries that a ring is made for: more operations at a time only take more system calls.
+const MOST_ENTRIES: u32 = 8192;
 
 /// How long the driver may take for what it does at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -119,9 +121,11 @@ pub struct Queue {
     desk: Desk,
     data: ManuallyDrop<Data>,
     common: Common,
-    /// Operations of the backend in the ring, by tag: at most one each.
-    operating: Box<[bool]>,
+    calls: Calls,
+    /// Operations of the engine in the ring.
     operations: u32,
+    /// Why the last request failed, by its engine.
+    complaint: Option<String>,
     polling: Polling,
     woken: bool,
     waker: Waker,
@@ -150,6 +154,7 @@ impl Queue {
             poll: limit,
             shared,
             files,
+            operations: fan_out,
             waker,
             hands_over,
             counters,
@@ -163,8 +168,9 @@ impl Queue {
             Transport::PerIo => Buffers::new(part, depth, max_io, pages)?,
             Transport::Batch => common.buffers(|| Buffers::new(Part::WHOLE, depth, max_io, pages))?,
         };
-        // A tag's answer, and what is moved with it.
-        let entries = buffers.tags().count() as u32 * if mode.copy == CopyMode::User { 2 } else { 1 } + 2;
+        // A tag's answer, and what is moved with it; or its operations.
+        let each = if mode.copy == CopyMode::User { 2 } else { 1 }.max(u32::from(fan_out));
+        let entries = (buffers.tags().count() as u32 * each + 2).min(MOST_ENTRIES);
         let data = Data::new(mode.copy, buffers, index, only_by_hand, shared, char_dev.as_raw_fd());
         let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;
         if mode.copy == CopyMode::Zero {
@@ -177,8 +183,9 @@ impl Queue {
             desk: Desk::new(table, depth, index, Ledger::new(index, depth, counters, tracer)),
             data: ManuallyDrop::new(data),
             common,
-            operating: vec![false; usize::from(depth)].into(),
+            calls: Calls::new(depth),
             operations: 0,
+            complaint: None,
             polling: Polling::new(limit),
             woken: false,
             waker,
@@ -234,10 +241,12 @@ impl Queue {
                     self.commands.completed(kind, &completion, &mut self.desk)?;
                 }
                 KIND_OPERATION => {
-                    let tag = completion.user_data() as u16;
-                    self.operating[usize::from(tag)] = false;
+                    let name = completion.user_data();
+                    let call = (name >> CALL_SHIFT & CALL_MASK) as u32;
+                    self.calls.completed(name as u16, call);
                     self.operations -= 1;
-                    self.desk.operated(tag, result);
+                    self.desk
+                        .operated(name as u16, Completion { call, key: (name >> KEY_SHIFT) as u16, result });
                 }
                 // Listened to no more.
                 KIND_LISTEN if result == -libc::ECANCELED => {}
@@ -285,7 +294,7 @@ impl Queue {
         self.desk.ticket(tag)
     }
 
-    /// The request's data buffer and the means to use the ring for it.
+    /// The means to serve a request.
     ///
     /// Fails when the request is not, or no longer, the server's.
     pub fn io(&mut self, ticket: Ticket) -> std::result::Result<Io<'_>, Violation> {
@@ -294,11 +303,30 @@ impl Queue {
         }
         Ok(Io {
             request: self.desk.request(ticket.tag),
+            call: ticket.tag.into(),
             data: &mut self.data,
             ring: &mut self.ring,
-            operating: &mut self.operating[usize::from(ticket.tag)],
+            calls: &mut self.calls,
             operations: &mut self.operations,
+            complaint: &mut self.complaint,
         })
+    }
+
+    /// What the token waited for has completed, if its call still waits.
+    pub(crate) fn outside(&self, token: Token, result: i32) -> Option<Event> {
+        let Token { ticket, call, generation, key } = token;
+        let waits = self.desk.tags.owns(ticket) && self.calls.is(call, generation);
+        waits.then_some(Event::Operation(ticket, Completion { call, key, result }))
+    }
+
+    /// Why the last request failed, if its engine said so.
+    pub(crate) fn complaint(&mut self) -> Option<String> {
+        self.complaint.take()
+    }
+
+    /// The request's engine has failed: what it has split the request into is forgotten.
+    pub(crate) fn forget_calls(&mut self, ticket: Ticket) {
+        self.calls.forget(ticket.tag);
     }
 
     /// Answers a request; the next turn tells the driver. Refused, without harm, when the request is not the
@@ -318,9 +346,9 @@ impl Queue {
         self.commands.answer(&mut self.ring, &mut self.data, ticket.tag, result)
     }
 
-    /// Whether the backend has an operation in the ring for this request.
+    /// Whether operations for this request are in the ring.
     pub fn operating(&self, ticket: Ticket) -> bool {
-        self.operating[usize::from(ticket.tag)]
+        self.calls.operations(ticket.tag) > 0
     }
 
     /// Every tag has ended and nothing is owed: the device was stopped.
@@ -478,7 +506,7 @@ mod tests {
     use super::*;
 
     fn what(op: Op, length: u64) -> Descriptor {
-        Descriptor { op, fua: false, no_unmap: false, by_hand: false, shared: None, offset: 0, length }
+        Descriptor::new(op, 0, length)
     }
 
     #[test]

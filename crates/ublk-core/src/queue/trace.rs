@@ -206,15 +206,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     fn record(tag: u16) -> Record {
-        let what = Descriptor {
-            op: Op::Read,
-            fua: false,
-            no_unmap: false,
-            by_hand: false,
-            shared: None,
-            offset: 0,
-            length: 512,
-        };
+        let what = Descriptor::new(Op::Read, 0, 512);
         Record { queue: 0, tag, what, result: 512, ended: 0, ticks: 1 }
     }
 

@@ -65,7 +65,7 @@ impl Queue {
     fn take(number: f64, able: Abilities) -> CoreResult<Served> {
         let seat = seats::claim(whole("seat", number)?)
             .ok_or_else(|| CoreError::new(ErrorKind::NotFound, "there is no such seat, or it is taken"))?;
-        Served::new(seat.take(Vec::new())?, able)
+        Served::new(seat.take(Vec::new(), 1)?, able)
     }
 
     /// What names it to `nextBatch`, on this thread.

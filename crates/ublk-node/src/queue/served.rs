@@ -4,6 +4,7 @@ use super::layout::{Entry, Shared};
 use super::watch::Watch;
 use super::{Abilities, ENDED, EVENTS};
 use crate::number::number;
+use crate::wire;
 use ublk_core::device::Seated;
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
@@ -132,7 +133,7 @@ impl Served {
                     generation: ticket.generation,
                     tag: ticket.tag,
                     op,
-                    flags: u8::from(what.fua) | (u8::from(what.no_unmap) << 1),
+                    flags: wire::flags(what.flags),
                 },
             );
             batch.push(ticket);

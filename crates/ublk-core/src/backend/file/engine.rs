@@ -1,75 +1,97 @@
 //! Serves one queue of a disk in a file.
 
+use super::File;
 use super::zeroes::{Way, Ways, cannot};
-use crate::backend::{Engine, Site, Step};
+use crate::backend::{Completion, Engine, Io, Key, PerCall, Piece, Site, Slot, Step};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
-use crate::queue::{Io, Op, Slot};
-use std::sync::OnceLock;
+use crate::queue::{Flags, Op};
+use std::sync::{Arc, OnceLock};
 
-/// The backend's only file.
-const FILE: Slot = Slot(1);
+/// A call waits for one operation at a time.
+const KEY: Key = 0;
 
 /// Bytes of zeroes per write, where fallocate(2) does not work.
 const ZEROES: u64 = 256 << 10;
 
-/// The progress of a request.
-#[derive(Debug, Clone, Copy, Default)]
+/// A call and its progress.
+#[derive(Debug, Clone, Copy)]
 struct Progress {
+    piece: Piece,
     /// Bytes read or written so far: the kernel may do less than was asked.
-    done: usize,
-    /// The method that a discard or write-zeroes uses, and its index in the request's list of methods.
+    done: u64,
+    /// The method that a discard or write-zeroes uses, and its index in the list of methods.
     way: Option<(usize, Way)>,
-    /// The last operation makes the request durable.
+    /// The last operation makes the call durable.
     syncing: bool,
 }
 
+impl Progress {
+    const fn of(piece: Piece) -> Self {
+        Self { piece, done: 0, way: None, syncing: false }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::of(Piece { op: Op::Flush, flags: Flags::NONE, offset: 0, length: 0, at: 0 })
+    }
+}
+
 pub struct FileEngine {
+    _file: Arc<File>,
+    slot: Slot,
     durable: bool,
     ways: Ways,
-    progress: Box<[Progress]>,
+    progress: PerCall<Progress>,
 }
 
 impl FileEngine {
-    pub fn new(site: &Site) -> Self {
-        let progress = vec![Progress::default(); usize::from(site.depth)].into();
-        Self { durable: site.durable, ways: Ways::default(), progress }
+    pub fn new(file: Arc<File>, slot: Slot, site: &Site) -> Self {
+        let progress = PerCall::new(site.depth());
+        Self { _file: file, slot, durable: site.durable(), ways: Ways::default(), progress }
     }
 
-    fn progress(&mut self, io: &Io<'_>) -> &mut Progress {
-        &mut self.progress[usize::from(io.request.ticket.tag)]
+    /// Whether it has to be durable before it is answered.
+    fn durable(&self, piece: &Piece) -> bool {
+        self.durable || piece.flags.has(Flags::FUA)
     }
 
-    /// Starts the next operation of the request.
-    fn issue(&mut self, io: &mut Io<'_>) -> Result<Step> {
-        let (what, Progress { done, way, syncing }) = (io.request.what, *self.progress(io));
-        let offset = what.offset + done as u64;
-        match (what.op, way) {
-            _ if syncing => io.sync_file(FILE)?,
-            (Op::Read, _) => io.read_file(FILE, done, offset)?,
-            (Op::Write, _) => io.write_file(FILE, done, offset, what.fua || self.durable)?,
-            (Op::Flush, _) => io.sync_file(FILE)?,
-            (Op::Discard | Op::WriteZeroes, None) => return self.try_from(io, 0, libc::EOPNOTSUPP),
+    /// Starts the next operation of the call.
+    fn issue(&mut self, io: &mut Io<'_>) -> Step {
+        let Progress { piece, done, way, syncing } = *self.progress.of(io);
+        let (file, rest) = (self.slot, piece.rest(done));
+        match (piece.op, way) {
+            _ if syncing => io.sync_file(file, KEY),
+            (Op::Read, _) => io.read_file(file, &rest, KEY),
+            (Op::Write, _) => io.write_file(file, &rest, self.durable(&piece), KEY),
+            (Op::Flush, _) => io.sync_file(file, KEY),
+            (Op::Discard | Op::WriteZeroes, None) => self.try_from(io, 0, libc::EOPNOTSUPP),
             (Op::Discard | Op::WriteZeroes, Some((_, Way::Allocate(mode)))) => {
-                io.allocate_file(FILE, mode)?
+                io.allocate_file(file, &piece, mode, KEY)
             }
-            (Op::Discard | Op::WriteZeroes, Some((_, Way::Write))) => {
-                let length = (what.length - done as u64).min(ZEROES) as u32;
+            (Op::Discard | Op::WriteZeroes, Some((_, Way::Write))) => match zeroes() {
                 // SAFETY: these bytes stay mapped for ever, and nothing writes to them.
-                unsafe { io.write_memory(FILE, zeroes()?, length, offset)? };
-            }
-            (Op::Other(_), _) => return Ok(Step::Done(Err(libc::EOPNOTSUPP))),
+                Ok(zeroes) => unsafe {
+                    io.write_memory(file, zeroes, rest.length.min(ZEROES) as u32, rest.offset, KEY)
+                },
+                Err(error) => {
+                    io.report(error.to_string());
+                    Step::Done(Err(error.errno.unwrap_or(libc::EIO)))
+                }
+            },
+            (Op::Other(_), _) => Step::Done(Err(libc::EOPNOTSUPP)),
         }
-        Ok(Step::Pending)
     }
 
-    /// Starts the best method for a discard or write-zeroes from index `from` on. If none is left, the request fails
-    /// with `errno`.
-    fn try_from(&mut self, io: &mut Io<'_>, from: usize, errno: i32) -> Result<Step> {
-        let Some(way) = self.ways.next(&io.request.what, from) else {
-            return Ok(Step::Done(Err(if cannot(errno) { libc::EOPNOTSUPP } else { errno })));
+    /// Starts the best method for a discard or write-zeroes from index `from` on. If none is left, the call fails with
+    /// `errno`.
+    fn try_from(&mut self, io: &mut Io<'_>, from: usize, errno: i32) -> Step {
+        let piece = self.progress.of(io).piece;
+        let Some(way) = self.ways.next(&piece, from) else {
+            return Step::Done(Err(if cannot(errno) { libc::EOPNOTSUPP } else { errno }));
         };
-        *self.progress(io) = Progress { way: Some(way), ..Progress::default() };
+        *self.progress.of(io) = Progress { way: Some(way), ..Progress::of(piece) };
         self.issue(io)
     }
 }
@@ -86,13 +108,14 @@ fn zeroes() -> Result<*const u8> {
 }
 
 impl Engine for FileEngine {
-    fn start(&mut self, io: &mut Io<'_>) -> Result<Step> {
-        *self.progress(io) = Progress::default();
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        *self.progress.of(io) = Progress::of(piece);
         self.issue(io)
     }
 
-    fn resume(&mut self, io: &mut Io<'_>, result: i32) -> Result<Step> {
-        let (what, Progress { done, way, syncing }) = (io.request.what, *self.progress(io));
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        let result = completion.result;
+        let Progress { piece, done, way, syncing } = *self.progress.of(io);
         match (result, way) {
             (libc::c_int::MIN..0, _) if matches!(-result, libc::EINTR | libc::EAGAIN) => {
                 return self.issue(io);
@@ -101,27 +124,27 @@ impl Engine for FileEngine {
                 self.ways.failed(way, -result);
                 return self.try_from(io, number + 1, -result);
             }
-            (libc::c_int::MIN..0, _) => return Ok(Step::Done(Err(-result))),
+            (libc::c_int::MIN..0, _) => return Step::Done(Err(-result)),
             _ => {}
         }
-        let moves = matches!(what.op, Op::Read | Op::Write) || matches!(way, Some((_, Way::Write)));
+        let moves = piece.op.has_data() || matches!(way, Some((_, Way::Write)));
         if moves && !syncing {
-            let done = done + result as usize;
-            if result > 0 && (done as u64) < what.length {
-                self.progress(io).done = done;
+            let done = done + result as u64;
+            if result > 0 && done < piece.length {
+                self.progress.of(io).done = done;
                 return self.issue(io);
             }
-            if done as u64 != what.length {
-                return Ok(Step::Done(Err(libc::EIO))); // nothing was read: the file was truncated
+            if done != piece.length {
+                return Step::Done(Err(libc::EIO)); // nothing was read: the file was truncated
             }
             if way.is_none() {
-                return Ok(Step::Done(Ok(done as u32)));
+                return Step::Done(Ok(done as u32));
             }
         }
-        if what.op == Op::WriteZeroes && (what.fua || self.durable) && !syncing {
-            self.progress(io).syncing = true;
+        if piece.op == Op::WriteZeroes && self.durable(&piece) && !syncing {
+            self.progress.of(io).syncing = true;
             return self.issue(io);
         }
-        Ok(Step::Done(Ok(0)))
+        Step::Done(Ok(0))
     }
 }

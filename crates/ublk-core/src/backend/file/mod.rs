@@ -13,9 +13,10 @@ use engine::FileEngine;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An open file or block device.
@@ -137,6 +138,7 @@ impl File {
         let alignment = if direct { limits::of(&found, told.memory) } else { Alignment::default() };
         let discard = (!read_only && can_punch(&file, size, kind.is_block_device())).then_some(Discard {
             granularity: 4096.max(block_size),
+            alignment: 0,
             max: 1 << 30,
             max_write_zeroes: 1 << 30,
         });
@@ -162,19 +164,13 @@ impl Backend for File {
             block_size: self.block_size,
             write_cache: true,
             discard: self.discard,
+            alignment: self.alignment,
+            ..Properties::new(0)
         }
     }
 
-    fn copy_modes(&self) -> &'static [CopyMode] {
-        Self::COPY_MODES
-    }
-
-    fn alignment(&self) -> Alignment {
-        self.alignment
-    }
-
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.file.as_fd()]
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        Self::COPY_MODES.to_vec()
     }
 
     fn places(&self) -> Vec<Place<'_>> {
@@ -182,8 +178,9 @@ impl Backend for File {
         vec![Place { role: Role::Disk, path, file, writable: *writable, claimed: *claimed }]
     }
 
-    fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
-        Ok(Box::new(FileEngine::new(site)))
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        let slot = site.file(self.file.as_fd());
+        Ok(Box::new(FileEngine::new(self, slot, site)))
     }
 
     /// Resizes a regular file. A block device keeps its size, which has to suffice, and its data.

@@ -1,7 +1,7 @@
 //! The methods to zero or discard a range of a file. Only a try shows what a medium supports: file systems fail with
 //! various error numbers, and a block device's support may change.
 
-use crate::queue::{Descriptor, Op};
+use crate::queue::{Flags, Op, Piece};
 
 pub const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
@@ -16,10 +16,10 @@ pub enum Way {
 }
 
 /// The methods for a request, the best first. Keeping or releasing the space is optional; reading as zeroes is not.
-fn ways(what: &Descriptor) -> &'static [Way] {
+fn ways(what: &Piece) -> &'static [Way] {
     match what.op {
         Op::Discard => &[Way::Allocate(PUNCH)],
-        _ if what.no_unmap => &[Way::Allocate(ZERO), Way::Allocate(PUNCH), Way::Write],
+        _ if what.flags.has(Flags::NO_UNMAP) => &[Way::Allocate(ZERO), Way::Allocate(PUNCH), Way::Write],
         _ => &[Way::Allocate(PUNCH), Way::Allocate(ZERO), Way::Write],
     }
 }
@@ -32,7 +32,7 @@ pub struct Ways {
 
 impl Ways {
     /// The first of the request's methods, from index `from` on, that may work, and its index.
-    pub fn next(&self, what: &Descriptor, from: usize) -> Option<(usize, Way)> {
+    pub fn next(&self, what: &Piece, from: usize) -> Option<(usize, Way)> {
         let able = |way: &Way| match way {
             Way::Allocate(mode) => !self.unable.contains(&Some(*mode)),
             Way::Write => true,
@@ -71,12 +71,13 @@ pub fn cannot(errno: i32) -> bool {
 mod tests {
     use super::*;
 
-    fn what(op: Op, no_unmap: bool) -> Descriptor {
-        Descriptor { op, fua: false, no_unmap, by_hand: false, shared: None, offset: 0, length: 4096 }
+    fn what(op: Op, no_unmap: bool) -> Piece {
+        let flags = if no_unmap { Flags::NO_UNMAP } else { Flags::NONE };
+        Piece { op, flags, offset: 0, length: 4096, at: 0 }
     }
 
     /// The methods that a request tries when all fail with `errno`.
-    fn tried(ways: &mut Ways, what: &Descriptor, errno: i32) -> Vec<Way> {
+    fn tried(ways: &mut Ways, what: &Piece, errno: i32) -> Vec<Way> {
         let (mut tried, mut at) = (Vec::new(), 0);
         while let Some((number, way)) = ways.next(what, at) {
             ways.failed(way, errno);

@@ -2,7 +2,7 @@
 
 use super::map::Map;
 use crate::backend::Storage;
-use crate::queue::{Ticket, Waker};
+use crate::queue::{Completer, Token};
 use crate::report::Reporter;
 use std::collections::HashMap;
 use std::io;
@@ -10,34 +10,16 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Where a queue's waiting requests are told that they can go on.
-pub struct Inbox {
-    waker: Waker,
-    ready: Mutex<Vec<(Ticket, i32)>>,
-}
-
-impl Inbox {
-    pub fn new(waker: Waker) -> Self {
-        Self { waker, ready: Mutex::default() }
-    }
-
-    /// Takes all that came.
-    pub fn take(&self) -> Vec<(Ticket, i32)> {
-        std::mem::take(&mut *self.ready.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// A request that waits for something: 0 or a negative error number.
 #[derive(Clone)]
 pub struct Waiter {
-    pub inbox: Arc<Inbox>,
-    pub ticket: Ticket,
+    pub completer: Completer,
+    pub token: Token,
 }
 
 impl Waiter {
     pub fn tell(&self, result: i32) {
-        self.inbox.ready.lock().unwrap_or_else(PoisonError::into_inner).push((self.ticket, result));
-        self.inbox.waker.wake();
+        self.completer.complete(self.token, result);
     }
 }
 
@@ -306,6 +288,7 @@ mod tests {
     use crate::backend::{Backend, Engine, Properties, Site};
     use crate::claim::Place;
     use crate::error::Result;
+    use crate::queue::{Ticket, Waker};
 
     const CHUNK: u64 = 4096;
 
@@ -314,8 +297,14 @@ mod tests {
     }
 
     fn waiter(tag: u16) -> Waiter {
-        let inbox = Arc::new(Inbox::new(Waker::new().unwrap()));
-        Waiter { inbox, ticket: Ticket { tag, generation: 0, queue: 0 } }
+        let ticket = Ticket { tag, generation: 0, queue: 0 };
+        Waiter { completer: Completer::new(Waker::new().unwrap()), token: Token::of(ticket) }
+    }
+
+    fn heard(waiter: &Waiter) -> Vec<(Token, i32)> {
+        let mut told = Vec::new();
+        waiter.completer.take(&mut told);
+        told
     }
 
     fn waits(plan: &Plan) -> (u32, Vec<(u64, u64)>) {
@@ -343,10 +332,10 @@ mod tests {
         let plan = chunks.plan(0, 6 * CHUNK, Use::Read, &second);
         assert_eq!(waits(&plan), (5, vec![(5, 6)]));
         chunks.complete(&[0, 1], false, 0).unwrap();
-        assert_eq!(first.inbox.take(), vec![(first.ticket, 0); 2]);
+        assert_eq!(heard(&first), vec![(first.token, 0); 2]);
         chunks.give_up(3..5, -5);
-        assert_eq!(first.inbox.take(), vec![(first.ticket, -5); 2]);
-        assert_eq!(second.inbox.take().len(), 4);
+        assert_eq!(heard(&first), vec![(first.token, -5); 2]);
+        assert_eq!(heard(&second).len(), 4);
         // What failed is fetched again, what is there is not.
         assert_eq!(waits(&chunks.plan(0, 5 * CHUNK, Use::Read, &first)), (2, vec![(3, 5)]));
         goes(chunks.plan(0, 3 * CHUNK, Use::Read, &first));
@@ -392,7 +381,7 @@ mod tests {
             Vec::new()
         }
 
-        fn engine(&self, _site: &Site) -> Result<Box<dyn Engine + '_>> {
+        fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {
             unimplemented!("nobody asks")
         }
     }

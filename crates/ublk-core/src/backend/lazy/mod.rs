@@ -3,7 +3,7 @@
 //!
 //! A request whose chunks are all there costs one look at the [`Map`] more than without. Any other one goes
 //! through [`chunks`], which lets each chunk be fetched, or be overwritten for the first time, by one request at
-//! a time; the requests that need it meanwhile wait, and are woken through their queue's [`Inbox`].
+//! a time; the requests that need it meanwhile wait, and are resumed through their queue's [`Completer`](crate::queue::Completer).
 //!
 //! A chunk that is present but not saved can still be lost: if the kernel cannot write it back, it drops the pages, and
 //! a read then finds zeroes. So each read of such a chunk checks afterwards that the storage is
@@ -22,14 +22,13 @@ mod place;
 pub use filler::Fill;
 pub use map::{Found, Identity, Map};
 
-use super::{Alignment, Backend, Engine, Properties, Site, Storage};
+use super::{Backend, Engine, Properties, Site, Storage};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::CopyMode;
 use chunks::Chunks;
 use engine::LazyEngine;
 use filler::{Filler, Job};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// Where the data of a lazy disk comes from.
@@ -80,25 +79,17 @@ impl Backend for Lazy {
         Properties { write_cache: storage.write_cache || self.chunks.map.is_kept(), ..storage }
     }
 
-    fn copy_modes(&self) -> &'static [CopyMode] {
+    fn copy_modes(&self) -> Vec<CopyMode> {
         self.storage.copy_modes()
-    }
-
-    fn alignment(&self) -> Alignment {
-        self.storage.alignment()
-    }
-
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        self.storage.files()
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         self.storage.places().into_iter().chain(self.chunks.map.place()).collect()
     }
 
-    fn engine(&self, site: &Site) -> Result<Box<dyn Engine + '_>> {
-        self.chunks.report_to(site.reporter.clone());
-        Ok(Box::new(LazyEngine::new(self, self.storage.engine(site)?, site)))
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        self.chunks.report_to(site.reporter());
+        Ok(Box::new(LazyEngine::new(self, site)?))
     }
 
     fn close(&self) -> Result<()> {

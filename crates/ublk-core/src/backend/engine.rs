@@ -1,0 +1,192 @@
+//! What serves the requests of one queue, and what it is made with.
+
+use super::Backend;
+use crate::error::Result;
+use crate::queue::{Completer, Completion, Io, Piece, Slot, Step};
+use crate::report::Reporter;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+
+/// Serves the requests of one queue. Never blocks: what would, goes through the ring, or to other threads.
+///
+/// A request is a call, and so is each part that a layer asks a disk [below](Below) for. What a call waits for has a key, by
+/// which the engine knows it when it completes.
+pub trait Engine {
+    /// Starts a request or a part of one.
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step;
+
+    /// Goes on after something that the call waited for is finished.
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        let _ = (io, completion);
+        Step::Done(Err(libc::EIO))
+    }
+}
+
+/// The queue that an engine is made for.
+#[derive(Debug)]
+pub struct Site {
+    depth: u16,
+    max_io: u32,
+    durable: bool,
+    completer: Completer,
+    reporter: Reporter,
+    files: Vec<RawFd>,
+    operations: u16,
+    /// How many disks the engine that is being made has below it.
+    below: u16,
+    /// How many engines are above it.
+    level: u16,
+}
+
+impl Site {
+    /// A queue of `depth` requests of at most `max_io` bytes of data.
+    pub fn new(depth: u16, max_io: u32, durable: bool, completer: Completer, reporter: Reporter) -> Self {
+        let (files, operations, below, level) = (Vec::new(), 1, 0, 0);
+        Self { depth, max_io, durable, completer, reporter, files, operations, below, level }
+    }
+
+    /// How many requests the queue holds.
+    pub fn depth(&self) -> u16 {
+        self.depth
+    }
+
+    /// Bytes: the most data that a request has.
+    pub fn max_io(&self) -> u32 {
+        self.max_io
+    }
+
+    /// The device has no write cache: every write has to be durable before it is committed.
+    pub fn durable(&self) -> bool {
+        self.durable
+    }
+
+    /// Whether other engines serve parts of the same requests, or may leave something in their buffers.
+    pub fn shared(&self) -> bool {
+        self.level > 0
+    }
+
+    /// Resumes what waits for something outside the ring.
+    pub fn completer(&self) -> Completer {
+        self.completer.clone()
+    }
+
+    /// Reports errors that belong to no request to the device's owner.
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+
+    /// A slot for a file that the engine uses through the ring. The ring keeps it open.
+    pub fn file(&mut self, file: BorrowedFd<'_>) -> Slot {
+        let file = file.as_raw_fd();
+        let at = self.files.iter().position(|other| *other == file).unwrap_or_else(|| {
+            self.files.push(file);
+            self.files.len() - 1
+        });
+        Slot(at as u32 + 1) // after /dev/ublkcN
+    }
+
+    /// The engine of a disk below the one that is being made.
+    pub fn below(&mut self, disk: Arc<dyn Backend>) -> Result<Below> {
+        let index = self.below;
+        self.level += 1;
+        self.below = 0;
+        let engine = disk.engine(self);
+        self.level -= 1;
+        self.below = index + 1;
+        Ok(Below { engine: engine?, index })
+    }
+
+    /// A request may have so many operations in the ring at a time. More only cost more system calls.
+    pub fn operations(&mut self, a_request: u16) {
+        self.operations = self.operations.max(a_request);
+    }
+
+    /// The files, in the order of their slots, and how many operations a request may have at a time.
+    pub fn needs(self) -> (Vec<RawFd>, u16) {
+        (self.files, self.operations)
+    }
+}
+
+/// The engine of a disk below another.
+pub struct Below {
+    engine: Box<dyn Engine>,
+    index: u16,
+}
+
+/// What became of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartDone {
+    /// The number that it was started with.
+    pub number: u32,
+    /// Its outcome; or it still waits for something.
+    pub step: Step,
+}
+
+impl Below {
+    /// Asks the disk for all that the current call was asked for: what it answers is the call's answer. Whatever completes
+    /// for the call has to be [passed](Self::pass_on) to it, until it is finished.
+    #[inline]
+    pub fn pass(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        self.engine.start(io, piece)
+    }
+
+    /// Goes on with what was [passed](Self::pass) to the disk.
+    #[inline]
+    pub fn pass_on(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        self.engine.resume(io, completion)
+    }
+
+    /// Asks the disk for a part, as a call of its own. A part is done whole, or fails.
+    pub fn start(&mut self, io: &mut Io<'_>, number: u32, piece: Piece) -> Step {
+        let length = piece.data_length() as u64;
+        let Some(before) = io.enter(self.index, number, length) else {
+            return Step::Done(Err(libc::ENOMEM));
+        };
+        let step = self.engine.start(io, piece);
+        io.leave(before, step != Step::Pending);
+        whole(step, length)
+    }
+
+    /// Goes on with a part that was [started](Self::start), if the completion concerns one of this disk's.
+    pub fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Option<PartDone> {
+        let hop = io.hop(&completion).filter(|hop| hop.below == self.index)?;
+        let before = io.enter_again(&hop);
+        let step = self.engine.resume(io, completion);
+        io.leave(before, step != Step::Pending);
+        Some(PartDone { number: hop.number, step: whole(step, hop.length) })
+    }
+
+    /// Which of several disks a completion concerns, in the order in which they were made; `None`: it is the engine's own.
+    pub fn of(io: &Io<'_>, completion: &Completion) -> Option<usize> {
+        io.hop(completion).map(|hop| hop.below.into())
+    }
+}
+
+/// A part of the data that was read or written only in part has failed.
+fn whole(step: Step, length: u64) -> Step {
+    match step {
+        Step::Done(Ok(done)) if length > 0 && u64::from(done) != length => Step::Done(Err(libc::EIO)),
+        step => step,
+    }
+}
+
+/// What an engine keeps of each call.
+#[derive(Debug)]
+pub struct PerCall<T>(Vec<T>);
+
+impl<T: Default> PerCall<T> {
+    /// For a queue of `depth` requests.
+    pub fn new(depth: u16) -> Self {
+        Self((0..depth).map(|_| T::default()).collect())
+    }
+
+    /// Of the current call. It may be an earlier call's that had the same number.
+    #[inline]
+    pub fn of(&mut self, io: &Io<'_>) -> &mut T {
+        let call = io.call();
+        if call >= self.0.len() {
+            self.0.resize_with(call + 1, T::default);
+        }
+        &mut self.0[call]
+    }
+}

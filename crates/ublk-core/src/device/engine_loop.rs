@@ -1,0 +1,167 @@
+//! Serves a queue with an engine: what a turn brought goes to the engine, its outcomes to the queue. Who turns the queue, and
+//! sleeps in between, is the thread's matter.
+
+use crate::backend::{Engine, Step};
+use crate::error::Result;
+use crate::queue::{Completer, Descriptor, Errno, Event, Op, Queue, Ticket, Token, Wait};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The device was stopped, and everything owed was answered.
+    Stopped,
+    /// The queue was woken to be given up.
+    Left,
+}
+
+/// What a queue's owner has to say.
+pub trait Owner {
+    /// Whether the queue is to be left at once, settled or not. Asked when the queue was woken.
+    fn given_up(&self) -> bool;
+
+    /// The engine panicked or could not serve a request, which got an error: one line.
+    fn failed(&self, message: String);
+}
+
+/// How long a queue that is given up waits for its engine's operations.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves one queue, whose tags have been offered, with an engine.
+pub struct EngineLoop {
+    engine: Box<dyn Engine>,
+    completer: Completer,
+    /// What was completed outside the ring. Empty between two turns.
+    outside: Vec<(Token, i32)>,
+    /// Requests that failed while their operations were in the ring. A list: it is as good as always empty, and
+    /// looked at for every request.
+    failed: Vec<(Ticket, Errno)>,
+    /// Until when operations of a queue that is left may take.
+    leaving: Option<Instant>,
+}
+
+impl EngineLoop {
+    /// With nothing served yet. `completer`: the one that the engine was made with.
+    pub fn new(engine: Box<dyn Engine>, completer: Completer) -> Self {
+        Self { engine, completer, outside: Vec::new(), failed: Vec::new(), leaving: None }
+    }
+
+    /// One turn of the queue, and the work that it brought. How serving ended, if it did.
+    pub fn step(&mut self, queue: &mut Queue, wait: Wait, owner: &dyn Owner) -> Result<Option<Ended>> {
+        queue.turn(wait)?;
+        self.work(queue, owner)
+    }
+
+    /// The work that the last turn brought. The next one tells the driver what was done.
+    pub fn work(&mut self, queue: &mut Queue, owner: &dyn Owner) -> Result<Option<Ended>> {
+        if let Some(until) = self.leaving {
+            let over = queue.operations() == 0 || Instant::now() >= until;
+            return Ok(over.then_some(Ended::Left));
+        }
+        let mut at = 0;
+        while let Some(event) = queue.event(at) {
+            at += 1;
+            self.serve(queue, event, owner)?;
+        }
+        if queue.settled() {
+            return Ok(Some(Ended::Stopped));
+        }
+        if queue.woken() {
+            if owner.given_up() {
+                return self.leave(queue).map(|gone| gone.then_some(Ended::Left));
+            }
+            self.completer.take(&mut self.outside);
+            for at in 0..self.outside.len() {
+                let (token, result) = self.outside[at];
+                if let Some(event) = queue.outside(token, result) {
+                    self.serve(queue, event, owner)?;
+                }
+            }
+            self.outside.clear();
+        }
+        Ok(None)
+    }
+
+    /// Begins to leave the queue, settled or not: only the engine's operations are waited for, since they use the
+    /// queue's memory. Whether there are none.
+    pub fn leave(&mut self, queue: &mut Queue) -> Result<bool> {
+        if queue.operations() == 0 {
+            return Ok(true);
+        }
+        queue.cancel_operations()?;
+        self.leaving = Some(Instant::now() + LEAVE_TIMEOUT);
+        Ok(false)
+    }
+
+    /// Until when the queue may sleep: it is left then.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.leaving
+    }
+
+    fn serve(&mut self, queue: &mut Queue, event: Event, owner: &dyn Owner) -> Result<()> {
+        let ticket = match event {
+            Event::Request(ticket) | Event::Operation(ticket, _) => ticket,
+        };
+        let step = if self.failed.is_empty() {
+            self.answer(queue, event, ticket, owner)
+        } else {
+            match self.failed.iter().position(|(request, _)| *request == ticket) {
+                None => self.answer(queue, event, ticket, owner),
+                Some(_) if queue.operating(ticket) => Step::Pending,
+                Some(at) => {
+                    queue.forget_calls(ticket);
+                    Step::Done(Err(self.failed.swap_remove(at).1))
+                }
+            }
+        };
+        match step {
+            Step::Done(outcome) => queue.commit(ticket, outcome),
+            Step::Pending => Ok(()),
+        }
+    }
+
+    fn answer(&mut self, queue: &mut Queue, event: Event, ticket: Ticket, owner: &dyn Owner) -> Step {
+        let Ok(mut io) = queue.io(ticket) else {
+            return Step::Pending; // answered meanwhile: nothing is owed
+        };
+        let (what, engine) = (io.request.what, &mut self.engine);
+        let answer = catch_unwind(AssertUnwindSafe(|| match event {
+            Event::Request(_) if matches!(what.op, Op::Other(_)) => Step::Done(Err(libc::EOPNOTSUPP)),
+            Event::Request(_) => engine.start(&mut io, what.piece()),
+            Event::Operation(_, completion) => engine.resume(&mut io, completion),
+        }));
+        if let Some(why) = queue.complaint() {
+            owner.failed(format!("the backend cannot serve {}: {why}", told(&what)));
+        }
+        let errno = match answer {
+            Ok(Step::Done(Err(errno))) if queue.operating(ticket) => errno,
+            Ok(Step::Done(Ok(_))) if queue.operating(ticket) => {
+                owner.failed(format!("the backend answered {} while it worked on it", told(&what)));
+                libc::EIO
+            }
+            Ok(step) => return step,
+            Err(panic) => {
+                let why = panic
+                    .downcast_ref::<&str>()
+                    .map(|why| (*why).to_owned())
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                owner.failed(format!("the backend panicked at {}: {why}", told(&what)));
+                libc::EIO
+            }
+        };
+        if queue.operating(ticket) {
+            // What it left in the ring uses the buffer, and has to come back first.
+            self.failed.push((ticket, errno));
+            return Step::Pending;
+        }
+        queue.forget_calls(ticket);
+        Step::Done(Err(errno))
+    }
+}
+
+/// Describes a request.
+fn told(what: &Descriptor) -> String {
+    format!("{:?} of {} bytes at {}", what.op, what.length, what.offset)
+}

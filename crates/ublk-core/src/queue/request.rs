@@ -1,0 +1,269 @@
+//! What a request asks for, and the parts that a backend splits it into.
+
+use super::shared::Place;
+use super::tags::Ticket;
+use crate::abi::{SECTOR, sys};
+use std::ops::BitOr;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Fill the buffer from the disk.
+    Read,
+    /// Put the buffer on the disk.
+    Write,
+    /// Make every completed write durable.
+    Flush,
+    /// The range's content is no longer needed.
+    Discard,
+    /// The range must read back as zeroes.
+    WriteZeroes,
+    /// Something that was not advertised; answer `EOPNOTSUPP`.
+    Other(u8),
+}
+
+impl Op {
+    fn decode(op: u32) -> Self {
+        match op {
+            sys::UBLK_IO_OP_READ => Self::Read,
+            sys::UBLK_IO_OP_WRITE => Self::Write,
+            sys::UBLK_IO_OP_FLUSH => Self::Flush,
+            sys::UBLK_IO_OP_DISCARD => Self::Discard,
+            sys::UBLK_IO_OP_WRITE_ZEROES => Self::WriteZeroes,
+            other => Self::Other(other as u8),
+        }
+    }
+
+    /// Whether it moves data: a read or write.
+    #[inline]
+    pub const fn has_data(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
+    }
+}
+
+/// What the kernel says of a request beside its operation and range. The bits are those of `UBLK_IO_F_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// The write must be durable before it is committed.
+    pub const FUA: Self = Self(sys::UBLK_IO_F_FUA);
+    /// Zeroes must be written without giving the space back.
+    pub const NO_UNMAP: Self = Self(sys::UBLK_IO_F_NOUNMAP);
+    /// A file system's own structures, not a file's data.
+    pub const META: Self = Self(sys::UBLK_IO_F_META);
+    /// Do not retry after an error of the device.
+    pub const FAIL_FAST_DEVICE: Self = Self(sys::UBLK_IO_F_FAILFAST_DEV);
+    /// Do not retry after an error of the transport.
+    pub const FAIL_FAST_TRANSPORT: Self = Self(sys::UBLK_IO_F_FAILFAST_TRANSPORT);
+    /// Do not retry after an error of the driver.
+    pub const FAIL_FAST_DRIVER: Self = Self(sys::UBLK_IO_F_FAILFAST_DRIVER);
+    /// Memory is swapped in or out.
+    pub const SWAP: Self = Self(sys::UBLK_IO_F_SWAP);
+
+    const KNOWN: u32 = Self::FUA.0
+        | Self::NO_UNMAP.0
+        | Self::META.0
+        | Self::FAIL_FAST_DEVICE.0
+        | Self::FAIL_FAST_TRANSPORT.0
+        | Self::FAIL_FAST_DRIVER.0
+        | Self::SWAP.0;
+
+    /// Whether all of `flags` are set.
+    #[inline]
+    pub const fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// Whether any of `flags` is set.
+    #[inline]
+    pub const fn has_any(self, flags: Self) -> bool {
+        self.0 & flags.0 != 0
+    }
+
+    /// These without `flags`.
+    #[must_use]
+    pub const fn without(self, flags: Self) -> Self {
+        Self(self.0 & !flags.0)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A descriptor in units that a backend wants: bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor {
+    /// What to do.
+    pub op: Op,
+    /// How.
+    pub flags: Flags,
+    /// The driver could not register its pages with the ring: that is the server's then (`UBLK_IO_F_NEED_REG_BUF`).
+    pub by_hand: bool,
+    /// Its data lies in memory that the device shares with its clients (`UBLK_IO_F_SHMEM_ZC`), and only there.
+    pub shared: Option<Place>,
+    /// Where on the disk, in bytes.
+    pub offset: u64,
+    /// How much, in bytes. A flush has none.
+    pub length: u64,
+}
+
+impl Descriptor {
+    /// Without flags, with its data in the tag's buffer.
+    pub const fn new(op: Op, offset: u64, length: u64) -> Self {
+        Self { op, flags: Flags::NONE, by_hand: false, shared: None, offset, length }
+    }
+
+    /// Reads the kernel's form: sectors of 512 bytes, whatever the device's block size.
+    pub fn decode(raw: &sys::ublksrv_io_desc) -> Self {
+        let op = Op::decode(raw.op_flags & 0xff);
+        let has_range = op != Op::Flush;
+        Self {
+            op,
+            flags: Flags(raw.op_flags & Flags::KNOWN),
+            by_hand: raw.op_flags & sys::UBLK_IO_F_NEED_REG_BUF != 0,
+            shared: (raw.op_flags & sys::UBLK_IO_F_SHMEM_ZC != 0).then(|| place(raw.addr)),
+            offset: if has_range { raw.start_sector * SECTOR } else { 0 },
+            length: if has_range { u64::from(raw.nr_sectors) * SECTOR } else { 0 },
+        }
+    }
+
+    /// All of it, as a backend is asked for it.
+    #[inline]
+    pub const fn piece(&self) -> Piece {
+        Piece { op: self.op, flags: self.flags, offset: self.offset, length: self.length, at: 0 }
+    }
+}
+
+/// `ublk_shmem_zc_index` and `ublk_shmem_zc_offset` of the header.
+fn place(address: u64) -> Place {
+    Place { memory: (address >> sys::UBLK_SHMEM_ZC_IDX_OFF) as u16, offset: address as u32 }
+}
+
+/// A request of the driver, owned by the server until it is committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Its name.
+    pub ticket: Ticket,
+    /// What it asks for.
+    pub what: Descriptor,
+}
+
+/// A request or a part of one, in the coordinates of the backend that is asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// What to do.
+    pub op: Op,
+    /// How.
+    pub flags: Flags,
+    /// Where on the backend's disk, in bytes.
+    pub offset: u64,
+    /// How much, in bytes. A flush has none.
+    pub length: u64,
+    /// Where its data begins in the request's, in bytes. Only reads and writes have data.
+    pub at: usize,
+}
+
+impl Piece {
+    /// Bytes of data in the request: 0 for all but reads and writes.
+    #[inline]
+    pub const fn data_length(&self) -> usize {
+        if self.op.has_data() { self.length as usize } else { 0 }
+    }
+
+    /// `length` bytes of it, from its byte `from` on.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    #[inline]
+    #[must_use]
+    pub const fn part(&self, from: u64, length: u64) -> Self {
+        assert!(from <= self.length && length <= self.length - from);
+        let at = if self.op.has_data() { self.at + from as usize } else { 0 };
+        Self { offset: self.offset + from, length, at, ..*self }
+    }
+
+    /// What is left after its first `done` bytes.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    #[inline]
+    #[must_use]
+    pub const fn rest(&self, done: u64) -> Self {
+        self.part(done, self.length - done)
+    }
+
+    /// The same part of the request, elsewhere on a disk.
+    #[inline]
+    #[must_use]
+    pub const fn to(&self, offset: u64) -> Self {
+        Self { offset, ..*self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_count_512_byte_sectors_whatever_the_block_size() {
+        let raw =
+            sys::ublksrv_io_desc { op_flags: sys::UBLK_IO_OP_WRITE, nr_sectors: 8, start_sector: 8, addr: 0 };
+        let write = Descriptor::decode(&raw);
+        assert_eq!((write.op, write.offset, write.length), (Op::Write, 4096, 4096));
+    }
+
+    #[test]
+    fn flags_and_the_largest_values_are_kept() {
+        let raw = sys::ublksrv_io_desc {
+            op_flags: sys::UBLK_IO_OP_WRITE_ZEROES | sys::UBLK_IO_F_FUA | sys::UBLK_IO_F_NOUNMAP,
+            nr_sectors: u32::MAX,
+            start_sector: (1 << 54) - 1,
+            addr: 0,
+        };
+        let zero = Descriptor::decode(&raw);
+        assert_eq!(zero.flags, Flags::FUA | Flags::NO_UNMAP);
+        assert_eq!(zero.length, u64::from(u32::MAX) * 512);
+        assert_eq!(zero.offset, (1 << 63) - 512);
+    }
+
+    #[test]
+    fn flags_are_the_kernels() {
+        for (bit, flag) in [
+            (8, Flags::FAIL_FAST_DEVICE),
+            (9, Flags::FAIL_FAST_TRANSPORT),
+            (10, Flags::FAIL_FAST_DRIVER),
+            (11, Flags::META),
+            (13, Flags::FUA),
+            (15, Flags::NO_UNMAP),
+            (16, Flags::SWAP),
+        ] {
+            let raw = sys::ublksrv_io_desc { op_flags: 1 << bit, nr_sectors: 0, start_sector: 0, addr: 0 };
+            assert_eq!(Descriptor::decode(&raw).flags, flag);
+        }
+        // What says where the data is concerns no backend.
+        let raw = sys::ublksrv_io_desc {
+            op_flags: sys::UBLK_IO_F_NEED_REG_BUF | sys::UBLK_IO_F_SHMEM_ZC,
+            nr_sectors: 0,
+            start_sector: 0,
+            addr: 0,
+        };
+        assert_eq!(Descriptor::decode(&raw).flags, Flags::NONE);
+    }
+
+    #[test]
+    fn parts_move_on_the_disk_and_in_the_data() {
+        let write = Piece { at: 512, ..Descriptor::new(Op::Write, 4096, 2048).piece() };
+        assert_eq!(write.part(512, 1024), Piece { offset: 4608, length: 1024, at: 1024, ..write });
+        assert_eq!(write.rest(2048), Piece { offset: 6144, length: 0, at: 2560, ..write });
+        let discard = Descriptor::new(Op::Discard, 0, 1 << 40).piece();
+        assert_eq!(discard.rest(1 << 39).at, 0);
+        assert_eq!(discard.data_length(), 0);
+    }
+}

@@ -1,6 +1,7 @@
-//! Where a disk's data lives. A backend describes the disk; each queue gets an engine of it. A backend can be made of others,
-//! such as [`Observed`].
+//! Where a disk's data lives. A backend describes the disk; each queue gets an engine of it. A backend can be made of others:
+//! a layer of one, such as [`Observed`], or several together, such as [`Stripe`].
 
+mod concat;
 mod engine;
 mod external;
 mod file;
@@ -8,8 +9,14 @@ mod lazy;
 mod memory;
 mod null;
 mod observed;
+mod parts;
 mod shared_memory;
+mod slice;
+mod stripe;
+#[cfg(test)]
+mod tests;
 
+pub use concat::Concat;
 pub use engine::{Below, Engine, PartDone, PerCall, Site};
 pub use external::External;
 pub use file::File;
@@ -17,7 +24,10 @@ pub use lazy::{Fill, Found, Identity, Lazy, Map, Source};
 pub use memory::Memory;
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
+pub use parts::Parts;
 pub use shared_memory::SharedMemory;
+pub use slice::Slice;
+pub use stripe::Stripe;
 
 pub use crate::queue::{Completer, Completion, Io, Key, Piece, Slot, Step, Token};
 

@@ -27,6 +27,8 @@ mod self_reference;
 mod shared;
 mod stats;
 pub mod tags;
+#[cfg(test)]
+pub mod testing;
 pub mod trace;
 mod transport;
 mod wake;

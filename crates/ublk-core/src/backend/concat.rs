@@ -1,0 +1,139 @@
+//! Disks one after another.
+
+use super::parts::{self, Parts};
+use super::{Backend, Below, Completion, Engine, Io, PerCall, Piece, Properties, Site, Step};
+use crate::claim::Place;
+use crate::error::{Error, Result};
+use crate::queue::{CopyMode, Op};
+use std::sync::Arc;
+
+/// See the [module](self).
+pub struct Concat {
+    disks: Vec<Arc<dyn Backend>>,
+    /// Where each disk ends, in bytes.
+    ends: Vec<u64>,
+}
+
+impl Concat {
+    /// A disk as large as `disks` together. Each has to be whole blocks, of one size.
+    pub fn new(disks: Vec<Arc<dyn Backend>>) -> Result<Self> {
+        parts::check("concat", &disks)?;
+        let mut ends = Vec::with_capacity(disks.len());
+        let mut end = 0_u64;
+        for (at, disk) in disks.iter().enumerate() {
+            let Properties { size, block_size, .. } = disk.properties();
+            if size == 0 || !size.is_multiple_of(block_size.into()) {
+                return Err(Error::invalid(format!(
+                    "disk number {} of the concat has {size} bytes, which are no whole blocks of {block_size}",
+                    at + 1
+                )));
+            }
+            end = end
+                .checked_add(size)
+                .ok_or_else(|| Error::invalid("the concat's disks are beyond 16 EiB together"))?;
+            ends.push(end);
+        }
+        Ok(Self { disks, ends })
+    }
+}
+
+impl Backend for Concat {
+    fn properties(&self) -> Properties {
+        parts::together(&self.disks, self.ends.last().copied().unwrap_or(0))
+    }
+
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        parts::copy_modes(&self.disks)
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        parts::places(&self.disks)
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        let below = self.disks.iter().map(|disk| site.below(disk.clone())).collect::<Result<_>>()?;
+        let state = PerCall::new(site.depth());
+        Ok(Box::new(ConcatEngine { below, ends: self.ends.clone(), state }))
+    }
+
+    fn close(&self) -> Result<()> {
+        parts::close(&self.disks)
+    }
+}
+
+/// How a call is served.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// By one of the disks.
+    Passed(usize),
+    Split(Parts),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Passed(0)
+    }
+}
+
+struct ConcatEngine {
+    below: Vec<Below>,
+    ends: Vec<u64>,
+    state: PerCall<State>,
+}
+
+impl ConcatEngine {
+    fn start_of(&self, disk: usize) -> u64 {
+        if disk == 0 { 0 } else { self.ends[disk - 1] }
+    }
+}
+
+impl Engine for ConcatEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let Some(end) = piece.offset.checked_add(piece.length) else {
+            return Step::Done(Err(libc::EIO));
+        };
+        if piece.op == Op::Flush {
+            let mut parts = Parts::new(0);
+            for below in &mut self.below {
+                parts.started(below.start(io, 0, piece));
+            }
+            *self.state.of(io) = State::Split(parts);
+            return parts.step();
+        }
+        let first = self.ends.partition_point(|end| *end <= piece.offset);
+        if first == self.below.len() || end > self.ends[self.ends.len() - 1] {
+            return Step::Done(Err(libc::EIO));
+        }
+        if end <= self.ends[first] {
+            *self.state.of(io) = State::Passed(first);
+            let to = piece.offset - self.start_of(first);
+            return self.below[first].pass(io, piece.to(to));
+        }
+        let (mut parts, mut done) = (Parts::new(piece.length), 0);
+        for disk in first.. {
+            let length = (self.ends[disk].min(end)) - (piece.offset + done);
+            let to = piece.offset + done - self.start_of(disk);
+            parts.started(self.below[disk].start(io, 0, piece.part(done, length).to(to)));
+            done += length;
+            if done == piece.length {
+                break;
+            }
+        }
+        *self.state.of(io) = State::Split(parts);
+        parts.step()
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        match *self.state.of(io) {
+            State::Passed(disk) => self.below[disk].pass_on(io, completion),
+            State::Split(mut parts) => {
+                let disk = Below::of(io, &completion).and_then(|disk| self.below.get_mut(disk));
+                if let Some(part) = disk.and_then(|disk| disk.resume(io, completion)) {
+                    parts.resumed(part.step);
+                    *self.state.of(io) = State::Split(parts);
+                }
+                parts.step()
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What composed disks have in common: the parts of a call, and properties of several disks together.
+
+use super::{Alignment, Backend, Discard, Properties, Step};
+use crate::claim::Place;
+use crate::error::{Error, Result};
+use crate::queue::{CopyMode, Errno, Outcome};
+use std::sync::Arc;
+
+/// Counts the parts of a call that wait for something, and keeps the first error.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Parts {
+    waiting: u32,
+    error: Option<Errno>,
+    length: u32,
+}
+
+impl Parts {
+    /// Of a call for `length` bytes.
+    pub fn new(length: u64) -> Self {
+        Self { waiting: 0, error: None, length: length as u32 }
+    }
+
+    /// One more part was started.
+    pub fn started(&mut self, step: Step) {
+        match step {
+            Step::Pending => self.waiting += 1,
+            Step::Done(outcome) => self.add(outcome),
+        }
+    }
+
+    /// A part that waited went on.
+    pub fn resumed(&mut self, step: Step) {
+        if let Step::Done(outcome) = step {
+            self.waiting -= 1;
+            self.add(outcome);
+        }
+    }
+
+    fn add(&mut self, outcome: Outcome) {
+        self.error = self.error.or(outcome.err());
+    }
+
+    /// What becomes of the call.
+    pub fn step(&self) -> Step {
+        if self.waiting > 0 {
+            return Step::Pending;
+        }
+        Step::Done(self.error.map_or(Ok(self.length), Err))
+    }
+}
+
+/// The properties of a disk of `size` bytes that is made of several.
+pub fn together(disks: &[Arc<dyn Backend>], size: u64) -> Properties {
+    let all: Vec<_> = disks.iter().map(|disk| disk.properties()).collect();
+    let discards: Option<Vec<_>> = all.iter().map(|properties| properties.discard).collect();
+    let least = |of: fn(&Discard) -> u64, all: &[Discard]| all.iter().map(of).min().unwrap_or(0);
+    let discard = discards.filter(|all| !all.is_empty()).map(|all| Discard {
+        granularity: all.iter().map(|discard| discard.granularity).max().unwrap_or(0),
+        alignment: 0,
+        max: least(|discard| discard.max, &all),
+        max_write_zeroes: least(|discard| discard.max_write_zeroes, &all),
+    });
+    Properties {
+        block_size: all.iter().map(|properties| properties.block_size).max().unwrap_or(512),
+        write_cache: all.iter().any(|properties| properties.write_cache),
+        discard,
+        alignment: Alignment {
+            start: all.iter().map(|properties| properties.alignment.start).max().unwrap_or(0),
+            gap: all.iter().map(|properties| properties.alignment.gap).max().unwrap_or(0),
+        },
+        ..Properties::new(size)
+    }
+}
+
+/// How all of them can be given the data of requests.
+pub fn copy_modes(disks: &[Arc<dyn Backend>]) -> Vec<CopyMode> {
+    let mut modes = disks.first().map(|disk| disk.copy_modes()).unwrap_or_default();
+    for disk in disks {
+        let able = disk.copy_modes();
+        modes.retain(|mode| able.contains(mode));
+    }
+    modes
+}
+
+/// The files of all of them.
+pub fn places(disks: &[Arc<dyn Backend>]) -> Vec<Place<'_>> {
+    disks.iter().flat_map(|disk| disk.places()).collect()
+}
+
+/// Closes all of them; the first failure is the one to tell.
+pub fn close(disks: &[Arc<dyn Backend>]) -> Result<()> {
+    disks.iter().map(|disk| disk.close()).fold(Ok(()), Result::and)
+}
+
+/// Checks that there are some, with blocks of one size.
+pub fn check(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
+    let sizes: Vec<_> = disks.iter().map(|disk| disk.properties().block_size).collect();
+    let Some(first) = sizes.first() else {
+        return Err(Error::invalid(format!("a {kind} of no disks is not possible")).hint("name one or more"));
+    };
+    match sizes.iter().position(|size| size != first) {
+        None => Ok(()),
+        Some(at) => Err(Error::invalid(format!(
+            "the {kind}'s disks have blocks of different sizes: {first} bytes, and {} for number {}",
+            sizes[at],
+            at + 1
+        ))
+        .hint("make it of disks with blocks of one size, as all files without direct I/O have")),
+    }
+}

@@ -1,0 +1,202 @@
+//! Disks side by side (RAID 0): chunks go to one after the other.
+
+use super::parts::{self, Parts};
+use super::{Backend, Below, Completion, Engine, Io, PerCall, Piece, Properties, Site, Step};
+use crate::claim::Place;
+use crate::error::{Error, Result};
+use crate::queue::{CopyMode, Op};
+use std::sync::Arc;
+
+/// See the [module](self).
+pub struct Stripe {
+    disks: Vec<Arc<dyn Backend>>,
+    shape: Shape,
+    size: u64,
+}
+
+/// Where the bytes of a stripe are.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    chunk: u64,
+    disks: u64,
+}
+
+impl Shape {
+    /// How many of a disk's bytes lie before `offset`.
+    fn before(self, disk: u64, offset: u64) -> u64 {
+        let row = self.chunk * self.disks;
+        let within = (offset % row).saturating_sub(disk * self.chunk).min(self.chunk);
+        offset / row * self.chunk + within
+    }
+
+    /// The disk that has a byte, where it has it, and how many follow it there in the same chunk.
+    fn find(self, offset: u64) -> (usize, u64, u64) {
+        let (number, into) = (offset / self.chunk, offset % self.chunk);
+        ((number % self.disks) as usize, number / self.disks * self.chunk + into, self.chunk - into)
+    }
+}
+
+impl Stripe {
+    /// The chunk that is as good as any, in bytes.
+    pub const USUAL_CHUNK: u64 = 64 << 10;
+
+    /// A disk as large as `disks` together, which all have the same size, in chunks of `chunk` bytes: a multiple of their
+    /// block size. The disks have whole chunks.
+    pub fn new(disks: Vec<Arc<dyn Backend>>, chunk: u64) -> Result<Self> {
+        parts::check("stripe", &disks)?;
+        let Properties { size: each, block_size, .. } = disks[0].properties();
+        if chunk == 0 || !chunk.is_multiple_of(block_size.into()) || chunk > u64::from(u32::MAX) {
+            return Err(Error::invalid(format!("the stripe's chunk {chunk} is not possible"))
+                .hint(format!("a multiple of the block size {block_size} below 4 GiB is")));
+        }
+        for (at, disk) in disks.iter().enumerate() {
+            let size = disk.properties().size;
+            if size != each {
+                return Err(Error::invalid(format!(
+                    "the stripe's disks have different sizes: {each} bytes, and {size} for number {}",
+                    at + 1
+                ))
+                .hint("make it of disks of one size, for instance of slices"));
+            }
+        }
+        if each == 0 || !each.is_multiple_of(chunk) {
+            return Err(Error::invalid(format!(
+                "the stripe's disks have {each} bytes, which are no whole chunks of {chunk}"
+            ))
+            .hint("use another chunk, or slices of the disks"));
+        }
+        let shape = Shape { chunk, disks: disks.len() as u64 };
+        let size = each
+            .checked_mul(shape.disks)
+            .ok_or_else(|| Error::invalid("the stripe's disks are beyond 16 EiB together"))?;
+        Ok(Self { disks, shape, size })
+    }
+}
+
+impl Backend for Stripe {
+    fn properties(&self) -> Properties {
+        let row = self.shape.chunk.saturating_mul(self.shape.disks);
+        let optimal_io = u32::try_from(row).unwrap_or(0);
+        Properties { optimal_io, ..parts::together(&self.disks, self.size) }
+    }
+
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        parts::copy_modes(&self.disks)
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        parts::places(&self.disks)
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        let below = self.disks.iter().map(|disk| site.below(disk.clone())).collect::<Result<_>>()?;
+        let most = u64::from(site.max_io()) / self.shape.chunk + 1;
+        site.operations(u16::try_from(most).unwrap_or(u16::MAX));
+        let state = PerCall::new(site.depth());
+        Ok(Box::new(StripeEngine { below, shape: self.shape, size: self.size, state }))
+    }
+
+    fn close(&self) -> Result<()> {
+        parts::close(&self.disks)
+    }
+}
+
+/// How a call is served.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// By one of the disks.
+    Passed(usize),
+    Split(Parts),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Passed(0)
+    }
+}
+
+struct StripeEngine {
+    below: Vec<Below>,
+    shape: Shape,
+    size: u64,
+    state: PerCall<State>,
+}
+
+impl StripeEngine {
+    /// Each chunk of a read or write by itself: it has its place in the data.
+    fn start_chunks(&mut self, io: &mut Io<'_>, piece: &Piece) -> Parts {
+        let (mut parts, mut done) = (Parts::new(piece.length), 0);
+        while done < piece.length {
+            let (disk, to, left) = self.shape.find(piece.offset + done);
+            let length = left.min(piece.length - done);
+            parts.started(self.below[disk].start(io, 0, piece.part(done, length).to(to)));
+            done += length;
+        }
+        parts
+    }
+
+    /// Each disk once: what has no data is in one piece there.
+    fn start_disks(&mut self, io: &mut Io<'_>, piece: &Piece) -> Parts {
+        let (mut parts, shape) = (Parts::new(piece.length), self.shape);
+        for (number, below) in (0..).zip(&mut self.below) {
+            let from = shape.before(number, piece.offset);
+            let length = shape.before(number, piece.offset + piece.length) - from;
+            if length > 0 || piece.op == Op::Flush {
+                parts.started(below.start(io, 0, Piece { offset: from, length, ..*piece }));
+            }
+        }
+        parts
+    }
+}
+
+impl Engine for StripeEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if piece.offset.checked_add(piece.length).is_none_or(|end| end > self.size) {
+            return Step::Done(Err(libc::EIO));
+        }
+        let (disk, to, left) = self.shape.find(piece.offset);
+        if piece.length <= left && piece.op != Op::Flush {
+            *self.state.of(io) = State::Passed(disk);
+            return self.below[disk].pass(io, piece.to(to));
+        }
+        let parts =
+            if piece.op.has_data() { self.start_chunks(io, &piece) } else { self.start_disks(io, &piece) };
+        *self.state.of(io) = State::Split(parts);
+        parts.step()
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        match *self.state.of(io) {
+            State::Passed(disk) => self.below[disk].pass_on(io, completion),
+            State::Split(mut parts) => {
+                let disk = Below::of(io, &completion).and_then(|disk| self.below.get_mut(disk));
+                if let Some(part) = disk.and_then(|disk| disk.resume(io, completion)) {
+                    parts.resumed(part.step);
+                    *self.state.of(io) = State::Split(parts);
+                }
+                parts.step()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_has_one_place_and_the_places_before_it_are_counted() {
+        let shape = Shape { chunk: 4, disks: 3 };
+        let mut seen = std::collections::HashSet::new();
+        for offset in 0..48 {
+            let (disk, at, left) = shape.find(offset);
+            assert!(seen.insert((disk, at)));
+            assert_eq!(left, 4 - at % 4);
+            for other in 0..3 {
+                let before = (0..offset).filter(|offset| shape.find(*offset).0 as u64 == other).count();
+                assert_eq!(shape.before(other, offset), before as u64, "disk {other} before {offset}");
+            }
+        }
+        assert!((0..3).all(|disk| (0..16).all(|at| seen.contains(&(disk, at)))));
+    }
+}

@@ -1,0 +1,337 @@
+//! Any tree of slices, concats and stripes, over disks that complete in any order and fail, against an array of bytes.
+
+use super::{
+    Backend, Completer, Completion, Concat, Discard, Engine, File, Io, Memory, PerCall, Piece, Properties,
+    Site, Slice, Step, Stripe, Token,
+};
+use crate::claim::Place;
+use crate::error::Result;
+use crate::queue::testing::Bench;
+use crate::queue::{CopyMode, Descriptor, Op};
+use proptest::prelude::*;
+use std::sync::{Arc, Mutex};
+
+const BLOCK: u64 = 512;
+const DEPTH: u16 = 4;
+const MAX_IO: u32 = 16 << 10;
+
+/// A disk whose requests wait until the test lets one of them go on, or fail.
+struct Later {
+    disk: Arc<Memory>,
+    waiting: Arc<Mutex<Vec<(Completer, Token, u16)>>>,
+}
+
+impl Backend for Later {
+    fn properties(&self) -> Properties {
+        self.disk.properties()
+    }
+
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        vec![CopyMode::Copy]
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        let inner = self.disk.clone().engine(site)?;
+        let pieces = PerCall::new(site.depth());
+        Ok(Box::new(LaterEngine {
+            waiting: self.waiting.clone(),
+            completer: site.completer(),
+            inner,
+            pieces,
+        }))
+    }
+}
+
+struct LaterEngine {
+    waiting: Arc<Mutex<Vec<(Completer, Token, u16)>>>,
+    completer: Completer,
+    inner: Box<dyn Engine>,
+    pieces: PerCall<Option<Piece>>,
+}
+
+impl Engine for LaterEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        *self.pieces.of(io) = Some(piece);
+        let waiter = (self.completer.clone(), io.token(3), io.request.ticket.tag);
+        self.waiting.lock().unwrap().push(waiter);
+        Step::Pending
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        assert_eq!(completion.key, 3);
+        let piece = self.pieces.of(io).take().expect("it is resumed once");
+        if completion.result < 0 { Step::Done(Err(-completion.result)) } else { self.inner.start(io, piece) }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Tree {
+    /// Blocks, and which kind.
+    Leaf(u64, u8),
+    /// Blocks that are left out before and after.
+    Slice(Box<Tree>, u64, u64),
+    Concat(Vec<Tree>),
+    /// Blocks in a chunk; all disks are cut to the same size.
+    Stripe(Vec<Tree>, u64),
+}
+
+fn trees() -> impl Strategy<Value = Tree> {
+    let leaf = (8_u64..40, 0_u8..3).prop_map(|(blocks, kind)| Tree::Leaf(blocks, kind));
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), 0_u64..4, 0_u64..3).prop_map(|(tree, before, after)| Tree::Slice(
+                Box::new(tree),
+                before,
+                after
+            )),
+            prop::collection::vec(inner.clone(), 1..4).prop_map(Tree::Concat),
+            (prop::collection::vec(inner, 1..4), 1_u64..5)
+                .prop_map(|(trees, chunk)| Tree::Stripe(trees, chunk)),
+        ]
+    })
+}
+
+/// What a tree was built to: the disk, and where each of its blocks is: which leaf, and which block of that.
+struct Built {
+    disk: Arc<dyn Backend>,
+    blocks: Vec<(usize, u64)>,
+}
+
+#[derive(Default)]
+struct Leaves {
+    disks: Vec<Arc<dyn Backend>>,
+    waiting: Arc<Mutex<Vec<(Completer, Token, u16)>>>,
+    files: Vec<tempfile::NamedTempFile>,
+}
+
+impl Leaves {
+    fn build(&mut self, tree: &Tree) -> Built {
+        match tree {
+            Tree::Leaf(blocks, kind) => {
+                let memory = || Arc::new(Memory::new(blocks * BLOCK).unwrap());
+                let disk: Arc<dyn Backend> = match kind {
+                    0 => memory(),
+                    1 => Arc::new(Later { disk: memory(), waiting: self.waiting.clone() }),
+                    _ => {
+                        let file = tempfile::NamedTempFile::new().unwrap();
+                        file.as_file().set_len(blocks * BLOCK).unwrap();
+                        let disk = File::open(file.path(), false, false).unwrap().without_claim();
+                        self.files.push(file);
+                        Arc::new(disk)
+                    }
+                };
+                self.disks.push(disk.clone());
+                let leaf = self.disks.len() - 1;
+                Built { disk, blocks: (0..*blocks).map(|block| (leaf, block)).collect() }
+            }
+            Tree::Slice(inner, before, after) => {
+                let Built { disk, blocks } = self.build(inner);
+                let length = (blocks.len() as u64).saturating_sub(before + after).max(1);
+                let before = (*before).min(blocks.len() as u64 - length);
+                let disk = Arc::new(Slice::new(disk, before * BLOCK, Some(length * BLOCK)).unwrap());
+                let blocks = blocks[before as usize..(before + length) as usize].to_vec();
+                Built { disk, blocks }
+            }
+            Tree::Concat(trees) => {
+                let built: Vec<_> = trees.iter().map(|tree| self.build(tree)).collect();
+                let disks = built.iter().map(|built| built.disk.clone()).collect();
+                let blocks = built.into_iter().flat_map(|built| built.blocks).collect();
+                Built { disk: Arc::new(Concat::new(disks).unwrap()), blocks }
+            }
+            Tree::Stripe(trees, chunk) => {
+                let built: Vec<_> = trees.iter().map(|tree| self.build(tree)).collect();
+                let least = built.iter().map(|built| built.blocks.len() as u64).min().unwrap();
+                let chunk = (*chunk).min(least);
+                let each = least / chunk * chunk;
+                let cut = |built: &Built| -> Arc<dyn Backend> {
+                    Arc::new(Slice::new(built.disk.clone(), 0, Some(each * BLOCK)).unwrap())
+                };
+                let disks: Vec<_> = built.iter().map(cut).collect();
+                let number = disks.len() as u64;
+                let blocks = (0..each * number).map(|block| {
+                    let (row, within) = (block / (chunk * number), block % (chunk * number));
+                    built[(within / chunk) as usize].blocks[(row * chunk + within % chunk) as usize]
+                });
+                let blocks = blocks.collect();
+                Built { disk: Arc::new(Stripe::new(disks, chunk * BLOCK).unwrap()), blocks }
+            }
+        }
+    }
+
+    /// What a leaf holds, by its own engine.
+    fn bytes(&self, leaf: usize) -> Vec<u8> {
+        let disk = self.disks[leaf].clone();
+        let size = disk.properties().size;
+        let mut bench = Bench::new(disk, 1, size as u32);
+        let mut outcome = bench.start(0, Descriptor::new(Op::Read, 0, size));
+        while outcome.is_none() {
+            self.let_go(0, 0);
+            outcome = bench.turn().pop().map(|(_, outcome)| outcome);
+        }
+        assert_eq!(outcome, Some(Ok(size as u32)));
+        bench.buffer(0)[..size as usize].to_vec()
+    }
+
+    /// Lets one of those that wait go on, or fail. Whether there was one.
+    fn let_go(&self, which: usize, result: i32) -> bool {
+        let mut waiting = self.waiting.lock().unwrap();
+        if waiting.is_empty() {
+            return false;
+        }
+        let at = which % waiting.len();
+        let (completer, token, _) = waiting.swap_remove(at);
+        completer.complete(token, result);
+        true
+    }
+}
+
+/// A request, and what is done before the next: how many that wait go on, in which order, and whether they fail.
+#[derive(Debug, Clone)]
+struct Action {
+    op: Op,
+    offset: u64,
+    length: u64,
+    fill: u8,
+    let_go: Vec<(usize, bool)>,
+}
+
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let op = prop_oneof![
+        4 => Just(Op::Write),
+        4 => Just(Op::Read),
+        1 => Just(Op::WriteZeroes),
+        1 => Just(Op::Discard),
+        1 => Just(Op::Flush)
+    ];
+    let let_go = prop::collection::vec((0_usize..64, prop::bool::weighted(0.05)), 0..6);
+    let action = (op, any::<prop::sample::Index>(), 1_u64..33, any::<u8>(), let_go);
+    prop::collection::vec(action, 1..40).prop_map(|actions| {
+        let action = |(op, index, length, fill, let_go): (_, prop::sample::Index, _, _, _)| Action {
+            op,
+            offset: index.index(1 << 20) as u64,
+            length,
+            fill,
+            let_go,
+        };
+        actions.into_iter().map(action).collect()
+    })
+}
+
+/// The bytes of the disk, by block: `None` where a request failed that would have changed them.
+struct Model {
+    blocks: Vec<Option<u8>>,
+    flying: Vec<Option<Action>>,
+    answers: usize,
+}
+
+impl Model {
+    fn answered(&mut self, bench: &mut Bench, tag: u16, outcome: std::result::Result<u32, i32>) {
+        let action = self.flying[usize::from(tag)].take().expect("it was answered once");
+        self.answers += 1;
+        let blocks = action.offset as usize..(action.offset + action.length) as usize;
+        match (action.op, outcome) {
+            (Op::Flush, _) => {}
+            (Op::Read, Ok(done)) => {
+                assert_eq!(u64::from(done), action.length * BLOCK);
+                let data = bench.buffer(tag);
+                for (at, expected) in self.blocks[blocks].iter().enumerate() {
+                    let block = &data[at * BLOCK as usize..][..BLOCK as usize];
+                    if let Some(expected) = expected {
+                        assert!(block.iter().all(|byte| byte == expected), "{action:?}, block {at}");
+                    }
+                }
+            }
+            (Op::Read, Err(errno)) => assert_eq!(errno, libc::EIO),
+            (Op::Write, Ok(done)) => {
+                assert_eq!(u64::from(done), action.length * BLOCK);
+                self.blocks[blocks].fill(Some(action.fill));
+            }
+            (_, Ok(_)) => self.blocks[blocks].fill(Some(0)),
+            (_, Err(errno)) => {
+                assert!(errno == libc::EIO || errno == libc::EOPNOTSUPP, "{errno}");
+                self.blocks[blocks].fill(None);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 300 }, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_tree_of_disks_is_the_disk_that_it_says(tree in trees(), actions in actions()) {
+        let mut leaves = Leaves::default();
+        let Built { disk, blocks } = leaves.build(&tree);
+        assert_eq!(disk.properties().size, blocks.len() as u64 * BLOCK);
+        let discard: Option<Discard> = disk.properties().discard;
+        let mut bench = Bench::new(disk, DEPTH, MAX_IO);
+        let mut model =
+            Model { blocks: vec![Some(0); blocks.len()], flying: vec![None; DEPTH.into()], answers: 0 };
+        let mut started = 0;
+        for action in actions {
+            let offset = action.offset % blocks.len() as u64;
+            let length = action.length.min(blocks.len() as u64 - offset).min(u64::from(MAX_IO) / BLOCK);
+            let mut action = Action { offset, length, ..action };
+            if action.op == Op::Flush {
+                (action.offset, action.length) = (0, 0);
+            }
+            if matches!(action.op, Op::Discard | Op::WriteZeroes) && discard.is_none() {
+                continue;
+            }
+            // The clients of a disk wait for a request before they send another for the same bytes.
+            let busy = |model: &Model| {
+                let clash = |other: &Action| {
+                    action.offset < other.offset + other.length && other.offset < action.offset + action.length
+                };
+                model.flying.iter().all(Option::is_some) || model.flying.iter().flatten().any(clash)
+            };
+            while busy(&model) {
+                leaves.let_go(0, 0);
+                for (tag, outcome) in bench.turn() {
+                    model.answered(&mut bench, tag, outcome);
+                }
+            }
+            let tag = model.flying.iter().position(Option::is_none).unwrap() as u16;
+            let fill = if action.op == Op::Write { action.fill } else { 0xee };
+            bench.buffer(tag)[..(action.length * BLOCK) as usize].fill(fill);
+            let what = Descriptor::new(action.op, action.offset * BLOCK, action.length * BLOCK);
+            let let_go = action.let_go.clone();
+            model.flying[usize::from(tag)] = Some(action);
+            started += 1;
+            if let Some(outcome) = bench.start(tag, what) {
+                model.answered(&mut bench, tag, outcome);
+            }
+            for (which, fails) in let_go {
+                leaves.let_go(which, if fails { -libc::EIO } else { 0 });
+                for (tag, outcome) in bench.turn() {
+                    let waits = leaves.waiting.lock().unwrap().iter().any(|(_, _, waiting)| *waiting == tag);
+                    assert!(!waits, "it was answered too early");
+                    model.answered(&mut bench, tag, outcome);
+                }
+            }
+        }
+        while leaves.let_go(0, 0) || bench.operations() > 0 || model.flying.iter().any(Option::is_some) {
+            for (tag, outcome) in bench.turn() {
+                model.answered(&mut bench, tag, outcome);
+            }
+        }
+        assert_eq!(model.answers, started);
+        // Each block is where it belongs, and nothing else was touched.
+        let leaf_bytes: Vec<_> = (0..leaves.disks.len()).map(|leaf| leaves.bytes(leaf)).collect();
+        let mut expected: Vec<Vec<Option<u8>>> =
+            leaf_bytes.iter().map(|bytes| vec![Some(0); bytes.len() / BLOCK as usize]).collect();
+        for (content, (leaf, block)) in model.blocks.iter().zip(&blocks) {
+            expected[*leaf][*block as usize] = *content;
+        }
+        for (leaf, expected) in expected.iter().enumerate() {
+            for (block, content) in expected.iter().enumerate() {
+                let bytes = &leaf_bytes[leaf][block * BLOCK as usize..][..BLOCK as usize];
+                assert!(content.is_none_or(|content| bytes.iter().all(|byte| *byte == content)), "leaf {leaf}, block {block}");
+            }
+        }
+    }
+}

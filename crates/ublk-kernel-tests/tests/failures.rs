@@ -295,7 +295,9 @@ fn a_queue_that_dies_takes_its_device_down_and_leaves_nobody_hanging() {
         let why = disk.events().exit();
         assert!(why.contains("failed"), "{why}");
         let told = disk.events().all();
-        assert!(matches!(&told[..], [Event::Error { message, .. }, Event::Exit { .. }] if *message == why));
+        assert!(
+            matches!(&told[..], [Event::Error { .. }, Event::Error { message, .. }, Event::Exit { .. }] if *message == why)
+        );
         eventually("the disk is gone", || !std::path::Path::new(&disk.path()).exists());
         assert_eq!(registry::open(id, &Bound::standard()).unwrap().state, registry::State::Idle);
         // It can be started again.

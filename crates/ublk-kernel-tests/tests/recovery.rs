@@ -374,38 +374,30 @@ fn a_device_that_cannot_be_quiesced_is_left_to_the_next_server_all_the_same() {
 
 /// While `dies`, its queue fails at a read of the disk's middle.
 struct Dying {
-    gate: Arc<Gate>,
     dies: AtomicBool,
 }
 
 impl Backend for Dying {
     fn properties(&self) -> Properties {
-        Properties { size: SIZE, block_size: 512, write_cache: false, discard: None }
-    }
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.gate.file()]
+        Properties::new(SIZE)
     }
     fn places(&self) -> Vec<Place<'_>> {
         Vec::new()
     }
 
-    fn engine(&self, _site: &Site) -> ublk_core::Result<Box<dyn Engine + '_>> {
+    fn engine(self: Arc<Self>, _site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
         Ok(Box::new(DyingEngine(self)))
     }
 }
 
-struct DyingEngine<'a>(&'a Dying);
+struct DyingEngine(Arc<Dying>);
 
-impl Engine for DyingEngine<'_> {
-    fn start(&mut self, io: &mut Io<'_>) -> ublk_core::Result<Step> {
-        if io.request.what.offset == SIZE / 2 && self.0.dies.load(SeqCst) {
-            // It answers a request that has an operation in the ring.
-            self.0.gate.wait(io)?;
+impl Engine for DyingEngine {
+    fn start(&mut self, _io: &mut Io<'_>, piece: Piece) -> Step {
+        if piece.offset == SIZE / 2 && self.0.dies.load(SeqCst) {
+            std::panic::panic_any(PanicsAgain);
         }
-        Ok(Step::Done(Ok(io.request.what.length as u32)))
-    }
-    fn resume(&mut self, io: &mut Io<'_>, _result: i32) -> ublk_core::Result<Step> {
-        Ok(Step::Done(Ok(io.request.what.length as u32)))
+        Step::Done(Ok(piece.length as u32))
     }
 }
 
@@ -419,7 +411,7 @@ fn a_device_whose_server_fails_is_left_to_the_next_server() {
     for (transport, recovery) in ways().chain(fails.filter(can_fail)) {
         let what = format!("{transport:?} {recovery:?}");
         let (bound, events) = (Bound::standard(), Events::default());
-        let backend = Arc::new(Dying { gate: Gate::new(), dies: AtomicBool::new(true) });
+        let backend = Arc::new(Dying { dies: AtomicBool::new(true) });
         let spec = Spec { transport: Some(transport), ..spec(recovery) };
         let first = Device::create(&spec, backend.clone(), &bound, events.listener()).unwrap();
         first.start(&bound).unwrap();

@@ -30,7 +30,8 @@ export function checkOptions<Options extends object>(
 }
 
 function optionList(names: object): string {
-  return `its options are ${Object.keys(names).join(', ')}`
+  const all = Object.keys(names)
+  return all.length === 0 ? 'it has no options' : `its options are ${all.join(', ')}`
 }
 
 /**

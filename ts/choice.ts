@@ -21,8 +21,8 @@ export interface ServingChoice {
 
 /** What `auto` means for disks of a kind. */
 export interface AutoChoice {
-  /** Their backend: in memory of the process, in a file, null, or written in JavaScript. */
-  backend: 'memory' | 'file' | 'null' | 'javascript'
+  /** Their kind of backend: `memory`, `file`, `null`; or `javascript`, if it is written in JavaScript. */
+  backend: string
   /** What is chosen for them. */
   choice: ServingChoice
 }

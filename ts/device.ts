@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { abortable } from './abort.js'
+import { ofSize } from './backends/stack.js'
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { connect } from './daemon/control-client.js'
@@ -12,7 +13,7 @@ import { readChoice, readFiles, removeStale } from './daemon/record-file.js'
 import { invalid, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
-import { Launch, ofSize, rethrow } from './launch.js'
+import { Launch, rethrow } from './launch.js'
 import {
   type CreateOptions,
   checkCreate,

@@ -1,26 +1,17 @@
-export {
-  type Backend,
-  type FileBackend,
-  type FileOptions,
-  file,
-  type MemoryBackend,
-  type MemoryOptions,
-  memory,
-  type NativeBackend,
-  type NullBackend,
-  nullDisk,
-  type WorkerBackend,
-  worker,
-} from './backends.js'
+export { type FileBackend, type FileOptions, file } from './backends/file.js'
+export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy } from './backends/lazy.js'
+export type { Backend, NativeBackend } from './backends/list.js'
+export { type MemoryBackend, type MemoryOptions, memory } from './backends/memory.js'
+export { type NullBackend, nullDisk } from './backends/null.js'
+export { type WorkerBackend, worker } from './backends/worker.js'
 export { type AutoChoice, autoChoices, type CopyMode, type ServingChoice, type Transport } from './choice.js'
-export type { Json } from './daemon/recorded-options.js'
 export type { RecordOptions } from './daemon/registration.js'
 export { UblkDevice } from './device.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
 export type { DeviceExit, ServingEnd, UblkDeviceEvents } from './events.js'
 export { type Feature, features } from './features.js'
 export type { DeviceInfo, DeviceState, LatencyStats, OpCounters, QueueStats } from './info.js'
-export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy } from './lazy.js'
+export type { Json } from './json.js'
 export type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './lifecycle-options.js'
 export type { DeviceOptions } from './options.js'
 export type { Pages } from './pages.js'

@@ -1,6 +1,7 @@
 import type * as native from '#binding'
 import { abortable } from './abort.js'
-import { type Backend, isNative, worker } from './backends.js'
+import { kindOf } from './backends/list.js'
+import type { WorkerBackend } from './backends/worker.js'
 import { type RecordedOptions, toRecorded } from './daemon/recorded-options.js'
 import { Registration } from './daemon/registration.js'
 import { openRunDir } from './daemon/run-dir.js'
@@ -155,11 +156,11 @@ export class Launch {
   /** The server of a disk written in JavaScript. */
   async #serve(report: Report): Promise<JsServer | undefined> {
     const { backend, signal } = this.#options
-    if (isNative(backend)) return undefined
+    const kind = kindOf(backend)
     const { timeout, stuckTimeout } = jsTimes(this.#options)
     if (!('kind' in backend)) return new InlineServer(backend, timeout, report)
-    if (backend.kind !== 'worker') return undefined // No such backend: the check of the options says so.
-    const { url, options } = worker(backend.url, backend.options)
+    if (kind === undefined || kind.native) return undefined // The check of the options refuses an unknown one.
+    const { url, options } = kind.check(backend) as WorkerBackend
     const progress = (queue: number): Progress => this.#progress(queue)
     return await WorkerPool.load({ url, options, progress, report, timeout, stuckTimeout }, signal)
   }
@@ -169,12 +170,6 @@ function specFor(options: CreateOptions, server: JsServer | undefined): native.D
   if (!server) return toSpec(options)
   const readOnly = (options.readOnly ?? false) || !server.properties.write
   return toSpec({ ...options, readOnly }, toExternal(server.properties))
-}
-
-/** The backend with a disk's present size, in bytes. */
-export function ofSize(backend: Backend, size: number): Backend {
-  const sized = isNative(backend) && (backend.kind === 'memory' || backend.kind === 'null')
-  return sized ? { ...backend, size } : backend
 }
 
 export function rethrow(error: unknown): never {

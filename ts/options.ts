@@ -1,10 +1,11 @@
-import type { BackendSpec, DeviceSpec } from '#binding'
-import { type Backend, file, type MemoryOptions, memory, type NativeBackend, nullDisk } from './backends.js'
+import type { DeviceSpec } from '#binding'
+import type { Backend } from './backends/list.js'
+import { checkStack, sizeOf, stackToNative } from './backends/stack.js'
 import type { Names } from './check.js'
 import type { CopyMode, Transport } from './choice.js'
 import { invalid } from './errors.js'
-import { lazy } from './lazy.js'
 import { type Pages, pagesOf } from './pages.js'
+import type { ExternalBackend } from './runtime/backend-properties.js'
 import type { Observe } from './runtime/observer.js'
 import { formatSize, parseSize, type Size } from './size.js'
 import { inOneLine, isArray, nameOf } from './user-values.js'
@@ -266,13 +267,12 @@ const PAGE = 4096
 const MAX_IO = 32 * 2 ** 20
 
 /**
- * Checks the options that can be checked without touching the system, since numbers that reach native
- * code are cut to size silently, and turns them into what it takes.
+ * Checks the options that can be checked without touching the system, and turns them into what the native part takes.
  *
  * @throws UblkError of kind `invalid`.
  */
-export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSpec {
-  const backend = external ?? checked(options.backend as NativeBackend)
+export function toSpec(options: DeviceOptions, external?: ExternalBackend): DeviceSpec {
+  const native = external ? undefined : checkStack(options.backend)
   const blockSize = size(options, 'blockSize')
   if (blockSize !== undefined && !BLOCK_SIZES.includes(blockSize)) {
     throw invalid(`block size must be 512, 1024, 2048 or 4096, not ${options.blockSize}`)
@@ -285,12 +285,12 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
   if (observe !== undefined && external) {
     throw invalid('a disk written in JavaScript has nothing to observe', 'it sees every request itself')
   }
-  const bytes = 'size' in backend ? backend.size : undefined
+  const bytes = native ? sizeOf(native) : external?.size
   if (bytes !== undefined && bytes % block !== 0) {
     throw invalid(`size ${bytes} is not a multiple of the block size ${block}`)
   }
   return {
-    backend,
+    backend: native ? stackToNative(native) : { ...external, kind: 'external' },
     id: count(options, 'id', 0, 2 ** 20 - 1),
     queues: count(options, 'queues', 1, 4096),
     depth: count(options, 'depth', 1, 4096),
@@ -314,34 +314,6 @@ export function toSpec(options: DeviceOptions, external?: BackendSpec): DeviceSp
     poll: poll(options),
     buffers: pagesOf(options.buffers, 'buffers'),
     timeoutMs: count(options, 'timeout', 1, 2 ** 31 - 1),
-  }
-}
-
-/** Makes the backend again, since it may have been written by hand. */
-function checked(backend: NativeBackend): BackendSpec {
-  switch (backend?.kind) {
-    case 'memory': {
-      const { file, pages: wished, exclusive: claims } = backend
-      const options = { file, pages: wished, exclusive: claims } as MemoryOptions
-      const { kind, size, file: path, pages, exclusive } = memory(backend.size, options)
-      return { kind, size, path, pages, exclusive }
-    }
-    case 'null':
-      return nullDisk(backend.size)
-    case 'file': {
-      const { direct, exclusive } = backend
-      return file(backend.path, { direct, exclusive })
-    }
-    case 'lazy': {
-      const { kind: _, ...options } = backend
-      const { kind, size, chunk, identity, direct, exclusive, cache } = lazy(options)
-      return { kind, size, chunk, identity, direct, exclusive, path: cache }
-    }
-    default:
-      throw invalid(
-        'there is no such backend',
-        "make one with memory('16M'), nullDisk('1T'), file('disk.img') or lazy({ size, fetch })",
-      )
   }
 }
 

@@ -45,3 +45,17 @@ export function pagesOf(pages: Pages | undefined, name: string): Pages | undefin
   }
   return { ...pages }
 }
+
+const WORDS: ReadonlyMap<string, keyof Pages> = new Map([
+  ['prefault', 'prefault'],
+  ['huge-pages', 'hugePages'],
+  ['lock', 'lock'],
+])
+
+/** Reads the value of the command line's `--buffers`, such as `prefault,lock`. */
+export function parsePages(text: string): Pages {
+  const wishes = text.split(',').map(word => WORDS.get(word))
+  if (wishes.includes(undefined))
+    throw new Error('It must be of prefault, huge-pages and lock, with commas between.')
+  return Object.fromEntries(wishes.map(wish => [wish, true]))
+}

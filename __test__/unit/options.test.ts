@@ -1,7 +1,9 @@
 import test from 'ava'
-import { file, memory, nullDisk } from '../../dist/backends.js'
+import { file } from '../../dist/backends/file.js'
+import { lazy } from '../../dist/backends/lazy.js'
+import { memory } from '../../dist/backends/memory.js'
+import { nullDisk } from '../../dist/backends/null.js'
 import { UblkError } from '../../dist/errors.js'
-import { lazy } from '../../dist/lazy.js'
 import { type DeviceOptions, toSpec } from '../../dist/options.js'
 import type { Observe } from '../../dist/runtime/observer.js'
 
@@ -9,13 +11,7 @@ const backend = memory('16M')
 
 test('what is not given is left to the native part', t => {
   const spec = toSpec({ backend })
-  t.deepEqual(spec.backend, {
-    kind: 'memory',
-    size: 2 ** 24,
-    path: undefined,
-    pages: undefined,
-    exclusive: undefined,
-  })
+  t.deepEqual(spec.backend, { kind: 'memory', size: 16777216 })
   const given = Object.entries(spec).filter(([key, value]) => key !== 'backend' && value !== undefined)
   t.deepEqual(given, [])
 })

@@ -1,7 +1,9 @@
 import test from 'ava'
-import { file, memory, worker } from '../../dist/backends.js'
+import { file } from '../../dist/backends/file.js'
+import { lazy } from '../../dist/backends/lazy.js'
+import { memory } from '../../dist/backends/memory.js'
+import { worker } from '../../dist/backends/worker.js'
 import { fromRecorded, toRecorded } from '../../dist/daemon/recorded-options.js'
-import { lazy } from '../../dist/lazy.js'
 
 test('what is recorded of options is what JSON gives back', t => {
   const backend = worker('file:///disk.js', { list: [1, 'two', null, { deep: true }], none: undefined })

@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises'
+import { drawStack, nodesOf, summaryOf } from '../backends/stack.js'
 import type { ServingChoice } from '../choice.js'
 import { readRecord } from '../daemon/record-file.js'
-import type { Json } from '../daemon/recorded-options.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
-import { toJsonText } from '../json.js'
+import { type Json, toJsonText } from '../json.js'
 import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
 
@@ -29,8 +29,10 @@ export interface DeviceRow extends DeviceInfo, Sights {
   choice: ServingChoice | null
   /** What kind of backend it has. */
   backend: string | null
-  /** The file or module that provides its bytes. */
+  /** The file or module that provides its bytes; the same of each backend that it is made of. */
   source: string | null
+  /** Its backend in full, if that is made of others. */
+  stack: Json
 }
 
 /** All columns of `list`, `show` and `create --json`. */
@@ -45,7 +47,18 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
     summary: 'kind of backend, if the device has a record',
     value: row => row.backend,
   },
-  { name: 'SOURCE', summary: 'file or module of the backend', value: row => row.source },
+  {
+    name: 'SOURCE',
+    summary: 'file or module of the backend, or what it is made of',
+    value: row => row.source,
+  },
+  {
+    name: 'STACK',
+    summary: 'the backend and those that it is made of',
+    value: row => drawStack(row.stack),
+    lines: true,
+    json: row => row.stack,
+  },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
   { name: 'DEPTH', summary: 'requests per queue', value: row => row.depth },
   { name: 'LOG-SEC', summary: 'logical block size', bytes: true, value: row => row.blockSize },
@@ -157,10 +170,13 @@ function toRow(device: DeviceInfo, sights: Sights): DeviceRow {
 }
 
 /** A disk's backend, from its record. */
-function diskOf(backend: Json | undefined): Pick<DeviceRow, 'backend' | 'source'> {
-  const { kind, path, file, url } = (backend ?? {}) as Partial<Record<string, unknown>>
-  const text = (value: unknown): string | null => (typeof value === 'string' ? value : null)
-  return { backend: text(kind), source: text(path ?? file ?? url) }
+function diskOf(backend: Json | undefined): Pick<DeviceRow, 'backend' | 'source' | 'stack'> {
+  const { kind } = (backend ?? {}) as { kind?: unknown }
+  return {
+    backend: typeof kind === 'string' ? kind : null,
+    source: summaryOf(backend) || null,
+    stack: backend !== undefined && nodesOf(backend).length > 1 ? backend : null,
+  }
 }
 
 const LAST_ID = 2 ** 20 - 1

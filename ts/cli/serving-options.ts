@@ -4,9 +4,10 @@ import { type Job, type JobLog, LEVELS, type Level } from '../daemon/job.js'
 import { logsToJournal } from '../daemon/journal.js'
 import type { UblkDevice } from '../device.js'
 import { invalid } from '../errors.js'
-import { seconds } from './create-options.js'
+import { parseSeconds } from '../option-values.js'
 import { announcement } from './device-table.js'
 import { loadApi } from './load-api.js'
+import { reading } from './option-reader.js'
 import { print } from './output.js'
 import { printRequests } from './trace-lines.js'
 
@@ -25,7 +26,12 @@ export function addServingOptions(command: Command): Command {
   return command
     .option('-d, --detach', 'serve it in the background')
     .option('--auto-restart', 'with recovery: replace the server when it dies')
-    .option('-t, --timeout <seconds>', 'how long it may take until the disk is usable', seconds, 60)
+    .option(
+      '-t, --timeout <seconds>',
+      'how long it may take until the disk is usable',
+      reading(parseSeconds),
+      60,
+    )
     .option('--log-file <path>', 'with --detach: where to log to (default: <n>.log in the run directory)')
     .addOption(
       new Option('--log-level <level>', 'how much to log (default: warning; with --detach: info)').choices(

@@ -2,10 +2,11 @@ import type { Command } from 'commander'
 import type { UblkDevice } from '../device.js'
 import { invalid, UblkError, wrap } from '../errors.js'
 import type { EndOptions } from '../lifecycle-options.js'
-import { seconds } from './create-options.js'
+import { parseSeconds } from '../option-values.js'
 import { parseDeviceId } from './device-table.js'
 import { report } from './failure.js'
 import { loadApi } from './load-api.js'
+import { reading } from './option-reader.js'
 import { complain } from './output.js'
 
 interface Flags {
@@ -30,7 +31,11 @@ export function addStopOrDelete(command: Command, verb: string, action: Action):
       'even if the disk is mounted or open: its users get I/O errors; a server that does not answer is killed',
     )
     .option('-w, --wait', 'if the disk is mounted or open, wait until it is free')
-    .option('-t, --timeout <seconds>', 'with --wait: how long to wait (default: for ever)', seconds)
+    .option(
+      '-t, --timeout <seconds>',
+      'with --wait: how long to wait (default: for ever)',
+      reading(parseSeconds),
+    )
     .addHelpText('after', `\nExample:\n  ublk-ts ${verb} --wait --timeout 30 /dev/ublkb0`)
     .action((devices: string[], flags: Flags) => endAll(devices, flags, action))
 }

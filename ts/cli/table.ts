@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { invalid } from '../errors.js'
+import type { Json } from '../json.js'
 import { printable } from '../printable.js'
 import { formatSize } from '../size.js'
 import { formatTime } from './time.js'
@@ -18,6 +19,10 @@ export interface Column<Row> {
   /** Whether it holds a time in microseconds. */
   readonly micros?: boolean
   readonly value: (row: Row) => Cell
+  /** Whether a list stands in lines of its own where there is room for that. */
+  readonly lines?: boolean
+  /** What it is in JSON, if not the value. */
+  readonly json?: (row: Row) => Json
 }
 
 /** The options of every listing. */
@@ -105,14 +110,20 @@ export function formatFields<Row>(
 ): string {
   const width = Math.max(...columns.map(column => column.name.length))
   return columns
-    .map(column => `${column.name.padEnd(width)}  ${formatCell(column, row, options)}`.trimEnd())
+    .map(column => `${column.name.padEnd(width)}  ${formatField(column, row, options, width)}`.trimEnd())
     .join('\n')
+}
+
+function formatField<Row>(column: Column<Row>, row: Row, options: ListingOptions, indent: number): string {
+  const value = column.value(row)
+  if (!column.lines || typeof value !== 'object' || value === null) return formatCell(column, row, options)
+  return value.map(printable).join(`\n${' '.repeat(indent)}  `)
 }
 
 /** Rows as objects under one key, as `lsblk --json` has them. To be printed with `toJsonText`. */
 export function toJson<Row>(key: string, columns: readonly Column<Row>[], rows: readonly Row[]): object {
   const object = (row: Row): object =>
-    Object.fromEntries(columns.map(column => [column.name.toLowerCase(), column.value(row)]))
+    Object.fromEntries(columns.map(({ name, json, value }) => [name.toLowerCase(), (json ?? value)(row)]))
   return { [key]: rows.map(object) }
 }
 

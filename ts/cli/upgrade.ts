@@ -1,9 +1,10 @@
 import type { Command } from 'commander'
 import type { Job } from '../daemon/job.js'
 import { toJsonText } from '../json.js'
-import { seconds } from './create-options.js'
+import { parseSeconds } from '../option-values.js'
 import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
+import { reading } from './option-reader.js'
 import { print } from './output.js'
 import { OTHER_FILE } from './recover.js'
 import { toServing } from './serving-options.js'
@@ -30,7 +31,7 @@ export function addUpgrade(program: Command): void {
     .command('upgrade')
     .description('replace the server of a disk that is in use')
     .argument('<device>', 'such as 0 or /dev/ublkb0')
-    .option('-t, --timeout <seconds>', 'how long the new server may take', seconds, 60)
+    .option('-t, --timeout <seconds>', 'how long the new server may take', reading(parseSeconds), 60)
     .option('--other-file', OTHER_FILE)
     .option('-v, --verbose', 'print how long requests had to wait')
     .option('-J, --json', 'print one line of JSON')

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
+import { ofSize, withoutMemoryFiles } from '../backends/stack.js'
 import { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
 import type { Job } from './job.js'
@@ -31,11 +32,10 @@ export async function recoverInstead(job: Job): Promise<Job> {
   return { ...job, action: 'recover', options, scratch, log: { ...job.log, path: job.log.path ?? log } }
 }
 
-/** But for the file of a disk in memory, which is another each time, and its size, which may have changed since. */
+/** But for the files of memory, which are others each time, and the disk's size, which may have changed since. */
 function firstDifference(one: RecordedOptions, other: RecordedOptions): string | undefined {
   const plain = ({ backend, ...looks }: RecordedOptions): Record<string, unknown> => {
-    const { file: _, size: __, ...rest } = backend as Record<string, unknown>
-    return { ...looks, backend: rest }
+    return { ...looks, backend: ofSize(withoutMemoryFiles(backend), 0) }
   }
   const [a, b] = [plain(one), plain(other)]
   return [...new Set([...Object.keys(a), ...Object.keys(b)])].find(key => !isDeepStrictEqual(a[key], b[key]))

@@ -1,4 +1,5 @@
-import type { Json, RecordedOptions } from './recorded-options.js'
+import type { Json } from '../json.js'
+import type { RecordedOptions } from './recorded-options.js'
 
 /** What a server is to do. It travels to a process of its own as JSON. */
 export interface Job {

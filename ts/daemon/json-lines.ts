@@ -2,7 +2,7 @@
 import type { Socket } from 'node:net'
 import { StringDecoder } from 'node:string_decoder'
 import { UblkError, type UblkErrorKind } from '../errors.js'
-import type { Json } from './recorded-options.js'
+import type { Json } from '../json.js'
 
 /** What a server is asked. */
 export interface Request {

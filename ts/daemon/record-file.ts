@@ -2,9 +2,10 @@ import { existsSync, linkSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FileOfDisk } from '#binding'
 import type { ServingChoice } from '../choice.js'
+import type { Json } from '../json.js'
 import { bootId, identityOf, inodeOf, markOf, type ProcessMark, runs } from './identity.js'
 import { PrivateFileError, readPrivate, replaceFile, SPARE } from './private-file.js'
-import type { Json, RecordedOptions } from './recorded-options.js'
+import type { RecordedOptions } from './recorded-options.js'
 import { openRunDir, trustedRunDir } from './run-dir.js'
 
 /** The version of records that this program writes. One that changes what a field means has another. */

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { memoryOf } from '../backends/stack.js'
 import { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import { connect } from './control-client.js'
@@ -18,10 +19,10 @@ export async function recordToRecover(id: number): Promise<DeviceRecord> {
   const fail = (kind: 'unsupported' | 'backend', message: string): UblkError =>
     new UblkError(kind, message, { device: id, hint: `ublk-ts delete ${id} removes it` })
   if (recovery === undefined) throw fail('unsupported', `device ${id} was made without recovery`)
-  const { kind, file } = backend as { kind?: string; file?: string }
-  if (kind !== 'memory') return found.record
-  if (file === undefined) throw fail('backend', `device ${id} had its data in the memory of its server`)
-  if (!existsSync(file)) throw fail('backend', `device ${id} had its data in ${file}, which is gone`)
+  for (const file of memoryOf(backend)) {
+    if (file === null) throw fail('backend', `device ${id} had its data in the memory of its server`)
+    if (!existsSync(file)) throw fail('backend', `device ${id} had its data in ${file}, which is gone`)
+  }
   return found.record
 }
 
@@ -48,8 +49,7 @@ async function isDeserted(id: number): Promise<boolean> {
 export function recordOfServed(id: number): DeviceRecord {
   const found = readRecord(id)
   if (found.state === 'served') {
-    const { kind, file } = found.record.options.backend as { kind?: string; file?: string }
-    if (kind !== 'memory' || file !== undefined) return found.record
+    if (!memoryOf(found.record.options.backend).includes(null)) return found.record
     throw new UblkError('unsupported', `device ${id} has its data in the memory of its server`, {
       device: id,
       hint: 'a disk in memory can be recovered if it is created with create --detach, or in a file in /dev/shm',

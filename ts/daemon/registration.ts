@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { FileOfDisk } from '#binding'
 import type { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
+import type { Json } from '../json.js'
 import { version } from '../version.js'
 import { controlMethods } from './control-methods.js'
 import { ControlSocket, type Methods } from './control-socket.js'
@@ -16,7 +17,7 @@ import {
   VERSION,
   writeRecord,
 } from './record-file.js'
-import type { Json, RecordedOptions } from './recorded-options.js'
+import type { RecordedOptions } from './recorded-options.js'
 import { openRunDir, runDir } from './run-dir.js'
 
 /** What else a device's record is to say; see `CreateOptions.record`. */

@@ -1,4 +1,3 @@
-import type { BackendSpec } from '#binding'
 import { nearest } from '../check.js'
 import { invalid, UblkError } from '../errors.js'
 import { parseSize, type Size } from '../size.js'
@@ -163,8 +162,18 @@ export function resizeFailed(why: string): UblkError {
   return new UblkError('backend', `the backend cannot be resized: ${why}`)
 }
 
-/** What the native part is told of it. */
-export function toExternal(properties: Properties): BackendSpec {
+/** A backend written in JavaScript, as the native part takes it. */
+export interface ExternalBackend {
+  readonly kind: 'external'
+  readonly size: number
+  readonly blockSize?: number
+  readonly writeCache?: boolean
+  readonly discard?: boolean
+  readonly writeZeroes?: boolean
+}
+
+/** Describes it to the native part. */
+export function toExternal(properties: Properties): ExternalBackend {
   const { size, blockSize, flush, discard, writeZeroes } = properties
   return { kind: 'external', size, blockSize, writeCache: flush, discard, writeZeroes }
 }

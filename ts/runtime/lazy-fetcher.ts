@@ -1,6 +1,6 @@
 import { clearTimeout, setTimeout } from 'node:timers'
 import type * as native from '#binding'
-import type { Fetch } from '../lazy.js'
+import type { Fetch } from '../backends/lazy.js'
 import { errnoOf, inOneLine, settled } from '../user-values.js'
 import type { Report } from './js-disk.js'
 

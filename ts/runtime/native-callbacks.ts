@@ -1,5 +1,6 @@
 import type * as native from '#binding'
-import { type Backend, isNative } from '../backends.js'
+import type { Backend } from '../backends/list.js'
+import { fillingOf } from '../backends/stack.js'
 import type { Report } from './js-disk.js'
 import { LazyFetcher } from './lazy-fetcher.js'
 import { type Observe, tellChanges } from './observer.js'
@@ -12,8 +13,9 @@ export class NativeCallbacks {
   #device: native.Device | undefined
 
   constructor(backend: Backend, observe: Observe | undefined, report: Report) {
-    if (isNative(backend) && backend.kind === 'lazy') {
-      const fetcher = new LazyFetcher(backend.fetch, backend.timeout, message => report(`lazy: ${message}`))
+    const filling = fillingOf(backend)
+    if (filling) {
+      const fetcher = new LazyFetcher(filling.fetch, filling.timeout, message => report(`lazy: ${message}`))
       this.#fetcher = fetcher
       this.onFetch = wanted => void fetcher.answer(wanted)
     }

@@ -1,7 +1,6 @@
 //! Which of the driver's ways a device is made for: what was asked for, or what serves it best here; and why.
 
 use crate::abi::sys;
-use crate::backend::{External, File, Memory, Null};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
 use crate::queue::{CopyMode, Mode, Transport};
@@ -19,14 +18,12 @@ pub struct Choice {
     pub copy_because: String,
 }
 
-/// What is chosen on this kernel for disks of each kind, if nothing is asked for.
-pub fn usual(features: Features) -> Vec<(&'static str, Choice)> {
-    let kinds: [(&str, &[CopyMode]); 4] = [
-        ("memory", Memory::COPY_MODES),
-        ("file", File::COPY_MODES),
-        ("null", Null::COPY_MODES),
-        ("javascript", External::COPY_MODES),
-    ];
+/// What is chosen on this kernel, if nothing is asked for, for each of `kinds`: a name, and how disks of that kind can be
+/// given the data of requests.
+pub fn usual<'a>(
+    features: Features,
+    kinds: impl IntoIterator<Item = (&'a str, &'a [CopyMode])>,
+) -> Vec<(&'a str, Choice)> {
     let of = |able| Choice::make(None, None, &Offer { features, able, trusted: trusted() });
     kinds.into_iter().filter_map(|(kind, able)| Some((kind, of(able).ok()?))).collect()
 }

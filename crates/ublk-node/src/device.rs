@@ -1,10 +1,8 @@
 //! A device that this process serves.
 
 use crate::Cancel;
-use crate::backend::{
-    BackendSpec, FileOfDisk, PageWishes, check_paths, check_present, file_ids, open, pages,
-};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
+use crate::kinds::{FileOfDisk, Opening, PageWishes, Stack, file_ids, pages};
 use crate::number::{maybe, whole};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
@@ -14,6 +12,7 @@ use napi::bindgen_prelude::{Function, Object};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Result, Status};
 use napi_derive::napi;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -29,8 +28,9 @@ use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
 /// The wishes for a device. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
 #[napi(object)]
 pub struct DeviceSpec {
-    /// Where its data lives.
-    pub backend: BackendSpec,
+    /// Where its data lives: its kind, and the options of that kind.
+    #[napi(ts_type = "{ readonly kind: string; readonly [option: string]: unknown }")]
+    pub backend: Value,
     /// The files of an existing disk: other files are refused.
     pub files: Option<Vec<FileOfDisk>>,
     /// Default: the driver picks one.
@@ -352,10 +352,10 @@ impl Device {
 #[napi(ts_return_type = "Promise<void>")]
 pub fn check_files<'env>(
     env: &'env Env,
-    backend: BackendSpec,
+    #[napi(ts_arg_type = "DeviceSpec['backend']")] backend: Value,
     files: Vec<FileOfDisk>,
 ) -> Result<Object<'env>> {
-    promise(env, move || check_paths(&backend, &files), |_, ()| Ok(()))
+    promise(env, move || Stack::read(&backend)?.check_files(&files), |_, ()| Ok(()))
 }
 
 /// What a device calls.
@@ -386,10 +386,11 @@ fn make<'env>(
     let work = move || {
         let wishes = wishes(&spec)?;
         let source = fetches.clone().map(|source| source as Arc<dyn Source>);
+        let stack = Stack::read(&spec.backend)?;
         if existing {
-            check_present(&spec.backend)?;
+            stack.check_present()?;
         }
-        let mut backend = open(&spec.backend, wishes.read_only, source)?;
+        let mut backend = stack.open(&Opening { read_only: wishes.read_only, source })?;
         if let Some(files) = &spec.files {
             let found: Vec<_> = backend.places().iter().map(FileId::of).collect::<CoreResult<_>>()?;
             check_same(&found, &file_ids(files))?;

@@ -11,9 +11,9 @@
     clippy::cast_sign_loss
 )]
 
-mod backend;
 mod device;
 mod hooks;
+mod kinds;
 mod lock;
 mod notify;
 mod number;

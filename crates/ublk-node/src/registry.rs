@@ -1,6 +1,7 @@
 //! The devices there are, whoever serves them.
 
 use crate::Cancel;
+use crate::kinds::ALL;
 use crate::number::{number, whole};
 use crate::task::{promise, raised};
 use napi::bindgen_prelude::Object;
@@ -240,7 +241,6 @@ pub struct ServingChoice {
 #[napi(object)]
 pub struct UsualChoice {
     /// The kind.
-    #[napi(ts_type = "'memory' | 'file' | 'null' | 'javascript'")]
     pub backend: String,
     /// What is chosen.
     pub choice: ServingChoice,
@@ -255,7 +255,7 @@ pub fn usual_choices(env: &Env) -> Result<Object<'_>> {
             backend: backend.to_owned(),
             choice: choice_of(&choice),
         };
-        Ok(choice::usual(features).into_iter().map(told).collect())
+        Ok(choice::usual(features, ALL.iter().filter_map(|kind| kind.usual)).into_iter().map(told).collect())
     };
     promise(env, work, |_, choices: Vec<UsualChoice>| Ok(choices))
 }

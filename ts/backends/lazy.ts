@@ -1,9 +1,13 @@
-import { exclusiveOf } from './backends.js'
-import { checkFlag, checkOptions, type Names } from './check.js'
-import { invalid } from './errors.js'
-import { pathOf } from './path.js'
-import { parseSize, type Size } from './size.js'
-import { nameOf } from './user-values.js'
+import { checkFlag, checkOptions, type Names } from '../check.js'
+import { invalid } from '../errors.js'
+import { cannotRecord } from '../json.js'
+import { pathOf } from '../path.js'
+import { parseSize, type Size } from '../size.js'
+import { nameOf } from '../user-values.js'
+import { exclusiveOf } from './claim.js'
+import { diskSize } from './disk-size.js'
+import type { FileOptions } from './file.js'
+import type { Kind } from './kind.js'
 
 /** A part of a disk that is to be fetched. */
 export interface FetchRange {
@@ -143,8 +147,7 @@ export function lazy(options: LazyOptions): LazyBackend {
   if (!Number.isInteger(timeout) || timeout < 1 || timeout >= 2 ** 31) {
     throw invalid(`timeout must be a whole number from 1 to ${2 ** 31 - 1}, not ${nameOf(timeout)}`)
   }
-  const size = parseSize(options.size)
-  if (size === 0) throw invalid('size 0 is too small', 'a disk has at least one block')
+  const size = diskSize(options.size)
   return {
     kind: 'lazy',
     size,
@@ -156,4 +159,22 @@ export function lazy(options: LazyOptions): LazyBackend {
     identity,
     timeout,
   }
+}
+
+/** See {@link lazy}. */
+export const lazyKind: Kind<LazyBackend> = {
+  name: 'lazy',
+  native: true,
+  stackable: false,
+  check: ({ kind: _, ...options }) => lazy(options as LazyOptions),
+  toNative: ({ size, chunk, identity, direct, exclusive, cache: path }) => {
+    return { size, chunk, identity, direct, exclusive, path }
+  },
+  toRecord: () => {
+    throw cannotRecord('a lazy backend has a function')
+  },
+  size: ({ size }) => size,
+  withoutClaim: backend => (backend.cache === undefined ? backend : { ...backend, exclusive: false }),
+  filling: ({ fetch, timeout }) => ({ fetch, timeout }),
+  label: ({ cache }) => cache ?? '',
 }

@@ -1,0 +1,38 @@
+//! The kinds of backends that JavaScript can name. Each kind is one file; [`ALL`] is the only list of them.
+
+mod bytes;
+mod external;
+mod file;
+mod lazy;
+mod memory;
+mod null;
+mod plan;
+
+pub use memory::{PageWishes, pages};
+pub use plan::{FileOfDisk, Opening, Stack, file_ids};
+
+use plan::Plan;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ublk_core::queue::CopyMode;
+
+/// All of them.
+pub static ALL: &[Kind] = &[memory::KIND, file::KIND, null::KIND, lazy::KIND, external::KIND];
+
+/// A kind of backends.
+pub struct Kind {
+    /// Its name in the field `kind`.
+    pub name: &'static str,
+    /// Whether others can be made of it.
+    pub below: bool,
+    /// How disks of this kind can be given the data of requests, and the name of such disks in `usualChoices`; `None`
+    /// if that depends on the disk.
+    pub usual: Option<(&'static str, &'static [CopyMode])>,
+    /// Reads the other fields of its JSON object.
+    read: fn(Value) -> serde_json::Result<Box<dyn Plan>>,
+}
+
+/// [`Kind::read`] of a kind whose options are an `Options`.
+fn read<Options: Plan + DeserializeOwned + 'static>(fields: Value) -> serde_json::Result<Box<dyn Plan>> {
+    Ok(Box::new(serde_json::from_value::<Options>(fields)?))
+}

@@ -1,0 +1,96 @@
+import type { Json } from '../json.js'
+
+/** A backend described by data: its kind, and the options of that kind. */
+export interface Described {
+  readonly kind: string
+}
+
+/** What a lazy disk calls to be filled. */
+export interface Filling {
+  readonly fetch: (range: {
+    readonly offset: number
+    readonly length: number
+    readonly signal: AbortSignal
+  }) => Uint8Array | Promise<Uint8Array>
+  /** In milliseconds. */
+  readonly timeout: number
+}
+
+/** All that the package knows about a kind of backends. A kind is one file, and an entry in the list of kinds. */
+export interface Kind<Backend extends Described = Described> {
+  readonly name: Backend['kind']
+  /** Whether native threads serve it. */
+  readonly native: boolean
+  /** Whether other backends can be made of it. */
+  readonly stackable: boolean
+  /** Its options of `ublk-ts create`. */
+  readonly commandLine?: CommandLine
+
+  /**
+   * Makes the backend again from its fields, which may have been written by hand.
+   *
+   * @throws UblkError of kind `invalid` if one is wrong.
+   */
+  check(backend: Backend): Backend
+
+  /** The backends that it is made of. */
+  below?(backend: Backend): readonly Described[]
+  /** The same backend, made of others. */
+  withBelow?(backend: Backend, below: readonly Described[]): Backend
+
+  /** Its options for the native part. Those that are undefined are left out. */
+  toNative?(backend: Backend): object
+  /**
+   * Its form in a record, from which another process with another working directory can make it again. By default, all
+   * its fields.
+   *
+   * @throws UblkError of kind `invalid` if that is not possible.
+   */
+  toRecord?(backend: Backend): object
+
+  /** Its size in bytes, if it does not depend on what is opened. */
+  size?(backend: Backend): number
+  /** The same with the size of an existing disk. */
+  ofSize?(backend: Backend, size: number): Backend
+  /** The same without a claim on its file. */
+  withoutClaim?(backend: Backend): Backend
+  /** Where its bytes are if they are in memory: the path of a file, or null for memory of the server. */
+  memory?(backend: Backend): string | null
+  /** The same with its bytes where they outlive the server; `made` is told of the file that is made for that. */
+  lasting?(backend: Backend, made: (path: string) => void): Backend
+  /** Where to get the bytes that it lacks. */
+  filling?(backend: Backend): Filling
+
+  /** What distinguishes it from others of its kind, for people: a path, or a few words. May be empty. */
+  label(backend: Backend): string
+}
+
+/** The values of the command's options, by their names in camel case. */
+export type Flags = Readonly<Record<string, unknown>>
+
+/** The options of `ublk-ts create` that belong to a kind. */
+export interface CommandLine {
+  /** The option that makes a backend of this kind, and how. */
+  readonly main?: CommandOption & { readonly make: (value: string, flags: Flags) => Described }
+  /** Further options. */
+  readonly more?: readonly CommandOption[]
+  /** Names of options of other kinds that `main` takes too. */
+  readonly also?: readonly string[]
+  /** The main options of other kinds to which `more` can be added, and what it makes of their backend. */
+  readonly over?: {
+    readonly main: readonly string[]
+    readonly make: (backend: Described, flags: Flags) => Described
+  }
+}
+
+/** One option, as commander defines it. */
+export interface CommandOption {
+  /** Such as `--mem <size>`. */
+  readonly flags: string
+  readonly summary: string
+  /** Reads its value. An error's message is a sentence, such as `It must be JSON.`. */
+  readonly parse?: (text: string) => unknown
+}
+
+/** A backend in JSON. */
+export type DescribedJson = { kind: string } & { [option: string]: Json }

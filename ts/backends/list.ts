@@ -1,0 +1,35 @@
+import type { JsBackend } from '../runtime/js-backend.js'
+import { type FileBackend, fileKind } from './file.js'
+import type { Described, Kind } from './kind.js'
+import { type LazyBackend, lazyKind } from './lazy.js'
+import { type MemoryBackend, memoryKind } from './memory.js'
+import { type NullBackend, nullKind } from './null.js'
+import { type WorkerBackend, workerKind } from './worker.js'
+
+/** All kinds of backends, in the order of the command line's help. */
+export const KINDS: readonly Kind[] = [memoryKind, nullKind, fileKind, lazyKind, workerKind]
+
+/** A backend that others can be made of. */
+export type StackableBackend = MemoryBackend | NullBackend | FileBackend
+
+/** What stores a disk's bytes natively. Made by {@link memory}, {@link nullDisk}, {@link file} or {@link lazy}. */
+export type NativeBackend = StackableBackend | LazyBackend
+
+/**
+ * What stores a disk's bytes: native, a {@link worker}, or an object with the methods of a disk, which is
+ * served from the event loop of the thread that creates the device.
+ */
+// Of a native one only the kind, or the compiler takes an object with a size for one, and says so of a
+// disk without `read`.
+export type Backend = Pick<NativeBackend, 'kind'> | WorkerBackend | JsBackend
+
+/** The kind of a backend; undefined if it has none, as objects with the methods of a disk. */
+export function kindOf(backend: unknown): Kind | undefined {
+  const name = (backend as Partial<Described> | null)?.kind
+  return KINDS.find(kind => kind.name === name)
+}
+
+/** Whether native threads serve a backend. */
+export function isNative(backend: unknown): backend is NativeBackend {
+  return kindOf(backend)?.native === true
+}

@@ -1,0 +1,164 @@
+/** What is done with a backend and all those that it is made of. */
+import { invalid } from '../errors.js'
+import { cannotRecord, type Json, toPlainJson } from '../json.js'
+import { formatSize } from '../size.js'
+import { nameOf } from '../user-values.js'
+import type { Described, DescribedJson, Filling, Kind } from './kind.js'
+import { KINDS, kindOf } from './list.js'
+
+/** How many backends may stand on each other. */
+const MOST_LEVELS = 16
+
+/**
+ * Checks a native backend, and those below it, and makes them again.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkStack(backend: unknown): Described {
+  const kind = kindOf(backend)
+  if (!kind?.native) {
+    throw invalid(
+      'there is no such backend',
+      "make one with memory('16M'), nullDisk('1T'), file('disk.img') or lazy({ size, fetch })",
+    )
+  }
+  return checked(backend as Described, kind, 1)
+}
+
+function checked(backend: Described, kind: Kind, level: number): Described {
+  if (level > MOST_LEVELS) throw invalid(`more than ${MOST_LEVELS} backends stand on each other`)
+  const made = kind.check(backend)
+  if (!kind.below || !kind.withBelow) return made
+  const below = kind.below(made).map(each => {
+    const its = kindOf(each)
+    if (its?.stackable) return checked(each, its, level + 1)
+    const what = its ? `a ${its.name} backend` : nameOf(each)
+    throw invalid(`${what} cannot be below a ${kind.name}`, `backends of kind ${list(stackable())} can`)
+  })
+  return kind.withBelow(made, below)
+}
+
+function stackable(): string[] {
+  return KINDS.filter(kind => kind.stackable).map(kind => kind.name)
+}
+
+function list(names: readonly string[]): string {
+  return names.length < 2 ? names.join() : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`
+}
+
+/** A backend, and all those that it is made of. Of unknown kinds, as in a damaged record, nothing is known. */
+export function nodesOf(backend: unknown): { backend: Described; kind: Kind }[] {
+  const kind = kindOf(backend)
+  if (!kind) return []
+  const node = { backend: backend as Described, kind }
+  return [node, ...belowOf(node).flatMap(nodesOf)]
+}
+
+function belowOf({ backend, kind }: { backend: Described; kind: Kind }): readonly Described[] {
+  return kind.below?.(backend) ?? []
+}
+
+/** The same stack with each backend replaced by what `change` makes of it, from the bottom up. */
+export function mapStack<Node extends object>(
+  backend: Described,
+  change: (backend: Described, kind: Kind) => Node,
+): Node {
+  const kind = kindOf(backend)
+  if (!kind) throw invalid('there is no such backend')
+  const below = kind.below?.(backend)
+  if (!below || !kind.withBelow) return change(backend, kind)
+  const changed = below.map(each => mapStack(each, change) as unknown as Described)
+  return change(kind.withBelow(backend, changed), kind)
+}
+
+/** What the native part takes. */
+export function stackToNative(backend: Described): DescribedJson {
+  const native = mapStack(backend, (each, kind) => ({ kind: kind.name, ...(kind.toNative?.(each) ?? {}) }))
+  return toPlainJson(native, 'backend') as DescribedJson
+}
+
+/**
+ * A backend as a record keeps it.
+ *
+ * @throws UblkError of kind `invalid` if JSON cannot say it.
+ */
+export function stackToRecord(backend: unknown): Json {
+  if (!kindOf(backend)) throw cannotRecord('an object as backend has functions')
+  const recorded = mapStack(backend as Described, (each, kind) => kind.toRecord?.(each) ?? each)
+  return toPlainJson(recorded, 'backend')
+}
+
+/** The same without claims on files. */
+export function stackWithoutClaims(backend: Json): Json {
+  const without = (each: Described, kind: Kind): Described => kind.withoutClaim?.(each) ?? each
+  return kindOf(backend) ? (mapStack(backend as unknown as Described, without) as unknown as Json) : backend
+}
+
+/** The size of a disk in bytes, if that does not depend on what is opened. */
+export function sizeOf(backend: Described): number | undefined {
+  return kindOf(backend)?.size?.(backend)
+}
+
+/** The backend with a disk's present size, in bytes. */
+export function ofSize<Backend>(backend: Backend, size: number): Backend {
+  const sized = kindOf(backend)?.ofSize?.(backend as unknown as Described, size)
+  return sized === undefined ? backend : (sized as unknown as Backend)
+}
+
+/** The same with its memory in files that outlive its server; `made` is told of each file that is made for that. */
+export function lastingStack(backend: Described, made: (path: string) => void): Described {
+  return mapStack(backend, (each, kind) => kind.lasting?.(each, made) ?? each)
+}
+
+/** The same without the files that its memory is in: two stacks that differ in nothing else are made alike. */
+export function withoutMemoryFiles(backend: Json): Json {
+  const without = (each: Described, kind: Kind): Described => {
+    return kind.memory ? ({ ...each, file: undefined } as Described) : each
+  }
+  return kindOf(backend) ? (mapStack(backend as unknown as Described, without) as unknown as Json) : backend
+}
+
+/** Where it gets the bytes that it lacks. */
+export function fillingOf(backend: unknown): Filling | undefined {
+  return kindOf(backend)?.filling?.(backend as Described)
+}
+
+/** The files in memory that hold bytes of it; null stands for memory of its server. */
+export function memoryOf(backend: unknown): (string | null)[] {
+  return nodesOf(backend)
+    .map(({ backend, kind }) => kind.memory?.(backend))
+    .filter(memory => memory !== undefined)
+}
+
+/** It in one line, for people, without the name of its kind: `a.img, slice(b.img, at 1M), chunk 64K`. */
+export function summaryOf(backend: unknown): string {
+  const kind = kindOf(backend)
+  if (!kind) return ''
+  const node = { backend: backend as Described, kind }
+  const parts = [...belowOf(node).map(nested), kind.label(node.backend)]
+  return parts.filter(part => part !== '').join(', ')
+}
+
+function nested(backend: Described): string {
+  const [kind, summary] = [kindOf(backend), summaryOf(backend)]
+  if (!kind) return '?'
+  if (kind.below) return `${kind.name}(${summary})`
+  if (summary !== '') return summary
+  const size = kind.size?.(backend)
+  return size === undefined ? kind.name : `${kind.name} ${formatSize(size)}`
+}
+
+/** A drawing of it, for people: a line for each backend. */
+export function drawStack(backend: unknown): string[] {
+  const kind = kindOf(backend)
+  if (!kind) return []
+  const node = { backend: backend as Described, kind }
+  const below = belowOf(node)
+  const label = kind.label(node.backend) || (kind.size ? formatSize(kind.size(node.backend)) : '')
+  const lines = [`${kind.name} ${label}`.trimEnd()]
+  for (const [at, each] of below.entries()) {
+    const [first, others] = at === below.length - 1 ? ['└─ ', '   '] : ['├─ ', '│  ']
+    lines.push(...drawStack(each).map((line, number) => (number === 0 ? first : others) + line))
+  }
+  return lines
+}

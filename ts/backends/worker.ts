@@ -1,0 +1,83 @@
+import { resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { checkOptions } from '../check.js'
+import { invalid } from '../errors.js'
+import { parseJson, parseSeconds } from '../option-values.js'
+import type { BackendContext } from '../runtime/js-backend.js'
+import { nameOf } from '../user-values.js'
+import type { Kind } from './kind.js'
+
+/** A disk written in JavaScript that is served by Workers; see {@link worker}. */
+export interface WorkerBackend {
+  readonly kind: 'worker'
+  /** Of the module whose default export makes the backend. */
+  readonly url: string
+  /** For its factory; copied to each worker as `postMessage` copies. Or a function that makes them. */
+  readonly options: unknown
+}
+
+/**
+ * A disk written in JavaScript, served by a Worker for each of its queues: the fast way. The worker's thread
+ * sleeps in the kernel until there are requests, so a synchronous backend costs no event loop and no
+ * promise. A backend that turns out to be asynchronous is served from the worker's event loop.
+ *
+ * @param url - Of a module whose default export is a {@link defineBackend} factory. TypeScript works where
+ * Node runs it, or with the loader that this process was started with.
+ * @param options - For the factory, copied to each worker as `postMessage` copies: SharedArrayBuffers in it are
+ * shared by all. Or a function that is called on this thread for each worker that starts, and makes them: a
+ * `MessagePort` among the properties of what it returns goes to that worker.
+ *
+ * @example
+ * ```ts
+ * worker(new URL('./my-disk.js', import.meta.url), { size: 2 ** 30 })
+ * ```
+ */
+export function worker<Options>(
+  url: URL | string,
+  options?: Options | ((context: BackendContext) => Options),
+): WorkerBackend {
+  const text = url instanceof URL ? url.href : url
+  if (typeof text !== 'string' || !URL.canParse(text)) {
+    throw invalid(`${text === '' ? 'the url' : nameOf(text)} is no URL`, WORKER_HINT)
+  }
+  return { kind: 'worker', url: text, options }
+}
+
+const WORKER_HINT = "use new URL('./disk.js', import.meta.url)"
+
+/** See {@link worker}. */
+export const workerKind: Kind<WorkerBackend> = {
+  name: 'worker',
+  native: false,
+  stackable: false,
+  check: ({ kind: _, url, options, ...others }) => {
+    checkOptions<object>(others, 'worker()', {})
+    return worker(url, options)
+  },
+  label: ({ url }) => url,
+  commandLine: {
+    main: {
+      flags: '--worker <module>',
+      summary: 'a disk written in JavaScript: a file, or a URL',
+      make: (module, { workerOptions }) => worker(moduleUrl(module), workerOptions),
+    },
+    more: [
+      { flags: '--worker-options <json>', summary: 'what its factory is given', parse: parseJson },
+      {
+        flags: '--request-timeout <seconds>',
+        summary: 'when a request fails (default: never)',
+        parse: parseSeconds,
+      },
+      {
+        flags: '--stuck-timeout <seconds>',
+        summary: 'when a thread that hangs is ended (default: 30)',
+        parse: parseSeconds,
+      },
+    ],
+  },
+}
+
+function moduleUrl(module: string): string {
+  if (module === '') throw invalid('the path of the module is empty')
+  return /^(file|data|node):/.test(module) ? module : pathToFileURL(resolve(module)).href
+}

@@ -1,0 +1,90 @@
+import { type Command, Option } from 'commander'
+import type { CommandOption, Described, Flags, Kind } from '../backends/kind.js'
+import { type Backend, KINDS } from '../backends/list.js'
+import { lastingStack } from '../backends/stack.js'
+import { invalid } from '../errors.js'
+import { reading } from './option-reader.js'
+
+/** Gives a command the options of all kinds of backends. */
+export function addBackendOptions(command: Command): Command {
+  for (const { commandLine } of KINDS) {
+    if (commandLine?.main) add(command, commandLine.main, '')
+    for (const option of commandLine?.more ?? []) {
+      add(command, option, `with ${list(mainOptionsFor(option), 'or')}: `)
+    }
+  }
+  return command
+}
+
+function add(command: Command, { flags, summary, parse }: CommandOption, prefix: string): void {
+  const option = new Option(flags, prefix + summary)
+  command.addOption(parse ? option.argParser(reading(parse)) : option)
+}
+
+/**
+ * The backend that the command line asks for.
+ *
+ * @param lasting - Whether its bytes have to outlive the server; `made` is told of each file that is made for that.
+ * @throws UblkError of kind `invalid` if it asks for none, or more than one, or has an option that belongs to others.
+ */
+export function toBackend(flags: Flags, lasting: boolean, made: (path: string) => void): Backend {
+  const mains = KINDS.flatMap(kind => kind.commandLine?.main ?? [])
+  const given = mains.filter(main => isGiven(main, flags))
+  const [main] = given
+  if (!main) throw invalid('no backend given', `give ${list(mains.map(withValue), 'or')}`)
+  if (given.length > 1)
+    throw invalid('more than one backend given', `give only one of ${list(mains.map(longName), 'and')}`)
+  for (const option of KINDS.flatMap(kind => kind.commandLine?.more ?? [])) {
+    const owners = mainOptionsFor(option)
+    if (isGiven(option, flags) && !owners.includes(longName(main)))
+      throw invalid(`${longName(option)} is only for ${list(owners, 'and')}`)
+  }
+  const backend = KINDS.reduce(
+    (backend, kind) => addedBy(kind, main, flags)?.make(backend, flags) ?? backend,
+    main.make(flags[nameOf(main)] as string, flags),
+  )
+  return (lasting ? lastingStack(backend, made) : backend) as Backend
+}
+
+/** What a kind without a main option of its own makes of another's backend, if the command line asks for that. */
+function addedBy(kind: Kind, main: CommandOption, flags: Flags): { make: MakeOver } | undefined {
+  const { over, more = [] } = kind.commandLine ?? {}
+  const wanted = over?.main.includes(longName(main)) && more.some(option => isGiven(option, flags))
+  return wanted ? over : undefined
+}
+
+type MakeOver = (backend: Described, flags: Flags) => Described
+
+/** The main options that an option can stand beside. */
+function mainOptionsFor(option: CommandOption): string[] {
+  return KINDS.flatMap(({ commandLine }) => {
+    const { main, more = [], also = [], over } = commandLine ?? {}
+    const takes = more.includes(option) || also.includes(nameOf(option))
+    return [...(main && takes ? [longName(main)] : []), ...(more.includes(option) ? (over?.main ?? []) : [])]
+  })
+}
+
+/** An option that turns something off is given if its value is false. */
+function isGiven(option: CommandOption, flags: Flags): boolean {
+  const value = flags[nameOf(option)]
+  return option.flags.startsWith('--no-') ? value === false : value !== undefined
+}
+
+/** `--mem-pages` of `--mem-pages <how>`. */
+function longName({ flags }: CommandOption): string {
+  return flags.split(' ', 1)[0] as string
+}
+
+/** `--mem SIZE` of `--mem <size>`. */
+function withValue({ flags }: CommandOption): string {
+  return flags.replace(/<(.+)>/, (_, value: string) => value.toUpperCase())
+}
+
+/** `memPages` of `--mem-pages <how>`. */
+function nameOf({ flags }: CommandOption): string {
+  return new Option(flags).attributeName()
+}
+
+function list(names: readonly string[], last: 'and' | 'or'): string {
+  return names.length < 2 ? names.join() : `${names.slice(0, -1).join(', ')} ${last} ${names.at(-1)}`
+}

@@ -1,10 +1,11 @@
 //! Disks one after another.
 
 use super::parts::{self, Parts};
-use super::{Backend, Below, Completion, Engine, Io, PerCall, Piece, Properties, Site, Step};
+use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
 use crate::claim::Place;
 use crate::error::{Error, Result};
 use crate::queue::{CopyMode, Op};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// See the [module](self).
@@ -48,6 +49,18 @@ impl Backend for Concat {
 
     fn places(&self) -> Vec<Place<'_>> {
         parts::places(&self.disks)
+    }
+
+    fn extents(&self, part: Range<u64>) -> Vec<Extent<'_>> {
+        let (mut found, mut start) = (Vec::new(), 0);
+        for (disk, end) in self.disks.iter().zip(&self.ends) {
+            let (from, to) = (part.start.max(start), part.end.min(*end));
+            if from < to {
+                found.extend(disk.extents(from - start..to - start));
+            }
+            start = *end;
+        }
+        found
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {

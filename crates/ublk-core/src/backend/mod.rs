@@ -31,10 +31,11 @@ pub use stripe::Stripe;
 
 pub use crate::queue::{Completer, Completion, Io, Key, Piece, Slot, Step, Token};
 
-use crate::claim::Place;
+use crate::claim::{Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::CopyMode;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a backend can do with ranges that are no longer needed.
@@ -94,6 +95,15 @@ pub struct Alignment {
     pub gap: u64,
 }
 
+/// Bytes of a file or block device that hold bytes of a disk.
+#[derive(Debug, Clone)]
+pub struct Extent<'a> {
+    /// The file or block device.
+    pub place: Place<'a>,
+    /// Which of its bytes.
+    pub range: Range<u64>,
+}
+
 /// A disk's storage, shared by its queues.
 pub trait Backend: Send + Sync + 'static {
     /// The disk it offers.
@@ -107,6 +117,13 @@ pub trait Backend: Send + Sync + 'static {
     /// The files and block devices that hold its data, including those of backends below it: they are claimed while a
     /// device serves them, and identify the disk when it is recovered.
     fn places(&self) -> Vec<Place<'_>>;
+
+    /// Where the bytes of a part of the disk are in its [places](Self::places). By default, at the same offsets.
+    fn extents(&self, part: Range<u64>) -> Vec<Extent<'_>> {
+        let holds_data = |place: &Place<'_>| place.role == Role::Disk;
+        let extent = |place| Extent { place, range: part.clone() };
+        self.places().into_iter().filter(holds_data).map(extent).collect()
+    }
 
     /// The part that serves one queue, made and used on that queue's thread.
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>>;

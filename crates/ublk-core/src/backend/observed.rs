@@ -1,9 +1,10 @@
 //! A disk whose changes are told to somebody, after they were made and before its users hear of it.
 
-use super::{Backend, Below, Completion, Engine, Io, PerCall, Piece, Properties, Site, Step};
+use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
 use crate::claim::Place;
 use crate::error::Result;
 use crate::queue::{CopyMode, Flags, Op};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A range of the disk that was changed with success.
@@ -46,6 +47,10 @@ impl Backend for Observed {
 
     fn places(&self) -> Vec<Place<'_>> {
         self.inner.places()
+    }
+
+    fn extents(&self, part: Range<u64>) -> Vec<Extent<'_>> {
+        self.inner.extents(part)
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {

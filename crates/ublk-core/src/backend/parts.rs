@@ -1,8 +1,8 @@
 //! What composed disks have in common: the parts of a call, and properties of several disks together.
 
-use super::{Alignment, Backend, Discard, Properties, Step};
-use crate::claim::Place;
-use crate::error::{Error, Result};
+use super::{Alignment, Backend, Discard, Extent, Properties, Step};
+use crate::claim::{Place, Which};
+use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno, Outcome};
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ pub fn check(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
         return Err(Error::invalid(format!("a {kind} of no disks is not possible")).hint("name one or more"));
     };
     match sizes.iter().position(|size| size != first) {
-        None => Ok(()),
+        None => check_apart(kind, disks),
         Some(at) => Err(Error::invalid(format!(
             "the {kind}'s disks have blocks of different sizes: {first} bytes, and {} for number {}",
             sizes[at],
@@ -107,4 +107,31 @@ pub fn check(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
         ))
         .hint("make it of disks with blocks of one size, as all files without direct I/O have")),
     }
+}
+
+/// Checks that no byte of a file belongs to two of the disks.
+fn check_apart(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
+    let mut seen: Vec<(usize, Which, Extent<'_>)> = Vec::new();
+    for (at, disk) in disks.iter().enumerate() {
+        for extent in disk.extents(0..disk.properties().size) {
+            let path = extent.place.path.display();
+            let which = Which::of(extent.place.file).map_err(|error| {
+                Error::system(format!("cannot open {path}"), &error).kind(ErrorKind::Backend)
+            })?;
+            let overlaps = |(_, other, earlier): &&(usize, Which, Extent<'_>)| {
+                *other == which
+                    && earlier.range.start < extent.range.end
+                    && extent.range.start < earlier.range.end
+            };
+            if let Some((other, ..)) = seen.iter().find(overlaps) {
+                let (one, two) = (other + 1, at + 1);
+                return Err(Error::invalid(format!(
+                    "disks {one} and {two} of the {kind} have the same bytes of {path}"
+                ))
+                .hint("make it of different files, or of slices that do not overlap"));
+            }
+            seen.push((at, which, extent));
+        }
+    }
+    Ok(())
 }

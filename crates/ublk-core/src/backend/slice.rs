@@ -1,9 +1,10 @@
 //! A part of another disk, such as a partition of an image.
 
-use super::{Backend, Below, Completion, Discard, Engine, Io, Piece, Properties, Site, Step};
+use super::{Backend, Below, Completion, Discard, Engine, Extent, Io, Piece, Properties, Site, Step};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::CopyMode;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// See the [module](self).
@@ -65,6 +66,10 @@ impl Backend for Slice {
 
     fn places(&self) -> Vec<Place<'_>> {
         self.disk.places()
+    }
+
+    fn extents(&self, part: Range<u64>) -> Vec<Extent<'_>> {
+        self.disk.extents(self.offset + part.start..self.offset + part.end)
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {

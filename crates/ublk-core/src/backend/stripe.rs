@@ -1,10 +1,11 @@
 //! Disks side by side (RAID 0): chunks go to one after the other.
 
 use super::parts::{self, Parts};
-use super::{Backend, Below, Completion, Engine, Io, PerCall, Piece, Properties, Site, Step};
+use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
 use crate::claim::Place;
 use crate::error::{Error, Result};
 use crate::queue::{CopyMode, Op};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// See the [module](self).
@@ -86,6 +87,17 @@ impl Backend for Stripe {
 
     fn places(&self) -> Vec<Place<'_>> {
         parts::places(&self.disks)
+    }
+
+    fn extents(&self, part: Range<u64>) -> Vec<Extent<'_>> {
+        let mut found = Vec::new();
+        for (number, disk) in (0..).zip(&self.disks) {
+            let range = self.shape.before(number, part.start)..self.shape.before(number, part.end);
+            if !range.is_empty() {
+                found.extend(disk.extents(range));
+            }
+        }
+        found
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {

@@ -335,3 +335,41 @@ proptest! {
         }
     }
 }
+
+/// A file of `blocks` blocks, opened once more by each call.
+fn file(dir: &tempfile::TempDir, name: &str, blocks: u64) -> Arc<dyn Backend> {
+    let path = dir.path().join(name);
+    let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path).unwrap();
+    file.set_len(blocks * BLOCK).unwrap();
+    Arc::new(File::open(&path, false, false).unwrap())
+}
+
+#[test]
+fn the_same_bytes_of_a_file_cannot_be_in_a_stack_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let part = |from: u64, blocks: u64| -> Arc<dyn Backend> {
+        Arc::new(Slice::new(file(&dir, "a", 64), from * BLOCK, Some(blocks * BLOCK)).unwrap())
+    };
+    let refused = |made: Result<Arc<dyn Backend>>| made.err().map(|error| error.message);
+    let stripe = |disks| Stripe::new(disks, 4 * BLOCK).map(|disk| Arc::new(disk) as Arc<dyn Backend>);
+    let concat = |disks| Concat::new(disks).map(|disk| Arc::new(disk) as Arc<dyn Backend>);
+    let path = dir.path().join("a").display().to_string();
+    let twice = |kind| Some(format!("disks 1 and 2 of the {kind} have the same bytes of {path}"));
+
+    assert_eq!(refused(stripe(vec![file(&dir, "a", 64), file(&dir, "a", 64)])), twice("stripe"));
+    std::fs::hard_link(dir.path().join("a"), dir.path().join("link")).unwrap();
+    let linked = refused(concat(vec![file(&dir, "a", 64), file(&dir, "link", 64)])).unwrap();
+    assert!(linked.ends_with("/link"), "{linked}");
+
+    assert_eq!(refused(stripe(vec![part(0, 32), part(32, 32)])), None);
+    assert_eq!(refused(concat(vec![part(0, 33), part(32, 32)])), twice("concat"));
+
+    // The first and the second half of one stripe have different halves of each of its files.
+    let whole = || stripe(vec![file(&dir, "a", 64), file(&dir, "b", 64)]).unwrap();
+    let half = |from: u64, blocks: u64| -> Arc<dyn Backend> {
+        Arc::new(Slice::new(whole(), from * BLOCK, Some(blocks * BLOCK)).unwrap())
+    };
+    assert_eq!(refused(concat(vec![half(64, 64), half(0, 64)])), None);
+    let overlap = refused(concat(vec![half(0, 72), half(68, 60)])).unwrap(); // of the second chunk of a row
+    assert!(overlap.ends_with("/b"), "{overlap}");
+}

@@ -106,15 +106,17 @@ fn sequence(major: u32, minor: u32) -> String {
     found.map(|text| format!(", disk sequence {}", text.trim())).unwrap_or_default()
 }
 
-/// Checks that a backend has the files that its disk was created from. A backend without files, such as one written in
-/// JavaScript, is not checked.
-pub fn check_same(found: &[FileId], recorded: &[FileId]) -> Result<()> {
+/// Checks that a backend has the files that its disk was created from, in the same order. A backend without files, such
+/// as one written in JavaScript, is not checked.
+pub fn check_same(found: &[FileId], recorded_files: &[FileId]) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    for recorded in recorded {
+    for (at, recorded) in recorded_files.iter().enumerate() {
         let words = recorded.role.words();
-        let Some(found) = found.iter().find(|found| found.role == recorded.role) else {
+        let has_role = |file: &&FileId| file.role == recorded.role;
+        let earlier = recorded_files[..at].iter().filter(has_role).count();
+        let Some(found) = found.iter().filter(has_role).nth(earlier) else {
             return Err(replaced(format!("{words} {} is missing in the backend", recorded.path)));
         };
         if found.mark != recorded.mark {
@@ -173,5 +175,19 @@ mod tests {
         check_same(&recorded, &recorded[..1]).unwrap();
         let error = check_same(&recorded[..1], &recorded).unwrap_err();
         assert_eq!(error.message, "the map of the disk's file /a.map is missing in the backend");
+    }
+
+    #[test]
+    fn each_of_several_files_is_compared_in_its_place() {
+        let (one, two) = (id(Role::Disk, "/a", "1"), id(Role::Disk, "/b", "2"));
+        let recorded = [one.clone(), two.clone()];
+        check_same(&recorded, &recorded).unwrap();
+        let other = id(Role::Disk, "/b", "3");
+        let error = check_same(&[one.clone(), other], &recorded).unwrap_err();
+        assert_eq!(error.message, "the disk's file was replaced: /b is 3; the disk was made from 2");
+        let error = check_same(&[two, one.clone()], &recorded).unwrap_err();
+        assert_eq!(error.message, "the disk's file was replaced: /b is 2; the disk was made from 1, /a");
+        let error = check_same(&[one], &recorded).unwrap_err();
+        assert_eq!(error.message, "the disk's file /b is missing in the backend");
     }
 }

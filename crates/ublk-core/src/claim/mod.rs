@@ -65,8 +65,8 @@ impl Claims {
 
     fn try_take(places: &[Place<'_>]) -> std::result::Result<Self, Refused> {
         let mut held = Vec::new();
-        for (at, place) in places.iter().enumerate().filter(|(_, place)| place.claimed) {
-            match claim(place).map_err(|error| Refused::Failed(failed(place.path, &error)))? {
+        for (at, place) in one_per_file(places)? {
+            match claim(&place).map_err(|error| Refused::Failed(failed(place.path, &error)))? {
                 Some(descriptors) => held.extend(descriptors),
                 None => return Err(Refused::Taken(at)),
             }
@@ -77,6 +77,37 @@ impl Claims {
     /// The descriptors that hold the claims.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.0.iter().map(AsRawFd::as_raw_fd)
+    }
+}
+
+/// The places to claim, with their positions. Places in the same file, such as two slices of it, share one claim.
+fn one_per_file<'a>(places: &[Place<'a>]) -> std::result::Result<Vec<(usize, Place<'a>)>, Refused> {
+    let mut distinct: Vec<(usize, Which, Place<'a>)> = Vec::new();
+    for (at, place) in places.iter().enumerate().filter(|(_, place)| place.claimed) {
+        let which = Which::of(place.file).map_err(|error| Refused::Failed(failed(place.path, &error)))?;
+        match distinct.iter_mut().find(|(_, other, _)| *other == which) {
+            Some((_, _, other)) => other.writable |= place.writable,
+            None => distinct.push((at, which, *place)),
+        }
+    }
+    Ok(distinct.into_iter().map(|(at, _, place)| (at, place)).collect())
+}
+
+/// Distinguishes files and block devices that are open at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// A block device's number.
+    Device(u64),
+    /// A file's file system and inode.
+    File(u64, u64),
+}
+
+impl Which {
+    /// Of an open file.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        let device = found.file_type().is_block_device();
+        Ok(if device { Self::Device(found.rdev()) } else { Self::File(found.dev(), found.ino()) })
     }
 }
 
@@ -142,5 +173,27 @@ fn failed(path: &Path, error: &io::Error) -> Error {
         Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => failed
             .hint("its file system has no locks: exclusive: false (--no-exclusive) serves it without one"),
         _ => failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_in_one_file_share_a_claim() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "data").unwrap();
+        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let (one, two) = (open(), open());
+        let place = |file, writable| Place { role: Role::Disk, path: &path, file, writable, claimed: true };
+        let claims = Claims::take(&[place(&one, false), place(&two, true)], Duration::ZERO).unwrap();
+        assert_eq!(claims.descriptors().count(), 1);
+        // It is a writer's: another reader is refused.
+        let refused = Claims::take(&[place(&one, false)], Duration::ZERO).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Busy);
+        drop(claims);
+        Claims::take(&[place(&two, true)], Duration::ZERO).unwrap();
     }
 }

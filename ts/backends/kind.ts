@@ -49,7 +49,7 @@ export interface Kind<Backend extends Described = Described> {
   toRecord?(backend: Backend): object
 
   /** Its size in bytes, if it does not depend on what is opened. */
-  size?(backend: Backend): number
+  size?(backend: Backend): number | undefined
   /** The same with the size of an existing disk. */
   ofSize?(backend: Backend, size: number): Backend
   /** The same without a claim on its file. */

@@ -25,7 +25,7 @@ export type Backend = Pick<NativeBackend, 'kind'> | WorkerBackend | JsBackend
 
 /** The kind of a backend; undefined if it has none, as objects with the methods of a disk. */
 export function kindOf(backend: unknown): Kind | undefined {
-  const name = (backend as Partial<Described> | null)?.kind
+  const name = (backend as Partial<Described> | null | undefined)?.kind
   return KINDS.find(kind => kind.name === name)
 }
 

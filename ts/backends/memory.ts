@@ -105,7 +105,7 @@ export const memoryKind: Kind<MemoryBackend> = {
     more: [
       {
         flags: '--mem-pages <how>',
-        summary: 'unless it outlives its server: as --buffers, for the disk itself',
+        summary: 'pages of the disk itself, as --buffers; not if it outlives its server',
         parse: parsePages,
       },
     ],

@@ -32,10 +32,18 @@ function checked(backend: Described, kind: Kind, level: number): Described {
   const below = kind.below(made).map(each => {
     const its = kindOf(each)
     if (its?.stackable) return checked(each, its, level + 1)
-    const what = its ? `a ${its.name} backend` : nameOf(each)
-    throw invalid(`${what} cannot be below a ${kind.name}`, `backends of kind ${list(stackable())} can`)
+    throw invalid(
+      `${nameBelow(each, its)} cannot be below a ${kind.name}`,
+      `disks of kind ${list(stackable())} can`,
+    )
   })
   return kind.withBelow(made, below)
+}
+
+function nameBelow(backend: unknown, kind: Kind | undefined): string {
+  if (kind?.native) return `a ${kind.name} disk`
+  const described = typeof backend === 'object' && backend !== null && 'kind' in backend
+  return kind || !described ? 'a disk written in JavaScript' : `the unknown kind ${nameOf(backend.kind)}`
 }
 
 function stackable(): string[] {
@@ -143,9 +151,12 @@ function nested(backend: Described): string {
   const [kind, summary] = [kindOf(backend), summaryOf(backend)]
   if (!kind) return '?'
   if (kind.below) return `${kind.name}(${summary})`
-  if (summary !== '') return summary
+  return summary || `${kind.name} ${shortSize({ backend, kind })}`.trimEnd()
+}
+
+function shortSize({ backend, kind }: { backend: Described; kind: Kind }): string {
   const size = kind.size?.(backend)
-  return size === undefined ? kind.name : `${kind.name} ${formatSize(size)}`
+  return size === undefined ? '' : formatSize(size)
 }
 
 /** A drawing of it, for people: a line for each backend. */
@@ -154,7 +165,7 @@ export function drawStack(backend: unknown): string[] {
   if (!kind) return []
   const node = { backend: backend as Described, kind }
   const below = belowOf(node)
-  const label = kind.label(node.backend) || (kind.size ? formatSize(kind.size(node.backend)) : '')
+  const label = kind.label(node.backend) || shortSize(node)
   const lines = [`${kind.name} ${label}`.trimEnd()]
   for (const [at, each] of below.entries()) {
     const [first, others] = at === below.length - 1 ? ['└─ ', '   '] : ['├─ ', '│  ']

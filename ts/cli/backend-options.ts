@@ -1,9 +1,28 @@
 import { type Command, Option } from 'commander'
-import type { CommandOption, Described, Flags, Kind } from '../backends/kind.js'
-import { type Backend, KINDS } from '../backends/list.js'
-import { lastingStack } from '../backends/stack.js'
+import type { CommandLine, CommandOption, Described, Flags, Kind } from '../backends/kind.js'
+import { type Backend, KINDS, kindOf } from '../backends/list.js'
+import { checkStack, lastingStack } from '../backends/stack.js'
 import { invalid } from '../errors.js'
+import { inOneLine } from '../user-values.js'
 import { reading } from './option-reader.js'
+
+type Main = NonNullable<CommandLine['main']>
+
+/** Makes a backend of any kind. */
+const ANY: Main = {
+  flags: '--backend <json>',
+  summary: 'a disk of any kind, described as in README.md: {"kind":"file","path":"disk.img"}',
+  make: text => {
+    let backend: unknown
+    try {
+      backend = JSON.parse(text)
+    } catch (error) {
+      throw invalid(`the backend is not JSON: ${inOneLine(error)}`)
+    }
+    const kind = kindOf(backend)
+    return kind && !kind.native ? kind.check(backend as Described) : checkStack(backend)
+  },
+}
 
 /** Gives a command the options of all kinds of backends. */
 export function addBackendOptions(command: Command): Command {
@@ -13,6 +32,7 @@ export function addBackendOptions(command: Command): Command {
       add(command, option, `with ${list(mainOptionsFor(option), 'or')}: `)
     }
   }
+  add(command, ANY, '')
   return command
 }
 
@@ -28,7 +48,7 @@ function add(command: Command, { flags, summary, parse }: CommandOption, prefix:
  * @throws UblkError of kind `invalid` if it asks for none, or more than one, or has an option that belongs to others.
  */
 export function toBackend(flags: Flags, lasting: boolean, made: (path: string) => void): Backend {
-  const mains = KINDS.flatMap(kind => kind.commandLine?.main ?? [])
+  const mains: Main[] = [...KINDS.flatMap(kind => kind.commandLine?.main ?? []), ANY]
   const given = mains.filter(main => isGiven(main, flags))
   const [main] = given
   if (!main) throw invalid('no backend given', `give ${list(mains.map(withValue), 'or')}`)

@@ -1,0 +1,27 @@
+/** What backends that are made of others have in common. */
+import { invalid } from '../errors.js'
+import { isArray, nameOf } from '../user-values.js'
+import type { StackableBackend } from './list.js'
+
+/**
+ * Checks a backend that another is made of; its fields are checked later.
+ *
+ * @param what - What takes it, such as `slice()`.
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkDisk(disk: unknown, what: string): asserts disk is StackableBackend {
+  if (typeof disk === 'object' && disk !== null && !isArray(disk)) return
+  throw invalid(`${what} takes a backend, not ${nameOf(disk)}`, "such as file('disk.img')")
+}
+
+/**
+ * Checks a list of them.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkDisks(disks: unknown, what: string): asserts disks is readonly StackableBackend[] {
+  const hint = "such as [file('a.img'), file('b.img')]"
+  if (!Array.isArray(disks)) throw invalid(`${what} takes a list of backends, not ${nameOf(disks)}`, hint)
+  if (disks.length === 0) throw invalid(`${what} takes one or more backends`, hint)
+  for (const disk of disks) checkDisk(disk, what)
+}

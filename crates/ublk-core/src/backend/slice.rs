@@ -2,7 +2,7 @@
 
 use super::{Backend, Below, Completion, Discard, Engine, Extent, Io, Piece, Properties, Site, Step};
 use crate::claim::Place;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::queue::CopyMode;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,18 +22,24 @@ impl Slice {
             if let Some(value) = value.filter(|value| !value.is_multiple_of(block_size.into())) {
                 return Err(Error::invalid(format!(
                     "the slice's {name} {value} is not a multiple of the block size {block_size}"
-                )));
+                ))
+                .hint("slices consist of whole blocks"));
             }
         }
         let left = all.saturating_sub(offset) / u64::from(block_size) * u64::from(block_size);
-        if left == 0 || size.is_some_and(|size| size > left) {
-            let size = size.map_or(String::new(), |size| format!("{size} bytes "));
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("the slice of {size}at {offset} does not lie on the disk, which has {all} bytes"),
-            ));
+        if left == 0 {
+            return Err(Error::invalid(format!(
+                "the slice begins at byte {offset}, but the disk has {all} bytes"
+            ))
+            .hint("begin before the end of the disk"));
         }
         let size = size.unwrap_or(left);
+        if size > left {
+            return Err(Error::invalid(format!(
+                "the slice of {size} bytes from {offset} ends beyond the disk, which has {all} bytes"
+            ))
+            .hint(format!("at most {left} bytes are possible there")));
+        }
         if size == 0 {
             return Err(Error::invalid("the slice's size is 0").hint("a disk has at least one block"));
         }

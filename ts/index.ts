@@ -3,6 +3,7 @@ export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy }
 export type { Backend, NativeBackend } from './backends/list.js'
 export { type MemoryBackend, type MemoryOptions, memory } from './backends/memory.js'
 export { type NullBackend, nullDisk } from './backends/null.js'
+export { type SliceBackend, type SliceOptions, slice } from './backends/slice.js'
 export { type WorkerBackend, worker } from './backends/worker.js'
 export { type AutoChoice, autoChoices, type CopyMode, type ServingChoice, type Transport } from './choice.js'
 export type { RecordOptions } from './daemon/registration.js'

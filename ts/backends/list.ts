@@ -4,13 +4,14 @@ import type { Described, Kind } from './kind.js'
 import { type LazyBackend, lazyKind } from './lazy.js'
 import { type MemoryBackend, memoryKind } from './memory.js'
 import { type NullBackend, nullKind } from './null.js'
+import { type SliceBackend, sliceKind } from './slice.js'
 import { type WorkerBackend, workerKind } from './worker.js'
 
 /** All kinds of backends, in the order of the command line's help. */
-export const KINDS: readonly Kind[] = [memoryKind, nullKind, fileKind, lazyKind, workerKind]
+export const KINDS: readonly Kind[] = [memoryKind, nullKind, fileKind, lazyKind, workerKind, sliceKind]
 
 /** A backend that others can be made of. */
-export type StackableBackend = MemoryBackend | NullBackend | FileBackend
+export type StackableBackend = MemoryBackend | NullBackend | FileBackend | SliceBackend
 
 /** What stores a disk's bytes natively. Made by {@link memory}, {@link nullDisk}, {@link file} or {@link lazy}. */
 export type NativeBackend = StackableBackend | LazyBackend

@@ -7,6 +7,7 @@ mod lazy;
 mod memory;
 mod null;
 mod plan;
+mod slice;
 
 pub use memory::{PageWishes, pages};
 pub use plan::{FileOfDisk, Opening, Stack, file_ids};
@@ -17,7 +18,7 @@ use serde_json::Value;
 use ublk_core::queue::CopyMode;
 
 /// All of them.
-pub static ALL: &[Kind] = &[memory::KIND, file::KIND, null::KIND, lazy::KIND, external::KIND];
+pub static ALL: &[Kind] = &[memory::KIND, file::KIND, null::KIND, lazy::KIND, slice::KIND, external::KIND];
 
 /// A kind of backends.
 pub struct Kind {

@@ -61,6 +61,11 @@ export function fileOfFlags(path: string, { direct, exclusive }: Flags): FileBac
   return file(path === '' ? '' : resolve(path), options) // Whoever takes it over may be in another directory.
 }
 
+/** The files that a list such as `a.img,b.img` means. */
+export function filesOfFlags(paths: string, flags: Flags): FileBackend[] {
+  return paths.split(',').map(path => fileOfFlags(path, flags))
+}
+
 /** See {@link file}. */
 export const fileKind: Kind<FileBackend> = {
   name: 'file',

@@ -1,3 +1,4 @@
+export { type ConcatBackend, concat } from './backends/concat.js'
 export { type FileBackend, type FileOptions, file } from './backends/file.js'
 export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy } from './backends/lazy.js'
 export type { Backend, NativeBackend } from './backends/list.js'

@@ -1,4 +1,5 @@
 import type { JsBackend } from '../runtime/js-backend.js'
+import { type ConcatBackend, concatKind } from './concat.js'
 import { type FileBackend, fileKind } from './file.js'
 import type { Described, Kind } from './kind.js'
 import { type LazyBackend, lazyKind } from './lazy.js'
@@ -8,10 +9,18 @@ import { type SliceBackend, sliceKind } from './slice.js'
 import { type WorkerBackend, workerKind } from './worker.js'
 
 /** All kinds of backends, in the order of the command line's help. */
-export const KINDS: readonly Kind[] = [memoryKind, nullKind, fileKind, lazyKind, workerKind, sliceKind]
+export const KINDS: readonly Kind[] = [
+  memoryKind,
+  nullKind,
+  fileKind,
+  lazyKind,
+  workerKind,
+  sliceKind,
+  concatKind,
+]
 
 /** A backend that others can be made of. */
-export type StackableBackend = MemoryBackend | NullBackend | FileBackend | SliceBackend
+export type StackableBackend = MemoryBackend | NullBackend | FileBackend | SliceBackend | ConcatBackend
 
 /** What stores a disk's bytes natively. Made by {@link memory}, {@link nullDisk}, {@link file} or {@link lazy}. */
 export type NativeBackend = StackableBackend | LazyBackend

@@ -1,6 +1,7 @@
 //! The kinds of backends that JavaScript can name. Each kind is one file; [`ALL`] is the only list of them.
 
 mod bytes;
+mod concat;
 mod external;
 mod file;
 mod lazy;
@@ -18,7 +19,8 @@ use serde_json::Value;
 use ublk_core::queue::CopyMode;
 
 /// All of them.
-pub static ALL: &[Kind] = &[memory::KIND, file::KIND, null::KIND, lazy::KIND, slice::KIND, external::KIND];
+pub static ALL: &[Kind] =
+    &[memory::KIND, file::KIND, null::KIND, lazy::KIND, slice::KIND, concat::KIND, external::KIND];
 
 /// A kind of backends.
 pub struct Kind {

@@ -6,6 +6,7 @@ import { type LazyBackend, lazyKind } from './lazy.js'
 import { type MemoryBackend, memoryKind } from './memory.js'
 import { type NullBackend, nullKind } from './null.js'
 import { type SliceBackend, sliceKind } from './slice.js'
+import { type StripeBackend, stripeKind } from './stripe.js'
 import { type WorkerBackend, workerKind } from './worker.js'
 
 /** All kinds of backends, in the order of the command line's help. */
@@ -17,10 +18,17 @@ export const KINDS: readonly Kind[] = [
   workerKind,
   sliceKind,
   concatKind,
+  stripeKind,
 ]
 
 /** A backend that others can be made of. */
-export type StackableBackend = MemoryBackend | NullBackend | FileBackend | SliceBackend | ConcatBackend
+export type StackableBackend =
+  | MemoryBackend
+  | NullBackend
+  | FileBackend
+  | SliceBackend
+  | ConcatBackend
+  | StripeBackend
 
 /** What stores a disk's bytes natively. Made by {@link memory}, {@link nullDisk}, {@link file} or {@link lazy}. */
 export type NativeBackend = StackableBackend | LazyBackend

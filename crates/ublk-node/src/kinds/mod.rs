@@ -9,6 +9,7 @@ mod memory;
 mod null;
 mod plan;
 mod slice;
+mod stripe;
 
 pub use memory::{PageWishes, pages};
 pub use plan::{FileOfDisk, Opening, Stack, file_ids};
@@ -19,8 +20,16 @@ use serde_json::Value;
 use ublk_core::queue::CopyMode;
 
 /// All of them.
-pub static ALL: &[Kind] =
-    &[memory::KIND, file::KIND, null::KIND, lazy::KIND, slice::KIND, concat::KIND, external::KIND];
+pub static ALL: &[Kind] = &[
+    memory::KIND,
+    file::KIND,
+    null::KIND,
+    lazy::KIND,
+    slice::KIND,
+    concat::KIND,
+    stripe::KIND,
+    external::KIND,
+];
 
 /// A kind of backends.
 pub struct Kind {

@@ -1,0 +1,31 @@
+//! Disks side by side.
+
+use super::bytes::Bytes;
+use super::plan::{Opening, Plan, Stack};
+use super::{Kind, read};
+use serde::Deserialize;
+use std::sync::Arc;
+use ublk_core::backend::{Backend, Stripe};
+use ublk_core::claim::Role;
+use ublk_core::error::Result;
+
+/// See the [module](self).
+pub const KIND: Kind = Kind { name: "stripe", below: true, usual: None, read: read::<Options> };
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    disks: Vec<Stack>,
+    chunk: Bytes,
+}
+
+impl Plan for Options {
+    fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
+        let disks = self.disks.iter().map(|disk| disk.open(how)).collect::<Result<_>>()?;
+        Ok(Arc::new(Stripe::new(disks, self.chunk.0)?))
+    }
+
+    fn files(&self) -> Vec<(Role, String)> {
+        self.disks.iter().flat_map(Stack::files).collect()
+    }
+}

@@ -26,11 +26,13 @@ export {
   type DiskBackend,
   type DiskRequest,
   defineBackend,
+  Flag,
   type JsBackend,
   Op,
   type Operation,
 } from './runtime/js-backend.js'
 export type { DiskChange, Observe } from './runtime/observer.js'
+export type { RequestFlags } from './runtime/requests.js'
 export type { SharedMemory } from './shared-memory.js'
 export type { Size } from './size.js'
 export type { TraceListener, TraceRecord } from './trace.js'

@@ -1,8 +1,21 @@
 import { constants } from 'node:os'
-import * as native from '#binding'
+import type * as native from '#binding'
 import { wrap } from './errors.js'
 import type { Operation } from './runtime/js-backend.js'
+import { flagsOf, OPERATIONS } from './runtime/requests.js'
 import { onRejection } from './user-values.js'
+import {
+  TRACE_FIELDS,
+  TRACE_FLAGS,
+  TRACE_LATENCY,
+  TRACE_LENGTH,
+  TRACE_OFFSET,
+  TRACE_OP,
+  TRACE_QUEUE,
+  TRACE_RESULT,
+  TRACE_TAG,
+  TRACE_TIME,
+} from './wire.js'
 
 /** A request that was answered. */
 export interface TraceRecord {
@@ -20,6 +33,12 @@ export interface TraceRecord {
   length: number
   /** Whether it was a write that had to be durable before it was answered (forced unit access). */
   fua: boolean
+  /** Whether it concerned a file system's own structures, not a file's data. */
+  meta: boolean
+  /** Whether its sender wanted no retries after an error. */
+  failFast: boolean
+  /** Whether memory was swapped in or out. */
+  swap: boolean
   /** Bytes read or written; 0 for anything else. A read may be done in part: the kernel asks for the rest. */
   done: number
   /** The name of the error that it was answered with, such as `EIO`; null if it succeeded. */
@@ -77,41 +96,26 @@ function start(device: native.Device, take: (batch: native.TraceBatch) => void):
   }
 }
 
-const OPS = ['read', 'write', 'flush', 'discard', 'writeZeroes'] as const
-const FUA = 1
-
 function toRecords(numbers: Float64Array): TraceRecord[] {
   const records: TraceRecord[] = []
-  for (let at = 0; at < numbers.length; at += native.TRACE_FIELDS) {
-    const fields = numbers.subarray(at, at + native.TRACE_FIELDS) as unknown as Fields
-    const [time, queue, tag, op, flags, offset, length, result, latency] = fields
+  for (let at = 0; at < numbers.length; at += TRACE_FIELDS) {
+    const field = (number: number): number => numbers[at + number] as number
+    const result = field(TRACE_RESULT)
     records.push({
-      time,
-      queue,
-      tag,
-      op: OPS[op] ?? 'other',
-      offset,
-      length,
-      fua: (flags & FUA) !== 0,
+      time: field(TRACE_TIME),
+      queue: field(TRACE_QUEUE),
+      tag: field(TRACE_TAG),
+      op: OPERATIONS[field(TRACE_OP)] ?? 'other',
+      offset: field(TRACE_OFFSET),
+      length: field(TRACE_LENGTH),
+      ...flagsOf(field(TRACE_FLAGS)),
       done: Math.max(result, 0),
       error: result < 0 ? (NAMES.get(-result) ?? `E${-result}`) : null,
-      latency: Math.round(latency * 1000) / 1000,
+      latency: Math.round(field(TRACE_LATENCY) * 1000) / 1000,
     })
   }
   return records
 }
-
-type Fields = [
-  time: number,
-  queue: number,
-  tag: number,
-  op: number,
-  flags: number,
-  offset: number,
-  length: number,
-  result: number,
-  latency: number,
-]
 
 const NAMES: ReadonlyMap<number, string> = new Map(
   Object.entries(constants.errno)

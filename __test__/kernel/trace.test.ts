@@ -5,7 +5,8 @@ import { Server, until } from '../support/server.js'
 
 leaveNothingBehind(test)
 
-const LINE = /^\d\d:\d\d:\d\d\.\d{6} q0 t\d+ \w+ \d+\+\d+( fua)? [\d.]+(ns|us|ms|s)$/
+const LINE =
+  /^\d\d:\d\d:\d\d\.\d{6} q0 t\d+ \w+ \d+\+\d+( fua)?( meta)?( failfast)?( swap)? [\d.]+(ns|us|ms|s)$/
 
 const write = async (path: string, count: number) =>
   await sh(

@@ -1,13 +1,15 @@
 import test from 'ava'
 import { parseAddress } from '../../dist/cli/metrics.js'
 import { traceLine } from '../../dist/cli/trace-lines.js'
+import { flagsOf } from '../../dist/runtime/requests.js'
+import { FLAG_FUA, FLAG_META } from '../../dist/wire.js'
 import { run } from '../support/program.js'
 
 // What is decided before the native part is touched, so that it can be tried on any machine.
 const wrong: [string, RegExp][] = [
   ['', /no command given; see ublk-ts --help/],
   ['crate', /unknown command 'crate' \(Did you mean create\?\)/],
-  ['create', /no backend given; give --mem SIZE, --null SIZE, --file PATH or --worker MODULE/],
+  ['create', /no backend given; give --mem SIZE, --null SIZE, --file PATH, .* or --backend JSON/],
   ['create --mem', /argument missing/],
   ['create --mem 0', /size 0 is too small/],
   ['create --mem -5', /negative/],
@@ -17,7 +19,21 @@ const wrong: [string, RegExp][] = [
   ['create --mem 1.5G', /has a fraction/],
   ['create --mem 16M --null 16M', /more than one backend given/],
   ['create --mem 16M --file x', /more than one backend given/],
-  ['create --mem 16M --direct', /--direct is only for --file/],
+  ['create --mem 16M --direct', /--direct is only for --file, --concat and --stripe/],
+  ['create --mem 16M --offset 1M', /--offset is only for --file/],
+  ['create --file a --chunk 64K', /--chunk is only for --stripe/],
+  ['create --stripe a,,b', /the path of the file is empty/],
+  ['create --stripe a,b --chunk x', /chunk 'x' is not understood/],
+  ['create --backend {', /the backend is not JSON/],
+  ['create --backend {"kind":"floppy"}', /there is no such backend/],
+  [
+    'create --backend {"kind":"slice","disk":{"kind":"null","size":512},"ofset":1}',
+    /has no option 'ofset'; did you mean offset/,
+  ],
+  [
+    'create --backend {"kind":"slice","disk":{"kind":"worker","url":"file:///x"}}',
+    /a disk written in JavaScript cannot be below a slice/,
+  ],
   ['create --file=', /path of the file is empty/],
   ['create --worker=', /path of the module is empty/],
   ['create --worker x.js --worker-options {', /It must be JSON/],
@@ -130,8 +146,8 @@ test('a traced request is one line', t => {
     latency: 26.4,
   } as const
   t.is(
-    traceLine({ ...record, fua: true, error: 'EIO' }),
-    '03:04:05.006250 q1 t7 write 4096+512 fua 26.4us EIO',
+    traceLine({ ...record, ...flagsOf(FLAG_FUA | FLAG_META), error: 'EIO' }),
+    '03:04:05.006250 q1 t7 write 4096+512 fua meta 26.4us EIO',
   )
-  t.is(traceLine({ ...record, fua: false, error: null }), '03:04:05.006250 q1 t7 write 4096+512 26.4us')
+  t.is(traceLine({ ...record, ...flagsOf(0), error: null }), '03:04:05.006250 q1 t7 write 4096+512 26.4us')
 })

@@ -2,15 +2,17 @@ import type { TraceRecord } from '../trace.js'
 import { complain } from './output.js'
 import { formatTime } from './time.js'
 
-/** A request in one line: `15:57:46.123456 q0 t17 write 1048576+4096 fua 264us EIO`. */
+/** A request in one line: `15:57:46.123456 q0 t17 write 1048576+4096 fua meta 264us EIO`. */
 export function traceLine(record: TraceRecord): string {
-  const { time, queue, tag, op, offset, length, fua, error, latency } = record
+  const { time, queue, tag, op, offset, length, error, latency } = record
   const words = [clock(time), `q${queue}`, `t${tag}`, op, `${offset}+${length}`]
-  if (fua) words.push('fua')
+  for (const flag of FLAGS) if (record[flag]) words.push(flag.toLowerCase())
   words.push(formatTime(latency))
   if (error !== null) words.push(error)
   return words.join(' ')
 }
+
+const FLAGS = ['fua', 'meta', 'failFast', 'swap'] as const
 
 /** What is said of requests that are missing. */
 export function lostLine(count: number): string {

@@ -1,13 +1,14 @@
 import { EIO, errnoOf, inOneLine, nameOf, onRejection, quieten } from '../user-values.js'
+import {
+  FLAG_FUA as FUA,
+  OP_READ as READ,
+  OP_WRITE as WRITE,
+  OP_WRITE_ZEROES as WRITE_ZEROES,
+} from '../wire.js'
 import type { Batch, BatchBackend } from './js-backend.js'
 import type { Finish, JsDisk, Report } from './js-disk.js'
 import type { QueueMemory } from './queue-memory.js'
 
-const READ = 0
-const WRITE = 1
-const WRITE_ZEROES = 4
-/** The FUA bit in a request's flags. */
-const FUA = 1
 /** The smallest result of a request: Linux's largest error number, negated. */
 const LEAST_RESULT = -4095
 const MOST_RESULT = 2 ** 31 - 1

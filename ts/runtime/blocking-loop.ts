@@ -2,18 +2,13 @@ import * as native from '#binding'
 import { type JsDisk, type Report, serveSafely } from './js-disk.js'
 import type { QueueMemory } from './queue-memory.js'
 
-/** What {@link serveBlocking} returns when the queue has ended. */
-export const ENDED = -1
-/** What it returns when it is the event loop's turn. */
-export const EVENTS = -2
-
 /** Called when `nextBatch` returned for nothing: V8 ends a terminated thread when a function is entered. */
 function breathe(): void {}
 
 /**
  * The fast path: this thread sleeps in the kernel and serves what wakes it, one native call a turn.
  *
- * Returns {@link ENDED}; or {@link EVENTS}, when this thread has a message or the like, and it is to be called again
+ * Returns {@link BATCH_ENDED}; or {@link BATCH_EVENTS}, when this thread has a message or the like, and it is to be called again
  * when all of these have been seen to; or the size of the batch in which some requests go on, because the backend is
  * asynchronous: then an event loop has to take over.
  */

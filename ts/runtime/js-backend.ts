@@ -1,5 +1,18 @@
 import { checkFunction } from '../check.js'
 import type { Size } from '../size.js'
+import {
+  FLAG_FAIL_FAST,
+  FLAG_FUA,
+  FLAG_META,
+  FLAG_NO_UNMAP,
+  FLAG_SWAP,
+  OP_DISCARD,
+  OP_FLUSH,
+  OP_READ,
+  OP_WRITE,
+  OP_WRITE_ZEROES,
+} from '../wire.js'
+import type { RequestFlags } from './requests.js'
 
 /** What a request can ask for. */
 export type Operation = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes'
@@ -8,15 +21,13 @@ export type Operation = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes'
  * One request of the kernel. The object belongs to the engine, which uses it again: it is good until the
  * request is finished, that is until the method returned or its promise is settled.
  */
-export interface DiskRequest {
+export interface DiskRequest extends RequestFlags {
   /** What is asked for. */
   readonly op: Operation
   /** Where on the disk, in bytes. */
   readonly offset: number
   /** How much, in bytes; 0 for a flush. */
   readonly length: number
-  /** A write that must be durable before it is finished (forced unit access). */
-  readonly fua: boolean
 }
 
 /**
@@ -73,7 +84,7 @@ export interface Batch {
   readonly offset: Float64Array
   /** How much, in bytes. */
   readonly length: Float64Array
-  /** Bit 0: forced unit access. Bit 1: zeroes must not free space. */
+  /** What the kernel says beside that: bits of {@link Flag}. */
   readonly flags: Uint8Array
   /**
    * What became of each: bytes done, or a negative error number such as `-5`. Success is set already;
@@ -91,11 +102,20 @@ export interface Batch {
 
 /** The numbers in {@link Batch.op}. */
 export const Op: Readonly<{ read: 0; write: 1; flush: 2; discard: 3; writeZeroes: 4 }> = {
-  read: 0,
-  write: 1,
-  flush: 2,
-  discard: 3,
-  writeZeroes: 4,
+  read: OP_READ,
+  write: OP_WRITE,
+  flush: OP_FLUSH,
+  discard: OP_DISCARD,
+  writeZeroes: OP_WRITE_ZEROES,
+}
+
+/** The bits in {@link Batch.flags}; see {@link DiskRequest}. `noUnmap`: zeroes must not free space. */
+export const Flag: Readonly<{ fua: 1; noUnmap: 2; meta: 4; failFast: 8; swap: 16 }> = {
+  fua: FLAG_FUA,
+  noUnmap: FLAG_NO_UNMAP,
+  meta: FLAG_META,
+  failFast: FLAG_FAIL_FAST,
+  swap: FLAG_SWAP,
 }
 
 /** A disk written in JavaScript that takes its requests in batches. */

@@ -1,16 +1,19 @@
 import { errnoOf, inOneLine, nameOf, nativeThen, quieten, settled } from '../user-values.js'
+import {
+  OP_DISCARD as DISCARD,
+  FLAG_FAIL_FAST,
+  FLAG_FUA,
+  FLAG_META,
+  FLAG_SWAP,
+  OP_FLUSH as FLUSH,
+  OP_READ as READ,
+  OP_WRITE as WRITE,
+  OP_WRITE_ZEROES as WRITE_ZEROES,
+} from '../wire.js'
 import type { DiskBackend, DiskRequest, Operation } from './js-backend.js'
 import type { Finish, JsDisk, Report } from './js-disk.js'
 import type { QueueMemory } from './queue-memory.js'
-
-const NAMES: readonly Operation[] = ['read', 'write', 'flush', 'discard', 'writeZeroes']
-const READ = 0
-const WRITE = 1
-const FLUSH = 2
-const DISCARD = 3
-const WRITE_ZEROES = 4
-/** The FUA bit in a request's flags. */
-const FUA = 1
+import { OPERATIONS as NAMES } from './requests.js'
 
 /** The request object of one tag, used again for each of its requests. The backend may do anything to it. */
 class Reused implements DiskRequest {
@@ -18,12 +21,18 @@ class Reused implements DiskRequest {
   offset: number
   length: number
   fua: boolean
+  meta: boolean
+  failFast: boolean
+  swap: boolean
 
-  constructor(op: Operation, offset = 0, length = 0, fua = false) {
+  constructor(op: Operation, offset = 0, length = 0, flags = 0) {
     this.op = op
     this.offset = offset
     this.length = length
-    this.fua = fua
+    this.fua = (flags & FLAG_FUA) !== 0
+    this.meta = (flags & FLAG_META) !== 0
+    this.failFast = (flags & FLAG_FAIL_FAST) !== 0
+    this.swap = (flags & FLAG_SWAP) !== 0
   }
 }
 
@@ -80,7 +89,7 @@ export class MethodAdapter implements JsDisk {
     const length = memory.length[i] as number
     let answer: unknown
     try {
-      const request = this.#request(tag, op, offset, length, ((memory.flags[i] as number) & FUA) !== 0)
+      const request = this.#request(tag, op, offset, length, memory.flags[i] as number)
       answer = this.#call(op, request, tag, length)
       let flushed = !this.#durable || (op !== WRITE && op !== WRITE_ZEROES)
       if (answer === undefined && !flushed) {
@@ -113,7 +122,7 @@ export class MethodAdapter implements JsDisk {
     this.#buffers[tag] = undefined
   }
 
-  #request(tag: number, op: number, offset: number, length: number, fua: boolean): Reused {
+  #request(tag: number, op: number, offset: number, length: number, flags: number): Reused {
     const name = NAMES[op] as Operation
     const request = this.#requests[tag]
     if (request !== undefined) {
@@ -121,11 +130,14 @@ export class MethodAdapter implements JsDisk {
         request.op = name
         request.offset = offset
         request.length = length
-        request.fua = fua
+        request.fua = (flags & FLAG_FUA) !== 0
+        request.meta = (flags & FLAG_META) !== 0
+        request.failFast = (flags & FLAG_FAIL_FAST) !== 0
+        request.swap = (flags & FLAG_SWAP) !== 0
         return request
       } catch {} // The backend has frozen it.
     }
-    const fresh = new Reused(name, offset, length, fua)
+    const fresh = new Reused(name, offset, length, flags)
     this.#requests[tag] = fresh
     return fresh
   }

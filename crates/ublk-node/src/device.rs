@@ -337,7 +337,7 @@ impl Device {
         }
     }
 
-    /// The changes made since it was last asked: operation, offset and length of each.
+    /// The changes made since it was last asked: `CHANGE_FIELDS` numbers for each; see `wire.rs`.
     #[napi]
     pub fn take_changes(&self) -> Vec<f64> {
         self.changes.as_ref().map(|changes| changes.take()).unwrap_or_default()

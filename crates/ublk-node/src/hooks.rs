@@ -1,6 +1,7 @@
 //! What a native disk asks of JavaScript, or tells it: data to fill it with, and the changes made to it.
 
 use crate::number::number;
+use crate::wire;
 use napi::bindgen_prelude::{Function, ToNapiValue};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Result, Status};
@@ -122,16 +123,16 @@ impl Changes {
         }
     }
 
-    /// Takes all that came: operation, offset and length of each.
+    /// Takes all that came: `CHANGE_FIELDS` numbers for each; see `wire.rs`.
     pub fn take(&self) -> Vec<f64> {
         let list = std::mem::take(&mut *self.list());
         let numbers = |change: Change| {
-            let op = match change.op {
-                Op::Discard => 3.0,
-                Op::WriteZeroes => 4.0,
-                _ => 1.0,
-            };
-            [op, number(change.offset), number(change.length)]
+            let mut fields = [0.0; wire::CHANGE_FIELDS];
+            fields[wire::CHANGE_OP] = wire::op(change.op).into();
+            fields[wire::CHANGE_FLAGS] = wire::flags(change.flags).into();
+            fields[wire::CHANGE_OFFSET] = number(change.offset);
+            fields[wire::CHANGE_LENGTH] = number(change.length);
+            fields
         };
         list.into_iter().flat_map(numbers).collect()
     }

@@ -101,19 +101,13 @@ fn latency_of(threads: &[Arc<QueueCounters>], op: Op) -> Latency {
 /// Requests that were answered.
 #[napi(object)]
 pub struct TraceBatch {
-    /// `TRACE_FIELDS` numbers for each.
+    /// `TRACE_FIELDS` numbers for each; see `wire.rs`.
     pub records: Float64Array,
     /// How many more there were since the batch before, which are lost.
     pub dropped: f64,
     /// Nothing comes after it.
     pub last: bool,
 }
-
-/// How many numbers there are in a record: when it was answered, in milliseconds since 1970; queue; tag; operation (0 read, 1 write,
-/// 2 flush, 3 discard, 4 write zeroes, other: unknown); flags (1 forced unit access, 2 do not unmap); offset; length;
-/// bytes done or a negative error number; microseconds in service.
-#[napi]
-pub const TRACE_FIELDS: u32 = 9;
 
 /// Tells a function of requests, until it is stopped.
 #[napi]
@@ -155,25 +149,17 @@ pub fn trace(env: &Env, tracer: &Arc<Tracer>, on_batch: &Function<'_, TraceBatch
     }
 }
 
-fn fields(record: &Record, times: &Times) -> [f64; TRACE_FIELDS as usize] {
+fn fields(record: &Record, times: &Times) -> [f64; wire::TRACE_FIELDS] {
     let what = &record.what;
-    let op = match what.op {
-        Op::Read => 0.0,
-        Op::Write => 1.0,
-        Op::Flush => 2.0,
-        Op::Discard => 3.0,
-        Op::WriteZeroes => 4.0,
-        Op::Other(_) => 5.0,
-    };
-    [
-        times.date(record.ended) / 1e6,
-        record.queue.into(),
-        record.tag.into(),
-        op,
-        wire::flags(what.flags).into(),
-        number(what.offset),
-        number(what.length),
-        record.result.into(),
-        times.nanos_of(record.ticks) / 1000.0,
-    ]
+    let mut fields = [0.0; wire::TRACE_FIELDS];
+    fields[wire::TRACE_TIME] = times.date(record.ended) / 1e6;
+    fields[wire::TRACE_QUEUE] = record.queue.into();
+    fields[wire::TRACE_TAG] = record.tag.into();
+    fields[wire::TRACE_OP] = wire::op(what.op).into();
+    fields[wire::TRACE_FLAGS] = wire::flags(what.flags).into();
+    fields[wire::TRACE_OFFSET] = number(what.offset);
+    fields[wire::TRACE_LENGTH] = number(what.length);
+    fields[wire::TRACE_RESULT] = record.result.into();
+    fields[wire::TRACE_LATENCY] = times.nanos_of(record.ticks) / 1000.0;
+    fields
 }

@@ -27,9 +27,9 @@ pub struct SharedLayout {
     pub generation: u32,
     /// Batch, `Uint16Array`: the tag, which is the number of its data buffer.
     pub tag: u32,
-    /// Batch, `Uint8Array`: 0 read, 1 write, 2 flush, 3 discard, 4 write zeroes.
+    /// Batch, `Uint8Array`: the operation; see `wire.rs`.
     pub op: u32,
-    /// Batch, `Uint8Array`: 1 forced unit access, 2 do not unmap.
+    /// Batch, `Uint8Array`: the flags; see `wire.rs`.
     pub flags: u32,
     /// Answers, `Int32Array`: as `result`.
     pub answer_result: u32,

@@ -12,6 +12,7 @@ pub use seats::{Offer, hand_out};
 
 use crate::number::whole;
 use crate::task::raised;
+use crate::wire::BATCH_ENDED as ENDED;
 use layout::SharedLayout;
 use napi::bindgen_prelude::{Function, Unknown};
 use napi::{Env, Result, sys};
@@ -28,11 +29,6 @@ unsafe extern "C" {
     /// What a loop sleeps on. It has something to read when there is a message, or the thread is to end.
     fn uv_backend_fd(event_loop: *const sys::uv_loop_s) -> c_int;
 }
-
-/// `nextBatch` and `poll`: the queue has ended.
-const ENDED: i32 = -1;
-/// `nextBatch`: the thread's event loop has something to do.
-const EVENTS: i32 = -2;
 
 /// The operations of a backend. It gets no others: a backend that takes a device over may support fewer than the one
 /// that created it.

@@ -1,10 +1,10 @@
 //! A queue as its thread has it, and the batches that go through it.
 
+use super::Abilities;
 use super::layout::{Entry, Shared};
 use super::watch::Watch;
-use super::{Abilities, ENDED, EVENTS};
 use crate::number::number;
-use crate::wire;
+use crate::wire::{self, BATCH_ENDED as ENDED, BATCH_EVENTS as EVENTS};
 use ublk_core::device::Seated;
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
@@ -108,31 +108,36 @@ impl Served {
                 seated.commit(ticket, Err(error.raw_os_error().unwrap_or(5 /* EIO */)))?;
                 continue;
             }
-            let op = match what.op {
-                Op::Read => 0,
-                Op::Write if able.write => 1,
-                Op::Flush if able.flush => 2,
-                Op::Flush => {
-                    seated.commit(ticket, Ok(0))?;
-                    continue;
-                }
-                Op::Discard if able.discard => 3,
-                Op::WriteZeroes if able.write_zeroes => 4,
+            let possible = match what.op {
+                Op::Read => true,
+                Op::Write => able.write,
+                Op::Flush => able.flush,
+                Op::Discard => able.discard,
                 // The kernel writes zeroes as data then.
-                Op::Write | Op::Discard | Op::WriteZeroes | Op::Other(_) => {
-                    seated.commit(ticket, Err(95 /* EOPNOTSUPP */))?;
-                    continue;
-                }
+                Op::WriteZeroes => able.write_zeroes,
+                Op::Other(_) => false,
             };
+            if !possible {
+                let nothing_to_flush = what.op == Op::Flush;
+                seated.commit(
+                    ticket,
+                    if nothing_to_flush {
+                        Ok(0)
+                    } else {
+                        Err(95 /* EOPNOTSUPP */)
+                    },
+                )?;
+                continue;
+            }
             shared.put(
                 batch.len(),
                 &Entry {
                     offset: number(what.offset),
                     length: number(what.length),
-                    result: if op <= 1 { least(what.length) } else { 0 },
+                    result: if what.op.has_data() { least(what.length) } else { 0 },
                     generation: ticket.generation,
                     tag: ticket.tag,
-                    op,
+                    op: wire::op(what.op),
                     flags: wire::flags(what.flags),
                 },
             );

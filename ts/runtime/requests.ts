@@ -1,0 +1,45 @@
+/** Operations and flags of requests, as the native part writes them and as users of this package see them. */
+import {
+  FLAG_FAIL_FAST,
+  FLAG_FUA,
+  FLAG_META,
+  FLAG_SWAP,
+  OP_DISCARD,
+  OP_FLUSH,
+  OP_READ,
+  OP_WRITE,
+  OP_WRITE_ZEROES,
+} from '../wire.js'
+import type { Operation } from './js-backend.js'
+
+const named: Operation[] = []
+named[OP_READ] = 'read'
+named[OP_WRITE] = 'write'
+named[OP_FLUSH] = 'flush'
+named[OP_DISCARD] = 'discard'
+named[OP_WRITE_ZEROES] = 'writeZeroes'
+
+/** The operations by their numbers. */
+export const OPERATIONS: readonly Operation[] = named
+
+/** What the kernel says of a request beside its operation and range. */
+export interface RequestFlags {
+  /** A write that must be durable before it is finished (forced unit access). */
+  readonly fua: boolean
+  /** It concerns a file system's own structures, such as inodes and the journal, not a file's data. */
+  readonly meta: boolean
+  /** Its sender wants no retries after an error: it has another copy, or does not need the data. */
+  readonly failFast: boolean
+  /** Memory is swapped in or out. */
+  readonly swap: boolean
+}
+
+/** Reads the flags of a request. */
+export function flagsOf(flags: number): RequestFlags {
+  return {
+    fua: (flags & FLAG_FUA) !== 0,
+    meta: (flags & FLAG_META) !== 0,
+    failFast: (flags & FLAG_FAIL_FAST) !== 0,
+    swap: (flags & FLAG_SWAP) !== 0,
+  }
+}

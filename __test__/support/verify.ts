@@ -9,7 +9,7 @@ export const MEBIBYTES = 16
 /** Each job writes the whole disk in mixed sizes, reads it back and checks every block's checksum. */
 const JOBS = `
 [global]
-size=${MEBIBYTES}m
+size=SIZE
 direct=1
 ioengine=libaio
 verify=crc32c
@@ -37,13 +37,17 @@ iodepth=128
 `
 
 /**
- * Has fio write a disk of {@link MEBIBYTES} in every way, or in those that are named, and read it back; fails if anything
+ * Has fio write a disk of {@link MEBIBYTES}, or of another size, in every way, or in those that are named, and read it back; fails if anything
  * differs.
  */
-export async function verify(path: string, jobs: readonly string[] = []): Promise<void> {
+export async function verify(
+  path: string,
+  jobs: readonly string[] = [],
+  size = `${MEBIBYTES}m`,
+): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'verify-'))
   try {
-    writeFileSync(join(dir, 'jobs'), JOBS)
+    writeFileSync(join(dir, 'jobs'), JOBS.replace('SIZE', size))
     const only = jobs.map(job => `--section=${job}`)
     await sh(
       'cd "$1"; disk=$2; shift 2; fio --filename="$disk" --output-format=terse "$@" jobs',

@@ -1,8 +1,22 @@
 import test from 'ava'
 import { checkFiles } from '../../binding/index.js'
+import { concat } from '../../dist/backends/concat.js'
+import { file } from '../../dist/backends/file.js'
 import { KINDS, kindOf } from '../../dist/backends/list.js'
 import { memory } from '../../dist/backends/memory.js'
-import { checkStack } from '../../dist/backends/stack.js'
+import { nullDisk } from '../../dist/backends/null.js'
+import { slice } from '../../dist/backends/slice.js'
+import {
+  checkStack,
+  drawStack,
+  lastingStack,
+  memoryOf,
+  stackToNative,
+  stackToRecord,
+  stackWithoutClaims,
+  summaryOf,
+} from '../../dist/backends/stack.js'
+import { stripe } from '../../dist/backends/stripe.js'
 import { worker } from '../../dist/backends/worker.js'
 
 test('the native part refuses what it does not know, in one line', async t => {
@@ -40,4 +54,51 @@ test('kinds have different names, and an object with methods has none', t => {
   t.is(kindOf(worker('file:///disk.js'))?.native, false)
   t.is(kindOf({ size: 512, read: () => {} }), undefined)
   t.is(kindOf(null), undefined)
+})
+
+const tree = stripe(
+  [
+    concat([file('a.img'), memory('1M')]),
+    slice(memory('4M', { file: '/dev/shm/m' }), { offset: '1M', size: '2M' }),
+  ],
+  { chunk: '16K' },
+)
+
+test('a stack is checked, recorded and described with all that it is made of', t => {
+  t.deepEqual(checkStack(JSON.parse(JSON.stringify(tree))), checkStack(tree))
+  t.like(stackToRecord(tree), { disks: [{ disks: [{ path: `${process.cwd()}/a.img` }] }], chunk: 16384 })
+  t.deepEqual(stackToNative(slice(nullDisk('1M'))), {
+    kind: 'slice',
+    disk: { kind: 'null', size: 2 ** 20 },
+    offset: 0,
+  })
+  t.deepEqual(memoryOf(tree), [null, '/dev/shm/m'])
+  t.is(summaryOf(tree), 'concat(a.img, memory 1M), slice(/dev/shm/m, 2M from 1M), chunk 16K')
+  t.deepEqual(drawStack(tree), [
+    'stripe chunk 16K',
+    '├─ concat',
+    '│  ├─ file a.img',
+    '│  └─ memory 1M',
+    '└─ slice 2M from 1M',
+    '   └─ memory /dev/shm/m',
+  ])
+})
+
+test('what has to outlive its server gets a file, and claims are left out everywhere', t => {
+  const made: string[] = []
+  const lasting = lastingStack(tree, path => void made.push(path))
+  t.deepEqual(memoryOf(lasting), [made[0], '/dev/shm/m'])
+  t.is(made.length, 1)
+  t.like(stackWithoutClaims(stackToRecord(lasting)), {
+    disks: [{ disks: [{ exclusive: false }, { exclusive: false }] }, { disk: { exclusive: false } }],
+  })
+})
+
+test('a stack that is too high, or stands on itself, is refused', t => {
+  let high = slice(nullDisk('1M'))
+  for (let level = 0; level < 20; level++) high = slice(high)
+  t.throws(() => checkStack(high), { message: /more than 16 backends stand on each other/ })
+  const loop: { kind: 'concat'; disks: unknown[] } = { kind: 'concat', disks: [] }
+  loop.disks.push(loop)
+  t.throws(() => checkStack(loop), { message: /more than 16 backends/ })
 })

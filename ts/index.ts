@@ -1,7 +1,7 @@
 export { type ConcatBackend, concat } from './backends/concat.js'
 export { type FileBackend, type FileOptions, file } from './backends/file.js'
 export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy } from './backends/lazy.js'
-export type { Backend, NativeBackend } from './backends/list.js'
+export type { Backend, NativeBackend, StackableBackend } from './backends/list.js'
 export { type MemoryBackend, type MemoryOptions, memory } from './backends/memory.js'
 export { type NullBackend, nullDisk } from './backends/null.js'
 export { type SliceBackend, type SliceOptions, slice } from './backends/slice.js'

@@ -42,6 +42,9 @@ test('a server that has files on its own disk is warned of', async t => {
   t.regex(await said(disk(3, { log: '/data x/log' })), /server of \/dev\/ublkb3 uses \/data x\/log/)
   const module = { backend: { kind: 'worker', url: 'file:///data%20x/disk.js' } }
   t.regex(await said(disk(3, { options: module })), /uses \/data x\/disk\.js/)
+  const below = { kind: 'slice', disk: { kind: 'file', path: '/data x/part' }, offset: 0 }
+  const stack = { backend: { kind: 'concat', disks: [{ kind: 'null', size: 512 }, below] } }
+  t.regex(await said(disk(3, { options: stack })), /uses \/data x\/part/)
   t.is(await said(disk(3, { log: '/data xy/log' }), disk(2, { log: '/data x/log' })), '')
   t.is(await said(disk(4)), '', 'what was mounted over is out of the way')
 })

@@ -75,6 +75,7 @@ export const fileKind: Kind<FileBackend> = {
   toNative: ({ path, direct, exclusive }) => ({ path, direct, exclusive }),
   toRecord: backend => ({ ...backend, path: resolve(backend.path) }),
   withoutClaim: backend => ({ ...backend, exclusive: false }),
+  paths: ({ path }) => [path],
   label: ({ path }) => path,
   commandLine: {
     main: {

@@ -54,6 +54,8 @@ export interface Kind<Backend extends Described = Described> {
   ofSize?(backend: Backend, size: number): Backend
   /** The same without a claim on its file. */
   withoutClaim?(backend: Backend): Backend
+  /** The files that its server uses. */
+  paths?(backend: Backend): readonly string[]
   /** Where its bytes are if they are in memory: the path of a file, or null for memory of the server. */
   memory?(backend: Backend): string | null
   /** The same with its bytes where they outlive the server; `made` is told of the file that is made for that. */

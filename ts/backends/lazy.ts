@@ -175,6 +175,7 @@ export const lazyKind: Kind<LazyBackend> = {
   },
   size: ({ size }) => size,
   withoutClaim: backend => (backend.cache === undefined ? backend : { ...backend, exclusive: false }),
+  paths: ({ cache }) => (cache === undefined ? [] : [cache]),
   filling: ({ fetch, timeout }) => ({ fetch, timeout }),
   label: ({ cache }) => cache ?? '',
 }

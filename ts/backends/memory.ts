@@ -87,6 +87,7 @@ export const memoryKind: Kind<MemoryBackend> = {
   size: ({ size }) => size,
   ofSize: (backend, size) => ({ ...backend, size }),
   withoutClaim: backend => (backend.file === undefined ? backend : { ...backend, exclusive: false }),
+  paths: ({ file }) => (file === undefined ? [] : [file]),
   memory: ({ file }) => file ?? null,
   lasting: (backend, made) => {
     if (backend.file !== undefined) return backend

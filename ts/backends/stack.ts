@@ -131,6 +131,11 @@ export function fillingOf(backend: unknown): Filling | undefined {
   return kindOf(backend)?.filling?.(backend as Described)
 }
 
+/** The files that its server uses. */
+export function pathsOf(backend: unknown): string[] {
+  return nodesOf(backend).flatMap(({ backend, kind }) => kind.paths?.(backend) ?? [])
+}
+
 /** The files in memory that hold bytes of it; null stands for memory of its server. */
 export function memoryOf(backend: unknown): (string | null)[] {
   return nodesOf(backend)

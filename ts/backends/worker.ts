@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { checkOptions } from '../check.js'
 import { invalid } from '../errors.js'
 import { parseJson, parseSeconds } from '../option-values.js'
@@ -54,6 +54,7 @@ export const workerKind: Kind<WorkerBackend> = {
     checkOptions<object>(others, 'worker()', {})
     return worker(url, options)
   },
+  paths: ({ url }) => (url.startsWith('file:') ? [fileURLToPath(url)] : []),
   label: ({ url }) => url,
   commandLine: {
     main: {

@@ -1,5 +1,17 @@
 /** What there is to do with a device. */
-import { autoChoices, type CopyMode, file, memory, nullDisk, UblkDevice, UblkError } from 'ublk-ts'
+import {
+  autoChoices,
+  type CopyMode,
+  concat,
+  file,
+  memory,
+  nullDisk,
+  type StackableBackend,
+  slice,
+  stripe,
+  UblkDevice,
+  UblkError,
+} from 'ublk-ts'
 
 const { signal } = new AbortController()
 await using disk = await UblkDevice.create({
@@ -11,6 +23,8 @@ await using disk = await UblkDevice.create({
 await UblkDevice.create({ backend: nullDisk(2 ** 30), id: 7, start: false })
 await UblkDevice.create({ backend: file(new URL('file:///disk.img'), { direct: true }), writeCache: false })
 await UblkDevice.create({ backend: nullDisk('1G'), transport: 'batch', copy: 'auto' })
+const disks: StackableBackend[] = [file('a'), slice(memory('1M'), { offset: 4096, size: '64K' })]
+await UblkDevice.create({ backend: stripe([concat(disks), nullDisk('1G')], { chunk: '64K' }) })
 
 disk.on('exit', ({ reason }) => reason.length)
 disk.on('error', ({ kind, hint }) => [kind, hint?.length])

@@ -1,4 +1,4 @@
-import { file, memory, nullDisk, UblkDevice, worker } from 'ublk-ts'
+import { concat, file, lazy, memory, nullDisk, slice, stripe, UblkDevice, worker } from 'ublk-ts'
 
 const backend = memory('1M')
 
@@ -28,3 +28,12 @@ await UblkDevice.create({ backend, transport: 'fast' })
 
 // error: Type 'string' is not assignable to type 'number'
 await UblkDevice.create({ backend, depth: '64' })
+
+// error: Type 'WorkerBackend' is not assignable to type 'StackableBackend'
+concat([worker('file:///disk.js')])
+
+// error: Argument of type 'LazyBackend' is not assignable to parameter of type 'StackableBackend'
+slice(lazy({ size: '1M', fetch: () => new Uint8Array(0) }))
+
+// error: 'chunks' does not exist in type 'StripeOptions'. Did you mean to write 'chunk'?
+stripe([backend], { chunks: '64K' })

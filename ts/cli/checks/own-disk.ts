@@ -1,4 +1,4 @@
-import { fileURLToPath } from 'node:url'
+import { pathsOf } from '../../backends/stack.js'
 import type { DeviceRecord } from '../../daemon/record-file.js'
 import { type Check, found } from './check.js'
 import type { Machine } from './machine.js'
@@ -37,13 +37,6 @@ export async function ownDiskCheck(
     `${troubles.join('; ')}: a server that waits for its own disk waits for ever`,
     'keep swap, and what servers use, on other disks',
   )
-}
-
-/** The files that a backend names. */
-function pathsOf(backend: unknown): string[] {
-  const { path, file, url } = backend as Partial<Record<'path' | 'file' | 'url', unknown>>
-  const module = typeof url === 'string' && url.startsWith('file:') ? fileURLToPath(url) : undefined
-  return [path, file, module].filter(each => typeof each === 'string')
 }
 
 /** A mounted file system: the device, and where it is. */

@@ -77,7 +77,7 @@ function value(
 ): Value {
   if (argChoices) return { kind: 'words', words: argChoices }
   if (name === 'command') return { kind: 'words', words: commands }
-  if (['path', 'file', 'module'].includes(name)) return { kind: 'files' }
+  if (['path', 'file', 'files', 'module'].includes(name)) return { kind: 'files' }
   if (name === 'dir' || name === 'directory') return { kind: 'directories' }
   if (name === 'device') return { kind: 'devices' }
   return { kind: 'anything' }

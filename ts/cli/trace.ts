@@ -13,8 +13,9 @@ interface Flags {
 }
 
 const HELP = `
-A line has the time of the answer, queue and tag, operation, offset+length in bytes, fua for a write that
-had to be durable, how long the request was in service, and the error if it failed.
+A line has the time of the answer, queue and tag, operation, offset+length in bytes, flags, how long
+the request was in service, and the error if it failed. Flags: fua, a write that had to be durable; meta, a
+file system's own structures; failfast, no retries after an error; swap, memory swapped in or out.
 
 Example:
   ublk-ts trace --count 10 /dev/ublkb0`

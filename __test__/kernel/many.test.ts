@@ -41,7 +41,7 @@ function threads(): string[] {
 }
 
 /** The names of threads that serve queues. */
-const SERVING = /^ublk(\d+q|-hub)/
+const SERVING = /^ublk(\d+q|-shared)/
 
 /** Waits for threads that are about to end. */
 async function threadsAre(wanted: number, which = /^/) {

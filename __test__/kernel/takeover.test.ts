@@ -211,7 +211,7 @@ test('a disk on shared threads is taken over, let go of and served again, and it
       await written
     }
     await verified
-    const serving = await sh('cat /proc/$1/task/*/comm | grep -Ec "^ublk([0-9]+q|-hub)"', `${process.pid}`)
+    const serving = await sh('cat /proc/$1/task/*/comm | grep -Ec "^ublk([0-9]+q|-shared)"', `${process.pid}`)
     t.true(Number(serving) <= availableParallelism(), serving)
     await disk.delete({ force: true })
     await neighbour.delete({ force: true })

@@ -173,7 +173,7 @@ pub fn page_size() -> usize {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
-/// Rounds `n` up to a multiple of `to`, a power of two.
+/// RoundRobin `n` up to a multiple of `to`, a power of two.
 pub const fn round_up(n: usize, to: usize) -> usize {
     (n + to - 1) & !(to - 1)
 }

@@ -2,6 +2,8 @@
 //!
 //! - [`control`]: the driver's control commands, each wait bounded and cancellable.
 //! - [`queue`]: one ring, descriptor table, tag state machine and buffer pool, owned by one thread.
+//! - [`request`]: what a request asks for.
+//! - [`telemetry`]: counters, latencies and traces of requests.
 //! - [`backend`]: where a disk's data lives: memory, nothing, a file.
 //! - [`claim`]: locks the disk's files while it is served, and checks that they are still the same.
 //! - [`device`]: the lifecycle that ties them together.
@@ -21,7 +23,9 @@ pub mod pages;
 pub mod queue;
 pub mod registry;
 pub mod report;
+pub mod request;
 pub mod spec;
+pub mod telemetry;
 
 pub use cancel::Cancel;
 pub use control::{Bound, Control};

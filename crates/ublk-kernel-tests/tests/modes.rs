@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use ublk_core::backend::{
-    Backend, Engine, File, Io, Memory, Null, Piece, Properties, SharedMemory, Site, Step,
+    Backend, Engine, File, Io, Memory, MemoryFile, Null, Piece, Properties, Site, Step,
 };
 use ublk_core::claim::Place;
 use ublk_core::device::engine_loop::{EngineLoop, Owner};
@@ -74,7 +74,7 @@ fn every_backend_keeps_its_bytes_in_every_mode() {
     for mode in modes() {
         let backends: [(&str, Arc<dyn Backend>); 6] = [
             ("memory", Arc::new(Memory::new(SIZE).unwrap())),
-            ("shared memory", Arc::new(SharedMemory::open(&shm.path().join("disk"), SIZE).unwrap())),
+            ("shared memory", Arc::new(MemoryFile::open(&shm.path().join("disk"), SIZE).unwrap())),
             ("direct file on ext4", file(&paths[0], true)),
             ("file on ext4", file(&paths[1], false)),
             ("file in memory", file(&paths[2], false)),
@@ -187,27 +187,27 @@ fn pages_that_the_driver_cannot_register_are_registered_by_the_server() {
         let by_hand = Arc::new(AtomicU64::new(0));
         let mut thread = None;
         let counted = by_hand.clone();
-        let serve = |mut seats: Vec<ublk_core::device::Seat>| {
-            let seat = seats.remove(0).only_by_hand();
+        let serve = |mut pending: Vec<ublk_core::device::PendingQueue>| {
+            let pending = pending.remove(0).only_by_hand();
             thread = Some(std::thread::spawn(move || {
-                let completer = Completer::new(seat.waker());
-                let mut site = Site::new(16, 1 << 20, false, completer.clone(), seat.reporter());
+                let completer = Completer::new(pending.waker());
+                let mut site = Site::new(16, 1 << 20, false, completer.clone(), pending.reporter());
                 let mut serving = EngineLoop::new(backend.engine(&mut site).unwrap(), completer);
                 let (files, operations) = site.needs();
-                let mut seated = seat.take(files, operations).unwrap();
+                let mut served = pending.take(files, operations).unwrap();
                 loop {
-                    seated.turn(Wait::Forever).unwrap();
+                    served.turn(Wait::Forever).unwrap();
                     let mut at = 0;
-                    while let Some(event) = seated.event(at) {
+                    while let Some(event) = served.event(at) {
                         at += 1;
                         if let Event::Request(ticket) = event {
-                            let what = seated.request(ticket).what;
+                            let what = served.request(ticket).what;
                             let data = matches!(what.op, Op::Read | Op::Write);
                             assert_eq!(what.by_hand, data, "{what:?}");
                             counted.fetch_add(u64::from(what.by_hand), Ordering::SeqCst);
                         }
                     }
-                    if serving.work(&mut seated, &ByHand).unwrap().is_some() {
+                    if serving.work(&mut served, &ByHand).unwrap().is_some() {
                         return;
                     }
                 }

@@ -12,7 +12,7 @@ use ublk_core::abi::sys::{
     UBLK_F_USER_RECOVERY_FAIL_IO,
 };
 use ublk_core::backend::{
-    Alignment, Backend, Completion, Engine, File, Io, Piece, Properties, SharedMemory, Site, Slot, Step,
+    Alignment, Backend, Completion, Engine, File, Io, MemoryFile, Piece, Properties, Site, Slot, Step,
 };
 use ublk_core::claim::Place;
 use ublk_core::queue::{CopyMode, Transport};
@@ -29,7 +29,7 @@ const SILENT: &str = "UBLK_TEST_SILENT";
 const SIZE: u64 = 16 << 20;
 
 fn memory(file: &str) -> Arc<dyn Backend> {
-    Arc::new(SharedMemory::open(&PathBuf::from(file), SIZE).unwrap())
+    Arc::new(MemoryFile::open(&PathBuf::from(file), SIZE).unwrap())
 }
 
 fn spec(recovery: Recovery) -> Spec {

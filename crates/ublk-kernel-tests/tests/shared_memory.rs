@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use ublk_core::abi::sys::UBLK_F_SHMEM_ZC;
 use ublk_core::backend::{
-    Backend, Below, Completion, Engine, File, Io, Memory, Null, Piece, Properties, SharedMemory, Site, Slot,
+    Backend, Below, Completion, Engine, File, Io, Memory, MemoryFile, Null, Piece, Properties, Site, Slot,
     Step,
 };
 use ublk_core::claim::Place;
@@ -290,7 +290,7 @@ fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
             0 => (Arc::new(Late { gate, inner: Arc::new(Memory::new(SIZE).unwrap()) }), "memory"),
             1 => (Arc::new(Late { gate, inner: Arc::new(Null::new(SIZE)) }), "null"),
             2 => {
-                let inner = SharedMemory::open(&dir.path().join("disk"), SIZE).unwrap();
+                let inner = MemoryFile::open(&dir.path().join("disk"), SIZE).unwrap();
                 (Arc::new(Late { gate, inner: Arc::new(inner) }), "memory in a file")
             }
             _ => {
@@ -401,7 +401,7 @@ fn a_memory_disk_whose_file_is_cut_short_gives_errors_and_goes_on() {
     let _alone = alone();
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = dir.path().join("disk");
-    let disk = Disk::start(&Spec::default(), SharedMemory::open(&path, SIZE).unwrap());
+    let disk = Disk::start(&Spec::default(), MemoryFile::open(&path, SIZE).unwrap());
     let file = disk.open();
     file.write_all_at(&Aligned::filled(4096, 1), 8 << 20).unwrap();
     StdFile::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();

@@ -22,7 +22,7 @@ fn shared() -> Spec {
 /// The threads that serve queues.
 fn servers() -> Vec<String> {
     let is_server = |name: &String| {
-        name.starts_with("ublk-hub")
+        name.starts_with("ublk-shared")
             || name.strip_prefix("ublk").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
     system::threads().into_iter().filter(is_server).collect()
@@ -97,19 +97,19 @@ fn idle_devices_cost_neither_a_thread_nor_a_wake_up() {
     let disks: Vec<_> = (0..16).map(|_| Disk::start(&spec, Null::new(MIB))).collect();
     let servers = servers();
     assert!(servers.len() <= cpus().len().min(4), "{servers:?}");
-    assert!(servers.iter().all(|name| name.starts_with("ublk-hub")), "{servers:?}");
+    assert!(servers.iter().all(|name| name.starts_with("ublk-shared")), "{servers:?}");
     // What looks at a new disk does so soon; from then on nobody has anything to do.
     let mut last = 0;
     eventually("the threads sleep", || {
         sleep(Duration::from_millis(500));
-        let now = system::sleeps("ublk-hub");
+        let now = system::sleeps("ublk-shared");
         std::mem::replace(&mut last, now) == now
     });
     sleep(Duration::from_secs(10));
-    assert_eq!(system::sleeps("ublk-hub"), last, "wake-ups of idle threads");
+    assert_eq!(system::sleeps("ublk-shared"), last, "wake-ups of idle threads");
     // They were not dead.
     disks.iter().for_each(|disk| disk.open().read_exact_at(&mut Aligned::new(4096), 0).unwrap());
-    assert!(system::sleeps("ublk-hub") > last);
+    assert!(system::sleeps("ublk-shared") > last);
     disks.into_iter().for_each(Disk::finish);
     none_is_left();
 }

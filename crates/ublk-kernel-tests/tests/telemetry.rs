@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use ublk_core::Spec;
 use ublk_core::backend::Memory;
-use ublk_core::queue::trace::{Batch, Record};
-use ublk_core::queue::{Op, QueueCounters, clock};
+use ublk_core::queue::Op;
+use ublk_core::telemetry::trace::{Batch, Record};
+use ublk_core::telemetry::{QueueCounters, clock};
 use ublk_kernel_tests::*;
 
 const MIB: u64 = 1 << 20;

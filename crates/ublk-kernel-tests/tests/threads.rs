@@ -68,7 +68,7 @@ fn a_single_queue_and_queues_that_are_to_be_free_are_served_anywhere() {
     let polling = start(&Spec { queues: 2, ..polling() });
     assert_eq!(cpus_of(&polling, 0), anywhere());
     let shared = start(&Spec { queues: 2, threads: Threads::Shared, ..Spec::default() });
-    assert_eq!(system::cpus_of("ublk-hub0"), anywhere());
+    assert_eq!(system::cpus_of("ublk-shared0"), anywhere());
     [one, free, polling, shared].into_iter().for_each(Disk::finish);
 }
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Observed, Source};
 use ublk_core::claim::{FileId, check_same};
-use ublk_core::device::{Listener, Seat};
+use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{CopyMode, Transport};
 use ublk_core::spec::{Recovery, Threads};
@@ -413,7 +413,7 @@ fn make<'env>(
 /// Hands seats to a JavaScript function, on its thread, by number.
 fn handing_to(
     on_seats: &Function<'_, Vec<u32>, ()>,
-) -> Result<impl FnOnce(Vec<Seat>) -> CoreResult<Offer> + Send + use<>> {
+) -> Result<impl FnOnce(Vec<PendingQueue>) -> CoreResult<Offer> + Send + use<>> {
     let on_seats = callable(on_seats)?;
     Ok(move |seats| {
         let offer = hand_out(seats);

@@ -7,10 +7,11 @@ use napi::bindgen_prelude::{Float64Array, Function};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result};
 use napi_derive::napi;
-use ublk_core::queue::clock::{Times, clock};
-use ublk_core::queue::histogram::Snapshot;
-use ublk_core::queue::trace::{Batch, Record, Tracing};
-use ublk_core::queue::{Op, QueueCounters, Tracer};
+use ublk_core::queue::Op;
+use ublk_core::telemetry::clock::{Times, clock};
+use ublk_core::telemetry::histogram::Snapshot;
+use ublk_core::telemetry::trace::{Batch, Record, Tracing};
+use ublk_core::telemetry::{QueueCounters, Tracer};
 
 use crate::task::raised;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A disk whose data lives with whoever takes its seats.
+//! A disk whose data lives with the threads that take its queues.
 
 use super::{Backend, Engine, Properties, Site};
 use crate::claim::Place;
@@ -37,7 +37,7 @@ impl Backend for External {
     }
 
     fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {
-        Err(Error::new(ErrorKind::Unsupported, "this disk has no native engine: its seats have to be taken"))
+        Err(Error::new(ErrorKind::Unsupported, "this disk has no native engine: its queues have to be taken"))
     }
 
     /// Whoever serves it has seen to that.

@@ -7,10 +7,10 @@ mod external;
 mod file;
 mod lazy;
 mod memory;
+mod memory_file;
 mod null;
 mod observed;
 mod parts;
-mod shared_memory;
 mod slice;
 mod stripe;
 #[cfg(test)]
@@ -22,10 +22,10 @@ pub use external::External;
 pub use file::File;
 pub use lazy::{Fill, Found, Identity, Lazy, Map, Source};
 pub use memory::Memory;
+pub use memory_file::MemoryFile;
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
 pub use parts::Parts;
-pub use shared_memory::SharedMemory;
 pub use slice::Slice;
 pub use stripe::Stripe;
 

@@ -43,15 +43,15 @@ pub(super) enum Reply {
 
 /// The process's way to the driver. Cheap to clone; may be used from any thread.
 #[derive(Clone)]
-pub struct Control(Arc<Shared>);
+pub struct Control(Arc<ControlThread>);
 
-struct Shared {
+struct ControlThread {
     jobs: Option<Sender<Job>>,
     waker: Waker,
 }
 
 /// The one control of this process, while anybody uses it.
-static CONTROL: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
+static CONTROL: Mutex<Weak<ControlThread>> = Mutex::new(Weak::new());
 
 impl Control {
     /// The process's control, started if nobody uses it yet.
@@ -77,7 +77,7 @@ impl Control {
             })
             .map_err(|error| Error::system("cannot start the control thread", &error))?;
         started.recv().map_err(|_| Error::new(ErrorKind::System, "the control thread died"))??;
-        let shared = Arc::new(Shared { jobs: Some(jobs), waker });
+        let shared = Arc::new(ControlThread { jobs: Some(jobs), waker });
         *slot = Arc::downgrade(&shared);
         Ok(Self(shared))
     }
@@ -146,7 +146,7 @@ fn gone() -> Reply {
     Reply::Broken(Error::new(ErrorKind::System, "the control thread died"))
 }
 
-impl Drop for Shared {
+impl Drop for ControlThread {
     fn drop(&mut self) {
         self.jobs = None;
         self.waker.wake();

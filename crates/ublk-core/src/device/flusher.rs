@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_is_an_io_flusher_until_its_last_seat_is_left() {
+    fn a_thread_is_an_io_flusher_until_its_last_queue_is_left() {
         let root = set(true).is_ok(); // otherwise there is nothing to test
         let _ = set(false);
         let (first, second) = (IoFlusher::new().unwrap(), IoFlusher::new().unwrap());

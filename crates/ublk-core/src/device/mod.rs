@@ -11,20 +11,20 @@
 mod cpus;
 pub mod engine_loop;
 mod flusher;
-mod hub;
 pub(crate) mod node;
+mod pending_queue;
+mod queue_worker;
 mod readiness;
-mod rounds;
+mod round_robin;
 mod scheduler;
-mod seat;
 mod serving;
 mod sharing;
 pub(crate) mod static_dev;
-mod station;
-mod succession;
+mod take_over;
+mod threads;
 
 pub(crate) use flusher::become_io_flusher;
-pub use seat::{Seat, Seated};
+pub use pending_queue::{PendingQueue, ServedQueue};
 
 use crate::abi::sys;
 use crate::backend::Backend;
@@ -33,14 +33,15 @@ use crate::claim::{Claims, FileId};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::queue::{QueueCounters, SharedMemories, Tracer, clock};
+use crate::queue::ClientMemories;
 use crate::registry;
 use crate::report::Reporter;
 use crate::spec::{Checked, Recovery, Spec, Threads};
+use crate::telemetry::{QueueCounters, Tracer, clock};
 use cpus::Cpus;
+use queue_worker::Plan;
 use serving::Serving;
 use static_dev::Kind;
-use station::Plan;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,7 +87,7 @@ pub struct Device {
     depth: u16,
     max_io: u32,
     choice: Choice,
-    shared: Arc<SharedMemories>,
+    shared: Arc<ClientMemories>,
     counters: Box<[Arc<QueueCounters>]>,
     tracer: Arc<Tracer>,
     listener: Listener,
@@ -171,7 +172,7 @@ impl Device {
             recovery: checked.spec.recovery,
             flags: Features(info.flags),
             choice: checked.choice.clone(),
-            shared: Arc::new(SharedMemories::new(reporter(&listener))),
+            shared: Arc::new(ClientMemories::new(reporter(&listener))),
             checked: Mutex::new(checked),
             queues: info.nr_hw_queues,
             depth: info.queue_depth,
@@ -215,13 +216,17 @@ impl Device {
     ///
     /// When it fails, the device is as it was before.
     pub fn start(&self, bound: &Bound) -> Result<()> {
-        self.start_with(bound, |seats| self.spawn(seats, bound))
+        self.start_with(bound, |pending| self.spawn(pending, bound))
     }
 
-    /// As [`start`](Self::start), with the queues served by the threads that take the seats `hand_out` is given.
+    /// As [`start`](Self::start), with the queues served by the threads that take the queues `hand_out` is given.
     /// They have to be taken within the bound. What it returns is kept until then, and dropped first when that
-    /// fails: it can withdraw seats that nobody has taken.
-    pub fn start_with<G>(&self, bound: &Bound, hand_out: impl FnOnce(Vec<Seat>) -> Result<G>) -> Result<()> {
+    /// fails: it can withdraw queues that nobody has taken.
+    pub fn start_with<G>(
+        &self,
+        bound: &Bound,
+        hand_out: impl FnOnce(Vec<PendingQueue>) -> Result<G>,
+    ) -> Result<()> {
         let mut state = self.idle()?;
         let claims = self.claim(LEAVING)?;
         if matches!(*state, State::Idle { used: true }) {
@@ -229,7 +234,7 @@ impl Device {
         }
         *state = State::Idle { used: true };
         let char_dev = node::open_char_device(self.id, bound)?;
-        let serving = self.seat(char_dev, claims, bound, hand_out, Serving::abandon, |bound| {
+        let serving = self.serve_queues(char_dev, claims, bound, hand_out, Serving::abandon, |bound| {
             self.control.start(self.target, bound)?;
             self.wait_for_disk(bound)?;
             node::wait_for_access(self.target, Kind::Disk, bound)
@@ -308,18 +313,18 @@ impl Device {
         }
     }
 
-    /// Seats every queue, and then lets the device go; `undo` ends the queues when that fails.
-    fn seat<G>(
+    /// Has every queue served, and then lets the device go; `undo` ends the queues when that fails.
+    fn serve_queues<G>(
         &self,
         char_dev: OwnedFd,
         claims: Claims,
         bound: &Bound,
-        hand_out: impl FnOnce(Vec<Seat>) -> Result<G>,
+        hand_out: impl FnOnce(Vec<PendingQueue>) -> Result<G>,
         undo: impl FnOnce(Serving),
         go: impl FnOnce(&Bound) -> Result<()>,
     ) -> Result<Serving> {
-        let (serving, readiness, seats) = Serving::prepare(self, char_dev, claims)?;
-        let going = hand_out(seats).and_then(|_held| {
+        let (serving, readiness, pending) = Serving::prepare(self, char_dev, claims)?;
+        let going = hand_out(pending).and_then(|_held| {
             readiness.wait(self.counters.len(), bound)?;
             go(bound)
         });
@@ -338,13 +343,13 @@ impl Device {
         node::wait_for_disk(self.id, (disk_major, disk_minor), bound)
     }
 
-    fn spawn(&self, seats: Vec<Seat>, bound: &Bound) -> Result<()> {
+    fn spawn(&self, pending: Vec<PendingQueue>, bound: &Bound) -> Result<()> {
         let backend = self.backend()?;
-        let plan = |seat: Seat| {
-            let cpus = self.cpus(seat.index(), bound);
-            Plan { seat, backend: backend.clone(), durable: self.durable, cpus }
+        let plan = |pending: PendingQueue| {
+            let cpus = self.cpus(pending.index(), bound);
+            Plan { pending, backend: backend.clone(), durable: self.durable, cpus }
         };
-        seats.into_iter().try_for_each(|seat| hub::serve(plan(seat), self.wishes.threads))
+        pending.into_iter().try_for_each(|pending| threads::serve(plan(pending), self.wishes.threads))
     }
 
     /// Where the thread of a queue is to run, if that is not anywhere. A driver that does not tell is no reason not to start.
@@ -355,7 +360,7 @@ impl Device {
         mask.map(|mask| Cpus::of(&mask))
     }
 
-    /// Claims the backend's files before anything is changed. Seats share the claim, so that it lasts as long as the queues.
+    /// Claims the backend's files before anything is changed. Queues share the claim, so that it lasts as long as the queues.
     fn claim(&self, patience: Duration) -> Result<Claims> {
         let backend = self.backend()?;
         Claims::take(&backend.places(), patience).map_err(|error| error.device(self.id))

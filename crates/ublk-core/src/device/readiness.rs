@@ -21,21 +21,21 @@ pub struct Answer {
 }
 
 impl Readiness {
-    /// For that many seats.
-    pub fn of(device: u32, seats: usize) -> Result<(Self, Vec<Answer>)> {
+    /// For that many queues.
+    pub fn of(device: u32, queues: usize) -> Result<(Self, Vec<Answer>)> {
         let (to, answers) = channel();
         let answered = Waker::new()?;
         let answer = |_| Answer { to: Some(to.clone()), answered: answered.clone() };
-        let all = (0..seats).map(answer).collect();
+        let all = (0..queues).map(answer).collect();
         Ok((Self { device, answers, answered }, all))
     }
 
     /// Returns when so many are ready, or one of them cannot be.
-    pub fn wait(&self, seats: usize, bound: &Bound) -> Result<()> {
+    pub fn wait(&self, queues: usize, bound: &Bound) -> Result<()> {
         let until = bound.until();
         bound.cancel.listen(&self.answered);
         let mut ready = 0;
-        while ready < seats {
+        while ready < queues {
             match self.answers.try_recv() {
                 Ok(answer) => {
                     answer?;

@@ -1,13 +1,13 @@
-//! A device's queues while it is served, by threads of ours or by others that took their seats.
+//! A device's queues while it is served, by threads of ours or by others that took them.
 
+use super::pending_queue::{PendingQueue, ServedGuard};
 use super::readiness::Readiness;
 use super::scheduler::{self, Change};
-use super::seat::{Hold, Seat};
 use super::{Device, Event, Listener};
 use crate::claim::Claims;
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Common, Config, Part, Waker};
+use crate::queue::{Config, TagShare, ThreadCommon, Waker};
 use crate::report::Reporter;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The queues of a device that is coming alive, alive, or ending.
 pub struct Serving {
-    shared: Arc<Shared>,
+    shared: Arc<ServingState>,
     /// Disconnects when every queue has ended.
     ended: Receiver<()>,
     /// What of the disk is not as it is to be yet.
@@ -29,7 +29,7 @@ pub struct Serving {
 }
 
 /// What the queues share.
-pub(super) struct Shared {
+pub(super) struct ServingState {
     /// The device's number.
     pub id: u32,
     target: Target,
@@ -37,9 +37,9 @@ pub(super) struct Shared {
     recoverable: bool,
     listener: Listener,
     control: Control,
-    /// Seats that were taken and have not been left.
+    /// Queues that were taken and have not been left.
     running: AtomicU32,
-    /// Wakes who took the seats.
+    /// Wakes the threads that took them.
     wakers: Vec<Waker>,
     /// The queues are to leave their rings, settled or not.
     given_up: AtomicBool,
@@ -54,20 +54,20 @@ pub(super) struct Shared {
 }
 
 impl Serving {
-    /// The seats of every queue, to be taken by the threads that will serve them, and what hears of that.
+    /// Every queue, to be taken by the thread that will serve it, and what hears of that.
     ///
     /// The claims end with the last queue.
     pub fn prepare(
         device: &Device,
         char_dev: OwnedFd,
         claims: Claims,
-    ) -> Result<(Self, Readiness, Vec<Seat>)> {
+    ) -> Result<(Self, Readiness, Vec<PendingQueue>)> {
         let of = device.wishes.threads_per_queue as u16;
         let places: Vec<_> = (0..device.queues)
-            .flat_map(|queue| (0..of).map(move |index| (queue, Part { index, of })))
+            .flat_map(|queue| (0..of).map(move |index| (queue, TagShare { index, of })))
             .collect();
         let wakers = places.iter().map(|_| Waker::new()).collect::<Result<Vec<_>>>()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServingState {
             id: device.id,
             target: device.target,
             recoverable: device.recovery.is_some(),
@@ -81,15 +81,15 @@ impl Serving {
             told: AtomicBool::new(false),
             failure: Mutex::new(None),
         });
-        let common: Vec<_> = (0..device.queues).map(|_| Common::default()).collect();
+        let common: Vec<_> = (0..device.queues).map(|_| ThreadCommon::default()).collect();
         let (char_dev, claims) = (Arc::new(char_dev), Arc::new(claims));
         let (readiness, answers) = Readiness::of(device.id, places.len())?;
         let (last, ended) = sync_channel(0);
-        let seats = places
+        let pending = places
             .into_iter()
             .zip(answers)
             .enumerate()
-            .map(|(at, ((index, part), ready))| Seat {
+            .map(|(at, ((index, part), ready))| PendingQueue {
                 char_dev: char_dev.clone(),
                 config: Config {
                     index,
@@ -110,7 +110,7 @@ impl Serving {
                     operations: 1,
                 },
                 ready,
-                hold: Hold {
+                hold: ServedGuard {
                     shared: shared.clone(),
                     index,
                     error: None,
@@ -120,7 +120,7 @@ impl Serving {
                 },
             })
             .collect();
-        Ok((Self { shared, ended, change: None }, readiness, seats))
+        Ok((Self { shared, ended, change: None }, readiness, pending))
     }
 
     /// The disk has appeared: brings it into the state it is to have, without a wait.
@@ -194,7 +194,7 @@ impl Serving {
     }
 }
 
-impl Shared {
+impl ServingState {
     /// Reports errors outside the queues to the owner, even after the queues have ended.
     pub fn reporter(&self) -> Reporter {
         super::reporter(&self.listener)

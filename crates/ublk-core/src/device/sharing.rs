@@ -4,7 +4,7 @@ use super::{Device, State};
 use crate::abi::sys;
 use crate::control::Bound;
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Shared, SharedMemories};
+use crate::queue::{ClientMemories, ClientMemory};
 use std::fs::File;
 use std::sync::MutexGuard;
 
@@ -17,7 +17,7 @@ impl Device {
     /// is under way.
     pub fn share(&self, file: File, bound: &Bound) -> Result<u16> {
         let _state = self.sharing()?;
-        let memory = Shared::of(file)?;
+        let memory = ClientMemory::of(file)?;
         self.shared.add(memory, |mapping| self.control.register_memory(self.target, mapping, bound))
     }
 
@@ -34,7 +34,7 @@ impl Device {
     }
 
     /// What it shares, by number.
-    pub fn shared(&self) -> &SharedMemories {
+    pub fn shared(&self) -> &ClientMemories {
         &self.shared
     }
 

@@ -1,6 +1,6 @@
 //! The pool of data buffers: one of full size for each tag, or each of a part, in one mapping.
 
-use super::part::Part;
+use super::tag_share::TagShare;
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
@@ -15,7 +15,7 @@ pub struct Buffers {
     each: usize,
     stride: usize,
     depth: u16,
-    part: Part,
+    part: TagShare,
     _use: Arc<Use>,
 }
 
@@ -25,7 +25,7 @@ const SAME_SETS: usize = 32 << 10;
 
 impl Buffers {
     /// Buffers for that part of `depth` tags, each of `each` bytes, rounded up to whole pages.
-    pub fn new(part: Part, depth: u16, each: u32, pages: Pages) -> Result<Self> {
+    pub fn new(part: TagShare, depth: u16, each: u32, pages: Pages) -> Result<Self> {
         let each = abi::round_up(each as usize, abi::page_size());
         let stride = if each < SAME_SETS { each } else { each + abi::page_size() };
         let number = part.count(depth);
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn every_tag_has_room_for_the_largest_io_and_none_overlap() {
         let each = if cfg!(miri) { 8 << 10 } else { 1 << 20 };
-        let mut buffers = Buffers::new(Part::WHOLE, 3, each, Pages::default()).unwrap();
+        let mut buffers = Buffers::new(TagShare::WHOLE, 3, each, Pages::default()).unwrap();
         for tag in 0..3 {
             slice(&mut buffers, tag, each as usize).fill(tag as u8 + 1);
         }
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_pool_that_outlives_its_queue_takes_no_memory() {
         let mut buffers =
-            Buffers::new(Part::WHOLE, 2, 64 << 10, Pages { lock: true, ..Pages::default() }).unwrap();
+            Buffers::new(TagShare::WHOLE, 2, 64 << 10, Pages { lock: true, ..Pages::default() }).unwrap();
         slice(&mut buffers, 1, 64 << 10).fill(1);
         let pool = buffers.pool();
         drop(buffers);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_part_has_buffers_for_its_own_tags() {
-        let part = Part { index: 1, of: 3 };
+        let part = TagShare { index: 1, of: 3 };
         let mut buffers = Buffers::new(part, 8, 4096, Pages::default()).unwrap();
         assert_eq!(buffers.tags().collect::<Vec<_>>(), [1, 4, 7]);
         assert_eq!(buffers.pool().length(), 3 * abi::round_up(4096, abi::page_size()));
@@ -147,12 +147,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "another thread's")]
     fn the_buffer_of_anothers_tag_is_never_handed_out() {
-        slice(&mut Buffers::new(Part { index: 0, of: 2 }, 8, 4096, Pages::default()).unwrap(), 1, 1);
+        slice(&mut Buffers::new(TagShare { index: 0, of: 2 }, 8, 4096, Pages::default()).unwrap(), 1, 1);
     }
 
     #[test]
     #[should_panic(expected = "length <= self.each")]
     fn more_than_a_buffer_is_never_handed_out() {
-        slice(&mut Buffers::new(Part::WHOLE, 1, 4096, Pages::default()).unwrap(), 0, 4097);
+        slice(&mut Buffers::new(TagShare::WHOLE, 1, 4096, Pages::default()).unwrap(), 0, 4097);
     }
 }

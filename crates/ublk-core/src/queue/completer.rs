@@ -1,8 +1,8 @@
 //! What completes outside the ring: on other threads, at any time.
 
 use super::calls::Call;
-use super::tags::Ticket;
 use super::wake::Waker;
+use crate::request::Ticket;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An engine's name for one of the things that a call of its waits for.

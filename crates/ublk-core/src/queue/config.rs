@@ -1,7 +1,8 @@
 //! What a queue is made of.
 
-use super::{Common, Mode, Part, QueueCounters, SharedMemories, Tracer, Waker};
+use super::{ClientMemories, Mode, TagShare, ThreadCommon, Waker};
 use crate::pages::Pages;
+use crate::telemetry::{QueueCounters, Tracer};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,9 +15,9 @@ pub struct Config {
     /// Its depth.
     pub depth: u16,
     /// Which of its tags this one serves: with [`Transport::Batch`](super::Transport::Batch) any that it is given.
-    pub part: Part,
+    pub part: TagShare,
     /// The same for all parts of the queue.
-    pub common: Common,
+    pub common: ThreadCommon,
     /// Bytes in each buffer.
     pub max_io: u32,
     /// How their pages are had, unless requests bring their own.
@@ -26,7 +27,7 @@ pub struct Config {
     /// Lets the driver fail to register the pages of requests: for tests of what happens then.
     pub only_by_hand: bool,
     /// What the device shares with its clients.
-    pub shared: Arc<SharedMemories>,
+    pub shared: Arc<ClientMemories>,
     /// How long a turn may look for work before it sleeps.
     pub poll: Duration,
     /// Descriptors the backend uses through the ring, in slots 1 and up.

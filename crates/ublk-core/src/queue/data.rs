@@ -1,8 +1,8 @@
 //! Where the data of a queue's requests is, in each [`CopyMode`], and what has to be told to the driver of it.
 
+use super::client_memory::ClientMemories;
 use super::mode::CopyMode;
 use super::ring::Ring;
-use super::shared::SharedMemories;
 use super::{Buffers, CHAR_DEV, KIND_MOVE, KIND_REGISTRATION, Op, Request};
 use crate::abi::{self, io_op};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +22,7 @@ pub struct Data {
     by_hand: Box<[bool]>,
     /// Lets the driver fail to, for tests of what then follows.
     only_by_hand: bool,
-    shared: Arc<SharedMemories>,
+    shared: Arc<ClientMemories>,
     /// By tag: how the data of a request in shared memory was used.
     borrowed: Box<[Borrowed]>,
     /// Open as long as the queue lives, which may end before this: what the kernel still uses is given up, not closed.
@@ -57,7 +57,7 @@ impl Data {
         buffers: Buffers,
         queue: u16,
         only_by_hand: bool,
-        shared: Arc<SharedMemories>,
+        shared: Arc<ClientMemories>,
         char_dev: RawFd,
     ) -> Self {
         let depth = usize::from(buffers.depth());

@@ -8,57 +8,48 @@
 
 mod buffers;
 mod calls;
-pub mod clock;
-mod common;
+mod client_memory;
 mod completer;
 mod config;
 mod data;
 mod descriptors;
-mod desk;
-pub mod histogram;
+mod in_flight;
 mod io;
-mod ledger;
 mod mode;
-mod part;
 mod polling;
-mod request;
 pub mod ring;
 mod self_reference;
-mod shared;
-mod stats;
+mod tag_share;
 pub mod tags;
 #[cfg(test)]
 pub mod testing;
-pub mod trace;
+mod thread_common;
 mod transport;
 mod wake;
 
+pub use crate::request::{Descriptor, Flags, Op, Piece, Request, Ticket};
 pub use buffers::Buffers;
-pub use clock::clock;
-pub use common::Common;
+pub use client_memory::{ClientMemories, ClientMemory};
 pub use completer::{Completer, Completion, Key, Token};
 pub use config::Config;
 pub use io::{Io, Slot, Step};
 pub use mode::{CopyMode, Mode, Transport};
-pub use part::Part;
-pub use request::{Descriptor, Flags, Op, Piece, Request};
 pub use ring::Wait;
-pub use shared::{Place, Shared, SharedMemories};
-pub use stats::{Counter, OpCounters, QueueCounters};
-pub use tags::{Ticket, Violation};
-pub use trace::Tracer;
+pub use tag_share::TagShare;
+pub use tags::Violation;
+pub use thread_common::ThreadCommon;
 pub use transport::awaited::Awaited;
 pub use wake::Waker;
 
 use crate::abi;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pages::Pages;
+use crate::telemetry::Accounts;
 use calls::Calls;
 use data::Data;
 use descriptors::Descriptors;
-use desk::{Desk, broken};
+use in_flight::{InFlight, broken};
 use io_uring::{cqueue, opcode, types};
-use ledger::Ledger;
 use polling::Polling;
 use ring::Ring;
 use std::marker::PhantomData;
@@ -120,9 +111,9 @@ pub struct Queue {
     // Dropped in this order: the ring ends every command before the memory they refer to goes.
     ring: Ring,
     commands: ManuallyDrop<Commands>,
-    desk: Desk,
+    in_flight: InFlight,
     data: ManuallyDrop<Data>,
-    common: Common,
+    common: ThreadCommon,
     calls: Calls,
     /// Operations of the engine in the ring.
     operations: u32,
@@ -168,7 +159,7 @@ impl Queue {
         let pages = if mode.copy == CopyMode::Zero { Pages::default() } else { pages };
         let buffers = match mode.transport {
             Transport::PerIo => Buffers::new(part, depth, max_io, pages)?,
-            Transport::Batch => common.buffers(|| Buffers::new(Part::WHOLE, depth, max_io, pages))?,
+            Transport::Batch => common.buffers(|| Buffers::new(TagShare::WHOLE, depth, max_io, pages))?,
         };
         // A tag's answer, and what is moved with it; or its operations.
         let each = if mode.copy == CopyMode::User { 2 } else { 1 }.max(u32::from(fan_out));
@@ -182,7 +173,7 @@ impl Queue {
         Ok(Self {
             ring,
             commands: ManuallyDrop::new(Commands::new(mode.transport, index, depth, part.of)?),
-            desk: Desk::new(table, depth, index, Ledger::new(index, depth, counters, tracer)),
+            in_flight: InFlight::new(table, depth, index, Accounts::new(index, depth, counters, tracer)),
             data: ManuallyDrop::new(data),
             common,
             calls: Calls::new(depth),
@@ -203,7 +194,7 @@ impl Queue {
     /// Offers every tag to the driver, with its buffer, unless another part has. START_DEV completes once all tags of all
     /// queues are.
     pub fn offer_all(&mut self) -> Result<()> {
-        self.data.buffers.tags().try_for_each(|tag| self.desk.tags.offer(tag)).map_err(broken)?;
+        self.data.buffers.tags().try_for_each(|tag| self.in_flight.tags.offer(tag)).map_err(broken)?;
         if self.commands.in_common() {
             self.common.clone().offer(|| self.offer())?;
         } else {
@@ -228,26 +219,26 @@ impl Queue {
     /// Submits everything prepared and waits, in one system call, unless it is to look for work before it sleeps; then sorts
     /// what completed into events.
     pub fn turn(&mut self, wait: Wait) -> Result<()> {
-        self.desk.clear();
+        self.in_flight.clear();
         let sure = self.commands.send(&mut self.ring, &mut self.data)?;
         let found = self.polling.look(&mut self.ring, wait, sure)?;
         if !found {
             self.ring.enter(wait, sure)?;
         }
-        self.desk.entered();
+        self.in_flight.entered();
         let (mut woken, mut heard, mut unarmed) = (false, false, None);
         for completion in self.ring.completions() {
             let (kind, result) = (completion.user_data() & KIND_MASK, completion.result());
             match kind {
                 KIND_COMMAND | KIND_LIST | KIND_MOVE => {
-                    self.commands.completed(kind, &completion, &mut self.desk)?;
+                    self.commands.completed(kind, &completion, &mut self.in_flight)?;
                 }
                 KIND_OPERATION => {
                     let name = completion.user_data();
                     let call = (name >> CALL_SHIFT & CALL_MASK) as u32;
                     self.calls.completed(name as u16, call);
                     self.operations -= 1;
-                    self.desk
+                    self.in_flight
                         .operated(name as u16, Completion { call, key: (name >> KEY_SHIFT) as u16, result });
                 }
                 // Listened to no more.
@@ -267,7 +258,7 @@ impl Queue {
             self.waker.clear();
             if self.hands_over.load(Ordering::SeqCst) {
                 self.commands.leave_requests();
-                self.desk.withdrawn();
+                self.in_flight.withdrawn();
             }
         }
         // The kernel may end a poll at any time: what happened meanwhile completes the next one at once.
@@ -276,35 +267,35 @@ impl Queue {
             (Some(_), Some(fd)) => poll(&mut self.ring, fd, KIND_LISTEN)?,
             _ => {}
         }
-        self.polling.turned(found, self.desk.event(0).is_some());
+        self.polling.turned(found, self.in_flight.event(0).is_some());
         self.commands.settle(&mut self.ring, &mut self.data)?;
-        self.desk.settle()
+        self.in_flight.settle()
     }
 
     /// What the last turn found, by position.
     pub fn event(&self, at: usize) -> Option<Event> {
-        self.desk.event(at)
+        self.in_flight.event(at)
     }
 
     /// The request that `ticket` names. Meaningful while the server owns it.
     pub fn request(&self, ticket: Ticket) -> Request {
-        self.desk.request(ticket.tag)
+        self.in_flight.request(ticket.tag)
     }
 
     /// The name of the request that the server owns at `tag`, if it owns one.
     pub fn ticket(&self, tag: u16) -> Option<Ticket> {
-        self.desk.ticket(tag)
+        self.in_flight.ticket(tag)
     }
 
     /// The means to serve a request.
     ///
     /// Fails when the request is not, or no longer, the server's.
     pub fn io(&mut self, ticket: Ticket) -> std::result::Result<Io<'_>, Violation> {
-        if !self.desk.tags.owns(ticket) {
+        if !self.in_flight.tags.owns(ticket) {
             return Err(Violation::NotOwned(ticket));
         }
         Ok(Io {
-            request: self.desk.request(ticket.tag),
+            request: self.in_flight.request(ticket.tag),
             call: ticket.tag.into(),
             data: &mut self.data,
             ring: &mut self.ring,
@@ -317,7 +308,7 @@ impl Queue {
     /// What the token waited for has completed, if its call still waits.
     pub(crate) fn outside(&self, token: Token, result: i32) -> Option<Event> {
         let Token { ticket, call, generation, key } = token;
-        let waits = self.desk.tags.owns(ticket) && self.calls.is(call, generation);
+        let waits = self.in_flight.tags.owns(ticket) && self.calls.is(call, generation);
         waits.then_some(Event::Operation(ticket, Completion { call, key, result }))
     }
 
@@ -334,16 +325,16 @@ impl Queue {
     /// Answers a request; the next turn tells the driver. Refused, without harm, when the request is not the
     /// server's (any more) or the backend still works on it.
     pub fn commit(&mut self, ticket: Ticket, outcome: Outcome) -> Result<()> {
-        if self.desk.tags.owns(ticket) && self.operating(ticket) {
+        if self.in_flight.tags.owns(ticket) && self.operating(ticket) {
             return Err(broken(Violation::NotOwned(ticket)));
         }
-        self.desk.tags.commit(ticket).map_err(broken)?;
-        let request = self.desk.request(ticket.tag);
+        self.in_flight.tags.commit(ticket).map_err(broken)?;
+        let request = self.in_flight.request(ticket.tag);
         let mut result = result_of(&request.what, outcome);
         if request.what.shared.is_some() {
             result = self.data.return_shared(&request, result);
         }
-        self.desk.ledger.answer(ticket.tag, result);
+        self.in_flight.accounts.answer(ticket.tag, result);
         self.data.unregister(&mut self.ring, ticket.tag)?;
         self.commands.answer(&mut self.ring, &mut self.data, ticket.tag, result)
     }
@@ -355,7 +346,7 @@ impl Queue {
 
     /// Every tag has ended and nothing is owed: the device was stopped.
     pub fn settled(&self) -> bool {
-        self.desk.tags.settled() && self.operations == 0 && self.commands.quiet()
+        self.in_flight.tags.settled() && self.operations == 0 && self.commands.quiet()
     }
 
     /// Whether somebody used the [`Waker`] before the last turn.
@@ -471,7 +462,7 @@ fn poll(ring: &mut Ring, fd: RawFd, kind: u64) -> Result<()> {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        if self.operations > 0 || self.desk.tags.offered() > 0 || !self.commands.quiet() {
+        if self.operations > 0 || self.in_flight.tags.offered() > 0 || !self.commands.quiet() {
             // The kernel may still write to the buffers, and cancels in its own time: they are never reused.
             return;
         }

@@ -2,9 +2,9 @@
 //! no wake-up; but where it does not come, a processor was kept busy for nothing. So looks that find nothing become rare:
 //! after each, twice as many turns go without one. An idle queue has no turns, and so does not look at all.
 
-use super::clock::clock;
 use super::ring::{Ring, Wait};
 use crate::error::Result;
+use crate::telemetry::clock;
 use std::time::Duration;
 
 /// The most turns with work that go without a look.

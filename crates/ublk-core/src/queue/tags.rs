@@ -13,18 +13,8 @@
 //! of the request it answers, so that an answer that comes twice, or late, or from somebody who never had the
 //! request, is refused here and never reaches the driver.
 
+use crate::request::Ticket;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Names one request: its queue, its tag, and which of that tag's requests it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket {
-    /// The driver's tag.
-    pub tag: u16,
-    /// Counts the tag's requests; wraps.
-    pub generation: u32,
-    /// No two [`Tags`] of a process have the same: not two queues, and not two lives of one.
-    pub queue: u32,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {

@@ -5,7 +5,7 @@ use super::completer::Completion;
 use super::data::Data;
 use super::ring::Ring;
 use super::{Buffers, CALL_SHIFT, KEY_SHIFT, KIND_MASK, KIND_OPERATION};
-use super::{Completer, CopyMode, Descriptor, Io, Outcome, Part, Request, Step, Ticket, Token, Waker};
+use super::{Completer, CopyMode, Descriptor, Io, Outcome, Request, Step, TagShare, Ticket, Token, Waker};
 use crate::backend::{Backend, Engine, Site};
 use crate::pages::Pages;
 use crate::queue::ring::Wait;
@@ -39,13 +39,13 @@ impl Bench {
         let engine = backend.engine(&mut site).unwrap();
         let (files, operations) = site.needs();
         let slots: Vec<_> = std::iter::once(char_dev.as_raw_fd()).chain(files).collect();
-        let buffers = Buffers::new(Part::WHOLE, depth, max_io, Pages::default()).unwrap();
+        let buffers = Buffers::new(TagShare::WHOLE, depth, max_io, Pages::default()).unwrap();
         let data = Data::new(
             CopyMode::Copy,
             buffers,
             0,
             false,
-            Arc::new(super::SharedMemories::new(Reporter::new(|_| {}))),
+            Arc::new(super::ClientMemories::new(Reporter::new(|_| {}))),
             char_dev.as_raw_fd(),
         );
         Self {

@@ -4,7 +4,8 @@
 use crate::driver::{Command, Completion, Driver, Fate, Recovery, RequestId, What};
 use crate::link::{Link, News};
 use crate::steps::{End, Pick, Step};
-use ublk_core::queue::tags::{Delivery, Tags, Ticket, Violation};
+use ublk_core::queue::tags::{Delivery, Tags, Violation};
+use ublk_core::request::Ticket;
 
 pub struct World<L> {
     depth: u16,
@@ -197,7 +198,7 @@ impl<L: Link> World<L> {
     }
 
     pub fn end(&mut self, end: End) {
-        let mut rounds = Rounds(0);
+        let mut rounds = RoundRobin(0);
         match end {
             End::Served => {
                 // A tag that was taken back is not given again: a server without tags is replaced.
@@ -263,9 +264,9 @@ impl<L: Link> World<L> {
 
 /// Counts rounds in which every possible step is done: a few serve all requests, unless the server sleeps although it
 /// has some.
-struct Rounds(u32);
+struct RoundRobin(u32);
 
-impl Rounds {
+impl RoundRobin {
     fn pass(&mut self) {
         self.0 += 1;
         assert!(self.0 < 10_000, "the server sleeps on what it has to do");

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
 use ublk_core::Pages;
-use ublk_core::backend::{Backend, Memory, SharedMemory};
+use ublk_core::backend::{Backend, Memory, MemoryFile};
 use ublk_core::claim::Role;
 use ublk_core::error::Result;
 
@@ -33,7 +33,7 @@ impl Plan for Options {
         let Some(path) = &self.path else {
             return Ok(Arc::new(Memory::with(self.size.0, pages(self.pages.as_ref()))?));
         };
-        let memory = SharedMemory::open(Path::new(path), self.size.0)?;
+        let memory = MemoryFile::open(Path::new(path), self.size.0)?;
         Ok(Arc::new(if self.exclusive.unwrap_or(true) { memory } else { memory.without_claim() }))
     }
 

@@ -89,12 +89,12 @@ pub struct Entry {
 }
 
 /// The shared memory itself. Written by one thread: the one that serves the queue, in Rust or in JavaScript.
-pub struct Shared {
+pub struct QueueMemory {
     pub layout: SharedLayout,
     memory: Arc<Mapping>,
 }
 
-impl Shared {
+impl QueueMemory {
     pub fn new(buffers: &Buffers) -> Result<Self> {
         let layout = SharedLayout::new(buffers.depth(), buffers.each(), buffers.stride());
         let memory = Mapping::anonymous(layout.size as usize)

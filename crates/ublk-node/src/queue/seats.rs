@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use ublk_core::device::Seat;
+use ublk_core::device::PendingQueue;
 
 #[derive(Default)]
 struct Seats {
     last: u32,
-    free: HashMap<u32, Seat>,
+    free: HashMap<u32, PendingQueue>,
 }
 
 static SEATS: LazyLock<Mutex<Seats>> = LazyLock::new(Mutex::default);
@@ -29,7 +29,7 @@ impl Offer {
 
 impl Drop for Offer {
     fn drop(&mut self) {
-        let withdrawn: Vec<Seat> = {
+        let withdrawn: Vec<PendingQueue> = {
             let mut seats = seats();
             self.0.iter().filter_map(|number| seats.free.remove(number)).collect()
         };
@@ -39,7 +39,7 @@ impl Drop for Offer {
 }
 
 /// Numbers seats, for [`claim`].
-pub fn hand_out(handed: Vec<Seat>) -> Offer {
+pub fn hand_out(handed: Vec<PendingQueue>) -> Offer {
     let mut seats = seats();
     let numbers = handed.into_iter().map(|seat| {
         seats.last = seats.last.wrapping_add(1);
@@ -51,6 +51,6 @@ pub fn hand_out(handed: Vec<Seat>) -> Offer {
 }
 
 /// The seat of that number, once.
-pub fn claim(number: u32) -> Option<Seat> {
+pub fn claim(number: u32) -> Option<PendingQueue> {
     seats().free.remove(&number)
 }

@@ -1,11 +1,11 @@
 //! A queue as its thread has it, and the batches that go through it.
 
 use super::Abilities;
-use super::layout::{Entry, Shared};
+use super::layout::{Entry, QueueMemory};
 use super::watch::Watch;
 use crate::number::number;
 use crate::wire::{self, BATCH_ENDED as ENDED, BATCH_EVENTS as EVENTS};
-use ublk_core::device::Seated;
+use ublk_core::device::ServedQueue;
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
 
@@ -13,20 +13,20 @@ use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
 pub struct Served {
     // Dropped before the queue that it watches.
     pub watch: Option<Watch>,
-    pub seated: Seated,
+    pub seated: ServedQueue,
     /// Whether it listens to its thread's event loop.
     pub listens: bool,
     /// Whether that has something to do, which comes after the requests that are there.
     events: bool,
     /// The requests of the batch, by position.
     batch: Vec<Ticket>,
-    pub shared: Shared,
+    pub shared: QueueMemory,
     able: Abilities,
 }
 
 impl Served {
-    pub fn new(seated: Seated, able: Abilities) -> CoreResult<Self> {
-        let shared = Shared::new(seated.buffers())?;
+    pub fn new(seated: ServedQueue, able: Abilities) -> CoreResult<Self> {
+        let shared = QueueMemory::new(seated.buffers())?;
         let batch = Vec::with_capacity(seated.buffers().depth().into());
         Ok(Self { watch: None, seated, listens: false, events: false, batch, shared, able })
     }
@@ -148,7 +148,7 @@ impl Served {
 }
 
 /// Answers a request with a result from JavaScript, and a read with its buffer.
-fn answer(seated: &mut Seated, ticket: Ticket, result: i32) -> CoreResult<()> {
+fn answer(seated: &mut ServedQueue, ticket: Ticket, result: i32) -> CoreResult<()> {
     let moved = if result >= 0 { seated.store(ticket) } else { Ok(()) };
     let failed = |error: std::io::Error| error.raw_os_error().unwrap_or(5 /* EIO */);
     seated.commit(ticket, moved.map_err(failed).and_then(|()| outcome(result)))

@@ -9,7 +9,7 @@ use super::provided::{GROUP, Provided};
 use crate::abi::{self, MAX_BATCH_TAGS, io_op, sys};
 use crate::error::{Error, Result};
 use crate::queue::data::Data;
-use crate::queue::desk::Desk;
+use crate::queue::in_flight::InFlight;
 use crate::queue::mode::CopyMode;
 use crate::queue::ring::{Ring, multishot};
 use crate::queue::{CHAR_DEV, KIND_COMMAND, KIND_LIST, KIND_MOVE};
@@ -177,10 +177,15 @@ impl Batch {
     }
 
     #[inline]
-    pub fn completed(&mut self, kind: u64, completion: &cqueue::Entry, desk: &mut Desk) -> Result<()> {
+    pub fn completed(
+        &mut self,
+        kind: u64,
+        completion: &cqueue::Entry,
+        in_flight: &mut InFlight,
+    ) -> Result<()> {
         let result = completion.result();
         match kind {
-            KIND_LIST => self.told(completion, desk),
+            KIND_LIST => self.told(completion, in_flight),
             KIND_MOVE => {
                 // It failed, and what was linked to it is not done. (Of that no completion tells.)
                 self.stuck = Some(completion.user_data() as u16);
@@ -209,12 +214,12 @@ impl Batch {
 
     /// Requests have come, or will not any more.
     #[inline]
-    fn told(&mut self, completion: &cqueue::Entry, desk: &mut Desk) -> Result<()> {
+    fn told(&mut self, completion: &cqueue::Entry, in_flight: &mut InFlight) -> Result<()> {
         let result = completion.result();
         if let Some(number) = cqueue::buffer_select(completion.flags()) {
             let count = usize::try_from(result).unwrap_or(0) / size_of::<u16>();
             let told = match self.awaited.wanted() {
-                true => self.lists.tags(number, count).try_for_each(|tag| desk.completed(tag, 0)),
+                true => self.lists.tags(number, count).try_for_each(|tag| in_flight.completed(tag, 0)),
                 false => Ok(()),
             };
             self.lists.give_back(number);
@@ -226,7 +231,7 @@ impl Batch {
         self.awaited.told(result == abi::RES_ABORT);
         match result {
             abi::RES_ABORT => {
-                desk.withdrawn();
+                in_flight.withdrawn();
                 Ok(())
             }
             // The lists ran out, or the ring's room for completions: asked anew.

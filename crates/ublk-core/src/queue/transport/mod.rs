@@ -10,7 +10,7 @@ mod per_io;
 mod provided;
 
 use super::data::Data;
-use super::desk::Desk;
+use super::in_flight::InFlight;
 use super::mode::Transport;
 use super::ring::Ring;
 use crate::error::Result;
@@ -94,10 +94,15 @@ impl Commands {
 
     /// One of the commands, or what one was linked to, completed.
     #[inline]
-    pub fn completed(&mut self, kind: u64, completion: &cqueue::Entry, desk: &mut Desk) -> Result<()> {
+    pub fn completed(
+        &mut self,
+        kind: u64,
+        completion: &cqueue::Entry,
+        in_flight: &mut InFlight,
+    ) -> Result<()> {
         match self {
-            Self::PerIo(commands) => commands.completed(kind, completion, desk),
-            Self::Batch(commands) => commands.completed(kind, completion, desk),
+            Self::PerIo(commands) => commands.completed(kind, completion, in_flight),
+            Self::Batch(commands) => commands.completed(kind, completion, in_flight),
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::abi::{self, io_op};
 use crate::error::Result;
 use crate::queue::data::Data;
-use crate::queue::desk::Desk;
+use crate::queue::in_flight::InFlight;
 use crate::queue::ring::Ring;
 use crate::queue::{CHAR_DEV, KIND_COMMAND, KIND_MOVE};
 use io_uring::{cqueue, opcode};
@@ -38,14 +38,19 @@ impl PerIo {
     }
 
     #[inline]
-    pub fn completed(&mut self, kind: u64, completion: &cqueue::Entry, desk: &mut Desk) -> Result<()> {
+    pub fn completed(
+        &mut self,
+        kind: u64,
+        completion: &cqueue::Entry,
+        in_flight: &mut InFlight,
+    ) -> Result<()> {
         let (tag, result) = (completion.user_data() as u16, completion.result());
         if kind == KIND_MOVE {
             // It failed, and the answer that was linked to it is not given. (Of that no completion tells.)
             self.again.push(tag);
             return Ok(());
         }
-        desk.completed(tag, result)
+        in_flight.completed(tag, result)
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 //! Log-linear: every power of two is divided into 32 buckets of equal width, so that a bucket is no wider than a
 //! 32nd of the values in it, up to 2⁴⁸ ticks: a day at the rate of the fastest counters.
 
-use super::stats::Counter;
+use super::counters::Counter;
 use crate::mapping::Mapping;
 use std::io;
 

@@ -1,7 +1,7 @@
 //! A device's way from one server to the next: taken over when its server is gone, or let go of while it is live.
 
 use super::serving::Serving;
-use super::{Device, Listener, Seat, State, node};
+use super::{Device, Listener, PendingQueue, State, node};
 use crate::abi::sys;
 use crate::backend::Backend;
 use crate::control::{Bound, Control, Target};
@@ -39,7 +39,7 @@ impl Device {
 
     /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of ours.
     pub fn recover(&self, bound: &Bound) -> Result<()> {
-        self.recover_with(bound, |seats| self.spawn(seats, bound))
+        self.recover_with(bound, |pending| self.spawn(pending, bound))
     }
 
     /// Takes a recoverable device over whose queues have all ended; its disk has been there all the time. The
@@ -47,13 +47,13 @@ impl Device {
     pub fn recover_with<G>(
         &self,
         bound: &Bound,
-        hand_out: impl FnOnce(Vec<Seat>) -> Result<G>,
+        hand_out: impl FnOnce(Vec<PendingQueue>) -> Result<G>,
     ) -> Result<()> {
         let mut state = self.idle()?;
         *state = State::Waiting;
         let claims = self.claim(DYING)?;
         let char_dev = node::open_to_recover(&self.control, self.target, bound)?;
-        let serving = self.seat(char_dev, claims, bound, hand_out, Serving::leave, |bound| {
+        let serving = self.serve_queues(char_dev, claims, bound, hand_out, Serving::leave, |bound| {
             self.wait_for_disk(bound)?; // this server's /dev may be another
             self.control.end_recovery(self.target, bound)
         });

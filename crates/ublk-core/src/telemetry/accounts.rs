@@ -1,14 +1,14 @@
 //! The queue's account of its requests: when each came, how it was answered, and how long that took. The clock is read
 //! twice a turn, not twice a request.
 
-use super::Request;
 use super::clock::{Clock, clock};
-use super::stats::QueueCounters;
+use super::counters::QueueCounters;
 use super::trace::{Record, Tracer};
+use crate::request::Request;
 use std::sync::Arc;
 
 /// See the [module](self).
-pub struct Ledger {
+pub struct Accounts {
     clock: &'static Clock,
     /// When each tag's request came, in ticks.
     came: Box<[u64]>,
@@ -24,7 +24,7 @@ struct Answer {
     result: i32,
 }
 
-impl Ledger {
+impl Accounts {
     pub fn new(queue: u16, depth: u16, counters: Arc<QueueCounters>, tracer: Arc<Tracer>) -> Self {
         counters.restart();
         Self {

@@ -20,14 +20,14 @@ const OWN: &str = "name a file that you own, or one that does not exist yet";
 
 /// The disk's bytes are read and written by system calls, not through a mapping: of a full file system those tell,
 /// where a mapping would end the process. None of them waits for anything but memory.
-pub struct SharedMemory {
+pub struct MemoryFile {
     file: File,
     path: PathBuf,
     claimed: bool,
     size: AtomicU64,
 }
 
-impl SharedMemory {
+impl MemoryFile {
     /// A disk of `size` bytes in the file at `path`, which is created if it does not exist. An existing file keeps its
     /// bytes, and must have at least that size. It must belong to this user and be writable by no other: in a directory
     /// where every user may create files, another user may have planted one under that name.
@@ -96,7 +96,7 @@ impl SharedMemory {
     }
 }
 
-impl Backend for SharedMemory {
+impl Backend for MemoryFile {
     fn properties(&self) -> Properties {
         let discard = Some(Discard {
             granularity: page_size() as u32,
@@ -113,7 +113,7 @@ impl Backend for SharedMemory {
     }
 
     fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {
-        Ok(Box::new(SharedMemoryEngine { disk: self }))
+        Ok(Box::new(MemoryFileEngine { disk: self }))
     }
 
     fn resize(&self, from: u64, size: u64) -> Result<()> {
@@ -125,11 +125,11 @@ impl Backend for SharedMemory {
     }
 }
 
-struct SharedMemoryEngine {
-    disk: Arc<SharedMemory>,
+struct MemoryFileEngine {
+    disk: Arc<MemoryFile>,
 }
 
-impl Engine for SharedMemoryEngine {
+impl Engine for MemoryFileEngine {
     fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         if !self.disk.contains(piece.offset, piece.length) {
             return Step::Done(Err(libc::EIO));

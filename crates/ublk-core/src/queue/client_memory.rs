@@ -4,31 +4,23 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::FileMapping;
 use crate::report::Reporter;
+use crate::request::ClientPlace;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// Where in the shared memory of its device a request's data lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Which memory: the driver's number for it.
-    pub memory: u16,
-    /// From which byte on.
-    pub offset: u32,
-}
-
 /// A file in memory, mapped for a device. Its clients may change or truncate it at any time, so only the kernel
 /// accesses it, which returns EFAULT for truncated pages.
-pub struct Shared {
+pub struct ClientMemory {
     mapping: FileMapping,
     file: File,
     /// Whether the truncation was reported to the device's owner.
     told: AtomicBool,
 }
 
-impl Shared {
+impl ClientMemory {
     /// The driver's limit (`UBLK_SHMEM_BUF_SIZE_MAX`): 4 GiB.
     pub const MOST: u64 = 1 << 32;
 
@@ -79,21 +71,25 @@ fn check_copies(mapping: &FileMapping) -> io::Result<()> {
 
 /// What a device shares, by the driver's numbers.
 #[derive(Default)]
-pub struct SharedMemories {
-    list: RwLock<Vec<Option<Arc<Shared>>>>,
+pub struct ClientMemories {
+    list: RwLock<Vec<Option<Arc<ClientMemory>>>>,
     /// Held while the driver may name memory already that is not in the list yet.
     arriving: Mutex<()>,
     reporter: Option<Reporter>,
 }
 
-impl SharedMemories {
+impl ClientMemories {
     /// No memories yet. `reporter` gets reports of truncation.
     pub fn new(reporter: Reporter) -> Self {
         Self { reporter: Some(reporter), ..Self::default() }
     }
 
     /// Adds memory: `register` tells the driver of it, which has a number for it then.
-    pub fn add(&self, memory: Shared, register: impl FnOnce(&FileMapping) -> Result<u16>) -> Result<u16> {
+    pub fn add(
+        &self,
+        memory: ClientMemory,
+        register: impl FnOnce(&FileMapping) -> Result<u16>,
+    ) -> Result<u16> {
         let _arriving = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
         let number = register(memory.mapping())?;
         self.set(number, Some(Arc::new(memory)));
@@ -105,7 +101,7 @@ impl SharedMemories {
         self.set(number, None);
     }
 
-    fn set(&self, number: u16, memory: Option<Arc<Shared>>) {
+    fn set(&self, number: u16, memory: Option<Arc<ClientMemory>>) {
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         let at = usize::from(number);
         if list.len() <= at {
@@ -115,7 +111,7 @@ impl SharedMemories {
     }
 
     /// The memory under a number.
-    pub fn get(&self, number: u16) -> Option<Arc<Shared>> {
+    pub fn get(&self, number: u16) -> Option<Arc<ClientMemory>> {
         self.look(number).or_else(|| {
             drop(self.arriving.lock().unwrap_or_else(PoisonError::into_inner)); // just after it was registered
             self.look(number)
@@ -132,18 +128,18 @@ impl SharedMemories {
     }
 
     /// The memory that a place names, if `length` bytes are there.
-    fn at(&self, place: Place, length: usize) -> Option<Arc<Shared>> {
+    fn at(&self, place: ClientPlace, length: usize) -> Option<Arc<ClientMemory>> {
         let memory = self.get(place.memory)?;
         let end = (place.offset as usize).checked_add(length)?;
         (end <= memory.mapping.length()).then_some(memory)
     }
 
-    fn look(&self, number: u16) -> Option<Arc<Shared>> {
+    fn look(&self, number: u16) -> Option<Arc<ClientMemory>> {
         self.list.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(number)).cloned().flatten()
     }
 
     /// The address of `length` bytes at a place, if they are in bounds: see [`FileMapping::address`].
-    pub fn address(&self, place: Place, length: usize) -> Option<*mut u8> {
+    pub fn address(&self, place: ClientPlace, length: usize) -> Option<*mut u8> {
         Some(self.at(place, length)?.mapping.address(place.offset as usize))
     }
 
@@ -151,7 +147,13 @@ impl SharedMemories {
     ///
     /// # Safety
     /// As there.
-    pub unsafe fn read(&self, place: Place, from: usize, memory: *mut u8, length: usize) -> io::Result<()> {
+    pub unsafe fn read(
+        &self,
+        place: ClientPlace,
+        from: usize,
+        memory: *mut u8,
+        length: usize,
+    ) -> io::Result<()> {
         let shared = self.at(place, from + length).ok_or_else(unknown)?;
         // SAFETY: the caller's promise.
         unsafe { shared.mapping.read(place.offset as usize + from, memory, length) }
@@ -163,7 +165,7 @@ impl SharedMemories {
     /// As there.
     pub unsafe fn write(
         &self,
-        place: Place,
+        place: ClientPlace,
         from: usize,
         memory: *const u8,
         length: usize,

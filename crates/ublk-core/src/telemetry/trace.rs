@@ -2,8 +2,8 @@
 //! enters its ring, and a thread of the listener's own takes that along some times a second. So a queue never wakes
 //! anybody and never waits for one who listens: what such a thread does not take in time is lost, and counted.
 
-use super::Descriptor;
 use crate::error::{Error, ErrorKind, Result};
+use crate::request::Descriptor;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,12 +42,12 @@ pub type Listener = Box<dyn FnMut(&Batch<'_>) + Send>;
 /// A device's listeners.
 pub struct Tracer {
     wanted: AtomicBool,
-    taps: Mutex<Taps>,
+    subscribers: Mutex<Subscribers>,
 }
 
-struct Taps {
+struct Subscribers {
     // Never grows: a queue waits for whoever has the lock, and who has it must not wait for memory.
-    list: Vec<Arc<Tap>>,
+    list: Vec<Arc<Subscriber>>,
     closed: bool,
 }
 
@@ -60,8 +60,8 @@ const PERIOD: Duration = Duration::from_millis(20);
 
 impl Default for Tracer {
     fn default() -> Self {
-        let taps = Taps { list: Vec::with_capacity(MOST_LISTENERS), closed: false };
-        Self { wanted: AtomicBool::new(false), taps: Mutex::new(taps) }
+        let subscribers = Subscribers { list: Vec::with_capacity(MOST_LISTENERS), closed: false };
+        Self { wanted: AtomicBool::new(false), subscribers: Mutex::new(subscribers) }
     }
 }
 
@@ -74,67 +74,67 @@ impl Tracer {
 
     /// Tells of what was answered.
     pub fn note(&self, records: impl Iterator<Item = Record> + Clone) {
-        for tap in &lock(&self.taps).list {
-            tap.kept().add(records.clone());
+        for subscriber in &lock(&self.subscribers).list {
+            subscriber.kept().add(records.clone());
         }
     }
 
     /// Listens from now on, until the [`Tracing`] is dropped or the device is deleted; then comes the last batch.
     pub fn listen(self: &Arc<Self>, listener: Listener) -> Result<Tracing> {
-        let tap = Arc::new(Tap::new(MOST_RECORDS));
+        let subscriber = Arc::new(Subscriber::new(MOST_RECORDS));
         {
-            let mut taps = lock(&self.taps);
-            if taps.closed {
+            let mut subscribers = lock(&self.subscribers);
+            if subscribers.closed {
                 return Err(Error::new(ErrorKind::Closed, "the device was deleted"));
             }
-            if taps.list.len() >= MOST_LISTENERS {
+            if subscribers.list.len() >= MOST_LISTENERS {
                 let message = format!("the device is traced {MOST_LISTENERS} times already");
                 return Err(Error::new(ErrorKind::Limit, message));
             }
-            taps.list.push(tap.clone());
+            subscribers.list.push(subscriber.clone());
             self.wanted.store(true, Relaxed);
         }
-        let tracing = Tracing { tracer: self.clone(), tap: tap.clone() };
+        let tracing = Tracing { tracer: self.clone(), subscriber: subscriber.clone() };
         std::thread::Builder::new()
             .name("ublk-trace".into())
-            .spawn(move || tap.deliver(MOST_RECORDS, listener))
+            .spawn(move || subscriber.deliver(MOST_RECORDS, listener))
             .map_err(|error| Error::system("cannot start a thread", &error))?;
         Ok(tracing)
     }
 
     /// Nothing comes any more.
     pub fn close(&self) {
-        let mut taps = lock(&self.taps);
-        taps.closed = true;
+        let mut subscribers = lock(&self.subscribers);
+        subscribers.closed = true;
         self.wanted.store(false, Relaxed);
-        let ended = std::mem::take(&mut taps.list);
-        drop(taps);
-        ended.iter().for_each(|tap| tap.end());
+        let ended = std::mem::take(&mut subscribers.list);
+        drop(subscribers);
+        ended.iter().for_each(|subscriber| subscriber.end());
     }
 
-    fn remove(&self, tap: &Arc<Tap>) {
-        let mut taps = lock(&self.taps);
-        taps.list.retain(|other| !Arc::ptr_eq(other, tap));
-        self.wanted.store(!taps.list.is_empty(), Relaxed);
-        drop(taps);
-        tap.end();
+    fn remove(&self, subscriber: &Arc<Subscriber>) {
+        let mut subscribers = lock(&self.subscribers);
+        subscribers.list.retain(|other| !Arc::ptr_eq(other, subscriber));
+        self.wanted.store(!subscribers.list.is_empty(), Relaxed);
+        drop(subscribers);
+        subscriber.end();
     }
 }
 
 /// Listens until dropped.
 pub struct Tracing {
     tracer: Arc<Tracer>,
-    tap: Arc<Tap>,
+    subscriber: Arc<Subscriber>,
 }
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        self.tracer.remove(&self.tap);
+        self.tracer.remove(&self.subscriber);
     }
 }
 
 /// What is kept for one listener.
-struct Tap {
+struct Subscriber {
     kept: Mutex<Kept>,
     bell: Condvar,
 }
@@ -158,7 +158,7 @@ impl Kept {
     }
 }
 
-impl Tap {
+impl Subscriber {
     fn new(most: usize) -> Self {
         let kept = Kept { records: Vec::with_capacity(most), dropped: 0, ended: false };
         Self { kept: Mutex::new(kept), bell: Condvar::new() }
@@ -254,11 +254,11 @@ mod tests {
 
     #[test]
     fn what_is_not_taken_in_time_is_lost_and_counted() {
-        let tap = Arc::new(Tap::new(4));
-        tap.kept().add((0..6).map(record));
-        tap.end();
+        let subscriber = Arc::new(Subscriber::new(4));
+        subscriber.kept().add((0..6).map(record));
+        subscriber.end();
         let (listener, batches) = listener();
-        tap.deliver(4, listener);
+        subscriber.deliver(4, listener);
         assert_eq!(batches.iter().collect::<Vec<_>>(), [(vec![0, 1, 2, 3], 2)]);
     }
 

@@ -3,10 +3,10 @@
 use super::engine_loop::Owner;
 use super::flusher::IoFlusher;
 use super::readiness::Answer;
-use super::serving::Shared;
+use super::serving::ServingState;
 use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Config, Part, Queue, Waker};
+use crate::queue::{Config, Queue, TagShare, Waker};
 use crate::report::Reporter;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{OwnedFd, RawFd};
@@ -15,20 +15,20 @@ use std::sync::mpsc::SyncSender;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-/// A queue's place at the driver, or that of a part of it. Whichever thread takes it serves that from then on; the device
-/// comes alive when every seat is taken. A seat that is dropped fails the start.
-pub struct Seat {
+/// A queue, or a thread's share of its tags, that no thread serves yet. The thread that takes it serves it from then on; the
+/// device comes alive when every one is taken. One that is dropped fails the start.
+pub struct PendingQueue {
     pub(super) char_dev: Arc<OwnedFd>,
     /// What its queue is made of; the files come with whoever takes it.
     pub(super) config: Config,
     pub(super) ready: Answer,
-    pub(super) hold: Hold,
+    pub(super) hold: ServedGuard,
 }
 
-impl Seat {
+impl PendingQueue {
     /// Sets the queue up on the calling thread and offers all its tags. `files`: what the engine uses through the ring, in
     /// slots 1 and up; the ring keeps them open. `operations`: how many a request may have in the ring at a time.
-    pub fn take(self, files: Vec<RawFd>, operations: u16) -> Result<Seated> {
+    pub fn take(self, files: Vec<RawFd>, operations: u16) -> Result<ServedQueue> {
         let Self { char_dev, mut config, ready, mut hold } = self;
         let opened = IoFlusher::new().and_then(|flusher| {
             (config.files, config.operations) = (files, operations);
@@ -45,7 +45,7 @@ impl Seat {
             Ok((queue, flusher)) => {
                 hold.start();
                 ready.give(Ok(())); // a starter that gave up wakes the queue
-                Ok(Seated { queue, hold, _flusher: flusher })
+                Ok(ServedQueue { queue, hold, _flusher: flusher })
             }
             Err(error) => {
                 ready.give(Err(error.clone()));
@@ -54,7 +54,7 @@ impl Seat {
         }
     }
 
-    /// Leaves the seat empty: `error` is why the device cannot start.
+    /// Does not take it: `error` is why the device cannot start.
     pub fn decline(self, error: Error) {
         self.ready.give(Err(error));
     }
@@ -72,7 +72,7 @@ impl Seat {
     }
 
     /// Which tags of the queue are to be served.
-    pub fn part(&self) -> Part {
+    pub fn part(&self) -> TagShare {
         self.config.part
     }
 
@@ -81,22 +81,22 @@ impl Seat {
         self.hold.shared.reporter()
     }
 
-    /// Wakes whoever took the seat.
+    /// Wakes the thread that took it.
     pub fn waker(&self) -> Waker {
         self.config.waker.clone()
     }
 }
 
 /// A queue being served by the thread that holds this.
-pub struct Seated {
+pub struct ServedQueue {
     // Dropped first: the ring, the mapping and this thread's hold on /dev/ublkcN are gone when `hold` tells so.
     queue: Queue,
-    hold: Hold,
+    hold: ServedGuard,
     /// This thread's, as long as it serves.
     _flusher: IoFlusher,
 }
 
-impl Seated {
+impl ServedQueue {
     /// The queue cannot be served any more: without it the disk would hang, so the whole device is stopped.
     pub fn fail(mut self, error: &Error) {
         self.hold.error = Some(error.clone());
@@ -113,27 +113,27 @@ impl Seated {
     }
 
     /// The queue, and its hold beside it.
-    pub(super) fn split(&mut self) -> (&mut Queue, &Hold) {
+    pub(super) fn split(&mut self) -> (&mut Queue, &ServedGuard) {
         (&mut self.queue, &self.hold)
     }
 }
 
-impl Deref for Seated {
+impl Deref for ServedQueue {
     type Target = Queue;
     fn deref(&self) -> &Queue {
         &self.queue
     }
 }
 
-impl DerefMut for Seated {
+impl DerefMut for ServedQueue {
     fn deref_mut(&mut self) -> &mut Queue {
         &mut self.queue
     }
 }
 
 /// Counts a queue as running from its start until this is dropped.
-pub(super) struct Hold {
-    pub shared: Arc<Shared>,
+pub(super) struct ServedGuard {
+    pub shared: Arc<ServingState>,
     pub index: u16,
     pub error: Option<Error>,
     /// Whether it was started.
@@ -144,14 +144,14 @@ pub(super) struct Hold {
     pub last: SyncSender<()>,
 }
 
-impl Hold {
+impl ServedGuard {
     fn start(&mut self) {
         self.running = true;
         self.shared.started();
     }
 }
 
-impl Owner for Hold {
+impl Owner for ServedGuard {
     fn given_up(&self) -> bool {
         self.shared.given_up()
     }
@@ -161,7 +161,7 @@ impl Owner for Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for ServedGuard {
     fn drop(&mut self) {
         if std::thread::panicking() && self.error.is_none() {
             self.error = Some(Error::new(ErrorKind::System, "the queue's thread panicked"));

@@ -1,18 +1,19 @@
-//! What a queue has on its desk: the requests that the driver handed over, who owns which, and what the last turn brought.
+//! What a queue has on its in_flight: the requests that the driver handed over, who owns which, and what the last turn brought.
 
 use super::descriptors::Descriptors;
-use super::ledger::Ledger;
-use super::tags::{Delivery, Tags, Ticket, Violation};
+use super::tags::{Delivery, Tags, Violation};
 use super::{Completion, Descriptor, Event, Op, Request};
 use crate::error::{Error, ErrorKind, Result};
+use crate::request::Ticket;
+use crate::telemetry::Accounts;
 
 /// See the [module](self).
-pub struct Desk {
+pub struct InFlight {
     pub tags: Tags,
     table: Descriptors,
     requests: Box<[Request]>,
     events: Vec<Event>,
-    pub ledger: Ledger,
+    pub accounts: Accounts,
     /// When the last enter returned, in ticks.
     now: u64,
     /// How many requests it brought.
@@ -21,8 +22,8 @@ pub struct Desk {
     refused: Option<(u16, i32)>,
 }
 
-impl Desk {
-    pub fn new(table: Descriptors, depth: u16, queue: u16, ledger: Ledger) -> Self {
+impl InFlight {
+    pub fn new(table: Descriptors, depth: u16, queue: u16, accounts: Accounts) -> Self {
         let nothing = Descriptor::new(Op::Other(u8::MAX), 0, 0);
         let ticket = |tag| Ticket { tag, generation: 0, queue: 0 };
         Self {
@@ -30,7 +31,7 @@ impl Desk {
             table,
             requests: (0..depth).map(|tag| Request { ticket: ticket(tag), what: nothing }).collect(),
             events: Vec::with_capacity(usize::from(depth) + 1),
-            ledger,
+            accounts,
             now: 0,
             taken: 0,
             queue,
@@ -41,12 +42,12 @@ impl Desk {
     /// A turn begins: the answers are about to go out.
     pub fn clear(&mut self) {
         self.events.clear();
-        self.ledger.settle(&self.requests);
+        self.accounts.settle(&self.requests);
     }
 
     /// The enter has returned.
     pub fn entered(&mut self) {
-        self.now = self.ledger.now();
+        self.now = self.accounts.now();
         self.taken = 0;
     }
 
@@ -56,7 +57,7 @@ impl Desk {
         match self.tags.completed(tag, result).map_err(broken)? {
             Delivery::Request(ticket) => {
                 self.requests[usize::from(tag)] = Request { ticket, what: self.table.read(tag) };
-                self.ledger.came(tag, self.now);
+                self.accounts.came(tag, self.now);
                 self.events.push(Event::Request(ticket));
                 self.taken += 1;
             }
@@ -79,7 +80,7 @@ impl Desk {
 
     /// All completions were seen.
     pub fn settle(&mut self) -> Result<()> {
-        self.ledger.taken(self.taken);
+        self.accounts.taken(self.taken);
         match self.refused.take() {
             Some((tag, errno)) => Err(Error::system(
                 format!("the driver refused tag {tag} of queue {}", self.queue),

@@ -1,9 +1,27 @@
 //! What a request asks for, and the parts that a backend splits it into.
 
-use super::shared::Place;
-use super::tags::Ticket;
 use crate::abi::{SECTOR, sys};
 use std::ops::BitOr;
+
+/// Names one request: its queue, its tag, and which of that tag's requests it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The driver's tag.
+    pub tag: u16,
+    /// Counts the tag's requests; wraps.
+    pub generation: u32,
+    /// No two queues of a process have the same, and no two lives of one.
+    pub queue: u32,
+}
+
+/// Where in the shared memory of its device a request's data lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientPlace {
+    /// Which memory: the driver's number for it.
+    pub memory: u16,
+    /// From which byte on.
+    pub offset: u32,
+}
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +125,7 @@ pub struct Descriptor {
     /// The driver could not register its pages with the ring: that is the server's then (`UBLK_IO_F_NEED_REG_BUF`).
     pub by_hand: bool,
     /// Its data lies in memory that the device shares with its clients (`UBLK_IO_F_SHMEM_ZC`), and only there.
-    pub shared: Option<Place>,
+    pub shared: Option<ClientPlace>,
     /// Where on the disk, in bytes.
     pub offset: u64,
     /// How much, in bytes. A flush has none.
@@ -142,8 +160,8 @@ impl Descriptor {
 }
 
 /// `ublk_shmem_zc_index` and `ublk_shmem_zc_offset` of the header.
-fn place(address: u64) -> Place {
-    Place { memory: (address >> sys::UBLK_SHMEM_ZC_IDX_OFF) as u16, offset: address as u32 }
+fn place(address: u64) -> ClientPlace {
+    ClientPlace { memory: (address >> sys::UBLK_SHMEM_ZC_IDX_OFF) as u16, offset: address as u32 }
 }
 
 /// A request of the driver, owned by the server until it is committed.

@@ -2,14 +2,14 @@
 
 /// See the [module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct TagShare {
     /// Below `of`: it has the tags that leave this when divided by `of`.
     pub index: u16,
     /// How many parts the queue has.
     pub of: u16,
 }
 
-impl Part {
+impl TagShare {
     /// All tags.
     pub const WHOLE: Self = Self { index: 0, of: 1 };
 
@@ -42,7 +42,7 @@ mod tests {
         for (depth, of) in [(1, 1), (128, 1), (4, 4), (7, 3), (128, 5)] {
             let mut owners = vec![0; depth.into()];
             for index in 0..of {
-                let part = Part { index, of };
+                let part = TagShare { index, of };
                 for (place, tag) in (0..).zip(part.tags(depth)) {
                     assert_eq!(part.place(tag), Some(place));
                     owners[usize::from(tag)] += 1;

@@ -1,8 +1,8 @@
 //! Counters of one queue: written by its one thread, read by anybody.
 
 use super::histogram::{Histogram, Histograms};
-use super::{Descriptor, Op};
 use crate::error::{Error, Result};
+use crate::request::{Descriptor, Op};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter with a single writer: a plain add, without a locked instruction.

@@ -4,7 +4,7 @@
 //! the home is served as by a thread of its own: one call submits its answers and waits for its requests. The others
 //! cost two more, and the queue that is alone to have work becomes the home.
 
-use super::station::Station;
+use super::queue_worker::QueueWorker;
 use crate::queue::{Wait, Waker};
 use std::time::Instant;
 
@@ -12,9 +12,9 @@ use std::time::Instant;
 const STRAYS: u32 = 16;
 
 /// See the [module](self).
-pub struct Rounds {
+pub struct RoundRobin {
     /// The first is the home.
-    stations: Vec<Station>,
+    workers: Vec<QueueWorker>,
     bell: Waker,
     /// The bell was rung, or not all was done that there was to do.
     attend: bool,
@@ -22,26 +22,26 @@ pub struct Rounds {
     strays: u32,
 }
 
-impl Rounds {
+impl RoundRobin {
     /// Without queues. Whoever rings the bell makes a sleeping [`turn`](Self::turn) return.
     pub fn new(bell: Waker) -> Self {
-        Self { stations: Vec::new(), bell, attend: true, rung: false, strays: 0 }
+        Self { workers: Vec::new(), bell, attend: true, rung: false, strays: 0 }
     }
 
     /// Serves this one too.
-    pub fn add(&mut self, mut station: Station) {
-        if self.stations.is_empty() {
-            station.arrange(|queue| queue.listen(self.bell.fd()));
+    pub fn add(&mut self, mut worker: QueueWorker) {
+        if self.workers.is_empty() {
+            worker.arrange(|queue| queue.listen(self.bell.fd()));
         } else {
-            station.arrange(|queue| queue.ring_bell(&self.bell));
+            worker.arrange(|queue| queue.ring_bell(&self.bell));
         }
-        self.stations.push(station);
+        self.workers.push(worker);
         self.attend = true; // what it has to do already rings no bell
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.stations.is_empty()
+        self.workers.is_empty()
     }
 
     /// Whether the bell was rung before the last turn.
@@ -55,18 +55,18 @@ impl Rounds {
         let mut busy = None;
         if self.attend {
             let mut more = false;
-            for (at, station) in self.stations.iter_mut().enumerate().skip(1) {
-                if station.due() && !station.over() {
-                    station.step(Wait::No);
-                    busy = if station.worked() { Some(at) } else { busy };
+            for (at, worker) in self.workers.iter_mut().enumerate().skip(1) {
+                if worker.due() && !worker.over() {
+                    worker.step(Wait::No);
+                    busy = if worker.worked() { Some(at) } else { busy };
                 }
                 // Not only its requests: the answers want to be sent.
-                more |= station.due();
+                more |= worker.due();
             }
             self.attend = more;
         }
         let wait = if self.attend { Wait::No } else { self.patience() };
-        let home = &mut self.stations[0];
+        let home = &mut self.workers[0];
         let turned = !home.over() && (wait != Wait::No || home.due());
         if turned {
             home.step(wait);
@@ -81,31 +81,31 @@ impl Rounds {
         self.leave()
     }
 
-    /// Makes the station there the home.
+    /// Makes the worker there the home.
     fn move_into(&mut self, at: usize) {
-        self.stations.swap(0, at);
-        self.stations[0].arrange(|queue| queue.ring_no_bell().and_then(|()| queue.listen(self.bell.fd())));
+        self.workers.swap(0, at);
+        self.workers[0].arrange(|queue| queue.ring_no_bell().and_then(|()| queue.listen(self.bell.fd())));
         (self.strays, self.attend) = (0, true); // what came meanwhile may have rung no bell
     }
 
-    /// Closes the stations that are over.
+    /// Closes the workers that are over.
     fn leave(&mut self) -> usize {
-        let (before, mut homeless) = (self.stations.len(), false);
+        let (before, mut homeless) = (self.workers.len(), false);
         for at in (0..before).rev() {
-            if self.stations[at].over() {
+            if self.workers[at].over() {
                 homeless |= at == 0;
-                self.stations.swap_remove(at).close();
+                self.workers.swap_remove(at).close();
             }
         }
-        if homeless && !self.stations.is_empty() {
+        if homeless && !self.workers.is_empty() {
             self.move_into(0);
         }
-        before - self.stations.len()
+        before - self.workers.len()
     }
 
     /// How long there is nothing to do, if nothing comes.
     fn patience(&self) -> Wait {
-        let until = self.stations.iter().filter_map(Station::deadline).min();
+        let until = self.workers.iter().filter_map(QueueWorker::deadline).min();
         until.map_or(Wait::Forever, |until| Wait::AtMost(until.saturating_duration_since(Instant::now())))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// See the [module](self).
 #[derive(Clone, Default)]
-pub struct Common(Arc<Mutex<Once>>);
+pub struct ThreadCommon(Arc<Mutex<Once>>);
 
 #[derive(Default)]
 struct Once {
@@ -15,7 +15,7 @@ struct Once {
     offered: bool,
 }
 
-impl Common {
+impl ThreadCommon {
     /// Their buffers.
     pub fn buffers(&self, make: impl FnOnce() -> Result<Buffers>) -> Result<Buffers> {
         let mut once = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,12 +41,12 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::pages::Pages;
-    use crate::queue::Part;
+    use crate::queue::TagShare;
 
     #[test]
     fn common_buffers_are_made_once_and_stay_as_long_as_somebody_uses_them() {
-        let common = Common::default();
-        let make = || Buffers::new(Part::WHOLE, 2, 4096, Pages::default());
+        let common = ThreadCommon::default();
+        let make = || Buffers::new(TagShare::WHOLE, 2, 4096, Pages::default());
         assert!(common.buffers(|| Err(Error::invalid("not now"))).is_err());
         let mut first = common.buffers(make).unwrap();
         let mut second = common.buffers(|| panic!("made already")).unwrap();
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn tags_are_offered_once_and_again_only_after_a_failure() {
-        let common = Common::default();
+        let common = ThreadCommon::default();
         assert!(common.offer(|| Err(Error::invalid("not now"))).is_err());
         let mut offers = 0;
         for _ in 0..2 {

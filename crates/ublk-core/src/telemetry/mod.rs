@@ -1,0 +1,12 @@
+//! What queues count and report of their requests: counters, latencies, traces.
+
+mod accounts;
+pub mod clock;
+mod counters;
+pub mod histogram;
+pub mod trace;
+
+pub(crate) use accounts::Accounts;
+pub use clock::clock;
+pub use counters::{Counter, OpCounters, QueueCounters};
+pub use trace::Tracer;

@@ -1,6 +1,3 @@
-import * as native from '#binding'
-import { wrap } from './errors.js'
-
 /** How requests come from the driver, and answers go back; see `DeviceOptions.transport`. */
 export type Transport = 'per-io' | 'batch'
 
@@ -25,15 +22,4 @@ export interface AutoChoice {
   backend: string
   /** What is chosen for them. */
   choice: ServingChoice
-}
-
-/**
- * What is chosen on this kernel, for this user, for disks of each kind that leave `transport` and `copy` at `auto`.
- *
- * @throws UblkError of kind `no-driver`, `no-permission` or `no-io-uring` if the driver cannot be asked.
- */
-export async function autoChoices(): Promise<AutoChoice[]> {
-  return await native.usualChoices().catch(error => {
-    throw wrap(error)
-  })
 }

@@ -1,19 +1,12 @@
 import { EventEmitter } from 'node:events'
-import { setTimeout as sleep } from 'node:timers/promises'
 import * as native from '#binding'
 import { abortable } from './abort.js'
-import { ofSize } from './backends/stack.js'
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
-import { connect } from './daemon/control-client.js'
-import { endRemoteDevice } from './daemon/end-remote-device.js'
-import { identityOf } from './daemon/identity.js'
-import { devicesOfServers, ofServer } from './daemon/info-from-server.js'
-import { readChoice, readFiles, removeStale } from './daemon/record-file.js'
-import { invalid, UblkError, wrap } from './errors.js'
+import { endDevice } from './end-device.js'
+import { rethrow } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
-import { Launch, rethrow } from './launch.js'
 import {
   type CreateOptions,
   checkCreate,
@@ -26,26 +19,23 @@ import {
   type ResizeOptions,
 } from './lifecycle-options.js'
 import { callListeners } from './listeners.js'
-import { type LocalDevice, served } from './local-device.js'
-import { paths } from './options.js'
-import { RemovalProgress } from './removal-progress.js'
-import { SharedMemory } from './shared-memory.js'
+import type { LocalDevice } from './local-device.js'
+import { LocalDevices } from './local-devices.js'
+import { connect } from './remote/control-client.js'
+import { identityOf } from './remote/identity.js'
+import { devicesOfServers, ofServer } from './remote/info-from-server.js'
+import { readChoice, removeStale } from './remote/record-file.js'
+import type { ServedDevice } from './served-device.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
 import type { TraceListener } from './trace.js'
-import { nameOf, settled } from './user-values.js'
-
-/** How often a disk that is held is looked at, in milliseconds. */
-const POLL = 250
 
 /**
- * One ublk device: served by this process if made by {@link UblkDevice.create}, by any if found by
- * {@link UblkDevice.open}.
+ * A handle to a ublk device of this machine, whoever serves it. {@link UblkDevice.open} finds one;
+ * {@link UblkDevice.create} makes one that this process serves, with more methods: a {@link ServedDevice}.
  *
- * A served device keeps Node running until it is stopped. A disk that native threads or Workers serve may be used from
- * this process, even with synchronous calls. A disk that this event loop serves (a plain object as backend, or a `lazy`
- * one while it fetches) must not: a synchronous call that waits for it never returns. It is best to use disks from
- * other processes: a process that uses its own disk cannot always be killed.
+ * What only the server of a device can tell or do (`stats`, `trace`, `resize`) is asked of it, if that is another
+ * process. For this the device needs a record, as `ublk-ts create` and the option `record` make one.
  *
  * @example
  * ```ts
@@ -55,15 +45,14 @@ const POLL = 250
  * ```
  */
 export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncDisposable {
-  readonly #owned: boolean
-  readonly #served: LocalDevice | undefined
+  readonly #local: LocalDevice | undefined
   #info: DeviceInfo
 
-  private constructor(info: DeviceInfo, owned: boolean) {
+  /** @internal */
+  protected constructor(info: DeviceInfo) {
     super()
     this.#info = info
-    this.#served = served.get(info.id)
-    this.#owned = owned
+    this.#local = LocalDevices.find(info.id)
   }
 
   /**
@@ -74,26 +63,9 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * `no-io-uring`, `unsupported`, `timeout`.
    * @throws the signal's reason if it was aborted.
    */
-  static async create(options: CreateOptions): Promise<UblkDevice> {
+  static async create(options: CreateOptions): Promise<ServedDevice> {
     checkCreate(options)
-    return await Launch.run(options, async (launch, cancel) => {
-      const server = await launch.load()
-      const { entry, info } = await launch.enter(
-        cancel,
-        server,
-        calls => native.Device.create(...calls),
-        device => device.delete(true, new native.Cancel()),
-        false,
-      )
-      const disk = UblkDevice.#launched(launch, info)
-      await launch.announce(disk)
-      if (options.start ?? true) {
-        await disk.#start(entry, cancel)
-        for (const path of paths(options) ?? []) await disk.#share(path, cancel)
-      }
-      launch.commit()
-      return disk
-    })
+    return await (await servedDevice()).create(options)
   }
 
   /**
@@ -106,62 +78,21 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    *   `not-found` if there is no such device, or it has no disk; and as {@link UblkDevice.create}. The device is then
    *   as it was.
    */
-  static async recover(id: number, options: RecoverOptions): Promise<UblkDevice> {
+  static async recover(id: number, options: RecoverOptions): Promise<ServedDevice> {
     checkId(id)
     checkRecover(options)
-    const found = await native.openDevice(id).catch(rethrow)
-    const { size, queues, readOnly } = found
-    const files = options.otherFile ? undefined : readFiles(id)
-    const sized = { ...options, backend: ofSize(options.backend, size) }
-    return await Launch.run(sized, async (launch, cancel) => {
-      const server = await launch.load()
-      if (server && !server.properties.write && !found.readOnly) {
-        throw invalid(`disk ${id} is writable, and the backend cannot write`, 'give it a write method')
-      }
-      // It was resized after its backend was first created.
-      if (server?.properties.resize && server.properties.size !== size) await server.resize(size)
-      const { entry, info } = await launch.enter(
-        cancel,
-        server,
-        async ([spec, ...calls]) => {
-          await server?.prepare(queues)
-          // Before the present server is asked to release the device; the files are checked again when they are opened.
-          if (files) await native.checkFiles(spec.backend, files)
-          await settled(options.onReady?.())
-          // A read-only disk opens its file as such.
-          return await native.Device.adopt(id, { ...spec, readOnly, files }, ...calls)
-        },
-        device => device.leave(new native.Cancel()), // It waits for the next server, as before.
-        true,
-      )
-      const disk = UblkDevice.#launched(launch, info)
-      await disk.#takeOver(entry, cancel)
-      launch.commit()
-      // An existing disk is better served without a record than not at all.
-      await launch.announce(disk, error => disk.#tell(error))
-      return disk
-    })
-  }
-
-  static #launched(launch: Launch, info: DeviceInfo): UblkDevice {
-    const disk = new UblkDevice(info, true)
-    launch.attach({
-      onEvent: event => disk.#onEvent(event),
-      report: message => disk.#report(message),
-    })
-    return disk
+    return await (await servedDevice()).recover(id, options)
   }
 
   /**
-   * A handle to an existing device, whoever serves it. It tells about the device, stops and deletes it;
-   * disposing of the handle does nothing.
+   * A handle to an existing device, whoever serves it. Disposing of the handle does nothing.
    *
    * @throws UblkError of kind `not-found` if there is no such device.
    */
   static async open(id: number): Promise<UblkDevice> {
     checkId(id)
     const info = await native.openDevice(id).catch(error => ofServer(id, error))
-    return new UblkDevice(info, false)
+    return new UblkDevice(info)
   }
 
   /** All ublk devices of this machine that the caller may see, by id. */
@@ -206,7 +137,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
 
   /** Whether this process serves the device. */
   get local(): boolean {
-    return this.#served !== undefined
+    return this.#local !== undefined
   }
 
   /**
@@ -214,7 +145,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * undefined if it has none, or one of an earlier version. The ways alone are in {@link info}, for any device.
    */
   get choice(): ServingChoice | undefined {
-    return this.#served ? this.#served.device.choice : readChoice(this.id)
+    return this.#local ? this.#local.device.choice : readChoice(this.id)
   }
 
   /**
@@ -223,8 +154,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * @throws UblkError of kind `not-found` or `closed` if it is gone.
    */
   async info(): Promise<DeviceInfo> {
-    this.#info = this.#served
-      ? await this.#served.device.info().catch(rethrow)
+    this.#info = this.#local
+      ? await this.#local.device.info().catch(rethrow)
       : await native.openDevice(this.id).catch(error => ofServer(this.id, error))
     return this.#info
   }
@@ -241,40 +172,31 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Counters and latencies of each queue since the device was made. Cheap: it reads memory, and can be asked every
-   * second for hundreds of devices.
+   * Counters and latencies of each queue since its server was started. Cheap: it reads memory, and can be asked every
+   * second for hundreds of devices. A {@link ServedDevice} returns them at once; of a handle the result is awaited.
    *
-   * @throws UblkError of kind `unsupported` if another process serves the device.
+   * @throws UblkError of kind `not-found` if another process serves the device and cannot be asked; `timeout` if it does
+   *   not answer.
    */
-  stats(): QueueStats[] {
-    try {
-      return statsOf(this.#local('count').device)
-    } catch (error) {
-      throw wrap(error)
-    }
+  stats(): QueueStats[] | Promise<QueueStats[]> {
+    return this.#stats()
   }
 
-  /**
-   * The same of a device that any process serves: of another one it is asked, which takes a record of the device
-   * (`CreateOptions.record`).
-   *
-   * @throws UblkError of kind `not-found` if nobody can be asked; `timeout` if the server does not answer.
-   */
-  async readStats(): Promise<QueueStats[]> {
-    if (this.#served) return this.stats()
+  async #stats(): Promise<QueueStats[]> {
+    if (this.#local) return statsOf(this.#local.device)
     using server = await connect(this.id)
     return await server.stats()
   }
 
   /**
-   * Tells `listener` of every request from now on, whatever serves it. A queue never waits for that: of some tens of
+   * Calls `listener` with every request from now on, whatever serves it. A queue never waits for that: of some tens of
    * thousands of requests that the listener has not taken yet, further ones are lost, and counted.
    *
-   * Resolves when `signal` has ended it, or the device was deleted, and all that came until then was told; rejects with
-   * what the listener throws, which ends it too. Until then it keeps Node running.
+   * Resolves when `signal` has ended it, or the device was deleted, and all that came until then was passed on; rejects
+   * with what the listener throws, which ends it too. Until then it keeps Node running.
    *
-   * @throws UblkError of kind `unsupported` if another process serves the device, `limit` if it is traced eight times,
-   * `closed` if it was deleted.
+   * @throws UblkError of kind `limit` if the device is traced eight times, `closed` if it was deleted; `not-found` if
+   *   another process serves it and cannot be asked.
    *
    * @example
    * ```ts
@@ -284,59 +206,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   async trace(listener: TraceListener, options: { signal?: AbortSignal } = {}): Promise<void> {
     checkFunction(listener, 'the listener')
     checkWaiting(options, 'trace()')
-    await this.#local('trace').trace(listener, options.signal)
-  }
-
-  /**
-   * Starts to serve a device that was created with `start: false`, or stopped. Resolves when its path
-   * is usable.
-   *
-   * @throws UblkError of kind `unsupported` if another process serves it.
-   */
-  async start(options: { signal?: AbortSignal } = {}): Promise<void> {
-    checkWaiting(options, 'start()')
-    const entry = this.#local('start')
-    await abortable(options.signal, cancel => this.#start(entry, cancel))
-  }
-
-  /**
-   * Lets go of a live device, so that another process can take it over with {@link UblkDevice.recover}, or this one
-   * with {@link resume}: the disk stays, and what is asked of it waits. No request fails.
-   *
-   * @throws UblkError of kind `unsupported` before kernel 6.16, if it was made without `recovery`, with `'fail'`, or with
-   * `'requeue'` and `transport` `'batch'`, which together would make requests fail: the device is then served as before;
-   * `closed` if it is not live.
-   */
-  async quiesce(options: { signal?: AbortSignal } = {}): Promise<void> {
-    checkWaiting(options, 'quiesce()')
-    const { device, callbacks } = this.#local('quiesce')
-    await abortable(options.signal, cancel => device.quiesce(cancel))
-    callbacks.end()
-    this.#emit('quiesced')
-  }
-
-  /**
-   * Serves a device again after {@link quiesce}.
-   *
-   * @throws UblkError of kind `busy` if another process serves it by now.
-   */
-  async resume(options: { signal?: AbortSignal } = {}): Promise<void> {
-    checkWaiting(options, 'resume()')
-    const entry = this.#local('resume')
-    await abortable(options.signal, cancel => this.#takeOver(entry, cancel))
-  }
-
-  /**
-   * Forgets a device that was {@link quiesce}d, or that waits for a server since serving it failed, without touching it:
-   * another process serves it, or will. The backend is closed.
-   *
-   * @throws UblkError of kind `busy` if this process serves it; `closed` if it was deleted.
-   */
-  async release(): Promise<void> {
-    const entry = this.#local('release')
-    await entry.device.release().catch(rethrow)
-    await entry.forget({ stays: true })
-    this.#emit('released')
+    if (this.#local) return await this.#local.trace(listener, options.signal)
+    if (options.signal?.aborted) return
+    using server = await connect(this.id)
+    await server.trace(listener, options.signal)
   }
 
   /**
@@ -345,24 +218,23 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * needs a method `resize`.
    *
    * @param size - Bytes, or text such as `'2G'`; a multiple of the block size.
-   * @throws UblkError of kind `unsupported` before kernel 6.16, if the backend cannot, or if another process serves it;
-   * `invalid` for a size that is not possible; `busy` if a disk that is to shrink is held, unless `force` is given.
+   * @throws UblkError of kind `unsupported` before kernel 6.16, or if the backend cannot; `invalid` for a size that is
+   * not possible; `busy` if a disk that is to shrink is held, unless `force` is given; `not-found` if another process
+   * serves it and cannot be asked.
    */
   async resize(size: Size, options: ResizeOptions = {}): Promise<void> {
     const bytes = parseSize(size)
     checkResize(options)
-    const entry = this.#local('resize')
-    await abortable(options.signal, async cancel => {
-      // Keeps the disk from being mounted meanwhile.
-      const shrinks = bytes < this.size && !options.force
-      const claim = shrinks ? await native.claimToShrink(this.id, cancel) : undefined
-      try {
-        await entry.resize(bytes, cancel)
-      } finally {
-        claim?.release()
-        await this.info().catch(() => {})
-      }
-    })
+    const { force = false, signal } = options
+    const local = this.#local
+    try {
+      if (local) return await abortable(signal, cancel => local.resize(bytes, force, cancel))
+      signal?.throwIfAborted()
+      using server = await connect(this.id)
+      await server.resize(bytes, { force, signal })
+    } finally {
+      await this.info().catch(() => {})
+    }
   }
 
   /**
@@ -373,8 +245,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   async stop(options: EndOptions = {}): Promise<void> {
     checkEnd(options, 'stop()')
-    await this.#end('stop', options)
-    this.#emit('stopped')
+    await endDevice(this, this.#local, 'stop', options)
+    callListeners(this, 'stopped', [])
   }
 
   /**
@@ -385,137 +257,20 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   async delete(options: EndOptions = {}): Promise<void> {
     checkEnd(options, 'delete()')
-    if (this.#served?.deleted) return await this.#served.forget()
+    if (this.#local?.ended) return await this.#local.forget()
     const identity = identityOf(this.id)
-    const byServer = await this.#end('delete', options)
-    this.#emit('deleted')
-    if (this.#served) await this.#served.forget()
+    const byServer = await endDevice(this, this.#local, 'delete', options)
+    callListeners(this, 'deleted', [])
+    if (this.#local) await this.#local.forget()
     else if (!byServer) removeStale(this.id, identity)
   }
 
-  /**
-   * Shares a file in memory, such as one in `/dev/shm`, with the disk's clients: what they read and write directly
-   * (`O_DIRECT`) from and to a mapping of it is not copied by the driver. The file's size is a multiple of a page, at
-   * most 4 GiB; its pages stay in memory. The device must be live, served by this process, and created with `share`. If
-   * the file is truncated, requests in the missing part fail with EIO, and an `error` event says so.
-   *
-   * Waits until no request is under way.
-   *
-   * @throws UblkError: `unsupported` if the device was made without `share`, `backend` if the file cannot be used,
-   * `invalid` for one of another size, `closed` if the device is not live, `timeout`.
-   */
-  async share(path: string, options: { signal?: AbortSignal } = {}): Promise<SharedMemory> {
-    checkWaiting(options, 'share()')
-    if (typeof path !== 'string' || path === '') {
-      throw invalid(`the path of shared memory must be text, not ${nameOf(path)}`, "such as '/dev/shm/pool'")
-    }
-    return await abortable(options.signal, cancel => this.#share(path, cancel))
-  }
+  /** Does nothing to the device: the handle is only dropped. */
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
 
-  async #share(path: string, cancel: native.Cancel): Promise<SharedMemory> {
-    const { device } = this.#local('share memory with the clients of')
-    return new SharedMemory(device, await device.share(path, cancel), path)
-  }
-
-  /**
-   * Deletes the device if this object created it, even if the disk is held: unmount it first. A handle
-   * from {@link UblkDevice.open} is only dropped.
-   */
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#owned) await this.delete({ force: true })
-  }
-
-  async #start(entry: LocalDevice, cancel: native.Cancel): Promise<void> {
-    await entry.start(cancel, this.queues)
-    await this.#went(entry)
-  }
-
-  async #takeOver(entry: LocalDevice, cancel: native.Cancel): Promise<void> {
-    await entry.takeOver(cancel, this.queues)
-    await this.#went(entry)
-  }
-
-  /** It became live. */
-  async #went(entry: LocalDevice): Promise<void> {
-    this.#info = await entry.device.info()
-    entry.hold()
-    await entry.registration?.occupy()
-    this.#emit('live')
-  }
-
-  /** Returns whether the server, in another process, did it. */
-  async #end(what: 'stop' | 'delete', options: EndOptions): Promise<boolean> {
-    const { force = false, wait = false, signal, onProgress = () => {} } = options
-    using progress = new RemovalProgress(this.id, this.path, onProgress)
-    const say = (line: string): void => progress.say(line)
-    const served = this.#served
-    const done = await abortable(signal, async cancel => {
-      const end = async (): Promise<boolean> => {
-        if (!served) return await endRemoteDevice(this.id, { what, force, say }, cancel)
-        const here = (): Promise<void> => served.device[what](force, cancel)
-        await (force ? served.byForce(here) : here())
-        return false
-      }
-      for (;;) {
-        try {
-          return await end()
-        } catch (error) {
-          const failure = wrap(error)
-          if (!wait || failure.kind !== 'busy') throw failure
-          say(failure.message)
-        }
-        await sleep(POLL, undefined, { signal }).catch(() => signal?.throwIfAborted())
-      }
-    })
-    served?.callbacks.end()
-    served?.release()
-    return done
-  }
-
-  #local(verb: string): LocalDevice {
-    if (this.#served) return this.#served
-    throw new UblkError('unsupported', `cannot ${verb} device ${this.id} from here`, {
-      device: this.id,
-      hint: `it is served by another process (pid ${this.#info.pid})`,
-    })
-  }
-
-  /** The device's queues have ended: JavaScript serves it again if it can. */
-  async #onExit(reason: string): Promise<void> {
-    const entry = this.#served
-    try {
-      if (entry && (await entry.recover(this.queues))) {
-        this.#emit('recovered', { reason })
-        return
-      }
-    } catch (error) {
-      const failure = wrap(error)
-      if (failure.kind !== 'not-found') this.#tell(failure) // Else it was deleted as well.
-    }
-    entry?.callbacks.end()
-    entry?.release()
-    const waits = (await entry?.waits()) ?? false
-    this.#emit('exit', { reason, waits })
-  }
-
-  #onEvent(event: native.DeviceEvent): void {
-    if (event.type === 'exit') {
-      void this.#onExit(event.message)
-      return
-    }
-    this.#tell(new UblkError('system', event.message, { device: this.id }))
-  }
-
-  #report(message: string): void {
-    this.#tell(new UblkError('backend', message, { device: this.id }))
-  }
-
-  #tell(error: UblkError): void {
-    if (!this.#emit('error', error)) process.emitWarning(error)
-  }
-
-  /** Emits an event; exceptions of listeners are caught. Returns whether there are any listeners. */
-  #emit<Name extends keyof UblkDeviceEvents>(event: Name, ...args: UblkDeviceEvents[Name]): boolean {
-    return callListeners(this, event, args)
-  }
+/** Loaded by the first device that is created: it extends the class above. */
+async function servedDevice(): Promise<typeof ServedDevice> {
+  const { ServedDevice } = await import('./served-device.js').catch(rethrow)
+  return ServedDevice
 }

@@ -110,6 +110,11 @@ export function wrap(error: unknown): UblkError {
   return new UblkError('system', inOneLine(error), { cause: error })
 }
 
+/** Rejects with any reason as a {@link UblkError}; for `catch()`. */
+export function rethrow(error: unknown): never {
+  throw wrap(error)
+}
+
 function wrapped(error: NativeError): UblkError {
   const { kind, message, command, device, errno, code, hint } = error
   return new UblkError(kind ?? 'system', message, {

@@ -1,4 +1,5 @@
 import * as native from '#binding'
+import type { AutoChoice } from './choice.js'
 import { wrap } from './errors.js'
 
 /** One feature of the kernel's ublk driver. */
@@ -22,6 +23,17 @@ export interface Feature {
  */
 export async function features(): Promise<Feature[]> {
   return await native.features().catch(error => {
+    throw wrap(error)
+  })
+}
+
+/**
+ * What is chosen on this kernel, for this user, for disks of each kind that leave `transport` and `copy` at `auto`.
+ *
+ * @throws UblkError of kind `no-driver`, `no-permission` or `no-io-uring` if the driver cannot be asked.
+ */
+export async function autoChoices(): Promise<AutoChoice[]> {
+  return await native.usualChoices().catch(error => {
     throw wrap(error)
   })
 }

@@ -1,21 +1,29 @@
+import { setRegistrar } from './registrar.js'
+
 export { type ConcatBackend, concat } from './backends/concat.js'
 export { type FileBackend, type FileOptions, file } from './backends/file.js'
-export { type Fetch, type FetchRange, type LazyBackend, type LazyOptions, lazy } from './backends/lazy.js'
+export { type LazyBackend, type LazyOptions, lazy } from './backends/lazy.js'
 export type { Backend, NativeBackend, StackableBackend } from './backends/list.js'
 export { type MemoryBackend, type MemoryOptions, memory } from './backends/memory.js'
 export { type NullBackend, nullDisk } from './backends/null.js'
 export { type SliceBackend, type SliceOptions, slice } from './backends/slice.js'
 export { type StripeBackend, type StripeOptions, stripe } from './backends/stripe.js'
 export { type WorkerBackend, worker } from './backends/worker.js'
-export { type AutoChoice, autoChoices, type CopyMode, type ServingChoice, type Transport } from './choice.js'
-export type { RecordOptions } from './daemon/registration.js'
+export type { AutoChoice, CopyMode, ServingChoice, Transport } from './choice.js'
 export { UblkDevice } from './device.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
 export type { DeviceExit, ServingEnd, UblkDeviceEvents } from './events.js'
-export { type Feature, features } from './features.js'
+export { autoChoices, type Feature, features } from './features.js'
 export type { DeviceInfo, DeviceState, LatencyStats, OpCounters, QueueStats } from './info.js'
 export type { Json } from './json.js'
-export type { CreateOptions, EndOptions, RecoverOptions, ResizeOptions } from './lifecycle-options.js'
+export type {
+  CreateOptions,
+  EndOptions,
+  RecordOptions,
+  RecoverOptions,
+  ResizeOptions,
+} from './lifecycle-options.js'
+export type { Operation } from './operation.js'
 export type { DeviceOptions } from './options.js'
 export type { Pages } from './pages.js'
 export {
@@ -29,10 +37,14 @@ export {
   Flag,
   type JsBackend,
   Op,
-  type Operation,
 } from './runtime/js-backend.js'
+export type { Fetch, FetchRange } from './runtime/lazy-fetcher.js'
 export type { DiskChange, Observe } from './runtime/observer.js'
 export type { RequestFlags } from './runtime/requests.js'
+export type { ServedDevice } from './served-device.js'
 export type { SharedMemory } from './shared-memory.js'
 export type { Size } from './size.js'
 export type { TraceListener, TraceRecord } from './trace.js'
+
+// Loaded when a device first asks for a record, so that importing the package loads nothing of the daemon.
+setRegistrar(async () => (await import('./daemon/registration.js')).registrar)

@@ -1,16 +1,15 @@
 import type * as native from '#binding'
 import { abortable } from './abort.js'
 import { kindOf } from './backends/list.js'
+import { fillingOf } from './backends/stack.js'
 import type { WorkerBackend } from './backends/worker.js'
-import { type RecordedOptions, toRecorded } from './daemon/recorded-options.js'
-import { Registration } from './daemon/registration.js'
-import { openRunDir } from './daemon/run-dir.js'
-import type { UblkDevice } from './device.js'
 import { type UblkError, wrap } from './errors.js'
 import type { DeviceInfo } from './info.js'
 import type { CreateOptions } from './lifecycle-options.js'
 import { LocalDevice } from './local-device.js'
+import { LocalDevices } from './local-devices.js'
 import { jsTimes, toSpec } from './options.js'
+import { type Register, registrar } from './registrar.js'
 import { toExternal } from './runtime/backend-properties.js'
 import { InlineServer } from './runtime/inline-server.js'
 import type { Report } from './runtime/js-disk.js'
@@ -18,6 +17,7 @@ import type { JsServer } from './runtime/js-server.js'
 import { NativeCallbacks } from './runtime/native-callbacks.js'
 import type { Progress } from './runtime/worker-handle.js'
 import { WorkerPool } from './runtime/worker-pool.js'
+import type { ServedDevice } from './served-device.js'
 
 /** Receives a device's events. */
 export interface Receiver {
@@ -35,7 +35,7 @@ export type Calls = Parameters<typeof native.Device.create>
 export class Launch {
   readonly #options: CreateOptions
   readonly #undo: (() => Promise<unknown>)[] = []
-  #recorded: RecordedOptions | undefined
+  #register: Register | undefined
   #device: native.Device | undefined
   #entry: LocalDevice | undefined
   #receiver: Receiver | undefined
@@ -65,12 +65,9 @@ export class Launch {
     })
   }
 
-  /** Determines the options to record, and loads a backend that is written in JavaScript. */
+  /** Checks that the device can be recorded, if that is wanted, and loads a backend that is written in JavaScript. */
   async load(): Promise<JsServer | undefined> {
-    if (this.#options.record) {
-      this.#recorded = toRecorded(this.#options)
-      openRunDir()
-    }
+    if (this.#options.record) this.#register = (await registrar()).prepare(this.#options)
     const server = await this.#serve(message => this.#tell(receiver => receiver.report(message)))
     if (server) this.#undo.push(() => server.close())
     return server
@@ -91,13 +88,16 @@ export class Launch {
     stays: boolean,
   ): Promise<{ entry: LocalDevice; info: DeviceInfo }> {
     const report: Report = message => this.#tell(receiver => receiver.report(message))
-    const callbacks = new NativeCallbacks(this.#options.backend, this.#options.observe, report)
+    const { backend, observe } = this.#options
+    const callbacks = new NativeCallbacks(fillingOf(backend), observe, report)
     const onEvent = (event: native.DeviceEvent): void => this.#tell(receiver => receiver.onEvent(event))
     const spec = specFor(this.#options, server)
+    const devices = LocalDevices.open() // If this process exits while the device is made, it is deleted.
     const device = await make([spec, cancel, onEvent, callbacks.onFetch, callbacks.onChange])
     this.#device = device
     const entry = new LocalDevice(device, server, callbacks)
     this.#entry = entry
+    devices.add(entry)
     this.#undo.push(
       () => entry.forget({ stays }),
       () => end(device),
@@ -125,16 +125,15 @@ export class Launch {
   }
 
   /**
-   * Writes a record that this process serves the disk, if that is wanted.
+   * Registers the device, if that is wanted.
    *
-   * @param tell - As for {@link Registration.announce}. With it this never fails.
+   * @param tell - As for {@link Register}. With it this never fails.
    */
-  async announce(disk: UblkDevice, tell?: (error: UblkError) => void): Promise<void> {
-    if (!this.#recorded || !this.#entry) return
-    const { record } = this.#options
+  async announce(disk: ServedDevice, tell?: (error: UblkError) => void): Promise<void> {
+    const [entry, register] = [this.#entry, this.#register]
+    if (!register || !entry) return
     try {
-      const more = { ...(typeof record === 'object' ? record : {}), files: this.#entry.device.files() }
-      this.#entry.registration = await Registration.announce(disk, this.#recorded, more, tell)
+      entry.follow(await register(disk, entry.device.files(), tell))
     } catch (error) {
       if (!tell) throw error
       tell(wrap(error))
@@ -170,8 +169,4 @@ function specFor(options: CreateOptions, server: JsServer | undefined): native.D
   if (!server) return toSpec(options)
   const readOnly = (options.readOnly ?? false) || !server.properties.write
   return toSpec({ ...options, readOnly }, toExternal(server.properties))
-}
-
-export function rethrow(error: unknown): never {
-  throw wrap(error)
 }

@@ -1,7 +1,7 @@
 import { checkFlag, checkFunction, checkOptions, checkSignal, type Names } from './check.js'
-import type { RecordOptions } from './daemon/registration.js'
 import type { UblkDevice } from './device.js'
 import { invalid } from './errors.js'
+import type { Json } from './json.js'
 import { checkBackend, DEVICE_OPTIONS, type DeviceOptions } from './options.js'
 import { nameOf } from './user-values.js'
 
@@ -15,7 +15,7 @@ export interface CreateOptions extends DeviceOptions {
   start?: boolean
   /**
    * Leave a record of the device in the run directory, from which another process can serve it on, and a socket at
-   * which this one can be asked: by `ublk-ts stats`, `resize` or `upgrade`, or by {@link UblkDevice.readStats}. It goes
+   * which this one can be asked: by `ublk-ts stats`, `resize` or `upgrade`, or by {@link UblkDevice.stats}. It goes
    * with the device. The options, those of a worker included, have to be such as JSON can say.
    *
    * The directory is `$UBLK_TS_RUN_DIR`, else `/run/ublk-ts` for root, and `$XDG_RUNTIME_DIR/ublk-ts` for others, or
@@ -26,6 +26,16 @@ export interface CreateOptions extends DeviceOptions {
   record?: boolean | RecordOptions
   /** Aborts the creation, which then leaves nothing behind. It has no effect afterwards. */
   signal?: AbortSignal
+}
+
+/** What else a device's record is to say; see `CreateOptions.record`. */
+export interface RecordOptions {
+  /** Where the server logs to, for those who look; or a function of the device's number that says so. */
+  log?: string | ((id: number) => string)
+  /** Files that are to be removed with the device, whoever deletes it. */
+  scratch?: readonly string[]
+  /** Anything that whoever takes the device over may want to know. */
+  notes?: { readonly [key: string]: Json }
 }
 
 /** How to take over a device that another process made: what it looks like, the kernel knows. */
@@ -47,7 +57,7 @@ export interface RecoverOptions
   > {
   /**
    * Called when a disk written in JavaScript has been loaded, right before the device is asked for: the moment for
-   * whoever serves it to {@link UblkDevice.quiesce} it, if its users are to wait as short as possible.
+   * whoever serves it to {@link ServedDevice.quiesce} it, if its users are to wait as short as possible.
    */
   onReady?: () => void | Promise<void>
   /**

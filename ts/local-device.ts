@@ -1,11 +1,11 @@
 import { clearInterval, setInterval } from 'node:timers'
 import * as native from '#binding'
-import type { Registration } from './daemon/registration.js'
 import type { DeviceInfo } from './info.js'
+import { traceOf } from './native-trace.js'
 import { isDurable } from './runtime/backend-properties.js'
 import type { DiskTraits, JsServer } from './runtime/js-server.js'
 import type { NativeCallbacks } from './runtime/native-callbacks.js'
-import { type TraceListener, traceOf } from './trace.js'
+import type { TraceListener } from './trace.js'
 
 /** How long requests may get no further while their device is ended by force, in milliseconds. */
 const STALL = 2000
@@ -13,12 +13,22 @@ const STALL = 2000
 /** The same once some did not: longer than a worker needs to get round. */
 const RESTALL = 700
 
+/** Follows the life of a device that this process serves; see {@link LocalDevice.follow}. */
+export interface Follower {
+  /** This process serves the device, or serves it again. */
+  live(): Promise<void>
+  /** The device waits for a server, since serving it failed; this process may yet serve it again. */
+  waits(): void
+  /** The device is gone. */
+  deleted(): void
+  /** The device stays, for another server. */
+  released(): void
+  /** This process exits. */
+  exiting(): void
+}
+
 /** A device that this process serves, shared by all handles to it. */
 export class LocalDevice {
-  /** Whether it is gone, and its number may be another's. */
-  deleted = false
-  /** What others find it by. */
-  registration: Registration | undefined
   /** Whether its disk survives the threads that serve it. */
   #recoverable = false
   /** Whether the kernel sends flushes. */
@@ -26,6 +36,9 @@ export class LocalDevice {
   #forgotten: Promise<void> | undefined
   #keepAlive: NodeJS.Timeout | undefined
   readonly #traces = new Set<Promise<void>>()
+  readonly #followers = new Set<Follower>()
+  /** How this process ceased to serve it. */
+  #end: 'deleted' | 'released' | undefined
 
   /**
    * @param server - Serves it, unless native threads do.
@@ -37,7 +50,22 @@ export class LocalDevice {
     readonly callbacks: NativeCallbacks,
   ) {
     callbacks.attach(device)
-    served.set(device.id, this)
+  }
+
+  /** Whether this process serves it no more; its number may be another's. */
+  get ended(): boolean {
+    return this.#end !== undefined
+  }
+
+  /** Calls `follower` when this process ceases to serve the device; at once if it has. */
+  follow(follower: Follower): void {
+    if (this.#end === undefined) this.#followers.add(follower)
+    else follower[this.#end]()
+  }
+
+  /** This process exits. */
+  exiting(): void {
+    for (const follower of this.#followers) follower.exiting()
   }
 
   /** Stores the driver's view of the device. */
@@ -72,16 +100,36 @@ export class LocalDevice {
     await this.device.recover(cancel, seats => server.seat(seats, this.#traits(server)))
   }
 
-  /** Whether its disk waits for a server, though this process did not let go of it. Its record then says so. */
+  /** This process serves it, or serves it again. */
+  async live(): Promise<void> {
+    for (const follower of this.#followers) await follower.live()
+  }
+
+  /** Whether its disk waits for a server, though this process did not let go of it. */
   async waits(): Promise<boolean> {
     const waits = await this.device.waits().catch(() => false) // It was deleted.
-    if (waits) this.registration?.vacate()
+    if (waits) for (const follower of this.#followers) follower.waits()
     return waits
   }
 
-  /** Gives the disk a new size in bytes. Its backend always has at least as many. A failure leaves the old size. */
-  async resize(size: number, cancel: native.Cancel): Promise<void> {
+  /**
+   * Gives the disk a new size in bytes.
+   *
+   * @param force - Whether to shrink it even if it is in use.
+   */
+  async resize(size: number, force: boolean, cancel: native.Cancel): Promise<void> {
     const before = (await this.device.info()).size
+    // Keeps the disk from being mounted meanwhile.
+    const claim = size < before && !force ? await native.claimToShrink(this.device.id, cancel) : undefined
+    try {
+      await this.#resize(before, size, cancel)
+    } finally {
+      claim?.release()
+    }
+  }
+
+  /** Its backend always has at least as many bytes as the disk. A failure leaves the old size. */
+  async #resize(before: number, size: number, cancel: native.Cancel): Promise<void> {
     if (size > before) await this.server?.resize(size)
     try {
       await this.device.resize(size, cancel)
@@ -171,20 +219,9 @@ export class LocalDevice {
 
   async #forget(stays: boolean): Promise<void> {
     this.release()
-    this.deleted = true
-    if (served.get(this.device.id) === this) served.delete(this.device.id)
-    if (stays) this.registration?.leave()
-    else this.registration?.withdraw()
+    this.#end = stays ? 'released' : 'deleted'
+    for (const follower of this.#followers) follower[this.#end]()
     await Promise.allSettled(this.#traces) // They end with the device, and are told of all that was before.
     await this.server?.close()
   }
 }
-
-/** All of them, by id. */
-export const served: Map<number, LocalDevice> = new Map()
-
-// `process.exit()` would leave them behind, dead. A process, or Worker, that fails leaves those that another can recover.
-process.once('exit', status => {
-  native.endServedDevices(status !== 0)
-  for (const { registration } of served.values()) registration?.exit()
-})

@@ -152,7 +152,7 @@ export interface DeviceOptions {
   /**
    * Files in memory, such as in `/dev/shm`, that the disk shares with its clients from its start on: a client that maps
    * one and reads or writes the disk directly (`O_DIRECT`) from there spares the driver's copy. With an empty list it
-   * shares none yet, and can ({@link UblkDevice.share}). Requires kernel 7.1, and excludes `recovery`. A disk written
+   * shares none yet, and can ({@link ServedDevice.share}). Requires kernel 7.1, and excludes `recovery`. A disk written
    * in JavaScript gets a copy of the data.
    */
   share?: string[]

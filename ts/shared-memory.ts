@@ -1,7 +1,7 @@
 import * as native from '#binding'
 import { UblkError, wrap } from './errors.js'
 
-/** Memory that a disk shares with its clients: see {@link UblkDevice.share}. */
+/** Memory that a disk shares with its clients: see {@link ServedDevice.share}. */
 export class SharedMemory {
   readonly #device: native.Device
   readonly #number: number

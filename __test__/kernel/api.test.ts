@@ -1,7 +1,7 @@
 // processors: 2
 import test, { type ExecutionContext } from 'ava'
 import { features, file, memory, nullDisk, UblkDevice, UblkError } from 'ublk-ts'
-import { leaveNothingBehind, nodes } from '../support/devices.js'
+import { leaveNothingBehind, nodes, readAllTheTime } from '../support/devices.js'
 import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -134,7 +134,7 @@ test('a handle tells about any device, and drops it when disposed of', async t =
   {
     await using handle = await UblkDevice.open(disk.id)
     t.deepEqual(await handle.info(), await disk.info())
-    t.deepEqual(handle.stats(), disk.stats(), 'it is served here')
+    t.deepEqual(await handle.stats(), disk.stats(), 'it is served here')
   }
   t.is((await disk.info()).state, 'live')
   await (await UblkDevice.open(disk.id)).delete()
@@ -234,19 +234,48 @@ test('its server hears of it when another process deletes the device', async t =
   t.deepEqual(await deleted, { status: 0, signal: null, stdout: '', stderr: '' })
 })
 
-test('the counters of a device that another process serves cannot be read', async t => {
-  const script = `
-    import { UblkDevice } from 'ublk-ts'
-    const handle = await UblkDevice.open(Number(process.argv[1]))
-    try { handle.stats() } catch (error) { console.log(handle.local, error.kind, error.message) }`
-  await using disk = await UblkDevice.create({ backend: memory('16M') })
-  const said = await sh(
-    'cd "$(dirname "$1")"; exec node --input-type=module -e "$2" "$3"',
-    MAIN,
-    script,
-    `${disk.id}`,
+const REMOTE = `
+  import { UblkDevice } from 'ublk-ts'
+  const handle = await UblkDevice.open(Number(process.argv[1]))
+  const say = (...words) => console.log(handle.local, ...words)
+`
+
+/** Runs a script in another process; it has a `handle` to the disk. */
+async function elsewhere(disk: UblkDevice, script: string): Promise<string> {
+  const words = 'cd "$(dirname "$1")"; exec node --input-type=module -e "$2" "$3"'
+  return await sh(words, MAIN, REMOTE + script, `${disk.id}`)
+}
+
+test('a handle counts, traces and resizes the device of another process through its server', async t => {
+  await using disk = await UblkDevice.create({ backend: memory('16M'), record: true })
+  await write(disk.path)
+  const [queue] = disk.stats()
+  const counted = await elsewhere(disk, 'say((await handle.stats())[0].write.bytes)')
+  t.is(counted, `false ${queue?.write.bytes}\n`)
+  t.is(await elsewhere(disk, "await handle.resize('8M'); say(handle.size)"), `false ${8 * 2 ** 20}\n`)
+  t.is((await disk.info()).size, 8 * 2 ** 20)
+
+  const busy = readAllTheTime(disk.path)
+  const traced = await elsewhere(
+    disk,
+    `
+    const [first, done] = [[], new AbortController()]
+    await handle.trace(records => { first.push(...records); done.abort() }, { signal: done.signal })
+    say(first[0].op, await handle.trace(() => { throw new Error('enough') }).catch(error => error.message))`,
   )
-  t.is(said, `false unsupported cannot count device ${disk.id} from here\n`)
+  await busy[Symbol.asyncDispose]()
+  t.is(traced, 'false read enough\n')
+})
+
+test('without a record the server of another process cannot be asked', async t => {
+  await using disk = await UblkDevice.create({ backend: memory('16M') })
+  const said = await elsewhere(
+    disk,
+    `
+    const asked = [() => handle.stats(), () => handle.trace(() => {}), () => handle.resize('8M')]
+    for (const ask of asked) await ask().catch(error => say(error.kind, error.message))`,
+  )
+  t.is(said, `false not-found nobody can be asked about device ${disk.id}\n`.repeat(3))
 })
 
 test('a process that serves no disk any more ends by itself', async t => {

@@ -240,7 +240,7 @@ test('a detached disk takes relative paths, which its record holds in full', asy
 test('another process reads the counters of a detached disk, and not of one without a record', async t => {
   const disk = await Detached.create('--mem 16M')
   await sh('dd if=/dev/zero of="$1" bs=4096 count=3 oflag=direct status=none', disk.path)
-  const [queue] = await (await UblkDevice.open(disk.id)).readStats()
+  const [queue] = await (await UblkDevice.open(disk.id)).stats()
   t.like(queue?.write, { ops: 3, bytes: 12288, errors: 0 })
   const record = await disk.record
   t.is(record.version, 1)

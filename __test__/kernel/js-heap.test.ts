@@ -1,6 +1,6 @@
 import { BroadcastChannel } from 'node:worker_threads'
 import test from 'ava'
-import { UblkDevice, worker } from 'ublk-ts'
+import { type ServedDevice, UblkDevice, worker } from 'ublk-ts'
 import { CHANNEL, type Pauses, type Weight } from '../backends/weighed.js'
 import { leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
@@ -59,7 +59,7 @@ test('a million requests leave nothing on the heap of the worker that serves the
   t.true(growth.external < SLACK, `${growth.external} bytes more outside the heap`)
 })
 
-function requestsOf(disk: UblkDevice): number {
+function requestsOf(disk: ServedDevice): number {
   return disk.stats().reduce((sum, { read, write }) => sum + read.ops + write.ops, 0)
 }
 

@@ -23,7 +23,7 @@ test('a disk in the foreground has a record and a socket, and neither is left', 
     t.deepEqual([version, server.pid, log], [1, pid, null])
     t.deepEqual(notes.detached, false)
     t.is(options.backend.size, 2 ** 24)
-    t.like((await (await UblkDevice.open(id)).readStats())[0], { queue: 0 })
+    t.like((await (await UblkDevice.open(id)).stats())[0], { queue: 0 })
     t.regex(await recordsCheck(), /^ok /)
   })
   t.deepEqual(leftovers(), [])

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import test from 'ava'
-import { markOf, runs } from '../../dist/daemon/identity.js'
+import { markOf, runs } from '../../dist/remote/identity.js'
 
 test('a process is told from a later one with its number', async t => {
   const mark = markOf(process.pid)

@@ -15,9 +15,9 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
-import { bootId } from '../../dist/daemon/identity.js'
-import { readPrivate, replaceFile } from '../../dist/daemon/private-file.js'
-import { type DeviceRecord, judge } from '../../dist/daemon/record-file.js'
+import { bootId } from '../../dist/remote/identity.js'
+import { readPrivate, replaceFile } from '../../dist/remote/private-file.js'
+import { type DeviceRecord, judge } from '../../dist/remote/record-file.js'
 import { Chance } from '../soak/chance.js'
 import { spoiled } from '../support/spoiled.js'
 

@@ -1,19 +1,9 @@
 import type { Json } from '../json.js'
+import type { Filling } from '../runtime/lazy-fetcher.js'
 
 /** A backend described by data: its kind, and the options of that kind. */
 export interface Described {
   readonly kind: string
-}
-
-/** What a lazy disk calls to be filled. */
-export interface Filling {
-  readonly fetch: (range: {
-    readonly offset: number
-    readonly length: number
-    readonly signal: AbortSignal
-  }) => Uint8Array | Promise<Uint8Array>
-  /** In milliseconds. */
-  readonly timeout: number
 }
 
 /** All that the package knows about a kind of backends. A kind is one file, and an entry in the list of kinds. */

@@ -2,28 +2,13 @@ import { checkFlag, checkOptions, type Names } from '../check.js'
 import { invalid } from '../errors.js'
 import { cannotRecord } from '../json.js'
 import { pathOf } from '../path.js'
+import type { Fetch } from '../runtime/lazy-fetcher.js'
 import { parseSize, type Size } from '../size.js'
 import { nameOf } from '../user-values.js'
 import { exclusiveOf } from './claim.js'
 import { diskSize } from './disk-size.js'
 import type { FileOptions } from './file.js'
 import type { Kind } from './kind.js'
-
-/** A part of a disk that is to be fetched. */
-export interface FetchRange {
-  /** From where on, in bytes; a multiple of the chunk size. */
-  readonly offset: number
-  /** How much, in bytes: a multiple of the chunk size, or less at the end of the disk. */
-  readonly length: number
-  /** Aborted when the answer is not wanted any more. */
-  readonly signal: AbortSignal
-}
-
-/**
- * Fetches a part of a disk: all of `range.length` bytes. What it throws becomes the error of the requests that
- * wait for it, as with the methods of any other disk; the part is fetched again when it is next asked for.
- */
-export type Fetch = (range: FetchRange) => Uint8Array | Promise<Uint8Array>
 
 /** What a {@link lazy} disk is filled with, and how. */
 export interface LazyOptions {

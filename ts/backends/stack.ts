@@ -1,9 +1,10 @@
 /** What is done with a backend and all those that it is made of. */
 import { invalid } from '../errors.js'
 import { cannotRecord, type Json, toPlainJson } from '../json.js'
+import type { Filling } from '../runtime/lazy-fetcher.js'
 import { formatSize } from '../size.js'
 import { nameOf } from '../user-values.js'
-import type { Described, DescribedJson, Filling, Kind } from './kind.js'
+import type { Described, DescribedJson, Kind } from './kind.js'
 import { KINDS, kindOf } from './list.js'
 
 /** How many backends may stand on each other. */

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { removeStale } from '../daemon/record-file.js'
+import { removeStale } from '../remote/record-file.js'
 import { addStopOrDelete } from './stop-or-delete.js'
 
 /** Adds `ublk-ts delete`. */

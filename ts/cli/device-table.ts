@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises'
 import { drawStack, nodesOf, summaryOf } from '../backends/stack.js'
 import type { ServingChoice } from '../choice.js'
-import { readRecord } from '../daemon/record-file.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
 import { type Json, toJsonText } from '../json.js'
+import { readRecord } from '../remote/record-file.js'
 import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
 

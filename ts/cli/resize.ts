@@ -25,8 +25,5 @@ export function addResize(program: Command): void {
 async function resize(device: string, text: string, { force = false }: { force?: boolean }): Promise<void> {
   const [id, size] = [parseDeviceId(device), parseSize(text)]
   const { UblkDevice } = await loadApi()
-  await UblkDevice.open(id) // Says that there is none, if so.
-  const { connect } = await import('../daemon/control-client.js')
-  using server = await connect(id)
-  await server.resize(size, { force })
+  await (await UblkDevice.open(id)).resize(size, { force })
 }

@@ -2,9 +2,9 @@ import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import { type Job, type JobLog, LEVELS, type Level } from '../daemon/job.js'
 import { logsToJournal } from '../daemon/journal.js'
-import type { UblkDevice } from '../device.js'
 import { invalid } from '../errors.js'
 import { parseSeconds } from '../option-values.js'
+import type { ServedDevice } from '../served-device.js'
 import { announcement } from './device-table.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
@@ -81,7 +81,7 @@ export async function startServing(
   const { openLog } = await import('../daemon/log.js')
   const { runJob } = await import('../daemon/run-job.js')
   let traced: Promise<void> | undefined
-  const usable = (disk: UblkDevice): void => {
+  const usable = (disk: ServedDevice): void => {
     if (trace) traced = disk.trace(printRequests)
   }
   const log = openLog(job.log)

@@ -1,5 +1,5 @@
 import type { OpCounters, QueueStats } from '../info.js'
-import type { Operation } from '../runtime/js-backend.js'
+import type { Operation } from '../operation.js'
 import { OPERATIONS, totalOf } from '../watch/interval.js'
 import type { Reading } from '../watch/readings.js'
 import type { Column } from './table.js'

@@ -36,10 +36,8 @@ async function trace(device: string, { count = Number.POSITIVE_INFINITY, json }:
   const id = parseDeviceId(device)
   const { UblkDevice } = await loadApi()
   const { interrupts } = await import('../daemon/interrupts.js')
-  const { connect } = await import('../daemon/control-client.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })
-  await UblkDevice.open(id) // Says whether there is such a device.
-  using server = await connect(id)
+  const disk = await UblkDevice.open(id)
   const done = new AbortController()
   const output = new Output(done)
   const toLine = json ? (record: TraceRecord) => toJsonText(record) : traceLine
@@ -50,10 +48,7 @@ async function trace(device: string, { count = Number.POSITIVE_INFINITY, json }:
     left -= records.length
     if (left <= 0) done.abort()
   }
-  const ended = AbortSignal.any([interrupted, done.signal])
-  await server.trace(take, ended).catch(error => {
-    if (!ended.aborted) throw error
-  })
+  await disk.trace(take, { signal: AbortSignal.any([interrupted, done.signal]) })
   await output.end()
 }
 

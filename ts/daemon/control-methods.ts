@@ -1,16 +1,10 @@
-import type { UblkDevice } from '../device.js'
+import type { ServerInfo, TracePart } from '../remote/control-protocol.js'
+import type { ServedDevice } from '../served-device.js'
 import type { Size } from '../size.js'
 import type { TraceRecord } from '../trace.js'
-import type { ServerInfo } from './control-client.js'
 import type { Methods } from './control-socket.js'
 import { HandOver } from './hand-over.js'
 import { supervision } from './systemd-notify.js'
-
-/** What is told at a time of a device's requests. */
-export interface TracePart {
-  readonly records: readonly TraceRecord[]
-  readonly dropped: number
-}
 
 /** How often who has missed something is told so, in milliseconds. */
 const CATCH_UP = 100
@@ -20,7 +14,11 @@ const CATCH_UP = 100
  *
  * @param takenBack - Makes it known again that this process serves the device.
  */
-export function controlMethods(disk: UblkDevice, info: ServerInfo, takenBack: () => Promise<void>): Methods {
+export function controlMethods(
+  disk: ServedDevice,
+  info: ServerInfo,
+  takenBack: () => Promise<void>,
+): Methods {
   const handOver = new HandOver(disk, takenBack)
   return {
     ping: () => null,

@@ -3,8 +3,8 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import * as native from '#binding'
 import { invalid, UblkError, wrap } from '../errors.js'
-import { inodeOf } from './identity.js'
-import { type Request, receive, send, toPlain } from './json-lines.js'
+import { type Request, receive, send, toPlain } from '../remote/control-protocol.js'
+import { inodeOf } from '../remote/identity.js'
 
 /** Who asks something, for as long as it does. */
 export interface Caller {

@@ -1,10 +1,9 @@
 import { isDeepStrictEqual } from 'node:util'
 import { ofSize, withoutMemoryFiles } from '../backends/stack.js'
-import { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
+import { UblkDevice } from '../index.js'
+import { type RecordedOptions, readRecord } from '../remote/record-file.js'
 import type { Job } from './job.js'
-import { readRecord } from './record-file.js'
-import type { RecordedOptions } from './recorded-options.js'
 import { recordToRecover } from './recoverable-record.js'
 
 /**

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
+import type { ServedDevice } from '../served-device.js'
 
 /** How long the device may be without a server until this one takes it back, in milliseconds. */
 const LONGEST = 15_000
@@ -10,13 +10,13 @@ const PAUSE = 100
 
 /** A server's side of an upgrade: it lets go of its device, and takes it back unless it hears that all is well. */
 export class HandOver {
-  readonly #disk: UblkDevice
+  readonly #disk: ServedDevice
   readonly #takenBack: () => Promise<void>
   #state: 'serving' | 'waiting' | 'returning' | 'released' = 'serving'
   #late: NodeJS.Timeout | undefined
 
   /** @param takenBack - Makes it known again that this process serves the device. */
-  constructor(disk: UblkDevice, takenBack: () => Promise<void>) {
+  constructor(disk: ServedDevice, takenBack: () => Promise<void>) {
     this.#disk = disk
     this.#takenBack = takenBack
   }

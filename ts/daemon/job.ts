@@ -1,5 +1,5 @@
 import type { Json } from '../json.js'
-import type { RecordedOptions } from './recorded-options.js'
+import type { RecordedOptions } from '../remote/record-file.js'
 
 /** What a server is to do. It travels to a process of its own as JSON. */
 export interface Job {

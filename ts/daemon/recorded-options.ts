@@ -1,9 +1,7 @@
 import { stackToRecord, stackWithoutClaims } from '../backends/stack.js'
 import { type Json, toPlainJson } from '../json.js'
 import type { CreateOptions, RecoverOptions } from '../lifecycle-options.js'
-
-/** A device's options as a record keeps them: all but what JSON cannot say. */
-export type RecordedOptions = { backend: Json } & { [key: string]: Json }
+import type { RecordedOptions } from '../remote/record-file.js'
 
 /** Not the device's looks, or kept elsewhere in the record. */
 const ELSEWHERE: ReadonlySet<string> = new Set<keyof CreateOptions | keyof RecoverOptions>([

@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs'
 import { memoryOf } from '../backends/stack.js'
-import { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
-import { connect } from './control-client.js'
-import { identityOf } from './identity.js'
-import { type DeviceRecord, type Found, readRecord } from './record-file.js'
+import { UblkDevice } from '../index.js'
+import { connect } from '../remote/control-client.js'
+import { identityOf } from '../remote/identity.js'
+import { type DeviceRecord, type Found, readRecord } from '../remote/record-file.js'
 
 /**
  * The record of a device that waits for a server, from which it can be served on.

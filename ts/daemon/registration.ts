@@ -1,40 +1,33 @@
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import type { FileOfDisk } from '#binding'
-import type { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
-import type { Json } from '../json.js'
-import { version } from '../version.js'
-import { controlMethods } from './control-methods.js'
-import { ControlSocket, type Methods } from './control-socket.js'
-import { bootId, identityOf, inodeOf, markOf } from './identity.js'
+import type { RecordOptions } from '../lifecycle-options.js'
+import type { Follower } from '../local-device.js'
+import type { Registrar } from '../registrar.js'
+import { bootId, identityOf, inodeOf, markOf } from '../remote/identity.js'
 import {
   type DeviceRecord,
   NOBODY,
+  type RecordedOptions,
   readRecord,
   removeRecord,
   removeStale,
   VERSION,
   writeRecord,
-} from './record-file.js'
-import type { RecordedOptions } from './recorded-options.js'
-import { openRunDir, runDir } from './run-dir.js'
-
-/** What else a device's record is to say; see `CreateOptions.record`. */
-export interface RecordOptions {
-  /** Where the server logs to, for those who look; or a function of the device's number that says so. */
-  log?: string | ((id: number) => string)
-  /** Files that are to be removed with the device, whoever deletes it. */
-  scratch?: readonly string[]
-  /** Anything that whoever takes the device over may want to know. */
-  notes?: { readonly [key: string]: Json }
-}
+} from '../remote/record-file.js'
+import { openRunDir, runDir } from '../remote/run-dir.js'
+import type { ServedDevice } from '../served-device.js'
+import { version } from '../version.js'
+import { controlMethods } from './control-methods.js'
+import { ControlSocket, type Methods } from './control-socket.js'
+import { toRecorded } from './recorded-options.js'
 
 /** How long after a failure to write the record the next attempt is made, in milliseconds. */
 const AGAIN = 5000
 
 /** What a server leaves in the run directory, so that others find it: its device's record, and a socket. */
-export class Registration {
+export class Registration implements Follower {
   #record: DeviceRecord
   readonly #methods: Methods
   readonly #path: string
@@ -47,7 +40,7 @@ export class Registration {
   #vacant = false
 
   private constructor(
-    disk: UblkDevice,
+    disk: ServedDevice,
     record: Omit<DeviceRecord, 'socket'>,
     path: string,
     tell: (error: UblkError) => void,
@@ -68,7 +61,7 @@ export class Registration {
    * @throws UblkError of kind `system` if the record cannot be written, and there is no `tell`.
    */
   static async announce(
-    disk: UblkDevice,
+    disk: ServedDevice,
     options: RecordedOptions,
     more: RecordOptions & { files: readonly FileOfDisk[] },
     tell?: (error: UblkError) => void,
@@ -104,7 +97,7 @@ export class Registration {
       await registration.#appear()
       return registration
     } catch (cause) {
-      registration.withdraw()
+      registration.deleted()
       throw registration.#unrecorded(cause)
     }
   }
@@ -119,7 +112,7 @@ export class Registration {
       if (!told) this.#tell(this.#unrecorded(cause))
       this.#again = setTimeout(() => void this.#appearSooner({ told: true }), AGAIN).unref()
     }
-    if (this.#over) this.leave()
+    if (this.#over) this.released()
   }
 
   #unrecorded(cause: unknown): UblkError {
@@ -144,8 +137,8 @@ export class Registration {
     this.#vacant = false
   }
 
-  /** The device is gone: nothing of it is left. */
-  withdraw(): void {
+  /** Removes record and socket. */
+  deleted(): void {
     this.#close()
     const unrecorded = this.#again !== undefined // An earlier server's is there, if any.
     const { id, identity } = this.#record
@@ -155,9 +148,9 @@ export class Registration {
     })
   }
 
-  /** The device stays, for another server. */
-  leave(): void {
-    this.vacate()
+  /** Leaves the record for another server. */
+  released(): void {
+    this.waits()
     this.#close()
   }
 
@@ -168,7 +161,7 @@ export class Registration {
   }
 
   /** This process does not serve the device at present, and another may: the record says so. */
-  vacate(): void {
+  waits(): void {
     clearTimeout(this.#again)
     this.#vacant = true
     const found = readRecord(this.#record.id)
@@ -179,7 +172,7 @@ export class Registration {
   }
 
   /** It serves the device again. */
-  async occupy(): Promise<void> {
+  async live(): Promise<void> {
     if (this.#vacant) await this.#appearSooner()
   }
 
@@ -189,11 +182,22 @@ export class Registration {
     )
   }
 
-  /** This process ends, and what becomes of the device is not known. */
-  exit(): void {
+  /** What becomes of the device is not known. */
+  exiting(): void {
     if (identityOf(this.#record.id) === this.#record.identity) this.#close()
-    else this.withdraw()
+    else this.deleted()
   }
+}
+
+/** Writes the records of devices that this process serves. */
+export const registrar: Registrar = {
+  prepare(options) {
+    const { record } = options
+    const recorded = toRecorded(options)
+    openRunDir()
+    const more = typeof record === 'object' ? record : {}
+    return async (disk, files, tell) => await Registration.announce(disk, recorded, { ...more, files }, tell)
+  },
 }
 
 /** Where the log is. A device that was there before is worth more than that. */

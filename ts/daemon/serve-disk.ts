@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs'
-import { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
+import { type ServedDevice, UblkDevice } from '../index.js'
 import { version } from '../version.js'
 import type { Interrupts } from './interrupts.js'
 import type { Job } from './job.js'
@@ -15,7 +15,7 @@ export interface Hosting {
   /** Aborted when nobody waits any more for the disk to be usable. */
   readonly unwanted?: AbortSignal
   /** Told of the disk as soon as that is usable. */
-  usable?(disk: UblkDevice): void
+  usable?(disk: ServedDevice): void
   /** How a disk is put into words. */
   announcement(disk: UblkDevice, form: Job['announce']): Promise<string>
   /** Tells whoever waits that the disk is usable. */
@@ -31,7 +31,7 @@ export interface Making {
   readonly scratch: readonly string[]
   /** Whether the disk was there before, so that it stays though nobody can be told of it. */
   readonly keep: boolean
-  make(signal: AbortSignal): Promise<{ disk: UblkDevice; paused?: number }>
+  make(signal: AbortSignal): Promise<{ disk: ServedDevice; paused?: number }>
 }
 
 /**
@@ -123,7 +123,7 @@ type End =
   | { readonly why: 'interrupted' | 'deleted' | 'released' }
   | { readonly why: 'taken' | 'failed' | 'left'; readonly reason: string }
 
-async function endOf(disk: UblkDevice, { log, interrupts: { first } }: Hosting): Promise<End> {
+async function endOf(disk: ServedDevice, { log, interrupts: { first } }: Hosting): Promise<End> {
   return await new Promise(resolve => {
     let last = ''
     const tell = rateLimited(

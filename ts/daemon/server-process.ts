@@ -2,12 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
-import { UblkDevice } from '../device.js'
 import { UblkError } from '../errors.js'
+import { UblkDevice } from '../index.js'
+import { markOf, type ProcessMark } from '../remote/identity.js'
+import { readRecord, recordedIds } from '../remote/record-file.js'
 import type { FromServer, ToServer } from './detached-server.js'
-import { markOf, type ProcessMark } from './identity.js'
 import { Failed, type Job } from './job.js'
-import { readRecord, recordedIds } from './record-file.js'
 
 /** How much longer than it is given the server may take before it is ended, and again before it is killed. */
 const GRACE = 5000

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto'
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { UblkError } from '../errors.js'
+import { isFull } from '../remote/private-file.js'
+import { readRecord } from '../remote/record-file.js'
+import { openRunDir, runDir } from '../remote/run-dir.js'
 import type { Job, JobLog } from './job.js'
-import { isFull } from './private-file.js'
-import { readRecord } from './record-file.js'
-import { openRunDir, runDir } from './run-dir.js'
 import { type Ready, ServerProcess } from './server-process.js'
 
 /**

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
-import { identityOf } from './identity.js'
+import { UblkDevice } from '../index.js'
+import { identityOf } from '../remote/identity.js'
+import { type DeviceRecord, readRecord } from '../remote/record-file.js'
 import { Failed, type Job } from './job.js'
 import type { Log } from './log.js'
-import { type DeviceRecord, readRecord } from './record-file.js'
 import { RestartPolicy } from './restart-policy.js'
 import { type Hosting, removeDisk } from './serve-disk.js'
 import { ServerProcess } from './server-process.js'
@@ -29,7 +29,7 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
   let server = serverFor({ ...job, autoRestart: false })
   const { id } = await start(server, job, stop, log, hosting.announce)
   const identity = identityOf(id)
-  const notifier = new SystemdNotifier(async () => await (await UblkDevice.open(id)).readStats())
+  const notifier = new SystemdNotifier(async () => await (await UblkDevice.open(id)).stats())
   notifier.ready(`supervising device ${id}`)
   const signal = (): void => server.signal()
   first.addEventListener('abort', () => notifier.stopping())

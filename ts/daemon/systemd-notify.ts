@@ -1,5 +1,6 @@
 import * as native from '#binding'
 import type { QueueStats } from '../info.js'
+import type { Supervision } from '../remote/control-protocol.js'
 
 /**
  * Tells systemd how its service does, and that it is alive for as long as it gets requests done. Without systemd, which
@@ -47,13 +48,7 @@ export class SystemdNotifier {
   }
 }
 
-/** Where systemd listens, and for what, so that another process can be the service. */
-export interface Supervision {
-  readonly socket: string | undefined
-  readonly watchdog: string | undefined
-}
-
-/** What this process knows of that. */
+/** Where systemd listens for what this process tells it. */
 export function supervision(): Supervision {
   return { socket: process.env['NOTIFY_SOCKET'], watchdog: process.env['WATCHDOG_USEC'] }
 }

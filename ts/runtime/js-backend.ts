@@ -1,4 +1,5 @@
 import { checkFunction } from '../check.js'
+import type { Operation } from '../operation.js'
 import type { Size } from '../size.js'
 import {
   FLAG_FAIL_FAST,
@@ -13,9 +14,6 @@ import {
   OP_WRITE_ZEROES,
 } from '../wire.js'
 import type { RequestFlags } from './requests.js'
-
-/** What a request can ask for. */
-export type Operation = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes'
 
 /**
  * One request of the kernel. The object belongs to the engine, which uses it again: it is good until the

@@ -1,8 +1,30 @@
 import { clearTimeout, setTimeout } from 'node:timers'
 import type * as native from '#binding'
-import type { Fetch } from '../backends/lazy.js'
 import { errnoOf, inOneLine, settled } from '../user-values.js'
 import type { Report } from './js-disk.js'
+
+/** A part of a disk that is to be fetched. */
+export interface FetchRange {
+  /** From where on, in bytes; a multiple of the chunk size. */
+  readonly offset: number
+  /** How much, in bytes: a multiple of the chunk size, or less at the end of the disk. */
+  readonly length: number
+  /** Aborted when the answer is not wanted any more. */
+  readonly signal: AbortSignal
+}
+
+/**
+ * Fetches a part of a disk: all of `range.length` bytes. What it throws becomes the error of the requests that
+ * wait for it, as with the methods of any other disk; the part is fetched again when it is next asked for.
+ */
+export type Fetch = (range: FetchRange) => Uint8Array | Promise<Uint8Array>
+
+/** What fills a lazy disk. */
+export interface Filling {
+  readonly fetch: Fetch
+  /** After how many milliseconds a fetch fails. */
+  readonly timeout: number
+}
 
 /** Answers what a lazy disk asks for. */
 export class LazyFetcher {

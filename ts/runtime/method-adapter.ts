@@ -1,3 +1,4 @@
+import type { Operation } from '../operation.js'
 import { errnoOf, inOneLine, nameOf, nativeThen, quieten, settled } from '../user-values.js'
 import {
   OP_DISCARD as DISCARD,
@@ -10,7 +11,7 @@ import {
   OP_WRITE as WRITE,
   OP_WRITE_ZEROES as WRITE_ZEROES,
 } from '../wire.js'
-import type { DiskBackend, DiskRequest, Operation } from './js-backend.js'
+import type { DiskBackend, DiskRequest } from './js-backend.js'
 import type { Finish, JsDisk, Report } from './js-disk.js'
 import type { QueueMemory } from './queue-memory.js'
 import { OPERATIONS as NAMES } from './requests.js'

@@ -1,8 +1,6 @@
 import type * as native from '#binding'
-import type { Backend } from '../backends/list.js'
-import { fillingOf } from '../backends/stack.js'
 import type { Report } from './js-disk.js'
-import { LazyFetcher } from './lazy-fetcher.js'
+import { type Filling, LazyFetcher } from './lazy-fetcher.js'
 import { type Observe, tellChanges } from './observer.js'
 
 /** What a device with a native backend asks of JavaScript, and tells it. */
@@ -12,8 +10,11 @@ export class NativeCallbacks {
   readonly #fetcher: LazyFetcher | undefined
   #device: native.Device | undefined
 
-  constructor(backend: Backend, observe: Observe | undefined, report: Report) {
-    const filling = fillingOf(backend)
+  /**
+   * @param filling - What fills the disk, if it is a lazy one.
+   * @param observe - Takes the changes of the disk.
+   */
+  constructor(filling: Filling | undefined, observe: Observe | undefined, report: Report) {
     if (filling) {
       const fetcher = new LazyFetcher(filling.fetch, filling.timeout, message => report(`lazy: ${message}`))
       this.#fetcher = fetcher

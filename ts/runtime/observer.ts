@@ -1,7 +1,7 @@
 import type * as native from '#binding'
+import type { Operation } from '../operation.js'
 import { inOneLine, onRejection } from '../user-values.js'
 import { CHANGE_FIELDS, CHANGE_FLAGS, CHANGE_LENGTH, CHANGE_OFFSET, CHANGE_OP } from '../wire.js'
-import type { Operation } from './js-backend.js'
 import type { Report } from './js-disk.js'
 import { flagsOf, OPERATIONS, type RequestFlags } from './requests.js'
 

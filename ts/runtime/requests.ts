@@ -1,4 +1,6 @@
 /** Operations and flags of requests, as the native part writes them and as users of this package see them. */
+
+import type { Operation } from '../operation.js'
 import {
   FLAG_FAIL_FAST,
   FLAG_FUA,
@@ -10,7 +12,6 @@ import {
   OP_WRITE,
   OP_WRITE_ZEROES,
 } from '../wire.js'
-import type { Operation } from './js-backend.js'
 
 const named: Operation[] = []
 named[OP_READ] = 'read'

@@ -1,6 +1,6 @@
 import type { OpCounters, QueueStats } from '../info.js'
 import { since, sumOf } from '../latency.js'
-import type { Operation } from '../runtime/js-backend.js'
+import type { Operation } from '../operation.js'
 import type { Reading } from './readings.js'
 
 /** The operations that are counted. */

@@ -1,7 +1,7 @@
-import { type ControlClient, connect } from '../daemon/control-client.js'
 import type { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
+import { type ControlClient, connect } from '../remote/control-client.js'
 
 /** A device's counters at one moment. */
 export interface Reading {

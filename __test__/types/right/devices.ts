@@ -6,6 +6,7 @@ import {
   file,
   memory,
   nullDisk,
+  type ServedDevice,
   type StackableBackend,
   slice,
   stripe,
@@ -29,6 +30,11 @@ await UblkDevice.create({ backend: stripe([concat(disks), nullDisk('1G')], { chu
 disk.on('exit', ({ reason }) => reason.length)
 disk.on('error', ({ kind, hint }) => [kind, hint?.length])
 const written: number | undefined = disk.stats()[0]?.write.bytes
+const served: ServedDevice = disk
+const handle: UblkDevice = disk
+const elsewhere: number | undefined = (await handle.stats())[0]?.write.bytes
+await handle.trace(records => records[0]?.op, { signal })
+await handle.resize('32M', { force: true })
 const why: string | undefined = disk.choice?.copyBecause
 const usual: CopyMode[] = (await autoChoices()).map(({ choice }) => choice.copy)
 try {
@@ -37,4 +43,4 @@ try {
   if (!(error instanceof UblkError) || error.kind !== 'busy') throw error
 }
 
-export { usual, why, written }
+export { elsewhere, served, usual, why, written }

@@ -1,5 +1,5 @@
 import { pathsOf } from '../../backends/stack.js'
-import type { DeviceRecord } from '../../daemon/record-file.js'
+import type { DeviceRecord } from '../../remote/record-file.js'
 import { type Check, found } from './check.js'
 import type { Machine } from './machine.js'
 

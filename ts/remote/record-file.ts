@@ -5,7 +5,6 @@ import type { ServingChoice } from '../choice.js'
 import type { Json } from '../json.js'
 import { bootId, identityOf, inodeOf, markOf, type ProcessMark, runs } from './identity.js'
 import { PrivateFileError, readPrivate, replaceFile, SPARE } from './private-file.js'
-import type { RecordedOptions } from './recorded-options.js'
 import { openRunDir, trustedRunDir } from './run-dir.js'
 
 /** The version of records that this program writes. One that changes what a field means has another. */
@@ -13,6 +12,9 @@ export const VERSION = 1
 
 /** No process: none has this number. */
 export const NOBODY: ProcessMark = { pid: 0, started: 0 }
+
+/** A device's options as a record keeps them: all but what JSON cannot say. */
+export type RecordedOptions = { backend: Json } & { [key: string]: Json }
 
 /** What is kept about a device while it exists, so that other processes find its server, or can follow it. */
 export interface DeviceRecord {

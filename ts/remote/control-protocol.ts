@@ -1,8 +1,9 @@
-/** How a server and who talks to it put what they say on a socket: a line of JSON each. */
+/** What travels on a server's control socket: requests and replies, each a line of JSON. */
 import type { Socket } from 'node:net'
 import { StringDecoder } from 'node:string_decoder'
 import { UblkError, type UblkErrorKind } from '../errors.js'
 import type { Json } from '../json.js'
+import type { TraceRecord } from '../trace.js'
 
 /** What a server is asked. */
 export interface Request {
@@ -17,6 +18,31 @@ export type Reply =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly part: unknown }
   | { readonly id: number | null; readonly error: PlainError }
+
+/** What a server answers to `info`. */
+export interface ServerInfo {
+  /** The number of the device that it serves. */
+  readonly id: number
+  /** Distinguishes that device from others that had its number. */
+  readonly identity: string
+  /** Its process. */
+  readonly pid: number
+  /** The version of its package. */
+  readonly version: string
+}
+
+/** A part of the answer to `trace`. */
+export interface TracePart {
+  readonly records: readonly TraceRecord[]
+  /** How many further records were lost. */
+  readonly dropped: number
+}
+
+/** What a server answers to `release`: where systemd listens, so that another process can be the service. */
+export interface Supervision {
+  readonly socket: string | undefined
+  readonly watchdog: string | undefined
+}
 
 /** An error as it travels. */
 export interface PlainError {

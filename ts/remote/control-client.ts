@@ -6,24 +6,19 @@ import { UblkError } from '../errors.js'
 import type { DeviceInfo, QueueStats } from '../info.js'
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
-import type { TracePart } from './control-methods.js'
+import { onRejection } from '../user-values.js'
+import {
+  fromPlain,
+  type Reply,
+  receive,
+  type ServerInfo,
+  type Supervision,
+  send,
+  type TracePart,
+} from './control-protocol.js'
 import { identityOf } from './identity.js'
-import { fromPlain, type Reply, receive, send } from './json-lines.js'
 import { readRecord } from './record-file.js'
 import { findRunDir } from './run-dir.js'
-import type { Supervision } from './systemd-notify.js'
-
-/** What a server says about itself. */
-export interface ServerInfo {
-  /** The device it serves. */
-  readonly id: number
-  /** Tells that from others that had its number. */
-  readonly identity: string
-  /** Its process. */
-  readonly pid: number
-  /** The version of its package. */
-  readonly version: string
-}
 
 /** How to wait for an answer. */
 interface Waiting {
@@ -138,8 +133,9 @@ export class ControlClient implements Disposable {
   }
 
   /** Gives the disk another size. */
-  async resize(size: Size, { force = false }: { force?: boolean } = {}): Promise<void> {
-    await this.#call('resize', { size, force }, { timeout: PATIENT })
+  async resize(size: Size, options: { force?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
+    const { force = false, signal } = options
+    await this.#call('resize', { size, force }, { timeout: PATIENT, signal })
   }
 
   /** Has it let go of the device, for another process to serve. If this connection goes, it takes it back. */
@@ -157,13 +153,34 @@ export class ControlClient implements Disposable {
     return (await this.#call('release', {}, { timeout: PATIENT })) as Supervision
   }
 
-  /** Has it tell of each request until the signal aborts, which rejects with its reason, or the device is deleted. */
-  async trace(listener: TraceListener, signal: AbortSignal): Promise<void> {
+  /**
+   * Calls `listener` with the requests of the device until the signal aborts or the device is deleted. The connection can
+   * be used for nothing else afterwards.
+   *
+   * @throws what the listener throws.
+   */
+  async trace(listener: TraceListener, signal: AbortSignal | undefined): Promise<void> {
+    const failed = new AbortController()
+    let failure: unknown
+    const fail = (error: unknown): void => {
+      failure ??= error
+      failed.abort()
+    }
+    const ended = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal
     const onPart = (part: unknown): void => {
       const { records, dropped } = part as TracePart
-      listener(records, dropped)
+      try {
+        if (!ended.aborted) onRejection(listener(records, dropped), fail)
+      } catch (error) {
+        fail(error)
+      }
     }
-    await this.#call('trace', {}, { timeout: 0, signal, onPart })
+    try {
+      await this.#call('trace', {}, { timeout: 0, signal: ended, onPart })
+    } catch (error) {
+      if (failed.signal.aborted) throw failure
+      if (!signal?.aborted) throw error
+    }
   }
 
   /** Tells the server to delete the device. With `patient` the answer may take as long as the disk's requests do. */

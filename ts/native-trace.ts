@@ -1,0 +1,88 @@
+import { constants } from 'node:os'
+import type * as native from '#binding'
+import { wrap } from './errors.js'
+import { flagsOf, OPERATIONS } from './runtime/requests.js'
+import type { TraceListener, TraceRecord } from './trace.js'
+import { onRejection } from './user-values.js'
+import {
+  TRACE_FIELDS,
+  TRACE_FLAGS,
+  TRACE_LATENCY,
+  TRACE_LENGTH,
+  TRACE_OFFSET,
+  TRACE_OP,
+  TRACE_QUEUE,
+  TRACE_RESULT,
+  TRACE_TAG,
+  TRACE_TIME,
+} from './wire.js'
+
+/**
+ * Tells a listener of every request until `signal` ends that, or the device is deleted. Resolves when all were told;
+ * what the listener throws ends it too.
+ */
+export async function traceOf(
+  device: native.Device,
+  listener: TraceListener,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (signal?.aborted) return
+  await new Promise<void>((resolve, reject) => {
+    let failed = false
+    const fail = (error: unknown): void => {
+      failed = true
+      stop()
+      reject(error)
+    }
+    const take = ({ records, dropped, last }: native.TraceBatch): void => {
+      try {
+        if (!failed && (records.length > 0 || dropped > 0)) {
+          onRejection(listener(toRecords(records), dropped), fail)
+        }
+      } catch (error) {
+        fail(error)
+      }
+      if (!last) return
+      signal?.removeEventListener('abort', stop)
+      resolve()
+    }
+    const trace = start(device, take)
+    const stop = (): void => trace.stop()
+    signal?.addEventListener('abort', stop, { once: true })
+  })
+}
+
+function start(device: native.Device, take: (batch: native.TraceBatch) => void): native.Trace {
+  try {
+    return device.trace(take)
+  } catch (error) {
+    throw wrap(error)
+  }
+}
+
+function toRecords(numbers: Float64Array): TraceRecord[] {
+  const records: TraceRecord[] = []
+  for (let at = 0; at < numbers.length; at += TRACE_FIELDS) {
+    const field = (number: number): number => numbers[at + number] as number
+    const result = field(TRACE_RESULT)
+    records.push({
+      time: field(TRACE_TIME),
+      queue: field(TRACE_QUEUE),
+      tag: field(TRACE_TAG),
+      op: OPERATIONS[field(TRACE_OP)] ?? 'other',
+      offset: field(TRACE_OFFSET),
+      length: field(TRACE_LENGTH),
+      ...flagsOf(field(TRACE_FLAGS)),
+      done: Math.max(result, 0),
+      error: result < 0 ? (NAMES.get(-result) ?? `E${-result}`) : null,
+      latency: Math.round(field(TRACE_LATENCY) * 1000) / 1000,
+    })
+  }
+  return records
+}
+
+const NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(constants.errno)
+    .filter(([name]) => name !== 'EWOULDBLOCK' && name !== 'ENOTSUP') // The usual names are EAGAIN and EOPNOTSUPP.
+    .map(([name, number]) => [number, name]),
+)

@@ -1,0 +1,238 @@
+import * as native from '#binding'
+import { abortable } from './abort.js'
+import { ofSize } from './backends/stack.js'
+import { UblkDevice } from './device.js'
+import { invalid, rethrow, UblkError, wrap } from './errors.js'
+import type { UblkDeviceEvents } from './events.js'
+import type { DeviceInfo, QueueStats } from './info.js'
+import { Launch } from './launch.js'
+import { type CreateOptions, checkWaiting, type RecoverOptions } from './lifecycle-options.js'
+import { callListeners } from './listeners.js'
+import type { LocalDevice } from './local-device.js'
+import { paths } from './options.js'
+import { readFiles } from './remote/record-file.js'
+import { SharedMemory } from './shared-memory.js'
+import { statsOf } from './stats.js'
+import { nameOf, settled } from './user-values.js'
+
+/**
+ * A device that this process serves; made by {@link UblkDevice.create} or {@link UblkDevice.recover}.
+ *
+ * It keeps Node running until it is stopped. A disk that native threads or Workers serve may be used from
+ * this process, even with synchronous calls. A disk that this event loop serves (a plain object as backend, or a `lazy`
+ * one while it fetches) must not: a synchronous call that waits for it never returns. It is best to use disks from
+ * other processes: a process that uses its own disk cannot always be killed.
+ */
+export class ServedDevice extends UblkDevice {
+  readonly #local: LocalDevice
+
+  private constructor(info: DeviceInfo, local: LocalDevice) {
+    super(info)
+    this.#local = local
+  }
+
+  static override async create(options: CreateOptions): Promise<ServedDevice> {
+    return await Launch.run(options, async (launch, cancel) => {
+      const server = await launch.load()
+      const { entry, info } = await launch.enter(
+        cancel,
+        server,
+        calls => native.Device.create(...calls),
+        device => device.delete(true, new native.Cancel()),
+        false,
+      )
+      const disk = ServedDevice.#launched(launch, entry, info)
+      await launch.announce(disk)
+      if (options.start ?? true) {
+        await disk.#start(cancel)
+        for (const path of paths(options) ?? []) await disk.#share(path, cancel)
+      }
+      launch.commit()
+      return disk
+    })
+  }
+
+  static override async recover(id: number, options: RecoverOptions): Promise<ServedDevice> {
+    const found = await native.openDevice(id).catch(rethrow)
+    const { size, queues, readOnly } = found
+    const files = options.otherFile ? undefined : readFiles(id)
+    const sized = { ...options, backend: ofSize(options.backend, size) }
+    return await Launch.run(sized, async (launch, cancel) => {
+      const server = await launch.load()
+      if (server && !server.properties.write && !found.readOnly) {
+        throw invalid(`disk ${id} is writable, and the backend cannot write`, 'give it a write method')
+      }
+      // It was resized after its backend was first created.
+      if (server?.properties.resize && server.properties.size !== size) await server.resize(size)
+      const { entry, info } = await launch.enter(
+        cancel,
+        server,
+        async ([spec, ...calls]) => {
+          await server?.prepare(queues)
+          // Before the present server is asked to release the device; the files are checked again when they are opened.
+          if (files) await native.checkFiles(spec.backend, files)
+          await settled(options.onReady?.())
+          // A read-only disk opens its file as such.
+          return await native.Device.adopt(id, { ...spec, readOnly, files }, ...calls)
+        },
+        device => device.leave(new native.Cancel()), // It waits for the next server, as before.
+        true,
+      )
+      const disk = ServedDevice.#launched(launch, entry, info)
+      await disk.#takeOver(cancel)
+      launch.commit()
+      // An existing disk is better served without a record than not at all.
+      await launch.announce(disk, error => disk.#tell(error))
+      return disk
+    })
+  }
+
+  static #launched(launch: Launch, local: LocalDevice, info: DeviceInfo): ServedDevice {
+    const disk = new ServedDevice(info, local)
+    launch.attach({
+      onEvent: event => disk.#onEvent(event),
+      report: message => disk.#report(message),
+    })
+    return disk
+  }
+
+  /** Counters and latencies of each queue since the device was made here. */
+  override stats(): QueueStats[] {
+    try {
+      return statsOf(this.#local.device)
+    } catch (error) {
+      throw wrap(error)
+    }
+  }
+
+  /**
+   * Starts to serve a device that was created with `start: false`, or stopped. Resolves when its path
+   * is usable.
+   */
+  async start(options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkWaiting(options, 'start()')
+    await abortable(options.signal, cancel => this.#start(cancel))
+  }
+
+  /**
+   * Lets go of a live device, so that another process can take it over with {@link UblkDevice.recover}, or this one
+   * with {@link resume}: the disk stays, and what is asked of it waits. No request fails.
+   *
+   * @throws UblkError of kind `unsupported` before kernel 6.16, if it was made without `recovery`, with `'fail'`, or with
+   * `'requeue'` and `transport` `'batch'`, which together would make requests fail: the device is then served as before;
+   * `closed` if it is not live.
+   */
+  async quiesce(options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkWaiting(options, 'quiesce()')
+    const { device, callbacks } = this.#local
+    await abortable(options.signal, cancel => device.quiesce(cancel))
+    callbacks.end()
+    this.#emit('quiesced')
+  }
+
+  /**
+   * Serves a device again after {@link quiesce}.
+   *
+   * @throws UblkError of kind `busy` if another process serves it by now.
+   */
+  async resume(options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkWaiting(options, 'resume()')
+    await abortable(options.signal, cancel => this.#takeOver(cancel))
+  }
+
+  /**
+   * Forgets a device that was {@link quiesce}d, or that waits for a server since serving it failed, without touching it:
+   * another process serves it, or will. The backend is closed.
+   *
+   * @throws UblkError of kind `busy` if this process serves it; `closed` if it was deleted.
+   */
+  async release(): Promise<void> {
+    await this.#local.device.release().catch(rethrow)
+    await this.#local.forget({ stays: true })
+    this.#emit('released')
+  }
+
+  /**
+   * Shares a file in memory, such as one in `/dev/shm`, with the disk's clients: what they read and write directly
+   * (`O_DIRECT`) from and to a mapping of it is not copied by the driver. The file's size is a multiple of a page, at
+   * most 4 GiB; its pages stay in memory. The device must be live, and created with `share`. If
+   * the file is truncated, requests in the missing part fail with EIO, and an `error` event says so.
+   *
+   * Waits until no request is under way.
+   *
+   * @throws UblkError: `unsupported` if the device was made without `share`, `backend` if the file cannot be used,
+   * `invalid` for one of another size, `closed` if the device is not live, `timeout`.
+   */
+  async share(path: string, options: { signal?: AbortSignal } = {}): Promise<SharedMemory> {
+    checkWaiting(options, 'share()')
+    if (typeof path !== 'string' || path === '') {
+      throw invalid(`the path of shared memory must be text, not ${nameOf(path)}`, "such as '/dev/shm/pool'")
+    }
+    return await abortable(options.signal, cancel => this.#share(path, cancel))
+  }
+
+  async #share(path: string, cancel: native.Cancel): Promise<SharedMemory> {
+    const { device } = this.#local
+    return new SharedMemory(device, await device.share(path, cancel), path)
+  }
+
+  /** Deletes the device, even if the disk is held: unmount it first. */
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await this.delete({ force: true })
+  }
+
+  async #start(cancel: native.Cancel): Promise<void> {
+    await this.#local.start(cancel, this.queues)
+    await this.#becameLive()
+  }
+
+  async #takeOver(cancel: native.Cancel): Promise<void> {
+    await this.#local.takeOver(cancel, this.queues)
+    await this.#becameLive()
+  }
+
+  async #becameLive(): Promise<void> {
+    await this.info()
+    this.#local.hold()
+    await this.#local.live()
+    this.#emit('live')
+  }
+
+  /** The device's queues have ended: JavaScript serves it again if it can. */
+  async #onExit(reason: string): Promise<void> {
+    const local = this.#local
+    try {
+      if (await local.recover(this.queues)) {
+        this.#emit('recovered', { reason })
+        return
+      }
+    } catch (error) {
+      const failure = wrap(error)
+      if (failure.kind !== 'not-found') this.#tell(failure) // Else it was deleted as well.
+    }
+    local.callbacks.end()
+    local.release()
+    this.#emit('exit', { reason, waits: await local.waits() })
+  }
+
+  #onEvent(event: native.DeviceEvent): void {
+    if (event.type === 'exit') {
+      void this.#onExit(event.message)
+      return
+    }
+    this.#tell(new UblkError('system', event.message, { device: this.id }))
+  }
+
+  #report(message: string): void {
+    this.#tell(new UblkError('backend', message, { device: this.id }))
+  }
+
+  #tell(error: UblkError): void {
+    if (!this.#emit('error', error)) process.emitWarning(error)
+  }
+
+  /** Emits an event; exceptions of listeners are caught. Returns whether there are any listeners. */
+  #emit<Name extends keyof UblkDeviceEvents>(event: Name, ...args: UblkDeviceEvents[Name]): boolean {
+    return callListeners(this, event, args)
+  }
+}

@@ -2,12 +2,13 @@ import type { Command } from 'commander'
 import { announcement } from './device-table.js'
 import { describe } from './failure.js'
 import { loadApi } from './load-api.js'
+import { SERVER_PROGRAM } from './server-program.js'
 
 /** Adds `ublk-ts serve`: what `create --detach` starts, and nobody else. */
 export function addServe(program: Command): void {
   program.command('serve', { hidden: true }).action(async () => {
     await loadApi()
     const { serveDetached } = await import('../daemon/detached-server.js')
-    process.exitCode = await serveDetached({ announcement, failure: describe })
+    process.exitCode = await serveDetached({ program: SERVER_PROGRAM, announcement, failure: describe })
   })
 }

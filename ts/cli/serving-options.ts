@@ -9,6 +9,7 @@ import { announcement } from './device-table.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
 import { print } from './output.js'
+import { SERVER_PROGRAM } from './server-program.js'
 import { printRequests } from './trace-lines.js'
 
 /** What the words of a command say about how a disk is served. */
@@ -76,7 +77,7 @@ export async function startServing(
   const announce = async ({ line }: { line: string }): Promise<void> => await print(line)
   if (detached) {
     const { startDetached } = await import('../daemon/start-detached.js')
-    return await startDetached(job, stop.first, announce)
+    return await startDetached(SERVER_PROGRAM, job, stop.first, announce)
   }
   const { openLog } = await import('../daemon/log.js')
   const { runJob } = await import('../daemon/run-job.js')
@@ -86,7 +87,7 @@ export async function startServing(
   }
   const log = openLog(job.log)
   try {
-    await runJob(job, { log, interrupts: stop, usable, announcement, announce })
+    await runJob(job, { log, interrupts: stop, program: SERVER_PROGRAM, usable, announcement, announce })
   } finally {
     await traced
   }

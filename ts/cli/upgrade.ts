@@ -7,6 +7,7 @@ import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
 import { print } from './output.js'
 import { OTHER_FILE } from './recover.js'
+import { SERVER_PROGRAM } from './server-program.js'
 import { toServing } from './serving-options.js'
 
 interface Flags {
@@ -58,7 +59,7 @@ async function upgrade(device: string, { timeout, otherFile, verbose, json }: Fl
     notes,
     log: { ...serving.log, path: log },
   }
-  await startDetached(job, interrupts({ hangup: 'end' }).first, async ({ paused = 0 }) => {
+  await startDetached(SERVER_PROGRAM, job, interrupts({ hangup: 'end' }).first, async ({ paused = 0 }) => {
     const milliseconds = Math.round(paused * 10) / 10
     const { pid } = await (await UblkDevice.open(id)).info()
     if (json) await print(toJsonText({ id, 'old-pid': server.pid, pid, 'paused-ms': milliseconds }))

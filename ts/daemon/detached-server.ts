@@ -15,13 +15,13 @@ export type FromServer =
   | { readonly type: 'ready'; readonly id: number; readonly line: string; readonly paused?: number }
   | { readonly type: 'failed'; readonly line: string; readonly status: 1 | 2 }
 
-/** How things are put into words, which is the command line's business. */
-export interface Words extends Pick<Hosting, 'announcement'> {
+/** What the command line provides: what runs as a server in a further process, and how things are put into words. */
+export interface CommandLine extends Pick<Hosting, 'program' | 'announcement'> {
   failure(error: unknown): { line: string; status: 1 | 2 }
 }
 
 /** Serves a disk as whoever started this process says, and survives them. Returns the exit status. */
-export async function serveDetached({ announcement, failure }: Words): Promise<0 | 1 | 2> {
+export async function serveDetached({ program, announcement, failure }: CommandLine): Promise<0 | 1 | 2> {
   if (!process.send) throw invalid('serve is what create --detach starts', 'use that')
   if (!process.connected) throw orphaned() // What it had said is lost.
   const parent = new Parent()
@@ -39,7 +39,7 @@ export async function serveDetached({ announcement, failure }: Words): Promise<0
   }
   const stop = interrupts({ hangup: 'ignore' })
   try {
-    await runJob(job, { log, interrupts: stop, unwanted: parent.lost, announcement, announce })
+    await runJob(job, { log, interrupts: stop, program, unwanted: parent.lost, announcement, announce })
     return 0
   } catch (error) {
     const { line, status } = failure(error)

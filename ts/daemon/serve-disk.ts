@@ -12,6 +12,8 @@ import { SystemdNotifier } from './systemd-notify.js'
 export interface Hosting {
   readonly log: Log
   readonly interrupts: Interrupts
+  /** What runs as a server in a further process; see {@link ServerProcess}. */
+  readonly program: readonly string[]
   /** Aborted when nobody waits any more for the disk to be usable. */
   readonly unwanted?: AbortSignal
   /** Told of the disk as soon as that is usable. */

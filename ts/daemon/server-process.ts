@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
 import { UblkError } from '../errors.js'
 import { UblkDevice } from '../index.js'
@@ -31,26 +30,23 @@ export class ServerProcess {
   /**
    * Starts it.
    *
+   * @param program - The module that Node runs, and its arguments; it calls `serveDetached()`.
    * @param stderr - What it logs to.
    * @param lastWords - What its log says last.
    */
   constructor(
+    program: readonly string[],
     job: Job,
     stderr: number | 'inherit',
     options: { env?: NodeJS.ProcessEnv; lastWords?: () => string | undefined } = {},
   ) {
-    const main = fileURLToPath(new URL('../cli/main.js', import.meta.url))
     this.#job = job
     this.#lastWords = options.lastWords ?? (() => undefined)
-    this.#child = spawn(
-      process.execPath,
-      [...new Set([...process.execArgv, ...NODE_OPTIONS]), main, 'serve'],
-      {
-        detached: true,
-        stdio: ['ignore', stderr === 'inherit' ? 'ignore' : stderr, stderr, 'ipc'],
-        ...(options.env && { env: options.env }),
-      },
-    )
+    this.#child = spawn(process.execPath, [...new Set([...process.execArgv, ...NODE_OPTIONS]), ...program], {
+      detached: true,
+      stdio: ['ignore', stderr === 'inherit' ? 'ignore' : stderr, stderr, 'ipc'],
+      ...(options.env && { env: options.env }),
+    })
     this.#mark = this.#child.pid === undefined ? undefined : markOf(this.#child.pid)
     this.ended = new Promise(resolve => {
       this.#child.once('error', error => resolve(error.message))

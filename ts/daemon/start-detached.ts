@@ -12,9 +12,11 @@ import { type Ready, ServerProcess } from './server-process.js'
  * Starts a server in a session of its own, and returns when its disk is usable and that has been announced. If that
  * fails nothing is left.
  *
+ * @param program - As for {@link ServerProcess}.
  * @throws Failed with what the server says; UblkError if it dies or hangs, or this process is interrupted.
  */
 export async function startDetached(
+  program: readonly string[],
   job: Job,
   interrupted: AbortSignal,
   announce: (ready: Ready) => Promise<void>,
@@ -22,7 +24,7 @@ export async function startDetached(
   const { log, file } = openLog(job)
   let server: ServerProcess
   try {
-    server = new ServerProcess({ ...job, log }, file, {
+    server = new ServerProcess(program, { ...job, log }, file, {
       lastWords: () => (log.path === null ? undefined : lastWords(log.path)),
     })
   } finally {

@@ -23,10 +23,10 @@ const POLL = 500
  * @throws UblkError if the device is without a server in the end, and Failed if it cannot be made.
  */
 export async function supervise(job: Job, hosting: Hosting): Promise<void> {
-  const { log, interrupts } = hosting
+  const { log, interrupts, program } = hosting
   const { first, second } = interrupts
   const stop = hosting.unwanted ? AbortSignal.any([first, hosting.unwanted]) : first
-  let server = serverFor({ ...job, autoRestart: false })
+  let server = serverFor(program, { ...job, autoRestart: false })
   const { id } = await start(server, job, stop, log, hosting.announce)
   const identity = identityOf(id)
   const notifier = new SystemdNotifier(async () => await (await UblkDevice.open(id)).stats())
@@ -51,7 +51,7 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
     if (hopeless) throw hopeless
     await sleep(pause)
     const next = follow(job, record, short ? Math.min(job.timeout, SHORT_OF_MEMORY) : job.timeout)
-    server = serverFor(next)
+    server = serverFor(program, next)
     try {
       await start(server, next, first, log, async () => {})
       cameUp = true
@@ -64,9 +64,9 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
   }
 }
 
-function serverFor(job: Job): ServerProcess {
+function serverFor(program: readonly string[], job: Job): ServerProcess {
   const { NOTIFY_SOCKET: _, ...env } = process.env // This process is the service.
-  return new ServerProcess(job, 'inherit', { env })
+  return new ServerProcess(program, job, 'inherit', { env })
 }
 
 /** Waits until the server has the disk usable; has it end if that fails. */

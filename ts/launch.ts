@@ -39,8 +39,12 @@ export class Launch {
   #device: native.Device | undefined
   #entry: LocalDevice | undefined
   #receiver: Receiver | undefined
-  /** Events from before there was a receiver. */
-  readonly #early: ((receiver: Receiver) => void)[] = []
+  /** Events from before there was a receiver; undefined when the device is gone. */
+  #early: ((receiver: Receiver) => void)[] | undefined = []
+
+  // Not made where the device is a variable: functions of one scope keep all that one of them uses.
+  readonly #onEvent = (event: native.DeviceEvent): void => this.#tell(receiver => receiver.onEvent(event))
+  readonly #report: Report = message => this.#tell(receiver => receiver.report(message))
 
   private constructor(options: CreateOptions) {
     this.#options = options
@@ -59,7 +63,7 @@ export class Launch {
       try {
         return await steps(launch, cancel)
       } catch (error) {
-        for (const undo of launch.#undo.reverse()) await undo().catch(() => {})
+        for (const undo of launch.#undo.splice(0).reverse()) await undo().catch(() => {})
         throw error
       }
     })
@@ -68,7 +72,7 @@ export class Launch {
   /** Checks that the device can be recorded, if that is wanted, and loads a backend that is written in JavaScript. */
   async load(): Promise<JsServer | undefined> {
     if (this.#options.record) this.#register = (await registrar()).prepare(this.#options)
-    const server = await this.#serve(message => this.#tell(receiver => receiver.report(message)))
+    const server = await this.#serve(this.#report)
     if (server) this.#undo.push(() => server.close())
     return server
   }
@@ -87,15 +91,13 @@ export class Launch {
     end: (device: native.Device) => Promise<void>,
     stays: boolean,
   ): Promise<{ entry: LocalDevice; info: DeviceInfo }> {
-    const report: Report = message => this.#tell(receiver => receiver.report(message))
     const { backend, observe } = this.#options
-    const callbacks = new NativeCallbacks(fillingOf(backend), observe, report)
-    const onEvent = (event: native.DeviceEvent): void => this.#tell(receiver => receiver.onEvent(event))
+    const callbacks = new NativeCallbacks(fillingOf(backend), observe, this.#report)
     const spec = specFor(this.#options, server)
     const devices = LocalDevices.open() // If this process exits while the device is made, it is deleted.
-    const device = await make([spec, cancel, onEvent, callbacks.onFetch, callbacks.onChange])
+    const device = await make([spec, cancel, this.#onEvent, callbacks.onFetch, callbacks.onChange])
     this.#device = device
-    const entry = new LocalDevice(device, server, callbacks)
+    const entry = new LocalDevice(device, server, callbacks, () => this.#detach())
     this.#entry = entry
     devices.add(entry)
     this.#undo.push(
@@ -121,7 +123,7 @@ export class Launch {
   /** Sends `receiver` the events so far, and all later ones. */
   attach(receiver: Receiver): void {
     this.#receiver = receiver
-    for (const tell of this.#early.splice(0)) tell(receiver)
+    for (const tell of this.#early?.splice(0) ?? []) tell(receiver)
   }
 
   /**
@@ -140,9 +142,20 @@ export class Launch {
     }
   }
 
+  /**
+   * The native device holds its listeners, and through them this object, for as long as it is held itself. With a reference
+   * from here, neither could be garbage.
+   */
+  #detach(): void {
+    this.#device = undefined
+    this.#entry = undefined
+    this.#receiver = undefined
+    this.#early = undefined
+  }
+
   #tell(tell: (receiver: Receiver) => void): void {
     if (this.#receiver) tell(this.#receiver)
-    else this.#early.push(tell)
+    else this.#early?.push(tell)
   }
 
   #progress(queue: number): Progress {

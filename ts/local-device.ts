@@ -1,4 +1,4 @@
-import { clearInterval, setInterval } from 'node:timers'
+import { clearInterval, setImmediate, setInterval } from 'node:timers'
 import * as native from '#binding'
 import type { DeviceInfo } from './info.js'
 import { traceOf } from './native-trace.js'
@@ -43,11 +43,13 @@ export class LocalDevice {
   /**
    * @param server - Serves it, unless native threads do.
    * @param callbacks - What it asks of JavaScript, and tells it.
+   * @param detach - Called when the device is gone, after its last events: what it calls must not keep it any more.
    */
   constructor(
     readonly device: native.Device,
     readonly server: JsServer | undefined,
     readonly callbacks: NativeCallbacks,
+    private readonly detach: () => void,
   ) {
     callbacks.attach(device)
   }
@@ -223,5 +225,9 @@ export class LocalDevice {
     for (const follower of this.#followers) follower[this.#end]()
     await Promise.allSettled(this.#traces) // They end with the device, and are told of all that was before.
     await this.server?.close()
+    setImmediate(() => {
+      this.callbacks.detach()
+      this.detach()
+    })
   }
 }

@@ -33,6 +33,12 @@ export class NativeCallbacks {
     if (this.#fetcher) this.#fetcher.device = device
   }
 
+  /** The device is gone. It holds these functions, and must not be held by them. */
+  detach(): void {
+    this.#device = undefined
+    if (this.#fetcher) this.#fetcher.device = undefined
+  }
+
   /** Nobody uses the disk any more. */
   end(): void {
     this.#fetcher?.abort()

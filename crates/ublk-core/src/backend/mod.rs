@@ -1,6 +1,7 @@
 //! Where a disk's data lives. A backend describes the disk; each queue gets an engine of it. A backend can be made of others:
 //! a layer of one, such as [`Observed`], or several together, such as [`Stripe`].
 
+mod asynchronous;
 mod concat;
 mod engine;
 mod external;
@@ -16,6 +17,7 @@ mod stripe;
 #[cfg(test)]
 mod tests;
 
+pub use asynchronous::{Async, AsyncDisk};
 pub use concat::Concat;
 pub use engine::{Below, Engine, PartDone, PerCall, Site};
 pub use external::External;
@@ -29,7 +31,7 @@ pub use parts::Parts;
 pub use slice::Slice;
 pub use stripe::Stripe;
 
-pub use crate::queue::{Completer, Completion, Io, Key, Piece, Slot, Step, Token};
+pub use crate::queue::{Completer, Completion, Errno, Flags, Io, Key, Lease, Piece, Slot, Step, Token};
 
 use crate::claim::{Place, Role};
 use crate::error::{Error, ErrorKind, Result};

@@ -3,7 +3,7 @@
 
 use crate::backend::{Engine, Step};
 use crate::error::Result;
-use crate::queue::{Completer, Descriptor, Errno, Event, Op, Queue, Ticket, Token, Wait};
+use crate::queue::{Completer, Descriptor, Errno, Event, Op, Outside, Queue, Ticket, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct EngineLoop {
     engine: Box<dyn Engine>,
     completer: Completer,
-    /// What was completed outside the ring. Empty between two turns.
-    outside: Vec<(Token, i32)>,
+    /// What has happened outside the ring. Empty between two turns.
+    outside: Vec<Outside>,
     /// Requests that failed while their operations were in the ring. A list: it is as good as always empty, and
     /// looked at for every request.
     failed: Vec<(Ticket, Errno)>,
@@ -56,6 +56,10 @@ impl EngineLoop {
     /// The work that the last turn brought. The next one tells the driver what was done.
     pub fn work(&mut self, queue: &mut Queue, owner: &dyn Owner) -> Result<Option<Ended>> {
         if let Some(until) = self.leaving {
+            self.completer.take(&mut self.outside);
+            for what in self.outside.drain(..) {
+                queue.outside(what); // what was lent may be back
+            }
             let over = queue.operations() == 0 || Instant::now() >= until;
             return Ok(over.then_some(Ended::Left));
         }
@@ -73,8 +77,7 @@ impl EngineLoop {
             }
             self.completer.take(&mut self.outside);
             for at in 0..self.outside.len() {
-                let (token, result) = self.outside[at];
-                if let Some(event) = queue.outside(token, result) {
+                if let Some(event) = queue.outside(self.outside[at]) {
                     self.serve(queue, event, owner)?;
                 }
             }

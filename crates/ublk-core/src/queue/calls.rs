@@ -147,6 +147,11 @@ impl Calls {
         }
     }
 
+    /// Whether operations of the call are in the ring.
+    pub fn busy(&self, call: Call) -> bool {
+        self.at(call).operations > 0
+    }
+
     /// How many operations of the tag's request are in the ring.
     #[inline]
     pub fn operations(&self, tag: u16) -> u32 {

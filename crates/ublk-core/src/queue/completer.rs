@@ -27,33 +27,50 @@ pub struct Token {
     pub(super) key: Key,
 }
 
+/// Something that happened outside the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// What the token waits for is finished.
+    Done(Token, i32),
+    /// A lease of a call's data was given back.
+    Returned { tag: u16, call: Call },
+}
+
 /// Resumes requests of one queue. For any thread. One that was answered meanwhile is not resumed.
 #[derive(Debug, Clone)]
 pub struct Completer {
     waker: Waker,
-    done: Arc<Mutex<Vec<(Token, i32)>>>,
+    happened: Arc<Mutex<Vec<Outside>>>,
 }
 
 impl Completer {
     /// For the queue that `waker` wakes.
     pub fn new(waker: Waker) -> Self {
-        Self { waker, done: Arc::default() }
+        Self { waker, happened: Arc::default() }
     }
 
     /// What the token's request waits for is finished with that result: 0 or more, or a negative error number.
     pub fn complete(&self, token: Token, result: i32) {
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        done.push((token, result));
-        let first = done.len() == 1; // for the others the queue is woken already
-        drop(done);
+        self.add(Outside::Done(token, result));
+    }
+
+    pub(super) fn returned(&self, tag: u16, call: Call) {
+        self.add(Outside::Returned { tag, call });
+    }
+
+    fn add(&self, what: Outside) {
+        let mut happened = self.happened.lock().unwrap_or_else(PoisonError::into_inner);
+        happened.push(what);
+        let first = happened.len() == 1; // for the others the queue is woken already
+        drop(happened);
         if first {
             self.waker.wake();
         }
     }
 
-    /// Exchanges what was completed for `room`, which is empty.
-    pub(crate) fn take(&self, room: &mut Vec<(Token, i32)>) {
-        std::mem::swap(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner), room);
+    /// Exchanges what has happened for `room`, which is empty.
+    pub(crate) fn take(&self, room: &mut Vec<Outside>) {
+        std::mem::swap(&mut *self.happened.lock().unwrap_or_else(PoisonError::into_inner), room);
     }
 }
 

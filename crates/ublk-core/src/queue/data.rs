@@ -105,6 +105,11 @@ impl Data {
         address.map(Some).ok_or_else(unknown)
     }
 
+    /// Whether some of the data of the tag's request was used in shared memory, where it lies.
+    pub fn in_place(&self, tag: u16) -> bool {
+        self.borrowed[usize::from(tag)] == Borrowed::InPlace
+    }
+
     /// Copies the data of a request from shared memory to the tag's buffer, for code that reads it: clients may write
     /// or truncate that memory at any time. From here on it is used there.
     pub fn borrow_shared(&mut self, request: &Request) -> io::Result<()> {

@@ -2,8 +2,9 @@
 //! ring. No pointer leaves this room unchecked.
 
 use super::calls::{Call, Calls, Hop};
-use super::completer::{Completion, Key, Token};
+use super::completer::{Completer, Completion, Key, Token};
 use super::data::Data;
+use super::lease::Lease;
 use super::ring::Ring;
 use super::{CALL_SHIFT, CopyMode, Errno, KEY_SHIFT, KIND_OPERATION, Op, Outcome, Piece, Request};
 use crate::error::Error;
@@ -77,6 +78,11 @@ impl Io<'_> {
     fn borrow(&mut self) -> Result<(), Errno> {
         if self.request.what.shared.is_none() {
             return Ok(());
+        }
+        let tag = self.request.ticket.tag;
+        if self.calls.operations(tag) > 0 && self.data.in_place(tag) {
+            self.report("its data is in shared memory, where the ring works on a part of it");
+            return Err(libc::EIO);
         }
         let borrowed = self.data.borrow_shared(&self.request);
         borrowed.map_err(|error| self.unmoved(&error))
@@ -296,10 +302,28 @@ impl Io<'_> {
         unsafe { self.submit(entry, key) }
     }
 
+    /// Whether data of the call is lent, or an operation for it is in the ring.
+    pub(crate) fn lent(&self) -> bool {
+        self.calls.busy(self.call)
+    }
+
     /// Names something outside the ring that the call waits for: a [`Completer`](super::Completer) resumes it with that key.
     pub fn token(&self, key: Key) -> Token {
         let (ticket, call) = (self.request.ticket, self.call);
         Token { ticket, call, generation: self.calls.generation(call), key }
+    }
+
+    /// Lends the piece's data. With [`CopyMode::Copy`]. `completer`: that of the engine's site.
+    pub fn lend(&mut self, piece: &Piece, completer: &Completer) -> Result<Lease, Errno> {
+        assert!(self.data.copy == CopyMode::Copy, "there is no data to lend");
+        self.borrow()?;
+        let (address, length) = self.buffer(piece);
+        let (tag, call) = (self.request.ticket.tag, self.call);
+        self.calls.started(tag, call);
+        *self.operations += 1;
+        // SAFETY: the tag's buffer, of which no reference exists while this counts as an operation. A queue that ends before
+        // gives its buffers up instead of freeing them.
+        Ok(unsafe { Lease::new(address, length, completer.clone(), tag, call) })
     }
 
     /// # Safety

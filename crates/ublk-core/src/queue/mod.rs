@@ -15,6 +15,7 @@ mod data;
 mod descriptors;
 mod in_flight;
 mod io;
+mod lease;
 mod mode;
 mod polling;
 pub mod ring;
@@ -30,9 +31,11 @@ mod wake;
 pub use crate::request::{Descriptor, Flags, Op, Piece, Request, Ticket};
 pub use buffers::Buffers;
 pub use client_memory::{ClientMemories, ClientMemory};
+pub(crate) use completer::Outside;
 pub use completer::{Completer, Completion, Key, Token};
 pub use config::Config;
 pub use io::{Io, Slot, Step};
+pub use lease::Lease;
 pub use mode::{CopyMode, Mode, Transport};
 pub use ring::Wait;
 pub use tag_share::TagShare;
@@ -305,11 +308,19 @@ impl Queue {
         })
     }
 
-    /// What the token waited for has completed, if its call still waits.
-    pub(crate) fn outside(&self, token: Token, result: i32) -> Option<Event> {
-        let Token { ticket, call, generation, key } = token;
-        let waits = self.in_flight.tags.owns(ticket) && self.calls.is(call, generation);
-        waits.then_some(Event::Operation(ticket, Completion { call, key, result }))
+    /// Something has happened outside the ring: what that is for the engine, if its call still waits.
+    pub(crate) fn outside(&mut self, what: Outside) -> Option<Event> {
+        match what {
+            Outside::Done(Token { ticket, call, generation, key }, result) => {
+                let waits = self.in_flight.tags.owns(ticket) && self.calls.is(call, generation);
+                waits.then_some(Event::Operation(ticket, Completion { call, key, result }))
+            }
+            Outside::Returned { tag, call } => {
+                self.calls.completed(tag, call);
+                self.operations -= 1;
+                None
+            }
+        }
     }
 
     /// Why the last request failed, if its engine said so.

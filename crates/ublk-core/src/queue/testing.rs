@@ -1,7 +1,7 @@
 //! A queue without a driver, for tests of engines: requests come from the test.
 
 use super::calls::Calls;
-use super::completer::Completion;
+use super::completer::{Completion, Outside};
 use super::data::Data;
 use super::ring::Ring;
 use super::{Buffers, CALL_SHIFT, KEY_SHIFT, KIND_MASK, KIND_OPERATION};
@@ -97,18 +97,28 @@ impl Bench {
             self.operations -= 1;
         }
         self.waker.clear();
+        let mut answers: Vec<_> = completed
+            .into_iter()
+            .filter_map(|(tag, completion)| Some((tag, self.serve(tag, Some(completion))?)))
+            .collect();
         let mut outside = Vec::new();
         self.completer.take(&mut outside);
-        for (Token { ticket, call, generation, key }, result) in outside {
-            let asked = self.requests[usize::from(ticket.tag)].map(|request| request.ticket);
-            if asked == Some(ticket) && self.calls.is(call, generation) {
-                completed.push((ticket.tag, Completion { call, key, result }));
+        for what in outside {
+            match what {
+                Outside::Done(Token { ticket, call, generation, key }, result) => {
+                    let asked = self.requests[usize::from(ticket.tag)].map(|request| request.ticket);
+                    if asked == Some(ticket) && self.calls.is(call, generation) {
+                        let outcome = self.serve(ticket.tag, Some(Completion { call, key, result }));
+                        answers.extend(outcome.map(|outcome| (ticket.tag, outcome)));
+                    }
+                }
+                Outside::Returned { tag, call } => {
+                    self.calls.completed(tag, call);
+                    self.operations -= 1;
+                }
             }
         }
-        let answers = completed
-            .into_iter()
-            .filter_map(|(tag, completion)| Some((tag, self.serve(tag, Some(completion))?)));
-        answers.collect()
+        answers
     }
 
     /// How many operations are in the ring.

@@ -288,7 +288,7 @@ mod tests {
     use crate::backend::{Backend, Engine, Properties, Site};
     use crate::claim::Place;
     use crate::error::Result;
-    use crate::queue::{Ticket, Waker};
+    use crate::queue::{Outside, Ticket, Waker};
 
     const CHUNK: u64 = 4096;
 
@@ -302,9 +302,13 @@ mod tests {
     }
 
     fn heard(waiter: &Waiter) -> Vec<(Token, i32)> {
-        let mut told = Vec::new();
-        waiter.completer.take(&mut told);
-        told
+        let mut happened = Vec::new();
+        waiter.completer.take(&mut happened);
+        let done = |what| match what {
+            Outside::Done(token, result) => (token, result),
+            Outside::Returned { .. } => panic!("nothing was lent"),
+        };
+        happened.into_iter().map(done).collect()
     }
 
     fn waits(plan: &Plan) -> (u32, Vec<(u64, u64)>) {

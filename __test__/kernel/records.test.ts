@@ -158,12 +158,12 @@ const damages: [string, (text: string) => string, RegExp][] = [
   [
     'is of another boot',
     text => text.replace(/"boot": ".{4}/, '"boot": "0000'),
-    /records of devices that are gone: \d+/,
+    /records of devices that no longer exist: \d+/,
   ],
   [
     'is of another device',
     text => text.replace(/"identity": "/, '"identity": "9'),
-    /of devices that are gone: \d+/,
+    /of devices that no longer exist: \d+/,
   ],
   [
     'says half of how its disk is served',

@@ -44,7 +44,7 @@ export const concatKind: Kind<ConcatBackend> = {
   commandLine: {
     main: {
       flags: '--concat <files>',
-      summary: 'files or block devices one after another, with commas between',
+      summary: 'files or block devices one after another, separated by commas',
       make: (files, flags) => concat(filesOfFlags(files, flags)),
     },
     also: ['direct', 'exclusive'],

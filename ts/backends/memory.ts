@@ -106,7 +106,7 @@ export const memoryKind: Kind<MemoryBackend> = {
     more: [
       {
         flags: '--mem-pages <how>',
-        summary: 'pages of the disk itself, as --buffers; not if it outlives its server',
+        summary: "page options for the disk's own memory, as --buffers; not if it outlives its server",
         parse: parsePages,
       },
     ],

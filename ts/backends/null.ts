@@ -35,6 +35,10 @@ export const nullKind: Kind<NullBackend> = {
   ofSize: (backend, size) => ({ ...backend, size }),
   label: () => '',
   commandLine: {
-    main: { flags: '--null <size>', summary: 'a disk that keeps nothing, to measure with', make: nullDisk },
+    main: {
+      flags: '--null <size>',
+      summary: 'a disk that discards all data, to measure with',
+      make: nullDisk,
+    },
   },
 }

@@ -72,8 +72,8 @@ export const sliceKind: Kind<SliceBackend> = {
   },
   commandLine: {
     more: [
-      { flags: '--offset <size>', summary: 'the disk begins there in it, as with losetup' },
-      { flags: '--sizelimit <size>', summary: 'how much of it the disk is, as with losetup' },
+      { flags: '--offset <size>', summary: 'where in it the disk begins, as with losetup' },
+      { flags: '--sizelimit <size>', summary: 'how much of it the disk covers, as with losetup' },
     ],
     over: {
       main: ['--file'],

@@ -59,10 +59,12 @@ export const stripeKind: Kind<StripeBackend> = {
   commandLine: {
     main: {
       flags: '--stripe <files>',
-      summary: 'files or block devices side by side (RAID 0), with commas between',
+      summary: 'files or block devices side by side (RAID 0), separated by commas',
       make: (files, { chunk, ...flags }) => stripe(filesOfFlags(files, flags), { chunk } as StripeOptions),
     },
-    more: [{ flags: '--chunk <size>', summary: 'how much goes to one disk before the next (default: 64K)' }],
+    more: [
+      { flags: '--chunk <size>', summary: 'how much data goes to one disk before the next (default: 64K)' },
+    ],
     also: ['direct', 'exclusive'],
   },
 }

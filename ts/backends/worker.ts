@@ -63,15 +63,15 @@ export const workerKind: Kind<WorkerBackend> = {
       make: (module, { workerOptions }) => worker(moduleUrl(module), workerOptions),
     },
     more: [
-      { flags: '--worker-options <json>', summary: 'what its factory is given', parse: parseJson },
+      { flags: '--worker-options <json>', summary: 'the argument for its factory', parse: parseJson },
       {
         flags: '--request-timeout <seconds>',
-        summary: 'when a request fails (default: never)',
+        summary: 'fail a request after this time (default: never)',
         parse: parseSeconds,
       },
       {
         flags: '--stuck-timeout <seconds>',
-        summary: 'when a thread that hangs is ended (default: 30)',
+        summary: 'terminate a thread without progress after this time; 0: never (default: 30)',
         parse: parseSeconds,
       },
     ],

@@ -24,7 +24,7 @@ const ANY: Main = {
   },
 }
 
-/** Gives a command the options of all kinds of backends. */
+/** Adds the options of all kinds of backends to a command. */
 export function addBackendOptions(command: Command): Command {
   for (const { commandLine } of KINDS) {
     if (commandLine?.main) add(command, commandLine.main, '')
@@ -44,7 +44,8 @@ function add(command: Command, { flags, summary, parse }: CommandOption, prefix:
 /**
  * The backend that the command line asks for.
  *
- * @param lasting - Whether its bytes have to outlive the server; `made` is told of each file that is made for that.
+ * @param lasting - Whether its data must outlive the server.
+ * @param made - Called with the path of each file that is created for that.
  * @throws UblkError of kind `invalid` if it asks for none, or more than one, or has an option that belongs to others.
  */
 export function toBackend(flags: Flags, lasting: boolean, made: (path: string) => void): Backend {
@@ -66,7 +67,7 @@ export function toBackend(flags: Flags, lasting: boolean, made: (path: string) =
   return (lasting ? lastingStack(backend, made) : backend) as Backend
 }
 
-/** What a kind without a main option of its own makes of another's backend, if the command line asks for that. */
+/** How a kind without a main option wraps the backend of another kind, if the command line asks for that. */
 function addedBy(kind: Kind, main: CommandOption, flags: Flags): { make: MakeOver } | undefined {
   const { over, more = [] } = kind.commandLine ?? {}
   const wanted = over?.main.includes(longName(main)) && more.some(option => isGiven(option, flags))
@@ -75,7 +76,7 @@ function addedBy(kind: Kind, main: CommandOption, flags: Flags): { make: MakeOve
 
 type MakeOver = (backend: Described, flags: Flags) => Described
 
-/** The main options that an option can stand beside. */
+/** The main options that an option can be combined with. */
 function mainOptionsFor(option: CommandOption): string[] {
   return KINDS.flatMap(({ commandLine }) => {
     const { main, more = [], also = [], over } = commandLine ?? {}

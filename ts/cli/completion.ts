@@ -10,9 +10,9 @@ type Shell = 'bash' | 'zsh' | 'fish'
 const scripts: Record<Shell, (known: Outline) => string> = { bash, zsh, fish }
 
 const HELP = `
-The script is complete in itself: no TAB starts ublk-ts. Make it anew after an update.
+The script is self-contained: completion does not start ublk-ts. Generate it again after an update.
 
-Where shells look for it:
+Shells look for it in:
   bash  ~/.local/share/bash-completion/completions/ublk-ts
         /usr/share/bash-completion/completions/ublk-ts
   zsh   /usr/local/share/zsh/site-functions/_ublk-ts, or _ublk-ts in another directory of $fpath
@@ -28,8 +28,8 @@ Examples:
 export function addCompletion(program: Command): void {
   program
     .command('completion')
-    .description('print a script that lets a shell complete the words of ublk-ts')
-    .addArgument(new Argument('<shell>', 'which shell').choices(Object.keys(scripts)))
+    .description("print a shell's completion script for ublk-ts")
+    .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(scripts)))
     .addHelpText('after', HELP)
     .action(async (shell: Shell) => await print(scripts[shell](outline(program))))
 }

@@ -5,7 +5,7 @@ import { type Pages, parsePages } from '../pages.js'
 import { addBackendOptions, toBackend } from './backend-options.js'
 import { reading } from './option-reader.js'
 
-/** What the words of `create` say about the disk. */
+/** The flags of `create` that describe the disk. */
 export interface DiskFlags {
   id?: number
   queues?: number
@@ -32,49 +32,45 @@ export interface DiskFlags {
   stuckTimeout?: number
 }
 
-/** Gives a command the options that say what disk to make. */
+/** Adds the options that describe the disk to a command. */
 export function addDiskOptions(command: Command): Command {
   return addBackendOptions(command)
     .option('--id <n>', 'the number in /dev/ublkb<n> (default: a free one)', count)
     .option('--queues <n>', 'hardware queues, 1 to 4096 (default: 1)', count)
-    .option('--depth <n>', 'requests per queue, 1 to 4096 (default: 128)', count)
+    .option('--depth <n>', 'requests in flight per queue, 1 to 4096 (default: 128)', count)
     .addOption(
       new Option(
         '--threads <whose>',
-        'a thread for each queue, or a few for all disks of a process (default: own)',
+        'own: a thread for each queue; shared: a few threads for all disks of a process (default: own)',
       ).choices(['own', 'shared']),
     )
     .addOption(
       new Option(
         '--transport <how>',
-        'a driver command for each request, or, with kernel 7.0, one for many (default: auto)',
+        'per-io: a driver command for each request; batch: one for many (kernel 7.0) (default: auto)',
       ).choices(['auto', 'per-io', 'batch']),
     )
     .addOption(
       new Option(
         '--copy <how>',
-        'who copies data: the driver; the server; or, with --file and kernel 6.16, nobody (default: auto)',
+        'copy: the driver copies data; user: the server; zero: nobody, for files (kernel 6.16) (default: auto)',
       ).choices(['auto', 'copy', 'user', 'zero']),
     )
     .option(
       '--share <file>',
-      'share a file in memory, such as in /dev/shm, with the clients of the disk; can be repeated (kernel 7.1)',
+      'share a file in memory, such as in /dev/shm, with clients of the disk; may be repeated (kernel 7.1)',
       (path: string, earlier: string[] = []) => [...earlier, resolve(path)],
     )
     .option(
       '--threads-per-queue <n>',
-      'own threads for each queue, 1 to 64 (default: 1; more: kernel 6.16)',
+      'threads for each queue, 1 to 64 (default: 1; more: kernel 6.16)',
       count,
     )
     .option('--no-affinity', 'let the threads of several queues run on any CPU')
-    .option(
-      '--poll <microseconds>',
-      'look for requests so long before sleeping, 0 to 1000 (default: 0)',
-      count,
-    )
+    .option('--poll <microseconds>', 'busy-poll for this time before sleeping, 0 to 1000 (default: 0)', count)
     .option(
       '--buffers <how>',
-      'memory of requests: prefault, huge-pages, lock, with commas between',
+      'page options for I/O buffers: prefault, huge-pages, lock, separated by commas',
       reading(parsePages),
     )
     .option('--block-size <size>', '512, 1024, 2048 or 4096 (default: 512)')
@@ -87,18 +83,18 @@ export function addDiskOptions(command: Command): Command {
     )
     .option('--rotational', 'announce that seeking is slow')
     .option('--no-discard', 'refuse discards')
-    .option('--discard-granularity <size>', 'the smallest area a discard frees')
+    .option('--discard-granularity <size>', 'the smallest area that a discard frees')
     .option('--max-discard <size>', 'the largest discard')
     .option('--no-partition-scan', 'do not look for partitions on the disk (kernel 7.0)')
     .addOption(
       new Option(
         '--recovery <mode>',
-        'keep the disk when its server dies: what that had taken is requeued, reissued, or everything fails until another comes',
+        'keep the disk when its server dies; requeue: its requests in flight fail; reissue: they are sent again; fail: all requests fail until it is recovered',
       ).choices(['requeue', 'reissue', 'fail']),
     )
 }
 
-/** The words of the command line as options of the API, and files that are to go with the disk. */
+/** Converts the command line's flags to options of the API. `scratch`: the files to remove together with the disk. */
 export function toOptions(
   flags: DiskFlags,
   { lasting }: { lasting: boolean },

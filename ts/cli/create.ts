@@ -14,9 +14,9 @@ interface Flags extends DiskFlags, ServingFlags {
 const HELP = `
 Sizes are bytes or have a unit: 16M and 16MiB are 16 × 1024 × 1024, 16MB is 16 × 1000 × 1000.
 
-The disk lives as long as this command runs. Ctrl-C removes it; while it is mounted or open, that waits
-until it is free, and a second Ctrl-C removes it anyway. With --detach the command returns once the disk
-is usable, and it lives until ublk-ts delete.
+The disk exists as long as this command runs. Ctrl-C removes it; while it is mounted or open, the command
+waits until it is free, and a second Ctrl-C removes it anyway. With --detach the command returns once the
+disk is usable, and the disk exists until ublk-ts delete.
 
 Example:
   ublk-ts create --mem 16M`
@@ -25,7 +25,7 @@ Example:
 export function addCreate(program: Command): void {
   const command = program
     .command('create')
-    .description('make a disk and serve it until interrupted; prints its path once it is usable')
+    .description('create a disk and serve it until interrupted; prints its path once it is usable')
   addServingOptions(
     addDiskOptions(command).option(
       '--or-recover',
@@ -33,7 +33,7 @@ export function addCreate(program: Command): void {
     ),
   )
     .option('--mlock', 'keep the whole server in memory (mlockall)')
-    .option('--trace', 'print each request on stderr, which must not end up on the disk itself')
+    .option('--trace', 'print each request on stderr; do not redirect stderr to the disk itself')
     .addHelpText('after', HELP)
     .action(create)
 }
@@ -42,7 +42,7 @@ async function create(flags: Flags): Promise<void> {
   const { id, detach = false, autoRestart, recovery, orRecover, trace = false, mlock } = flags
   const serving = toServing(flags)
   const notes = mlock ? { ...serving.notes, mlock } : serving.notes
-  // The driver copies into the buffers: they are pre-faulted, so that swapping out never has to allocate memory for them.
+  // The driver copies into the buffers. Pre-faulting them lets the kernel swap out without allocating memory for them.
   const buffers = mlock ? { ...flags.buffers, prefault: true, lock: true } : flags.buffers
   const { options, scratch } = toOptions({ ...flags, ...(buffers && { buffers }) }, { lasting: detach })
   if (autoRestart && recovery === undefined) throw invalid('--auto-restart needs --recovery')
@@ -55,7 +55,7 @@ async function create(flags: Flags): Promise<void> {
   await startServing(orRecover ? await recovering(job) : job, { detached: detach, trace })
 }
 
-/** The job of serving the device on, if it waits for that; its dead remains are removed. */
+/** The job that recovers the device, if it waits for a new server. A dead device is removed first. */
 async function recovering(job: Job): Promise<Job> {
   const { recoverInstead } = await import('../daemon/create-or-recover.js')
   return await recoverInstead(job)

@@ -7,7 +7,7 @@ export function addDelete(program: Command): void {
   const command = program
     .command('delete')
     .alias('rm')
-    .description('stop and remove devices, and what is recorded of those that are gone')
+    .description('stop and remove devices, and remove the records of devices that no longer exist')
   addStopOrDelete(command, 'delete', {
     end: (device, options) => device.delete(options),
     missing: id => removeStale(id, undefined),

@@ -9,9 +9,9 @@ import { readRecord } from '../remote/record-file.js'
 import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
 
-/** What is looked for only if it is asked for. */
+/** What is looked up only if a column needs it. */
 interface Sights {
-  /** Who holds the disk, which means a look at every process. */
+  /** What uses the disk. Finding this out reads every process. */
   users: string[]
   /** The disk's I/O scheduler. */
   scheduler: string | null
@@ -25,13 +25,13 @@ const unseen: Sights = { users: [], scheduler: null, server: null }
 export interface DeviceRow extends DeviceInfo, Sights {
   /** Where its server logs to. */
   log: string | null
-  /** In which of the driver's ways it is served, and why. */
+  /** Its transport and copy mode, and why. */
   choice: ServingChoice | null
   /** What kind of backend it has. */
   backend: string | null
-  /** The file or module that provides its bytes; the same of each backend that it is made of. */
+  /** The file or module that provides its data; for a composed backend, that of each part. */
   source: string | null
-  /** Its backend in full, if that is made of others. */
+  /** Its backend in full, if that consists of other backends. */
   stack: Json
 }
 
@@ -39,7 +39,7 @@ export interface DeviceRow extends DeviceInfo, Sights {
 export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'ID', summary: 'number of the device', value: row => row.id },
   { name: 'PATH', summary: 'path of the disk', value: row => row.path },
-  { name: 'STATE', summary: 'live, stopped, …; dead if nobody serves it', value: state },
+  { name: 'STATE', summary: 'live, stopped, …; dead if it has no server', value: state },
   { name: 'SIZE', summary: 'size of the disk', bytes: true, value: row => row.size },
   { name: 'RO', summary: 'read-only', value: row => row.readOnly },
   {
@@ -49,23 +49,23 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   },
   {
     name: 'SOURCE',
-    summary: 'file or module of the backend, or what it is made of',
+    summary: 'file or module of the backend, or the backends it consists of',
     value: row => row.source,
   },
   {
     name: 'STACK',
-    summary: 'the backend and those that it is made of',
+    summary: 'the backend and the backends that it consists of, as a tree',
     value: row => drawStack(row.stack),
     lines: true,
     json: row => row.stack,
   },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
-  { name: 'DEPTH', summary: 'requests per queue', value: row => row.depth },
+  { name: 'DEPTH', summary: 'requests in flight per queue', value: row => row.depth },
   { name: 'LOG-SEC', summary: 'logical block size', bytes: true, value: row => row.blockSize },
   { name: 'PHY-SEC', summary: 'physical block size', bytes: true, value: row => row.physicalBlockSize },
   { name: 'MAX-IO', summary: 'largest request', bytes: true, value: row => row.maxIo },
   { name: 'CACHE', summary: 'volatile write cache', value: row => row.writeCache },
-  { name: 'FUA', summary: 'single writes can be forced through the cache', value: row => row.fua },
+  { name: 'FUA', summary: 'whether single writes can bypass the write cache', value: row => row.fua },
   { name: 'ROTA', summary: 'rotational', value: row => row.rotational },
   { name: 'DISC-GRAN', summary: 'discard granularity', bytes: true, value: row => row.discardGranularity },
   { name: 'DISC-MAX', summary: 'largest discard', bytes: true, value: row => row.maxDiscard },
@@ -79,27 +79,27 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'PID', summary: 'process that serves it', value: row => (row.pid > 0 ? row.pid : null) },
   { name: 'ALIVE', summary: 'whether it has a server', value: row => row.serverAlive },
   { name: 'SERVER', summary: 'command of the process that serves it', value: row => row.server },
-  { name: 'CHAR', summary: "path of the server's side", value: row => row.charPath },
+  { name: 'CHAR', summary: "path of the server's character device", value: row => row.charPath },
   { name: 'TRANSPORT', summary: 'how requests travel: per-io or batch', value: row => row.transport },
   {
     name: 'TRANSPORT-WHY',
-    summary: 'why so, if the device has a record',
+    summary: 'reason for this transport, if the device has a record',
     value: row => row.choice?.transportBecause ?? null,
   },
-  { name: 'COPY', summary: 'how their data travels: copy, user or zero', value: row => row.copy },
+  { name: 'COPY', summary: 'how data travels: copy, user or zero', value: row => row.copy },
   {
     name: 'COPY-WHY',
-    summary: 'why so, if the device has a record',
+    summary: 'reason for this copy mode, if the device has a record',
     value: row => row.choice?.copyBecause ?? null,
   },
-  { name: 'UID', summary: 'user who owns it', value: row => row.ownerUid },
+  { name: 'UID', summary: 'user that owns it', value: row => row.ownerUid },
   { name: 'GID', summary: 'group that owns it', value: row => row.ownerGid },
   { name: 'FLAGS', summary: 'driver features in use', value: row => row.flags },
-  { name: 'LOG', summary: 'where its server logs to', value: row => row.log },
-  { name: 'USERS', summary: 'who holds the disk', value: row => row.users },
+  { name: 'LOG', summary: "the server's log file", value: row => row.log },
+  { name: 'USERS', summary: 'mounts, processes and devices that use the disk', value: row => row.users },
 ]
 
-/** What `list` shows unless told otherwise. */
+/** The columns that `list` shows by default. */
 export const usualColumns: readonly string[] = [
   'ID',
   'PATH',
@@ -119,13 +119,13 @@ function state({ state, pid, serverAlive }: DeviceRow): string {
   return dead ? 'dead' : state
 }
 
-/** What is printed of a disk that has become usable. */
+/** The line that is printed once a disk is usable. */
 export async function announcement(disk: UblkDevice, form: 'path' | 'json'): Promise<string> {
   if (form === 'path') return disk.path
   return toJsonText(toJson('ublkdevices', deviceColumns, [toRow(await disk.info(), unseen)]))
 }
 
-/** Adds what has to be looked for, if that is asked for. */
+/** Looks up what the columns need. */
 export async function look(
   devices: readonly DeviceInfo[],
   columns: readonly Column<DeviceRow>[],
@@ -136,7 +136,7 @@ export async function look(
     try {
       return await (await open(id)).users({ quick: true })
     } catch (error) {
-      if (['not-found', 'no-io-uring'].includes(wrap(error).kind)) return [] // It may have gone meanwhile.
+      if (['not-found', 'no-io-uring'].includes(wrap(error).kind)) return [] // It may have been deleted meanwhile.
       throw error
     }
   }
@@ -149,7 +149,7 @@ export async function look(
   return await Promise.all(rows)
 }
 
-/** Not of a disk that nobody serves: older kernels would have the look wait for its requests. */
+/** Null for a disk without a server: on older kernels reading the file would wait for the disk's requests. */
 async function schedulerOf({ id, state }: DeviceInfo): Promise<string | null> {
   if (state !== 'live') return null
   const names = await readFile(`/sys/block/ublkb${id}/queue/scheduler`, 'utf8').catch(() => '')

@@ -12,7 +12,7 @@ import { print } from './output.js'
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
-    .description('say what this machine lacks to serve ublk disks, and how to get it')
+    .description('report what this machine lacks to serve ublk disks, and how to fix it')
     .option('-J, --json', 'print one JSON object')
     .addHelpText('after', '\nExample:\n  sudo ublk-ts doctor')
     .action(doctor)
@@ -22,12 +22,12 @@ async function doctor(options: { json?: boolean }): Promise<void> {
   const machine = new Machine('', release(), process.getuid?.() ?? 0)
   const tried = await driverChecks(machine)
   const seen = await machine.checks()
-  // A try of io_uring is more reliable than what files say.
+  // Trying io_uring is more reliable than reading settings from files.
   const checks = [...seen.filter(({ check }) => tried.every(other => other.check !== check)), ...tried]
   await print(options.json ? toJsonText({ checks }, 2) : checks.map(toLine).join('\n'))
   if (checks.some(check => check.status === 'FAIL')) {
     throw new UblkError('system', 'this machine cannot serve ublk disks yet', {
-      hint: 'see what is marked FAIL',
+      hint: 'see the lines marked FAIL',
     })
   }
 }

@@ -41,7 +41,7 @@ function unexpected(error: unknown): string {
   return `unexpected failure: ${message}; set UBLK_TS_DEBUG=1 to see where`
 }
 
-/** Tells the user about an error and returns the exit status for it. */
+/** Prints an error and returns the exit status for it. */
 export function report(error: unknown): 1 | 2 {
   const { line, status } = describe(error)
   complain(line)

@@ -15,24 +15,24 @@ import {
 
 const columns: readonly Column<Feature>[] = [
   { name: 'FEATURE', summary: "the kernel's name for it", value: row => row.name },
-  { name: 'HAVE', summary: 'whether the running kernel has it', value: row => row.supported },
-  { name: 'SINCE', summary: 'the first kernel with it', value: row => row.since },
+  { name: 'HAVE', summary: 'whether the running kernel supports it', value: row => row.supported },
+  { name: 'SINCE', summary: 'the first kernel version that has it', value: row => row.since },
   { name: 'BIT', summary: 'its number', value: row => row.bit },
-  { name: 'SUMMARY', summary: 'what it is for', value: row => row.summary },
+  { name: 'SUMMARY', summary: 'what it does', value: row => row.summary },
 ]
 const usual = ['FEATURE', 'HAVE', 'SINCE', 'SUMMARY']
 
 const choiceColumns: readonly Column<AutoChoice>[] = [
-  { name: 'BACKEND', summary: 'what kind of disk', value: row => row.backend },
-  { name: 'TRANSPORT', summary: 'how its requests travel', value: row => row.choice.transport },
-  { name: 'TRANSPORT-WHY', summary: 'why so', value: row => row.choice.transportBecause },
-  { name: 'COPY', summary: 'how their data travels', value: row => row.choice.copy },
-  { name: 'COPY-WHY', summary: 'why so', value: row => row.choice.copyBecause },
+  { name: 'BACKEND', summary: 'kind of backend', value: row => row.backend },
+  { name: 'TRANSPORT', summary: 'how requests travel: per-io or batch', value: row => row.choice.transport },
+  { name: 'TRANSPORT-WHY', summary: 'reason for this transport', value: row => row.choice.transportBecause },
+  { name: 'COPY', summary: 'how data travels: copy, user or zero', value: row => row.choice.copy },
+  { name: 'COPY-WHY', summary: 'reason for this copy mode', value: row => row.choice.copyBecause },
 ]
 
 const HELP = `
-A second list says how disks of each kind are served here unless create is given --transport or --copy, and
-why. With --output it is left out.`
+The second table shows how disks of each kind are served on this machine by default (create without --transport
+and --copy), and why. With --output it is left out.`
 
 /** Adds `ublk-ts features`. */
 export function addFeatures(program: Command): void {

@@ -6,8 +6,8 @@ import { loadApi } from './load-api.js'
 import { print } from './output.js'
 
 const HELP = `
-It tells of all devices whose server can be asked; ublk_up is 0 for the others. Keep it to addresses that
-only those can reach who may know.
+The output covers all devices whose server answers; ublk_up is 0 for the others. The endpoint is
+unauthenticated: bind it only to trusted addresses.
 
 Example:
   ublk-ts metrics --listen 127.0.0.1:9464`

@@ -39,8 +39,8 @@ const commands = [
 ]
 
 /**
- * The whole command line: what it runs, and what its manual page and completion are made of.
- * It writes nothing itself: `write` gets what help there is to show, and what is wrong is thrown.
+ * Builds the whole command line. The manual page and completion are generated from it, too.
+ * It prints nothing itself: `write` gets help texts, and errors are thrown.
  */
 export function buildProgram(write: (help: string) => void = () => {}): Command {
   const program = new Command('ublk-ts')

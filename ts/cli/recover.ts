@@ -14,11 +14,12 @@ interface Flags extends ServingFlags {
 }
 
 /** Describes --other-file. */
-export const OTHER_FILE = 'accept another file in place of the one that the disk was created from'
+export const OTHER_FILE = 'accept another file than the one that the disk was created from'
 
 const HELP = `
-A device that was made with --recovery keeps its disk when its server dies, and what is asked of it waits. This
-serves it on, from what is recorded of it, in the background if it was made so.
+A device that was created with --recovery keeps its disk when its server dies, and I/O blocks (with --recovery
+fail, it fails). This command starts a new server from the saved record, in the background if the old one ran
+there.
 
 Example:
   ublk-ts recover 0`
@@ -27,10 +28,10 @@ Example:
 export function addRecover(program: Command): void {
   const command = program
     .command('recover')
-    .description('serve devices on whose server has died; prints their paths')
+    .description('take over devices whose server has died; prints their paths')
     .argument('<device...>', 'such as 0 or /dev/ublkb0')
   addServingOptions(command)
-    .option('--foreground', 'serve it in the foreground, however it was made')
+    .option('--foreground', 'serve it in the foreground, even if it was created with --detach')
     .option('--other-file', OTHER_FILE)
     .option('--no-exclusive', "serve the disk's file even if it is in use, and do not lock it")
     .addHelpText('after', HELP)
@@ -39,7 +40,7 @@ export function addRecover(program: Command): void {
 
 async function recover(devices: string[], flags: Flags): Promise<void> {
   if (flags.foreground && flags.detach) throw invalid('--foreground and --detach exclude each other')
-  toServing({ ...flags, detach: flags.detach ?? flags.logFile !== undefined }) // Else wrong only for some of them.
+  toServing({ ...flags, detach: flags.detach ?? flags.logFile !== undefined }) // Checks the flags before any device is touched.
   const ids = devices.map(parseDeviceId)
   await loadApi()
   for (const id of ids) {
@@ -75,7 +76,7 @@ async function recoverOne(id: number, flags: Flags, several: boolean): Promise<v
   await startServing(job, { detached: detach })
 }
 
-/** Whether the driver knows of a server, even in another PID namespace, whose process number means another process here. */
+/** Fails if the device has a server in another PID namespace, where a PID means another process than here. */
 async function refuseServed(id: number): Promise<void> {
   const { UblkDevice } = await loadApi()
   const info = await UblkDevice.open(id).then(

@@ -4,8 +4,8 @@ import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
 
 const HELP = `
-What is added reads as zeroes; what lies behind a new end is lost. A file is made as long as the disk.
-Afterwards the file system on it can be resized, with resize2fs or xfs_growfs say.
+Added space reads as zeroes; data beyond a new, smaller size is lost. The disk's file gets the same size.
+Afterwards, resize the file system on the disk, for example with resize2fs or xfs_growfs.
 
 Example:
   ublk-ts resize 0 2G`
@@ -14,10 +14,10 @@ Example:
 export function addResize(program: Command): void {
   program
     .command('resize')
-    .description('give a disk another size while it is used (kernel 6.16)')
+    .description('change the size of a disk while it is in use (kernel 6.16)')
     .argument('<device>', 'such as 0 or /dev/ublkb0')
-    .argument('<size>', 'bytes, or with a unit such as 16M')
-    .option('-f, --force', 'shrink it even if it is mounted or open: what lies behind is lost')
+    .argument('<size>', 'in bytes, or with a unit such as 16M')
+    .option('-f, --force', 'shrink it even if it is mounted or open: data beyond the new size is lost')
     .addHelpText('after', HELP)
     .action(resize)
 }

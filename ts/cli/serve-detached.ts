@@ -4,7 +4,7 @@ import { describe } from './failure.js'
 import { loadApi } from './load-api.js'
 import { SERVER_PROGRAM } from './server-program.js'
 
-/** Adds `ublk-ts serve`: what `create --detach` starts, and nobody else. */
+/** Adds `ublk-ts serve`, which only `create --detach` starts. */
 export function addServe(program: Command): void {
   program.command('serve', { hidden: true }).action(async () => {
     await loadApi()

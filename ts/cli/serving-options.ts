@@ -12,7 +12,7 @@ import { print } from './output.js'
 import { SERVER_PROGRAM } from './server-program.js'
 import { printRequests } from './trace-lines.js'
 
-/** What the words of a command say about how a disk is served. */
+/** The flags of a command that say how a disk is served. */
 export interface ServingFlags {
   detach?: boolean
   autoRestart?: boolean
@@ -22,18 +22,18 @@ export interface ServingFlags {
   json?: boolean
 }
 
-/** Gives a command the options that say how a disk is served. */
+/** Adds the options that say how a disk is served to a command. */
 export function addServingOptions(command: Command): Command {
   return command
     .option('-d, --detach', 'serve it in the background')
-    .option('--auto-restart', 'with recovery: replace the server when it dies')
+    .option('--auto-restart', 'with recovery: start a new server when this one dies')
     .option(
       '-t, --timeout <seconds>',
-      'how long it may take until the disk is usable',
+      'how long the disk may take to become usable',
       reading(parseSeconds),
       60,
     )
-    .option('--log-file <path>', 'with --detach: where to log to (default: <n>.log in the run directory)')
+    .option('--log-file <path>', 'with --detach: the log file (default: <n>.log in the run directory)')
     .addOption(
       new Option('--log-level <level>', 'how much to log (default: warning; with --detach: info)').choices(
         LEVELS,
@@ -66,7 +66,7 @@ function logFor({ detach, logFile, logLevel }: ServingFlags): JobLog {
   return { form: 'plain', level: logLevel ?? 'warning', path, nameless: false }
 }
 
-/** Does the job, here or in the background; here it can print each request on stderr. */
+/** Runs the job, in this process or in the background. In this process it can print each request on stderr. */
 export async function startServing(
   job: Job,
   { detached, trace = false }: { detached: boolean; trace?: boolean },

@@ -7,13 +7,13 @@ import type { Column } from './table.js'
 /** One operation of a device, or of one of its queues. */
 export interface StatsRow {
   readonly device: Reading['device']
-  /** null: of all queues. */
+  /** null: all queues. */
   readonly queue: number | null
   readonly op: Operation
   readonly counters: OpCounters
   readonly inFlight: number
   readonly turns: number
-  /** How long that took, if it is known. */
+  /** The length of the interval, if it is known. */
   readonly seconds: number | null
 }
 
@@ -21,36 +21,41 @@ export interface StatsRow {
 export const totalColumns: readonly Column<StatsRow>[] = [
   ...names(),
   { name: 'OPS', summary: 'requests answered', value: row => row.counters.ops },
-  { name: 'BYTES', summary: 'bytes they covered', bytes: true, value: row => row.counters.bytes },
+  {
+    name: 'BYTES',
+    summary: 'bytes that these requests covered',
+    bytes: true,
+    value: row => row.counters.bytes,
+  },
   { name: 'ERRORS', summary: 'requests that failed', value: row => row.counters.errors },
   ...times(),
-  { name: 'TURNS', summary: "turns of the queue's loop, for all operations", value: row => row.turns },
+  { name: 'TURNS', summary: "iterations of the queue's loop, all operations", value: row => row.turns },
 ]
 
 /** The columns of rates. */
 export const rateColumns: readonly Column<StatsRow>[] = [
   ...names(),
-  { name: 'OPS/S', summary: 'requests answered in a second', value: row => rate(row, row.counters.ops) },
+  { name: 'OPS/S', summary: 'requests answered per second', value: row => rate(row, row.counters.ops) },
   {
     name: 'BYTES/S',
-    summary: 'bytes they covered',
+    summary: 'bytes that these requests covered per second',
     bytes: true,
     value: row => Math.round(rate(row, row.counters.bytes)),
   },
   {
     name: 'ERRORS/S',
-    summary: 'requests that failed in a second',
+    summary: 'requests that failed per second',
     value: row => rate(row, row.counters.errors),
   },
   ...times(),
   {
     name: 'TURNS/S',
-    summary: "turns of the queue's loop, for all operations",
+    summary: "iterations of the queue's loop per second, all operations",
     value: row => rate(row, row.turns),
   },
 ]
 
-/** What is shown unless told otherwise. */
+/** The columns that are shown by default. */
 export function usualOf(columns: readonly Column<StatsRow>[], byQueue: boolean): string[] {
   const unusual = ['PATH', 'P90', 'P999', 'IN-FLIGHT', 'TURNS', 'TURNS/S', ...(byQueue ? [] : ['QUEUE'])]
   return columns.map(column => column.name).filter(name => !unusual.includes(name))
@@ -73,13 +78,13 @@ function times(): Column<StatsRow>[] {
     value: ({ counters: { ops, latency } }) => (ops > 0 ? round(Number(latency[of])) : null),
   })
   return [
-    time('MEAN', 'time that they were in service, on average', 'mean'),
-    time('P50', 'what half of them did not exceed', 'p50'),
-    time('P90', 'what 90% of them did not exceed', 'p90'),
-    time('P99', 'what 99% of them did not exceed', 'p99'),
-    time('P999', 'what 99.9% of them did not exceed', 'p999'),
-    time('MAX', 'the longest', 'max'),
-    { name: 'IN-FLIGHT', summary: 'requests in service now, of all operations', value: row => row.inFlight },
+    time('MEAN', 'mean time from taking a request to answering it', 'mean'),
+    time('P50', 'median of this time', 'p50'),
+    time('P90', '90th percentile of this time', 'p90'),
+    time('P99', '99th percentile of this time', 'p99'),
+    time('P999', '99.9th percentile of this time', 'p999'),
+    time('MAX', 'maximum of this time', 'max'),
+    { name: 'IN-FLIGHT', summary: 'requests in flight now, all operations', value: row => row.inFlight },
   ]
 }
 
@@ -92,7 +97,7 @@ function round(micros: number): number {
   return Math.round(micros * 1000) / 1000
 }
 
-/** The rows of devices. Of operations other than reads and writes, `all` or only what there was. */
+/** The rows of devices. Operations other than read and write without any request are left out, unless `all`. */
 export function rowsOf(
   devices: readonly { reading: Reading; queues: readonly QueueStats[]; seconds?: number }[],
   { byQueue, all }: { byQueue: boolean; all: boolean },

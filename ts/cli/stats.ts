@@ -31,11 +31,11 @@ interface Flags extends ListingOptions {
 export function addStats(program: Command): void {
   const command = program
     .command('stats')
-    .description('show what devices have done, and how long requests took; with --interval: what they do')
+    .description("show devices' counters and how long requests took; with --interval: rates")
     .argument('[device...]', 'such as 0 or /dev/ublkb0 (default: all)')
-    .option('-q, --by-queue', 'each queue by itself')
-    .option('-i, --interval <seconds>', 'show rates, as often as that, until interrupted', period)
-    .option('-c, --count <n>', 'with --interval: end after so many', times)
+    .option('-q, --by-queue', 'show each queue separately')
+    .option('-i, --interval <seconds>', 'show rates at this interval, until interrupted', period)
+    .option('-c, --count <n>', 'with --interval: end after this many reports', times)
     .option('--openmetrics', 'print OpenMetrics text, as ublk-ts metrics does')
   const rates = rateColumns
     .filter(({ name }) => name.endsWith('/S'))
@@ -69,7 +69,7 @@ function check({ interval, count, openmetrics, json }: Flags): void {
   }
 }
 
-/** Goes on after a failure, and reports each. */
+/** Reports each failure and continues with the next device. */
 async function readNamed(readings: Readings, ids: readonly number[]): Promise<Reading[]> {
   const found: Reading[] = []
   for (const id of ids) {

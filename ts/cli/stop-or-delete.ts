@@ -18,29 +18,29 @@ interface Flags {
 /** What a command does with each device. */
 export interface Action {
   end(device: UblkDevice, options: EndOptions): Promise<void>
-  /** Whether there is something to be done about one that does not exist, and it was done. */
+  /** Cleans up after a device that does not exist. Returns whether there was anything to clean up. */
   missing?(id: number): boolean
 }
 
-/** What `stop` and `delete` share: their arguments, and how they go about devices in use. */
+/** Adds what `stop` and `delete` share: their arguments, and how they treat devices in use. */
 export function addStopOrDelete(command: Command, verb: string, action: Action): void {
   command
     .argument('<device...>', 'such as 0 or /dev/ublkb0')
     .option(
       '-f, --force',
-      'even if the disk is mounted or open: its users get I/O errors; a server that does not answer is killed',
+      'do it even if the disk is mounted or open: its users get I/O errors; kill a server that does not answer',
     )
     .option('-w, --wait', 'if the disk is mounted or open, wait until it is free')
     .option(
       '-t, --timeout <seconds>',
-      'with --wait: how long to wait (default: for ever)',
+      'with --wait: how long to wait (default: forever)',
       reading(parseSeconds),
     )
     .addHelpText('after', `\nExample:\n  ublk-ts ${verb} --wait --timeout 30 /dev/ublkb0`)
     .action((devices: string[], flags: Flags) => endAll(devices, flags, action))
 }
 
-/** Goes on after a failure, as `rm` does, and reports each. */
+/** Reports each failure and continues with the next device, as `rm` does. */
 async function endAll(devices: string[], flags: Flags, { end, missing }: Action): Promise<void> {
   if (flags.timeout !== undefined && !flags.wait) throw invalid('--timeout is only for --wait')
   const ids = devices.map(parseDeviceId)

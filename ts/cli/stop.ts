@@ -6,7 +6,7 @@ export function addStop(program: Command): void {
   const command = program
     .command('stop')
     .description(
-      'remove disks; ublk-ts servers then end and delete their devices; programs may start theirs again',
+      'remove disks: servers that ublk-ts started then delete their devices; programs may start theirs again',
     )
   addStopOrDelete(command, 'stop', { end: (device, options) => device.stop(options) })
 }

@@ -19,7 +19,7 @@ export interface Column<Row> {
   /** Whether it holds a time in microseconds. */
   readonly micros?: boolean
   readonly value: (row: Row) => Cell
-  /** Whether a list stands in lines of its own where there is room for that. */
+  /** Whether `show` prints a list one item per line. */
   readonly lines?: boolean
   /** What it is in JSON, if not the value. */
   readonly json?: (row: Row) => Json
@@ -33,7 +33,7 @@ export interface ListingOptions {
   json?: boolean
 }
 
-/** Gives a command the options of a listing, and its columns and an example in the help. */
+/** Adds the options of a listing to a command, and its columns and an example to the help. */
 export function addListingOptions<Row>(
   command: Command,
   columns: readonly Column<Row>[],
@@ -45,19 +45,19 @@ export function addListingOptions<Row>(
   return command
     .option(
       '-o, --output <columns>',
-      'the columns to show, with commas between; +COLUMN adds to the usual ones',
+      'the columns to show, separated by commas; +COLUMN adds to the default ones',
     )
     .option('-n, --noheadings', 'leave out the headings')
     .option(
       '-b, --bytes',
       columns.some(column => column.micros)
-        ? 'sizes in bytes and times in microseconds (in JSON they always are)'
-        : 'sizes in bytes (in JSON they always are)',
+        ? 'print sizes in bytes and times in microseconds, as JSON always does'
+        : 'print sizes in bytes, as JSON always does',
     )
     .option('-J, --json', 'print one JSON object')
     .addHelpText(
       'after',
-      `\nColumns (usually ${defaults.join(', ')}):\n${names.join('\n')}\n\nExample:\n  ${example}`,
+      `\nColumns (default: ${defaults.join(', ')}):\n${names.join('\n')}\n\nExample:\n  ${example}`,
     )
 }
 

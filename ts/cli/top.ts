@@ -17,8 +17,8 @@ interface Flags {
 }
 
 const HELP = `
-Keys sort the table by a column; the same key again turns it round. q ends it. Where the output is no
-terminal, a table is printed every time.
+Press the key of a column to sort by it, and again to reverse the order; q quits. If stdout is not a
+terminal, a table is printed at each interval.
 
 Example:
   ublk-ts top --interval 2`
@@ -27,9 +27,9 @@ Example:
 export function addTop(program: Command): void {
   program
     .command('top')
-    .description('watch what all devices do')
-    .option('-i, --interval <seconds>', 'how often', period, 1)
-    .option('-c, --count <n>', 'end after so many times (default: when interrupted)', times)
+    .description('show the load of all devices, live')
+    .option('-i, --interval <seconds>', 'how often to update', period, 1)
+    .option('-c, --count <n>', 'end after this many updates (default: when interrupted)', times)
     .addHelpText('after', HELP)
     .action(top)
 }
@@ -46,10 +46,10 @@ async function top(flags: Flags): Promise<void> {
   else await showTables(watch, flags, interrupted)
 }
 
-/** What the devices do, from one look to the next. */
+/** The rates of all devices, from one reading to the next. */
 class Watch {
   rows: TopRow[] = []
-  /** How many devices cannot be asked. */
+  /** How many devices do not answer. */
   silent = 0
   readonly #read: () => Promise<Reading[]>
   #before: Reading[] = []

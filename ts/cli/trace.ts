@@ -13,9 +13,10 @@ interface Flags {
 }
 
 const HELP = `
-A line has the time of the answer, queue and tag, operation, offset+length in bytes, flags, how long
-the request was in service, and the error if it failed. Flags: fua, a write that had to be durable; meta, a
-file system's own structures; failfast, no retries after an error; swap, memory swapped in or out.
+Each line shows the time of the answer, queue and tag, operation, offset+length in bytes, flags, how long
+the server took, and the error if the request failed. Flags: fua, a write that must be durable when it
+completes; meta, a file system's own structures; failfast, no retries after an error; swap, memory swapped in
+or out.
 
 Example:
   ublk-ts trace --count 10 /dev/ublkb0`
@@ -26,8 +27,8 @@ export function addTrace(program: Command): void {
     .command('trace')
     .description('print each request of a device, until interrupted or the device is deleted')
     .argument('<device>', 'such as 0 or /dev/ublkb0')
-    .option('-c, --count <n>', 'end after so many requests', times)
-    .option('-J, --json', 'print a line of JSON for each')
+    .option('-c, --count <n>', 'end after this many requests', times)
+    .option('-J, --json', 'print a line of JSON for each request')
     .addHelpText('after', HELP)
     .action(trace)
 }
@@ -64,7 +65,7 @@ class Output {
   add(lines: readonly string[]): void {
     if (lines.length === 0) return
     this.#printed = this.#printed.then(() => print(lines.join('\n')))
-    this.#printed.catch(() => this.#failed.abort()) // end() tells of it.
+    this.#printed.catch(() => this.#failed.abort()) // end() throws it.
   }
 
   async end(): Promise<void> {

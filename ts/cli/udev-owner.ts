@@ -3,11 +3,13 @@ import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
 import { print } from './output.js'
 
-/** Adds `ublk-ts owner`, which the udev rule asks whom to give a new device to. */
+/** Adds `ublk-ts owner`, with which the udev rule asks for the owner of a new device. */
 export function addOwner(program: Command): void {
   program
     .command('owner', { hidden: true })
-    .description('print user and group of the maker of an unprivileged device; of others, nothing')
+    .description(
+      'print the user and group that created an unprivileged device; print nothing for other devices',
+    )
     .argument('<device>', 'such as ublkc0')
     .action(owner)
 }

@@ -18,10 +18,10 @@ interface Flags {
 }
 
 const HELP = `
-A new server, of this version, takes the device over from the one that serves it. What is asked of the disk
-meanwhile waits for some milliseconds; nothing fails. If the new server cannot, the old one goes on.
-The device has to have been made with --recovery requeue or reissue; with --transport batch, reissue.
-Another file in place of the disk's is refused.
+A new server, of this version, takes over the device from the current one. Meanwhile, new requests wait for
+some milliseconds; none fails. If the new server cannot take over, the old one continues.
+The device must have been created with --recovery requeue or reissue; with --transport batch, only reissue.
+If the path of the disk's file now leads to another file, the upgrade is refused.
 
 Example:
   ublk-ts upgrade --verbose 0`
@@ -34,7 +34,7 @@ export function addUpgrade(program: Command): void {
     .argument('<device>', 'such as 0 or /dev/ublkb0')
     .option('-t, --timeout <seconds>', 'how long the new server may take', reading(parseSeconds), 60)
     .option('--other-file', OTHER_FILE)
-    .option('-v, --verbose', 'print how long requests had to wait')
+    .option('-v, --verbose', 'print how long requests waited')
     .option('-J, --json', 'print one line of JSON')
     .addHelpText('after', HELP)
     .action(upgrade)

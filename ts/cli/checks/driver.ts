@@ -9,7 +9,7 @@ import { type Check, found } from './check.js'
 import type { Machine } from './machine.js'
 import { ownDiskCheck } from './own-disk.js'
 
-/** What can be told only by the native part: whether it loads, and what the driver answers it. */
+/** The checks that need the native part: whether it loads, and what the driver answers. */
 export async function driverChecks(machine: Machine): Promise<Check[]> {
   let api: Api
   try {
@@ -62,7 +62,7 @@ function notLoaded(error: unknown): Check {
     'native',
     'FAIL',
     `the native part cannot be loaded (${place}): ${why}`,
-    'npm install ublk-ts again, with optional dependencies; prebuilt are x64 and arm64',
+    'npm install ublk-ts again, with optional dependencies; there are prebuilt binaries for x64 and arm64',
   )
 }
 
@@ -87,7 +87,7 @@ function deviceCheck(devices: readonly DeviceInfo[], max: number | undefined): C
   )
 }
 
-/** A server that was killed leaves its device behind, without a disk unless that waits for another server. */
+/** A killed server leaves its device behind: without a disk, or with one that waits for a new server. */
 function leftoverCheck(devices: readonly DeviceInfo[]): Check {
   const waits = ({ state }: DeviceInfo): boolean => state === 'quiesced' || state === 'fail-io'
   const known = devices.filter(({ state }) => state !== 'stopping' && state !== 'unknown')
@@ -108,7 +108,7 @@ function leftoverCheck(devices: readonly DeviceInfo[]): Check {
   )
 }
 
-/** A machine that was started again, or a crash, leaves records of devices that are gone. */
+/** After a reboot or a crash, records of devices remain that no longer exist. */
 function recordCheck(): Check {
   try {
     findRunDir() // Says what is wrong with it.
@@ -116,11 +116,11 @@ function recordCheck(): Check {
     const stale = all.filter(({ found }) => isStale(found)).map(({ id }) => id)
     const unfit = all.filter(({ found }) => 'why' in found)
     const bad = [...stale, ...unfit.map(({ id }) => id)]
-    if (bad.length === 0) return found('records', 'ok', 'every record is of a device that is there')
+    if (bad.length === 0) return found('records', 'ok', 'every record belongs to an existing device')
     const whys = unfit.map(
       ({ id, found }) => `the record of device ${id} cannot be used: ${'why' in found ? found.why : ''}`,
     )
-    if (stale.length > 0) whys.unshift(`records of devices that are gone: ${stale.join(', ')}`)
+    if (stale.length > 0) whys.unshift(`records of devices that no longer exist: ${stale.join(', ')}`)
     return found('records', 'warn', whys.join('; '), `ublk-ts delete ${bad.join(' ')}`)
   } catch (error) {
     return found('records', 'warn', describe(error).line)

@@ -101,9 +101,14 @@ export class Machine {
     if (this.uid === 0) return found('permission', 'ok', 'running as root')
     const rules = ['/etc', '/run', '/usr/lib', '/lib'].map(dir => `${dir}/udev/rules.d/59-ublk-ts.rules`)
     if ((await Promise.all(rules.map(rule => this.exists(rule)))).includes(true)) {
-      return found('permission', 'ok', "not root, but may make disks that are this user's own")
+      return found('permission', 'ok', 'not root, but may create disks that are private to this user')
     }
-    return found('permission', 'warn', 'not root, and no udev rule gives new disks to their makers', how)
+    return found(
+      'permission',
+      'warn',
+      'not root, and no udev rule gives new disks to the users that create them',
+      how,
+    )
   }
 
   /** Whether io_uring, through which everything goes, was turned off. */

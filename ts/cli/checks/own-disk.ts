@@ -34,8 +34,8 @@ export async function ownDiskCheck(
   return found(
     'itself',
     'warn',
-    `${troubles.join('; ')}: a server that waits for its own disk waits for ever`,
-    'keep swap, and what servers use, on other disks',
+    `${troubles.join('; ')}: a server that waits for its own disk deadlocks`,
+    'put swap, and the files that servers use, on other disks',
   )
 }
 

@@ -1,18 +1,18 @@
 /** How requests come from the driver, and answers go back; see `DeviceOptions.transport`. */
 export type Transport = 'per-io' | 'batch'
 
-/** How the data of requests comes and goes; see `DeviceOptions.copy`. */
+/** How the data of requests gets to the backend and back; see `DeviceOptions.copy`. */
 export type CopyMode = 'copy' | 'user' | 'zero'
 
-/** In which of the driver's ways a disk is served, and why. */
+/** The transport and copy mode of a disk, and why they were chosen. */
 export interface ServingChoice {
   /** How its requests travel. */
   transport: Transport
-  /** Why so, in a few words. */
+  /** The reason, in a few words. */
   transportBecause: string
   /** How their data travels. */
   copy: CopyMode
-  /** Why so, in a few words. */
+  /** The reason, in a few words. */
   copyBecause: string
 }
 

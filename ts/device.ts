@@ -31,11 +31,12 @@ import { statsOf } from './stats.js'
 import type { TraceListener } from './trace.js'
 
 /**
- * A handle to a ublk device of this machine, whoever serves it. {@link UblkDevice.open} finds one;
- * {@link UblkDevice.create} makes one that this process serves, with more methods: a {@link ServedDevice}.
+ * A handle to a ublk device of this machine, which any process may serve. {@link UblkDevice.open} returns one for an
+ * existing device. {@link UblkDevice.create} creates a device that this process serves, and returns a
+ * {@link ServedDevice}, which has more methods.
  *
- * What only the server of a device can tell or do (`stats`, `trace`, `resize`) is asked of it, if that is another
- * process. For this the device needs a record, as `ublk-ts create` and the option `record` make one.
+ * If another process serves the device, `stats`, `trace` and `resize` are sent to that process. For this the device needs
+ * a record: `ublk-ts create` and the option `record` write one.
  *
  * @example
  * ```ts
@@ -56,7 +57,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Makes a disk and serves it from native threads of this process. Resolves when its path is usable.
+   * Creates a disk and serves it from this process. Resolves when its path is usable.
    *
    * @throws UblkError: `invalid` for a wrong option, or one that cannot be recorded, `backend` if the file cannot be used,
    * `busy` if another process uses it, `exists` if the id is taken, `limit`, `no-driver`, `no-permission`,
@@ -69,14 +70,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Takes over a device that was made with `recovery` and that nobody serves: its server was killed, or has quiesced
-   * it. The disk was there all the time, and its users go on. Waits for a server that is just leaving.
+   * Takes over a device that was created with `recovery` and has no server, because that was killed or has quiesced it.
+   * The disk existed all the time, and its users continue. Waits if the old server is just exiting.
    *
-   * @param options - With a backend that holds the disk's bytes.
+   * @param options - With a backend that holds the disk's data.
    * @throws UblkError: `busy` if it is served, or another process uses its file, `backend` if it was created from
-   *   another file, `unsupported` if it was made without `recovery`, `invalid` if the backend does not fit it,
+   *   another file, `unsupported` if it was created without `recovery`, `invalid` if the backend does not fit it,
    *   `not-found` if there is no such device, or it has no disk; and as {@link UblkDevice.create}. The device is then
-   *   as it was.
+   *   unchanged.
    */
   static async recover(id: number, options: RecoverOptions): Promise<ServedDevice> {
     checkId(id)
@@ -85,7 +86,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * A handle to an existing device, whoever serves it. Disposing of the handle does nothing.
+   * Returns a handle to an existing device, which any process may serve. Disposing of the handle does nothing.
    *
    * @throws UblkError of kind `not-found` if there is no such device.
    */
@@ -125,7 +126,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     return this.#info.queues
   }
 
-  /** The number of requests that each queue holds at a time. */
+  /** The maximum number of requests in flight on each queue. */
   get depth(): number {
     return this.#info.depth
   }
@@ -141,17 +142,17 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * In which of the driver's ways the device is served, and why. If another process serves it, or did, from its record;
-   * undefined if it has none, or one of an earlier version. The ways alone are in {@link info}, for any device.
+   * The transport and copy mode of the device, and why they were chosen. For a device of another process this is read from
+   * its record, and undefined without one. {@link info} returns transport and copy mode for any device.
    */
   get choice(): ServingChoice | undefined {
     return this.#local ? this.#local.device.choice : readChoice(this.id)
   }
 
   /**
-   * Asks the kernel about the device.
+   * Reads the device's state and limits from the kernel.
    *
-   * @throws UblkError of kind `not-found` or `closed` if it is gone.
+   * @throws UblkError of kind `not-found` or `closed` if the device was deleted.
    */
   async info(): Promise<DeviceInfo> {
     this.#info = this.#local
@@ -162,8 +163,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
 
   /**
    * The disk's users, one phrase each, such as `mounted on /mnt`, `swap`, `used by dm-0` or `open by fio (12)`; empty
-   * when it is free. Mounts of other namespaces and lazily unmounted file systems count. If the kernel has the disk in
-   * use and no user can be found, one phrase says so.
+   * when it is free. Mounts of other namespaces and lazily unmounted file systems count. If the disk is in use in the
+   * kernel and no user can be found, one phrase says so.
    *
    * @param options - `quick`: only users that are visible without opening the disk, which may wait for its server.
    */
@@ -172,10 +173,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Counters and latencies of each queue since its server was started. Cheap: it reads memory, and can be asked every
-   * second for hundreds of devices. A {@link ServedDevice} returns them at once; of a handle the result is awaited.
+   * Counters and latencies of each queue since its server started. This only reads memory, so it can be called every second
+   * for hundreds of devices. A {@link ServedDevice} returns the counters directly; a handle returns a promise.
    *
-   * @throws UblkError of kind `not-found` if another process serves the device and cannot be asked; `timeout` if it does
+   * @throws UblkError of kind `not-found` if another process serves the device and has no record; `timeout` if it does
    *   not answer.
    */
   stats(): QueueStats[] | Promise<QueueStats[]> {
@@ -189,14 +190,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Calls `listener` with every request from now on, whatever serves it. A queue never waits for that: of some tens of
-   * thousands of requests that the listener has not taken yet, further ones are lost, and counted.
+   * Calls `listener` with every request from now on. Queues never wait for the listener: once it is some tens of thousands
+   * of requests behind, further requests are dropped, and counted.
    *
-   * Resolves when `signal` has ended it, or the device was deleted, and all that came until then was passed on; rejects
-   * with what the listener throws, which ends it too. Until then it keeps Node running.
+   * Resolves after `signal` was aborted, or the device was deleted, and all earlier requests were passed on. If the
+   * listener throws, tracing ends, and the promise rejects with that error. Until then it keeps Node running.
    *
-   * @throws UblkError of kind `limit` if the device is traced eight times, `closed` if it was deleted; `not-found` if
-   *   another process serves it and cannot be asked.
+   * @throws UblkError of kind `limit` if the device is already traced eight times, `closed` if it was deleted; `not-found`
+   *   if another process serves it and has no record.
    *
    * @example
    * ```ts
@@ -213,14 +214,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Changes the disk's size while it is used. Added space reads as zeroes, except on a block device, which keeps the
-   * data that it has there; data behind a new, lower end is lost. A file is resized, too; a disk written in JavaScript
+   * Changes the disk's size while it is in use. Added space reads as zeroes, except on a block device, which keeps the
+   * data that it has there; data beyond a new, smaller size is lost. A file is resized, too; a disk written in JavaScript
    * needs a method `resize`.
    *
    * @param size - Bytes, or text such as `'2G'`; a multiple of the block size.
-   * @throws UblkError of kind `unsupported` before kernel 6.16, or if the backend cannot; `invalid` for a size that is
-   * not possible; `busy` if a disk that is to shrink is held, unless `force` is given; `not-found` if another process
-   * serves it and cannot be asked.
+   * @throws UblkError of kind `unsupported` before kernel 6.16, or if the backend cannot be resized; `invalid` for a size
+   * that is not possible; `busy` for shrinking a disk in use, unless `force` is given; `not-found` if another process
+   * serves it and has no record.
    */
   async resize(size: Size, options: ResizeOptions = {}): Promise<void> {
     const bytes = parseSize(size)
@@ -238,10 +239,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   }
 
   /**
-   * Removes the disk and ends its serving. A device of this process can be started again; a memory disk
-   * keeps its contents until then.
+   * Removes the disk and stops serving it. A device of this process can be started again; a memory disk keeps its
+   * contents until then.
    *
-   * @throws UblkError of kind `busy` if the disk is held, unless `force` or `wait` is given.
+   * @throws UblkError of kind `busy` if the disk is in use, unless `force` or `wait` is given.
    */
   async stop(options: EndOptions = {}): Promise<void> {
     checkEnd(options, 'stop()')
@@ -252,8 +253,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /**
    * Stops the device if needed and removes it. Deleting it again does nothing.
    *
-   * @throws UblkError of kind `busy` if the disk is held, unless `force` or `wait` is given; `not-found`
-   * if another process's device is already gone.
+   * @throws UblkError of kind `busy` if the disk is in use, unless `force` or `wait` is given; `not-found` if another
+   * process's device does not exist any more.
    */
   async delete(options: EndOptions = {}): Promise<void> {
     checkEnd(options, 'delete()')
@@ -265,7 +266,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     else if (!byServer) removeStale(this.id, identity)
   }
 
-  /** Does nothing to the device: the handle is only dropped. */
+  /** Does nothing: the device is not affected. */
   async [Symbol.asyncDispose](): Promise<void> {}
 }
 

@@ -1,14 +1,14 @@
 import type { UblkError } from './errors.js'
 
-/** Why a device is served no more. */
+/** Why this process does not serve a device any more. */
 export interface DeviceExit {
   /** In one line. */
   reason: string
 }
 
-/** How serving ended, though this process did not ask for it. */
+/** How serving ended without a request of this process. */
 export interface ServingEnd extends DeviceExit {
-  /** Whether the disk is still there and waits for a server: it was made with `recovery`. */
+  /** Whether the disk still exists and waits for a server, because it was created with `recovery`. */
   waits: boolean
 }
 
@@ -16,24 +16,25 @@ export interface ServingEnd extends DeviceExit {
 export interface UblkDeviceEvents {
   /** The disk became usable. */
   live: []
-  /** Nobody serves it after `quiesce()`; its disk waits. */
+  /** `quiesce()` has stopped serving it. The disk still exists, and new requests wait. */
   quiesced: []
-  /** Another process serves it after `release()`, or is to. */
+  /** `release()` has left it to another process. */
   released: []
-  /** The disk is gone after `stop()`; `start()` brings it back. */
+  /** `stop()` has removed the disk; `start()` creates it again. */
   stopped: []
-  /** The device is gone. */
+  /** The device was deleted. */
   deleted: []
   /**
-   * Serving met a failure. Without a listener it becomes a process warning: unlike other emitters,
-   * a device does not end the process that may be serving further disks.
+   * Something failed while serving. Without a listener it becomes a process warning: unlike other emitters, a device does
+   * not end the process, which may serve other disks.
    */
   error: [error: UblkError]
-  /** The thread that served it ended, and another has taken over; the disk was there all the time. */
+  /** The thread that served it ended, and another one has taken over. The disk existed all the time. */
   recovered: [exit: DeviceExit]
   /**
-   * Serving ended though this process did not ask for it. If the disk `waits` for a server, `release()` leaves it to
-   * another process, as the end of this one does, and `resume()` serves it again. Otherwise it is gone: delete the device.
+   * Serving ended without a request of this process. If the disk `waits` for a server, `resume()` serves it again, and
+   * `release()`, or the end of this process, leaves it to another process. Otherwise the disk is removed: delete the
+   * device.
    */
   exit: [exit: ServingEnd]
 }

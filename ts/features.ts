@@ -12,7 +12,7 @@ export interface Feature {
   since: string
   /** Whether the running kernel has it. */
   supported: boolean
-  /** What it is for, in a few words. */
+  /** What it does, in a few words. */
   summary: string
 }
 
@@ -28,7 +28,7 @@ export async function features(): Promise<Feature[]> {
 }
 
 /**
- * What is chosen on this kernel, for this user, for disks of each kind that leave `transport` and `copy` at `auto`.
+ * The transport and copy mode that `auto` chooses on this kernel, for this user, for each kind of backend.
  *
  * @throws UblkError of kind `no-driver`, `no-permission` or `no-io-uring` if the driver cannot be asked.
  */

@@ -4,9 +4,9 @@ import type { CopyMode, Transport } from './choice.js'
  * What a device is doing:
  *
  * - `live`: its disk is usable
- * - `stopped`: it has no disk, because it was not started yet, or was stopped, or its server is gone
- * - `quiesced`: its server is gone, I/O waits for another
- * - `fail-io`: its server is gone, I/O fails until another comes
+ * - `stopped`: it has no disk, because it was not started yet, or was stopped, or its server has ended
+ * - `quiesced`: its server has ended, and I/O waits for a new one
+ * - `fail-io`: its server has ended, and I/O fails until a new one takes over
  * - `stopping`: its disk is being removed: the kernel waits until all its requests are completed
  * - `unknown`: the driver did not answer
  */
@@ -23,45 +23,45 @@ export interface DeviceInfo {
   state: DeviceState
   /** The disk, such as `/dev/ublkb0`. It exists while the device is live. */
   path: string
-  /** The server's side of it, such as `/dev/ublkc0`. */
+  /** The character device that its server uses, such as `/dev/ublkc0`. */
   charPath: string
-  /** Of the disk. */
+  /** The size of the disk. */
   size: number
-  /** Of the smallest I/O (the logical block). */
+  /** The logical block size: the smallest I/O. */
   blockSize: number
-  /** Of the smallest efficient I/O (the physical block). */
+  /** The physical block size: the smallest efficient I/O. */
   physicalBlockSize: number
   /** Hardware queues. The kernel keeps at most one per CPU. */
   queues: number
-  /** Requests each queue holds at a time. */
+  /** The maximum number of requests in flight on each queue. */
   depth: number
-  /** Of the largest request. */
+  /** The size of the largest request. */
   maxIo: number
   /** Whether the disk refuses writes. */
   readOnly: boolean
   /** Whether written data may be lost until a flush. */
   writeCache: boolean
-  /** Whether single writes can be forced through that cache. */
+  /** Whether single writes can bypass that cache (forced unit access). */
   fua: boolean
-  /** Whether it says that seeking is slow. */
+  /** Whether it announces that seeking is slow. */
   rotational: boolean
-  /** Of the smallest area a discard frees; 0 if discard is off. */
+  /** The smallest area that a discard frees; 0 if discard is off. */
   discardGranularity: number
-  /** Of the largest discard; 0 if discard is off. */
+  /** The size of the largest discard; 0 if discard is off. */
   maxDiscard: number
-  /** Of the largest write-zeroes request; 0 if there is none. */
+  /** The size of the largest write-zeroes request; 0 if it is not supported. */
   maxWriteZeroes: number
   /** The process that serves it; 0 if none is visible. */
   pid: number
   /** Whether the disk exists and has a server, even one that is not visible, such as in another PID namespace. */
   serverAlive: boolean
-  /** How its requests travel: what it was made for stays. */
+  /** Its transport, which never changes. */
   transport: Transport
-  /** How their data travels, likewise. */
+  /** Its copy mode, which never changes. */
   copy: CopyMode
   /** The driver features in use, such as `CMD_IOCTL_ENCODE`. */
   flags: string[]
-  /** The user who owns it. */
+  /** The user that owns it. */
   ownerUid: number
   /** The group that owns it. */
   ownerGid: number
@@ -71,42 +71,42 @@ export interface DeviceInfo {
 export interface OpCounters {
   /** Requests completed. */
   ops: number
-  /** Bytes they covered. */
+  /** Bytes that they covered. */
   bytes: number
   /** How many of them failed. */
   errors: number
-  /** How long they took, those that failed too. */
+  /** How long they took, including those that failed. */
   latency: LatencyStats
 }
 
 /**
- * How long requests were in service, in microseconds: from the turn of the queue's loop in which a request came to the
- * one in which its answer went out. What it waited in the kernel is not in it.
+ * The service time of requests in microseconds: from the iteration of the queue's loop in which a request arrived to the
+ * one in which its answer was sent. Time in the kernel's queues is not included.
  */
 export interface LatencyStats {
   /** How many requests there were. */
   count: number
-  /** The arithmetic mean; 0 without requests, as the rest. */
+  /** The arithmetic mean. Without requests, this and all following values are 0. */
   mean: number
-  /** What half of them did not exceed. Percentiles are exact or up to a 32nd too large. */
+  /** The median. Percentiles are exact or up to 1/32 too large. */
   p50: number
-  /** What 90% of them did not exceed. */
+  /** The 90th percentile. */
   p90: number
-  /** What 99% of them did not exceed. */
+  /** The 99th percentile. */
   p99: number
-  /** What 99.9% of them did not exceed. */
+  /** The 99.9th percentile. */
   p999: number
   /** The longest. */
   max: number
   /**
-   * The histogram: buckets with requests in them, by time. Each has the longest time that belongs to it, and how many
-   * requests took so long, but longer than what belongs to the one before. All histograms of a process have the same
+   * The histogram: its buckets that are not empty, in ascending order. Each has its upper bound, and the number of requests
+   * that took at most this time, but longer than the bound of the bucket below. All histograms of a process have the same
    * bounds.
    */
   buckets: [bound: number, count: number][]
 }
 
-/** Counters of one queue since the device was made. Plain data, as JSON can carry it. */
+/** Counters of one queue since its server started. Plain data that JSON can represent. */
 export interface QueueStats {
   /** The queue's number. */
   queue: number
@@ -117,6 +117,6 @@ export interface QueueStats {
   writeZeroes: OpCounters
   /** Requests taken from the kernel and not answered yet. */
   inFlight: number
-  /** Turns of its loop: calls of io_uring_enter, but for those of polling. */
+  /** Iterations of its loop: calls of io_uring_enter, except those of polling. */
   turns: number
 }

@@ -5,26 +5,27 @@ import type { Json } from './json.js'
 import { checkBackend, DEVICE_OPTIONS, type DeviceOptions } from './options.js'
 import { nameOf } from './user-values.js'
 
-/** How to make a device; everything but `backend` has a default. */
+/** How to create a device; everything except `backend` has a default. */
 export interface CreateOptions extends DeviceOptions {
   /**
-   * Whether to start serving at once. If false, `start()` does.
+   * Whether to start serving at once. If false, call `start()` later.
    *
    * @defaultValue true
    */
   start?: boolean
   /**
-   * Leave a record of the device in the run directory, from which another process can serve it on, and a socket at
-   * which this one can be asked: by `ublk-ts stats`, `resize` or `upgrade`, or by {@link UblkDevice.stats}. It goes
-   * with the device. The options, those of a worker included, have to be such as JSON can say.
+   * Write a record of the device into the run directory, from which another process can recover it, and open a socket
+   * there, through which other processes can control this server: `ublk-ts stats`, `resize` or `upgrade`, or a handle of
+   * {@link UblkDevice.open}. Both are removed together with the device. All options, including those of a Worker, must be
+   * representable in JSON.
    *
-   * The directory is `$UBLK_TS_RUN_DIR`, else `/run/ublk-ts` for root, and `$XDG_RUNTIME_DIR/ublk-ts` for others, or
-   * `/tmp/ublk-ts-<uid>` where there is no such thing.
+   * The run directory is `$UBLK_TS_RUN_DIR`, else `/run/ublk-ts` for root, and `$XDG_RUNTIME_DIR/ublk-ts` for other users,
+   * or `/tmp/ublk-ts-<uid>` if `$XDG_RUNTIME_DIR` is not set.
    *
    * @defaultValue false
    */
   record?: boolean | RecordOptions
-  /** Aborts the creation, which then leaves nothing behind. It has no effect afterwards. */
+  /** Aborts the creation, which then leaves nothing behind. It has no effect after the creation. */
   signal?: AbortSignal
 }
 
@@ -38,7 +39,7 @@ export interface RecordOptions {
   notes?: { readonly [key: string]: Json }
 }
 
-/** How to take over a device that another process made: what it looks like, the kernel knows. */
+/** How to take over a device that another process created. The kernel knows the device's other options. */
 export interface RecoverOptions
   extends Pick<
     CreateOptions,
@@ -56,13 +57,13 @@ export interface RecoverOptions
     | 'signal'
   > {
   /**
-   * Called when a disk written in JavaScript has been loaded, right before the device is asked for: the moment for
-   * whoever serves it to {@link ServedDevice.quiesce} it, if its users are to wait as short as possible.
+   * Called when a disk written in JavaScript has been loaded, right before the device is taken over. If the current server
+   * calls {@link ServedDevice.quiesce} only now, the disk's users wait for the shortest possible time.
    */
   onReady?: () => void | Promise<void>
   /**
-   * Accept another file than the one that the disk was created from. Without this it is refused if the device has a
-   * record, since a mounted file system would find different data below it.
+   * Accept another file than the one that the disk was created from. By default another file is refused if the device has
+   * a record, since a mounted file system would find different data on its disk.
    *
    * @defaultValue false
    */
@@ -72,34 +73,34 @@ export interface RecoverOptions
 /** How to resize a disk. */
 export interface ResizeOptions {
   /**
-   * Shrink the disk even if it is mounted, open or otherwise held: its users lose what lies behind.
+   * Shrink the disk even if it is mounted, open or otherwise in use: its users lose the data beyond the new size.
    *
    * @defaultValue false
    */
   force?: boolean
-  /** Aborts the waiting for the kernel. */
+  /** Stops waiting for the kernel. */
   signal?: AbortSignal
 }
 
 /** How to stop or delete a device. */
 export interface EndOptions {
   /**
-   * Do it even if the disk is mounted, open or otherwise held: its users get I/O errors.
+   * Do it even if the disk is mounted, open or otherwise in use: its users get I/O errors.
    *
    * @defaultValue false
    */
   force?: boolean
   /**
-   * If the disk is held, wait until it is free instead of failing.
+   * If the disk is in use, wait until it is free instead of failing.
    *
    * @defaultValue false
    */
   wait?: boolean
-  /** Aborts the waiting. */
+  /** Stops waiting. */
   signal?: AbortSignal
   /**
-   * Called with one line of text whenever the operation waits for something else, and, with `force`, when the server's
-   * process was continued because it was stopped, or killed because it did not answer.
+   * Called with one line of text when what the operation waits for changes, and, with `force`, when a stopped server was
+   * continued, or one that did not answer was killed.
    */
   onProgress?: (line: string) => void
 }
@@ -124,7 +125,7 @@ const RECOVER_OPTIONS: Names<RecoverOptions> = {
 }
 
 /**
- * Checks what {@link toSpec} does not: the names of the options, and the options that are not passed to the native part.
+ * Checks what {@link toSpec} does not check: the names of the options, and options that the native part does not get.
  *
  * @throws UblkError of kind `invalid`.
  */
@@ -185,7 +186,7 @@ export function checkEnd(options: unknown, what: string): asserts options is End
 }
 
 /**
- * @param what - What can be aborted, and has no other option.
+ * @param what - The method, whose only option is `signal`.
  * @throws UblkError of kind `invalid`.
  */
 export function checkWaiting(options: unknown, what: string): asserts options is { signal?: AbortSignal } {

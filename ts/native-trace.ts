@@ -18,8 +18,8 @@ import {
 } from './wire.js'
 
 /**
- * Tells a listener of every request until `signal` ends that, or the device is deleted. Resolves when all were told;
- * what the listener throws ends it too.
+ * Passes every request to a listener until `signal` is aborted, the device is deleted, or the listener throws. Resolves
+ * when all requests were passed on.
  */
 export async function traceOf(
   device: native.Device,

@@ -1,2 +1,2 @@
-/** What a request can ask for. */
+/** The operation of a request. */
 export type Operation = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes'

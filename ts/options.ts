@@ -10,7 +10,7 @@ import type { Observe } from './runtime/observer.js'
 import { formatSize, parseSize, type Size } from './size.js'
 import { inOneLine, isArray, nameOf } from './user-values.js'
 
-/** What kind of disk to make. Sizes are bytes, or text such as `'64K'`. */
+/** What kind of disk to create. Sizes are in bytes, or text such as `'64K'`. */
 export interface DeviceOptions {
   /**
    * What stores the bytes: `memory('16M')`, `nullDisk('1T')`, `file('disk.img')`, `lazy({ size, fetch })`, a
@@ -18,11 +18,11 @@ export interface DeviceOptions {
    */
   backend: Backend
   /**
-   * Is told what was changed on a disk with a native backend, such as `file` or `lazy`: every write, discard and
+   * Called with the changes of a disk with a native backend, such as `file` or `lazy`: every write, discard and
    * write-zeroes that succeeded, many at a time, soon after it was made. If it falls behind by more than 65 536
-   * changes, these are told as one of the whole disk. All have been told when `stop` or `delete` resolves.
+   * changes, it gets one change of the whole disk instead. All calls have been made when `stop` or `delete` resolves.
    *
-   * @defaultValue nobody
+   * @defaultValue none
    */
   observe?: Observe
   /**
@@ -38,7 +38,7 @@ export interface DeviceOptions {
    */
   queues?: number
   /**
-   * Requests each queue holds at a time, 1 to 4096.
+   * Requests in flight on each queue, 1 to 4096.
    *
    * @defaultValue 128
    */
@@ -46,7 +46,7 @@ export interface DeviceOptions {
   /**
    * The logical block size: 512, 1024, 2048 or 4096.
    *
-   * @defaultValue 512; for a file opened with `direct`, what its file system asks for
+   * @defaultValue 512; for a file opened with `direct`, what its file system requires
    */
   blockSize?: Size
   /**
@@ -69,10 +69,10 @@ export interface DeviceOptions {
    */
   readOnly?: boolean
   /**
-   * Announce a volatile write cache, so that the kernel sends flushes. Without one every write is durable when it is
-   * finished, whatever the backend: a disk written in JavaScript that has `flush` is flushed after each.
+   * Announce a volatile write cache, so that the kernel sends flushes. Without a write cache every write is durable when
+   * it completes, with any backend: `flush` of a disk written in JavaScript is called after each write.
    *
-   * @defaultValue true for a file, a `lazy` disk with a cache, and a disk with a `flush` of its own; false otherwise
+   * @defaultValue true for a file, a `lazy` disk with a cache, and a JavaScript disk with `flush`; false otherwise
    */
   writeCache?: boolean
   /**
@@ -84,11 +84,11 @@ export interface DeviceOptions {
   /**
    * Accept discard requests.
    *
-   * @defaultValue whether the backend can
+   * @defaultValue whether the backend supports it
    */
   discard?: boolean
   /**
-   * The smallest area a discard frees; a multiple of the block size, at most 1 GiB.
+   * The smallest area that a discard frees; a multiple of the block size, at most 1 GiB.
    *
    * @defaultValue from the backend
    */
@@ -100,21 +100,21 @@ export interface DeviceOptions {
    */
   maxDiscard?: Size
   /**
-   * What becomes of the disk when who serves it ends: without this the disk goes too. With it, a new worker takes over
-   * from a `worker` that ended. After any other failure, of the process too (killed, an exception that nobody catches, an
-   * exit status other than 0), the disk stays for another process. Until then its users wait:
+   * What happens to the disk when its server ends. Without `recovery`, the disk is removed. With it, a new Worker takes
+   * over if a Worker ended. After any other failure, also of the process (killed, an uncaught exception, an exit status
+   * other than 0), the disk stays until another process takes it over. Until then new requests wait, except with `fail`:
    *
-   * - `requeue`: requests that the old server had taken fail
-   * - `reissue`: they are sent again; only for a backend that may see the same write twice
+   * - `requeue`: requests in flight fail
+   * - `reissue`: requests in flight are sent again; only for a backend that may get the same write twice
    * - `fail`: all requests fail (kernel 6.13)
    */
   recovery?: 'requeue' | 'reissue' | 'fail'
   /**
    * Which native threads serve the queues of a disk with a native backend:
    *
-   * - `own`: one for each queue, which is fastest
-   * - `shared`: at most four, for the queues of all devices of this process that share them. An idle device then costs
-   *   no thread, and a busy one is nearly as fast, as long as few are busy at a time
+   * - `own`: one thread for each queue, which is fastest
+   * - `shared`: at most four threads for all devices of this process with this value. An idle device then needs no thread,
+   *   and a busy one is nearly as fast, as long as few devices are busy at a time
    *
    * @defaultValue 'own'
    */
@@ -122,95 +122,96 @@ export interface DeviceOptions {
   /**
    * How requests come from the driver, and answers go back:
    *
-   * - `per-io`: each request that may be in flight has a command of its own
-   * - `batch`: one command answers many requests, and one waits for all (kernel 7.0). With `recovery` `'requeue'` such
-   *   a device cannot be handed over to another server while it is live
-   * - `auto`: the better one
+   * - `per-io`: each tag has its own driver command
+   * - `batch`: one command answers many requests, and one waits for all new ones (kernel 7.0). With `recovery`
+   *   `'requeue'`, a live device with this transport cannot be handed over to another server
+   * - `auto`: the faster one
    *
-   * {@link UblkDevice.choice} says what a device got and why, {@link autoChoices} what `auto` means here. It stays when
-   * another server takes the device over.
+   * {@link UblkDevice.choice} says what a device got and why, {@link autoChoices} what `auto` means on this machine. The
+   * transport stays the same when another server takes over the device.
    *
    * @defaultValue 'auto'
    */
   transport?: 'auto' | Transport
   /**
-   * How the data of requests gets to the backend and back:
+   * How the data of requests gets to the backend and back (the copy mode):
    *
-   * - `copy`: the driver copies it, from or to a buffer that each request has. Any user can have this, with any backend
+   * - `copy`: the driver copies it, from or to the request's buffer. It works for all users and backends
    * - `user`: the server copies it through `/dev/ublkcN`: for `memory` without a file, `nullDisk`, and disks written in
    *   JavaScript (kernel 6.5)
-   * - `zero`: nobody does; what is done to a file is done with the request's own pages: for `file`, and `lazy` with a
+   * - `zero`: no copy; the file is read into, and written from, the request's own pages: for `file`, and `lazy` with a
    *   cache (kernel 6.16)
    * - `auto`: the best that kernel, backend and user allow
    *
-   * `user` and `zero` take CAP_SYS_ADMIN. It stays when another server takes the device over, whose backend has to be
-   * one that can: a disk of a file that is served with `zero` cannot go on as one written in JavaScript.
+   * `user` and `zero` need CAP_SYS_ADMIN. The copy mode stays the same when another server takes over the device, and the
+   * new backend must support it: a disk in a file that is served with `zero` cannot be recovered with a backend in
+   * JavaScript.
    *
    * @defaultValue 'auto'
    */
   copy?: 'auto' | CopyMode
   /**
-   * Files in memory, such as in `/dev/shm`, that the disk shares with its clients from its start on: a client that maps
-   * one and reads or writes the disk directly (`O_DIRECT`) from there spares the driver's copy. With an empty list it
-   * shares none yet, and can ({@link ServedDevice.share}). Requires kernel 7.1, and excludes `recovery`. A disk written
-   * in JavaScript gets a copy of the data.
+   * Files in memory, such as in `/dev/shm`, that the disk shares with its clients. If a client maps such a file, and reads
+   * or writes the disk with direct I/O (`O_DIRECT`) from this mapping, the driver does not copy the data. With an empty
+   * list, files can be added later ({@link ServedDevice.share}). Requires kernel 7.1, and excludes `recovery`. A disk
+   * written in JavaScript gets a copy of the data.
    */
   share?: string[]
   /**
-   * How many threads serve each queue of a disk with a native backend, 1 to 64, and no more than `depth`. Each has a share of
-   * its requests: for backends that are kept busy by a few requests, where the kernel has fewer queues than that takes.
-   * Which is its own with `transport` `per-io`; with `batch`, what the others are too busy for. More than one needs kernel
-   * 6.16, and `threads` of their `own`.
+   * How many threads serve each queue of a disk with a native backend, 1 to 64, and no more than `depth`. Use this for
+   * backends that need more parallelism than there are queues. With `transport` `per-io`, the queue's tags are divided
+   * among the threads; with `batch`, a thread gets the requests that the others are too busy for. More than one needs
+   * kernel 6.16, and `threads: 'own'`.
    *
    * @defaultValue 1
    */
   threadsPerQueue?: number
   /**
-   * Whether the threads of a disk with several queues, where each has its own, run only on the CPUs whose requests the
-   * kernel brings to their queue. CPUs that the process may not use do not count: where no other is left, or the kernel
-   * does not tell, a thread runs anywhere.
+   * Whether each queue's thread is pinned to the CPUs whose requests come to that queue. It has an effect only for disks
+   * with several queues and `threads: 'own'`. A thread is not pinned if the process may use none of these CPUs, or the
+   * kernel does not report them.
    *
-   * @defaultValue true, unless they `poll`: there they would be in the way of who sends the requests
+   * @defaultValue true unless `poll` is set: a polling thread would take the CPU from the process that sends the requests
    */
   affinity?: boolean
   /**
-   * For how many microseconds the thread of a queue that has had requests looks for more before it sleeps, as long as
-   * that pays: 0, which is not at all, to 1000. It saves the time of a wake-up where requests follow each other closely,
-   * and costs a processor meanwhile. An idle disk always sleeps. Not for `shared` threads; without effect where an
-   * event loop serves the disk, or the thread may use only one CPU.
+   * Busy-poll: for how many microseconds a queue's thread checks for further requests before it sleeps, 0 (not at all) to
+   * 1000. This saves the wake-up time if requests follow each other closely, and uses CPU time meanwhile. Polling that
+   * finds nothing becomes rare, and an idle disk always sleeps. It excludes `shared` threads, and has no effect if an event
+   * loop serves the disk, or the thread may use only one CPU.
    *
    * @defaultValue 0
    */
   poll?: number
   /**
-   * How the pages of the requests' buffers are had, of which there are `queues × depth × maxIo` bytes. With `copy`
-   * `zero` there are none.
+   * How the pages of the I/O buffers (`queues × depth × maxIo` bytes) are allocated. With `copy: 'zero'` there are no
+   * buffers.
    *
-   * @defaultValue each with its first use
+   * @defaultValue each on first use
    */
   buffers?: Pages
   /**
-   * After how many milliseconds a request that an asynchronous backend has not finished is answered with
-   * ETIMEDOUT. Requests then get buffers of their own, which costs a copy.
+   * After how many milliseconds a request fails with ETIMEDOUT if an asynchronous backend has not finished it. Each
+   * request then gets its own buffer, which costs a copy.
    *
    * @defaultValue none
    */
   requestTimeout?: number
   /**
-   * After how many milliseconds a worker that has requests and does not get round, as in an endless loop,
-   * is ended; 0: never.
+   * Terminate a Worker that has requests but made no progress for this many milliseconds, for example because of an
+   * endless loop; 0: never.
    *
    * @defaultValue 30000
    */
   stuckTimeout?: number
   /**
-   * Whether the kernel looks for partitions when the disk appears. False needs kernel 7.0.
+   * Whether the kernel looks for partitions when the disk appears. `false` needs kernel 7.0.
    *
    * @defaultValue true
    */
   partitionScan?: boolean
   /**
-   * How long to wait for the kernel's answer to one command, in milliseconds, from 1.
+   * How long to wait for the kernel's answer to one control command, in milliseconds; at least 1.
    *
    * @defaultValue 10000
    */

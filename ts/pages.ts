@@ -1,21 +1,22 @@
 import { invalid } from './errors.js'
 
-/** How the pages of memory are had. By default each comes with its first use, and may be swapped out. */
+/** How the pages of memory are allocated. By default, each is allocated on first use, and may be swapped out. */
 export interface Pages {
   /**
-   * All at once: no request waits for the system to find one.
+   * Pre-fault: allocate all pages at creation, so that no request waits for an allocation.
    *
    * @defaultValue false
    */
   prefault?: boolean
   /**
-   * Huge ones (of 2 MiB, on most machines), as far as the system has some to give. It is refused by a kernel that never has.
+   * Use huge pages (2 MiB on most machines), as far as the system has free ones. Fails on a kernel without huge pages.
    *
    * @defaultValue false
    */
   hugePages?: boolean
   /**
-   * All at once, and never swapped out. Other users than root may lock as much as `ulimit -l` says.
+   * Pre-fault all pages and lock them in memory: they are never swapped out. For users other than root, `ulimit -l` limits
+   * the amount.
    *
    * @defaultValue false
    */
@@ -25,9 +26,9 @@ export interface Pages {
 const NAMES = ['prefault', 'hugePages', 'lock'] as const
 
 /**
- * Checks what is wished for pages.
+ * Checks page options.
  *
- * @param name - The option that says it.
+ * @param name - The name of the option, for errors.
  * @throws UblkError of kind `invalid`.
  */
 export function pagesOf(pages: Pages | undefined, name: string): Pages | undefined {
@@ -56,6 +57,6 @@ const WORDS: ReadonlyMap<string, keyof Pages> = new Map([
 export function parsePages(text: string): Pages {
   const wishes = text.split(',').map(word => WORDS.get(word))
   if (wishes.includes(undefined))
-    throw new Error('It must be of prefault, huge-pages and lock, with commas between.')
+    throw new Error('It must be a list of prefault, huge-pages and lock, separated by commas.')
   return Object.fromEntries(wishes.map(wish => [wish, true]))
 }

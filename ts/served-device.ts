@@ -16,12 +16,12 @@ import { statsOf } from './stats.js'
 import { nameOf, settled } from './user-values.js'
 
 /**
- * A device that this process serves; made by {@link UblkDevice.create} or {@link UblkDevice.recover}.
+ * A device that this process serves. {@link UblkDevice.create} and {@link UblkDevice.recover} return it.
  *
- * It keeps Node running until it is stopped. A disk that native threads or Workers serve may be used from
- * this process, even with synchronous calls. A disk that this event loop serves (a plain object as backend, or a `lazy`
- * one while it fetches) must not: a synchronous call that waits for it never returns. It is best to use disks from
- * other processes: a process that uses its own disk cannot always be killed.
+ * It keeps Node running until it is stopped. A disk that native threads or Workers serve may be used from this process,
+ * even with synchronous calls. If this event loop serves the disk (a plain object as backend, or a `lazy` disk while it
+ * fetches), a synchronous call that waits for the disk never returns. It is best to use disks from other processes: a
+ * process that uses its own disk cannot always be killed.
  */
 export class ServedDevice extends UblkDevice {
   readonly #local: LocalDevice
@@ -75,13 +75,13 @@ export class ServedDevice extends UblkDevice {
           // A read-only disk opens its file as such.
           return await native.Device.adopt(id, { ...spec, readOnly, files }, ...calls)
         },
-        device => device.leave(new native.Cancel()), // It waits for the next server, as before.
+        device => device.leave(new native.Cancel()), // The device waits for the next server, as before.
         true,
       )
       const disk = ServedDevice.#launched(launch, entry, info)
       await disk.#takeOver(cancel)
       launch.commit()
-      // An existing disk is better served without a record than not at all.
+      // Serving an existing disk without a record is better than not serving it.
       await launch.announce(disk, error => disk.#tell(error))
       return disk
     })
@@ -96,7 +96,7 @@ export class ServedDevice extends UblkDevice {
     return disk
   }
 
-  /** Counters and latencies of each queue since the device was made here. */
+  /** Counters and latencies of each queue since this process created or took over the device. */
   override stats(): QueueStats[] {
     try {
       return statsOf(this.#local.device)
@@ -106,8 +106,7 @@ export class ServedDevice extends UblkDevice {
   }
 
   /**
-   * Starts to serve a device that was created with `start: false`, or stopped. Resolves when its path
-   * is usable.
+   * Starts serving a device that was created with `start: false`, or was stopped. Resolves when its path is usable.
    */
   async start(options: { signal?: AbortSignal } = {}): Promise<void> {
     checkWaiting(options, 'start()')
@@ -115,12 +114,12 @@ export class ServedDevice extends UblkDevice {
   }
 
   /**
-   * Lets go of a live device, so that another process can take it over with {@link UblkDevice.recover}, or this one
-   * with {@link resume}: the disk stays, and what is asked of it waits. No request fails.
+   * Stops serving a live device but keeps its disk: the block device stays, and new I/O blocks. No request fails. Then
+   * another process can take the device over with {@link UblkDevice.recover}, or this one with {@link resume}.
    *
-   * @throws UblkError of kind `unsupported` before kernel 6.16, if it was made without `recovery`, with `'fail'`, or with
-   * `'requeue'` and `transport` `'batch'`, which together would make requests fail: the device is then served as before;
-   * `closed` if it is not live.
+   * @throws UblkError of kind `unsupported` before kernel 6.16; or if the device was created without `recovery`, with
+   * `'fail'`, or with `'requeue'` and `transport` `'batch'`, which together would make requests fail. The device is then
+   * served as before. `closed` if it is not live.
    */
   async quiesce(options: { signal?: AbortSignal } = {}): Promise<void> {
     checkWaiting(options, 'quiesce()')
@@ -133,7 +132,7 @@ export class ServedDevice extends UblkDevice {
   /**
    * Serves a device again after {@link quiesce}.
    *
-   * @throws UblkError of kind `busy` if another process serves it by now.
+   * @throws UblkError of kind `busy` if another process serves it now.
    */
   async resume(options: { signal?: AbortSignal } = {}): Promise<void> {
     checkWaiting(options, 'resume()')
@@ -141,8 +140,8 @@ export class ServedDevice extends UblkDevice {
   }
 
   /**
-   * Forgets a device that was {@link quiesce}d, or that waits for a server since serving it failed, without touching it:
-   * another process serves it, or will. The backend is closed.
+   * Leaves a device to another process, without touching it. The device must be {@link quiesce}d, or wait for a server
+   * because serving it failed. The backend is closed.
    *
    * @throws UblkError of kind `busy` if this process serves it; `closed` if it was deleted.
    */
@@ -153,14 +152,14 @@ export class ServedDevice extends UblkDevice {
   }
 
   /**
-   * Shares a file in memory, such as one in `/dev/shm`, with the disk's clients: what they read and write directly
-   * (`O_DIRECT`) from and to a mapping of it is not copied by the driver. The file's size is a multiple of a page, at
-   * most 4 GiB; its pages stay in memory. The device must be live, and created with `share`. If
-   * the file is truncated, requests in the missing part fail with EIO, and an `error` event says so.
+   * Shares a file in memory, such as one in `/dev/shm`, with the disk's clients. If they read or write the disk with
+   * direct I/O (`O_DIRECT`) from a mapping of this file, the driver does not copy the data. The file's size is a multiple
+   * of a page, at most 4 GiB; its pages stay in memory. The device must be live, and created with `share`. If the file is
+   * truncated, requests in the missing part fail with EIO, and an `error` event reports it.
    *
-   * Waits until no request is under way.
+   * Waits until no request is in flight.
    *
-   * @throws UblkError: `unsupported` if the device was made without `share`, `backend` if the file cannot be used,
+   * @throws UblkError: `unsupported` if the device was created without `share`, `backend` if the file cannot be used,
    * `invalid` for one of another size, `closed` if the device is not live, `timeout`.
    */
   async share(path: string, options: { signal?: AbortSignal } = {}): Promise<SharedMemory> {
@@ -176,7 +175,7 @@ export class ServedDevice extends UblkDevice {
     return new SharedMemory(device, await device.share(path, cancel), path)
   }
 
-  /** Deletes the device, even if the disk is held: unmount it first. */
+  /** Deletes the device, even if the disk is in use: unmount it first. */
   override async [Symbol.asyncDispose](): Promise<void> {
     await this.delete({ force: true })
   }
@@ -198,7 +197,7 @@ export class ServedDevice extends UblkDevice {
     this.#emit('live')
   }
 
-  /** The device's queues have ended: JavaScript serves it again if it can. */
+  /** Called when the device's queues have ended: JavaScript serves it again if possible. */
   async #onExit(reason: string): Promise<void> {
     const local = this.#local
     try {

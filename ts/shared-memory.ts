@@ -11,7 +11,7 @@ export class SharedMemory {
   constructor(
     device: native.Device,
     number: number,
-    /** The file that it is. */
+    /** The path of the file. */
     readonly path: string,
   ) {
     this.#device = device
@@ -19,8 +19,8 @@ export class SharedMemory {
   }
 
   /**
-   * Shares it no more; its clients' data is copied again. The file stays. Resolves when no request is under way; closing
-   * it again does nothing.
+   * Stops sharing the memory: the driver copies its clients' data again. The file stays. Waits until no request is in
+   * flight. Calling it again has no effect.
    *
    * @throws UblkError: `closed` if the device was stopped or deleted, `timeout`.
    */
@@ -31,7 +31,7 @@ export class SharedMemory {
     await this.#closed
   }
 
-  /** As {@link SharedMemory.close}, and content if the disk is gone. */
+  /** As {@link SharedMemory.close}, but does not fail if the disk was removed. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close().catch((error: unknown) => {
       if (!(error instanceof UblkError) || error.kind !== 'closed') throw error

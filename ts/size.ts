@@ -2,8 +2,8 @@ import { invalid } from './errors.js'
 import { nameOf } from './user-values.js'
 
 /**
- * A number of bytes, or text as `losetup` and `truncate` read it: plain bytes, or a whole number with
- * a unit. `K M G T P E` and `KiB MiB …` are powers of 1024; `KB MB …` are powers of 1000.
+ * A number of bytes, or text in the format of `losetup` and `truncate`: plain bytes, or a whole number with a unit.
+ * `K M G T P E` and `KiB MiB …` are powers of 1024; `KB MB …` are powers of 1000.
  */
 export type Size = number | string
 

@@ -2,21 +2,21 @@ import type { Operation } from './operation.js'
 
 /** A request that was answered. */
 export interface TraceRecord {
-  /** When, in milliseconds since 1970, with fractions. */
+  /** When it was answered, in milliseconds since 1970, with fractions. */
   time: number
   /** The number of its queue. */
   queue: number
-  /** The number of its place in the queue: no two that are in service at a time have the same. */
+  /** Its tag: requests that are in flight on a queue at the same time have different tags. */
   tag: number
-  /** What it asked for; `other`: something that the disk never announced. */
+  /** Its operation; `other`: one that the disk never announced. */
   op: Operation | 'other'
-  /** Where on the disk, in bytes. */
+  /** Its offset on the disk, in bytes. */
   offset: number
-  /** How much, in bytes; 0 for a flush. */
+  /** Its length in bytes; 0 for a flush. */
   length: number
-  /** Whether it was a write that had to be durable before it was answered (forced unit access). */
+  /** Whether it was a write that must be durable before it is answered (forced unit access). */
   fua: boolean
-  /** Whether it concerned a file system's own structures, not a file's data. */
+  /** Whether it concerned a file system's own structures, not the data of a file. */
   meta: boolean
   /** Whether its sender wanted no retries after an error. */
   failFast: boolean
@@ -26,12 +26,12 @@ export interface TraceRecord {
   done: number
   /** The name of the error that it was answered with, such as `EIO`; null if it succeeded. */
   error: string | null
-  /** How long it was in service, in microseconds: see {@link LatencyStats}. */
+  /** Its service time in microseconds: see {@link LatencyStats}. */
   latency: number
 }
 
 /**
- * Takes requests in the order of their queue's answers. `dropped`: how many more there were since it was last called,
- * which are lost, because it was too slow for them.
+ * Gets requests in the order in which their queue answered them. `dropped`: how many further requests are missing since
+ * the last call, because the listener was too slow.
  */
 export type TraceListener = (records: readonly TraceRecord[], dropped: number) => void

@@ -1,12 +1,12 @@
-/** What backends that are made of others have in common. */
+/** Checks that backends composed of others have in common. */
 import { invalid } from '../errors.js'
 import { isArray, nameOf } from '../user-values.js'
 import type { StackableBackend } from './list.js'
 
 /**
- * Checks a backend that another is made of; its fields are checked later.
+ * Checks a backend that is a part of another one; its fields are checked later.
  *
- * @param what - What takes it, such as `slice()`.
+ * @param what - The function that takes it, such as `slice()`.
  * @throws UblkError of kind `invalid`.
  */
 export function checkDisk(disk: unknown, what: string): asserts disk is StackableBackend {
@@ -15,7 +15,7 @@ export function checkDisk(disk: unknown, what: string): asserts disk is Stackabl
 }
 
 /**
- * Checks a list of them.
+ * Checks a list of such backends.
  *
  * @throws UblkError of kind `invalid`.
  */

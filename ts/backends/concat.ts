@@ -12,11 +12,11 @@ export interface ConcatBackend {
 }
 
 /**
- * Disks one after another, as one disk that is as large as all of them together. It has the size it was made with.
+ * Disks one after another, as one disk that is as large as all of them together. Its size is fixed.
  *
- * @param disks - Native backends, but no `lazy` ones, with blocks of one size.
- * @throws UblkError of kind `invalid` if that is no list of backends. Whether they fit each other is found out by
- * `UblkDevice.create`.
+ * @param disks - Native backends except `lazy`, all with the same block size.
+ * @throws UblkError of kind `invalid` if `disks` is not a list of backends. `UblkDevice.create` checks whether they fit
+ * together.
  *
  * @example
  * ```ts

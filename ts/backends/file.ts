@@ -7,7 +7,7 @@ import type { Flags, Kind } from './kind.js'
 /** A disk in a file or on another block device; see {@link file}. */
 export interface FileBackend {
   readonly kind: 'file'
-  /** Of the regular file or block device. */
+  /** The path of the regular file or block device. */
   readonly path: string
   /** Whether it bypasses the page cache. */
   readonly direct: boolean
@@ -39,13 +39,13 @@ export interface FileOptions {
 }
 
 /**
- * A disk in an existing regular file or on another block device, as large as that is. Flush reaches
- * stable storage (fdatasync); discard punches holes.
+ * A disk in an existing regular file or on another block device, with the same size. Flush makes data durable
+ * (fdatasync); discard punches holes.
  *
  * @param path - A path, or a `file:` URL.
  * @param options - How to open it.
- * @throws UblkError of kind `invalid` if the path is empty. Whether the file exists and is fit is
- * found out by `UblkDevice.create`, which rejects with kind `backend`, or `busy` if another process uses it.
+ * @throws UblkError of kind `invalid` if the path is empty. `UblkDevice.create` opens the file, and rejects with kind
+ * `backend` if that fails, or `busy` if another process uses it.
  */
 export function file(path: string | URL, options: FileOptions = {}): FileBackend {
   checkOptions<FileOptions>(options, 'file()', { direct: true, exclusive: true })
@@ -55,13 +55,13 @@ export function file(path: string | URL, options: FileOptions = {}): FileBackend
   return { kind: 'file', path: plain, direct, exclusive: exclusiveOf(exclusive) }
 }
 
-/** The file that `create --file PATH` and the like mean. */
+/** The file of `create --file PATH` and similar options. */
 export function fileOfFlags(path: string, { direct, exclusive }: Flags): FileBackend {
   const options = { direct: direct === true, exclusive: exclusive !== false }
-  return file(path === '' ? '' : resolve(path), options) // Whoever takes it over may be in another directory.
+  return file(path === '' ? '' : resolve(path), options) // A server that takes it over may be in another directory.
 }
 
-/** The files that a list such as `a.img,b.img` means. */
+/** The files of a list such as `a.img,b.img`. */
 export function filesOfFlags(paths: string, flags: Flags): FileBackend[] {
   return paths.split(',').map(path => fileOfFlags(path, flags))
 }

@@ -6,12 +6,12 @@ export interface Described {
   readonly kind: string
 }
 
-/** All that the package knows about a kind of backends. A kind is one file, and an entry in the list of kinds. */
+/** All that the package knows about a kind of backend. Each kind is one file, and an entry in the list of kinds. */
 export interface Kind<Backend extends Described = Described> {
   readonly name: Backend['kind']
   /** Whether native threads serve it. */
   readonly native: boolean
-  /** Whether other backends can be made of it. */
+  /** Whether other backends can be composed of it. */
   readonly stackable: boolean
   /** Its options of `ublk-ts create`. */
   readonly commandLine?: CommandLine
@@ -23,9 +23,9 @@ export interface Kind<Backend extends Described = Described> {
    */
   check(backend: Backend): Backend
 
-  /** The backends that it is made of. */
+  /** The backends that it consists of. */
   below?(backend: Backend): readonly Described[]
-  /** The same backend, made of others. */
+  /** The same backend, with other parts. */
   withBelow?(backend: Backend, below: readonly Described[]): Backend
 
   /** Its options for the native part. Those that are undefined are left out. */
@@ -46,11 +46,11 @@ export interface Kind<Backend extends Described = Described> {
   withoutClaim?(backend: Backend): Backend
   /** The files that its server uses. */
   paths?(backend: Backend): readonly string[]
-  /** Where its bytes are if they are in memory: the path of a file, or null for memory of the server. */
+  /** Where its data is if that is in memory: the path of a file, or null for memory of the server. */
   memory?(backend: Backend): string | null
-  /** The same with its bytes where they outlive the server; `made` is told of the file that is made for that. */
+  /** The same with its data where that outlives the server. `made` is called with the file that is created for that. */
   lasting?(backend: Backend, made: (path: string) => void): Backend
-  /** Where to get the bytes that it lacks. */
+  /** Where to get missing data. */
   filling?(backend: Backend): Filling
 
   /** What distinguishes it from others of its kind, for people: a path, or a few words. May be empty. */
@@ -68,7 +68,7 @@ export interface CommandLine {
   readonly more?: readonly CommandOption[]
   /** Names of options of other kinds that `main` takes too. */
   readonly also?: readonly string[]
-  /** The main options of other kinds to which `more` can be added, and what it makes of their backend. */
+  /** The main options of other kinds with which `more` can be combined, and how it wraps their backend. */
   readonly over?: {
     readonly main: readonly string[]
     readonly make: (backend: Described, flags: Flags) => Described

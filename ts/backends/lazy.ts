@@ -10,16 +10,16 @@ import { diskSize } from './disk-size.js'
 import type { FileOptions } from './file.js'
 import type { Kind } from './kind.js'
 
-/** What a {@link lazy} disk is filled with, and how. */
+/** Where a {@link lazy} disk gets its data, and how. */
 export interface LazyOptions {
   /** Bytes, or text such as `'10G'`; a multiple of the block size. */
   size: Size
-  /** Called on the thread that makes the device, once for every part; several may be under way. */
+  /** Called on the thread that creates the device, once for every part; several calls may run at the same time. */
   fetch: Fetch
   /**
-   * A file that keeps what was fetched and written: it is made if it is not there, sparse, and beside it one with
-   * `.map` behind its name that says what is in it; other users cannot read either. The next disk with this cache
-   * continues with its data; two disks cannot use it at the same time.
+   * A sparse file for fetched and written data, created if it does not exist. Beside it, a file with the suffix `.map`
+   * records which parts are present. Other users cannot read either file. The next disk with this cache continues with its
+   * data; two disks cannot use it at the same time.
    *
    * @defaultValue in memory
    */
@@ -37,15 +37,14 @@ export interface LazyOptions {
    */
   exclusive?: boolean
   /**
-   * The smallest part that is fetched: a power of two from 4 KiB to 16 MiB. Neighbouring parts that are missing
-   * are fetched together.
+   * The smallest part that is fetched: a power of two from 4 KiB to 16 MiB. Adjacent missing parts are fetched together.
    *
    * @defaultValue 128 KiB
    */
   chunk?: Size
   /**
-   * Names what the disk is filled with, such as a URL and its ETag: at most 1024 bytes. A cache that was made for
-   * another one is refused.
+   * A name of the disk's source, such as a URL and its ETag, of at most 1024 bytes. A cache with another identity is
+   * refused.
    */
   identity?: string
   /**
@@ -56,7 +55,7 @@ export interface LazyOptions {
   timeout?: number
 }
 
-/** A disk that is filled on demand; see {@link lazy}. */
+/** A disk whose data is fetched on demand; see {@link lazy}. */
 export interface LazyBackend {
   readonly kind: 'lazy'
   /** In bytes. */
@@ -88,20 +87,20 @@ const LEAST_CHUNK = 4096
 const MOST_CHUNK = 16 * 2 ** 20
 
 /**
- * A disk that is filled on demand: a part that was not read or written yet is fetched once, kept natively, and
- * from then on served without JavaScript. What is written whole is never fetched. It suits images that are large,
- * far away and used in part.
+ * A disk whose data is fetched on demand. A part that was not read or written yet is fetched once, stored natively, and
+ * then served without JavaScript. A part that is overwritten whole is never fetched. Use it for large images that are far
+ * away, and of which only parts are used.
  *
- * Flush makes the cache file durable. After a power failure the cache has the data as of the last flush, and also if
- * its file system was unmounted after its process was killed. The file and its map belong together: remove both or
+ * Flush makes the cache file durable. After a power failure the cache has the data as of the last flush. The same holds
+ * if its file system is unmounted after its process was killed. The file and its map belong together: remove both or
  * none.
  *
  * If the kernel cannot write the cache to its medium, an `error` event says so. Data that was only fetched is fetched
  * again, reads of data written since the last flush fail with EIO until it is overwritten, and every flush fails until
  * another disk is created with the cache. That one begins with the data as of the last flush.
  *
- * @throws UblkError of kind `invalid` if an option is wrong. Whether the cache is usable is found out by
- * `UblkDevice.create`, which rejects with kind `backend`, or `busy` if another process uses it.
+ * @throws UblkError of kind `invalid` if an option is wrong. `UblkDevice.create` opens the cache, and rejects with kind
+ * `backend` if that fails, or `busy` if another process uses it.
  *
  * @example
  * ```ts

@@ -21,7 +21,7 @@ export const KINDS: readonly Kind[] = [
   stripeKind,
 ]
 
-/** A backend that others can be made of. */
+/** A backend that can be a part of others. */
 export type StackableBackend =
   | MemoryBackend
   | NullBackend
@@ -30,18 +30,18 @@ export type StackableBackend =
   | ConcatBackend
   | StripeBackend
 
-/** What stores a disk's bytes natively. Made by {@link memory}, {@link nullDisk}, {@link file} or {@link lazy}. */
+/** A backend that stores a disk's data natively: the result of {@link memory}, {@link nullDisk}, {@link file}, … */
 export type NativeBackend = StackableBackend | LazyBackend
 
 /**
- * What stores a disk's bytes: native, a {@link worker}, or an object with the methods of a disk, which is
- * served from the event loop of the thread that creates the device.
+ * What stores a disk's data: a native backend, a {@link worker}, or an object with the methods of a disk, which is served
+ * from the event loop of the thread that creates the device.
  */
-// Of a native one only the kind, or the compiler takes an object with a size for one, and says so of a
-// disk without `read`.
+// For native backends only the kind is listed: otherwise the compiler would take a disk without `read` for a native
+// backend, and report that.
 export type Backend = Pick<NativeBackend, 'kind'> | WorkerBackend | JsBackend
 
-/** The kind of a backend; undefined if it has none, as objects with the methods of a disk. */
+/** The kind of a backend; undefined for objects with the methods of a disk. */
 export function kindOf(backend: unknown): Kind | undefined {
   const name = (backend as Partial<Described> | null | undefined)?.kind
   return KINDS.find(kind => kind.name === name)

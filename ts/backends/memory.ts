@@ -14,7 +14,7 @@ export interface MemoryBackend {
   readonly kind: 'memory'
   /** In bytes. */
   readonly size: number
-  /** The file that holds its bytes, if it is one. */
+  /** The file that holds its data, if there is one. */
   readonly file: string | undefined
   /** How its memory is allocated, if that is not a file. */
   readonly pages: Pages | undefined
@@ -22,20 +22,20 @@ export interface MemoryBackend {
   readonly exclusive: false | undefined
 }
 
-/** Where {@link memory} keeps a disk's bytes. */
+/** Where {@link memory} keeps a disk's data. */
 export interface MemoryOptions {
   /**
-   * A file in a memory file system, such as one in `/dev/shm`: another process can take the disk over with what is on
-   * it. It is created if it does not exist, keeps its bytes if it does, and is not removed. An existing file must
+   * A file in a memory file system, such as one in `/dev/shm`: another process can take over the disk with its data. The
+   * file is created if it does not exist; an existing file keeps its data. It is never removed. An existing file must
    * belong to this user and be writable by no other user.
    *
-   * @defaultValue memory of this process, which ends with it
+   * @defaultValue memory of this process, which is lost when the process ends
    */
   file?: string
   /**
-   * How the pages of this process's memory are allocated. What is discarded is given back in any case.
+   * How the pages of this process's memory are allocated. Discarded pages are always freed.
    *
-   * @defaultValue each with the first write to it
+   * @defaultValue each on the first write to it
    */
   pages?: Pages
   /**
@@ -47,11 +47,11 @@ export interface MemoryOptions {
 }
 
 /**
- * A disk in this process's memory. It takes memory only where it has been written, and gives it back
- * on discard and write-zeroes. Its contents are gone when the device is deleted, unless they are in a file.
+ * A disk in this process's memory. It uses memory only for parts that were written; discard and write-zeroes free it. Its
+ * contents are lost when the device is deleted, unless they are in a file.
  *
  * @param size - Bytes, or text such as `'16M'`; a multiple of the block size, below 8 EiB.
- * @throws UblkError of kind `invalid` if the size is not one.
+ * @throws UblkError of kind `invalid` if the size is not valid.
  *
  * @example
  * ```ts

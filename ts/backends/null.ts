@@ -3,7 +3,7 @@ import type { Size } from '../size.js'
 import { diskSize } from './disk-size.js'
 import type { Kind } from './kind.js'
 
-/** A disk that keeps nothing; see {@link nullDisk}. */
+/** A disk that discards all data; see {@link nullDisk}. */
 export interface NullBackend {
   readonly kind: 'null'
   /** In bytes. */
@@ -11,11 +11,10 @@ export interface NullBackend {
 }
 
 /**
- * A disk that forgets what is written; reads give zeroes. It is for measuring the cost of the path, not
- * for data.
+ * A disk that discards writes and reads as zeroes. It is for measuring the cost of the I/O path, not for data.
  *
  * @param size - Bytes, or text such as `'1T'`; a multiple of the block size, below 8 EiB.
- * @throws UblkError of kind `invalid` if the size is not one.
+ * @throws UblkError of kind `invalid` if the size is not valid.
  */
 export function nullDisk(size: Size): NullBackend {
   return { kind: 'null', size: diskSize(size) }

@@ -16,7 +16,7 @@ export interface SliceBackend {
   readonly size: number | undefined
 }
 
-/** Which part a {@link slice} is. */
+/** Which part of the disk a {@link slice} covers. */
 export interface SliceOptions {
   /**
    * Where it begins: bytes, or text such as `'1M'`; a multiple of the block size.
@@ -33,11 +33,11 @@ export interface SliceOptions {
 }
 
 /**
- * A part of another disk, such as a partition of an image. It has the size it was made with.
+ * A part of another disk, such as a partition of an image. Its size is fixed.
  *
- * @param disk - A native backend, but no `lazy` one.
- * @throws UblkError of kind `invalid` if an option is wrong. Whether the part lies on the disk is found out by
- * `UblkDevice.create`.
+ * @param disk - A native backend except `lazy`.
+ * @throws UblkError of kind `invalid` if an option is wrong. `UblkDevice.create` checks whether the part lies within the
+ * disk.
  *
  * @example
  * ```ts

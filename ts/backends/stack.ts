@@ -1,4 +1,4 @@
-/** What is done with a backend and all those that it is made of. */
+/** Functions for a stack: a backend and all the backends that it consists of. */
 import { invalid } from '../errors.js'
 import { cannotRecord, type Json, toPlainJson } from '../json.js'
 import type { Filling } from '../runtime/lazy-fetcher.js'
@@ -7,11 +7,11 @@ import { nameOf } from '../user-values.js'
 import type { Described, DescribedJson, Kind } from './kind.js'
 import { KINDS, kindOf } from './list.js'
 
-/** How many backends may stand on each other. */
+/** The maximum depth of a stack. */
 const MOST_LEVELS = 16
 
 /**
- * Checks a native backend, and those below it, and makes them again.
+ * Checks a native backend and those below it, and returns a checked copy.
  *
  * @throws UblkError of kind `invalid`.
  */
@@ -55,7 +55,7 @@ function list(names: readonly string[]): string {
   return names.length < 2 ? names.join() : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`
 }
 
-/** A backend, and all those that it is made of. Of unknown kinds, as in a damaged record, nothing is known. */
+/** A backend, and all those that it consists of. Unknown kinds, as in a damaged record, are skipped. */
 export function nodesOf(backend: unknown): { backend: Described; kind: Kind }[] {
   const kind = kindOf(backend)
   if (!kind) return []
@@ -67,7 +67,7 @@ function belowOf({ backend, kind }: { backend: Described; kind: Kind }): readonl
   return kind.below?.(backend) ?? []
 }
 
-/** The same stack with each backend replaced by what `change` makes of it, from the bottom up. */
+/** The same stack with each backend replaced by the result of `change`, from the bottom up. */
 export function mapStack<Node extends object>(
   backend: Described,
   change: (backend: Described, kind: Kind) => Node,
@@ -89,7 +89,7 @@ export function stackToNative(backend: Described): DescribedJson {
 /**
  * A backend as a record keeps it.
  *
- * @throws UblkError of kind `invalid` if JSON cannot say it.
+ * @throws UblkError of kind `invalid` if JSON cannot represent it.
  */
 export function stackToRecord(backend: unknown): Json {
   if (!kindOf(backend)) throw cannotRecord('an object as backend has functions')
@@ -114,12 +114,12 @@ export function ofSize<Backend>(backend: Backend, size: number): Backend {
   return sized === undefined ? backend : (sized as unknown as Backend)
 }
 
-/** The same with its memory in files that outlive its server; `made` is told of each file that is made for that. */
+/** The same with its memory in files that outlive its server. `made` is called with each file that is created for that. */
 export function lastingStack(backend: Described, made: (path: string) => void): Described {
   return mapStack(backend, (each, kind) => kind.lasting?.(each, made) ?? each)
 }
 
-/** The same without the files that its memory is in: two stacks that differ in nothing else are made alike. */
+/** The same without the files of its memory, to compare stacks: these files differ each time. */
 export function withoutMemoryFiles(backend: Json): Json {
   const without = (each: Described, kind: Kind): Described => {
     return kind.memory ? ({ ...each, file: undefined } as Described) : each
@@ -127,7 +127,7 @@ export function withoutMemoryFiles(backend: Json): Json {
   return kindOf(backend) ? (mapStack(backend as unknown as Described, without) as unknown as Json) : backend
 }
 
-/** Where it gets the bytes that it lacks. */
+/** Where it gets missing data. */
 export function fillingOf(backend: unknown): Filling | undefined {
   return kindOf(backend)?.filling?.(backend as Described)
 }
@@ -137,14 +137,14 @@ export function pathsOf(backend: unknown): string[] {
   return nodesOf(backend).flatMap(({ backend, kind }) => kind.paths?.(backend) ?? [])
 }
 
-/** The files in memory that hold bytes of it; null stands for memory of its server. */
+/** The files in memory that hold its data; null stands for memory of its server. */
 export function memoryOf(backend: unknown): (string | null)[] {
   return nodesOf(backend)
     .map(({ backend, kind }) => kind.memory?.(backend))
     .filter(memory => memory !== undefined)
 }
 
-/** It in one line, for people, without the name of its kind: `a.img, slice(b.img, at 1M), chunk 64K`. */
+/** A description in one line, without the name of its kind: `a.img, slice(b.img, at 1M), chunk 64K`. */
 export function summaryOf(backend: unknown): string {
   const kind = kindOf(backend)
   if (!kind) return ''
@@ -165,7 +165,7 @@ function shortSize({ backend, kind }: { backend: Described; kind: Kind }): strin
   return size === undefined ? '' : formatSize(size)
 }
 
-/** A drawing of it, for people: a line for each backend. */
+/** A drawing of the stack as a tree, with a line for each backend. */
 export function drawStack(backend: unknown): string[] {
   const kind = kindOf(backend)
   if (!kind) return []

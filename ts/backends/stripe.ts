@@ -17,8 +17,8 @@ export interface StripeBackend {
 /** How a {@link stripe} distributes its bytes. */
 export interface StripeOptions {
   /**
-   * How many bytes go to one disk before the next disk's turn: bytes, or text such as `'64K'`; a multiple of the block
-   * size, below 4 GiB. The size of each disk is a multiple of it.
+   * How many bytes go to one disk before the next disk is used: in bytes, or text such as `'64K'`; a multiple of the block
+   * size, below 4 GiB. The size of each disk must be a multiple of it.
    *
    * @defaultValue 64 KiB
    */
@@ -26,13 +26,13 @@ export interface StripeOptions {
 }
 
 /**
- * Disks side by side (RAID 0), as one disk that is as large as all of them together: the first chunk of its bytes is on
- * the first disk, the second on the next, and so on. Large requests use several disks at the same time. It has the size
- * it was made with. If one of the disks is lost, all is.
+ * Disks side by side (RAID 0), as one disk that is as large as all of them together: its first chunk is on the first disk,
+ * its second chunk on the next disk, and so on. Large requests use several disks at the same time. Its size is fixed. If
+ * one of the disks is lost, all data is lost.
  *
- * @param disks - Native backends of one size with blocks of one size, but no `lazy` ones.
- * @throws UblkError of kind `invalid` if that is no list of backends, or the chunk is no size. Whether they fit each
- * other is found out by `UblkDevice.create`.
+ * @param disks - Native backends except `lazy`, all with the same size and block size.
+ * @throws UblkError of kind `invalid` if `disks` is not a list of backends, or the chunk is not a valid size.
+ * `UblkDevice.create` checks whether they fit together.
  *
  * @example
  * ```ts

@@ -10,22 +10,22 @@ import type { Kind } from './kind.js'
 /** A disk written in JavaScript that is served by Workers; see {@link worker}. */
 export interface WorkerBackend {
   readonly kind: 'worker'
-  /** Of the module whose default export makes the backend. */
+  /** The URL of the module whose default export makes the backend. */
   readonly url: string
-  /** For its factory; copied to each worker as `postMessage` copies. Or a function that makes them. */
+  /** For its factory; copied to each Worker as by `postMessage`. Or a function that returns them. */
   readonly options: unknown
 }
 
 /**
- * A disk written in JavaScript, served by a Worker for each of its queues: the fast way. The worker's thread
- * sleeps in the kernel until there are requests, so a synchronous backend costs no event loop and no
- * promise. A backend that turns out to be asynchronous is served from the worker's event loop.
+ * A disk written in JavaScript that is served by one Worker per queue: the fastest way. A Worker's thread sleeps in the
+ * kernel until there are requests, so a synchronous backend costs no event loop and no promise. An asynchronous backend is
+ * served from the Worker's event loop.
  *
- * @param url - Of a module whose default export is a {@link defineBackend} factory. TypeScript works where
- * Node runs it, or with the loader that this process was started with.
- * @param options - For the factory, copied to each worker as `postMessage` copies: SharedArrayBuffers in it are
- * shared by all. Or a function that is called on this thread for each worker that starts, and makes them: a
- * `MessagePort` among the properties of what it returns goes to that worker.
+ * @param url - The URL of a module whose default export is a {@link defineBackend} factory. TypeScript modules work if
+ * Node runs TypeScript, or with the loader that this process was started with.
+ * @param options - For the factory, copied to each Worker as by `postMessage`; SharedArrayBuffers are shared by all. Or a
+ * function that is called on this thread for each Worker that starts, and returns the options: a `MessagePort` among
+ * their properties is transferred to that Worker.
  *
  * @example
  * ```ts

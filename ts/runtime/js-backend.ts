@@ -16,11 +16,11 @@ import {
 import type { RequestFlags } from './requests.js'
 
 /**
- * One request of the kernel. The object belongs to the engine, which uses it again: it is good until the
- * request is finished, that is until the method returned or its promise is settled.
+ * One request of the kernel. The engine reuses the object: it is valid until the request has finished, that is, until the
+ * method has returned or its promise is settled.
  */
 export interface DiskRequest extends RequestFlags {
-  /** What is asked for. */
+  /** The operation. */
   readonly op: Operation
   /** Where on the disk, in bytes. */
   readonly offset: number
@@ -29,9 +29,9 @@ export interface DiskRequest extends RequestFlags {
 }
 
 /**
- * A disk written in JavaScript, a method per operation. Methods are synchronous or return a promise; a
- * disk can do what it has methods for, and nothing else is ever asked of it. What a method throws becomes
- * the request's error: the `errno` or `code` of a Node error or a UblkError, else EIO.
+ * A disk written in JavaScript, with a method per operation. Methods are synchronous or return a promise. A disk supports
+ * the operations that it has methods for; it gets no others. If a method throws, the request fails with the `errno` or
+ * `code` of a Node error or a UblkError, else with EIO.
  */
 export interface DiskBackend {
   /** Bytes, or text such as `'1G'`; a multiple of the block size. */
@@ -43,57 +43,57 @@ export interface DiskBackend {
    */
   readonly blockSize?: number
   /**
-   * Fills `into` with the disk's bytes from `request.offset` on. `into` is as long as the request, and
-   * good until the request is finished.
+   * Fills `into` with the disk's data from `request.offset` on. `into` is as long as the request, and valid until the
+   * request has finished.
    */
   read(request: DiskRequest, into: Uint8Array): void | Promise<void>
-  /** Puts `from` on the disk. Without this method the disk is read-only. */
+  /** Writes `from` to the disk at `request.offset`. Without this method the disk is read-only. */
   write?(request: DiskRequest, from: Uint8Array): void | Promise<void>
   /**
-   * Makes every write that was finished before durable. Without this method the disk has no volatile
-   * write cache: a finished write is durable.
+   * Makes all writes durable that finished before. Without this method the disk has no volatile write cache: a finished
+   * write must be durable.
    */
   flush?(request: DiskRequest): void | Promise<void>
-  /** The range's bytes are not needed any more. */
+  /** The range's data is not needed any more. */
   discard?(request: DiskRequest): void | Promise<void>
   /** The range must read as zeroes. Without this method the kernel writes zeroes. */
   writeZeroes?(request: DiskRequest): void | Promise<void>
   /**
-   * The disk is to have that many bytes: makes room, with zeroes, or gives up what lies behind. Called in each of its
-   * workers. Without this method the disk keeps its size.
+   * Resizes the disk to `size` bytes: new space must read as zeroes, and data beyond the new size is lost. Called in each
+   * of its Workers. Without this method the size is fixed.
    */
   resize?(size: number): void | Promise<void>
-  /** The disk is served no more. */
+  /** Called when the disk is not served any more. */
   close?(): void | Promise<void>
 }
 
 /**
- * The requests of one turn of a queue, by position: the form for those who want every nanosecond.
+ * The requests that a queue got at once, by position: the fastest form.
  *
- * Everything in it belongs to the engine. A synchronous `process` has all until it returns; one that
- * returns a promise has a batch of its own until the promise is settled and all requests are completed.
+ * The engine reuses everything in it. For a synchronous `process` it is valid until `process` returns. A `process` that
+ * returns a promise gets its own batch, valid until the promise is settled and all requests are completed.
  */
 export interface Batch {
   /** How many requests there are. */
   readonly count: number
-  /** What each asks for: 0 read, 1 write, 2 flush, 3 discard, 4 write zeroes; see {@link Op}. */
+  /** The operations: 0 read, 1 write, 2 flush, 3 discard, 4 write zeroes; see {@link Op}. */
   readonly op: Uint8Array
   /** Where on the disk, in bytes. */
   readonly offset: Float64Array
   /** How much, in bytes. */
   readonly length: Float64Array
-  /** What the kernel says beside that: bits of {@link Flag}. */
+  /** The flags of each request: bits of {@link Flag}. */
   readonly flags: Uint8Array
   /**
-   * What became of each: bytes done, or a negative error number such as `-5`. Success is set already;
-   * only failures have to be.
+   * The results: bytes done, or a negative error number such as `-5`. They are preset to success, so you only have to set
+   * failures.
    */
   readonly result: Int32Array
-  /** The data of request `i`, as long as the request. */
+  /** The data of request `i`; as long as the request. */
   data(i: number): Uint8Array
   /**
-   * Finishes request `i` of an asynchronous `process` before the others, with bytes done or a negative
-   * error number. What is not finished so is when the promise is fulfilled, with `result[i]`.
+   * Finishes request `i` of an asynchronous `process` before the others, with bytes done or a negative error number. The
+   * remaining requests finish with `result[i]` when the promise is fulfilled.
    */
   complete(i: number, result: number): void
 }
@@ -127,41 +127,40 @@ export interface BatchBackend {
    */
   readonly blockSize?: number
   /**
-   * What it can do beyond reading.
+   * The operations that it supports in addition to reading.
    *
    * @defaultValue `['write']`
    */
   readonly operations?: readonly Exclude<Operation, 'read'>[]
-  /** Serves a batch. What it throws fails every request that it has not finished. */
+  /** Serves a batch. If it throws, all requests that it has not finished fail. */
   process(batch: Batch): void | Promise<void>
   /**
-   * The disk is to have that many bytes: makes room, with zeroes, or gives up what lies behind. Called in each of its
-   * workers. Without this method the disk keeps its size.
+   * Resizes the disk to `size` bytes: new space must read as zeroes, and data beyond the new size is lost. Called in each
+   * of its Workers. Without this method the size is fixed.
    */
   resize?(size: number): void | Promise<void>
-  /** The disk is served no more. */
+  /** Called when the disk is not served any more. */
   close?(): void | Promise<void>
 }
 
 /** Either form of a disk written in JavaScript. */
 export type JsBackend = DiskBackend | BatchBackend
 
-/** What a backend's factory is told. */
+/** The second argument of a backend's factory. */
 export interface BackendContext {
   /** The number of the queue that it serves. */
   readonly queue: number
 }
 
-/** Makes a worker's backend from the options it was given. */
+/** Makes a Worker's backend from the options of {@link worker}. */
 export type BackendFactory<Options> = (
   options: Options,
   context: BackendContext,
 ) => JsBackend | Promise<JsBackend>
 
 /**
- * Gives a backend's module its type; the module's default export is what this returns. The factory is
- * called once in each queue's worker. If it says what it returns, `(): DiskBackend => …`, the compiler finds
- * misspelt methods too.
+ * Gives a backend's module its type; export the result as the module's default export. The factory is called once in each
+ * queue's Worker. If you declare its return type, `(): DiskBackend => …`, the compiler finds misspelt methods, too.
  *
  * @example
  * ```ts

@@ -3,36 +3,36 @@ import type * as native from '#binding'
 import { errnoOf, inOneLine, settled } from '../user-values.js'
 import type { Report } from './js-disk.js'
 
-/** A part of a disk that is to be fetched. */
+/** A part of a disk to fetch. */
 export interface FetchRange {
-  /** From where on, in bytes; a multiple of the chunk size. */
+  /** Its offset in bytes; a multiple of the chunk size. */
   readonly offset: number
-  /** How much, in bytes: a multiple of the chunk size, or less at the end of the disk. */
+  /** Its length in bytes: a multiple of the chunk size, or less at the end of the disk. */
   readonly length: number
-  /** Aborted when the answer is not wanted any more. */
+  /** Aborted when the data is not needed any more. */
   readonly signal: AbortSignal
 }
 
 /**
- * Fetches a part of a disk: all of `range.length` bytes. What it throws becomes the error of the requests that
- * wait for it, as with the methods of any other disk; the part is fetched again when it is next asked for.
+ * Fetches a part of a disk: all of `range.length` bytes. If it throws, the requests that wait for this part fail with that
+ * error, as with the methods of other disks; the next request fetches the part again.
  */
 export type Fetch = (range: FetchRange) => Uint8Array | Promise<Uint8Array>
 
-/** What fills a lazy disk. */
+/** How a lazy disk gets its data. */
 export interface Filling {
   readonly fetch: Fetch
   /** After how many milliseconds a fetch fails. */
   readonly timeout: number
 }
 
-/** Answers what a lazy disk asks for. */
+/** Fetches the parts that a lazy disk asks for. */
 export class LazyFetcher {
   readonly #fetch: Fetch
   readonly #timeout: number
   readonly #report: Report
   readonly #underWay = new Set<AbortController>()
-  /** Where the answers go. Nothing is asked before it is there. */
+  /** Receives the answers. It is set before the first fetch. */
   device: native.Device | undefined
 
   /** @param timeout - In milliseconds. */
@@ -64,7 +64,7 @@ export class LazyFetcher {
       // Native code must not read memory that another thread may be writing.
       this.device?.supply(id, data.buffer instanceof SharedArrayBuffer ? new Uint8Array(data) : data)
     } catch (error) {
-      // What happens after that concerns nobody.
+      // Later failures have no effect.
       if (!control.signal.aborted) fail(error)
     } finally {
       clearTimeout(late)
@@ -72,7 +72,7 @@ export class LazyFetcher {
     }
   }
 
-  /** The disk is served no more: nothing that is under way is wanted. */
+  /** Called when the disk is not served any more: aborts all fetches. */
   abort(): void {
     for (const control of this.#underWay) control.abort()
   }

@@ -5,20 +5,20 @@ import { CHANGE_FIELDS, CHANGE_FLAGS, CHANGE_LENGTH, CHANGE_OFFSET, CHANGE_OP } 
 import type { Report } from './js-disk.js'
 import { flagsOf, OPERATIONS, type RequestFlags } from './requests.js'
 
-/** A range of a disk that was changed. */
+/** A changed range of a disk. */
 export interface DiskChange extends RequestFlags {
-  /** How. */
+  /** The operation that changed it. */
   readonly op: Extract<Operation, 'write' | 'discard' | 'writeZeroes'>
-  /** From where on, in bytes. */
+  /** Its offset in bytes. */
   readonly offset: number
-  /** How much, in bytes. */
+  /** Its length in bytes. */
   readonly length: number
 }
 
-/** Takes the changes made since it was last called. */
+/** Gets the changes since its last call. */
 export type Observe = (changes: readonly DiskChange[]) => void
 
-/** Tells an observer what there is to tell. What it throws is reported. */
+/** Passes changes to an observer. An error that it throws is reported. */
 export function tellChanges(device: native.Device, observe: Observe, report: Report): void {
   const numbers = device.takeChanges()
   if (numbers.length === 0) return

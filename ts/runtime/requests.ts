@@ -23,15 +23,15 @@ named[OP_WRITE_ZEROES] = 'writeZeroes'
 /** The operations by their numbers. */
 export const OPERATIONS: readonly Operation[] = named
 
-/** What the kernel says of a request beside its operation and range. */
+/** The flags that the kernel sends with a request. */
 export interface RequestFlags {
-  /** A write that must be durable before it is finished (forced unit access). */
+  /** Whether the write must be durable when it finishes (forced unit access). */
   readonly fua: boolean
-  /** It concerns a file system's own structures, such as inodes and the journal, not a file's data. */
+  /** Whether it concerns a file system's own structures, such as inodes and the journal, not the data of a file. */
   readonly meta: boolean
-  /** Its sender wants no retries after an error: it has another copy, or does not need the data. */
+  /** Whether its sender wants no retries after an error: it has another copy, or does not need the data. */
   readonly failFast: boolean
-  /** Memory is swapped in or out. */
+  /** Whether memory is swapped in or out. */
   readonly swap: boolean
 }
 

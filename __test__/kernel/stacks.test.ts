@@ -195,7 +195,7 @@ test('what cannot be put together is said in one line', async t => {
     t.false(error?.message.includes('\n'), what)
   }
   const { status, stderr } = await run('create', '--stripe', `${A},${small}`)
-  t.is(status, 1)
+  t.is(status, 2)
   t.regex(
     stderr,
     /^ublk-ts: the stripe's disks have different sizes.*; make it of disks of one size, for instance of slices\n$/,

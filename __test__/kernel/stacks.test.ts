@@ -7,6 +7,7 @@ import { Detached, gone, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
 import { result, run, sh, shell } from '../support/program.js'
+import { until } from '../support/server.js'
 import { verify } from '../support/verify.js'
 
 leaveNoServerBehind(test)
@@ -111,6 +112,15 @@ test('a detached stripe survives SIGKILL and an upgrade under a checked load', a
   t.regex(refused.stderr, /the disk's file was replaced: \S+\/b is inode/)
   await sh('cd "$1"; mv kept b', DIR)
   t.is((await run('recover', disk.path)).status, 0)
+  t.deepEqual(await run('delete', disk.path), SILENT)
+})
+
+test('a supervised concat gets a new server when its own is killed', async t => {
+  const disk = await Detached.create(`--concat ${A},${B} --recovery reissue --auto-restart`)
+  const { pid } = disk
+  await disk.signal('SIGKILL')
+  await until(() => disk.pid !== pid, 'another server')
+  await sh('cat "$2/a" "$2/b" | cmp - "$1"', disk.path, DIR)
   t.deepEqual(await run('delete', disk.path), SILENT)
 })
 

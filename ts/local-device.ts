@@ -136,7 +136,7 @@ export class LocalDevice {
     try {
       await this.device.resize(size, cancel)
     } catch (error) {
-      if (size > before) await this.server?.resize(before).catch(() => {}) // The first failure is the one to tell.
+      if (size > before) await this.server?.resize(before).catch(() => {}) // Report the first failure.
       throw error
     }
     if (size >= before) return

@@ -71,8 +71,8 @@ test('a record of an earlier version, which does not say how a disk is served, i
   t.is((await run('recover', disk.path)).status, 0)
   t.like(await row(), {
     ...served,
-    'transport-why': 'the device was made so',
-    'copy-why': 'the device was made so',
+    'transport-why': 'set when the device was created',
+    'copy-why': 'set when the device was created',
   })
   t.deepEqual(await run('delete', disk.path), SILENT)
 })

@@ -99,7 +99,7 @@ pub mod io_op {
 
 /// `IORING_URING_CMD_MULTISHOT` of `io_uring.h` (6.18): a command that completes more than once.
 pub const URING_CMD_MULTISHOT: u32 = 1 << 1;
-/// `MAX_NR_TAG` of the driver: no completion of FETCH_IO_CMDS tells of more tags.
+/// `MAX_NR_TAG` of the driver: the maximum number of tags in one completion of FETCH_IO_CMDS.
 pub const MAX_BATCH_TAGS: usize = 128;
 
 /// `UBLK_IO_RES_ABORT`: the driver takes a tag back for good.

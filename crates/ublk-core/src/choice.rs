@@ -1,4 +1,4 @@
-//! Which of the driver's ways a device is made for: what was asked for, or what serves it best here; and why.
+//! Chooses the transport and copy mode of a device: the requested ones, or the best ones on this kernel; with the reason.
 
 use crate::abi::sys;
 use crate::error::{Error, ErrorKind, Result};
@@ -7,19 +7,19 @@ use crate::queue::{CopyMode, Mode, Transport};
 use crate::spec::{Spec, Threads};
 use std::fmt::Display;
 
-/// What was chosen, and a few words that say why.
+/// What was chosen, and the reason in a few words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     /// What was chosen.
     pub mode: Mode,
-    /// Why that transport.
+    /// Why this transport.
     pub transport_because: String,
-    /// Why that way of the data.
+    /// Why this copy mode.
     pub copy_because: String,
 }
 
-/// What is chosen on this kernel, if nothing is asked for, for each of `kinds`: a name, and how disks of that kind can be
-/// given the data of requests.
+/// What is chosen on this kernel by default, for each of `kinds`: a name, and the copy modes that disks of this kind
+/// support.
 pub fn usual<'a>(
     features: Features,
     kinds: impl IntoIterator<Item = (&'a str, &'a [CopyMode])>,
@@ -28,19 +28,19 @@ pub fn usual<'a>(
     kinds.into_iter().filter_map(|(kind, able)| Some((kind, of(able).ok()?))).collect()
 }
 
-/// What there is to choose from.
+/// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Offer<'a> {
-    /// What the driver can do.
+    /// The driver's features.
     pub features: Features,
-    /// What the backend can do, the best first.
+    /// The copy modes that the backend supports, the best first.
     pub able: &'a [CopyMode],
-    /// Whether this process may see the pages of requests: the driver leaves that to CAP_SYS_ADMIN.
+    /// Whether this process may access the pages of requests: the driver requires CAP_SYS_ADMIN for that.
     pub trusted: bool,
 }
 
 impl Choice {
-    /// The wishes, where they are possible, and what is best for the rest.
+    /// The requested transport and copy mode if they are possible, and the best ones where nothing was requested.
     pub fn make(transport: Option<Transport>, copy: Option<CopyMode>, offer: &Offer<'_>) -> Result<Self> {
         let (transport, transport_because) = match transport {
             Some(wish) => (wish, offer.lacks(wish, wish.flags()).map(|()| ASKED)?),
@@ -59,9 +59,9 @@ impl Choice {
         })
     }
 
-    /// A device that is there already.
+    /// For an existing device.
     pub fn made(mode: Mode) -> Self {
-        const MADE: &str = "the device was made so";
+        const MADE: &str = "set when the device was created";
         Self { mode, transport_because: MADE.to_owned(), copy_because: MADE.to_owned() }
     }
 }
@@ -72,15 +72,15 @@ impl Offer<'_> {
     fn best(&self) -> (CopyMode, &'static str) {
         let best = self.able.first().copied().unwrap_or_default();
         match (best, self.refusal(best)) {
-            (CopyMode::Copy, _) => (CopyMode::Copy, "small requests cost least so"),
-            (CopyMode::User, Ok(())) => (CopyMode::User, "saves a copy"),
-            (CopyMode::Zero, Ok(())) => (CopyMode::Zero, "saves all copies of the server's"),
+            (CopyMode::Copy, _) => (CopyMode::Copy, "fastest for small requests"),
+            (CopyMode::User, Ok(())) => (CopyMode::User, "avoids a copy"),
+            (CopyMode::Zero, Ok(())) => (CopyMode::Zero, "avoids all copies in the server"),
             (_, Err(_)) if !self.trusted => (CopyMode::Copy, "all that is possible without CAP_SYS_ADMIN"),
             (_, Err(_)) => (CopyMode::Copy, "all that this kernel can do"),
         }
     }
 
-    /// Why a way of the data is not possible, if it is not.
+    /// Fails with the reason if a copy mode is not possible.
     fn refusal(&self, copy: CopyMode) -> Result<()> {
         if !self.able.contains(&copy) {
             let names: Vec<_> = self.able.iter().map(|able| able.name()).collect();
@@ -105,7 +105,7 @@ impl Offer<'_> {
     }
 }
 
-/// Whether a queue can have as many threads as is wished, where requests travel like that.
+/// Fails if a queue cannot have the requested number of threads with this transport.
 pub fn check_threads(wishes: &Spec, mode: Mode, features: Features) -> Result<()> {
     if wishes.threads_per_queue == 1 {
         return Ok(());

@@ -2,12 +2,12 @@
 //!
 //! - [`control`]: the driver's control commands, each wait bounded and cancellable.
 //! - [`queue`]: one ring, descriptor table, tag state machine and buffer pool, owned by one thread.
-//! - [`request`]: what a request asks for.
+//! - [`request`]: operation, range and flags of a request.
 //! - [`telemetry`]: counters, latencies and traces of requests.
 //! - [`backend`]: where a disk's data lives: memory, nothing, a file.
 //! - [`claim`]: locks the disk's files while it is served, and checks that they are still the same.
 //! - [`device`]: the lifecycle that ties them together.
-//! - [`registry`]: what devices there are, whoever serves them, and who uses them.
+//! - [`registry`]: all devices of this machine, of any server, and their users.
 
 pub mod abi;
 pub mod backend;

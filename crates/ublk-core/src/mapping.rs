@@ -112,7 +112,7 @@ fn done(result: i32) -> io::Result<()> {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly what map() mapped; whoever got an address of it lives no longer than it.
+        // SAFETY: exactly the range that map() mapped; no user of an address in it outlives this mapping.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
     }
 }

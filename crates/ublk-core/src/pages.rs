@@ -1,22 +1,22 @@
-//! How the pages of memory are had that requests go through.
+//! How the pages of memory are allocated: pre-faulted, as huge pages, or locked.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
 use std::io;
 
-/// What is wished for a mapping's pages. By default each comes with its first use, and may be swapped out.
+/// Options for the pages of a mapping. By default each page is allocated on first use, and may be swapped out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pages {
-    /// All at once (5.14).
+    /// Pre-fault: allocate all pages at once (5.14).
     pub prefault: bool,
-    /// Huge ones, where the system has some to give.
+    /// Use huge pages, as far as the system has free ones.
     pub huge: bool,
-    /// All at once, and never swapped out.
+    /// Pre-fault all pages, and lock them in memory: they are never swapped out.
     pub lock: bool,
 }
 
 impl Pages {
-    /// Has them so. `what`: what the mapping holds, for the error.
+    /// Applies the options to a mapping. `what`: the content of the mapping, for the error.
     pub fn arrange(self, mapping: &Mapping, what: &str) -> Result<()> {
         let failed = |to: &str, error: &io::Error| {
             Error::system(format!("cannot {to} {} bytes of {what}", mapping.length()), error)

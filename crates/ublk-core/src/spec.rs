@@ -1,4 +1,4 @@
-//! What a device is to look like, checked before the driver hears of it.
+//! The options of a device, checked before the driver gets them.
 
 use crate::abi::{MAX_DEPTH, MAX_ID, MAX_IO, MAX_QUEUES, Params, SECTOR, sys};
 use crate::backend::{Alignment, Backend, Discard, Properties};
@@ -9,12 +9,12 @@ use crate::pages::Pages;
 use crate::queue::{CopyMode, Mode, Transport};
 use std::time::Duration;
 
-/// The wishes for a device. `None` takes what fits the backend.
+/// The options of a device. `None`: the default, which may depend on the backend.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Below 2^20. `None`: the driver picks one.
+    /// The device's number, below 2^20. `None`: the driver picks a free one.
     pub id: Option<u32>,
-    /// 1 to 4096. The driver keeps as many as there are CPUs.
+    /// Hardware queues: 1 to 4096. The driver keeps at most one per CPU.
     pub queues: u32,
     /// Requests in flight per queue: 1 to 4096.
     pub depth: u32,
@@ -24,11 +24,11 @@ pub struct Spec {
     pub physical_block_size: Option<u32>,
     /// Largest request in bytes: 4096 to 32 MiB, a multiple of 4096.
     pub max_io: u32,
-    /// Writes are refused.
+    /// Refuse writes.
     pub read_only: bool,
-    /// Completed writes may be lost with the power until a flush.
+    /// Announce a volatile write cache: completed writes may be lost in a power failure until a flush.
     pub write_cache: Option<bool>,
-    /// The disk seeks.
+    /// Announce that seeking is slow.
     pub rotational: bool,
     /// Whether to advertise discard and write-zeroes.
     pub discard: Option<bool>,
@@ -36,50 +36,50 @@ pub struct Spec {
     pub discard_granularity: Option<u32>,
     /// Bytes per discard: a multiple of the block size.
     pub max_discard: Option<u64>,
-    /// What becomes of the disk when its server goes. `None`: it goes too.
+    /// What happens to the disk when its server ends. `None`: it is removed.
     pub recovery: Option<Recovery>,
-    /// Whether the kernel looks for partitions when the disk appears. That it does not takes 7.0.
+    /// Whether the kernel looks for partitions when the disk appears. `false` needs 7.0.
     pub partition_scan: bool,
-    /// Which threads serve the queues, where the backend has engines.
+    /// Which threads serve the queues, if the backend has engines.
     pub threads: Threads,
     /// Whether it can [share memory](crate::Device::share) with its clients (7.1).
     pub shared_memory: bool,
-    /// How many threads serve each queue, if they are its own: 1 to 64, and no more than it has requests. With
-    /// [`Transport::PerIo`] each has its share of the tags; with [`Transport::Batch`] any is given what the others are too busy
-    /// for. More than one takes 6.16.
+    /// How many threads serve each queue with [`Threads::Own`]: 1 to 64, and at most its depth. With [`Transport::PerIo`] the
+    /// tags are divided among them; with [`Transport::Batch`] a thread gets the requests that the others are too busy for. More
+    /// than one needs 6.16.
     pub threads_per_queue: u32,
-    /// Whether [`Threads::Own`] of a device with several queues run only on the CPUs whose requests come to their queue.
-    /// `None`: unless they poll, since there they would be in the way of who is to send requests.
+    /// Whether [`Threads::Own`] of a device with several queues are pinned to the CPUs whose requests come to their queue.
+    /// `None`: unless they poll, since a polling thread would take the CPU from the process that sends the requests.
     pub affinity: Option<bool>,
-    /// How long a queue's thread that has had work looks for more before it sleeps, as long as that pays: at most 1 ms. Not
-    /// for shared threads, nor where the thread may use only one CPU.
+    /// How long a queue's thread busy-polls after it had work before it sleeps: at most 1 ms. Polling that finds nothing
+    /// becomes rare. Not for shared threads, nor if the thread may use only one CPU.
     pub poll: Duration,
-    /// How the pages of the requests' buffers are had.
+    /// How the pages of the I/O buffers are allocated.
     pub buffers: Pages,
-    /// How requests come and answers go. `None`: the better one.
+    /// How requests come from the driver and answers go back. `None`: the faster one.
     pub transport: Option<Transport>,
-    /// How the data of requests comes and goes. `None`: the best of those that are possible.
+    /// How the data of requests gets to the backend and back. `None`: the best possible one.
     pub copy: Option<CopyMode>,
 }
 
 /// Which threads serve the queues of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Threads {
-    /// One for each queue.
+    /// One thread for each queue.
     #[default]
     Own,
-    /// A few, for the queues of all devices of this process that share them.
+    /// A few threads, for the queues of all devices of this process with this value.
     Shared,
 }
 
-/// What becomes of a disk's requests when its server goes, and another is to take over.
+/// What happens to a disk's requests after its server has ended, until another one takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// New ones wait; those the server had fail (6.1).
+    /// New requests wait; those in flight fail (6.1).
     Requeue,
-    /// New ones wait; those the server had are sent again (6.1). Only for a backend that may see a write twice.
+    /// New requests wait; those in flight are sent again (6.1). Only for a backend that may get a write twice.
     Reissue,
-    /// All fail until another server is there (6.13).
+    /// All requests fail until another server has taken over (6.13).
     Fail,
 }
 
@@ -93,7 +93,7 @@ impl Recovery {
         sys::UBLK_F_USER_RECOVERY as u64 | extra
     }
 
-    /// How a device with these flags was made.
+    /// The recovery mode of a device with these flags.
     fn of(flags: Features) -> Option<Self> {
         [Self::Reissue, Self::Fail, Self::Requeue].into_iter().find(|recovery| flags.has(recovery.flags()))
     }
@@ -131,15 +131,15 @@ impl Default for Spec {
 /// The most threads that a queue can have.
 const MAX_THREADS: u32 = 64;
 
-/// The longest that a queue may look for work: less than the scheduler gives a thread at a time, since one who waits for this
-/// processor would otherwise be found again and again, and late.
+/// The longest time that a queue may busy-poll: less than the scheduler's time slice, since another thread that waits for
+/// this processor would otherwise be delayed again and again.
 const MAX_POLL: Duration = Duration::from_millis(1);
 
 /// The largest disk: offsets are signed 64-bit numbers in the kernel.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
 impl Spec {
-    /// The driver's form of the device, or the first thing that is wrong with it.
+    /// Checks the options. Fails with the first one that is wrong.
     pub fn check(&self, backend: &Properties) -> Result<Checked> {
         let range = |name: &str, value: u64, least: u64, most: u64| {
             if (least..=most).contains(&value) {
@@ -254,7 +254,7 @@ impl Spec {
     }
 }
 
-/// A device that makes sense.
+/// Checked options of a device.
 #[derive(Debug, Clone)]
 pub struct Checked {
     block: u32,
@@ -263,13 +263,13 @@ pub struct Checked {
     discard: Option<Discard>,
     /// Whether the disk has a volatile write cache.
     pub write_cache: bool,
-    /// In which of the driver's ways it is served.
+    /// Its transport and copy mode.
     pub choice: Choice,
-    /// What its backend asks of memory that is not copied.
+    /// The alignment that its backend requires of memory that is not copied.
     pub alignment: Alignment,
     chunk: u32,
     optimal_io: u32,
-    /// The wishes it was made from.
+    /// The options that it was made from.
     pub spec: Spec,
 }
 
@@ -283,14 +283,14 @@ fn alignment_of(params: &Params) -> Alignment {
     }
 }
 
-/// Flags without which a device still is what was asked for: the driver drops those that it does not know.
+/// Flags that a device can do without: the driver drops those that it does not know.
 const OPTIONAL: u64 = sys::UBLK_F_CMD_IOCTL_ENCODE as u64
     | sys::UBLK_F_UPDATE_SIZE as u64
     | sys::UBLK_F_QUIESCE as u64
     | sys::UBLK_F_UNPRIVILEGED_DEV as u64;
 
 impl Checked {
-    /// A device that the driver has already, to be served with `backend`; or why that does not fit it.
+    /// An existing device that is to be served with `backend`. Fails if the backend does not fit it.
     pub fn existing(info: &sys::ublksrv_ctrl_dev_info, params: &Params, disk: &dyn Backend) -> Result<Self> {
         let (backend, able) = (disk.properties(), disk.copy_modes());
         let (basic, flags) = (params.basic, Features(info.flags));
@@ -376,7 +376,7 @@ impl Checked {
             | wanted(true, sys::UBLK_F_UNPRIVILEGED_DEV)
     }
 
-    /// Whether the driver kept what was asked for, by the flags it kept; it drops what it cannot do.
+    /// Checks the flags that the driver kept: it drops those that it does not support.
     pub fn kept(&self, flags: u64) -> Result<()> {
         let (kept, lacking) = (Features(flags), self.flags() & !OPTIONAL & !flags);
         let Some(feature) = FEATURES.iter().find(|feature| lacking & feature.flag != 0) else {
@@ -458,7 +458,7 @@ impl Checked {
         largest.max(self.physical)
     }
 
-    /// Requests whose pages are used as they are have to be fit for that.
+    /// Requests whose pages are used without a copy must be aligned for that.
     fn align(&self, params: &mut Params) {
         let Alignment { start, gap } = self.alignment;
         if start > SECTOR as u32 {

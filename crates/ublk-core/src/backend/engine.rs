@@ -1,4 +1,4 @@
-//! What serves the requests of one queue, and what it is made with.
+//! The engine of one queue, which serves its requests, and the [`Site`] that it is created with.
 
 use super::Backend;
 use crate::error::Result;
@@ -7,22 +7,22 @@ use crate::report::Reporter;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
-/// Serves the requests of one queue. Never blocks: what would, goes through the ring, or to other threads.
+/// Serves the requests of one queue. It never blocks: operations that would block go to the ring or to other threads.
 ///
-/// A request is a call, and so is each part that a layer asks a disk [below](Below) for. What a call waits for has a key, by
-/// which the engine knows it when it completes.
+/// A request is a call, and so is each part that a layer asks of a disk [below](Below). Each operation that a call waits for
+/// has a key, by which the engine recognizes its completion.
 pub trait Engine {
     /// Starts a request or a part of one.
     fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step;
 
-    /// Goes on after something that the call waited for is finished.
+    /// Continues after an operation that the call waited for has completed.
     fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
         let _ = (io, completion);
         Step::Done(Err(libc::EIO))
     }
 }
 
-/// The queue that an engine is made for.
+/// The queue that an engine is created for.
 #[derive(Debug)]
 pub struct Site {
     depth: u16,
@@ -32,7 +32,7 @@ pub struct Site {
     reporter: Reporter,
     files: Vec<RawFd>,
     operations: u16,
-    /// How many disks the engine that is being made has below it.
+    /// How many disks the engine that is being created has below it.
     below: u16,
     /// How many engines are above it.
     level: u16,
@@ -45,7 +45,7 @@ impl Site {
         Self { depth, max_io, durable, completer, reporter, files, operations, below, level }
     }
 
-    /// How many requests the queue holds.
+    /// The queue's depth: its maximum number of requests in flight.
     pub fn depth(&self) -> u16 {
         self.depth
     }
@@ -55,7 +55,7 @@ impl Site {
         self.max_io
     }
 
-    /// The device has no write cache: every write has to be durable before it is committed.
+    /// Whether the device has no write cache: every write must be durable before it is committed.
     pub fn durable(&self) -> bool {
         self.durable
     }
@@ -65,7 +65,7 @@ impl Site {
         self.level > 0
     }
 
-    /// Resumes what waits for something outside the ring.
+    /// Reports completions from outside the ring.
     pub fn completer(&self) -> Completer {
         self.completer.clone()
     }
@@ -75,7 +75,7 @@ impl Site {
         self.reporter.clone()
     }
 
-    /// A slot for a file that the engine uses through the ring. The ring keeps it open.
+    /// A slot of the ring's file table for a file that the engine uses. The ring keeps the file open.
     pub fn file(&mut self, file: BorrowedFd<'_>) -> Slot {
         let file = file.as_raw_fd();
         let at = self.files.iter().position(|other| *other == file).unwrap_or_else(|| {
@@ -96,7 +96,7 @@ impl Site {
         Ok(Below { engine: engine?, index })
     }
 
-    /// A request may have so many operations in the ring at a time. More only cost more system calls.
+    /// How many operations a request may have in the ring at a time. More of them only cost more system calls.
     pub fn operations(&mut self, a_request: u16) {
         self.operations = self.operations.max(a_request);
     }
@@ -113,30 +113,30 @@ pub struct Below {
     index: u16,
 }
 
-/// What became of a part.
+/// The outcome of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartDone {
     /// The number that it was started with.
     pub number: u32,
-    /// Its outcome; or it still waits for something.
+    /// Its outcome, or that it still waits.
     pub step: Step,
 }
 
 impl Below {
-    /// Asks the disk for all that the current call was asked for: what it answers is the call's answer. Whatever completes
-    /// for the call has to be [passed](Self::pass_on) to it, until it is finished.
+    /// Passes the piece of the current call on to the disk: the disk's answer is the call's answer. All completions for the
+    /// call must be [passed on](Self::pass_on) to the disk until it has finished.
     #[inline]
     pub fn pass(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         self.engine.start(io, piece)
     }
 
-    /// Goes on with what was [passed](Self::pass) to the disk.
+    /// Continues a piece that was [passed](Self::pass) to the disk.
     #[inline]
     pub fn pass_on(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
         self.engine.resume(io, completion)
     }
 
-    /// Asks the disk for a part, as a call of its own. A part is done whole, or fails.
+    /// Starts a part on the disk, as a new call. A part is done whole, or fails.
     pub fn start(&mut self, io: &mut Io<'_>, number: u32, piece: Piece) -> Step {
         let length = piece.data_length() as u64;
         let Some(before) = io.enter(self.index, number, length) else {
@@ -147,7 +147,7 @@ impl Below {
         whole(step, length)
     }
 
-    /// Goes on with a part that was [started](Self::start), if the completion concerns one of this disk's.
+    /// Continues a part that was [started](Self::start), if the completion belongs to one of this disk's parts.
     pub fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Option<PartDone> {
         let hop = io.hop(&completion).filter(|hop| hop.below == self.index)?;
         let before = io.enter_again(&hop);
@@ -156,13 +156,13 @@ impl Below {
         Some(PartDone { number: hop.number, step: whole(step, hop.length) })
     }
 
-    /// Which of several disks a completion concerns, in the order in which they were made; `None`: it is the engine's own.
+    /// Which of several disks a completion belongs to, in the order of their creation; `None`: to the engine itself.
     pub fn of(io: &Io<'_>, completion: &Completion) -> Option<usize> {
         io.hop(completion).map(|hop| hop.below.into())
     }
 }
 
-/// A part of the data that was read or written only in part has failed.
+/// The error for data that was read or written only in part.
 fn whole(step: Step, length: u64) -> Step {
     match step {
         Step::Done(Ok(done)) if length > 0 && u64::from(done) != length => Step::Done(Err(libc::EIO)),

@@ -40,7 +40,7 @@ impl Backend for External {
         Err(Error::new(ErrorKind::Unsupported, "this disk has no native engine: its queues have to be taken"))
     }
 
-    /// Whoever serves it has seen to that.
+    /// The server of the disk has already done this.
     fn resize(&self, _from: u64, to: u64) -> Result<()> {
         self.size.store(to, Relaxed);
         Ok(())

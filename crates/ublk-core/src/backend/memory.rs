@@ -1,4 +1,4 @@
-//! A disk in memory: sparse until written; discard and write-zeroes give memory back.
+//! A disk in memory: uses memory only for what was written; discard and write-zeroes free it.
 
 use super::{Backend, Discard, Engine, Io, Piece, Properties, Site, Step, Storage};
 use crate::abi::{page_size, round_up};
@@ -12,24 +12,24 @@ use std::iter::once;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-/// The disk's bytes: an anonymous mapping, and more behind it if it grew. A page exists from its first write until it
-/// is discarded.
+/// The disk's data: an anonymous mapping, and further ones if it grew. A page exists from its first write until it is
+/// discarded.
 ///
-/// Queues that touch the same bytes at the same time do so because the disk's clients race for a sector, and
-/// those are promised nothing. Bytes are only ever copied, through raw pointers, never borrowed.
+/// Queues access the same bytes at the same time only if the disk's clients race for a sector; then the result is undefined
+/// for them. Bytes are only copied, through raw pointers, never borrowed.
 pub struct Memory {
     first: Mapping,
-    /// What it grew by, each part beginning where the last one ends: what was mapped once stays where it is.
+    /// The mappings added by growing, each starting where the last one ends. A mapping never moves.
     grown: [OnceLock<Mapping>; GROWTHS],
     size: AtomicU64,
     pages: Pages,
 }
 
-/// Each growth at least doubles what is mapped: so many are enough for every size that can be addressed.
+/// Each growth at least doubles the mapped size, so this number is enough for every size that can be addressed.
 const GROWTHS: usize = 48;
 
 impl Memory {
-    /// How it can be given the data of requests, the best first.
+    /// The copy modes that it supports, the best first.
     pub const COPY_MODES: &'static [CopyMode] = &[CopyMode::Copy, CopyMode::User];
 
     /// An empty disk of `size` bytes.
@@ -37,7 +37,7 @@ impl Memory {
         Self::with(size, Pages::default())
     }
 
-    /// One whose pages are had as told; but what is discarded is given back in any case.
+    /// A disk whose pages are allocated as `pages` says. Discarded pages are freed in any case.
     pub fn with(size: u64, pages: Pages) -> Result<Self> {
         let length = addressable(size)?;
         if length == 0 {
@@ -47,7 +47,7 @@ impl Memory {
         Ok(Self { first, grown: [const { OnceLock::new() }; GROWTHS], size: AtomicU64::new(size), pages })
     }
 
-    /// Whether the range lies on the disk: the driver sees to it, and memory safety does not rest on that.
+    /// Whether the range is within the disk. The driver ensures it, but memory safety must not depend on the driver.
     fn contains(&self, offset: u64, length: u64) -> bool {
         offset.checked_add(length).is_some_and(|end| end <= self.size.load(Relaxed))
     }

@@ -1,5 +1,5 @@
-//! Where a disk's data lives. A backend describes the disk; each queue gets an engine of it. A backend can be made of others:
-//! a layer of one, such as [`Observed`], or several together, such as [`Stripe`].
+//! What stores a disk's data. A backend describes the disk; each queue gets its own engine of it. A backend can consist of
+//! others: a layer over one, such as [`Observed`], or several together, such as [`Stripe`].
 
 mod asynchronous;
 mod concat;
@@ -53,18 +53,18 @@ pub struct Discard {
     pub max_write_zeroes: u64,
 }
 
-/// A disk as its backend sees it.
+/// The properties of a disk, from its backend.
 #[derive(Debug, Clone, Copy)]
 pub struct Properties {
     /// Bytes.
     pub size: u64,
     /// Bytes: the smallest unit the backend can read or write.
     pub block_size: u32,
-    /// A completed write may be lost with the power until a flush.
+    /// Whether completed writes may be lost in a power failure until a flush.
     pub write_cache: bool,
     /// `None`: neither discard nor write-zeroes is advertised.
     pub discard: Option<Discard>,
-    /// What direct operations on its files ask of the memory they work on, where the data is not copied.
+    /// The alignment of memory that direct operations on its files require, if the data is not copied.
     pub alignment: Alignment,
     /// Bytes: no request crosses a multiple of this. A multiple of the block size; 0: any may.
     pub chunk: u32,
@@ -87,8 +87,8 @@ impl Properties {
     }
 }
 
-/// What a device wants of the memory that it reads and writes. By default, nothing. How many segments it takes, and how
-/// large they may be, is no matter of this: the block layer cuts requests to size itself.
+/// The alignment that a device requires of the memory that it reads and writes. By default, none. It does not include the
+/// number and size of segments: the block layer splits requests accordingly.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Alignment {
     /// Bytes: where memory may begin. A power of two; 0: anywhere.
@@ -97,7 +97,7 @@ pub struct Alignment {
     pub gap: u64,
 }
 
-/// Bytes of a file or block device that hold bytes of a disk.
+/// A range of a file or block device that holds data of a disk.
 #[derive(Debug, Clone)]
 pub struct Extent<'a> {
     /// The file or block device.
@@ -111,7 +111,7 @@ pub trait Backend: Send + Sync + 'static {
     /// The disk it offers.
     fn properties(&self) -> Properties;
 
-    /// How its engines can be given the data of requests, the best first.
+    /// The copy modes that its engines support, the best first.
     fn copy_modes(&self) -> Vec<CopyMode> {
         vec![CopyMode::Copy]
     }
@@ -120,34 +120,34 @@ pub trait Backend: Send + Sync + 'static {
     /// device serves them, and identify the disk when it is recovered.
     fn places(&self) -> Vec<Place<'_>>;
 
-    /// Where the bytes of a part of the disk are in its [places](Self::places). By default, at the same offsets.
+    /// Where the data of a part of the disk is in its [places](Self::places). By default, at the same offsets.
     fn extents(&self, part: Range<u64>) -> Vec<Extent<'_>> {
         let holds_data = |place: &Place<'_>| place.role == Role::Disk;
         let extent = |place| Extent { place, range: part.clone() };
         self.places().into_iter().filter(holds_data).map(extent).collect()
     }
 
-    /// The part that serves one queue, made and used on that queue's thread.
+    /// The engine that serves one queue, created and used on that queue's thread.
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>>;
 
-    /// Grows or shrinks the disk from `from` to `to` bytes. The common part keeps its data; added bytes are zeroes,
-    /// whatever the file had there. Called while its engines serve, by one thread at a time. If it fails, nothing has
+    /// Grows or shrinks the disk from `from` to `to` bytes. The common part keeps its data; added bytes read as zeroes, even if
+    /// the file had other data there. Called while its engines serve, by one thread at a time. If it fails, nothing has
     /// changed.
     fn resize(&self, from: u64, to: u64) -> Result<()> {
         let _ = (from, to);
         Err(Error::new(ErrorKind::Unsupported, "this disk's backend cannot be resized"))
     }
 
-    /// This process stops serving the device: makes durable what has to survive. May block. A failure is reported to
-    /// the device's owner.
+    /// Called when this process stops serving the device: makes durable what must survive. May block. A failure is reported
+    /// to the device's owner.
     fn close(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// A backend that others can keep their data in, beside what its engines do.
+/// A backend in which others can store data, beside the requests of its engines.
 pub trait Storage: Backend {
-    /// Writes to it. May block; on any thread but a queue's.
+    /// Writes to it. May block, so it must not be called on a queue's thread.
     fn store(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Makes all earlier writes durable. May block. If it fails, or [`intact`](Self::intact) does, data written since

@@ -45,13 +45,13 @@ impl Control {
         self.plain(Request::new("START_DEV", op::START_DEV, device).data(own_pid()), bound)
     }
 
-    /// Makes the disk disappear; its users get errors. The server's tags come back with `ENODEV`.
+    /// Removes the disk; its users get errors. The server's commands complete with `ENODEV`.
     pub fn stop(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
         self.plain(Request::new("STOP_DEV", op::STOP_DEV, device), bound)
     }
 
     /// As [`stop`](Self::stop), without a limit of time: `watch` is called again and again while the driver waits for the
-    /// disk's requests. If it fails, that is the result, and the command goes on in the kernel.
+    /// disk's requests. If it fails, that is the result, and the command continues in the kernel.
     pub fn stop_watched(
         &self,
         device: impl Into<Target>,
@@ -81,18 +81,18 @@ impl Control {
         self.watched(Request::new("DEL_DEV", op::DEL_DEV, device), bound, watch)
     }
 
-    /// As [`stop`](Self::stop), but refused with `EBUSY` while anybody has the disk open (7.0).
+    /// As [`stop`](Self::stop), but refused with `EBUSY` while the disk is open anywhere (7.0).
     pub fn try_stop(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
         self.plain(Request::new("TRY_STOP_DEV", op::TRY_STOP_DEV, device), bound)
     }
 
-    /// Sets what the disk looks like; only before it was started.
+    /// Sets the disk's parameters; only before it was started.
     pub fn set_params(&self, device: impl Into<Target>, params: &Params, bound: &Bound) -> Result<()> {
         let request = Request::new("SET_PARAMS", op::SET_PARAMS, device);
         self.send(request, &to_bytes(params), bound).map(drop)
     }
 
-    /// What the disk looks like.
+    /// The disk's parameters.
     pub fn params(&self, device: impl Into<Target>, bound: &Bound) -> Result<Params> {
         let request = Request::new("GET_PARAMS", op::GET_PARAMS, device);
         let asked = Params { len: size_of::<Params>() as u32, ..Default::default() };
@@ -105,7 +105,7 @@ impl Control {
             let empty = to_bytes(&ublksrv_ctrl_dev_info::default());
             self.send(Request::new(name, op, device), &empty, bound).map(|bytes| from_bytes(&bytes))
         };
-        // The newer command (6.3) answers for everybody's devices, but only to who names the node.
+        // The newer command (6.3) works for devices of all users, but the caller has to name the node.
         let named = Target { id, by_path: true };
         match ask("GET_DEV_INFO2", op::GET_DEV_INFO2, named) {
             Err(error) if error.errno == Some(libc::ENODEV) => Err(error),
@@ -123,7 +123,7 @@ impl Control {
         self.send(request, &[0; size_of::<libc::cpu_set_t>()], bound)
     }
 
-    /// Begins to take a device over from a server that is gone (6.1).
+    /// Begins to take over a device whose server has ended (6.1).
     pub fn start_recovery(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
         self.plain(Request::new("START_USER_RECOVERY", op::START_USER_RECOVERY, device), bound)
     }
@@ -140,7 +140,7 @@ impl Control {
         self.plain(Request::new("UPDATE_SIZE", op::UPDATE_SIZE, device).data(sectors), bound)
     }
 
-    /// Frees a live device from its server, which another can then replace (6.16).
+    /// Quiesces a live device, so that another server can take it over (6.16).
     pub fn quiesce(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
         let limit = u64::try_from(bound.timeout.as_millis()).unwrap_or(u64::MAX);
         self.plain(Request::new("QUIESCE_DEV", op::QUIESCE_DEV, device).data(limit), bound)
@@ -163,7 +163,7 @@ impl Control {
         self.send_for(request, &to_bytes(&about), bound).map(|(number, _)| number as u16)
     }
 
-    /// Lets go of it (7.1). Waits until no request is under way.
+    /// Unregisters this memory (7.1). Waits until no request is in flight.
     pub fn unregister_memory(&self, device: impl Into<Target>, number: u16, bound: &Bound) -> Result<()> {
         self.plain(Request::new("UNREG_BUF", op::UNREG_BUF, device).data(number.into()), bound)
     }
@@ -172,7 +172,7 @@ impl Control {
         self.send(request, &[], bound).map(drop)
     }
 
-    /// Sends a command with what its address points to, and returns what the driver made of that.
+    /// Sends a command with the payload that its address points to, and returns the payload as the driver changed it.
     fn send(&self, request: Request, payload: &[u8], bound: &Bound) -> Result<Box<[u8]>> {
         self.send_for(request, payload, bound).map(|(_, bytes)| bytes)
     }

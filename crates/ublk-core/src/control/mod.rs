@@ -1,8 +1,8 @@
 //! The control plane: every command of `/dev/ublk-control`, typed, each wait bounded and cancellable.
 //!
 //! One thread per process owns the control ring; callers block on it, never on the kernel. A command whose
-//! bound runs out is cancelled, and its buffer stays until the kernel lets go of it. The thread, and with it
-//! the open control device that would keep the module loaded, goes with the last [`Control`].
+//! bound runs out is cancelled, and its buffer is kept until the kernel has completed it. The thread, and with it the open
+//! control device, which keeps the module loaded, ends with the last [`Control`].
 
 mod commands;
 mod plain;
@@ -14,8 +14,8 @@ use crate::abi::sys::{self, ublksrv_ctrl_dev_info};
 use crate::cancel::Cancel;
 use std::time::{Duration, Instant};
 
-/// A device as commands name it. An ordinary user's is named by its node as well, which the driver takes for the
-/// proof that the caller may use it; from root, too.
+/// The name of a device in commands. An ordinary user's device is also named by its node, by which the driver checks the
+/// caller's permission; this holds for root, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
     /// The driver's number.
@@ -25,7 +25,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// The device that the driver told of.
+    /// The device that the driver has described.
     pub fn of(info: &ublksrv_ctrl_dev_info) -> Self {
         Self { id: info.dev_id, by_path: info.flags & u64::from(sys::UBLK_F_UNPRIVILEGED_DEV) != 0 }
     }
@@ -38,7 +38,7 @@ impl From<u32> for Target {
     }
 }
 
-/// How long a command may take, and who may end it early.
+/// How long a command may take, and a token that can end it early.
 #[derive(Clone)]
 pub struct Bound {
     /// For each command.
@@ -48,7 +48,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Ten seconds, and nobody to end it early.
+    /// Ten seconds, and no token to end it early.
     pub fn standard() -> Self {
         Self { timeout: Duration::from_secs(10), cancel: Cancel::default() }
     }

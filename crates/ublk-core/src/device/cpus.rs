@@ -1,5 +1,5 @@
-//! On which CPUs a queue's thread runs: on those whose requests the driver brings to the queue, so that a request is
-//! served next to who made it.
+//! The CPUs on which a queue's thread runs: those whose requests the driver sends to the queue, so that a request is served
+//! near the process that sent it.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -21,8 +21,7 @@ impl Cpus {
         Self(set)
     }
 
-    /// Keeps the calling thread to those of them that it may use. Where that is none, it stays as it is: nothing here is
-    /// more than advice.
+    /// Pins the calling thread to those of them that it may use. If there are none, or pinning fails, the thread is not pinned.
     pub fn keep(&self) {
         let this = Pid::from_raw(0);
         let Ok(allowed) = sched_getaffinity(this) else { return };

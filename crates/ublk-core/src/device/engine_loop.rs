@@ -1,5 +1,5 @@
-//! Serves a queue with an engine: what a turn brought goes to the engine, its outcomes to the queue. Who turns the queue, and
-//! sleeps in between, is the thread's matter.
+//! Serves a queue with an engine: passes requests and completions of a turn to the engine, and its outcomes to the queue. The
+//! thread decides when to call it, and sleeps in between.
 
 use crate::backend::{Engine, Step};
 use crate::error::Result;

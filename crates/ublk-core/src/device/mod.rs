@@ -48,17 +48,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What a device tells its owner without being asked.
+/// What a device reports to its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Something went wrong; the device may go on.
+    /// Something failed; the device may continue.
     Error {
         /// The queue's number, if it concerns one.
         queue: Option<u16>,
         /// One line.
         message: String,
     },
-    /// Nobody serves the device any more, and its owner did not ask for that.
+    /// Serving the device has ended without a request of its owner.
     Exit {
         /// One line that says why.
         message: String,
@@ -78,10 +78,10 @@ pub struct Device {
     /// Its size changes only with the state locked.
     checked: Mutex<Checked>,
     durable: bool,
-    /// Of these only those count that concern who serves it.
+    /// For an adopted device, only the options of serving apply.
     wishes: Spec,
     recovery: Option<Recovery>,
-    /// Of the driver's features, those that it was made with.
+    /// The driver features that it was created with.
     flags: Features,
     queues: u16,
     depth: u16,
@@ -104,7 +104,7 @@ enum State {
         used: bool,
     },
     Live(Serving),
-    /// The driver keeps its disk, and this process does not serve it: it may again, or another one.
+    /// The driver keeps its disk, and this process does not serve it. This process or another one can take it over.
     Waiting,
     Deleted,
     /// Another process serves it.
@@ -114,7 +114,7 @@ enum State {
 /// How long the last server of the backend's files may take to release them, such as one that was just killed.
 const LEAVING: Duration = Duration::from_millis(250);
 
-/// Which device of its number it is, if the system tells.
+/// Distinguishes it from other devices with its number, if sysfs is available.
 type Identity = Option<u64>;
 
 impl Device {
@@ -137,13 +137,13 @@ impl Device {
         let spare = control.clone();
         let state = State::Idle { used: false };
         Self::new(control, &info, checked, max_io, backend, listener, state).inspect_err(|_| {
-            // The first failure is the one to tell.
+            // Report the first failure.
             let _ = spare.delete(Target::of(&info), &Bound::standard());
         })
     }
 
-    /// Served as these wishes say from its next start on: of an adopted device nobody else knows. Those that say what it
-    /// looks like do not count.
+    /// Sets the options with which it is served from its next start on; nothing else knows those of an adopted device. Options
+    /// of the disk itself have no effect.
     pub fn served_as(mut self, wishes: &Spec) -> Result<Self> {
         choice::check_threads(wishes, self.choice.mode, self.flags)?;
         self.counters = counters_of(self.queues, wishes)?;
@@ -191,7 +191,7 @@ impl Device {
         self.id
     }
 
-    /// In which of the driver's ways it is served, and why.
+    /// Its transport and copy mode, and why they were chosen.
     pub fn choice(&self) -> &Choice {
         &self.choice
     }
@@ -206,7 +206,7 @@ impl Device {
         &self.counters
     }
 
-    /// Who is told of each request.
+    /// The listeners that get each request.
     pub fn tracer(&self) -> &Arc<Tracer> {
         &self.tracer
     }
@@ -243,7 +243,7 @@ impl Device {
         Ok(())
     }
 
-    /// Gives the disk a new size in bytes, while it is used. What lies behind is lost.
+    /// Changes the disk's size in bytes, while it is in use. Data beyond a smaller size is lost.
     pub fn resize(&self, size: u64, bound: &Bound) -> Result<()> {
         let mut state = self.state();
         self.look(&mut state)?;
@@ -263,7 +263,7 @@ impl Device {
         if size > before {
             backend.resize(before, size)?;
             self.control.update_size(self.target, size, bound).inspect_err(|_| {
-                // The first failure is the one to tell.
+                // Report the first failure.
                 let _ = backend.resize(size, before);
             })?;
             checked.resized(size);
@@ -280,8 +280,8 @@ impl Device {
         }
     }
 
-    /// Makes a device that was served before fit to be served again. Drivers of old take no new server after
-    /// a stop: there the device is added anew, under its number.
+    /// Prepares a device that was served before to be served again. Old drivers accept no new server after a stop: on these
+    /// the device is added again, under the same number.
     fn refresh(&self, state: &mut State, bound: &Bound) -> Result<()> {
         // 6.16 still keeps the tags for the threads that had them; of the drivers that do not, 7.0 is the first whose
         // features tell.
@@ -299,7 +299,7 @@ impl Device {
         Ok(())
     }
 
-    /// The state of a device that nobody serves.
+    /// The state of a device without a server.
     fn idle(&self) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         self.look(&mut state)?;
@@ -313,7 +313,7 @@ impl Device {
         }
     }
 
-    /// Has every queue served, and then lets the device go; `undo` ends the queues when that fails.
+    /// Has every queue served, and then starts the device; `undo` ends the queues if that fails.
     fn serve_queues<G>(
         &self,
         char_dev: OwnedFd,
@@ -352,7 +352,7 @@ impl Device {
         pending.into_iter().try_for_each(|pending| threads::serve(plan(pending), self.wishes.threads))
     }
 
-    /// Where the thread of a queue is to run, if that is not anywhere. A driver that does not tell is no reason not to start.
+    /// The CPUs to which a queue's thread is pinned, if it is. If the driver does not report them, the device starts anyway.
     fn cpus(&self, queue: u16, bound: &Bound) -> Option<Cpus> {
         let affinity = self.wishes.affinity.unwrap_or(self.wishes.poll.is_zero());
         let wanted = affinity && self.queues > 1 && self.wishes.threads == Threads::Own;
@@ -376,14 +376,13 @@ impl Device {
         backend.ok_or_else(|| self.gone(&State::Deleted))
     }
 
-    /// Makes the disk disappear. With `force` whatever is mounted on it: its users get errors; without it only
-    /// while nobody uses the disk.
+    /// Removes the disk. With `force` even if it is in use: its users get errors. Without `force` only while it is not in use.
     pub fn stop(&self, force: bool, bound: &Bound) -> Result<()> {
         self.or_tell(|| self.stop_now(force, bound))
     }
 
     /// Ends the device with `end`. If that fails, and the device has lost its disk nevertheless, as after a wait that was
-    /// cancelled too late, its owner is told.
+    /// cancelled too late, its owner gets an event.
     fn or_tell(&self, end: impl FnOnce() -> Result<()>) -> Result<()> {
         let live = || matches!(*self.state(), State::Live(_));
         let was_live = live();
@@ -410,7 +409,7 @@ impl Device {
                 serving.settle();
                 serving.expect_end();
                 match registry::stop_through(&self.control, self.id, force, bound) {
-                    // Somebody else was faster.
+                    // Another process was faster.
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     Err(error) => {
                         serving.expect_no_end();
@@ -443,8 +442,8 @@ impl Device {
         Ok(())
     }
 
-    /// Ends the device with its owner: deletes it, whoever uses its disk, unless that waits for another server. One that
-    /// was adopted and not [kept](Self::keep) is [left](Self::leave) instead; if the owner has failed, so is every
+    /// Ends the device with its owner: deletes it even if its disk is in use, unless it waits for another server. A device
+    /// that was adopted and not [kept](Self::keep) is [left](Self::leave) instead; if the owner has failed, so is every
     /// recoverable device.
     pub fn abandon(&self, failed: bool, bound: &Bound) -> Result<()> {
         let live = {
@@ -461,15 +460,15 @@ impl Device {
         self.delete(true, bound)
     }
 
-    /// Whether its disk waits for a server: this process has let go of it, or its queues have failed.
+    /// Whether its disk waits for a server, because this process has quiesced it or its queues have failed.
     pub fn waits(&self) -> Result<bool> {
         let mut state = self.state();
         self.look(&mut state)?;
         Ok(matches!(*state, State::Waiting))
     }
 
-    /// Notices what has happened to the device without this process: that somebody else has deleted it, so that its number
-    /// may be another's by now; or that its queues have failed. While a queue of ours is served, it is ours.
+    /// Updates the state: another process may have deleted the device, so that its number may belong to another device now; or
+    /// its queues may have failed. While this process serves a queue of the device, neither can have happened.
     fn look(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let served = match &**state {
             State::Live(serving) => !serving.over(),
@@ -499,13 +498,13 @@ impl Device {
             && self.control.info(self.id, &Bound::standard()).is_ok_and(|info| !stopped(info))
     }
 
-    /// The device is gone.
+    /// Marks the device as deleted.
     fn forget(&self, state: &mut State) {
         *state = State::Deleted;
         self.close();
     }
 
-    /// It is not this process's any more.
+    /// Marks the device as left to another process.
     fn close(&self) {
         self.tracer.close();
         let backend = self.backend.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -530,7 +529,7 @@ impl Device {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why a device cannot be had any more.
+    /// The error for a device that this process cannot use any more.
     fn gone(&self, state: &State) -> Error {
         let what = if matches!(state, State::Released) { "was handed over" } else { "was deleted" };
         Error::new(ErrorKind::Closed, format!("device {} {what}", self.id)).device(self.id)
@@ -558,7 +557,7 @@ fn counters_of(queues: u16, wishes: &Spec) -> Result<Box<[Arc<QueueCounters>]>> 
     (0..threads).map(|_| QueueCounters::new().map(Arc::new)).collect()
 }
 
-/// Adds a device and says what it looks like. Nothing is left behind when that fails.
+/// Adds a device and sets its parameters. Nothing is left behind when that fails.
 fn add(
     control: &Control,
     checked: &Checked,
@@ -573,7 +572,7 @@ fn add(
         .and_then(|()| node::wait_for_access(device, Kind::Server, bound))
         .and_then(|()| control.set_params(device, &checked.params(max_io), bound));
     described.inspect_err(|_| {
-        // The first failure is the one to tell.
+        // Report the first failure.
         let _ = control.delete(device, &Bound::standard());
     })?;
     Ok(info)
@@ -581,7 +580,7 @@ fn add(
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // A device that nobody can reach any more would stay for ever.
+        // Otherwise a device that no process can reach would stay forever.
         let _ = self.abandon(false, &Bound::standard());
         self.tracer.close();
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// device comes alive when every one is taken. One that is dropped fails the start.
 pub struct PendingQueue {
     pub(super) char_dev: Arc<OwnedFd>,
-    /// What its queue is made of; the files come with whoever takes it.
+    /// The configuration of its queue, without the files, which the taking thread adds.
     pub(super) config: Config,
     pub(super) ready: Answer,
     pub(super) hold: ServedGuard,
@@ -35,7 +35,7 @@ impl PendingQueue {
             // The ring holds the claims until its last operation has ended, even if this process is killed.
             config.files.extend(hold.claims.descriptors());
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
-                config.poll = Duration::ZERO; // who is to send requests has to run meanwhile
+                config.poll = Duration::ZERO; // the sender of requests needs this CPU
             }
             let mut queue = Queue::open(char_dev, config)?;
             queue.offer_all()?;

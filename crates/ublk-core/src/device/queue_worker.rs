@@ -1,4 +1,4 @@
-//! A queue that a thread of ours serves with a native engine.
+//! A queue that a native thread serves with a native engine.
 
 use super::cpus::Cpus;
 use super::engine_loop::{Ended, EngineLoop};
@@ -22,7 +22,7 @@ pub struct Plan {
 
 /// See the [module](self).
 pub struct QueueWorker {
-    // Dropped in this order: who waits for the queue's end wants engine and backend free.
+    // Dropped in this order: a thread that waits for the queue's end expects engine and backend to be free.
     engine: EngineLoop,
     served: ServedQueue,
     over: bool,
@@ -31,7 +31,7 @@ pub struct QueueWorker {
 }
 
 impl QueueWorker {
-    /// Takes the queue, on the thread that will serve it. When that fails, who starts the device has been told.
+    /// Takes the queue, on the thread that will serve it. If that fails, the start of the device fails with this error.
     pub fn open(plan: Plan) -> Option<Self> {
         let Plan { pending, backend, durable, .. } = plan;
         let completer = Completer::new(pending.waker());
@@ -58,7 +58,7 @@ impl QueueWorker {
         Some(worker)
     }
 
-    /// Serves what has come; where nothing has, sleeps as long as `wait` says. Never again once it [is over](Self::over).
+    /// Serves what has arrived; sleeps for up to `wait` if nothing has. Must not be called once it [is over](Self::over).
     pub fn step(&mut self, wait: Wait) {
         self.try_to(|engine, served| {
             let (queue, hold) = served.split();
@@ -81,7 +81,7 @@ impl QueueWorker {
         self.over || self.served.due() || self.engine.deadline().is_some_and(|until| Instant::now() >= until)
     }
 
-    /// When it becomes due by itself.
+    /// When it has to run even if nothing arrives.
     pub fn deadline(&self) -> Option<Instant> {
         self.engine.deadline()
     }

@@ -1,5 +1,5 @@
-//! Waiting for a device's queues to become ready. Nobody looks again and again: with hundreds of devices that start at
-//! the same time, that alone would keep a machine busy.
+//! Waiting for a device's queues to become ready, without polling: with hundreds of devices that start at the same time,
+//! polling alone would keep a machine busy.
 
 use crate::control::Bound;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +30,7 @@ impl Readiness {
         Ok((Self { device, answers, answered }, all))
     }
 
-    /// Returns when so many are ready, or one of them cannot be.
+    /// Returns when this number of queues is ready, or one of them has failed.
     pub fn wait(&self, queues: usize, bound: &Bound) -> Result<()> {
         let until = bound.until();
         bound.cancel.listen(&self.answered);

@@ -1,14 +1,14 @@
 //! Many queues on one thread, which sleeps in one system call for all of them.
 //!
-//! It sleeps in the ring of one of its queues, its *home*, which listens to a bell that the rings of all others ring. So
-//! the home is served as by a thread of its own: one call submits its answers and waits for its requests. The others
-//! cost two more, and the queue that is alone to have work becomes the home.
+//! It sleeps in the ring of one of its queues, its *home*. This ring watches an eventfd, the bell, which the rings of all
+//! other queues signal. The home costs the same as a queue with its own thread: one call submits its answers and waits for its
+//! requests. The others cost two more calls, and a queue that is the only busy one becomes the home.
 
 use super::queue_worker::QueueWorker;
 use crate::queue::{Wait, Waker};
 use std::time::Instant;
 
-/// After so many rounds without work for the home another queue becomes it.
+/// After this number of rounds without work for the home, another queue becomes the home.
 const STRAYS: u32 = 16;
 
 /// See the [module](self).
@@ -23,7 +23,7 @@ pub struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// Without queues. Whoever rings the bell makes a sleeping [`turn`](Self::turn) return.
+    /// Without queues. Ringing the bell makes a sleeping [`turn`](Self::turn) return.
     pub fn new(bell: Waker) -> Self {
         Self { workers: Vec::new(), bell, attend: true, rung: false, strays: 0 }
     }

@@ -1,8 +1,8 @@
 //! The disk's I/O scheduler: none.
 //!
-//! The kernel gives a disk with several queues none, and a disk with one queue mq-deadline where it has that
-//! (`block/elevator.c`), which sorts requests for heads that move. It costs a fifth to a third of what a disk in memory
-//! reaches, and below a disk in a file there is another. Loop devices have none; ublk's driver cannot be asked for that.
+//! The kernel uses none for a disk with several queues, and mq-deadline, if it has that, for a disk with one queue
+//! (`block/elevator.c`). mq-deadline sorts requests for moving heads. It costs a fifth to a third of the speed of a disk in
+//! memory, and a disk in a file has another scheduler below it. Loop devices have none; ublk's driver has no such option.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What the helper does: only the kernel's own choice is changed, not somebody else's.
 const SCRIPT: &str = r#"read -r offered; case $offered in *"[mq-deadline]"*) echo none ;; esac"#;
 
-/// A change that goes on by itself.
+/// A change in progress.
 pub(super) struct Change {
     /// Disconnects when it is over.
     over: Receiver<Infallible>,
@@ -28,8 +28,8 @@ pub(super) struct Change {
 /// Begins to take the scheduler from a disk that has just appeared. `None` where nothing can be done: the disk works
 /// with one as well.
 ///
-/// A process of its own writes it. The kernel answers when the requests in flight are done, and who waits for that
-/// cannot be killed: a thread of this process would keep the device open for ever when the server is killed meanwhile.
+/// A separate process writes it. The kernel answers when the requests in flight are done, and a process in this wait cannot be
+/// killed: a thread of this process would keep the device open forever if the server was killed meanwhile.
 pub(super) fn take_away(id: u32) -> Option<Change> {
     let path = format!("/sys/block/ublkb{id}/queue/scheduler");
     let offered = File::open(&path).ok()?;

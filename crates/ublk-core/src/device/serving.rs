@@ -1,4 +1,4 @@
-//! A device's queues while it is served, by threads of ours or by others that took them.
+//! A device's queues while it is served, by native threads or by other threads that took them.
 
 use super::pending_queue::{PendingQueue, ServedGuard};
 use super::readiness::Readiness;
@@ -24,7 +24,7 @@ pub struct Serving {
     shared: Arc<ServingState>,
     /// Disconnects when every queue has ended.
     ended: Receiver<()>,
-    /// What of the disk is not as it is to be yet.
+    /// Changes to the disk that are still in progress.
     change: Option<Change>,
 }
 
@@ -37,15 +37,15 @@ pub(super) struct ServingState {
     recoverable: bool,
     listener: Listener,
     control: Control,
-    /// Queues that were taken and have not been left.
+    /// How many queues are taken and have not ended.
     running: AtomicU32,
     /// Wakes the threads that took them.
     wakers: Vec<Waker>,
-    /// The queues are to leave their rings, settled or not.
+    /// Set if the queues must leave their rings, even with requests in flight.
     given_up: AtomicBool,
-    /// The queues are to answer their requests and to leave all others to the next server.
+    /// Set if the queues must answer their requests, and leave all further ones to the next server.
     hands_over: Arc<AtomicBool>,
-    /// The owner asked for the end.
+    /// Set if the owner has asked to end.
     expected: AtomicBool,
     /// The end was reported.
     told: AtomicBool,
@@ -158,13 +158,13 @@ impl Serving {
         self.shared.wakers.iter().for_each(Waker::wake);
     }
 
-    /// Waits for the queues, at most so long.
+    /// Waits for the queues, at most for this time.
     pub fn wait(&self, timeout: Duration) {
         let _ = self.ended.recv_timeout(timeout); // nothing is ever sent: they end, or the time
     }
 
-    /// Waits for the queues, which end by themselves when the device is stopped. Those that do not are woken
-    /// to leave their rings; those that even then do not are left to themselves.
+    /// Waits for the queues, which end when the device is stopped. Those that do not end are woken to leave their rings; those
+    /// that still do not end are abandoned.
     pub fn join(self) -> Result<()> {
         for last_call in [false, true] {
             if last_call {
@@ -200,7 +200,7 @@ impl ServingState {
         super::reporter(&self.listener)
     }
 
-    /// Tells the owner of something that went wrong in a queue.
+    /// Reports a failure in a queue to the owner.
     pub fn report(&self, queue: u16, message: String) {
         self.tell(Event::Error { queue: Some(queue), message });
     }
@@ -250,7 +250,7 @@ impl ServingState {
             drop(last);
         };
         if std::thread::Builder::new().name("ublk-stop".into()).stack_size(256 << 10).spawn(stop).is_err() {
-            self.left(); // the driver stops a device by itself that nobody serves, somewhat later
+            self.left(); // the driver stops a device without a server itself, somewhat later
         }
     }
 

@@ -1,4 +1,4 @@
-//! Memory that a device has in common with its clients.
+//! Memory that a device shares with its clients.
 
 use super::{Device, State};
 use crate::abi::sys;
@@ -9,19 +9,19 @@ use std::fs::File;
 use std::sync::MutexGuard;
 
 impl Device {
-    /// Shares a file in memory with the disk's clients: what they read and write directly (`O_DIRECT`) to and from a
-    /// mapping of it, the disk's backend serves right there. Its pages stay in memory until it is
-    /// [unshared](Self::unshare) or the device goes. Returns the number of the memory.
+    /// Shares a file in memory with the disk's clients: if they read or write the disk with direct I/O (`O_DIRECT`) to or from
+    /// a mapping of it, the driver does not copy the data. Its pages stay in memory until it is [unshared](Self::unshare) or
+    /// the device is deleted. Returns the number of the memory.
     ///
-    /// Only of a live device made with [`Spec::shared_memory`](crate::Spec::shared_memory) (7.1). Waits until no request
-    /// is under way.
+    /// Only for a live device created with [`Spec::shared_memory`](crate::Spec::shared_memory) (7.1). Waits until no request
+    /// is in flight.
     pub fn share(&self, file: File, bound: &Bound) -> Result<u16> {
         let _state = self.sharing()?;
         let memory = ClientMemory::of(file)?;
         self.shared.add(memory, |mapping| self.control.register_memory(self.target, mapping, bound))
     }
 
-    /// Shares it no more: its clients' data is copied again. Waits until no request is under way.
+    /// Stops sharing the memory: its clients' data is copied again. Waits until no request is in flight.
     pub fn unshare(&self, number: u16, bound: &Bound) -> Result<()> {
         let _state = self.sharing()?;
         if self.shared.get(number).is_none() {

@@ -1,5 +1,4 @@
-//! A `/dev` that the kernel does not keep, as in most containers: nobody makes the nodes of new devices there, or
-//! removes those of old ones, unless we do.
+//! Creates and removes device nodes in a `/dev` that is not a devtmpfs, as in most containers, where the kernel does not.
 
 use crate::error::{Error, ErrorKind, Result};
 use nix::sys::stat::{Mode, SFlag, mknod};
@@ -53,7 +52,7 @@ fn parse_number(text: &str) -> Option<libc::dev_t> {
 
 /// Whether the kernel makes and removes the nodes in `/dev`.
 pub fn is_kept() -> bool {
-    // Who cannot look believes so: then nodes are made only when they do not come for a while.
+    // If that cannot be found out, assume it: then nodes are created only if they do not appear for a while.
     fs::read_to_string("/proc/self/mountinfo").map_or(true, |mounts| is_devtmpfs(&mounts))
 }
 

@@ -1,4 +1,4 @@
-//! A device's way from one server to the next: taken over when its server is gone, or let go of while it is live.
+//! How a device passes from one server to the next: taken over after its server has ended, or quiesced while it is live.
 
 use super::serving::Serving;
 use super::{Device, Listener, PendingQueue, State, node};
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 const DYING: Duration = Duration::from_secs(1);
 
 impl Device {
-    /// A device that another process made, and whose server is gone; [`recover`](Self::recover) takes it over. Waits for
-    /// a server that is just leaving. `backend` has to hold the disk's bytes.
+    /// A device that another process created, and whose server has ended; [`recover`](Self::recover) takes it over. Waits if
+    /// the server is just exiting. `backend` must hold the disk's data.
     ///
-    /// Until it is [kept](Self::keep) it is never deleted without a call of [`delete`](Self::delete): it is somebody's disk.
-    /// Nothing has changed when it fails.
+    /// Until it is [kept](Self::keep) only [`delete`](Self::delete) deletes it, because the disk may be in use. If it fails,
+    /// nothing has changed.
     pub fn adopt(id: u32, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
         let control = Control::open()?;
         let info = node::wait_for_server_to_leave(&control, id, bound)?;
@@ -32,18 +32,18 @@ impl Device {
         Ok(device)
     }
 
-    /// The take-over has succeeded: from now on the device ends with this process, like one that it made.
+    /// The take-over has succeeded: from now on the device ends with this process, like one that this process created.
     pub fn keep(&self) {
         self.guest.store(false, Ordering::SeqCst);
     }
 
-    /// As [`recover_with`](Self::recover_with), with the backend's engines on threads of ours.
+    /// As [`recover_with`](Self::recover_with), with the backend's engines on native threads.
     pub fn recover(&self, bound: &Bound) -> Result<()> {
         self.recover_with(bound, |pending| self.spawn(pending, bound))
     }
 
-    /// Takes a recoverable device over whose queues have all ended; its disk has been there all the time. The
-    /// driver then sends again what it has to. Otherwise as [`start_with`](Self::start_with).
+    /// Takes over a recoverable device whose queues have all ended; its disk existed all the time. The driver then sends
+    /// requests again if its recovery mode says so. Otherwise as [`start_with`](Self::start_with).
     pub fn recover_with<G>(
         &self,
         bound: &Bound,
@@ -61,8 +61,8 @@ impl Device {
         Ok(())
     }
 
-    /// Lets go of a live device, so that another server can take it over, or this one again: its disk stays, and what
-    /// is asked of it waits. No request fails.
+    /// Stops serving a live device, so that another server can take it over, or this one again: its disk stays, and new
+    /// requests wait. No request fails.
     pub fn quiesce(&self, bound: &Bound) -> Result<()> {
         let mut state = self.state();
         self.look(&mut state)?;
@@ -79,7 +79,7 @@ impl Device {
                     MAKE,
                 );
             }
-            // Older drivers lose requests of queues that leave while their process goes on.
+            // Older drivers lose requests of queues that leave while their process still runs.
             Some(_) if !self.flags.has(sys::UBLK_F_QUIESCE.into()) => {
                 return unsupported("this kernel cannot hand a device over", "Linux 6.16 or newer can");
             }
@@ -102,9 +102,9 @@ impl Device {
         self.leave_queues(&mut state, bound)
     }
 
-    /// Leaves the device to the next server, and is not its server from then on, whatever fails. No request does where
-    /// the device can be [quiesced](Self::quiesce). Where it cannot, it is left as by a server that is killed: the disk
-    /// stays, and requests in flight fail or are sent again, as its recovery says.
+    /// Leaves the device to the next server. After this, this process is not its server, even if something fails. If the
+    /// device can be [quiesced](Self::quiesce), no request fails. Otherwise it is left as by a killed server: the disk stays,
+    /// and requests in flight fail or are sent again, depending on its recovery mode.
     pub fn leave(&self, bound: &Bound) -> Result<()> {
         let quiesced = self.quiesce(bound);
         let left = {
@@ -127,8 +127,8 @@ impl Device {
         left
     }
 
-    /// Has the queues leave their rings, and waits until the driver has noticed. Those that have not settled leave as they
-    /// are: the driver sends again what they had, or fails it.
+    /// Has the queues leave their rings, and waits until the driver has noticed. Queues with requests in flight leave, too:
+    /// the driver sends these requests again, or fails them.
     fn leave_queues(&self, state: &mut State, bound: &Bound) -> Result<()> {
         if let State::Live(serving) = std::mem::replace(state, State::Waiting) {
             serving.leave();
@@ -136,8 +136,8 @@ impl Device {
         node::wait_for_server_to_leave(&self.control, self.id, bound).map(drop)
     }
 
-    /// Has the driver take back its tags. A tag whose request was being served is offered again with the answer, and taken
-    /// back only when the driver is told once more.
+    /// Has the driver withdraw its tags. A tag whose request was being served is offered again with the answer, and withdrawn
+    /// only by the next QUIESCE_DEV.
     fn take_back(&self, serving: &Serving, bound: &Bound) -> Result<()> {
         const LONGEST: Duration = Duration::from_millis(50);
         let (until, mut pause, mut begun) = (bound.until(), Duration::from_millis(1), false);
@@ -155,7 +155,7 @@ impl Device {
         Ok(())
     }
 
-    /// Forgets a device that was quiesced, or whose queues have failed: another process serves it, or will.
+    /// Leaves a device that was quiesced, or whose queues have failed, to another process.
     pub fn release(&self) -> Result<()> {
         let mut state = self.state();
         self.look(&mut state)?;

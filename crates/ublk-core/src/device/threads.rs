@@ -1,4 +1,4 @@
-//! The threads that serve queues with native engines: one a queue, or a few for the queues of all devices.
+//! The threads that serve queues with native engines: one per queue, or a few for the queues of all devices.
 
 use super::queue_worker::{Plan, QueueWorker};
 use super::round_robin::RoundRobin;
@@ -128,7 +128,7 @@ fn next(number: usize, left: usize, idle: bool) -> Option<Vec<Plan>> {
     Some(std::mem::take(&mut thread.plans))
 }
 
-/// Nobody gives queues to a thread whose thread panicked.
+/// A thread that panicked gets no further queues.
 struct Gone(usize);
 
 impl Drop for Gone {

@@ -1,4 +1,4 @@
-//! In which of the driver's ways a device's requests and their data travel. Fixed when the device is made.
+//! Transport and copy mode of a device. They are fixed when the device is created.
 
 use crate::abi::sys;
 use crate::features::Features;
@@ -7,31 +7,31 @@ use std::fmt;
 /// How requests come from the driver, and answers go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
-    /// Every tag has a command of its own, which answers a request and waits for the next.
+    /// Each tag has its own command, which answers a request and waits for the next one.
     #[default]
     PerIo,
-    /// One command answers many requests, and one waits for all (`UBLK_F_BATCH_IO`, 7.0).
+    /// One command answers many requests, and one waits for all new ones (`UBLK_F_BATCH_IO`, 7.0).
     Batch,
 }
 
 /// How a request's data gets to the server and back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CopyMode {
-    /// The driver copies between the request's pages and a buffer of the tag's.
+    /// The driver copies between the request's pages and the tag's buffer.
     #[default]
     Copy,
-    /// The server copies through `/dev/ublkcN`, straight from or to where the data lies (`UBLK_F_USER_COPY`, 6.5).
+    /// The server copies through `/dev/ublkcN`, directly from or to its own memory (`UBLK_F_USER_COPY`, 6.5).
     User,
-    /// Nobody copies: operations in the ring work on the request's own pages (`UBLK_F_AUTO_BUF_REG`, 6.16).
+    /// No copy: operations in the ring use the request's own pages (`UBLK_F_AUTO_BUF_REG`, 6.16).
     Zero,
 }
 
-/// Both.
+/// Transport and copy mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mode {
-    /// Of requests.
+    /// How requests travel.
     pub transport: Transport,
-    /// Of their data.
+    /// How their data travels.
     pub copy: CopyMode,
 }
 

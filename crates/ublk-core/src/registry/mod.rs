@@ -1,4 +1,4 @@
-//! The devices there are, whoever serves them.
+//! All devices of this machine, of any server.
 
 mod claim;
 mod ending;
@@ -29,9 +29,9 @@ pub enum State {
     Idle,
     /// The disk is there and served.
     Live,
-    /// Its server is gone; I/O waits for a recovery.
+    /// Its server has ended; I/O waits for a recovery.
     Quiesced,
-    /// Its server is gone; I/O fails until a recovery.
+    /// Its server has ended; I/O fails until a recovery.
     FailIo,
     /// Its disk is being removed: the driver waits until all its requests are answered.
     Stopping,
@@ -39,7 +39,7 @@ pub enum State {
     Unknown,
 }
 
-/// A device as anybody can see it.
+/// A device, as any process can see it.
 #[derive(Debug, Clone)]
 pub struct Info {
     /// The driver's number.
@@ -62,13 +62,13 @@ pub struct Info {
     pub depth: u16,
     /// Largest request in bytes.
     pub max_io: u32,
-    /// Writes are refused.
+    /// Whether writes are refused.
     pub read_only: bool,
-    /// Has a volatile write cache.
+    /// Whether it has a volatile write cache.
     pub write_cache: bool,
-    /// Honours forced unit access.
+    /// Whether it honours forced unit access.
     pub fua: bool,
-    /// Seeks.
+    /// Whether it announces that seeking is slow.
     pub rotational: bool,
     /// Bytes; 0 when it cannot discard.
     pub discard_granularity: u32,
@@ -78,7 +78,7 @@ pub struct Info {
     pub max_write_zeroes: u64,
     /// The driver's feature flags in use.
     pub flags: Features,
-    /// The user who added it.
+    /// The user that created it.
     pub owner_uid: u32,
     /// That user's group.
     pub owner_gid: u32,

@@ -1,4 +1,4 @@
-//! Which chunks are there, which are coming, and who waits for them.
+//! Which chunks are present, which are being fetched, and which requests wait for them.
 
 use super::map::Map;
 use crate::backend::Storage;

@@ -133,7 +133,7 @@ impl Fill {
         }
         let chunks = self.take();
         if self.jobs.send(Job::Store { chunks: chunks.clone(), data }).is_err() {
-            self.range = chunks; // the disk is gone: whoever still waits is told by drop
+            self.range = chunks; // the disk is deleted: drop fails the requests that still wait
         }
         Ok(())
     }

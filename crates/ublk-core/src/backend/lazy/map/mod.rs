@@ -304,7 +304,7 @@ impl Map {
         }
     }
 
-    /// Whether it knows of chunks that it would have forgotten after a power failure.
+    /// Whether it has chunks that it would have lost after a power failure.
     pub fn unsaved(&self) -> bool {
         // In this order: a save is under way before it cleans anything.
         self.kept

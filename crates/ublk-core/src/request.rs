@@ -1,4 +1,4 @@
-//! What a request asks for, and the parts that a backend splits it into.
+//! Requests of the kernel, and the parts into which a backend splits them.
 
 use crate::abi::{SECTOR, sys};
 use std::ops::BitOr;
@@ -10,20 +10,20 @@ pub struct Ticket {
     pub tag: u16,
     /// Counts the tag's requests; wraps.
     pub generation: u32,
-    /// No two queues of a process have the same, and no two lives of one.
+    /// Distinguishes all queues of a process, also those that were started again.
     pub queue: u32,
 }
 
-/// Where in the shared memory of its device a request's data lies.
+/// Where a request's data is in the shared memory of its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientPlace {
     /// Which memory: the driver's number for it.
     pub memory: u16,
-    /// From which byte on.
+    /// The offset of its first byte.
     pub offset: u32,
 }
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// Fill the buffer from the disk.
@@ -59,7 +59,7 @@ impl Op {
     }
 }
 
-/// What the kernel says of a request beside its operation and range. The bits are those of `UBLK_IO_F_*`.
+/// The flags of a request. The bits are those of `UBLK_IO_F_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags(u32);
 
@@ -115,7 +115,7 @@ impl BitOr for Flags {
     }
 }
 
-/// A descriptor in units that a backend wants: bytes.
+/// A request's descriptor, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptor {
     /// What to do.

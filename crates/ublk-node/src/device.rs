@@ -109,8 +109,8 @@ pub struct Device {
 
 #[napi]
 impl Device {
-    /// Adds a device to the driver; its disk appears with `start`. `on_fetch`: is asked for what a lazy disk lacks;
-    /// `on_change`: whoever wants to `take_changes` is told that there are some.
+    /// Adds a device to the driver; its disk appears with `start`. `on_fetch`: called to fetch missing data of a lazy disk;
+    /// `on_change`: called when there are changes for `take_changes`.
     #[napi(ts_return_type = "Promise<Device>")]
     pub fn create<'env>(
         env: &'env Env,
@@ -124,7 +124,7 @@ impl Device {
     }
 
     /// A device that another process made and serves no more, for `recover`: it is as it was if that does not come.
-    /// Of the wishes only those count that concern who serves it. The calls are those of `create`.
+    /// Only the options of serving apply. The callbacks are those of `create`.
     #[napi(ts_return_type = "Promise<Device>")]
     pub fn adopt<'env>(
         env: &'env Env,
@@ -465,7 +465,7 @@ fn end_all(home: usize, failed: bool) {
 }
 
 /// A Worker's devices end with the Worker. One that ends in an orderly way has called [`end_served_devices`] before: here
-/// it was terminated, or had no more memory.
+/// it was terminated, or out of memory.
 #[napi_derive::napi(module_exports)]
 pub fn init(_exports: Object<'_>, env: Env) -> Result<()> {
     let home = env.raw() as usize;

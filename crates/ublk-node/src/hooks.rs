@@ -1,4 +1,4 @@
-//! What a native disk asks of JavaScript, or tells it: data to fill it with, and the changes made to it.
+//! The calls from a native disk to JavaScript: to fetch data for it, and to report the changes made to it.
 
 use crate::number::number;
 use crate::wire;

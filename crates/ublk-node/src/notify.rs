@@ -1,4 +1,4 @@
-//! What systemd is told: Node has no datagram sockets of the Unix kind.
+//! Messages to systemd: Node has no Unix datagram sockets.
 
 use napi_derive::napi;
 

@@ -1,4 +1,4 @@
-//! The devices there are, whoever serves them.
+//! All devices of this machine, of any server.
 
 use crate::Cancel;
 use crate::kinds::ALL;
@@ -63,7 +63,7 @@ pub struct DeviceInfo {
     pub copy: String,
     /// Names of the driver's features in use.
     pub flags: Vec<String>,
-    /// The user who added it.
+    /// The user that created it.
     pub owner_uid: u32,
     /// That user's group.
     pub owner_gid: u32,

@@ -25,7 +25,7 @@ pub struct Latency {
     pub mean: f64,
     /// The longest.
     pub max: f64,
-    /// Each bucket with requests in it: the longest time that belongs to it, and how many took so long.
+    /// Each bucket that is not empty: its upper bound, and the number of requests in it.
     pub buckets: Float64Array,
 }
 

@@ -7,8 +7,8 @@ use crate::mapping::Mapping;
 use crate::pages::Pages;
 use std::sync::Arc;
 
-/// One queue's data buffers. Page-aligned; a page is taken from the system when it is first touched, unless other
-/// [`Pages`] are wished. A clone is the same buffers.
+/// One queue's data buffers. Page-aligned; a page is allocated when it is first touched, unless [`Pages`] say otherwise. A
+/// clone refers to the same buffers.
 #[derive(Clone)]
 pub struct Buffers {
     pool: Arc<Mapping>,
@@ -51,7 +51,7 @@ impl Buffers {
     }
 
     /// The whole pool: the buffer of the part's tag `n`, counted from 0, starts at `n` times [`stride`](Self::stride).
-    /// Whoever reads or writes it has to keep to the buffers of owned tags.
+    /// Code that reads or writes it must only use the buffers of owned tags.
     pub fn pool(&self) -> Arc<Mapping> {
         self.pool.clone()
     }
@@ -88,7 +88,7 @@ struct Use(Arc<Mapping>);
 
 impl Drop for Use {
     fn drop(&mut self) {
-        // Who still has the pool, such as a garbage collector that has not come round, is to have no memory with it.
+        // Something may keep the pool, such as an object that was not garbage-collected yet: free its memory now.
         if Arc::strong_count(&self.0) > 1 {
             // What fails here goes with the pool.
             let _ = self.0.unlock();

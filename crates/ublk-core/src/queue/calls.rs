@@ -1,5 +1,5 @@
-//! Who asked which engine for what. Each request is a call, numbered by its tag; a layer that splits it makes one more call
-//! for each part that it asks a disk below for. A call names its parent's part, so that what completes finds its way down.
+//! The calls of engines. Each request is a call, numbered by its tag. A layer that splits a request makes one more call for
+//! each part that it asks of a disk below. A call names its parent and its part, so that a completion is passed down to it.
 
 /// Names a call in the user data of an operation: 24 bits.
 pub type Call = u32;
@@ -10,7 +10,7 @@ const MOST: usize = 1 << 24;
 struct Record {
     /// Itself, for a request's own call.
     parent: Call,
-    /// Which of its parent's disks is asked.
+    /// Which of its parent's disks serves it.
     below: u16,
     tag: u16,
     /// The parent's name for it.
@@ -24,7 +24,7 @@ struct Record {
     live: bool,
 }
 
-/// A part of a call on its way to the disk below that is asked for it.
+/// A part of a call that is passed down to the disk below that serves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hop {
     pub call: Call,

@@ -1,5 +1,5 @@
-//! Memory that a device shares with its clients (`UBLK_F_SHMEM_ZC`, 7.1): a request whose pages all lie in it is served
-//! right there, and nothing of it is copied by the driver.
+//! Memory that a device shares with its clients (`UBLK_F_SHMEM_ZC`, 7.1): if all pages of a request are in it, the request is
+//! served in place, and the driver copies nothing.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::FileMapping;

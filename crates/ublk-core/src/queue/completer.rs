@@ -1,24 +1,24 @@
-//! What completes outside the ring: on other threads, at any time.
+//! Completions from outside the ring: from any thread, at any time.
 
 use super::calls::Call;
 use super::wake::Waker;
 use crate::request::Ticket;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An engine's name for one of the things that a call of its waits for.
+/// An engine's number for one of the operations that a call waits for.
 pub type Key = u16;
 
-/// Something that a call waited for, and what came of it.
+/// An operation that a call waited for, and its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Completion {
     pub(super) call: Call,
-    /// As it was given to the operation or [`Io::token`](super::Io::token).
+    /// The key that was passed to the operation or [`Io::token`](super::Io::token).
     pub key: Key,
     /// The operation's: bytes done, or a negative error number.
     pub result: i32,
 }
 
-/// Names something that a request waits for outside the ring.
+/// Names an event outside the ring that a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
     pub(super) ticket: Ticket,
@@ -27,16 +27,16 @@ pub struct Token {
     pub(super) key: Key,
 }
 
-/// Something that happened outside the ring.
+/// An event outside the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outside {
-    /// What the token waits for is finished.
+    /// The token's event has happened.
     Done(Token, i32),
     /// A lease of a call's data was given back.
     Returned { tag: u16, call: Call },
 }
 
-/// Resumes requests of one queue. For any thread. One that was answered meanwhile is not resumed.
+/// Resumes requests of one queue, from any thread. A request that was answered meanwhile is not resumed.
 #[derive(Debug, Clone)]
 pub struct Completer {
     waker: Waker,
@@ -49,7 +49,7 @@ impl Completer {
         Self { waker, happened: Arc::default() }
     }
 
-    /// What the token's request waits for is finished with that result: 0 or more, or a negative error number.
+    /// Reports that the token's event has happened, with its result: 0 or more, or a negative error number.
     pub fn complete(&self, token: Token, result: i32) {
         self.add(Outside::Done(token, result));
     }

@@ -1,4 +1,4 @@
-//! What a queue is made of.
+//! The configuration of a queue.
 
 use super::{ClientMemories, Mode, TagShare, ThreadCommon, Waker};
 use crate::pages::Pages;
@@ -14,13 +14,13 @@ pub struct Config {
     pub index: u16,
     /// Its depth.
     pub depth: u16,
-    /// Which of its tags this one serves: with [`Transport::Batch`](super::Transport::Batch) any that it is given.
+    /// The tags that this thread serves: with [`Transport::Batch`](super::Transport::Batch) any tag that it gets.
     pub part: TagShare,
     /// The same for all parts of the queue.
     pub common: ThreadCommon,
     /// Bytes in each buffer.
     pub max_io: u32,
-    /// How their pages are had, unless requests bring their own.
+    /// How the buffers' pages are allocated, unless requests use their own pages.
     pub pages: Pages,
     /// How the device was made.
     pub mode: Mode,
@@ -28,7 +28,7 @@ pub struct Config {
     pub only_by_hand: bool,
     /// What the device shares with its clients.
     pub shared: Arc<ClientMemories>,
-    /// How long a turn may look for work before it sleeps.
+    /// How long a turn may busy-poll before it sleeps.
     pub poll: Duration,
     /// Descriptors the backend uses through the ring, in slots 1 and up.
     pub files: Vec<RawFd>,
@@ -39,8 +39,8 @@ pub struct Config {
     /// Whether the queue, once woken, is to answer its requests and to leave all others to the next server. Only with
     /// [`Transport::Batch`](super::Transport::Batch) and a device that reissues requests.
     pub hands_over: Arc<AtomicBool>,
-    /// Where it counts.
+    /// Its counters.
     pub counters: Arc<QueueCounters>,
-    /// Whom it tells of each request.
+    /// The listeners that get each request.
     pub tracer: Arc<Tracer>,
 }

@@ -1,4 +1,4 @@
-//! Where the data of a queue's requests is, in each [`CopyMode`], and what has to be told to the driver of it.
+//! Where the data of a queue's requests is, in each [`CopyMode`], and what the driver has to know about it.
 
 use super::client_memory::ClientMemories;
 use super::mode::CopyMode;
@@ -16,7 +16,7 @@ pub struct Data {
     pub copy: CopyMode,
     pub buffers: Buffers,
     queue: u16,
-    /// [`CopyMode::User`]: what is to be moved with the answer of each tag.
+    /// [`CopyMode::User`]: the copy that goes with the answer of each tag.
     moves: Box<[Option<Move>]>,
     /// [`CopyMode::Zero`]: tags whose pages we registered ourselves, since the driver could not.
     by_hand: Box<[bool]>,
@@ -40,7 +40,7 @@ enum Borrowed {
     Buffer,
 }
 
-/// Bytes that go from memory of ours to the request, or the other way.
+/// A copy between memory of this process and a request.
 #[derive(Debug, Clone, Copy)]
 struct Move {
     /// From where on in the request.

@@ -1,4 +1,4 @@
-//! What a queue has on its in_flight: the requests that the driver handed over, who owns which, and what the last turn brought.
+//! The requests in flight of a queue: which tags the server owns, and which requests and completions the last turn brought.
 
 use super::descriptors::Descriptors;
 use super::tags::{Delivery, Tags, Violation};
@@ -51,7 +51,7 @@ impl InFlight {
         self.taken = 0;
     }
 
-    /// The driver is done with what the tag was offered by: it has a request, or is taken back.
+    /// The command that offered the tag has completed: the tag has a request, or is withdrawn.
     #[inline]
     pub fn completed(&mut self, tag: u16, result: i32) -> Result<()> {
         match self.tags.completed(tag, result).map_err(broken)? {
@@ -67,7 +67,7 @@ impl InFlight {
         Ok(())
     }
 
-    /// The driver takes all tags back.
+    /// The driver has withdrawn all tags.
     pub fn withdrawn(&mut self) {
         self.tags.withdraw();
     }

@@ -1,5 +1,5 @@
-//! What an engine gets to serve a request or a part of one with: its data, and operations on files through the queue's own
-//! ring. No pointer leaves this room unchecked.
+//! What an engine uses to serve a request or a part of one: its data, and operations on files through the queue's ring. Every
+//! pointer that leaves this module is checked.
 
 use super::calls::{Call, Calls, Hop};
 use super::completer::{Completer, Completion, Key, Token};
@@ -16,20 +16,20 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(pub(crate) u32);
 
-/// What became of a request, or of a part of one.
+/// The outcome of a request, or of a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It is finished.
     Done(Outcome),
-    /// A [`Completion`] will go on with it.
+    /// A [`Completion`] will continue it.
     Pending,
 }
 
 /// One request being served.
 pub struct Io<'q> {
-    /// The request, as the driver gave it. An engine is asked for a [`Piece`] of it.
+    /// The request, as it came from the driver. An engine serves a [`Piece`] of it.
     pub request: Request,
-    /// Who is asked.
+    /// The call that is served.
     pub(super) call: Call,
     pub(super) data: &'q mut Data,
     pub(super) ring: &'q mut Ring,
@@ -46,19 +46,18 @@ impl Io<'_> {
         self.call as usize
     }
 
-    /// Tells the device's owner in one line why the request fails.
+    /// Reports to the device's owner in one line why the request fails.
     pub fn report(&mut self, message: impl Into<String>) {
         self.complaint.get_or_insert_with(|| message.into());
     }
 
-    /// Fails, and says why.
+    /// Fails the request, and reports why.
     fn failed(&mut self, error: &Error) -> Errno {
         self.report(error.to_string());
         error.errno.unwrap_or(libc::EIO)
     }
 
-    /// The piece's data: to be filled by a read, to be taken by a write; empty for anything else. Not for backends
-    /// that serve other than with [`CopyMode::Copy`].
+    /// The piece's data: a read fills it, a write stores it; empty for other operations. Only with [`CopyMode::Copy`].
     ///
     /// Fails if the data is in shared memory that was truncated.
     ///
@@ -74,7 +73,7 @@ impl Io<'_> {
         Ok(unsafe { &mut self.data.buffers.slice(tag, at + length)[at..] })
     }
 
-    /// Has the data in the tag's buffer, if it is in shared memory.
+    /// Copies the data to the tag's buffer, if it is in shared memory.
     fn borrow(&mut self) -> Result<(), Errno> {
         if self.request.what.shared.is_none() {
             return Ok(());
@@ -109,8 +108,8 @@ impl Io<'_> {
         (unsafe { self.data.buffers.address(self.request.ticket.tag).add(at) }, length)
     }
 
-    /// Moves `length` bytes between memory of the backend's and the piece, from its byte `from` on: into a read, or out
-    /// of a write. Now, or with the answer.
+    /// Copies `length` bytes between memory of the backend and the piece, from its byte `from` on: into a read, or out of a
+    /// write. Now, or with the answer.
     ///
     /// # Safety
     /// `length` bytes at `address` are valid until the queue has entered its ring with the request's answer or is
@@ -171,8 +170,8 @@ impl Io<'_> {
         moved.map_err(|error| self.unmoved(&error))
     }
 
-    /// Reads the piece from a file, or writes it there, at its own offset and at once: for files whose system calls wait
-    /// for nothing but memory. With [`CopyMode::Copy`].
+    /// Reads the piece from a file, or writes it there, at its own offset and at once: for files in memory, whose system calls
+    /// never wait for a device. With [`CopyMode::Copy`].
     pub fn move_file(&mut self, file: BorrowedFd<'_>, piece: &Piece) -> Result<(), Errno> {
         self.borrow()?;
         let (data, length) = self.buffer(piece);
@@ -307,7 +306,8 @@ impl Io<'_> {
         self.calls.busy(self.call)
     }
 
-    /// Names something outside the ring that the call waits for: a [`Completer`](super::Completer) resumes it with that key.
+    /// A token for an event outside the ring that the call waits for: a [`Completer`](super::Completer) resumes it with this
+    /// key.
     pub fn token(&self, key: Key) -> Token {
         let (ticket, call) = (self.request.ticket, self.call);
         Token { ticket, call, generation: self.calls.generation(call), key }
@@ -349,13 +349,13 @@ impl Io<'_> {
         Some(std::mem::replace(&mut self.call, call))
     }
 
-    /// Goes on with a part of the current call. Returns the call before.
+    /// Switches to a part of the current call. Returns the previous call.
     #[inline]
     pub(crate) fn enter_again(&mut self, hop: &Hop) -> Call {
         std::mem::replace(&mut self.call, hop.call)
     }
 
-    /// Goes back to the call before; the one that was served has ended, or not.
+    /// Switches back to the previous call; the one that was served has ended, or still waits.
     #[inline]
     pub(crate) fn leave(&mut self, before: Call, ended: bool) {
         if ended {
@@ -364,7 +364,7 @@ impl Io<'_> {
         self.call = before;
     }
 
-    /// Which of the current call's parts something concerns; `None`: the call itself.
+    /// Which of the current call's parts a completion belongs to; `None`: to the call itself.
     #[inline]
     pub(crate) fn hop(&self, completion: &Completion) -> Option<Hop> {
         self.calls.hop(self.call, completion.call)

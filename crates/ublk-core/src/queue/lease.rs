@@ -3,8 +3,8 @@
 use super::calls::Call;
 use super::completer::Completer;
 
-/// The data of a piece, for as long as it is kept: to be filled by a read, to be taken by a write. May be sent to another
-/// thread. It counts like an operation in the ring: the request is not answered before it is dropped.
+/// The data of a piece, until it is dropped: a read fills it, a write stores it. May be sent to another thread. It counts like
+/// an operation in the ring: the request is not answered before it is dropped.
 ///
 /// Other pieces of the request may be worked on meanwhile, so there is no reference to the data: it is copied.
 pub struct Lease {

@@ -3,8 +3,8 @@
 //! Read the data's path here, top to bottom: [`Queue::offer_all`] gives the driver every tag;
 //! [`Queue::turn`] submits what was prepared and waits, in one system call; each [`Event`] it finds is a
 //! request or a finished operation of a backend; [`Queue::commit`] prepares the answer that the next turn
-//! submits. Who serves what came, between two turns, is no matter of this room. Which commands that takes is the matter of
-//! `transport`, where the data goes that of `data`: see [`Mode`].
+//! submits. The caller serves requests between two turns. The commands are in `transport`, the handling of data in `data`: see
+//! [`Mode`].
 
 mod buffers;
 mod calls;
@@ -63,13 +63,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use transport::Commands;
 
-/// The error number a request is answered with, positive.
+/// The positive error number with which a request is answered.
 pub type Errno = i32;
 /// A request's outcome: bytes done (0 for anything but reads and writes), or an error number. A read may be
 /// done in part and is continued; a write only whole.
 pub type Outcome = std::result::Result<u32, Errno>;
 
-/// What a turn of the loop found.
+/// An event that a turn of the loop found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A request to serve.
@@ -81,8 +81,8 @@ pub enum Event {
 /// Slot of `/dev/ublkcN` in the ring's file table.
 const CHAR_DEV: types::Fixed = types::Fixed(0);
 
-/// A completion's user data: 8 bits say whose it is; the last 16 are the tag. Of an engine's operation, 16 bits are its key
-/// and 24 its call.
+/// A completion's user data: 8 bits are its kind; the last 16 are the tag. For an engine's operation, 16 bits are its key and
+/// 24 its call.
 const KIND_COMMAND: u64 = 0;
 const KIND_OPERATION: u64 = 1 << 56;
 const KIND_WAKE: u64 = 2 << 56;
@@ -99,7 +99,7 @@ const CALL_MASK: u64 = (1 << 24) - 1;
 /// The most entries that a ring is made for: more operations at a time only take more system calls.
 const MOST_ENTRIES: u32 = 8192;
 
-/// How long the driver may take for what it does at once.
+/// How long the driver may take for commands that it completes at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One of a device's queues. Neither `Send` nor `Sync`: the driver takes a commit only from the task that
@@ -128,7 +128,7 @@ pub struct Queue {
     hands_over: Arc<AtomicBool>,
     /// The number of the backend's files in the ring's table, from slot 1 on.
     files: u32,
-    /// Another descriptor that makes a sleeping turn return.
+    /// Another descriptor that wakes a sleeping turn.
     listening: Option<RawFd>,
     heard: bool,
     _char_dev: Arc<OwnedFd>,
@@ -136,7 +136,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Sets the queue up on the calling thread, which is the one that has to serve it.
+    /// Sets up the queue on the calling thread, which must be the one that serves it.
     pub fn open(char_dev: Arc<OwnedFd>, config: Config) -> Result<Self> {
         let Config {
             index,
@@ -219,8 +219,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Submits everything prepared and waits, in one system call, unless it is to look for work before it sleeps; then sorts
-    /// what completed into events.
+    /// Submits everything prepared and waits, in one system call (more if it busy-polls before it sleeps). Then sorts the
+    /// completions into events.
     pub fn turn(&mut self, wait: Wait) -> Result<()> {
         self.in_flight.clear();
         let sure = self.commands.send(&mut self.ring, &mut self.data)?;
@@ -308,7 +308,7 @@ impl Queue {
         })
     }
 
-    /// Something has happened outside the ring: what that is for the engine, if its call still waits.
+    /// The completion for an event outside the ring, if its call still waits.
     pub(crate) fn outside(&mut self, what: Outside) -> Option<Event> {
         match what {
             Outside::Done(Token { ticket, call, generation, key }, result) => {
@@ -328,13 +328,13 @@ impl Queue {
         self.complaint.take()
     }
 
-    /// The request's engine has failed: what it has split the request into is forgotten.
+    /// Ends all parts of a request whose engine has failed.
     pub(crate) fn forget_calls(&mut self, ticket: Ticket) {
         self.calls.forget(ticket.tag);
     }
 
-    /// Answers a request; the next turn tells the driver. Refused, without harm, when the request is not the
-    /// server's (any more) or the backend still works on it.
+    /// Answers a request; the next turn sends the answer. Refused, without harm, if the server does not own the request (any
+    /// more), or the backend still works on it.
     pub fn commit(&mut self, ticket: Ticket, outcome: Outcome) -> Result<()> {
         if self.in_flight.tags.owns(ticket) && self.operating(ticket) {
             return Err(broken(Violation::NotOwned(ticket)));
@@ -355,12 +355,12 @@ impl Queue {
         self.calls.operations(ticket.tag) > 0
     }
 
-    /// Every tag has ended and nothing is owed: the device was stopped.
+    /// Whether every tag has ended and all answers were sent: the device was stopped.
     pub fn settled(&self) -> bool {
         self.in_flight.tags.settled() && self.operations == 0 && self.commands.quiet()
     }
 
-    /// Whether somebody used the [`Waker`] before the last turn.
+    /// Whether the [`Waker`] was used before the last turn.
     pub fn woken(&self) -> bool {
         self.woken
     }
@@ -372,7 +372,7 @@ impl Queue {
         poll(&mut self.ring, fd, KIND_LISTEN)
     }
 
-    /// Listens no more.
+    /// Stops listening.
     pub fn listen_no_more(&mut self) -> Result<()> {
         if self.listening.take().is_none() {
             return Ok(());
@@ -406,12 +406,12 @@ impl Queue {
         self.ring.ring_bell(bell.fd())
     }
 
-    /// Rings it no more.
+    /// Stops ringing it.
     pub fn ring_no_bell(&self) -> Result<()> {
         self.ring.ring_no_bell()
     }
 
-    /// Whether a turn has something to do: to send, to take, or to look for. Told without a system call.
+    /// Whether a turn has something to do: to submit, to handle, or to poll for. Needs no system call.
     pub fn due(&mut self) -> bool {
         self.commands.due() || self.ring.due()
     }
@@ -431,7 +431,7 @@ impl Queue {
         self.move_buffer(ticket, Op::Write)
     }
 
-    /// Brings a read's data from its buffer to the request, where the driver does not: before it is committed.
+    /// Copies a read's data from its buffer to the request, if the driver does not. Call it before the commit.
     pub fn store(&mut self, ticket: Ticket) -> std::io::Result<()> {
         self.move_buffer(ticket, Op::Read)
     }
@@ -477,7 +477,7 @@ impl Drop for Queue {
             // The kernel may still write to the buffers, and cancels in its own time: they are never reused.
             return;
         }
-        // The kernel takes a ring apart in its own time: who deletes the device or unmounts its file would wait.
+        // The kernel frees a ring later: deleting the device or unmounting its file would wait for that.
         self.ring.release_files();
         // SAFETY: dropped once, here; nothing in the kernel refers to their memory any more: the lists are the ring's,
         // but nobody is left to put something there.
@@ -488,9 +488,9 @@ impl Drop for Queue {
     }
 }
 
-/// The driver's form of an outcome. It asks again for what a read left out, in whole sectors, but takes any
-/// write for a whole one: a part of it is an I/O error. So is doing nothing, which would be asked for for ever,
-/// and doing more than was asked, which is a backend's mistake.
+/// The driver's form of an outcome. The driver asks again for the missing rest of a read, in whole sectors, but treats any
+/// write as a whole one: a partial write is an I/O error. So is a read of nothing, for which the driver would ask forever, and
+/// an outcome larger than the request, which is a bug of the backend.
 fn result_of(what: &Descriptor, outcome: Outcome) -> i32 {
     let done = match outcome {
         Err(errno) => return -errno.clamp(1, 4095),

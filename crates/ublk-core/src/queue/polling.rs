@@ -1,35 +1,36 @@
-//! Looking for more work before sleeping. Who has just had work often gets more within microseconds, and that then costs
-//! no wake-up; but where it does not come, a processor was kept busy for nothing. So looks that find nothing become rare:
-//! after each, twice as many turns go without one. An idle queue has no turns, and so does not look at all.
+//! Busy-polling for more work before sleeping. A queue that just had work often gets more within microseconds, which then
+//! needs no wake-up; but if none arrives, polling wastes CPU time. So polls that find nothing become rare: after each, twice as
+//! many turns pass without one. An idle queue has no turns, and so does not poll.
 
 use super::ring::{Ring, Wait};
 use crate::error::Result;
 use crate::telemetry::clock;
 use std::time::Duration;
 
-/// The most turns with work that go without a look.
+/// The maximum number of turns with work that pass without a poll.
 const RAREST: u32 = 256;
 
 /// See the [module](self).
 pub struct Polling {
-    /// How long a look may take, in ticks; 0: none is taken.
+    /// How long a poll may take, in ticks; 0: no polling.
     limit: u64,
     /// There was work, and no sleep since.
     eager: bool,
-    /// So many turns go without a look.
+    /// How many turns still pass without a poll.
     skip: u32,
-    /// So many will after the next one that finds nothing.
+    /// How many turns will pass without one after the next poll that finds nothing.
     next_skip: u32,
 }
 
 impl Polling {
-    /// Looks take at most so long.
+    /// Polls take at most `limit`.
     pub fn new(limit: Duration) -> Self {
         let ticks = if limit.is_zero() { 0.0 } else { limit.as_nanos() as f64 / clock().nanos_per_tick() };
         Self { limit: ticks as u64, eager: false, skip: 0, next_skip: 1 }
     }
 
-    /// Looks for completions, beside the `sure` ones, if it pays; whether it found some. What was pushed is submitted first.
+    /// Polls for completions, beside the `sure` ones, unless polling is rare now; returns whether it found some. Submits pushed
+    /// entries first.
     #[inline]
     pub fn look(&mut self, ring: &mut Ring, wait: Wait, sure: u32) -> Result<bool> {
         if wait != Wait::Forever || !self.is_time() {
@@ -40,8 +41,8 @@ impl Polling {
         Ok(found)
     }
 
-    /// Whether it found something, and was not away meanwhile: then somebody needs this processor, perhaps the one who is to
-    /// send requests.
+    /// Whether it found something and was not preempted meanwhile. If it was, another thread needs this processor, perhaps the
+    /// sender of requests.
     fn spin(&self, ring: &mut Ring, sure: usize) -> Result<(bool, bool)> {
         ring.enter(Wait::No, 0)?;
         let clock = clock();
@@ -59,7 +60,7 @@ impl Polling {
         }
     }
 
-    /// Whether this turn has a look.
+    /// Whether this turn polls.
     fn is_time(&mut self) -> bool {
         if self.limit == 0 || !self.eager {
             return false;
@@ -92,7 +93,7 @@ mod tests {
         Polling::new(Duration::from_micros(50))
     }
 
-    /// Of so many turns that bring work, those that look. Each finds something if `finds`.
+    /// Of this number of turns that bring work, those that poll. Each poll finds something if `finds`.
     fn looks(polling: &mut Polling, turns: u32, finds: bool) -> u32 {
         let mut looks = 0;
         for _ in 0..turns {

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How long [`Ring::enter`] may sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Only look.
+    /// Do not sleep.
     No,
     /// Until something completes.
     Forever,
@@ -60,8 +60,8 @@ impl Ring {
         }
     }
 
-    /// Makes room for so many entries, so that they are submitted together: a link does not reach from one submission
-    /// into the next.
+    /// Makes room for this number of entries, so that they are submitted together: a link does not continue from one
+    /// submission to the next.
     pub fn reserve(&mut self, entries: u32) -> Result<()> {
         self.0.submission.sync();
         if self.0.submission.capacity() - self.0.submission.len() < entries as usize {
@@ -70,8 +70,8 @@ impl Ring {
         Ok(())
     }
 
-    /// The one system call of a turn: submits all that was pushed and waits for a completion, and before that for those
-    /// `sure` ones which what was pushed brings in any case.
+    /// The one system call of a turn: submits all pushed entries and waits for a completion, in addition to `sure` ones that
+    /// the pushed entries will certainly cause.
     pub fn enter(&mut self, wait: Wait, sure: u32) -> Result<()> {
         self.0.submission.sync();
         let wanted = 1 + sure as usize;
@@ -106,7 +106,7 @@ impl Ring {
             .map_err(|error| Error::system("cannot make a table of registered buffers", &error))
     }
 
-    /// Provides a group of buffers, of which the kernel takes what it needs.
+    /// Provides a group of buffers, from which the kernel takes those that it needs.
     ///
     /// # Safety
     /// At `table` begins a page, and there are `entries` entries there, as long as the ring lives.
@@ -116,8 +116,8 @@ impl Ring {
             .map_err(|error| Error::system("cannot provide a ring's buffers", &error))
     }
 
-    /// Whether there is more to enter for at once. The bell is rung when the first work comes, and not again for
-    /// what an enter has left: it processes a limited amount, and may see work that is not quite there yet.
+    /// Whether another enter would find work at once. The bell is rung only for the first work, and not again for the rest that
+    /// an enter leaves: an enter processes a limited amount, and may miss work that is just arriving.
     pub fn pending(&self) -> bool {
         self.0.submission.taskrun()
     }
@@ -136,8 +136,8 @@ impl Ring {
         !sent || !taken || self.0.submission.taskrun() || self.0.submission.cq_overflow()
     }
 
-    /// Rings an eventfd when there is something to enter for. The ring's own descriptor would not tell when
-    /// completions are deferred to the next enter.
+    /// Signals an eventfd when an enter would find work. The ring's own descriptor does not show completions that are deferred
+    /// to the next enter.
     pub fn ring_bell(&self, eventfd: RawFd) -> Result<()> {
         self.0
             .submitter
@@ -145,7 +145,7 @@ impl Ring {
             .map_err(|error| Error::system("cannot watch the ring", &error))
     }
 
-    /// Rings it no more.
+    /// Stops signalling it.
     pub fn ring_no_bell(&self) -> Result<()> {
         self.0
             .submitter
@@ -159,7 +159,7 @@ impl Ring {
         Completions { queue: &mut self.0.completion }
     }
 
-    /// Lets go of the registered files. Only while nothing is under way: older kernels wait for that here.
+    /// Unregisters the files. Only while no operation is in flight: older kernels wait for those here.
     pub fn release_files(&self) {
         // What fails here is done with the ring, somewhat later.
         let _ = self.0.submitter.unregister_files();
@@ -191,7 +191,7 @@ impl Drop for Completions<'_> {
     }
 }
 
-/// The best ring this kernel has. Each step back gives up what the next older kernels lack.
+/// The best ring that this kernel supports. Each further attempt leaves out a feature that older kernels lack.
 fn build(entries: u32) -> Result<IoUring> {
     let mut last = None;
     for step in 0..4 {
@@ -216,7 +216,7 @@ fn build(entries: u32) -> Result<IoUring> {
     Err(unusable(&last.unwrap_or_else(io::Error::last_os_error)))
 }
 
-/// A command that completes again and again, each time with a buffer of the group. (The crate has no way to say so.)
+/// A multishot command: it completes repeatedly, each time with a buffer of the group. (The crate has no function for this.)
 pub fn multishot(command: squeue::Entry, group: u16) -> squeue::Entry {
     let mut command = command.flags(squeue::Flags::BUFFER_SELECT);
     let raw = (&raw mut command).cast::<u8>();

@@ -1,9 +1,9 @@
-//! The tags of a queue that one thread serves: all of them, or every so many-th.
+//! The tags of a queue that one thread serves: all of them, or every n-th one.
 
 /// See the [module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagShare {
-    /// Below `of`: it has the tags that leave this when divided by `of`.
+    /// Below `of`: it has the tags with this remainder modulo `of`.
     pub index: u16,
     /// How many parts the queue has.
     pub of: u16,
@@ -18,12 +18,12 @@ impl TagShare {
         (self.index..depth).step_by(self.of.into())
     }
 
-    /// How many those are.
+    /// How many tags it has.
     pub fn count(self, depth: u16) -> u16 {
         depth.saturating_sub(self.index).div_ceil(self.of)
     }
 
-    /// Which of them `tag` is, counted from 0; `None`: another's.
+    /// The position of `tag` among them, from 0; `None` if it belongs to another share.
     #[inline]
     pub fn place(self, tag: u16) -> Option<u16> {
         if self.of == 1 {

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! A tag is *offered* from the moment its FETCH or COMMIT_AND_FETCH command is prepared until that command
-//! completes, or a list of the batch transport names it, *owned* while the server works on its request. Every commit names the queue and the generation
-//! of the request it answers, so that an answer that comes twice, or late, or from somebody who never had the
-//! request, is refused here and never reaches the driver.
+//! completes, or a list of the batch transport names it; it is *owned* while the server works on its request. Every commit
+//! names the queue and the generation of the request it answers. A second, late or wrong answer is refused here, and never
+//! reaches the driver.
 
 use crate::request::Ticket;
 use std::sync::atomic::{AtomicU32, Ordering};

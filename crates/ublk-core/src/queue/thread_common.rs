@@ -1,4 +1,4 @@
-//! What the threads of a queue have in common of which any may get any tag. The first to come does what is to be done once,
+//! What the threads of a queue have in common if each of them may get any tag. The first thread does what must be done once,
 //! and the others wait for it.
 
 use super::Buffers;

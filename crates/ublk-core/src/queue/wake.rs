@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Waker(Arc<EventFd>);
 
 impl Waker {
-    /// A waker that nobody listens to yet.
+    /// A waker without a listener yet.
     pub fn new() -> Result<Self> {
         EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map(|fd| Self(Arc::new(fd)))
@@ -30,7 +30,7 @@ impl Waker {
         let _ = self.0.read();
     }
 
-    /// Waits until somebody wakes it, at most so long, and forgets that. For a thread that has no ring to wait in.
+    /// Waits until it is woken, at most for `limit`, and clears it. For a thread without a ring to wait in.
     pub fn wait(&self, limit: Duration) {
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         // What interrupts it is as good as a wake: the caller looks and comes back.

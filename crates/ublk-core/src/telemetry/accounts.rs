@@ -78,7 +78,7 @@ impl Accounts {
         self.came[usize::from(tag)] = now;
     }
 
-    /// So many requests came.
+    /// This number of requests arrived.
     pub fn taken(&self, number: u64) {
         self.counters.taken.add(number);
     }

@@ -1,7 +1,7 @@
-//! The clock of service times: cheap to read, in ticks of its own. Only who reads a result needs nanoseconds.
+//! The clock of service times: cheap to read, in its own ticks. They are converted to nanoseconds only when they are read.
 //!
-//! The processor's counter is read where it can be trusted: that takes a few nanoseconds everywhere, where asking the
-//! system may be a system call.
+//! It reads the processor's counter if that is reliable, which takes a few nanoseconds; reading the system's clock may be a
+//! system call.
 
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! Counters of one queue: written by its one thread, read by anybody.
+//! Counters of one queue: written by its thread, read by any thread.
 
 use super::histogram::{Histogram, Histograms};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ pub struct QueueCounters {
     service: Histograms,
     /// Requests taken from the driver.
     pub taken: Counter,
-    /// Turns of the loop: `io_uring_enter` calls, but for those of polling.
+    /// Iterations of the loop: `io_uring_enter` calls, except those of polling.
     pub turns: Counter,
 }
 
@@ -61,12 +61,12 @@ impl QueueCounters {
         Ok(Self { ops: Default::default(), service, taken: Counter::default(), turns: Counter::default() })
     }
 
-    /// Forgets the requests that an earlier life of the queue left unanswered. Only for the queue's own thread.
+    /// Resets the requests that an earlier run of the queue left unanswered. Only for the queue's own thread.
     pub fn restart(&self) {
         self.taken.0.store(self.answered(), Relaxed);
     }
 
-    /// Counts a request that is answered with `result` after so many ticks. Only for the queue's own thread.
+    /// Counts a request that is answered with `result` after this number of ticks. Only for the queue's own thread.
     #[inline]
     pub(super) fn count(&self, what: &Descriptor, result: i32, ticks: u64) {
         let counters = self.of(what.op);
@@ -95,8 +95,8 @@ impl QueueCounters {
         &self.ops[index_of(op)]
     }
 
-    /// How long the requests of one operation were in service, those that failed too: from the turn of the queue in
-    /// which a request came to the one in which its answer went out. In ticks of the [`clock`](super::clock()).
+    /// The service times of the requests of one operation, including failed ones: from the turn of the queue in which a request
+    /// arrived to the one in which its answer was sent. In ticks of the [`clock`](super::clock()).
     pub fn service_of(&self, op: Op) -> &Histogram {
         self.service.get(index_of(op))
     }

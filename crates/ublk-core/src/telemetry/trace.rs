@@ -1,6 +1,6 @@
-//! Tells listeners of every request that was answered, while there are any: a queue notes what it answered before it
-//! enters its ring, and a thread of the listener's own takes that along some times a second. So a queue never wakes
-//! anybody and never waits for one who listens: what such a thread does not take in time is lost, and counted.
+//! Passes every answered request to listeners, if there are any. A queue records its answers before it enters its ring, and the
+//! listener's own thread collects them some times per second. So a queue never wakes a listener and never waits for one:
+//! records that are not collected in time are lost, and counted.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::Descriptor;
@@ -15,28 +15,27 @@ pub struct Record {
     pub queue: u16,
     /// Its tag there.
     pub tag: u16,
-    /// What it asked for.
+    /// Its operation, range and flags.
     pub what: Descriptor,
     /// Bytes done, or an error number, negative.
     pub result: i32,
     /// When its answer went out, in ticks of the [`clock`](super::clock()).
     pub ended: u64,
-    /// How long it was in service, in ticks: from the queue's turn that it came in to the one that its answer went
-    /// out with.
+    /// Its service time in ticks: from the queue's turn in which it arrived to the one in which its answer was sent.
     pub ticks: u64,
 }
 
-/// What a listener is told at a time.
+/// What a listener gets at a time.
 pub struct Batch<'a> {
     /// In the order of a queue's answers.
     pub records: &'a [Record],
-    /// How many more there were since the batch before, which are lost.
+    /// How many further ones were lost since the previous batch.
     pub dropped: u64,
-    /// Nothing comes after it.
+    /// Whether it is the last one.
     pub last: bool,
 }
 
-/// Takes batches, on a thread of its own. It may block: what comes meanwhile is kept up to a limit.
+/// Gets batches, on its own thread. It may block: records are kept meanwhile, up to a limit.
 pub type Listener = Box<dyn FnMut(&Batch<'_>) + Send>;
 
 /// A device's listeners.
@@ -46,7 +45,7 @@ pub struct Tracer {
 }
 
 struct Subscribers {
-    // Never grows: a queue waits for whoever has the lock, and who has it must not wait for memory.
+    // Never grows: a queue waits for this lock, so its holder must not wait for memory.
     list: Vec<Arc<Subscriber>>,
     closed: bool,
 }
@@ -66,13 +65,13 @@ impl Default for Tracer {
 }
 
 impl Tracer {
-    /// Whether anybody listens.
+    /// Whether there are listeners.
     #[inline]
     pub fn wanted(&self) -> bool {
         self.wanted.load(Relaxed)
     }
 
-    /// Tells of what was answered.
+    /// Passes answered requests to all listeners.
     pub fn note(&self, records: impl Iterator<Item = Record> + Clone) {
         for subscriber in &lock(&self.subscribers).list {
             subscriber.kept().add(records.clone());
@@ -102,7 +101,7 @@ impl Tracer {
         Ok(tracing)
     }
 
-    /// Nothing comes any more.
+    /// Ends all listeners after their last batch.
     pub fn close(&self) {
         let mut subscribers = lock(&self.subscribers);
         subscribers.closed = true;

@@ -1,8 +1,8 @@
 //! Three commands for all tags (`UBLK_F_BATCH_IO`): PREP_IO_CMDS offers them once, COMMIT_IO_CMDS carries all answers of a
 //! turn, and one FETCH_IO_CMDS completes again and again with lists of the tags whose requests have come.
 //!
-//! Where several threads serve a queue, one of them offers the tags, and each has its own FETCH_IO_CMDS and may be told of any
-//! tag: the driver keeps to the first that waits until that has no room for a list, and goes on with the next.
+//! If several threads serve a queue, one of them offers the tags. Each has its own FETCH_IO_CMDS and may get any tag: the
+//! driver uses the first one that waits until its buffers are full, and then the next one.
 
 use super::awaited::Awaited;
 use super::provided::{GROUP, Provided};
@@ -19,7 +19,7 @@ use io_uring::{cqueue, opcode};
 pub struct Batch {
     queue: u16,
     lists: Provided,
-    /// The driver has the tags, and is to tell of requests.
+    /// Whether the tags are offered, and FETCH_IO_CMDS may be sent.
     joined: bool,
     awaited: Awaited,
     /// Answers that wait for the next enter.
@@ -82,12 +82,12 @@ impl Batch {
         self.push(ring, data, io_op::PREP_IO_CMDS)
     }
 
-    /// The driver has not taken the tags yet.
+    /// Whether the driver has not got the tags yet.
     pub fn offering(&self) -> bool {
         !self.joined && self.awaited.sending()
     }
 
-    /// The driver has the tags: from the next enter on it tells of requests, which it refuses before.
+    /// The tags are offered: from the next enter on FETCH_IO_CMDS is sent, which the driver refuses before.
     pub fn join(&mut self, ring: &mut Ring) -> Result<()> {
         self.joined = true;
         self.lists.register(ring)?;

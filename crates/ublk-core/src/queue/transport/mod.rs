@@ -48,12 +48,12 @@ impl Commands {
         }
     }
 
-    /// Whether the parts of a queue have its tags in common: who comes first offers them all.
+    /// Whether the threads of a queue have its tags in common: then the first one offers all of them.
     pub fn in_common(&self) -> bool {
         matches!(self, Self::Batch(_))
     }
 
-    /// All tags are offered, whoever did it: from the next enter on the driver may tell of requests.
+    /// All tags are offered, by any thread: from the next enter on the driver may deliver requests.
     pub fn join(&mut self, ring: &mut Ring) -> Result<()> {
         match self {
             Self::PerIo(_) => Ok(()),
@@ -82,8 +82,7 @@ impl Commands {
         }
     }
 
-    /// Prepares what has to go out with the enter that follows; how many completions that brings by itself, beside the
-    /// requests that are waited for.
+    /// Prepares the entries for the next enter. Returns how many completions these cause in addition to those of requests.
     #[inline]
     pub fn send(&mut self, ring: &mut Ring, data: &mut Data) -> Result<u32> {
         match self {

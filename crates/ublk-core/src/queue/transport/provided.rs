@@ -1,4 +1,4 @@
-//! Buffers that a ring takes one by one for what the kernel has to tell: here, lists of tags.
+//! Buffers that the kernel takes one by one and fills: here, with lists of tags.
 
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
@@ -11,7 +11,7 @@ pub const GROUP: u16 = 0;
 
 /// See the [module](self).
 pub struct Provided {
-    /// The kernel's view: who provides what, a page or more; then the buffers.
+    /// Shared with the kernel: the table of buffers, of at least a page, and then the buffers.
     memory: Mapping,
     entries: u16,
     each: usize,

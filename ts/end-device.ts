@@ -6,11 +6,11 @@ import type { LocalDevice } from './local-device.js'
 import { endRemoteDevice } from './remote/end-remote-device.js'
 import { RemovalProgress } from './removal-progress.js'
 
-/** How often a disk that is in use is looked at, in milliseconds. */
+/** How often a disk in use is checked, in milliseconds. */
 const POLL = 250
 
 /**
- * Stops or deletes a device, whoever serves it.
+ * Stops or deletes a device of any process.
  *
  * @param local - The device, if this process serves it.
  * @returns Whether the server, in another process, did it.

@@ -31,11 +31,11 @@ export interface CreateOptions extends DeviceOptions {
 
 /** What else a device's record is to say; see `CreateOptions.record`. */
 export interface RecordOptions {
-  /** Where the server logs to, for those who look; or a function of the device's number that says so. */
+  /** The path of the server's log, or a function that returns it for the device's number; `ublk-ts show` prints it. */
   log?: string | ((id: number) => string)
-  /** Files that are to be removed with the device, whoever deletes it. */
+  /** Files to remove together with the device, whichever process deletes it. */
   scratch?: readonly string[]
-  /** Anything that whoever takes the device over may want to know. */
+  /** Any data for the process that takes over the device. */
   notes?: { readonly [key: string]: Json }
 }
 

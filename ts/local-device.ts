@@ -7,10 +7,10 @@ import type { DiskTraits, JsServer } from './runtime/js-server.js'
 import type { NativeCallbacks } from './runtime/native-callbacks.js'
 import type { TraceListener } from './trace.js'
 
-/** How long requests may get no further while their device is ended by force, in milliseconds. */
+/** How long requests may make no progress while their device is deleted by force, in milliseconds. */
 const STALL = 2000
 
-/** The same once some did not: longer than a worker needs to get round. */
+/** The same after some made no progress: longer than a Worker needs to react. */
 const RESTALL = 700
 
 /** Follows the life of a device that this process serves; see {@link LocalDevice.follow}. */
@@ -19,7 +19,7 @@ export interface Follower {
   live(): Promise<void>
   /** The device waits for a server, since serving it failed; this process may yet serve it again. */
   waits(): void
-  /** The device is gone. */
+  /** The device was deleted. */
   deleted(): void
   /** The device stays, for another server. */
   released(): void
@@ -37,13 +37,13 @@ export class LocalDevice {
   #keepAlive: NodeJS.Timeout | undefined
   readonly #traces = new Set<Promise<void>>()
   readonly #followers = new Set<Follower>()
-  /** How this process ceased to serve it. */
+  /** How this process stopped serving it. */
   #end: 'deleted' | 'released' | undefined
 
   /**
    * @param server - Serves it, unless native threads do.
-   * @param callbacks - What it asks of JavaScript, and tells it.
-   * @param detach - Called when the device is gone, after its last events: what it calls must not keep it any more.
+   * @param callbacks - The functions that the native device calls.
+   * @param detach - Called when the device was deleted, after its last events: it drops references to the device.
    */
   constructor(
     readonly device: native.Device,
@@ -54,7 +54,7 @@ export class LocalDevice {
     callbacks.attach(device)
   }
 
-  /** Whether this process serves it no more; its number may be another's. */
+  /** Whether this process does not serve it any more; its number may belong to another device. */
   get ended(): boolean {
     return this.#end !== undefined
   }
@@ -84,7 +84,7 @@ export class LocalDevice {
     await this.device.start(cancel, seats => server.seat(seats, this.#traits(server)))
   }
 
-  /** Takes the device over with new threads, if it was made for that and still has its disk. Whether it did. */
+  /** Takes over the device with new threads, if it is recoverable and still has its disk. Returns whether it did. */
   async recover(queues: number): Promise<boolean> {
     if (!this.server || !this.#recoverable) return false
     // The kernel may not have noticed yet that it has no server: then it is still live.
@@ -107,7 +107,7 @@ export class LocalDevice {
     for (const follower of this.#followers) await follower.live()
   }
 
-  /** Whether its disk waits for a server, though this process did not let go of it. */
+  /** Whether its disk waits for a server, although this process did not quiesce it. */
   async waits(): Promise<boolean> {
     const waits = await this.device.waits().catch(() => false) // It was deleted.
     if (waits) for (const follower of this.#followers) follower.waits()
@@ -115,7 +115,7 @@ export class LocalDevice {
   }
 
   /**
-   * Gives the disk a new size in bytes.
+   * Changes the disk's size in bytes.
    *
    * @param force - Whether to shrink it even if it is in use.
    */
@@ -149,8 +149,7 @@ export class LocalDevice {
   }
 
   /**
-   * Ends the device by force. The kernel waits for the requests under way: while none of them gets any further,
-   * they are failed.
+   * Deletes the device by force. The kernel waits for the requests in flight: if they make no progress, they are failed.
    */
   async byForce(end: () => Promise<void>): Promise<void> {
     let before = -1
@@ -163,7 +162,7 @@ export class LocalDevice {
       }
       before = answered
     }
-    // From then on whatever comes: the kernel may have many more, and waits for each.
+    // From then on all requests fail: the kernel may have many more, and waits for each.
     const abandon = (): void => {
       this.server?.abandon()
       this.device.failFetches()
@@ -202,13 +201,13 @@ export class LocalDevice {
     this.#keepAlive = undefined
   }
 
-  /** Notes that the device is gone, or stays for another server. Resolves when nothing of this one is left. */
+  /** Called when the device was deleted or left to another server. Resolves when nothing of this one is left. */
   forget({ stays = false }: { stays?: boolean } = {}): Promise<void> {
     this.#forgotten ??= this.#forget(stays)
     return this.#forgotten
   }
 
-  /** Tells a listener of every request until the signal aborts, or the device is gone. */
+  /** Passes every request to a listener until the signal is aborted, or the device is deleted. */
   async trace(listener: TraceListener, signal: AbortSignal | undefined): Promise<void> {
     const traced = traceOf(this.device, listener, signal)
     this.#traces.add(traced)
@@ -223,7 +222,7 @@ export class LocalDevice {
     this.release()
     this.#end = stays ? 'released' : 'deleted'
     for (const follower of this.#followers) follower[this.#end]()
-    await Promise.allSettled(this.#traces) // They end with the device, and are told of all that was before.
+    await Promise.allSettled(this.#traces) // They end with the device, after all earlier requests.
     await this.server?.close()
     setImmediate(() => {
       this.callbacks.detach()

@@ -1,7 +1,7 @@
 import type { Reading, Readings } from '../watch/readings.js'
 import { complain } from './output.js'
 
-/** Reads all devices, time and again; leaves out those whose server cannot be asked, and names each once. */
+/** Returns a function that reads all devices; it leaves out those whose server does not answer, and reports each once. */
 export function answeringDevices(readings: Readings): () => Promise<Reading[]> {
   const told = new Set<string>()
   return async () => {

@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from 'commander'
 import { inOneLine } from '../user-values.js'
 
-/** Makes what reads an option's value fail as commander wants it: it names the option and the value. */
+/** Converts errors of an option's parser to commander's, which name the option and the value. */
 export function reading<Value>(parse: (text: string) => Value): (text: string) => Value {
   return text => {
     try {

@@ -6,7 +6,7 @@ import { printable } from '../printable.js'
 export async function print(text: string): Promise<void> {
   if (stdoutIsClosed()) throw unwritable('it is closed')
   const error = await new Promise<Error | null | undefined>(resolve => {
-    process.stdout.once('error', resolve) // Unheard, it would end the process with a stack trace.
+    process.stdout.once('error', resolve) // Without a listener it would end the process with a stack trace.
     process.stdout.write(text.endsWith('\n') ? text : `${text}\n`, error => {
       if (!error) process.stdout.off('error', resolve) // Else it is still to come.
       resolve(error)

@@ -1,12 +1,12 @@
 import { InvalidArgumentError } from 'commander'
 
-/** Reads how many times something is to happen. */
+/** Reads a number of repetitions. */
 export function times(text: string): number {
   if (/^[1-9]\d{0,8}$/.test(text)) return Number(text)
   throw new InvalidArgumentError('It must be a whole number from 1.')
 }
 
-/** Reads how often something is to happen. */
+/** Reads an interval in seconds. */
 export function period(text: string): number {
   const value = Number(text)
   // Up to the limit of a timer, in whole seconds.

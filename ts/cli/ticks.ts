@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Goes on every so many seconds, so many times, until the signal aborts. Does not drift. */
+/** Yields at each interval (in seconds), `count` times, until the signal aborts. Does not drift. */
 export async function* ticks(seconds: number, count: number, signal: AbortSignal): AsyncGenerator<void> {
   const start = performance.now()
   for (let tick = 1; tick <= count; tick++) {

@@ -44,7 +44,7 @@ async function upgrade(device: string, { timeout, otherFile, verbose, json }: Fl
   const id = parseDeviceId(device)
   const serving = toServing({ detach: true, timeout })
   const { UblkDevice } = await loadApi()
-  await UblkDevice.open(id) // Says that there is none, if so.
+  await UblkDevice.open(id) // Fails if there is no such device.
   const { recordOfServed } = await import('../daemon/recoverable-record.js')
   const { options, scratch, notes, log, server } = recordOfServed(id)
   const { interrupts } = await import('../daemon/interrupts.js')

@@ -6,13 +6,13 @@ import type { Methods } from './control-socket.js'
 import { HandOver } from './hand-over.js'
 import { supervision } from './systemd-notify.js'
 
-/** How often who has missed something is told so, in milliseconds. */
+/** How often a client that has missed records is notified, in milliseconds. */
 const CATCH_UP = 100
 
 /**
- * What others can ask the server of a device.
+ * The methods of a device's control socket.
  *
- * @param takenBack - Makes it known again that this process serves the device.
+ * @param takenBack - Registers the device again, after this process has taken it back.
  */
 export function controlMethods(
   disk: ServedDevice,
@@ -38,12 +38,12 @@ export function controlMethods(
         const part: TracePart = { records, dropped: dropped + missed }
         missed = tell(part) ? 0 : part.dropped + records.length
       }
-      // There may be no more requests to tell it with.
+      // There may be no further records with which to send it.
       const later = setInterval(() => missed > 0 && listener([], 0), CATCH_UP).unref()
       await disk.trace(listener, { signal: gone }).finally(() => clearInterval(later))
     },
     shutdown: async ({ force, wait }, { gone }) => {
-      // What is done by force is done to its end, whoever still waits for it.
+      // A forced shutdown is completed even if its client has gone.
       const signal = force === true ? undefined : gone
       await disk.delete({ force: force === true, wait: wait === true, signal })
     },

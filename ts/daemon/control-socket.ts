@@ -6,28 +6,28 @@ import { invalid, UblkError, wrap } from '../errors.js'
 import { type Request, receive, send, toPlain } from '../remote/control-protocol.js'
 import { inodeOf } from '../remote/identity.js'
 
-/** Who asks something, for as long as it does. */
+/** A client of a method, while the method runs. */
 export interface Caller {
-  /** Sends a part of the answer. Whether it did: who reads too slowly misses some. */
+  /** Sends a part of the answer. Returns whether it did: a client that reads too slowly misses parts. */
   tell(part: unknown): boolean
   /** Aborted when the connection is gone. */
   readonly gone: AbortSignal
 }
 
-/** What can be asked, by name. What a method throws is its answer. */
+/** The methods, by name. If one throws, the error is its answer. */
 export type Methods = {
   readonly [name: string]: (params: Request['params'], caller: Caller) => unknown
 }
 
-/** Of a request, in characters. */
+/** The maximum length of a request, in characters. */
 const LONGEST = 2 ** 16
 
-/** How much may wait to be read by somebody slow, in bytes. */
+/** How many bytes may wait for a slow client. */
 const MOST_UNREAD = 2 ** 20
 
-/** A socket at which a server can be asked. */
+/** The control socket of a server. */
 export class ControlSocket {
-  /** Tells it from others at its path. */
+  /** Distinguishes it from other sockets at its path. */
   readonly inode: string
   readonly #server: Server
   readonly #path: string
@@ -47,7 +47,7 @@ export class ControlSocket {
     server.unref() // The device itself keeps Node running.
   }
 
-  /** Listens at a path, for this user alone, in place of whoever did. */
+  /** Listens at a path, for this user only, and replaces another socket there. */
   static async listen(path: string, methods: Methods): Promise<ControlSocket> {
     // Not bound at the path itself: closing would remove the path, even if it is another server's socket by then. And
     // in a private directory, since until chmod() a socket has the mode that the umask leaves.
@@ -72,7 +72,7 @@ export class ControlSocket {
     return new ControlSocket(server, path, methods)
   }
 
-  /** Nobody can ask any more. Who has asked is answered. */
+  /** Accepts no further requests. Pending ones are answered. */
   close(): void {
     this.#server.close()
     if (inodeOf(this.#path) === this.inode) rmSync(this.#path, { force: true })
@@ -106,7 +106,7 @@ function refuse(socket: Socket, error: UblkError): void {
   setTimeout(() => socket.destroy(), PARTING).unref()
 }
 
-/** One who asks. */
+/** A client. */
 class Connection {
   readonly #socket: Socket
   readonly #methods: Methods

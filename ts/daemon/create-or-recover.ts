@@ -7,10 +7,10 @@ import type { Job } from './job.js'
 import { recordToRecover } from './recoverable-record.js'
 
 /**
- * A job that serves a device on in place of making it, if it has lost its server and waits for another. One that
- * cannot be served on, since it has lost its disk too, is removed, to be made anew.
+ * A job that recovers a device instead of creating it, if it has lost its server and waits for a new one. A device that
+ * cannot be recovered, because it has lost its disk, too, is removed and created again.
  *
- * @throws UblkError of kind `exists` if it waits, but was made with other options.
+ * @throws UblkError of kind `exists` if it waits, but was created with other options.
  */
 export async function recoverInstead(job: Job): Promise<Job> {
   const { id } = job
@@ -31,7 +31,7 @@ export async function recoverInstead(job: Job): Promise<Job> {
   return { ...job, action: 'recover', options, scratch, log: { ...job.log, path: job.log.path ?? log } }
 }
 
-/** But for the files of memory, which are others each time, and the disk's size, which may have changed since. */
+/** Ignores the files of memory, which differ each time, and the disk's size, which may have changed. */
 function firstDifference(one: RecordedOptions, other: RecordedOptions): string | undefined {
   const plain = ({ backend, ...looks }: RecordedOptions): Record<string, unknown> => {
     return { ...looks, backend: ofSize(withoutMemoryFiles(backend), 0) }

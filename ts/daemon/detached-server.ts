@@ -1,4 +1,4 @@
-/** What a server in a process of its own, and who started it, tell each other until the disk is usable. */
+/** The messages between a server in its own process and the process that started it, until the disk is usable. */
 import { rmSync } from 'node:fs'
 import { invalid, UblkError } from '../errors.js'
 import { interrupts } from './interrupts.js'
@@ -7,23 +7,23 @@ import { openLog } from './log.js'
 import { runJob } from './run-job.js'
 import type { Hosting } from './serve-disk.js'
 
-/** What the server is told: what to do; and then that it was heard and is on its own. */
+/** Messages to the server: its job; and then that its parent knows the disk is usable, and leaves it. */
 export type ToServer = { readonly type: 'job'; readonly job: Job } | { readonly type: 'go' }
 
-/** What it tells: that the disk is usable, and how that is announced; or why it never will be. */
+/** Messages from the server: that the disk is usable, with the announcement; or why it failed. */
 export type FromServer =
   | { readonly type: 'ready'; readonly id: number; readonly line: string; readonly paused?: number }
   | { readonly type: 'failed'; readonly line: string; readonly status: 1 | 2 }
 
-/** What the command line provides: what runs as a server in a further process, and how things are put into words. */
+/** What the command line provides: the program of a server in a further process, and how to print results. */
 export interface CommandLine extends Pick<Hosting, 'program' | 'announcement'> {
   failure(error: unknown): { line: string; status: 1 | 2 }
 }
 
-/** Serves a disk as whoever started this process says, and survives them. Returns the exit status. */
+/** Serves a disk for the process that started this one, and outlives that process. Returns the exit status. */
 export async function serveDetached({ program, announcement, failure }: CommandLine): Promise<0 | 1 | 2> {
   if (!process.send) throw invalid('serve is what create --detach starts', 'use that')
-  if (!process.connected) throw orphaned() // What it had said is lost.
+  if (!process.connected) throw orphaned() // The job is lost.
   const parent = new Parent()
   const job = await parent.job
   process.chdir('/') // No directory is kept busy, and what depends on one fails now rather than when it recovers.
@@ -33,7 +33,7 @@ export async function serveDetached({ program, announcement, failure }: CommandL
       await parent.tell({ type: 'ready', ...disk })
       await parent.go
     } finally {
-      // An existing disk is served on, though nobody could be told.
+      // Serving an existing disk continues, although the parent could not be notified.
       process.title = `ublk-ts: /dev/ublkb${disk.id}`
     }
   }
@@ -50,10 +50,10 @@ export async function serveDetached({ program, announcement, failure }: CommandL
   }
 }
 
-/** Who started this process, as long as it is there. */
+/** The process that started this one, while it runs. */
 class Parent {
   readonly job: Promise<Job>
-  /** Fulfilled when it has heard that the disk is usable. */
+  /** Fulfilled when it knows that the disk is usable. */
   readonly go: Promise<void>
   /** Aborted when it ends before that. */
   readonly lost: AbortSignal
@@ -89,5 +89,5 @@ class Parent {
 }
 
 function orphaned(): UblkError {
-  return new UblkError('cancelled', 'who started this server has ended')
+  return new UblkError('cancelled', 'the process that started this server has ended')
 }

@@ -8,20 +8,20 @@ const LONGEST = 15_000
 /** How often that is tried. */
 const PAUSE = 100
 
-/** A server's side of an upgrade: it lets go of its device, and takes it back unless it hears that all is well. */
+/** The old server's side of an upgrade: it quiesces its device, and takes it back unless the new server confirms. */
 export class HandOver {
   readonly #disk: ServedDevice
   readonly #takenBack: () => Promise<void>
   #state: 'serving' | 'waiting' | 'returning' | 'released' = 'serving'
   #late: NodeJS.Timeout | undefined
 
-  /** @param takenBack - Makes it known again that this process serves the device. */
+  /** @param takenBack - Registers the device again, after this process has taken it back. */
   constructor(disk: ServedDevice, takenBack: () => Promise<void>) {
     this.#disk = disk
     this.#takenBack = takenBack
   }
 
-  /** Lets go, for as long as `caller` is there and not too slow. */
+  /** Quiesces the device, while `caller` is connected and not too slow. */
   async quiesce(caller: AbortSignal): Promise<void> {
     if (this.#state !== 'serving') throw this.#busy('is being handed over')
     this.#state = 'waiting'
@@ -62,7 +62,7 @@ export class HandOver {
     this.#state = 'serving'
   }
 
-  /** Whether this process has the device again, or that is gone. */
+  /** Whether this process serves the device again, or the device was deleted. */
   async #takeBack(): Promise<boolean> {
     try {
       await this.#disk.resume()

@@ -1,21 +1,21 @@
 import type { Json } from '../json.js'
 import type { RecordedOptions } from '../remote/record-file.js'
 
-/** What a server is to do. It travels to a process of its own as JSON. */
+/** A server's job. It is sent to a server in another process as JSON. */
 export interface Job {
-  /** Make a device, take one over whose server is gone, or take one over from the server that it has. */
+  /** Create a device, recover one whose server has ended, or take one over from its current server. */
   readonly action: 'create' | 'recover' | 'take-over'
-  /** The device's number; one that is made gets any free one if undefined. */
+  /** The device's number; undefined: a free one for a new device. */
   readonly id?: number | undefined
-  /** What disk it is. */
+  /** The options of the device. */
   readonly options: RecordedOptions
   /** Whether a recovered disk may use another file than before. */
   readonly otherFile?: boolean | undefined
-  /** Files that go when the device does. */
+  /** Files to remove together with the device. */
   readonly scratch: readonly string[]
-  /** How it is to be announced: by its path, or by a line of JSON. */
+  /** How to announce it: by its path, or by a line of JSON. */
   readonly announce: 'path' | 'json'
-  /** How long it may take until the disk is usable, in milliseconds. */
+  /** How long the disk may take to become usable, in milliseconds. */
   readonly timeout: number
   readonly log: JobLog
   /** Whether to serve it in a further process, which is replaced when it dies. */
@@ -30,7 +30,7 @@ export interface JobLog {
   readonly level: Level
   /** The file that it logs to; stderr is already that file. */
   readonly path: string | null
-  /** Whether that is a preliminary name, for as long as the device has no number. */
+  /** Whether that name is preliminary, because the device has no number yet. */
   readonly nameless: boolean
 }
 

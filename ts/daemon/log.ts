@@ -5,7 +5,7 @@ import { printable } from '../printable.js'
 import type { JobLog, Level, LogForm } from './job.js'
 import { LogFile } from './log-file.js'
 
-/** Takes what a server has to tell: a line of text, and what is known by name. */
+/** Logs a line of text with named fields. */
 export type Tell = (text: string, fields?: { readonly [name: string]: unknown }) => void
 
 /** A log. */
@@ -31,7 +31,7 @@ export function openLog({ form, level, path }: Pick<JobLog, 'form' | 'level' | '
   })
   const logger = getLogger(NAME)
   const teller = (level: Level): Tell => {
-    // A brace in a text would be taken for a place to put a field in.
+    // A brace in a text would be interpreted as a placeholder for a field.
     return (text, fields = {}) => logger[level](text.replace(/[{}]/g, '$&$&'), { ...fields })
   }
   return {

@@ -7,7 +7,7 @@ import { identityOf } from '../remote/identity.js'
 import { type DeviceRecord, type Found, readRecord } from '../remote/record-file.js'
 
 /**
- * The record of a device that waits for a server, from which it can be served on.
+ * The record of a device that waits for a server, from which it can be recovered.
  *
  * @throws UblkError that says why there is none.
  */
@@ -27,7 +27,7 @@ export async function recordToRecover(id: number): Promise<DeviceRecord> {
 }
 
 /**
- * Whether nobody serves a device though the process in its record runs: the Worker that served it was terminated, or the
+ * Whether a device has no server although the process in its record runs: the Worker that served it was terminated, or the
  * record could not be rewritten. In an upgrade the device waits as well, but its old server answers.
  */
 async function isDeserted(id: number): Promise<boolean> {

@@ -26,17 +26,17 @@ import { toRecorded } from './recorded-options.js'
 /** How long after a failure to write the record the next attempt is made, in milliseconds. */
 const AGAIN = 5000
 
-/** What a server leaves in the run directory, so that others find it: its device's record, and a socket. */
+/** A device's record and socket in the run directory, through which other processes find its server. */
 export class Registration implements Follower {
   #record: DeviceRecord
   readonly #methods: Methods
   readonly #path: string
   readonly #tell: (error: UblkError) => void
   #socket: ControlSocket | undefined
-  /** The timer of the next attempt to write the record, as long as there is none. */
+  /** The timer of the next attempt to write the record, while there is no record. */
   #again: NodeJS.Timeout | undefined
   #over = false
-  /** Whether its record says that nobody serves the device. */
+  /** Whether its record says that the device has no server. */
   #vacant = false
 
   private constructor(
@@ -54,7 +54,7 @@ export class Registration implements Follower {
   }
 
   /**
-   * Makes it known that this process serves a device.
+   * Registers that this process serves a device.
    *
    * @param tell - For an existing device, which is served even without a record: called with the reason why there is no
    *   record; the attempt is repeated from time to time.
@@ -70,7 +70,7 @@ export class Registration implements Follower {
     const [identity, server] = [identityOf(id), markOf(process.pid)]
     if (identity === undefined || !server) throw new UblkError('system', 'sysfs and procfs are needed')
     removeStale(id, undefined)
-    // Whoever takes a device over knows less of it than who made it.
+    // A process that takes over a device knows less about it than the one that created it.
     const found = readRecord(id)
     const before = 'record' in found && found.record.identity === identity ? found.record : undefined
     const record = {
@@ -124,7 +124,7 @@ export class Registration implements Follower {
     })
   }
 
-  /** Puts socket and record where they are looked for, in place of another server's. */
+  /** Replaces another server's socket and record by this one's. */
   async #appear(): Promise<void> {
     openRunDir()
     const before = this.#socket
@@ -182,7 +182,7 @@ export class Registration implements Follower {
     )
   }
 
-  /** What becomes of the device is not known. */
+  /** Called when the future of the device is unknown. */
   exiting(): void {
     if (identityOf(this.#record.id) === this.#record.identity) this.#close()
     else this.deleted()
@@ -200,7 +200,7 @@ export const registrar: Registrar = {
   },
 }
 
-/** Where the log is. A device that was there before is worth more than that. */
+/** The path of the log. For an existing device, a failure here is ignored. */
 function pathOf(log: RecordOptions['log'], id: number, tell?: (error: UblkError) => void): string | null {
   if (typeof log !== 'function') return log ?? null
   try {

@@ -1,11 +1,11 @@
 import { UblkError } from '../errors.js'
 import { MemoryLimit } from './memory-limit.js'
 
-/** A server may end so often within the time, in milliseconds. */
+/** How often a server may end within this time, in milliseconds. */
 const ATTEMPTS = 5
 const WITHIN = 60_000
 
-/** From this kill for want of memory within the time, in milliseconds, the next server would only be killed as well. */
+/** After this number of out-of-memory kills within this time, in milliseconds, the next server would be killed, too. */
 const KILLS = 2
 const KILLS_WITHIN = 10 * 60_000
 
@@ -17,11 +17,11 @@ export interface Advice {
   readonly pause: number
   /** Whether the next one will find little memory, so that it comes up soon or never. */
   readonly short: boolean
-  /** Why there should be no next one. */
+  /** The reason not to start another one. */
   readonly hopeless?: UblkError
 }
 
-/** Counts the servers of one device that ended, or that never came up, until another one is not worth a try. */
+/** Counts the servers of one device that ended, or never came up, until another attempt is useless. */
 export class RestartPolicy {
   readonly #id: number
   readonly #memory: MemoryLimit
@@ -51,7 +51,7 @@ export class RestartPolicy {
   add(how: string, { cameUp }: { readonly cameUp: boolean }): Advice {
     const now = this.#now()
     const counted = this.#memory.hasKilled()
-    // One that gets nowhere at the limit is killed by its supervisor, if not by the kernel.
+    // A server that makes no progress at the limit is killed by its supervisor, if not by the kernel.
     this.#short = how === 'SIGKILL' && (counted || (this.#short && !cameUp))
     this.#ends = [...this.#ends.filter(time => now - time < WITHIN), now]
     const why = this.#short ? `${how}, for want of memory: ${this.#memory.describe()}` : how

@@ -13,7 +13,7 @@ import { type Hosting, type Making, serveDisk } from './serve-disk.js'
 import { supervise } from './supervisor.js'
 import { inherit } from './systemd-notify.js'
 
-/** Does what a server is to do, to its end. */
+/** Runs a server's job to its end. */
 export async function runJob(job: Job, hosting: Hosting): Promise<void> {
   if (job.notes['mlock'] === true) lockMemory()
   if (job.autoRestart) return await supervise(job, hosting)
@@ -51,8 +51,8 @@ const MAKERS: Record<Job['action'], (job: Job) => Make> = {
 }
 
 /**
- * Takes a device over from the server that it has. If that fails at any point the connection goes, and then the server
- * takes the device back.
+ * Takes over a device from its current server. If that fails at any point, the connection is closed, and that server takes
+ * the device back.
  */
 async function takeOver(server: ControlClient, job: Job, signal: AbortSignal): ReturnType<Make> {
   let began = 0
@@ -62,7 +62,7 @@ async function takeOver(server: ControlClient, job: Job, signal: AbortSignal): R
   }
   const disk = await UblkDevice.recover(numberOf(job), { ...recoverOptions(job), onReady, signal })
   const paused = performance.now() - began
-  // It may have died meanwhile: it is not needed any more.
+  // It may have ended meanwhile, and is not needed any more.
   await server.release().then(inherit, () => {})
   return { disk, paused }
 }
@@ -78,7 +78,7 @@ const OF_THE_SERVER = [
   'timeout',
 ] as const
 
-/** Of the options that a device was made with, those that concern its server; the kernel knows the others. */
+/** The options of a device that concern its server; the kernel knows the others. */
 function recoverOptions(job: Job): RecoverOptions {
   const options = fromRecorded(job.options)
   const given = OF_THE_SERVER.filter(key => options[key] !== undefined).map(key => [key, options[key]])
@@ -90,7 +90,7 @@ function recordOf({ scratch, notes, log }: Job): RecordOptions {
   return { scratch, notes, ...logOf(log) }
 }
 
-/** A log that was opened before its device had a number gets its name with it. */
+/** Renames a log that was opened before its device had a number. */
 function logOf({ path, nameless }: JobLog): Pick<RecordOptions, 'log'> {
   if (path === null) return {}
   if (!nameless) return { log: path }

@@ -14,13 +14,13 @@ export interface Hosting {
   readonly interrupts: Interrupts
   /** What runs as a server in a further process; see {@link ServerProcess}. */
   readonly program: readonly string[]
-  /** Aborted when nobody waits any more for the disk to be usable. */
+  /** Aborted when the process that waits for the disk has ended. */
   readonly unwanted?: AbortSignal
-  /** Told of the disk as soon as that is usable. */
+  /** Called with the disk as soon as it is usable. */
   usable?(disk: ServedDevice): void
-  /** How a disk is put into words. */
+  /** Makes the line that announces a disk. */
   announcement(disk: UblkDevice, form: Job['announce']): Promise<string>
-  /** Tells whoever waits that the disk is usable. */
+  /** Announces to the waiting process that the disk is usable. */
   announce(disk: { readonly id: number; readonly line: string; readonly paused?: number }): Promise<void>
 }
 
@@ -29,17 +29,17 @@ export interface Making {
   readonly announce: Job['announce']
   /** How long that may take, in milliseconds. */
   readonly timeout: number
-  /** Files that go if it fails. */
+  /** Files to remove if it fails. */
   readonly scratch: readonly string[]
-  /** Whether the disk was there before, so that it stays though nobody can be told of it. */
+  /** Whether the disk existed before, so that it stays even if it cannot be announced. */
   readonly keep: boolean
   make(signal: AbortSignal): Promise<{ disk: ServedDevice; paused?: number }>
 }
 
 /**
- * Makes a disk, and serves it until interrupted or until it is taken away; then nothing of it is left.
+ * Creates or recovers a disk, and serves it until it is interrupted or deleted; then nothing of it is left.
  *
- * @throws UblkError if it cannot be made, or its serving failed.
+ * @throws UblkError if that fails, or if serving it failed.
  */
 export async function serveDisk(making: Making, hosting: Hosting): Promise<void> {
   const { log } = hosting
@@ -71,7 +71,7 @@ export async function serveDisk(making: Making, hosting: Hosting): Promise<void>
   }
   notifier.stopping()
   if (how.why === 'interrupted') await remove(disk, hosting)
-  else await disk.delete({ force: true }) // The disk is gone; what is left is of no use.
+  else await disk.delete({ force: true }) // The disk was removed; delete the rest of the device.
   if (how.why === 'failed') {
     throw new UblkError('system', `${disk.path} is gone: ${how.reason}`, { hint: 'serving it failed' })
   }
@@ -83,7 +83,7 @@ export async function serveDisk(making: Making, hosting: Hosting): Promise<void>
   log.info(`${disk.path} was removed`, { device: disk.id })
 }
 
-/** What nobody listens to, such as errors before the disk is usable, Node would print in its own way. */
+/** Without this, Node would print events without a listener, such as errors before the disk is usable, in its own format. */
 function logWarnings(log: Log): void {
   process.removeAllListeners('warning')
   const tell = rateLimited(
@@ -107,7 +107,7 @@ async function make(
   } catch (error) {
     for (const file of scratch) rmSync(file, { force: true })
     if (interrupted.aborted) throw new UblkError('cancelled', 'interrupted before the disk was usable')
-    if (unwanted?.aborted) throw new UblkError('cancelled', 'who started this server has ended')
+    if (unwanted?.aborted) throw new UblkError('cancelled', 'the process that started this server has ended')
     if (late.aborted) {
       throw new UblkError('timeout', `the disk was not usable after ${timeout / 1000} s`, {
         hint: 'give it more time with --timeout',
@@ -118,8 +118,8 @@ async function make(
 }
 
 /**
- * How it ends: somebody wants it to; another process serves the disk or has ended it; it cannot go on, and the disk waits
- * for another server (`left`) or not.
+ * How serving ends: it was interrupted; another process serves the disk or has deleted it; it failed, and the disk waits for
+ * another server (`left`) or not.
  */
 type End =
   | { readonly why: 'interrupted' | 'deleted' | 'released' }
@@ -143,7 +143,7 @@ async function endOf(disk: ServedDevice, { log, interrupts: { first } }: Hosting
     disk.on('live', () => log.info(`${disk.path} is served again`, { device: disk.id }))
     disk.once('exit', ({ reason, waits }) => {
       if (waits) resolve({ why: 'left', reason })
-      else resolve({ why: reason === last ? 'failed' : 'taken', reason }) // A failure is told as an error first.
+      else resolve({ why: reason === last ? 'failed' : 'taken', reason }) // A failure was emitted as an error before.
     })
     disk.once('deleted', () => resolve({ why: 'deleted' }))
     disk.once('released', () => resolve({ why: 'released' }))
@@ -173,12 +173,12 @@ async function tellSuccessor(
   log.warning(`${disk.path} is served by process ${pid} now`, { device: disk.id })
 }
 
-/** Deletes the disk as soon as nobody holds it, or at once when forced. */
+/** Deletes the disk as soon as it is not in use, or at once when forced. */
 async function remove(disk: UblkDevice, { log, interrupts: { second } }: Hosting): Promise<void> {
   await removeDisk(disk, second, log)
 }
 
-/** The same, of any process's. */
+/** The same for a device of any process. */
 export async function removeDisk(disk: UblkDevice, forced: AbortSignal, log: Log): Promise<void> {
   let told = ''
   const tell = (users: string): void => {

@@ -14,10 +14,10 @@ const GRACE = 5000
 /** From its start (22.14), so that SIGUSR1 never opens a debugger; later this program has a listener. */
 const NODE_OPTIONS = ['--disable-sigusr1'].filter(option => process.allowedNodeEnvironmentFlags.has(option))
 
-/** What a server said of the disk that it serves. */
+/** What a server has reported about its disk. */
 export type Ready = Extract<FromServer, { type: 'ready' }>
 
-/** A server in a session of its own, that is told what to do. */
+/** A server in its own session, which gets a job. */
 export class ServerProcess {
   /** How it ended, in words, once it has. */
   readonly ended: Promise<string>
@@ -32,7 +32,7 @@ export class ServerProcess {
    *
    * @param program - The module that Node runs, and its arguments; it calls `serveDetached()`.
    * @param stderr - What it logs to.
-   * @param lastWords - What its log says last.
+   * @param lastWords - Reads the last line of its log.
    */
   constructor(
     program: readonly string[],
@@ -59,7 +59,7 @@ export class ServerProcess {
     return this.#child.pid
   }
 
-  /** Its exit status, once it has ended by itself. */
+  /** Its exit status, once it has exited. */
   get status(): number | null {
     return this.#child.exitCode
   }
@@ -67,7 +67,7 @@ export class ServerProcess {
   /**
    * Resolves when its disk is usable.
    *
-   * @throws Failed with what it says of its failure; UblkError if it dies or hangs, or is interrupted.
+   * @throws Failed with its own error message; UblkError if it dies or hangs, or is interrupted.
    */
   async ready(interrupted: AbortSignal): Promise<Ready> {
     const words = new Promise<FromServer>(resolve => this.#child.once('message', resolve))
@@ -90,7 +90,7 @@ export class ServerProcess {
     return said
   }
 
-  /** Leaves it alone, when it knows. */
+  /** Disconnects from it, once it knows that. */
   async letGo(): Promise<void> {
     const gone = new Promise<void>(resolve => this.#child.once('disconnect', resolve))
     await this.#tell({ type: 'go' })
@@ -112,14 +112,14 @@ export class ServerProcess {
   }
 
   /**
-   * Ends it if it has not ended. If it was killed or failed, a device that it made is removed. One that was to take a device
-   * over may do so by now, and then goes on: that one stays, in any case.
+   * Ends it if it has not ended. If it was killed or failed, a device that it created is removed. A server that is taking
+   * over a device may have succeeded meanwhile, and then continues; that device stays in any case.
    */
   async end(): Promise<void> {
     const makes = this.#job.action === 'create'
     if (this.#child.pid === undefined) return
     if (makes) this.signal()
-    else if (this.#child.connected) this.#child.disconnect() // It hears that nobody waits for it.
+    else if (this.#child.connected) this.#child.disconnect() // This tells it that no process waits for it.
     if (!(await this.#endsSoon())) {
       if (!makes && this.#serves()) return
       this.#child.kill('SIGKILL')

@@ -39,7 +39,7 @@ export async function startDetached(
     if (!isRecorded(disk.id, job.autoRestart ? undefined : server.pid))
       process.emitWarning(unrecorded(disk.id))
   } catch (error) {
-    // What was there before goes on, though nobody can be told.
+    // An existing device continues, although it cannot be announced.
     if (!usable || job.action === 'create') await undo(server, { ...job, log })
     throw error
   } finally {
@@ -48,7 +48,7 @@ export async function startDetached(
 }
 
 /**
- * Whether other processes can find it; an existing disk is served even if they cannot.
+ * Checks that other processes can find it; an existing disk is served even if they cannot.
  *
  * @param pid - The server's, if known; a supervisor's server is another process.
  */
@@ -73,7 +73,7 @@ async function undo(server: ServerProcess, { action, log, scratch }: Job): Promi
 function logFile({ action, id, log }: Job): Job['log'] & { path: string } {
   const dir = openRunDir()
   if (log.path !== null) return { ...log, path: log.path }
-  // The number of one that is yet to be made may be another's.
+  // The number of a device that does not exist yet may belong to another one.
   if (action !== 'create') return { ...log, path: join(dir, `${id}.log`) }
   sweep(dir)
   return { ...log, path: join(dir, `starting-${process.pid}-${randomUUID()}.log`), nameless: true }
@@ -83,8 +83,8 @@ function logFile({ action, id, log }: Job): Job['log'] & { path: string } {
 const STALE = 10 * 60_000
 
 /**
- * Removes logs that never got a number: who started their server was killed before that heard what it is to do. In
- * another container it may only seem so, so that they stay for a while.
+ * Removes logs that never got a number, because the process that started their server was killed before it sent the job. A
+ * server in another container may still need its log, so logs are kept for a while.
  */
 function sweep(dir: string): void {
   for (const name of readdirSync(dir)) {
@@ -111,7 +111,7 @@ function openLog(job: Job): { log: JobLog; file: number } {
   }
 }
 
-/** What the log of a server says last: it may be lost with it. */
+/** The last line of a server's log. */
 function lastWords(path: string): string | undefined {
   try {
     const line = readFileSync(path, 'utf8').trim().split('\n').at(-1) ?? ''

@@ -13,12 +13,12 @@ import { SystemdNotifier } from './systemd-notify.js'
 /** How long a server may take to come up, in milliseconds, where its predecessor lacked memory. */
 const SHORT_OF_MEMORY = 15_000
 
-/** How often a server that is not this process's child is looked at, in milliseconds. */
+/** How often a server that is not a child of this process is checked, in milliseconds. */
 const POLL = 500
 
 /**
- * Has a server of its own serve the device, and replaces it when it dies, for as long as the device waits for one. The
- * device is nowhere in this process, so that what ends a server does not end this.
+ * Starts a server in another process, and replaces it when it dies, as long as the device waits for a server. This process
+ * does not use the device, so that a failure that ends a server does not end the supervisor.
  *
  * @throws UblkError if the device is without a server in the end, and Failed if it cannot be made.
  */
@@ -69,7 +69,7 @@ function serverFor(program: readonly string[], job: Job): ServerProcess {
   return new ServerProcess(program, job, 'inherit', { env })
 }
 
-/** Waits until the server has the disk usable; has it end if that fails. */
+/** Waits until the server's disk is usable; ends the server if that fails. */
 async function start(
   server: ServerProcess,
   { action }: Job,
@@ -91,7 +91,7 @@ async function start(
   }
 }
 
-/** Serves the same device on. */
+/** The job of the next server of the same device. */
 function follow(job: Job, { id, options, scratch, log, notes }: DeviceRecord, timeout: number): Job {
   return {
     ...job,

@@ -3,8 +3,8 @@ import type { QueueStats } from '../info.js'
 import type { Supervision } from '../remote/control-protocol.js'
 
 /**
- * Tells systemd how its service does, and that it is alive for as long as it gets requests done. Without systemd, which
- * says in the environment where it listens, it does nothing.
+ * Notifies systemd of the state of its service, and that it is alive while it makes progress. Does nothing without systemd,
+ * which passes its socket in the environment.
  */
 export class SystemdNotifier {
   readonly #stats: () => Promise<readonly QueueStats[]>
@@ -24,7 +24,7 @@ export class SystemdNotifier {
     if (half > 0) this.#watchdog = setInterval(() => void this.#ping(), half).unref()
   }
 
-  /** It is about to go. */
+  /** The service is about to end. */
   stopping(): void {
     clearInterval(this.#watchdog)
     tell('STOPPING=1')
@@ -36,7 +36,7 @@ export class SystemdNotifier {
     tell(`MAINPID=${pid}`)
   }
 
-  /** Nothing is told while a queue has requests and does nothing, for as long as the watchdog waits. */
+  /** Sends no sign of life while a queue has requests and makes no progress, so that the watchdog acts. */
   async #ping(): Promise<void> {
     try {
       const now = (await this.#stats()).map(progressOf)
@@ -44,11 +44,11 @@ export class SystemdNotifier {
       this.#before = now
       this.#stuck = stuck ? this.#stuck + 1 : 0
       if (this.#stuck < 2) tell('WATCHDOG=1')
-    } catch {} // Nobody serves it.
+    } catch {} // It has no server.
   }
 }
 
-/** Where systemd listens for what this process tells it. */
+/** The socket on which systemd listens. */
 export function supervision(): Supervision {
   return { socket: process.env['NOTIFY_SOCKET'], watchdog: process.env['WATCHDOG_USEC'] }
 }

@@ -22,7 +22,7 @@ import { findRunDir } from './run-dir.js'
 
 /** How to wait for an answer. */
 interface Waiting {
-  /** At most so long, in milliseconds; 0: for ever. */
+  /** The time limit in milliseconds; 0: none. */
   readonly timeout?: number
   /** Gives up, and closes the connection. */
   readonly signal?: AbortSignal | undefined
@@ -32,17 +32,17 @@ interface Waiting {
 
 /** How long a server has to answer, in milliseconds. */
 const PROMPT = 10_000
-/** The same for what takes its time. */
+/** The same for long operations. */
 const PATIENT = 60_000
 
-/** Of an answer, in characters. */
+/** The maximum length of an answer, in characters. */
 const LONGEST = 2 ** 26
 
 /**
- * Finds who serves a device, if that has a record.
+ * Connects to the server of a device that has a record.
  *
  * @param timeout - How long it has to answer, in milliseconds.
- * @throws UblkError of kind `not-found` if nobody does that can be asked; `timeout` if it does not answer.
+ * @throws UblkError of kind `not-found` if there is no server with a socket; `timeout` if it does not answer.
  */
 export async function connect(id: number, timeout: number = PROMPT): Promise<ControlClient> {
   await refuseStopped(id)
@@ -51,7 +51,7 @@ export async function connect(id: number, timeout: number = PROMPT): Promise<Con
   if (!socket) throw nobody(id)
   const server = new ControlClient(id, socket)
   try {
-    // A server that has lost its device may not have gone yet.
+    // A server that has lost its device may still run.
     const { identity } = await server.info(timeout)
     if (identity === identityOf(id)) return server
     throw nobody(id)
@@ -122,7 +122,7 @@ export class ControlClient implements Disposable {
     )
   }
 
-  /** Who it is. */
+  /** Its device, process and version. */
   async info(timeout: number = PROMPT): Promise<ServerInfo> {
     return (await this.#call('info', {}, { timeout })) as ServerInfo
   }
@@ -132,13 +132,13 @@ export class ControlClient implements Disposable {
     return (await this.#call('stats', {}, { timeout })) as QueueStats[]
   }
 
-  /** Gives the disk another size. */
+  /** Resizes the disk. */
   async resize(size: Size, options: { force?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
     const { force = false, signal } = options
     await this.#call('resize', { size, force }, { timeout: PATIENT, signal })
   }
 
-  /** Has it let go of the device, for another process to serve. If this connection goes, it takes it back. */
+  /** Has it quiesce the device for another process. If this connection is closed, it takes the device back. */
   async quiesce(): Promise<void> {
     await this.#call('quiesce', {}, { timeout: PATIENT })
   }
@@ -148,7 +148,7 @@ export class ControlClient implements Disposable {
     await this.#call('resume', {}, { timeout: PATIENT })
   }
 
-  /** Tells it that another process serves the device now; it ends. Who supervised it is that one's supervisor. */
+  /** Tells it that another process serves the device now, so that it ends. Its supervisor then watches the new server. */
   async release(): Promise<Supervision> {
     return (await this.#call('release', {}, { timeout: PATIENT })) as Supervision
   }

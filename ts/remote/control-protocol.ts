@@ -1,11 +1,11 @@
-/** What travels on a server's control socket: requests and replies, each a line of JSON. */
+/** The protocol of a server's control socket: requests and replies, each a line of JSON. */
 import type { Socket } from 'node:net'
 import { StringDecoder } from 'node:string_decoder'
 import { UblkError, type UblkErrorKind } from '../errors.js'
 import type { Json } from '../json.js'
 import type { TraceRecord } from '../trace.js'
 
-/** What a server is asked. */
+/** A request to a server. */
 export interface Request {
   /** Returned with the answer. */
   readonly id: number
@@ -19,7 +19,7 @@ export type Reply =
   | { readonly id: number; readonly part: unknown }
   | { readonly id: number | null; readonly error: PlainError }
 
-/** What a server answers to `info`. */
+/** A server's answer to `info`. */
 export interface ServerInfo {
   /** The number of the device that it serves. */
   readonly id: number
@@ -38,13 +38,13 @@ export interface TracePart {
   readonly dropped: number
 }
 
-/** What a server answers to `release`: where systemd listens, so that another process can be the service. */
+/** A server's answer to `release`: systemd's socket, so that another process can be the service. */
 export interface Supervision {
   readonly socket: string | undefined
   readonly watchdog: string | undefined
 }
 
-/** An error as it travels. */
+/** An error in JSON. */
 export interface PlainError {
   readonly kind: UblkErrorKind
   readonly message: string
@@ -52,12 +52,12 @@ export interface PlainError {
   readonly device?: number | undefined
 }
 
-/** Takes an error apart. */
+/** Converts an error to JSON. */
 export function toPlain({ kind, message, hint, device }: UblkError): PlainError {
   return { kind, message, hint, device }
 }
 
-/** Puts it together. */
+/** Converts it back. */
 export function fromPlain({ kind, message, hint, device }: PlainError): UblkError {
   return new UblkError(kind, message, { hint, device })
 }

@@ -27,23 +27,23 @@ export interface DeviceRecord {
   readonly id: number
   /** Tells the device from others that had its number. */
   readonly identity: string
-  /** Who serves it, or did. {@link NOBODY} if its last server let go of it, and may still run. */
+  /** Its present or last server. {@link NOBODY} if its last server has released it, and may still run. */
   readonly server: ProcessMark
-  /** The inode of the socket at which its server can be asked. */
+  /** The inode of its server's control socket. */
   readonly socket: string
-  /** When the device was made. */
+  /** When the device was created. */
   readonly created: string
-  /** In which of the driver's ways it was made to be served, and why. Earlier versions did not tell. */
+  /** Its transport and copy mode, and why they were chosen. Missing in records of earlier versions. */
   readonly choice?: ServingChoice | undefined
   /** The identity of the files that hold its disk's data. Missing in records of earlier versions. */
   readonly files?: readonly FileOfDisk[] | undefined
-  /** Where its server logs to. */
+  /** The path of its server's log. */
   readonly log: string | null
-  /** Files that go when the device does. */
+  /** Files to remove together with the device. */
   readonly scratch: readonly string[]
-  /** Whatever else those who follow the server have to know. */
+  /** Any further data for the next server. */
   readonly notes: { readonly [key: string]: Json }
-  /** From which the device can be made again. */
+  /** The options from which the device can be created again. */
   readonly options: RecordedOptions
 }
 
@@ -55,13 +55,13 @@ export type Found =
   | { readonly state: 'corrupt'; readonly why: string }
   /** A record of a later version of this program. */
   | { readonly state: 'newer'; readonly why: string }
-  /** One from before the machine was started: its device is gone. */
+  /** One from an earlier boot: its device does not exist any more. */
   | { readonly state: 'other-boot'; readonly record: DeviceRecord }
-  /** One of a device that is gone, though another may have its number. */
+  /** One of a device that was deleted; another device may have its number. */
   | { readonly state: 'other-device'; readonly record: DeviceRecord }
-  /** The device is there and its server is not. */
+  /** The device exists, and its server has ended. */
   | { readonly state: 'dead'; readonly record: DeviceRecord }
-  /** The device is there, and so is its server. */
+  /** The device exists, and its server runs. */
   | { readonly state: 'served'; readonly record: DeviceRecord }
 
 /**
@@ -71,13 +71,13 @@ export function writeRecord(record: DeviceRecord): void {
   replaceFile(join(openRunDir(), `${record.id}.json`), `${JSON.stringify(record, undefined, 2)}\n`)
 }
 
-/** Looks for a device's record, and at whether it still tells the truth. */
+/** Reads a device's record, and checks whether it is still valid. */
 export function readRecord(id: number): Found {
   const dir = trustedRunDir()
   return dir === undefined ? { state: 'none' } : load(join(dir, `${id}.json`), id)
 }
 
-/** What a device's record says of how it is served, if that is true and says it. */
+/** The transport and copy mode in a device's record, if it is valid and has them. */
 export function readChoice(id: number): ServingChoice | undefined {
   const found = readRecord(id)
   return found.state === 'served' || found.state === 'dead' ? found.record.choice : undefined
@@ -90,7 +90,7 @@ export function readFiles(id: number): FileOfDisk[] | undefined {
   return files && [...files]
 }
 
-/** The numbers of the devices that have a record, true or not. */
+/** The numbers of the devices that have a record, valid or not. */
 export function recordedIds(): number[] {
   const dir = trustedRunDir()
   if (dir === undefined) return []
@@ -114,7 +114,7 @@ export function removeRecord(id: number, unwanted: (found: Found) => boolean): b
   try {
     renameSync(path, away)
   } catch {
-    return false // Somebody was faster.
+    return false // Another process was faster.
   }
   const found = load(away, id)
   const remove = unwanted(found)
@@ -148,8 +148,8 @@ function removeWhatGoesWith(found: Found, path: string): void {
 }
 
 /**
- * Removes what is recorded of a device that has just been deleted, or of earlier ones of its number. Whether there was
- * anything.
+ * Removes the record of a device that has just been deleted, or of earlier ones with its number. Returns whether there was
+ * one.
  *
  * @param identity - Of the device that was deleted, if there was one: it may linger until its last user has gone.
  */
@@ -162,7 +162,7 @@ export function removeStale(id: number, identity: string | undefined): boolean {
   })
 }
 
-/** Whether it is of a device that is gone. */
+/** Whether its device does not exist any more. */
 export function isStale({ state }: Found): boolean {
   return state === 'other-boot' || state === 'other-device'
 }
@@ -186,7 +186,7 @@ function load(path: string, id: number): Found {
   }
 }
 
-/** What a record's text is worth, now and on this machine. */
+/** Checks whether a record's text is valid, now and on this machine. */
 export function judge(text: string, id: number): Found {
   let value: unknown
   try {

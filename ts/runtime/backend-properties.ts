@@ -8,7 +8,7 @@ import type { JsDisk, Report } from './js-disk.js'
 import { MethodAdapter } from './method-adapter.js'
 import type { QueueMemory } from './queue-memory.js'
 
-/** What a backend written in JavaScript can do, in a form that travels between threads. */
+/** The properties of a backend written in JavaScript, in a form that can be sent between threads. */
 export interface Properties {
   readonly size: number
   readonly blockSize: number
@@ -210,7 +210,7 @@ function isAsync(method: unknown): boolean {
   }
 }
 
-/** Whether each write has to be flushed here: the disk has a cache that the kernel does not know of. */
+/** Whether each write must be flushed here, because the disk has a cache but the device has none. */
 export function isDurable(properties: Properties, { writeCache }: { writeCache: boolean }): boolean {
   return properties.flush && !writeCache
 }

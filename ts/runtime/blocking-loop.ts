@@ -2,11 +2,11 @@ import * as native from '#binding'
 import { type JsDisk, type Report, serveSafely } from './js-disk.js'
 import type { QueueMemory } from './queue-memory.js'
 
-/** Called when `nextBatch` returned for nothing: V8 ends a terminated thread when a function is entered. */
+/** Called when `nextBatch` returned without work: V8 ends a terminated thread when it enters a function. */
 function breathe(): void {}
 
 /**
- * The fast path: this thread sleeps in the kernel and serves what wakes it, one native call a turn.
+ * The fast path: this thread sleeps in the kernel and serves the requests that wake it, with one native call per turn.
  *
  * Returns {@link BATCH_ENDED}; or {@link BATCH_EVENTS}, when this thread has a message or the like, and it is to be called again
  * when all of these have been seen to; or the size of the batch in which some requests go on, because the backend is

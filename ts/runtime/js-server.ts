@@ -9,12 +9,12 @@ export interface JsServer {
   /** Takes the seats, by queue, and serves them from then on. */
   seat(seats: readonly number[], traits: DiskTraits): void
   /**
-   * Has the backend make room for that many bytes, or give up what lies behind.
+   * Has the backend change its size.
    *
    * @throws UblkError of kind `unsupported` if it has no `resize`, `backend` if that fails.
    */
   resize(size: number): Promise<void>
-  /** Fails the requests under way: their device is ended by force, and they get no further. */
+  /** Fails the requests in flight: their device is deleted by force, and they make no progress. */
   abandon(): void
   /** Ends the server; nothing of it remains. It never rejects. */
   close(): Promise<void>

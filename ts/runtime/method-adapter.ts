@@ -48,8 +48,8 @@ export class MethodAdapter implements JsDisk {
   /** The kernel sends no flushes: every write has to be durable when its request completes. */
   readonly #durable: boolean
   /**
-   * By tag, whether its requests get a buffer of their own, copied to or from the queue's: then a method that
-   * goes on after its request was given up writes to nobody else's data.
+   * By tag, whether its requests get their own buffer, copied to or from the queue's: then a method that continues after
+   * its timeout cannot overwrite the data of another request.
    */
   readonly #apart: Uint8Array
   readonly #requests: (Reused | undefined)[]
@@ -116,7 +116,7 @@ export class MethodAdapter implements JsDisk {
     }
   }
 
-  /** The tag's request was given up: its method keeps what it was given, and later requests get new things. */
+  /** Called when the tag's request timed out: its method keeps its objects, and later requests get new ones. */
   abandon(tag: number): void {
     this.#apart[tag] = 1
     this.#requests[tag] = undefined

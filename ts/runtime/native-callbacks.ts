@@ -3,7 +3,7 @@ import type { Report } from './js-disk.js'
 import { type Filling, LazyFetcher } from './lazy-fetcher.js'
 import { type Observe, tellChanges } from './observer.js'
 
-/** What a device with a native backend asks of JavaScript, and tells it. */
+/** The functions that a device with a native backend calls. */
 export class NativeCallbacks {
   readonly onFetch: ((wanted: native.Wanted) => void) | undefined
   readonly onChange: (() => void) | undefined
@@ -39,7 +39,7 @@ export class NativeCallbacks {
     if (this.#fetcher) this.#fetcher.device = undefined
   }
 
-  /** Nobody uses the disk any more. */
+  /** Called when the disk is not served any more. */
   end(): void {
     this.#fetcher?.abort()
     this.onChange?.()

@@ -8,7 +8,7 @@ export interface Address {
   readonly port: number
 }
 
-/** What a scraper gets. */
+/** The response to a scraper. */
 export interface Page {
   readonly type: string
   readonly text: string
@@ -18,7 +18,7 @@ export interface Page {
 const PATIENCE = 10_000
 const MOST_CONNECTIONS = 64
 
-/** Serves one page at `/metrics`, made anew for whoever asks. Those who ask at once share one. */
+/** Serves one page at `/metrics`, generated for each request. Simultaneous requests share one page. */
 export class Endpoint {
   readonly #server: Server
   #making: Promise<Page> | undefined
@@ -39,7 +39,7 @@ export class Endpoint {
         }
         const refuse = (status: number, why: string): void =>
           answer(status, 'text/plain; charset=utf-8', `${why}\n`)
-        request.resume() // Whatever it carries is of no interest.
+        request.resume() // Its body is ignored.
         if (request.method !== 'GET' && request.method !== 'HEAD') {
           response.setHeader('allow', 'GET, HEAD')
           return refuse(405, 'only GET and HEAD are possible')
@@ -74,13 +74,13 @@ export class Endpoint {
     return endpoint
   }
 
-  /** Where it is. */
+  /** Its URL. */
   get url(): string {
     const { address, family, port } = this.#server.address() as AddressInfo
     return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}/metrics`
   }
 
-  /** Ends it, whoever is still connected. */
+  /** Closes it and all its connections. */
   close(): void {
     this.#server.close()
     this.#server.closeAllConnections()

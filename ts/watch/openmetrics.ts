@@ -3,7 +3,7 @@ import type { LatencyStats } from '../info.js'
 import { OPERATIONS } from './interval.js'
 import type { Reading } from './readings.js'
 
-/** What a scraper is told of the format. */
+/** The content type of the format. */
 export const CONTENT_TYPE: string = Registry.OPENMETRICS_CONTENT_TYPE
 
 type Labels = { readonly [name: string]: string }

@@ -8,9 +8,9 @@ export interface Reading {
   readonly device: DeviceInfo
   /** When, in milliseconds since some moment in the past. */
   readonly at: number
-  /** Of each queue; none if its server cannot be asked. */
+  /** The counters of each queue; none if its server does not answer. */
   readonly queues: readonly QueueStats[]
-  /** Why it cannot. */
+  /** Why it does not. */
   readonly trouble: UblkError | null
 }
 
@@ -29,7 +29,7 @@ export class Readings implements Disposable {
   /**
    * One device's.
    *
-   * @throws UblkError of kind `not-found` if there is none, or nobody can be asked.
+   * @throws UblkError of kind `not-found` if there is no such device, or its server has no record.
    */
   async one(id: number): Promise<Reading> {
     const reading = await this.#read(await (await this.#devices.open(id)).info())
@@ -37,7 +37,7 @@ export class Readings implements Disposable {
     return reading
   }
 
-  /** Those of all devices, by id; of what nobody can be asked about, too. */
+  /** Those of all devices, by id, including devices whose server does not answer. */
   async all(): Promise<Reading[]> {
     const devices = await this.#devices.list()
     for (const id of this.#servers.keys()) {

@@ -25,7 +25,7 @@ export interface Place {
   readonly repeated: boolean
 }
 
-/** What a shell has to know of a program. */
+/** What a shell has to know about a program. */
 export interface Outline {
   readonly root: Place
   readonly commands: readonly Place[]

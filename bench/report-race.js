@@ -1,4 +1,4 @@
-// The race's tables: one for each heat.
+// The tables of the race and of other suites with heats: one for each heat.
 
 import { parseWorkload } from './fio.js'
 import { median, quantile } from './statistics.js'
@@ -10,6 +10,7 @@ const HEAD = [
   'quartiles',
   'MiB/s',
   'ratio',
+  'to',
   'quartiles',
   'mean µs',
   'p99 µs',
@@ -18,8 +19,8 @@ const HEAD = [
   'sleeps',
 ]
 
-const INTRODUCTION = `How to read the tables: medians of the rounds; \`ratio\` is that of IOPS to the disk that is named
-above, the median over pairs of neighbouring runs; mean and p99 are of the whole latency of a request, and p99 of what
+const INTRODUCTION = `How to read the tables: medians of the rounds; \`ratio\` is that of IOPS to the disk that \`to\`
+names, the median over pairs of neighbouring runs; mean and p99 are of the whole latency of a request, and p99 of what
 of that comes after its submission; \`CPU\` is the processor time of the server for a request, \`sleeps\` how often it
 slept per 1000. Where the kernel's own threads serve, neither is known, and of NBD's they are only the server's part.`
 
@@ -42,12 +43,11 @@ function heatTable(heat, io, absent) {
     ...rows.filter(row => row.workload === workload).map(row => row.cells),
     ...remarks(workload, ' here'),
   ])
-  const [[, base]] = heat.pairs
-  return table(`Heat ${heat.name}; ratios are to ${base}`, HEAD, [...blocks, ...remarks(undefined, '')])
+  return table(`Heat ${heat.name}`, HEAD, [...blocks, ...remarks(undefined, '')])
 }
 
 function rowsOf(heat, records) {
-  return compare(records, heat.pairs, 'iops').map(({ workload, target, value, ratio }) => {
+  return compare(records, heat.pairs, 'iops').map(({ workload, target, base, value, ratio }) => {
     const figures = key => select(records, workload, target, key)
     const middle = (key, digits) => {
       const values = figures(key)
@@ -61,6 +61,7 @@ function rowsOf(heat, records) {
       range([thousands(0.25), thousands(0.75)]),
       middle('mib_s', 0),
       ratio ? ratio.median.toFixed(2) : '',
+      base,
       ratio ? range(ratio.quartiles) : '',
       middle('mean_us', 1),
       middle('p99_us', 1),

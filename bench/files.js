@@ -9,7 +9,19 @@ import { makeNullBlock } from './peers/kernel.js'
 
 const execute = promisify(execFile)
 const DIR = '/tmp/bench-files'
-const MiB = SPAN + SPAN / 8
+/** Of each place: two sets of files fit, and what a file system needs. */
+const MiB = 2 * SPAN + SPAN / 8
+
+/** MiB that each of three slices leaves out at the beginning of the disk that it is a part of. */
+export const MARGIN = 1
+
+/** Bytes of a stripe that go to one file before the other. */
+export const CHUNK = 64 << 10
+
+/** The two files of a stripe. */
+export async function halvesOn(where, fileOn) {
+  return [await fileOn(where, 'left', SPAN / 2), await fileOn(where, 'right', SPAN / 2)]
+}
 
 /** Makes the place for a file, and returns what takes it away. */
 const PLACES = {
@@ -31,15 +43,19 @@ export function makeFiles() {
   const make = async where => {
     const dir = join(DIR, where)
     mkdirSync(dir, { recursive: true })
-    const end = await PLACES[where](dir)
-    const path = join(dir, 'disk')
-    await execute('dd', ['if=/dev/zero', `of=${path}`, 'bs=1M', `count=${SPAN}`, 'oflag=direct'])
-    return { dir, path, end }
+    return { dir, files: new Map(), end: await PLACES[where](dir) }
+  }
+  const fill = async (path, size) => {
+    await execute('dd', ['if=/dev/zero', `of=${path}`, 'bs=1M', `count=${size}`, 'oflag=direct'])
+    return path
   }
   return {
-    fileOn: async where => {
+    /** The path of the file with this name there: of `size` MiB, none of which is a hole. */
+    fileOn: async (where, name = 'disk', size = SPAN + 3 * MARGIN) => {
       if (!places.has(where)) places.set(where, await make(where))
-      return places.get(where).path
+      const { dir, files } = places.get(where)
+      if (!files.has(name)) files.set(name, await fill(join(dir, name), size))
+      return files.get(name)
     },
     remove: async () => {
       for (const { dir, end } of places.values()) {

@@ -10,7 +10,7 @@ import { Failure, parseOptions, USAGE } from './options.js'
 import { report } from './report.js'
 import { heatsOf, SUITES } from './suites.js'
 import { programOf } from './targets.js'
-import { versionsOf } from './versions.js'
+import { commitOf, versionsOf } from './versions.js'
 
 const root = join(import.meta.dirname, '..')
 process.env.PATH += ':/usr/sbin:/sbin' // where nbd-client is
@@ -55,11 +55,12 @@ async function main(options) {
 }
 
 /** The programs of vm/peers that disks take: path and version, or why one cannot be had. */
-function findPrograms({ suite, parts }, disks) {
+function findPrograms({ suite, parts, other }, disks) {
   const names = new Set(disks.map(programOf).filter(Boolean))
   if (suite === 'growth' || parts.includes('create')) names.add('kublk')
   return Object.fromEntries(
     Array.from(names, name => {
+      if (name === 'other') return [name, { path: other.program, version: commitOf(other.dir) }]
       const { status, stdout, stderr } = spawnSync(join(root, 'vm/peers', name), { encoding: 'utf8' })
       process.stderr.write(stderr)
       const [path, version] = stdout.trim().split('\n')

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { parseWorkload } from './fio.js'
 import { SUITES, targetsOf } from './suites.js'
@@ -17,14 +19,18 @@ It measures and never judges.
                    and what many devices cost, in one process and in many
   --suite race     our disks in null, memory and files against kublk, rublk, go-ublk, nbdkit, the kernel's loop device
                    and null_blk; those that do not run are told of. About 12 minutes a round: see docs/performance.md
+  --suite stacks   disks made of others: a stripe of two files against kublk's, three slices of a file against the file
+  --suite builds   our null, memory and file disks against those of another build, which --other names
   --suite growth   what more iodepth, larger buffers and more queues cost, beside kublk; queues are measured in QEMU
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
   --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many;
-                   race: io, calls, allocations; growth: cpu, memory, queues (all)
+                   race, stacks, builds: io, calls, allocations; growth: cpu, memory, queues (all)
+  --other DIR      builds: the other build's directory, built there with npm run build
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,
                    and null-block, the kernel's null_blk: no disk can be faster; threads: shared, crowd;
-                   race: any disk of its tables, or a heat: ${HEATS} (all).
+                   race, stacks, builds: any disk of its tables, or a heat (all): of the race
+                   ${HEATS}.
                    A word behind a disk's name says how it is served: perio, batch, copy, user, auto or zero, which are
                    --transport and --copy of ublk-ts create, or the peer's own options; bound, to one CPU; poll,
                    with --poll 50; none, without an I/O scheduler, as ours are anyway
@@ -57,6 +63,7 @@ export function parseOptions(args) {
     setup: !values['no-setup'],
     json: values.json,
     svg: values.svg,
+    other: other(values),
     rounds: positive('rounds', values.rounds, /^[1-9]\d*$/),
     seconds: positive('seconds', values.seconds, /^\d+(\.\d+)?$/),
     suite: values.suite,
@@ -84,6 +91,7 @@ function parse(args) {
         workloads: text,
         json: text,
         svg: text,
+        other: text,
         'no-setup': flag,
         help: flag,
       },
@@ -91,6 +99,17 @@ function parse(args) {
   } catch (error) {
     throw wrong(error.message)
   }
+}
+
+/** The directory of another build, where one is measured. */
+function other({ suite, other: dir }) {
+  if ((suite === 'builds') !== (dir !== undefined))
+    throw wrong('--other DIR and --suite builds: both or neither')
+  if (dir === undefined) return undefined
+  const program = join(resolve(dir), 'dist/cli/main.js')
+  if (!existsSync(program))
+    throw wrong(`--other ${dir}: wanted a directory with a build; there is no ${program}`)
+  return { dir: resolve(dir), program }
 }
 
 function wrong(message) {

@@ -7,13 +7,16 @@ import { median } from './statistics.js'
 import { heatsOf } from './suites.js'
 import { compare, disksIn, select, spread, table, unique } from './table.js'
 
+/** The suites whose heats have a table each. */
+const TABLES_OF_HEATS = ['race', 'stacks', 'builds']
+
 /** The whole report, as text. */
 export function report(records, { options, about }) {
   const { suite } = options
   const heats = heatsOf(options)
   const of = kind => records.filter(record => record.kind === kind)
   const parts = [heading(of('machine')[0], about)]
-  if (suite === 'race') parts.push(...race(records, heats))
+  if (TABLES_OF_HEATS.includes(suite)) parts.push(...race(records, heats))
   else if (suite === 'growth') parts.push(...growth(records))
   else if (of('io').length > 0) {
     const pairs = heats.flatMap(heat => heat.pairs)

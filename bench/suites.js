@@ -1,6 +1,7 @@
 // What is measured: which disks, in which workloads, and what each is compared with.
 
 import { RACE } from './race.js'
+import { BUILDS, STACKS } from './stacks.js'
 
 const at = (pattern, block, depths) => depths.map(depth => `${pattern}-${block}-${depth}`)
 const random = depths => ['randread', 'randwrite'].flatMap(pattern => at(pattern, '4k', depths))
@@ -71,6 +72,8 @@ export const SUITES = {
     memory: '6G',
   },
   race: RACE,
+  stacks: STACKS,
+  builds: BUILDS,
   /** How our cost grows with what is asked, beside kublk's: each part is a table of its own. */
   growth: { parts: ['cpu', 'memory', 'queues'], heats: {}, memory: '4G' },
 }

@@ -25,6 +25,8 @@ const PEERS = {
   nbdkit: { start: startNbd },
   loop: { start: startLoop },
   'null-block': { start: startNullBlock },
+  // Ours, as another build has them.
+  other: { start: ([, ...words], options) => startOurs(words, options), takes: 'other' },
 }
 const peerOf = name => PEERS[name] ?? PEERS[name.split('-')[0]]
 
@@ -58,7 +60,7 @@ export async function start(name, { programs, fileOn, shape, env }) {
   )
   if (words.includes('none')) dropScheduler(disk.path)
   // Files are full already, and null disks never are.
-  if (!/null|kublk|loop|file/.test(name)) await fill(disk)
+  if (!/null|kublk|loop|file|stripe|slices/.test(name)) await fill(disk)
   // A server that binds its threads itself knows what it does.
   const movable = disk.pid !== undefined && disk.cpu === undefined
   return {

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 /** Versions by name: ours with its commit, the load's, and those of what is compared with. */
 export function versionsOf(root, programs, nbd) {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-  const commit = say('git', ['-C', root, 'describe', '--always', '--dirty'])
+  const commit = commitOf(root)
   return {
     'ublk-ts': commit ? `${version} (${commit})` : version,
     fio: say('fio', ['--version'])?.replace(/^fio-/, ''),
@@ -18,6 +18,11 @@ export function versionsOf(root, programs, nbd) {
       ? { nbdkit: number(say('nbdkit', ['--version'])), 'nbd-client': number(say('nbd-client', ['-V'])) }
       : {}),
   }
+}
+
+/** The commit of a tree, and whether it is changed; undefined outside of git. */
+export function commitOf(root) {
+  return say('git', ['-C', root, 'describe', '--always', '--dirty'])
 }
 
 /** The first line of what a program says, if it can be run. */

@@ -2,6 +2,7 @@
 
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
+import { CHUNK, halvesOn, MARGIN } from '../files.js'
 import { cli, serve } from '../server.js'
 
 const javascript = join(import.meta.dirname, '../disks/js.js')
@@ -17,8 +18,31 @@ const OPTIONS = {
   poll: ['--poll', '50'],
 }
 
-/** `null`, `memory`, `file-…` with options behind; `js-sync` and so on; `shared` and `crowd`. `bound`: to one CPU. */
-export async function startOurs([kind, ...given], { shape, fileOn, env }) {
+/** Several disks are over one file, or have one of its halves each: none of them locks it. */
+const fileAt = path => ({ kind: 'file', path, direct: true, exclusive: false })
+
+/** Three slices, each of the one before. */
+function slices(path) {
+  let disk = fileAt(path)
+  for (let level = 0; level < 3; level++) disk = { kind: 'slice', disk, offset: `${MARGIN}M` }
+  return disk
+}
+
+/** The disks that only `--backend` can describe. */
+const STACKS = {
+  stripe: async (where, fileOn) => ({
+    kind: 'stripe',
+    chunk: CHUNK,
+    disks: (await halvesOn(where, fileOn)).map(fileAt),
+  }),
+  slices: async (where, fileOn) => slices(await fileOn(where)),
+}
+
+/**
+ * `null`, `memory`, `file-…`, `stripe-…` and `slices-…` with options behind; `js-sync` and so on; `shared` and `crowd`.
+ * `bound`: to one CPU. `program` is the command line program of another build, if one is asked for.
+ */
+export async function startOurs([kind, ...given], { program: main = cli, shape, fileOn, env }) {
   const { bytes, queues, depth } = shape
   const words = given.filter(word => word !== 'bound')
   const bound = words.length < given.length ? ['taskset', '-c', `${availableParallelism() - 1}`] : []
@@ -32,10 +56,12 @@ export async function startOurs([kind, ...given], { shape, fileOn, env }) {
   const backend = {
     null: () => ['--null', bytes],
     memory: () => ['--mem', bytes],
-    file: async () => ['--file', await fileOn(words.shift()), '--direct'],
+    file: async () => ['--file', await fileOn(words.shift()), '--direct', '--no-exclusive'],
   }
-  const disk = await backend[kind]()
-  const maxIo = shape.maxIo ?? (kind === 'file' ? '1M' : '512K') // a file's as kublk and rublk have them
+  const stack = STACKS[kind] && JSON.stringify(await STACKS[kind](words.shift(), fileOn))
+  const disk = stack ? ['--backend', stack] : await backend[kind]()
+  const overFiles = stack || kind === 'file'
+  const maxIo = shape.maxIo ?? (overFiles ? '1M' : '512K') // as kublk and rublk have them
   const form = ['--queues', queues, '--depth', depth, '--max-io', maxIo]
-  return await serveThis([cli, 'create', ...disk, ...form, ...words.flatMap(word => OPTIONS[word])])
+  return await serveThis([main, 'create', ...disk, ...form, ...words.flatMap(word => OPTIONS[word])])
 }

@@ -1,0 +1,45 @@
+// Disks made of other disks, and our disks against those of another build.
+
+const SMALL = ['randread-4k-64', 'randwrite-4k-64']
+const LARGE = ['read-1m-8', 'write-1m-8']
+const ALONE = ['randread-4k-1', 'randwrite-4k-1']
+
+/** A heat in which each disk is compared with the one beside it. */
+function pairs(workloads, disks) {
+  return {
+    workloads,
+    disks: Object.entries(disks).flat(),
+    targets: Object.fromEntries(Object.entries(disks).map(([disk, base]) => [disk, [disk, base]])),
+  }
+}
+
+/** Stripes of two files, chunks of 64 KiB: each against kublk's, which moves data in the same way. */
+function stripes(where) {
+  return pairs([...SMALL, ...LARGE], {
+    [`stripe-${where}-zero`]: `kublk-stripe-${where}-auto-none`,
+    [`stripe-${where}-copy`]: `kublk-stripe-${where}-none`,
+  })
+}
+
+export const STACKS = {
+  parts: ['io', 'calls', 'allocations'],
+  heats: {
+    'ext4-stripes': stripes('ext4'),
+    'tmpfs-stripes': stripes('tmpfs'),
+    'ext4-slices': pairs(SMALL, { 'slices-ext4': 'file-ext4' }),
+    'tmpfs-slices': pairs(SMALL, { 'slices-tmpfs': 'file-tmpfs' }),
+  },
+  tolerant: true,
+  memory: '6G',
+}
+
+/** `--other DIR` names the directory of the other build. */
+export const BUILDS = {
+  parts: ['io', 'calls', 'allocations'],
+  heats: {
+    'memory-builds': pairs([...SMALL, ...ALONE], { null: 'other-null', memory: 'other-memory' }),
+    'file-builds': pairs([...SMALL, ...ALONE], { 'file-ext4': 'other-file-ext4' }),
+  },
+  tolerant: true,
+  memory: '6G',
+}

@@ -62,7 +62,7 @@ const typescript = {
  */
 const rust = {
   'ublk-core': {
-    ground: ['abi', 'cancel', 'error', 'features', 'mapping', 'pages', 'report'],
+    ground: ['abi', 'cancel', 'error', 'features', 'mapping', 'pages', 'report', 'request'],
     allowed: {
       'backend → claim': 'a backend says which files are to be claimed',
       'backend → queue': 'an engine serves the requests of a queue',
@@ -74,8 +74,10 @@ const rust = {
       'device → claim': 'claims the files of its backend while it is live',
       'device → control': 'the driver makes, starts and stops the device',
       'device → queue': 'its threads serve queues',
+      'device → telemetry': 'reads what its queues have counted',
       'device → registry': 'who uses a disk that is to be stopped',
       'device → spec': 'what device to make',
+      'queue → telemetry': 'counts its requests, and traces them',
       'registry → control': 'asks the driver about devices, and ends them',
     },
     exceptions: {

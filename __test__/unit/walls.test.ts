@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -52,6 +52,12 @@ test('a use of a Rust module that crosses a wall is named, but not that of a tes
   ]) {
     t.is(said({ ...files, [`${source}/control/a.rs`]: use }), '', use)
   }
+})
+
+test('every import of this repository is allowed', t => {
+  const { status, stderr } = spawnSync(script, { encoding: 'utf8' })
+  t.is(stderr, '', 'an import that is right needs an arrow in scripts/walls.mjs, with its reason')
+  t.is(status, 0)
 })
 
 test('what is allowed is silent', t => {

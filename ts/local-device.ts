@@ -81,7 +81,7 @@ export class LocalDevice {
     const { server } = this
     if (!server) return await this.device.start(cancel)
     await server.prepare(queues)
-    await this.device.start(cancel, seats => server.seat(seats, this.#traits(server)))
+    await this.device.start(cancel, queues => server.serve(queues, this.#traits(server)))
   }
 
   /** Takes over the device with new threads, if it is recoverable and still has its disk. Returns whether it did. */
@@ -99,7 +99,7 @@ export class LocalDevice {
     const { server } = this
     if (!server) return await this.device.recover(cancel)
     await server.prepare(queues)
-    await this.device.recover(cancel, seats => server.seat(seats, this.#traits(server)))
+    await this.device.recover(cancel, queues => server.serve(queues, this.#traits(server)))
   }
 
   /** This process serves it, or serves it again. */

@@ -37,10 +37,10 @@ export class InlineServer implements JsServer {
     if (queues > 1) throw invalid('a backend in this thread serves one queue', 'use worker() for more')
   }
 
-  seat(seats: readonly number[], traits: DiskTraits): void {
+  serve(queues: readonly number[], traits: DiskTraits): void {
     this.#loops = []
-    for (const seat of seats) {
-      const loop = this.#serve(seat, traits)
+    for (const number of queues) {
+      const loop = this.#serve(number, traits)
       if (loop) this.#loops.push(loop)
     }
   }
@@ -86,12 +86,12 @@ export class InlineServer implements JsServer {
     }
   }
 
-  /** Takes a seat and serves it from this thread's event loop. The native part reports failures of that. */
-  #serve(seat: number, { path, durable }: DiskTraits): EventLoop | undefined {
+  /** Takes a pending queue, by its number, and serves it from this thread's event loop. The native part reports failures of that. */
+  #serve(number: number, { path, durable }: DiskTraits): EventLoop | undefined {
     const [timeout, { properties }, name, selfUse] = [this.#timeout, this, this.#name, new SelfUse(path)]
     let queue: native.Queue | undefined
     try {
-      queue = new native.Queue(seat, properties)
+      queue = new native.Queue(number, properties)
       const memory = new QueueMemory(queue)
       const report: Report = message => queue?.report(`${name}: ${message}`)
       const disk = toDisk(this.#backend, memory, report, { properties, timeout, durable })

@@ -4,10 +4,10 @@ import type { Properties } from './backend-properties.js'
 export interface JsServer {
   /** What its backend can do, and its present size. */
   readonly properties: Properties
-  /** Gets ready to take that many seats. */
+  /** Gets ready to serve that many queues. */
   prepare(queues: number): Promise<void>
-  /** Takes the seats, by queue, and serves them from then on. */
-  seat(seats: readonly number[], traits: DiskTraits): void
+  /** Takes the pending queues, by their numbers, and serves them from then on. */
+  serve(queues: readonly number[], traits: DiskTraits): void
   /**
    * Has the backend change its size.
    *

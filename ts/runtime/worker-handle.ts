@@ -131,11 +131,11 @@ export class WorkerHandle {
     this.#worker.on('error', () => {}) // The queue tells the device, when its thread has ended.
   }
 
-  seat(seat: number, durable: boolean): void {
+  serve(queue: number, durable: boolean): void {
     this.idle = new Promise(resolve => {
       this.#rest = resolve
     })
-    this.#send({ type: 'seat', seat, durable })
+    this.#send({ type: 'serve', queue, durable })
   }
 
   /**

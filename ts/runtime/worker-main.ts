@@ -1,6 +1,6 @@
 /**
  * What a backend's Worker runs: loads the backend's module, tells the main thread what it can do, and then
- * serves the queues whose seats it is given, one after the other.
+ * serves the queues that it is given, one after the other.
  */
 import { basename } from 'node:path'
 // The global timers may be mocked by a test.
@@ -48,11 +48,11 @@ async function load(): Promise<JsBackend> {
   return (await settled(module.default(options, { queue: index }))) as JsBackend
 }
 
-/** Takes a seat and serves its queue. The native part reports failures of that. */
-function serve(backend: JsBackend, properties: Properties, seat: number, durable: boolean): void {
+/** Takes a pending queue, by its number, and serves it. The native part reports failures of that. */
+function serve(backend: JsBackend, properties: Properties, number: number, durable: boolean): void {
   let queue: native.Queue | undefined
   try {
-    queue = new native.Queue(seat, properties)
+    queue = new native.Queue(number, properties)
     const memory = new QueueMemory(queue)
     const report: Report = message => queue?.report(`${name}: ${message}`)
     const disk = toDisk(backend, memory, report, { properties, timeout, durable })
@@ -134,7 +134,7 @@ try {
   const properties = propertiesOf(backend)
   main.on('message', (message: ToWorker) => {
     beat()
-    if (message.type === 'seat') serve(backend, properties, message.seat, message.durable)
+    if (message.type === 'serve') serve(backend, properties, message.queue, message.durable)
     else if (message.type === 'abandon') loop?.abandon()
     else if (message.type === 'resize') void resize(backend, message.size)
     else if (message.type === 'close') void close(backend)

@@ -31,7 +31,7 @@ export const Heartbeat: Readonly<{ beats: 0; watched: 1; length: 2 }> = {
 
 /** What the main thread tells it. */
 export type ToWorker =
-  | { readonly type: 'seat'; readonly seat: number; readonly durable: boolean }
+  | { readonly type: 'serve'; readonly queue: number; readonly durable: boolean }
   /** Has no effect; handling the message shows that the thread runs. */
   | { readonly type: 'look' }
   | { readonly type: 'abandon' }

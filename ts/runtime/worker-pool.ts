@@ -77,9 +77,9 @@ export class WorkerPool implements JsServer {
     this.properties = { ...before, size }
   }
 
-  seat(seats: readonly number[], { durable }: DiskTraits): void {
-    seats.forEach((seat, queue) => {
-      this.#workers[queue]?.seat(seat, durable)
+  serve(queues: readonly number[], { durable }: DiskTraits): void {
+    queues.forEach((number, queue) => {
+      this.#workers[queue]?.serve(number, durable)
     })
   }
 

@@ -186,20 +186,20 @@ impl Device {
         choice_of(self.device.choice())
     }
 
-    /// Makes the disk appear; resolves when it is usable. An external backend's seats, by queue, are handed out to
-    /// `on_seats`, and have to be taken before it can be.
+    /// Makes the disk appear; resolves when it is usable. An external backend's queues are handed out to
+    /// `on_queues`, and have to be taken before it can be.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn start<'env>(
         &self,
         env: &'env Env,
         cancel: &Cancel,
-        on_seats: Option<Function<'_, Vec<u32>, ()>>,
+        on_queues: Option<Function<'_, Vec<u32>, ()>>,
     ) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        let Some(on_seats) = on_seats else {
+        let Some(on_queues) = on_queues else {
             return promise(env, move || device.start(&bound), |_, ()| Ok(()));
         };
-        let hand = handing_to(&on_seats)?;
+        let hand = handing_to(&on_queues)?;
         promise(env, move || device.start_with(&bound, hand), |_, ()| Ok(()))
     }
 
@@ -209,13 +209,13 @@ impl Device {
         &self,
         env: &'env Env,
         cancel: &Cancel,
-        on_seats: Option<Function<'_, Vec<u32>, ()>>,
+        on_queues: Option<Function<'_, Vec<u32>, ()>>,
     ) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
-        let Some(on_seats) = on_seats else {
+        let Some(on_queues) = on_queues else {
             return promise(env, move || device.recover(&bound), |_, ()| Ok(()));
         };
-        let hand = handing_to(&on_seats)?;
+        let hand = handing_to(&on_queues)?;
         promise(env, move || device.recover_with(&bound, hand), |_, ()| Ok(()))
     }
 
@@ -410,14 +410,14 @@ fn make<'env>(
     promise(env, work, |_, device| Ok(device))
 }
 
-/// Hands seats to a JavaScript function, on its thread, by number.
+/// Hands queues to a JavaScript function, on its thread, by number.
 fn handing_to(
-    on_seats: &Function<'_, Vec<u32>, ()>,
+    on_queues: &Function<'_, Vec<u32>, ()>,
 ) -> Result<impl FnOnce(Vec<PendingQueue>) -> CoreResult<Offer> + Send + use<>> {
-    let on_seats = callable(on_seats)?;
-    Ok(move |seats| {
-        let offer = hand_out(seats);
-        match on_seats.call(offer.numbers(), ThreadsafeFunctionCallMode::NonBlocking) {
+    let on_queues = callable(on_queues)?;
+    Ok(move |queues| {
+        let offer = hand_out(queues);
+        match on_queues.call(offer.numbers(), ThreadsafeFunctionCallMode::NonBlocking) {
             Status::Ok => Ok(offer),
             _ => Err(CoreError::new(ErrorKind::Closed, "the thread that was to start the device is ending")),
         }

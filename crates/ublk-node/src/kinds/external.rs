@@ -1,4 +1,4 @@
-//! A disk that is served by the threads that take the seats which `start` hands out.
+//! A disk that is served by the threads that take the queues which `start` hands out.
 
 use super::bytes::Bytes;
 use super::plan::{Opening, Plan};

@@ -2,13 +2,13 @@
 
 mod layout;
 mod memory;
+mod pending;
 mod place;
-mod seats;
 mod served;
 mod watch;
 
+pub use pending::{Offer, hand_out};
 pub use place::leave_all;
-pub use seats::{Offer, hand_out};
 
 use crate::number::whole;
 use crate::task::raised;
@@ -51,17 +51,17 @@ pub struct Queue(Place);
 
 #[napi]
 impl Queue {
-    /// Takes a seat: from here on this thread serves the queue. `able`: the operations of the backend.
+    /// Takes a pending queue, by its number: from here on this thread serves the queue. `able`: the operations of the backend.
     #[napi(constructor)]
-    pub fn new(env: &Env, seat: f64, able: Abilities) -> Result<Self> {
-        let served = Self::take(seat, able).map_err(|error| raised(env, &error))?;
+    pub fn new(env: &Env, number: f64, able: Abilities) -> Result<Self> {
+        let served = Self::take(number, able).map_err(|error| raised(env, &error))?;
         Ok(Self(Place::new(served)))
     }
 
     fn take(number: f64, able: Abilities) -> CoreResult<Served> {
-        let seat = seats::claim(whole("seat", number)?)
-            .ok_or_else(|| CoreError::new(ErrorKind::NotFound, "there is no such seat, or it is taken"))?;
-        Served::new(seat.take(Vec::new(), 1)?, able)
+        let queue = pending::claim(whole("seat", number)?)
+            .ok_or_else(|| CoreError::new(ErrorKind::NotFound, "there is no such queue, or it is taken"))?;
+        Served::new(queue.take(Vec::new(), 1)?, able)
     }
 
     /// What names it to `nextBatch`, on this thread.
@@ -85,7 +85,7 @@ impl Queue {
     /// Every tag's data buffer, one after the other. To be asked for once.
     #[napi(ts_return_type = "ArrayBuffer")]
     pub fn data<'env>(&self, env: &'env Env) -> Result<Unknown<'env>> {
-        memory::array_buffer(env, self.look(env, |served| Ok(served.seated.buffers().pool()))?)
+        memory::array_buffer(env, self.look(env, |served| Ok(served.queue.buffers().pool()))?)
     }
 
     /// As `nextBatch`, without answering the batch and without waiting.
@@ -106,8 +106,8 @@ impl Queue {
     pub fn watch(&self, env: &Env, on_ready: Function<'_, (), ()>) -> Result<()> {
         let mut place = self.0.borrow_mut();
         let served = place.as_mut().ok_or_else(|| raised(env, &ended()))?;
-        let seated = &mut served.seated;
-        let bell = seated.listen_no_more().and_then(|()| seated.watch());
+        let queue = &mut served.queue;
+        let bell = queue.listen_no_more().and_then(|()| queue.watch());
         let bell = bell.map_err(|error| raised(env, &error))?;
         // What came before the bell was hung would never ring it.
         bell.wake();
@@ -119,7 +119,7 @@ impl Queue {
     #[napi]
     pub fn report(&self, message: String) {
         if let Some(served) = &*self.0.borrow() {
-            served.seated.report(message);
+            served.queue.report(message);
         }
     }
 
@@ -163,7 +163,7 @@ pub fn next_batch(env: &Env, queue: f64, finished: f64) -> Result<i32> {
                 CoreError::new(ErrorKind::System, format!("this thread has no event loop: {error}"))
             })?;
             // SAFETY: this thread's loop, which lives as long as its environment.
-            served.seated.listen(unsafe { uv_backend_fd(event_loop) })?;
+            served.queue.listen(unsafe { uv_backend_fd(event_loop) })?;
             served.listens = true;
         }
         served.next(whole("finished", finished)?)

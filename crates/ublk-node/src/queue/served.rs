@@ -13,7 +13,7 @@ use ublk_core::queue::{Event, Op, Outcome, Ticket, Wait};
 pub struct Served {
     // Dropped before the queue that it watches.
     pub watch: Option<Watch>,
-    pub seated: ServedQueue,
+    pub queue: ServedQueue,
     /// Whether it listens to its thread's event loop.
     pub listens: bool,
     /// Whether that has something to do, which comes after the requests that are there.
@@ -25,10 +25,10 @@ pub struct Served {
 }
 
 impl Served {
-    pub fn new(seated: ServedQueue, able: Abilities) -> CoreResult<Self> {
-        let shared = QueueMemory::new(seated.buffers())?;
-        let batch = Vec::with_capacity(seated.buffers().depth().into());
-        Ok(Self { watch: None, seated, listens: false, events: false, batch, shared, able })
+    pub fn new(queue: ServedQueue, able: Abilities) -> CoreResult<Self> {
+        let shared = QueueMemory::new(queue.buffers())?;
+        let batch = Vec::with_capacity(queue.buffers().depth().into());
+        Ok(Self { watch: None, queue, listens: false, events: false, batch, shared, able })
     }
 
     /// Answers the first `finished` requests of the batch, and waits for the next.
@@ -38,7 +38,7 @@ impl Served {
             return Ok(EVENTS);
         }
         let count = self.turn(Wait::Forever)?;
-        match (count, self.seated.heard()) {
+        match (count, self.queue.heard()) {
             (0, true) => Ok(EVENTS),
             (_, heard) => {
                 self.events = heard; // after these requests
@@ -52,8 +52,8 @@ impl Served {
         let mut refused = 0;
         for at in 0..count {
             let (tag, generation, result) = self.shared.answer(at);
-            match self.seated.ticket(tag).filter(|ticket| ticket.generation == generation) {
-                Some(ticket) => answer(&mut self.seated, ticket, result)?,
+            match self.queue.ticket(tag).filter(|ticket| ticket.generation == generation) {
+                Some(ticket) => answer(&mut self.queue, ticket, result)?,
                 None => refused += 1,
             }
         }
@@ -64,13 +64,13 @@ impl Served {
     pub fn end(self, error: Option<&CoreError>) {
         drop(self.watch);
         if let Some(error) = error {
-            self.seated.fail(error);
+            self.queue.fail(error);
         }
     }
 
     fn answer_batch(&mut self, finished: usize) -> CoreResult<()> {
         for (at, ticket) in self.batch.drain(..).enumerate().take(finished) {
-            answer(&mut self.seated, ticket, self.shared.result(at))?;
+            answer(&mut self.queue, ticket, self.shared.result(at))?;
         }
         Ok(())
     }
@@ -80,15 +80,15 @@ impl Served {
         let mut looks = 0;
         loop {
             looks += 1;
-            self.seated.turn(wait)?;
+            self.queue.turn(wait)?;
             self.fill()?;
-            let seated = &self.seated;
-            if seated.settled() || seated.given_up() {
+            let queue = &self.queue;
+            if queue.settled() || queue.given_up() {
                 return Ok(ENDED);
             }
             // The kernel may say that there is more when there is not: once more is enough to find what there is.
-            let nothing_left = wait == Wait::No && (looks > 1 || !seated.pending());
-            let called = seated.woken() || seated.heard();
+            let nothing_left = wait == Wait::No && (looks > 1 || !queue.pending());
+            let called = queue.woken() || queue.heard();
             if !self.batch.is_empty() || called || nothing_left {
                 return Ok(least(self.batch.len()));
             }
@@ -97,15 +97,15 @@ impl Served {
 
     /// Describes what came. What concerns no backend is answered here.
     fn fill(&mut self) -> CoreResult<()> {
-        let Self { seated, batch, shared, able, .. } = self;
+        let Self { queue, batch, shared, able, .. } = self;
         batch.clear();
         let mut at = 0;
-        while let Some(event) = seated.event(at) {
+        while let Some(event) = queue.event(at) {
             at += 1;
             let Event::Request(ticket) = event else { continue };
-            let what = seated.request(ticket).what;
-            if let Err(error) = seated.load(ticket) {
-                seated.commit(ticket, Err(error.raw_os_error().unwrap_or(5 /* EIO */)))?;
+            let what = queue.request(ticket).what;
+            if let Err(error) = queue.load(ticket) {
+                queue.commit(ticket, Err(error.raw_os_error().unwrap_or(5 /* EIO */)))?;
                 continue;
             }
             let possible = match what.op {
@@ -119,7 +119,7 @@ impl Served {
             };
             if !possible {
                 let nothing_to_flush = what.op == Op::Flush;
-                seated.commit(
+                queue.commit(
                     ticket,
                     if nothing_to_flush {
                         Ok(0)
@@ -148,10 +148,10 @@ impl Served {
 }
 
 /// Answers a request with a result from JavaScript, and a read with its buffer.
-fn answer(seated: &mut ServedQueue, ticket: Ticket, result: i32) -> CoreResult<()> {
-    let moved = if result >= 0 { seated.store(ticket) } else { Ok(()) };
+fn answer(queue: &mut ServedQueue, ticket: Ticket, result: i32) -> CoreResult<()> {
+    let moved = if result >= 0 { queue.store(ticket) } else { Ok(()) };
     let failed = |error: std::io::Error| error.raw_os_error().unwrap_or(5 /* EIO */);
-    seated.commit(ticket, moved.map_err(failed).and_then(|()| outcome(result)))
+    queue.commit(ticket, moved.map_err(failed).and_then(|()| outcome(result)))
 }
 
 /// The number of requests in a batch and the length of a request are far smaller.

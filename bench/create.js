@@ -49,7 +49,7 @@ async function timeCommands(kublk) {
     { stdio: ['ignore', 'pipe', 'inherit'] },
   )
   const exit = once(tracer, 'exit')
-  await firstLine(tracer.stdout) // it tells of the device once that is live
+  await firstLine(tracer.stdout) // it prints the device once it is live
   const trace = readFileSync(file, 'utf8')
   await execute(kublk, ['del', '-n', '0'])
   await exit

@@ -81,7 +81,7 @@ class Field {
     return [...this.#disks.values()].find(({ cpu }) => cpu)?.cpu ?? '0'
   }
 
-  /** Whether it could be done; where that is no failure, it is told of. */
+  /** Whether it could be done; if a failure is allowed, it is reported. */
   async attempt(what, run) {
     try {
       await run()

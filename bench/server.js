@@ -13,7 +13,7 @@ export const cli = join(import.meta.dirname, '../dist/cli/main.js')
 /** In QEMU everything takes long. */
 const PATIENCE = process.env.UBLK_TS_VM === 'qemu' ? 120_000 : 20_000
 
-/** A disk that cannot be had, or has no answer; its message says why. */
+/** A disk that is not available, or does not answer; its message says why. */
 export class Absent extends Error {}
 
 /**

@@ -372,7 +372,7 @@ impl Checked {
             | wanted(!self.spec.partition_scan, sys::UBLK_F_NO_AUTO_PART_SCAN)
             | wanted(self.spec.shared_memory, sys::UBLK_F_SHMEM_ZC)
             | self.choice.mode.flags()
-            // The driver drops it for who may do without.
+            // The driver drops it if the caller does not need it.
             | wanted(true, sys::UBLK_F_UNPRIVILEGED_DEV)
     }
 

@@ -351,7 +351,7 @@ impl Drop for Worker {
     }
 }
 
-/// What becomes of a device that was added after its creator had given up on it.
+/// The job that removes a device that was added after its creator had stopped waiting.
 fn removal(added: Job) -> Job {
     const ID: usize = offset_of!(ublksrv_ctrl_dev_info, dev_id);
     let id = added.buffer[ID..ID + 4].try_into().map_or(u32::MAX, u32::from_ne_bytes);

@@ -236,8 +236,8 @@ impl ServingState {
         if !self.expected.load(Ordering::SeqCst) {
             self.report(index, message);
         }
-        // Without this queue the disk would hang. The driver fails what the queue had, or keeps it for those
-        // who take over, when every queue is free; only then can the device be stopped.
+        // Without this queue the disk would hang. Once every queue is free, the driver fails the requests that it had, or keeps
+        // them for the next server; only then can the device be stopped.
         self.give_up();
         if self.recoverable {
             return self.left();

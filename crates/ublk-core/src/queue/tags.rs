@@ -1,4 +1,4 @@
-//! The tag state machine: who owns each tag, and what may happen to it next. Pure: no system calls.
+//! The tag state machine: the owner of each tag, and its possible next states. Pure: no system calls.
 //!
 //! ```text
 //!          offer                completed(0)                 commit

@@ -152,7 +152,8 @@ impl Drop for Queue {
 /// and waits for requests, in one system call. Returns how many came; 0: somebody woke it; -1: the queue has ended; -2:
 /// this thread's event loop has something to do, and the answers are submitted next time.
 ///
-/// No method: for each call of one napi-rs checks what the object is, and notes under a lock of the process who has it.
+/// Not a method: for each call of a method, napi-rs checks the object's class, and records under a process-wide lock that it is
+/// borrowed.
 #[napi]
 pub fn next_batch(env: &Env, queue: f64, finished: f64) -> Result<i32> {
     let queue = whole("queue", queue).map_err(|error| raised(env, &error))?;

@@ -20,7 +20,7 @@ export function complain(line: string): void {
   process.stderr.write(`ublk-ts: ${printable(line)}\n`)
 }
 
-/** Keeps a stderr that nobody reads from ending the process. */
+/** Keeps a closed stderr from ending the process. */
 export function ignoreClosedStderr(): void {
   process.stderr.on('error', () => {})
 }

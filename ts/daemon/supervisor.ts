@@ -107,7 +107,7 @@ function follow(job: Job, { id, options, scratch, log, notes }: DeviceRecord, ti
   }
 }
 
-/** Waits until nobody serves that device; undefined if it is gone. */
+/** Waits until the device has no server; undefined if it was deleted. */
 async function untilDead(id: number, identity: string | undefined): Promise<DeviceRecord | undefined> {
   for (;;) {
     const found = readRecord(id)

@@ -101,7 +101,7 @@ export class WorkerHandle {
   /** When it was last told to fail its requests: its answers and beats then, and how often in a row that had no effect. */
   #abandoned = { answered: -1, beats: -1, vain: 0 }
 
-  /** @param busy - Called when it has requests and nobody watches it. */
+  /** @param busy - Called when it has requests and is not watched. */
   constructor({ url, options, timeout, report }: WorkerOptions, queue: number, busy: () => void) {
     this.#heartbeat = new Int32Array(new SharedArrayBuffer(4 * Heartbeat.length))
     this.#report = report

@@ -203,7 +203,7 @@ impl Device {
         promise(env, move || device.start_with(&bound, hand), |_, ()| Ok(()))
     }
 
-    /// Takes a recoverable device over that nobody serves; otherwise as `start`.
+    /// Takes over a recoverable device without a server; otherwise as `start`.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn recover<'env>(
         &self,
@@ -290,7 +290,7 @@ impl Device {
         trace(env, self.device.tracer(), &on_batch)
     }
 
-    /// Makes the disk disappear; `start` is possible again. Without `force` only while nobody uses the disk.
+    /// Removes the disk; `start` is possible again. Without `force` only while the disk is not in use.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn stop<'env>(&self, env: &'env Env, force: bool, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));

@@ -20,7 +20,7 @@ const REVERSE = '\x1b[7m'
 const PLAIN = '\x1b[27m'
 const KEYS = `sort by ${orders.map(({ key, column }) => `${key} ${column.summary}`).join('  ')}   q quit`
 
-/** The lines of a screen of so many columns and rows, no longer and no more than those. */
+/** The lines of a screen, at most `height` lines of at most `width` columns. */
 export function screen(view: View, width: number, height: number): string[] {
   const history: Column<TopRow> = {
     name: 'HISTORY',

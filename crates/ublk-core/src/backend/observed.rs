@@ -1,4 +1,4 @@
-//! A disk whose changes are told to somebody, after they were made and before its users hear of it.
+//! A disk whose changes are reported to an observer: after they were made, and before their requests are answered.
 
 use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
 use crate::claim::Place;

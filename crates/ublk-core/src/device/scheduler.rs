@@ -16,7 +16,7 @@ use std::time::Duration;
 /// in flight as long as its server takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the helper does: only the kernel's own choice is changed, not somebody else's.
+/// The helper's script: it changes only the kernel's own choice, not one of the administrator.
 const SCRIPT: &str = r#"read -r offered; case $offered in *"[mq-deadline]"*) echo none ;; esac"#;
 
 /// A change in progress.

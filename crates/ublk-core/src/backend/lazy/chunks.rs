@@ -44,7 +44,7 @@ pub enum Use {
     Discard,
 }
 
-/// The chunks of a disk. A chunk is missing; or busy, while somebody fetches or overwrites it; or present.
+/// The chunks of a disk. A chunk is missing; or busy, while it is fetched or overwritten; or present.
 pub struct Chunks {
     pub map: Map,
     busy: Mutex<HashMap<u64, Vec<Waiter>>>,

@@ -79,6 +79,11 @@ const rust = {
       'device → spec': 'what device to make',
       'queue → telemetry': 'counts its requests, and traces them',
       'registry → control': 'asks the driver about devices, and ends them',
+      'testing → backend': 'tests look at every room',
+      'testing → control': 'tests look at every room',
+      'testing → device': 'tests look at every room',
+      'testing → queue': 'tests look at every room',
+      'testing → spec': 'tests look at every room',
     },
     exceptions: {
       'backend → device': 'a filler thread becomes an I/O flusher: belongs to the ground',

@@ -9,6 +9,7 @@ use std::fmt::Display;
 
 /// What was chosen, and the reason in a few words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Choice {
     /// What was chosen.
     pub mode: Mode,
@@ -20,7 +21,7 @@ pub struct Choice {
 
 /// What is chosen on this kernel by default, for each of `kinds`: a name, and the copy modes that disks of this kind
 /// support.
-pub fn usual<'a>(
+pub(crate) fn usual<'a>(
     features: Features,
     kinds: impl IntoIterator<Item = (&'a str, &'a [CopyMode])>,
 ) -> Vec<(&'a str, Choice)> {
@@ -30,7 +31,7 @@ pub fn usual<'a>(
 
 /// What the choice depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Offer<'a> {
+pub(crate) struct Offer<'a> {
     /// The driver's features.
     pub features: Features,
     /// The copy modes that the backend supports, the best first.
@@ -41,7 +42,11 @@ pub struct Offer<'a> {
 
 impl Choice {
     /// The requested transport and copy mode if they are possible, and the best ones where nothing was requested.
-    pub fn make(transport: Option<Transport>, copy: Option<CopyMode>, offer: &Offer<'_>) -> Result<Self> {
+    pub(crate) fn make(
+        transport: Option<Transport>,
+        copy: Option<CopyMode>,
+        offer: &Offer<'_>,
+    ) -> Result<Self> {
         let (transport, transport_because) = match transport {
             Some(wish) => (wish, offer.lacks(wish, wish.flags()).map(|()| ASKED)?),
             None => {
@@ -60,7 +65,7 @@ impl Choice {
     }
 
     /// For an existing device.
-    pub fn made(mode: Mode) -> Self {
+    pub(crate) fn made(mode: Mode) -> Self {
         const MADE: &str = "set when the device was created";
         Self { mode, transport_because: MADE.to_owned(), copy_because: MADE.to_owned() }
     }
@@ -106,7 +111,7 @@ impl Offer<'_> {
 }
 
 /// Fails if a queue cannot have the requested number of threads with this transport.
-pub fn check_threads(wishes: &Spec, mode: Mode, features: Features) -> Result<()> {
+pub(crate) fn check_threads(wishes: &Spec, mode: Mode, features: Features) -> Result<()> {
     if wishes.threads_per_queue == 1 {
         return Ok(());
     }
@@ -131,7 +136,7 @@ fn impossible(what: &str, wish: impl Display, why: impl Display) -> Error {
 }
 
 /// Whether this process has CAP_SYS_ADMIN.
-pub fn trusted() -> bool {
+pub(crate) fn trusted() -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

@@ -5,6 +5,7 @@ use std::fmt;
 
 /// What went wrong, for callers that decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ErrorKind {
     /// The kernel has no ublk driver, or it is not loaded.
     NoDriver,
@@ -60,6 +61,7 @@ impl ErrorKind {
 
 /// A failure, with everything needed to explain it in one line.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Error {
     /// What went wrong.
     pub kind: ErrorKind,

@@ -4,6 +4,7 @@ use crate::abi::sys;
 
 /// One feature of the driver.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Feature {
     /// The kernel's name without `UBLK_F_`.
     pub name: &'static str,

@@ -1,35 +1,47 @@
-//! The engine of ublk-ts: a Linux ublk server in Rust. It knows nothing of JavaScript.
+//! A Linux ublk server engine: block devices of which this process serves the requests.
 //!
-//! - [`control`]: the driver's control commands, each wait bounded and cancellable.
-//! - [`queue`]: one ring, descriptor table, tag state machine and buffer pool, owned by one thread.
-//! - [`request`]: operation, range and flags of a request.
+//! - [`device`]: the lifecycle of a device that this process serves.
+//! - [`backend`]: where a disk's data lives, and how to write a backend.
+//! - [`registry`]: which devices there are, which process serves them, and what uses them.
+//! - [`features`]: what the kernel's driver can do.
+//! - [`queue`]: serves a queue by hand, for a process that has its own loop.
 //! - [`telemetry`]: counters, latencies and traces of requests.
-//! - [`backend`]: where a disk's data lives: memory, nothing, a file.
-//! - [`claim`]: locks the disk's files while it is served, and checks that they are still the same.
-//! - [`device`]: the lifecycle that ties them together.
-//! - [`registry`]: all devices of this machine, of any server, and their users.
+//! - [`claim`]: which files hold a disk's data.
+//! - [`error`]: the error type, with a way out.
+//!
+//! Start with [`Device::create`]. The crate's directory `examples` has complete programs.
 
-pub mod abi;
+#![deny(missing_docs)]
+
+mod abi;
 pub mod backend;
-pub mod cancel;
-pub mod choice;
+mod cancel;
+mod choice;
 pub mod claim;
-pub mod control;
+mod control;
 pub mod device;
 pub mod error;
 pub mod features;
-pub mod mapping;
-pub mod pages;
+mod mapping;
+mod pages;
 pub mod queue;
 pub mod registry;
-pub mod report;
-pub mod request;
+mod report;
+mod request;
 pub mod spec;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use cancel::Cancel;
-pub use control::{Bound, Control};
+pub use control::Bound;
 pub use device::{Device, Event};
 pub use error::{Error, ErrorKind, Result};
+pub use mapping::Mapping;
 pub use pages::Pages;
+pub use report::Reporter;
 pub use spec::Spec;

@@ -25,6 +25,7 @@ pub struct ClientPlace {
 
 /// The operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Op {
     /// Fill the buffer from the disk.
     Read,
@@ -117,6 +118,7 @@ impl BitOr for Flags {
 
 /// A request's descriptor, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Descriptor {
     /// What to do.
     pub op: Op,
@@ -166,6 +168,7 @@ fn place(address: u64) -> ClientPlace {
 
 /// A request of the driver, owned by the server until it is committed.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Request {
     /// Its name.
     pub ticket: Ticket,

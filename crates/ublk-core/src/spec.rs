@@ -10,6 +10,15 @@ use crate::queue::{CopyMode, Mode, Transport};
 use std::time::Duration;
 
 /// The options of a device. `None`: the default, which may depend on the backend.
+///
+/// Later versions add fields. Take the rest from the default, and what you write compiles with them, too:
+///
+/// ```
+/// use ublk_core::Spec;
+///
+/// let spec = Spec { queues: 4, read_only: true, ..Spec::default() };
+/// assert_eq!(spec.depth, 128);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// The device's number, below 2^20. `None`: the driver picks a free one.
@@ -64,6 +73,7 @@ pub struct Spec {
 
 /// Which threads serve the queues of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Threads {
     /// One thread for each queue.
     #[default]
@@ -74,6 +84,7 @@ pub enum Threads {
 
 /// What happens to a disk's requests after its server has ended, until another one takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recovery {
     /// New requests wait; those in flight fail (6.1).
     Requeue,
@@ -136,11 +147,11 @@ const MAX_THREADS: u32 = 64;
 const MAX_POLL: Duration = Duration::from_millis(1);
 
 /// The largest disk: offsets are signed 64-bit numbers in the kernel.
-pub const MAX_SIZE: u64 = i64::MAX as u64;
+const MAX_SIZE: u64 = i64::MAX as u64;
 
 impl Spec {
     /// Checks the options. Fails with the first one that is wrong.
-    pub fn check(&self, backend: &Properties) -> Result<Checked> {
+    pub(crate) fn check(&self, backend: &Properties) -> Result<Checked> {
         let range = |name: &str, value: u64, least: u64, most: u64| {
             if (least..=most).contains(&value) {
                 return Ok(());
@@ -256,7 +267,7 @@ impl Spec {
 
 /// Checked options of a device.
 #[derive(Debug, Clone)]
-pub struct Checked {
+pub(crate) struct Checked {
     block: u32,
     physical: u32,
     size: u64,

@@ -42,7 +42,7 @@ impl Events {
     pub fn exit(&self) -> String {
         match self.wait_for(|event| matches!(event, Event::Exit { .. })) {
             Event::Exit { message } => message,
-            Event::Error { .. } => unreachable!(),
+            _ => unreachable!(),
         }
     }
 }

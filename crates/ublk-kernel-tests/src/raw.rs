@@ -7,9 +7,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use ublk_core::abi::{self, sys};
 use ublk_core::backend::Properties;
-use ublk_core::{Bound, Control, Spec};
+use ublk_core::testing::abi::{self, sys};
+use ublk_core::testing::{Control, described};
+use ublk_core::{Bound, Spec};
 
 /// A device that was added and has its parameters. It is deleted in the end.
 pub struct RawDevice {
@@ -26,11 +27,11 @@ impl RawDevice {
         let control = Control::open().unwrap();
         let disk = Properties::new(1 << 20);
         let spec = Spec { queues, depth, max_io: 4096, ..Spec::default() };
-        let checked = spec.check(&disk).unwrap();
-        let info = control.add(&checked.info(), &Bound::standard()).unwrap();
+        let (info, params) = described(&spec, &disk, 4096).unwrap();
+        let info = control.add(&info, &Bound::standard()).unwrap();
         let device = Self { control, id: info.dev_id, deleted: false };
         assert_eq!((u32::from(info.nr_hw_queues), u32::from(info.queue_depth)), (queues, depth));
-        device.control.set_params(device.id, &checked.params(4096), &Bound::standard()).unwrap();
+        device.control.set_params(device.id, &params, &Bound::standard()).unwrap();
         device
     }
 

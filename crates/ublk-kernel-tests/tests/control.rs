@@ -3,8 +3,9 @@
 use std::os::fd::AsRawFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use ublk_core::abi::{Params, sys};
-use ublk_core::{Bound, Cancel, Control, Device, Error, ErrorKind, Spec, registry};
+use ublk_core::testing::abi::{Params, sys};
+use ublk_core::testing::{Control, described};
+use ublk_core::{Bound, Cancel, Device, Error, ErrorKind, Spec, registry};
 use ublk_kernel_tests::*;
 
 fn soon(cancel: &Cancel) -> Bound {
@@ -76,8 +77,9 @@ fn a_cancellation_is_noticed_at_whatever_moment_it_comes() {
 #[test]
 fn a_creation_cancelled_at_whatever_moment_leaves_no_device() {
     let _alone = alone();
-    let disk = Spec::default().check(&ublk_core::backend::Properties::new(1 << 20));
-    let (control, info) = (Control::open().unwrap(), disk.unwrap().info());
+    let disk = ublk_core::backend::Properties::new(1 << 20);
+    let (info, _) = described(&Spec::default(), &disk, 4096).unwrap();
+    let control = Control::open().unwrap();
     for delay in 0..50 {
         let cancel = Cancel::default();
         let canceller = {

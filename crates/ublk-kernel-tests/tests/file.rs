@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use ublk_core::backend::{Backend, File, Memory};
 use ublk_core::queue::{Descriptor, Flags, Io, Op, Outcome};
+use ublk_core::testing::described;
 use ublk_core::{ErrorKind, Spec};
 use ublk_kernel_tests::system::{Loop, Mounted, sparse};
 use ublk_kernel_tests::*;
@@ -209,7 +210,7 @@ fn what_cannot_be_a_disk_is_refused_with_a_reason() {
     let empty = dir.path().join("empty");
     sparse(&empty, 0);
     let properties = File::open(&empty, false, false).unwrap().properties();
-    assert_eq!(Spec::default().check(&properties).unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(described(&Spec::default(), &properties, 4096).unwrap_err().kind, ErrorKind::Invalid);
 }
 
 /// A disk that remembers what it was asked for: the medium below a file disk.

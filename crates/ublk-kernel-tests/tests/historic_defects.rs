@@ -16,9 +16,9 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use ublk_core::Spec;
-use ublk_core::abi::io_op;
 use ublk_core::queue::Op;
-use ublk_core::queue::ring::{Ring, Wait};
+use ublk_core::testing::abi::io_op;
+use ublk_core::testing::ring::{Ring, Wait};
 use ublk_kernel_tests::*;
 
 const SECTOR: u64 = 512;
@@ -137,7 +137,7 @@ fn d3_a_payload_eight_bytes_too_far_is_refused() {
     let addr = memory[0].as_mut_ptr() as u64;
     let fetch = Command { op: io_op::FETCH_REQ, queue: 0, tag: 0, result: 0, addr };
     let mut shifted = [0; 16];
-    shifted[8..].copy_from_slice(&ublk_core::abi::io_command(0, 0, 0, addr)[..8]);
+    shifted[8..].copy_from_slice(&ublk_core::testing::abi::io_command(0, 0, 0, addr)[..8]);
     queue.send_payload(fetch, shifted, io_op::FETCH_REQ);
     assert_eq!(queue.wait().result, -libc::EINVAL);
     device.end(queue, char_dev);

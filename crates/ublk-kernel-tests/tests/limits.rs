@@ -75,7 +75,7 @@ fn cycle(number: usize, path: &Path) {
 fn hundreds_of_devices_leave_nothing() {
     let _alone = alone();
     // The control thread stays while the test runs.
-    let _control = ublk_core::Control::open().unwrap();
+    let _control = ublk_core::testing::Control::open().unwrap();
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = dir.path().join("file");
     system::sparse(&path, 16 * MIB);
@@ -95,7 +95,7 @@ fn hundreds_of_devices_leave_nothing() {
 #[test]
 fn starts_that_fail_leave_nothing() {
     let _alone = alone();
-    let _control = ublk_core::Control::open().unwrap();
+    let _control = ublk_core::testing::Control::open().unwrap();
     let events = Events::default();
     let spec = Spec { queues: 2, depth: 16, ..Spec::default() };
     let device =
@@ -118,7 +118,7 @@ fn starts_that_fail_leave_nothing() {
 #[test]
 fn a_start_without_descriptors_left_is_an_error_and_leaves_nothing() {
     let _alone = alone();
-    let _control = ublk_core::Control::open().unwrap();
+    let _control = ublk_core::testing::Control::open().unwrap();
     let events = Events::default();
     let spec = Spec { queues: 2, ..Spec::default() };
     let device =
@@ -148,7 +148,7 @@ fn a_start_without_descriptors_left_is_an_error_and_leaves_nothing() {
 #[test]
 fn sixty_four_devices_live_at_once_and_one_more_is_no_surprise() {
     let _alone = alone();
-    let control = ublk_core::Control::open().unwrap();
+    let control = ublk_core::testing::Control::open().unwrap();
     let before = Held::now();
     let spec = Spec { depth: 4, ..Spec::default() };
     let disks: Vec<_> = (0..64)

@@ -4,17 +4,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use ublk_core::Mapping;
 use ublk_core::backend::{
     Backend, Engine, File, Io, Memory, MemoryFile, Null, Piece, Properties, Site, Step,
 };
 use ublk_core::claim::Place;
-use ublk_core::device::engine_loop::{EngineLoop, Owner};
 use ublk_core::features::Features;
-use ublk_core::mapping::Mapping;
 use ublk_core::queue::{Completer, CopyMode, Event, Mode, Op, Transport, Wait};
 use ublk_core::registry;
 use ublk_core::spec::Recovery;
-use ublk_core::{Bound, Control, Device, ErrorKind, Result, Spec};
+use ublk_core::testing::Control;
+use ublk_core::testing::{EngineLoop, Owner};
+use ublk_core::{Bound, Device, ErrorKind, Result, Spec};
 use ublk_kernel_tests::system::{Loop, Mounted, sparse};
 use ublk_kernel_tests::*;
 
@@ -140,7 +141,7 @@ fn a_disk_in_any_mode_goes_from_server_to_server_under_load_and_stops_under_it()
             }
             let disk = Disk::share(&spec, backend);
             let id = disk.device().id();
-            if features().has(ublk_core::abi::sys::UBLK_F_QUIESCE.into()) {
+            if features().has(ublk_core::testing::abi::sys::UBLK_F_QUIESCE.into()) {
                 let writer = Beside::writer(&disk.path());
                 eventually("the writer has the disk open", || !registry::users(id).is_empty());
                 for _ in 0..5 {

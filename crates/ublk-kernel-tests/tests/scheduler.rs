@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, thread};
-use ublk_core::abi::sys::UBLK_F_NO_AUTO_PART_SCAN;
 use ublk_core::backend::Null;
-use ublk_core::control::Control;
+use ublk_core::testing::Control;
+use ublk_core::testing::abi::sys::UBLK_F_NO_AUTO_PART_SCAN;
 use ublk_core::{Bound, Spec};
 use ublk_kernel_tests::{Beside, Disk, Scripted, alone, eventually, within};
 

@@ -6,7 +6,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use ublk_core::abi::sys::UBLK_F_SHMEM_ZC;
 use ublk_core::backend::{
     Backend, Below, Completion, Engine, File, Io, Memory, MemoryFile, Null, Piece, Properties, Site, Slot,
     Step,
@@ -14,7 +13,9 @@ use ublk_core::backend::{
 use ublk_core::claim::Place;
 use ublk_core::queue::{CopyMode, Mode, Op, Transport};
 use ublk_core::spec::Recovery;
-use ublk_core::{Bound, Control, Device, ErrorKind, Event, Spec, registry};
+use ublk_core::testing::Control;
+use ublk_core::testing::abi::sys::UBLK_F_SHMEM_ZC;
+use ublk_core::{Bound, Device, ErrorKind, Event, Spec, registry};
 use ublk_kernel_tests::system::sparse;
 use ublk_kernel_tests::*;
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use ublk_core::backend::Memory;
 use ublk_core::queue::{CopyMode, Op, Transport};
 use ublk_core::spec::Threads;
-use ublk_core::{Bound, Control, Spec, registry};
+use ublk_core::testing::Control;
+use ublk_core::{Bound, Spec, registry};
 use ublk_kernel_tests::*;
 
 const SIZE: u64 = 16 << 20;

@@ -5,14 +5,15 @@ use std::fs::File as Node;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
-use ublk_core::abi::sys::UBLK_F_PER_IO_DAEMON;
 use ublk_core::backend::{Backend, Engine, File, Io, Memory, Null, Piece, Properties, Site, Step};
 use ublk_core::claim::Place;
 use ublk_core::features::Features;
 use ublk_core::queue::{CopyMode, Op, Transport};
 use ublk_core::registry;
 use ublk_core::spec::{Recovery, Threads};
-use ublk_core::{Bound, Control, Device, ErrorKind, Pages, Spec};
+use ublk_core::testing::Control;
+use ublk_core::testing::abi::sys::UBLK_F_PER_IO_DAEMON;
+use ublk_core::{Bound, Device, ErrorKind, Pages, Spec};
 use ublk_kernel_tests::system::{Mounted, sparse};
 use ublk_kernel_tests::*;
 

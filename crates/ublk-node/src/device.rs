@@ -549,5 +549,6 @@ fn to_js(event: Event) -> DeviceEvent {
             DeviceEvent { kind: "error".into(), message, queue: queue.map(u32::from) }
         }
         Event::Exit { message } => DeviceEvent { kind: "exit".into(), message, queue: None },
+        other => DeviceEvent { kind: "error".into(), message: format!("{other:?}"), queue: None },
     }
 }

@@ -8,10 +8,10 @@ use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
 use std::time::Duration;
-use ublk_core::choice::{self, Choice};
-use ublk_core::queue::{Mode, ring};
-use ublk_core::registry::{self, Claimed, Condition, Ending, Info, Server, State};
-use ublk_core::{Bound, Control, features};
+use ublk_core::device::Choice;
+use ublk_core::queue::{self, Mode};
+use ublk_core::registry::{self, Claimed, Ending, Info, Server};
+use ublk_core::{Bound, features};
 
 /// A device as anybody can see it. Sizes are bytes.
 #[napi(object)]
@@ -177,13 +177,7 @@ pub struct ServerProcess {
 #[napi]
 pub fn server_of(id: f64, named: f64) -> Option<ServerProcess> {
     let server = Server::find(whole("id", id).ok()?, whole("process", named).ok()?)?;
-    let condition = match server.condition() {
-        Condition::Runs => "runs",
-        Condition::Stopped => "stopped",
-        Condition::Traced => "traced",
-        Condition::Frozen => "frozen",
-        Condition::Gone => "gone",
-    };
+    let condition = server.condition().name();
     let Server { pid, name, .. } = server;
     Some(ServerProcess { pid, name, condition: condition.to_owned() })
 }
@@ -219,7 +213,7 @@ pub fn features(env: &Env) -> Result<Object<'_>> {
 /// Tries whether this process may use io_uring; throws why it cannot.
 #[napi]
 pub fn probe_io_uring(env: &Env) -> Result<()> {
-    ring::probe().map_err(|error| raised(env, &error))
+    queue::probe_io_uring().map_err(|error| raised(env, &error))
 }
 
 /// In which of the driver's ways a disk is served, and why.
@@ -250,12 +244,12 @@ pub struct UsualChoice {
 #[napi(ts_return_type = "Promise<UsualChoice[]>")]
 pub fn usual_choices(env: &Env) -> Result<Object<'_>> {
     let work = || {
-        let features = Control::open()?.features(&Bound::standard())?;
         let told = |(backend, choice): (&str, _)| UsualChoice {
             backend: backend.to_owned(),
             choice: choice_of(&choice),
         };
-        Ok(choice::usual(features, ALL.iter().filter_map(|kind| kind.usual)).into_iter().map(told).collect())
+        let kinds = ALL.iter().filter_map(|kind| kind.usual);
+        Ok(ublk_core::device::usual_choices(kinds, &Bound::standard())?.into_iter().map(told).collect())
     };
     promise(env, work, |_, choices: Vec<UsualChoice>| Ok(choices))
 }
@@ -280,18 +274,10 @@ fn feature_of((feature, supported): (features::Feature, bool)) -> Feature {
 }
 
 pub fn info_of(info: Info) -> DeviceInfo {
-    let state = match info.state {
-        State::Idle => "stopped",
-        State::Live => "live",
-        State::Quiesced => "quiesced",
-        State::FailIo => "fail-io",
-        State::Stopping => "stopping",
-        State::Unknown => "unknown",
-    };
     let mode = Mode::of(info.flags);
     DeviceInfo {
         id: info.id,
-        state: state.to_owned(),
+        state: info.state.name().to_owned(),
         path: format!("/dev/ublkb{}", info.id),
         char_path: format!("/dev/ublkc{}", info.id),
         size: number(info.size),

@@ -73,7 +73,7 @@ pub fn op(op: Op) -> u8 {
         Op::Flush => OP_FLUSH,
         Op::Discard => OP_DISCARD,
         Op::WriteZeroes => OP_WRITE_ZEROES,
-        Op::Other(_) => OP_OTHER,
+        _ => OP_OTHER,
     }
 }
 

@@ -115,6 +115,7 @@ pub struct Below {
 
 /// The outcome of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PartDone {
     /// The number that it was started with.
     pub number: u32,

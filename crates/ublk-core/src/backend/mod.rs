@@ -31,11 +31,12 @@ pub use parts::Parts;
 pub use slice::Slice;
 pub use stripe::Stripe;
 
-pub use crate::queue::{Completer, Completion, Errno, Flags, Io, Key, Lease, Piece, Slot, Step, Token};
+pub use crate::claim::{Place, Role};
+pub use crate::queue::{
+    Completer, Completion, CopyMode, Errno, Flags, Io, Key, Lease, Op, Outcome, Piece, Slot, Step, Token,
+};
 
-use crate::claim::{Place, Role};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::CopyMode;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 /// The role of a file for its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// Holds the disk's data.
     Disk,

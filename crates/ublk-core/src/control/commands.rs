@@ -82,6 +82,7 @@ impl Control {
     }
 
     /// As [`stop`](Self::stop), but refused with `EBUSY` while the disk is open anywhere (7.0).
+    #[cfg(feature = "testing")]
     pub fn try_stop(&self, device: impl Into<Target>, bound: &Bound) -> Result<()> {
         self.plain(Request::new("TRY_STOP_DEV", op::TRY_STOP_DEV, device), bound)
     }

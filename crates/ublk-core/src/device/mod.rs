@@ -9,7 +9,7 @@
 //! ```
 
 mod cpus;
-pub mod engine_loop;
+pub(crate) mod engine_loop;
 mod flusher;
 pub(crate) mod node;
 mod pending_queue;
@@ -23,17 +23,19 @@ pub(crate) mod static_dev;
 mod take_over;
 mod threads;
 
+pub use crate::choice::Choice;
 pub(crate) use flusher::become_io_flusher;
 pub use pending_queue::{PendingQueue, ServedQueue};
 
 use crate::abi::sys;
 use crate::backend::Backend;
-use crate::choice::{self, Choice, Offer};
+use crate::choice::{self, Offer};
+
 use crate::claim::{Claims, FileId};
 use crate::control::{Bound, Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::queue::ClientMemories;
+use crate::queue::{ClientMemories, CopyMode};
 use crate::registry;
 use crate::report::Reporter;
 use crate::spec::{Checked, Recovery, Spec, Threads};
@@ -50,6 +52,7 @@ use std::time::Duration;
 
 /// What a device reports to its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// Something failed; the device may continue.
     Error {
@@ -543,6 +546,15 @@ impl Device {
                 .device(self.id),
         }
     }
+}
+
+/// What is chosen on this kernel, if nothing is asked for, for each of `kinds`: a name, and how disks of that kind can be
+/// given the data of requests.
+pub fn usual_choices<'a>(
+    kinds: impl IntoIterator<Item = (&'a str, &'a [CopyMode])>,
+    bound: &Bound,
+) -> Result<Vec<(&'a str, Choice)>> {
+    Ok(choice::usual(Control::open()?.features(bound)?, kinds))
 }
 
 /// Reports errors outside the queues to a listener.

@@ -59,7 +59,8 @@ impl PendingQueue {
         self.ready.give(Err(error));
     }
 
-    /// Lets the driver fail to register the pages of requests with the ring: for tests of what happens then.
+    /// Makes the driver fail to register the pages of requests with the ring.
+    #[cfg(feature = "testing")]
     #[must_use]
     pub fn only_by_hand(mut self) -> Self {
         self.config.only_by_hand = true;

@@ -99,6 +99,7 @@ impl Serving {
                     max_io: device.max_io,
                     pages: device.wishes.buffers,
                     mode: device.choice.mode,
+                    #[cfg(feature = "testing")]
                     only_by_hand: false,
                     shared: device.shared.clone(),
                     poll: device.wishes.poll,

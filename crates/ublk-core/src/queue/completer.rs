@@ -10,6 +10,7 @@ pub type Key = u16;
 
 /// An operation that a call waited for, and its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Completion {
     pub(super) call: Call,
     /// The key that was passed to the operation or [`Io::token`](super::Io::token).

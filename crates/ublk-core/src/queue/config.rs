@@ -24,7 +24,8 @@ pub struct Config {
     pub pages: Pages,
     /// How the device was made.
     pub mode: Mode,
-    /// Lets the driver fail to register the pages of requests: for tests of what happens then.
+    /// Makes the driver fail to register the pages of requests.
+    #[cfg(feature = "testing")]
     pub only_by_hand: bool,
     /// What the device shares with its clients.
     pub shared: Arc<ClientMemories>,

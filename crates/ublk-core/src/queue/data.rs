@@ -20,7 +20,8 @@ pub struct Data {
     moves: Box<[Option<Move>]>,
     /// [`CopyMode::Zero`]: tags whose pages we registered ourselves, since the driver could not.
     by_hand: Box<[bool]>,
-    /// Lets the driver fail to, for tests of what then follows.
+    /// Makes the driver fail to register them.
+    #[cfg(feature = "testing")]
     only_by_hand: bool,
     shared: Arc<ClientMemories>,
     /// By tag: how the data of a request in shared memory was used.
@@ -56,7 +57,6 @@ impl Data {
         copy: CopyMode,
         buffers: Buffers,
         queue: u16,
-        only_by_hand: bool,
         shared: Arc<ClientMemories>,
         char_dev: RawFd,
     ) -> Self {
@@ -68,11 +68,17 @@ impl Data {
             queue,
             moves: vec![None; tags(CopyMode::User)].into(),
             by_hand: vec![false; tags(CopyMode::Zero)].into(),
-            only_by_hand,
+            #[cfg(feature = "testing")]
+            only_by_hand: false,
             shared,
             borrowed: vec![Borrowed::No; depth].into(),
             char_dev,
         }
+    }
+
+    #[cfg(feature = "testing")]
+    pub fn only_by_hand(self, only_by_hand: bool) -> Self {
+        Self { only_by_hand, ..self }
     }
 
     /// What the driver is told with a tag that is offered: the address of its buffer, if it is to use one.
@@ -82,8 +88,9 @@ impl Data {
 
     /// The slot of the ring's buffer table that the pages of the tag's requests go to, if they do.
     pub fn slot(&self, tag: u16) -> Option<u16> {
-        let slot = if self.only_by_hand { u16::MAX } else { tag };
-        (self.copy == CopyMode::Zero).then_some(slot)
+        #[cfg(feature = "testing")]
+        let tag = if self.only_by_hand { u16::MAX } else { tag };
+        (self.copy == CopyMode::Zero).then_some(tag)
     }
 
     /// The address of the request's data in shared memory, if it is to be used there; only for operations in the ring.

@@ -18,29 +18,30 @@ mod io;
 mod lease;
 mod mode;
 mod polling;
-pub mod ring;
+pub(crate) mod ring;
 mod self_reference;
 mod tag_share;
-pub mod tags;
+pub(crate) mod tags;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 mod thread_common;
 mod transport;
 mod wake;
 
 pub use crate::request::{Descriptor, Flags, Op, Piece, Request, Ticket};
 pub use buffers::Buffers;
-pub use client_memory::{ClientMemories, ClientMemory};
+pub(crate) use client_memory::ClientMemories;
+pub use client_memory::ClientMemory;
 pub(crate) use completer::Outside;
 pub use completer::{Completer, Completion, Key, Token};
-pub use config::Config;
+pub(crate) use config::Config;
 pub use io::{Io, Slot, Step};
 pub use lease::Lease;
 pub use mode::{CopyMode, Mode, Transport};
-pub use ring::Wait;
-pub use tag_share::TagShare;
-pub use tags::Violation;
-pub use thread_common::ThreadCommon;
+pub use ring::{Wait, probe as probe_io_uring};
+pub(crate) use tag_share::TagShare;
+pub(crate) use tags::Violation;
+pub(crate) use thread_common::ThreadCommon;
 pub use transport::awaited::Awaited;
 pub use wake::Waker;
 
@@ -71,6 +72,7 @@ pub type Outcome = std::result::Result<u32, Errno>;
 
 /// An event that a turn of the loop found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// A request to serve.
     Request(Ticket),
@@ -146,6 +148,7 @@ impl Queue {
             max_io,
             pages,
             mode,
+            #[cfg(feature = "testing")]
             only_by_hand,
             poll: limit,
             shared,
@@ -167,7 +170,9 @@ impl Queue {
         // A tag's answer, and what is moved with it; or its operations.
         let each = if mode.copy == CopyMode::User { 2 } else { 1 }.max(u32::from(fan_out));
         let entries = (buffers.tags().count() as u32 * each + 2).min(MOST_ENTRIES);
-        let data = Data::new(mode.copy, buffers, index, only_by_hand, shared, char_dev.as_raw_fd());
+        let data = Data::new(mode.copy, buffers, index, shared, char_dev.as_raw_fd());
+        #[cfg(feature = "testing")]
+        let data = data.only_by_hand(only_by_hand);
         let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;
         if mode.copy == CopyMode::Zero {
             ring.make_slots(depth.into())?;

@@ -6,6 +6,7 @@ use std::fmt;
 
 /// How requests come from the driver, and answers go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Transport {
     /// Each tag has its own command, which answers a request and waits for the next one.
     #[default]
@@ -16,6 +17,7 @@ pub enum Transport {
 
 /// How a request's data gets to the server and back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum CopyMode {
     /// The driver copies between the request's pages and the tag's buffer.
     #[default]

@@ -80,6 +80,7 @@ impl Tags {
     }
 
     /// The queue's depth.
+    #[cfg(feature = "testing")]
     pub fn depth(&self) -> u16 {
         self.tags.len() as u16
     }
@@ -145,6 +146,7 @@ impl Tags {
     }
 
     /// Requests that the server has and has not answered.
+    #[cfg(feature = "testing")]
     pub fn owned(&self) -> u32 {
         self.owned
     }

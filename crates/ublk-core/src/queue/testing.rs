@@ -44,7 +44,6 @@ impl Bench {
             CopyMode::Copy,
             buffers,
             0,
-            false,
             Arc::new(super::ClientMemories::new(Reporter::new(|_| {}))),
             char_dev.as_raw_fd(),
         );

@@ -24,6 +24,7 @@ use sysfs::Looks;
 
 /// What the driver is doing with a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Added, and not started or stopped again (`UBLK_S_DEV_DEAD`): there is no disk.
     Idle,
@@ -39,8 +40,23 @@ pub enum State {
     Unknown,
 }
 
+impl State {
+    /// Its name in the public API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "stopped",
+            Self::Live => "live",
+            Self::Quiesced => "quiesced",
+            Self::FailIo => "fail-io",
+            Self::Stopping => "stopping",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A device, as any process can see it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Info {
     /// The driver's number.
     pub id: u32,

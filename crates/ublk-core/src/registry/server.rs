@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Whether a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Condition {
     /// It runs, as far as is visible.
     Runs,
@@ -21,6 +22,19 @@ pub enum Condition {
     Frozen,
     /// It has ended.
     Gone,
+}
+
+impl Condition {
+    /// Its name in the public API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Runs => "runs",
+            Self::Stopped => "stopped",
+            Self::Traced => "traced",
+            Self::Frozen => "frozen",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 /// The process that has a device's `/dev/ublkcN` open.

@@ -48,6 +48,7 @@ pub(super) fn mounted() -> bool {
 
 /// A disk's activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Activity {
     /// Requests that it has answered.
     pub answered: u64,

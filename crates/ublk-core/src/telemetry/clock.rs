@@ -55,6 +55,7 @@ impl Clock {
 const LEAST_WATCH: Duration = Duration::from_millis(20);
 
 /// Makes times of the clock's ticks.
+#[non_exhaustive]
 pub struct Times {
     /// The clock's reading now.
     ticks: u64,

@@ -44,6 +44,7 @@ impl Histogram {
 
 /// A histogram at one moment. Values are ticks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// How many values it has.
     pub count: u64,

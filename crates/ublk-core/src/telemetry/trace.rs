@@ -10,6 +10,7 @@ use std::time::Duration;
 
 /// A request that was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Record {
     /// The number of its queue.
     pub queue: u16,
@@ -26,6 +27,7 @@ pub struct Record {
 }
 
 /// What a listener gets at a time.
+#[non_exhaustive]
 pub struct Batch<'a> {
     /// In the order of a queue's answers.
     pub records: &'a [Record],

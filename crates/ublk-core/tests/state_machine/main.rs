@@ -18,7 +18,7 @@ use link::Link;
 use per_io::PerIo;
 use proptest::prelude::*;
 use steps::{End, Step, steps};
-use ublk_core::queue::tags::{Delivery, Tags, Violation};
+use ublk_core::testing::tags::{Delivery, Tags, Violation};
 use world::World;
 
 fn cases(number: u32) -> ProptestConfig {

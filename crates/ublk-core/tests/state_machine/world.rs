@@ -4,8 +4,8 @@
 use crate::driver::{Command, Completion, Driver, Fate, Recovery, RequestId, What};
 use crate::link::{Link, News};
 use crate::steps::{End, Pick, Step};
-use ublk_core::queue::tags::{Delivery, Tags, Violation};
-use ublk_core::request::Ticket;
+use ublk_core::queue::Ticket;
+use ublk_core::testing::tags::{Delivery, Tags, Violation};
 
 pub struct World<L> {
     depth: u16,

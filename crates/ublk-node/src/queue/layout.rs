@@ -4,8 +4,8 @@ use crate::number::number;
 use napi_derive::napi;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use ublk_core::Mapping;
 use ublk_core::error::{Error, Result};
-use ublk_core::mapping::Mapping;
 use ublk_core::queue::Buffers;
 
 /// Byte offsets of the arrays in a queue's shared memory; each has `depth` elements.

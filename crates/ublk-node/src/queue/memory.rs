@@ -4,7 +4,7 @@ use napi::bindgen_prelude::{FromNapiValue, Unknown};
 use napi::{Env, Error, Result, Status, sys};
 use std::ffi::c_void;
 use std::sync::Arc;
-use ublk_core::mapping::Mapping;
+use ublk_core::Mapping;
 
 /// V8 in Node 20 can make no larger one.
 const LARGEST: usize = 4 << 30;

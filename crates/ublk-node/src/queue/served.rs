@@ -115,7 +115,7 @@ impl Served {
                 Op::Discard => able.discard,
                 // The kernel writes zeroes as data then.
                 Op::WriteZeroes => able.write_zeroes,
-                Op::Other(_) => false,
+                _ => false,
             };
             if !possible {
                 let nothing_to_flush = what.op == Op::Flush;

@@ -55,6 +55,7 @@ pub struct Identity {
 
 /// The state in which the map's storage was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Found {
     /// It was just created: no chunk is present, whatever the map says.
     New,

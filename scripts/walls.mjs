@@ -11,7 +11,7 @@ import { dirname, join, normalize } from 'node:path'
 
 /** Files of ts/ that stand below all rooms; the others beside them are the library (`api`), and index.ts is its entry. */
 const base =
-  'check choice errors info json latency operation option-values pages path printable size trace user-values version wire'.split(
+  'check choice errors info json latency operation option-values pages path printable remedies size trace user-values version wire'.split(
     ' ',
   )
 
@@ -62,7 +62,7 @@ const typescript = {
  */
 const rust = {
   'ublk-core': {
-    ground: ['abi', 'cancel', 'error', 'features', 'mapping', 'pages', 'report', 'request'],
+    ground: ['abi', 'cancel', 'error', 'features', 'hint', 'mapping', 'pages', 'report', 'request'],
     allowed: {
       'backend → claim': 'a backend says which files are to be claimed',
       'backend → queue': 'an engine serves the requests of a queue',

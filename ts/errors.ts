@@ -1,4 +1,5 @@
 import { printable } from './printable.js'
+import { apiWords, type RemedyWords, worded } from './remedies.js'
 import { inOneLine } from './user-values.js'
 
 /**
@@ -51,6 +52,8 @@ export interface UblkErrorDetails {
   cause?: unknown
 }
 
+let templateOf: (error: UblkError) => string | undefined
+
 /** The one error type of this package. Its message is one line, without the hint. */
 export class UblkError extends Error {
   /** What sort of failure it was. */
@@ -65,6 +68,8 @@ export class UblkError extends Error {
   readonly code: string | undefined
   /** What to do about it, in one sentence. */
   readonly hint: string | undefined
+  /** With `{…}` where each surface has its own words. */
+  readonly #hint: string | undefined
 
   constructor(kind: UblkErrorKind, message: string, details: UblkErrorDetails = {}) {
     super(printable(message), details.cause === undefined ? undefined : { cause: details.cause })
@@ -73,10 +78,12 @@ export class UblkError extends Error {
     this.device = details.device
     this.errno = details.errno
     this.code = details.code
-    this.hint = details.hint === undefined ? undefined : printable(details.hint)
+    this.#hint = details.hint === undefined ? undefined : printable(details.hint)
+    this.hint = this.#hint === undefined ? undefined : worded(this.#hint, apiWords)
   }
 
   static {
+    templateOf = error => error.#hint
     // On the prototype, as for the built-in errors, so that it is not printed as a field.
     Object.defineProperty(UblkError.prototype, 'name', {
       value: 'UblkError',
@@ -84,6 +91,12 @@ export class UblkError extends Error {
       writable: true,
     })
   }
+}
+
+/** An error's hint in the words of a surface, or as the engine writes it: {@link UblkError.hint} has those of the API. */
+export function hintOf(error: UblkError, words?: RemedyWords): string | undefined {
+  const hint = templateOf(error)
+  return hint === undefined || words === undefined ? hint : worded(hint, words)
 }
 
 /** An error about a value the caller gave. */

@@ -1,9 +1,10 @@
 import { inspect } from 'node:util'
 import { CommanderError } from 'commander'
 import { Failed } from '../daemon/job.js'
-import { UblkError } from '../errors.js'
+import { hintOf, UblkError } from '../errors.js'
 import { inOneLine } from '../user-values.js'
 import { complain } from './output.js'
+import { cliWords } from './remedies.js'
 
 /** What went wrong, in one line, and the exit status for it: 2 if the command line is wrong, else 1. */
 export interface Failure {
@@ -24,7 +25,8 @@ function known(error: unknown): Failure | undefined {
   if (error instanceof CommanderError) return { line: commanderLine(error), status: 2 }
   if (error instanceof Failed) return error
   if (!(error instanceof UblkError)) return undefined
-  const hint = error.hint === undefined ? '' : `; ${error.hint}`
+  const words = hintOf(error, cliWords)
+  const hint = words === undefined ? '' : `; ${words}`
   return { line: oneLine(error.message + hint), status: error.kind === 'invalid' ? 2 : 1 }
 }
 

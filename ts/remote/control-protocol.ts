@@ -1,7 +1,7 @@
 /** The protocol of a server's control socket: requests and replies, each a line of JSON. */
 import type { Socket } from 'node:net'
 import { StringDecoder } from 'node:string_decoder'
-import { UblkError, type UblkErrorKind } from '../errors.js'
+import { hintOf, UblkError, type UblkErrorKind } from '../errors.js'
 import type { Json } from '../json.js'
 import type { TraceRecord } from '../trace.js'
 
@@ -53,8 +53,9 @@ export interface PlainError {
 }
 
 /** Converts an error to JSON. */
-export function toPlain({ kind, message, hint, device }: UblkError): PlainError {
-  return { kind, message, hint, device }
+export function toPlain(error: UblkError): PlainError {
+  const { kind, message, device } = error
+  return { kind, message, hint: hintOf(error), device }
 }
 
 /** Converts it back. */

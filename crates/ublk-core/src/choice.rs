@@ -1,7 +1,7 @@
 //! Chooses the transport and copy mode of a device: the requested ones, or the best ones on this kernel; with the reason.
 
 use crate::abi::sys;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::{FEATURES, Features};
 use crate::queue::{CopyMode, Mode, Transport};
 use crate::spec::{Spec, Threads};
@@ -106,7 +106,7 @@ impl Offer<'_> {
         };
         let what = if feature.name == "BATCH_IO" { "transport" } else { "copy" };
         Err(impossible(what, wish, format!("this kernel lacks {}", feature.name))
-            .hint(format!("Linux {} or newer has it; see `ublk-ts features`", feature.since)))
+            .hint(Hint::from(format!("Linux {} or newer has it", feature.since)).by(Remedy::Features)))
     }
 }
 
@@ -115,17 +115,17 @@ pub(crate) fn check_threads(wishes: &Spec, mode: Mode, features: Features) -> Re
     if wishes.threads_per_queue == 1 {
         return Ok(());
     }
-    let refused = |why: &str, hint: &str| {
+    let refused = |why: &str, hint: Hint| {
         let message = format!("{} threads for each queue are not possible: {why}", wishes.threads_per_queue);
         Err(Error::new(ErrorKind::Unsupported, message).hint(hint))
     };
     if wishes.threads == Threads::Shared {
-        return refused("shared threads serve several queues each", "leave the threads at own");
+        return refused("shared threads serve several queues each", "leave the threads at own".into());
     }
     if mode.transport == Transport::PerIo && !features.has(sys::UBLK_F_PER_IO_DAEMON.into()) {
         return refused(
             "this kernel lacks PER_IO_DAEMON",
-            "Linux 6.16 or newer has it; see `ublk-ts features`",
+            Hint::from("Linux 6.16 or newer has it").by(Remedy::Features),
         );
     }
     Ok(())
@@ -196,21 +196,21 @@ mod tests {
     fn an_impossible_wish_says_what_is_missing() {
         let refused = |transport, copy, offer| {
             let error = Choice::make(transport, copy, &offer).unwrap_err();
-            (error.message, error.hint.unwrap())
+            (error.message, error.hint.unwrap().to_string())
         };
         let old = Offer { features: OLD, ..ALL };
         assert_eq!(
             refused(Some(Transport::Batch), None, old),
             (
                 "transport batch is not possible: this kernel lacks BATCH_IO".to_owned(),
-                "Linux 7.0 or newer has it; see `ublk-ts features`".to_owned()
+                "Linux 7.0 or newer has it".to_owned()
             )
         );
         assert_eq!(
             refused(None, Some(CopyMode::Zero), old),
             (
                 "copy zero is not possible: this kernel lacks AUTO_BUF_REG".to_owned(),
-                "Linux 6.16 or newer has it; see `ublk-ts features`".to_owned()
+                "Linux 6.16 or newer has it".to_owned()
             )
         );
         assert_eq!(

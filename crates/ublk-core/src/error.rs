@@ -1,7 +1,10 @@
 //! One error for the whole engine: a kind to match on, the context it happened in, and a way out.
 
+pub use crate::hint::{Hint, Remedy};
+
 use nix::errno::Errno;
 use std::fmt;
+use std::sync::Arc;
 
 /// What went wrong, for callers that decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +71,15 @@ pub struct Error {
     /// One line that says what was wrong.
     pub message: String,
     /// One sentence that says what to do about it.
-    pub hint: Option<String>,
+    pub hint: Option<Hint>,
     /// The control command that failed, by the kernel's name.
     pub command: Option<&'static str>,
     /// The device it was about.
     pub device: Option<u32>,
     /// The system's error number, positive.
     pub errno: Option<i32>,
+    /// The error underneath.
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// The engine's result.
@@ -83,7 +88,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, command: None, device: None, errno: None }
+        let message = message.into();
+        Self { kind, message, hint: None, command: None, device: None, errno: None, source: None }
     }
 
     /// A value given by the caller is wrong.
@@ -94,7 +100,13 @@ impl Error {
     /// A system call failed while doing `what`.
     pub fn system(what: impl fmt::Display, error: &std::io::Error) -> Self {
         let errno = error.raw_os_error();
-        Self { errno, ..Self::new(ErrorKind::System, format!("{what}: {}", describe(errno, error))) }
+        // An error of the system cannot be cloned: this one says the same.
+        let source = match errno {
+            Some(errno) => std::io::Error::from_raw_os_error(errno),
+            None => std::io::Error::new(error.kind(), error.to_string()),
+        };
+        let failed = Self::new(ErrorKind::System, format!("{what}: {}", describe(errno, error)));
+        Self { errno, source: Some(Arc::new(source)), ..failed }
     }
 
     /// The same failure seen as another kind.
@@ -104,7 +116,7 @@ impl Error {
     }
 
     /// Adds the way out.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -142,7 +154,11 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -156,5 +172,7 @@ mod tests {
         assert_eq!(error.to_string(), "cannot open /dev/x: Permission denied (EACCES); run as root");
         assert_eq!(error.code().as_deref(), Some("EACCES"));
         assert_eq!(error.kind.name(), "no-permission");
+        let source = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>();
+        assert_eq!(source.unwrap().raw_os_error(), Some(libc::EACCES));
     }
 }

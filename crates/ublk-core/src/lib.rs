@@ -22,6 +22,7 @@ mod control;
 pub mod device;
 pub mod error;
 pub mod features;
+mod hint;
 mod mapping;
 mod pages;
 pub mod queue;

@@ -3,7 +3,7 @@
 use crate::abi::{MAX_DEPTH, MAX_ID, MAX_IO, MAX_QUEUES, Params, SECTOR, sys};
 use crate::backend::{Alignment, Backend, Discard, Properties};
 use crate::choice::Choice;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::{FEATURES, Features};
 use crate::pages::Pages;
 use crate::queue::{CopyMode, Mode, Transport};
@@ -399,9 +399,9 @@ impl Checked {
         );
         let recovery = feature.name.starts_with("USER_RECOVERY");
         Err(failed.hint(if recovery && kept.has(sys::UBLK_F_UNPRIVILEGED_DEV.into()) {
-            "recovery is only for devices of root's".to_owned()
+            Hint::from("only root can make a device that can be recovered")
         } else {
-            format!("Linux {} or newer can; see `ublk-ts features`", feature.since)
+            Hint::from(format!("Linux {} or newer can", feature.since)).by(Remedy::Features)
         }))
     }
 
@@ -629,9 +629,9 @@ mod tests {
         let failing = Spec { recovery: Some(Recovery::Fail), ..Spec::default() }.check(&DISK).unwrap();
         let error = failing.kept(sys::UBLK_F_USER_RECOVERY.into()).unwrap_err();
         assert_eq!(error.message, "the driver cannot do what was asked for: USER_RECOVERY_FAIL_IO");
-        assert_eq!(error.hint.as_deref(), Some("Linux 6.13 or newer can; see `ublk-ts features`"));
+        assert_eq!(error.hint.as_deref(), Some("Linux 6.13 or newer can"));
         let error = failing.kept(sys::UBLK_F_UNPRIVILEGED_DEV.into()).unwrap_err();
-        assert_eq!(error.hint.as_deref(), Some("recovery is only for devices of root's"));
+        assert_eq!(error.hint.as_deref(), Some("only root can make a device that can be recovered"));
     }
 
     #[test]

@@ -42,7 +42,14 @@ fn to_js(env: &Env, error: &CoreError) -> Result<Error> {
     object.set("device", error.device)?;
     object.set("errno", error.errno)?;
     object.set("code", error.code())?;
-    object.set("hint", error.hint.clone())?;
+    // TypeScript has each surface's words for what stands in braces.
+    object.set(
+        "hint",
+        error.hint.as_ref().map(|hint| hint.worded(|remedy| format!("{{{}}}", remedy.name()))),
+    )?;
+    if let Some(source) = &error.source {
+        object.set("cause", env.create_error(Error::from_reason(source.to_string()))?)?;
+    }
     let value: Unknown<'_> = object.to_unknown();
     Ok(Error::from(value))
 }

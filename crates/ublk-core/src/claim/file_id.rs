@@ -1,7 +1,7 @@
 //! The identity of a disk's file or block device, so that another one with the same name is recognized.
 
 use super::Place;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -135,7 +135,7 @@ pub fn check_same(found: &[FileId], recorded_files: &[FileId]) -> Result<()> {
 
 fn replaced(message: String) -> Error {
     Error::new(ErrorKind::Backend, message)
-        .hint("put that file back, or accept this one with otherFile: true (--other-file)")
+        .hint(Hint::from("put that file back, or accept this one").by(Remedy::OtherFile))
 }
 
 #[cfg(test)]

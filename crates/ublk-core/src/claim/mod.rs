@@ -15,7 +15,7 @@ mod loops;
 
 pub use file_id::{FileId, Role, check_same};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -43,7 +43,9 @@ pub struct Place<'a> {
 pub struct Claims(Vec<OwnedFd>);
 
 /// The hint for a place that is in use.
-pub const INSIST: &str = "end that first, or serve it nevertheless with exclusive: false (--no-exclusive)";
+pub(crate) fn insist() -> Hint {
+    Hint::from("end that first, or serve it nevertheless").by(Remedy::NotExclusive)
+}
 
 /// The interval between attempts.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -56,7 +58,7 @@ impl Claims {
         loop {
             match Self::try_take(places) {
                 Err(Refused::Taken(_)) if Instant::now() < until => std::thread::sleep(PAUSE),
-                Err(Refused::Taken(at)) => return Err(busy(places[at].path, places[at].file).hint(INSIST)),
+                Err(Refused::Taken(at)) => return Err(busy(places[at].path, places[at].file).hint(insist())),
                 Err(Refused::Failed(error)) => return Err(error),
                 Ok(claims) => return Ok(claims),
             }
@@ -171,7 +173,7 @@ fn failed(path: &Path, error: &io::Error) -> Error {
     let failed = Error::system(format!("cannot claim {}", path.display()), error).kind(ErrorKind::Backend);
     match error.raw_os_error() {
         Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL) => failed
-            .hint("its file system has no locks: exclusive: false (--no-exclusive) serves it without one"),
+            .hint(Hint::from("its file system has no locks: serve it without one").by(Remedy::NotExclusive)),
         _ => failed,
     }
 }

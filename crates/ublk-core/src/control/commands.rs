@@ -5,7 +5,7 @@ use super::thread::Reply;
 use super::{Bound, Control, Target};
 use crate::abi::sys::{self, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
 use crate::abi::{Params, control_op as op};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::Features;
 use crate::mapping::FileMapping;
 use std::io;
@@ -239,7 +239,7 @@ impl Request {
                     format!("{name} took longer than {:.1} s", bound.timeout.as_secs_f64()),
                 )
                 .hint(
-                    "the driver may wait for the device's server or users; `ublk-ts doctor` looks for them",
+                    Hint::from("the driver may wait for the device's server or users").by(Remedy::Diagnose),
                 ),
             )),
             Reply::Cancelled => Err(about(Error::new(ErrorKind::Cancelled, format!("{name} was cancelled")))),
@@ -266,18 +266,18 @@ fn failure(name: &'static str, id: u32, errno: i32) -> Error {
             .hint("delete one, or raise the module parameter ublks_max (default 64)"),
         ("ADD_DEV" | "SET_PARAMS", libc::EINVAL) => failed
             .kind(ErrorKind::Unsupported)
-            .hint("this kernel's driver refuses the combination; see `ublk-ts features`"),
+            .hint(Hint::from("this kernel's driver refuses the combination").by(Remedy::Features)),
         ("GET_FEATURES", libc::EOPNOTSUPP | libc::EINVAL | libc::ENODEV) => {
             failed.kind(ErrorKind::Unsupported).hint("Linux 6.5 or newer is needed")
         }
         // The second is about the node that a command names: it goes with its device.
         (_, libc::ENODEV | libc::ENOENT) => say(ErrorKind::NotFound, format!("there is no ublk device {id}"))
-            .hint("`ublk-ts list` shows them"),
+            .hint(Hint::from("choose one that exists").by(Remedy::List)),
         (_, libc::EACCES | libc::EPERM) => failed.kind(ErrorKind::NoPermission).hint(AS_ROOT),
         (_, libc::EBUSY) => failed.kind(ErrorKind::Busy),
-        (_, libc::EOPNOTSUPP) => {
-            failed.kind(ErrorKind::Unsupported).hint("a newer kernel is needed; see `ublk-ts features`")
-        }
+        (_, libc::EOPNOTSUPP) => failed
+            .kind(ErrorKind::Unsupported)
+            .hint(Hint::from("a newer kernel is needed").by(Remedy::Features)),
         _ => failed,
     }
 }

@@ -3,7 +3,7 @@
 use super::Bound;
 use crate::abi::sys::{ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
 use crate::abi::{control_command, control_op};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::queue::Waker;
 use crate::queue::ring::unusable;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -158,7 +158,8 @@ fn open_device() -> Result<OwnedFd> {
         let failed = Error::system(format!("cannot open {CONTROL_DEVICE}"), &error);
         match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => failed.kind(ErrorKind::NoDriver).hint(
-                "load the driver with `modprobe ublk_drv` (Linux 6.0 or newer); `ublk-ts doctor` tells more",
+                Hint::from("load the driver with `modprobe ublk_drv` (Linux 6.0 or newer)")
+                    .by(Remedy::Diagnose),
             ),
             Some(libc::EACCES | libc::EPERM) => {
                 failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo), or see docs/operations.md")

@@ -91,7 +91,7 @@ fn refused(path: &str, error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::EROFS) => failed
             .kind(ErrorKind::NoPermission)
-            .hint("a container needs CAP_MKNOD for that, or the host's nodes: --privileged -v /dev:/dev"),
+            .hint("a container needs CAP_MKNOD for that, or the host's /dev in a privileged container"),
         _ => failed,
     }
 }
@@ -172,9 +172,9 @@ fn unusable(path: &str, error: &io::Error) -> Error {
     let failed = Error::system(format!("cannot use {path}"), error);
     match error.raw_os_error() {
         Some(libc::EACCES) => failed.kind(ErrorKind::NoPermission).hint("run it as root (sudo)"),
-        Some(libc::EPERM) => failed
-            .kind(ErrorKind::NoPermission)
-            .hint("a container's rules forbid it: start it with --privileged"),
+        Some(libc::EPERM) => {
+            failed.kind(ErrorKind::NoPermission).hint("a container's rules forbid it: start it privileged")
+        }
         _ => failed,
     }
 }

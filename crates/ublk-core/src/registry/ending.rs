@@ -10,7 +10,7 @@ use super::{sysfs, sysfs::Activity};
 use crate::abi::sys;
 use crate::control::{Bound, Control, Target};
 use crate::device::{node, static_dev};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::Features;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -37,7 +37,10 @@ pub type Outcome = Vec<String>;
 /// How long a process may take to end after SIGKILL, and to run after SIGCONT.
 const DEATH: Duration = Duration::from_secs(5);
 
-const IN_USE: &str = "unmount or close it, wait for that (--wait), or remove it anyway (--force)";
+fn free_it() -> Hint {
+    let wait = Hint::from("unmount or close it, wait for that").by(Remedy::Wait);
+    wait.and(", or remove it anyway").by(Remedy::Force)
+}
 
 /// Stops a device of any process. Without `force` only while its disk is not in use.
 pub fn stop(id: u32, force: bool, bound: &Bound) -> Result<()> {
@@ -134,9 +137,14 @@ fn stop_disk(
         let waits = matches!(usage, Usage::Waits(_));
         if Instant::now() >= if waits && served { answers } else { glance } {
             return Err(in_use(id, &usage).hint(match (waits, served) {
-                (false, _) => IN_USE,
-                (true, true) => "wait for that (--wait), or remove it anyway and fail them (--force)",
-                (true, false) => "recover it, or remove it anyway and fail them (--force)",
+                (false, _) => free_it(),
+                (true, true) => Hint::from("wait for that")
+                    .by(Remedy::Wait)
+                    .and(", or remove it anyway and fail them")
+                    .by(Remedy::Force),
+                (true, false) => {
+                    Hint::from("recover it, or remove it anyway and fail them").by(Remedy::Force)
+                }
             }));
         }
         sleep(pause);
@@ -233,7 +241,7 @@ impl<'a> Vigil<'a> {
                 ErrorKind::Busy,
                 format!("the server of /dev/ublkb{id}, process {pid} ({}), {why}", server.name),
             )
-            .hint(format!("{how}, or remove the disk anyway (--force)"))
+            .hint(Hint::from(format!("{how}, or remove the disk anyway")).by(Remedy::Force))
             .device(id));
         }
         if condition != Condition::Stopped || self.continued {

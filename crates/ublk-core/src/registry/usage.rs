@@ -4,7 +4,7 @@ use super::claim::{Claim, claim};
 use super::sysfs;
 use super::users::seen as seen_users;
 use crate::cancel::Cancel;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -82,7 +82,7 @@ pub fn claim_to_shrink(id: u32, cancel: &Cancel) -> Result<Option<Claimed>> {
         if Instant::now() >= until || cancel.is_cancelled() {
             let by = by(&usage);
             let message = format!("/dev/ublkb{id} is in use ({by}): shrinking it would cut them off");
-            let hint = "unmount or close it, or use force";
+            let hint = Hint::from("unmount or close it, or shrink it anyway").by(Remedy::Force);
             return Err(Error::new(ErrorKind::Busy, message).hint(hint).device(id));
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -6,7 +6,7 @@ mod zeroes;
 
 use super::{Alignment, Backend, Discard, Engine, Found, Properties, Site, Storage};
 use crate::claim::{self, Place, Role};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::mapping::Mapping;
 use crate::queue::CopyMode;
 use engine::FileEngine;
@@ -36,7 +36,9 @@ pub struct File {
 }
 
 /// The hint for a file that cannot be written to.
-const READ_ONLY: &str = "make the disk read-only: readOnly: true (--read-only)";
+fn make_read_only() -> Hint {
+    Hint::from("make the disk read-only").by(Remedy::ReadOnly)
+}
 
 impl File {
     /// How it can be given the data of requests, the best first.
@@ -115,9 +117,9 @@ impl File {
             let failed = Error::system(format!("cannot open {name}"), &error).kind(ErrorKind::Backend);
             match error.raw_os_error() {
                 Some(libc::EINVAL) if direct => failed.hint("its filesystem has no direct I/O"),
-                Some(libc::EACCES | libc::EPERM | libc::EROFS) if !read_only => failed.hint(READ_ONLY),
+                Some(libc::EACCES | libc::EPERM | libc::EROFS) if !read_only => failed.hint(make_read_only()),
                 // A kernel without CONFIG_BLK_DEV_WRITE_MOUNTED.
-                Some(libc::EBUSY) => failed.kind(ErrorKind::Busy).hint(claim::INSIST),
+                Some(libc::EBUSY) => failed.kind(ErrorKind::Busy).hint(claim::insist()),
                 _ => failed,
             }
         })?;
@@ -129,7 +131,9 @@ impl File {
         let told = limits::direct_alignment(&file);
         let (size, block_size) = if kind.is_block_device() {
             if !read_only && device_is_read_only(&file)? {
-                return Err(Error::new(ErrorKind::Backend, format!("{name} is read-only")).hint(READ_ONLY));
+                return Err(
+                    Error::new(ErrorKind::Backend, format!("{name} is read-only")).hint(make_read_only())
+                );
             }
             (device_size(&file)?, device_block_size(&file)?)
         } else {

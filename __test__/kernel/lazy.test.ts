@@ -195,9 +195,10 @@ test('an observer is told every change, and what it throws does no harm', async 
   )
   t.regex((await error)[0].message, /observer.*not today/)
   await disk.delete()
+  const plain = { fua: false, meta: false, failFast: false, swap: false }
   t.deepEqual(told, [
-    { op: 'write', offset: MIB, length: 4096 },
-    { op: 'discard', offset: 2 * MIB, length: MIB },
-    { op: 'writeZeroes', offset: 4 * MIB, length: MIB },
+    { op: 'write', offset: MIB, length: 4096, ...plain },
+    { op: 'discard', offset: 2 * MIB, length: MIB, ...plain },
+    { op: 'writeZeroes', offset: 4 * MIB, length: MIB, ...plain },
   ])
 })

@@ -77,11 +77,13 @@ fn hundreds_of_devices_leave_nothing() {
     // The control thread stays while the test runs.
     let _control = ublk_core::testing::Control::open().unwrap();
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    let path = dir.path().join("file");
-    system::sparse(&path, 16 * MIB);
-    // Four at a time: the driver's own waiting is most of it.
+    // Four at a time, each with a file of its own: the driver's own waiting is most of it.
+    let paths: Vec<_> = (0..4).map(|lane| dir.path().join(format!("file{lane}"))).collect();
+    paths.iter().for_each(|path| system::sparse(path, 16 * MIB));
     let cycles = |number| {
-        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| cycle(number, &path)))));
+        std::thread::scope(|scope| {
+            paths.iter().for_each(|path| drop(scope.spawn(move || cycle(number, path))));
+        });
     };
     cycles(1);
     let (before, memory, mapped) = (Held::now(), system::resident(), mappings());

@@ -131,12 +131,20 @@ fn claim(place: &Place<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
     Ok(lock::try_lock(&file, place.writable)?.then(|| vec![file.into()]))
 }
 
+/// How long [`keep`] waits for a present holder: a process that was killed, and one that was just forked and has not
+/// executed its program yet, hold their files for a moment.
+const MOMENT: Duration = Duration::from_millis(250);
+
 /// Locks a file that this process has open for writing, until it is closed or [unlocked](let_go).
 pub fn keep(path: &Path, file: &File) -> Result<()> {
-    match lock::try_lock(file, true) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(busy(path, file)),
-        Err(error) => Err(failed(path, &error)),
+    let until = Instant::now() + MOMENT;
+    loop {
+        match lock::try_lock(file, true) {
+            Ok(true) => return Ok(()),
+            Ok(false) if Instant::now() < until => std::thread::sleep(PAUSE),
+            Ok(false) => return Err(busy(path, file)),
+            Err(error) => return Err(failed(path, &error)),
+        }
     }
 }
 

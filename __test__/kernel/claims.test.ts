@@ -184,7 +184,7 @@ test.serial('a read-only block device is not made into a disk that fails to writ
   t.teardown(() => sh('blockdev --setrw "$1"', device))
   const { status, stderr } = await run('create', '--file', device)
   t.is(status, 1)
-  t.regex(stderr, /^ublk-ts: [^\n]* is read-only; make the disk read-only: [^\n]*--read-only[^\n]*\n$/)
+  t.regex(stderr, /^ublk-ts: [^\n]* is read-only; make the disk read-only \(--read-only\)\n$/)
   await (await UblkDevice.create({ backend: file(device), readOnly: true })).delete()
 })
 

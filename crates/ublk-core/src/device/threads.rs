@@ -90,7 +90,7 @@ fn start(threads: &mut Vec<SharedThread>) -> Result<()> {
         (0..).find(|number| threads.iter().all(|thread| thread.number != *number)).unwrap_or_default();
     let bell = Waker::new()?;
     let mine = bell.clone();
-    spawn(format!("ublk-thread{number}"), move || run(number, mine))?;
+    spawn(format!("ublk-shared{number}"), move || run(number, mine))?;
     threads.push(SharedThread { number, queues: 0, plans: Vec::new(), bell });
     Ok(())
 }

@@ -149,8 +149,8 @@ fn a_deletion_that_is_cancelled_leaves_no_device_that_has_ended_unnoticed() {
     let _alone = alone();
     for at in 0..24 {
         let events = Events::default();
-        let spec = Spec { partition_scan: false, ..Spec::default() };
-        let device = Device::create(&spec, memory(1 << 20), &Bound::standard(), events.listener()).unwrap();
+        let device =
+            Device::create(&Spec::default(), memory(1 << 20), &Bound::standard(), events.listener()).unwrap();
         device.start(&Bound::standard()).unwrap();
         let bound = Bound { cancel: Cancel::default(), ..Bound::standard() };
         let cancel = bound.cancel.clone();

@@ -1,6 +1,6 @@
 //! What composed disks have in common: the parts of a call, and properties of several disks together.
 
-use super::{Alignment, Backend, Discard, Extent, Properties, Step};
+use super::{Alignment, Backend, Below, Completion, Discard, Extent, Io, PerCall, Properties, Step};
 use crate::claim::{Place, Which};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno, Outcome};
@@ -46,6 +46,41 @@ impl Parts {
             return Step::Pending;
         }
         Step::Done(self.error.map_or(Ok(self.length), Err))
+    }
+}
+
+/// How a call is served.
+#[derive(Debug, Clone, Copy)]
+pub enum State {
+    /// By one of the disks.
+    Passed(usize),
+    /// In parts.
+    Split(Parts),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Passed(0)
+    }
+}
+
+/// Goes on with a call after something that it waited for has completed.
+pub fn resume(
+    disks: &mut [Below],
+    states: &mut PerCall<State>,
+    io: &mut Io<'_>,
+    completion: Completion,
+) -> Step {
+    match *states.of(io) {
+        State::Passed(disk) => disks[disk].pass_on(io, completion),
+        State::Split(mut parts) => {
+            let disk = Below::of(io, &completion).and_then(|disk| disks.get_mut(disk));
+            if let Some(part) = disk.and_then(|disk| disk.resume(io, completion)) {
+                parts.resumed(part.step);
+                *states.of(io) = State::Split(parts);
+            }
+            parts.step()
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Disks side by side (RAID 0): chunks go to one after the other.
 
-use super::parts::{self, Parts};
+use super::parts::{self, Parts, State};
 use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
 use crate::claim::Place;
 use crate::error::{Error, Result};
@@ -113,20 +113,6 @@ impl Backend for Stripe {
     }
 }
 
-/// How a call is served.
-#[derive(Debug, Clone, Copy)]
-enum State {
-    /// By one of the disks.
-    Passed(usize),
-    Split(Parts),
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::Passed(0)
-    }
-}
-
 struct StripeEngine {
     below: Vec<Below>,
     shape: Shape,
@@ -178,17 +164,7 @@ impl Engine for StripeEngine {
     }
 
     fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
-        match *self.state.of(io) {
-            State::Passed(disk) => self.below[disk].pass_on(io, completion),
-            State::Split(mut parts) => {
-                let disk = Below::of(io, &completion).and_then(|disk| self.below.get_mut(disk));
-                if let Some(part) = disk.and_then(|disk| disk.resume(io, completion)) {
-                    parts.resumed(part.step);
-                    *self.state.of(io) = State::Split(parts);
-                }
-                parts.step()
-            }
-        }
+        parts::resume(&mut self.below, &mut self.state, io, completion)
     }
 }
 

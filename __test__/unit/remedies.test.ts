@@ -24,7 +24,7 @@ test('a program is told no flag and no command', t => {
   for (const words of Object.values(apiWords)) t.notRegex(words, /--|ublk-ts /)
 })
 
-test('no hint of the engine names a flag or a command of ours', t => {
+test('no hint of the engine names a flag or a command of ublk-ts', t => {
   const root = 'crates/ublk-core/src/'
   const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.rs'))
   for (const name of files) {

@@ -38,7 +38,7 @@ impl Shape {
 }
 
 impl Stripe {
-    /// The chunk that is as good as any, in bytes.
+    /// The default chunk, in bytes.
     pub const USUAL_CHUNK: u64 = 64 << 10;
 
     /// A disk as large as `disks` together, which all have the same size, in chunks of `chunk` bytes: a multiple of their

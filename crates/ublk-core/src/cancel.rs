@@ -1,6 +1,6 @@
 //! Cancelling a wait from another thread.
 
-use crate::queue::Waker;
+use crate::waker::Waker;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 

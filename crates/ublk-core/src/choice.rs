@@ -1,10 +1,8 @@
 //! Chooses the transport and copy mode of a device: the requested ones, or the best ones on this kernel; with the reason.
 
-use crate::abi::sys;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::{FEATURES, Features};
 use crate::queue::{CopyMode, Mode, Transport};
-use crate::spec::{Spec, Threads};
 use std::fmt::Display;
 
 /// What was chosen, and the reason in a few words.
@@ -110,27 +108,6 @@ impl Offer<'_> {
     }
 }
 
-/// Fails if a queue cannot have the requested number of threads with this transport.
-pub(crate) fn check_threads(wishes: &Spec, mode: Mode, features: Features) -> Result<()> {
-    if wishes.threads_per_queue == 1 {
-        return Ok(());
-    }
-    let refused = |why: &str, hint: Hint| {
-        let message = format!("{} threads for each queue are not possible: {why}", wishes.threads_per_queue);
-        Err(Error::new(ErrorKind::Unsupported, message).hint(hint))
-    };
-    if wishes.threads == Threads::Shared {
-        return refused("shared threads serve several queues each", "leave the threads at own".into());
-    }
-    if mode.transport == Transport::PerIo && !features.has(sys::UBLK_F_PER_IO_DAEMON.into()) {
-        return refused(
-            "this kernel lacks PER_IO_DAEMON",
-            Hint::from("Linux 6.16 or newer has it").by(Remedy::Features),
-        );
-    }
-    Ok(())
-}
-
 fn impossible(what: &str, wish: impl Display, why: impl Display) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{what} {wish} is not possible: {why}"))
 }
@@ -170,25 +147,6 @@ mod tests {
         assert_eq!(
             chosen(Offer { trusted: false, ..ALL }),
             (CopyMode::Copy, "all that is possible without CAP_SYS_ADMIN".to_owned())
-        );
-    }
-
-    #[test]
-    fn a_queue_has_several_threads_only_where_driver_and_transport_let_it() {
-        let several = Spec { threads_per_queue: 2, ..Spec::default() };
-        let of = |transport| Mode { transport, ..Mode::default() };
-        let refused = |wishes: &Spec, transport, features| {
-            check_threads(wishes, of(transport), features).err().map(|error| error.message)
-        };
-        let why = |why| Some(format!("2 threads for each queue are not possible: {why}"));
-        assert_eq!(refused(&several, Transport::PerIo, ALL.features), None);
-        assert_eq!(refused(&Spec::default(), Transport::Batch, OLD), None);
-        assert_eq!(refused(&several, Transport::PerIo, OLD), why("this kernel lacks PER_IO_DAEMON"));
-        assert_eq!(refused(&several, Transport::Batch, OLD), None);
-        let shared = Spec { threads: Threads::Shared, ..several };
-        assert_eq!(
-            refused(&shared, Transport::PerIo, ALL.features),
-            why("shared threads serve several queues each")
         );
     }
 

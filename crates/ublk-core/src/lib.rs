@@ -15,6 +15,7 @@
 
 mod abi;
 pub mod backend;
+mod bound;
 mod cancel;
 mod choice;
 pub mod claim;
@@ -23,7 +24,9 @@ pub mod device;
 pub mod error;
 pub mod features;
 mod hint;
+mod io_flusher;
 mod mapping;
+mod nodes;
 mod pages;
 pub mod queue;
 pub mod registry;
@@ -33,13 +36,15 @@ pub mod spec;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod uring;
+mod waker;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use bound::Bound;
 pub use cancel::Cancel;
-pub use control::Bound;
 pub use device::{Device, Event};
 pub use error::{Error, ErrorKind, Result};
 pub use mapping::Mapping;

@@ -231,7 +231,7 @@ impl Drop for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::testing::Bench;
+    use crate::backend::testing::Bench;
     use crate::queue::{Descriptor, Outcome};
     use std::sync::Mutex;
     use std::time::Duration;

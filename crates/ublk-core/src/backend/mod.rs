@@ -15,6 +15,8 @@ mod parts;
 mod slice;
 mod stripe;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use asynchronous::{Async, AsyncDisk};

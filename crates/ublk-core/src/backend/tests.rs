@@ -1,12 +1,12 @@
 //! Any tree of slices, concats and stripes, over disks that complete in any order and fail, against an array of bytes.
 
+use super::testing::Bench;
 use super::{
     Backend, Completer, Completion, Concat, Discard, Engine, File, Io, Memory, PerCall, Piece, Properties,
     Site, Slice, Step, Stripe, Token,
 };
 use crate::claim::Place;
 use crate::error::Result;
-use crate::queue::testing::Bench;
 use crate::queue::{CopyMode, Descriptor, Op};
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex};

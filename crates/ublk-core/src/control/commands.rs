@@ -2,9 +2,10 @@
 
 use super::plain::{from_bytes, to_bytes};
 use super::thread::Reply;
-use super::{Bound, Control, Target};
+use super::{Control, Target};
 use crate::abi::sys::{self, ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
 use crate::abi::{Params, control_op as op};
+use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::Features;
 use crate::mapping::FileMapping;

@@ -11,8 +11,6 @@ mod thread;
 pub use thread::Control;
 
 use crate::abi::sys::{self, ublksrv_ctrl_dev_info};
-use crate::cancel::Cancel;
-use std::time::{Duration, Instant};
 
 /// The name of a device in commands. An ordinary user's device is also named by its node, by which the driver checks the
 /// caller's permission; this holds for root, too.
@@ -35,27 +33,5 @@ impl Target {
 impl From<u32> for Target {
     fn from(id: u32) -> Self {
         Self { id, by_path: false }
-    }
-}
-
-/// How long a command may take, and a token that can end it early.
-#[derive(Clone)]
-pub struct Bound {
-    /// For each command.
-    pub timeout: Duration,
-    /// Ends the wait early.
-    pub cancel: Cancel,
-}
-
-impl Bound {
-    /// Ten seconds, and no token to end it early.
-    pub fn standard() -> Self {
-        Self { timeout: Duration::from_secs(10), cancel: Cancel::default() }
-    }
-
-    /// When a wait that begins now is over.
-    pub(crate) fn until(&self) -> Instant {
-        const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
-        Instant::now() + self.timeout.min(LONG)
     }
 }

@@ -1,11 +1,11 @@
 //! The thread that owns the control ring.
 
-use super::Bound;
 use crate::abi::sys::{ublksrv_ctrl_cmd, ublksrv_ctrl_dev_info};
 use crate::abi::{control_command, control_op};
+use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
-use crate::queue::Waker;
-use crate::queue::ring::unusable;
+use crate::uring::unusable;
+use crate::waker::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::collections::HashMap;
 use std::fs::OpenOptions;

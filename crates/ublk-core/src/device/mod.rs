@@ -10,8 +10,7 @@
 
 mod cpus;
 pub(crate) mod engine_loop;
-mod flusher;
-pub(crate) mod node;
+mod last_server;
 mod pending_queue;
 mod queue_worker;
 mod readiness;
@@ -19,22 +18,22 @@ mod round_robin;
 mod scheduler;
 mod serving;
 mod sharing;
-pub(crate) mod static_dev;
 mod take_over;
 mod threads;
 
 pub use crate::choice::Choice;
-pub(crate) use flusher::become_io_flusher;
 pub use pending_queue::{PendingQueue, ServedQueue};
 
 use crate::abi::sys;
 use crate::backend::Backend;
 use crate::choice::{self, Offer};
 
+use crate::bound::Bound;
 use crate::claim::{Claims, FileId};
-use crate::control::{Bound, Control, Target};
+use crate::control::{Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
+use crate::nodes::{self, Kind};
 use crate::queue::{ClientMemories, CopyMode};
 use crate::registry;
 use crate::report::Reporter;
@@ -43,7 +42,6 @@ use crate::telemetry::{QueueCounters, Tracer, clock};
 use cpus::Cpus;
 use queue_worker::Plan;
 use serving::Serving;
-use static_dev::Kind;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,7 +132,7 @@ impl Device {
             trusted: choice::trusted(),
         };
         checked.choice = Choice::make(spec.transport, spec.copy, &offer)?;
-        choice::check_threads(spec, checked.choice.mode, offer.features)?;
+        threads::check(spec, checked.choice.mode, offer.features)?;
         let info = add(&control, &checked, &checked.info(), bound)?;
         let max_io = info.max_io_buf_bytes.min(spec.max_io);
         let spare = control.clone();
@@ -148,7 +146,7 @@ impl Device {
     /// Sets the options with which it is served from its next start on; nothing else knows those of an adopted device. Options
     /// of the disk itself have no effect.
     pub fn served_as(mut self, wishes: &Spec) -> Result<Self> {
-        choice::check_threads(wishes, self.choice.mode, self.flags)?;
+        threads::check(wishes, self.choice.mode, self.flags)?;
         self.counters = counters_of(self.queues, wishes)?;
         self.wishes = wishes.clone();
         Ok(self)
@@ -184,7 +182,7 @@ impl Device {
             tracer: Arc::default(),
             listener,
             state: Mutex::new(state),
-            identity: Mutex::new(node::identity(info.dev_id)),
+            identity: Mutex::new(nodes::identity(info.dev_id)),
             guest: AtomicBool::new(false),
         })
     }
@@ -236,11 +234,11 @@ impl Device {
             self.refresh(&mut state, bound)?;
         }
         *state = State::Idle { used: true };
-        let char_dev = node::open_char_device(self.id, bound)?;
+        let char_dev = nodes::open_server_node(self.id, bound)?;
         let serving = self.serve_queues(char_dev, claims, bound, hand_out, Serving::abandon, |bound| {
             self.control.start(self.target, bound)?;
             self.wait_for_disk(bound)?;
-            node::wait_for_access(self.target, Kind::Disk, bound)
+            wait_for_access(self.target, Kind::Disk, bound)
         });
         *state = State::Live(serving?.settle_later(self.id, self.queues));
         Ok(())
@@ -297,7 +295,7 @@ impl Device {
         let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         let info = sys::ublksrv_ctrl_dev_info { dev_id: self.id, ..checked.info() };
         add(&self.control, &checked, &info, bound)?;
-        *self.identity() = node::identity(self.id);
+        *self.identity() = nodes::identity(self.id);
         *state = State::Idle { used: false };
         Ok(())
     }
@@ -343,7 +341,7 @@ impl Device {
     fn wait_for_disk(&self, bound: &Bound) -> Result<()> {
         let sys::ublk_param_devt { disk_major, disk_minor, .. } =
             self.control.params(self.target, bound)?.devt;
-        node::wait_for_disk(self.id, (disk_major, disk_minor), bound)
+        nodes::wait_for_disk(self.id, (disk_major, disk_minor), bound)
     }
 
     fn spawn(&self, pending: Vec<PendingQueue>, bound: &Bound) -> Result<()> {
@@ -482,7 +480,7 @@ impl Device {
             return Ok(());
         }
         let known = *self.identity();
-        if known.is_some() && known != node::identity(self.id) {
+        if known.is_some() && known != nodes::identity(self.id) {
             let ended = self.end(state);
             self.forget(state);
             return ended;
@@ -569,6 +567,11 @@ fn counters_of(queues: u16, wishes: &Spec) -> Result<Box<[Arc<QueueCounters>]>> 
     (0..threads).map(|_| QueueCounters::new().map(Arc::new)).collect()
 }
 
+/// Waits until the caller may use a node; root needs no waiting.
+fn wait_for_access(device: Target, kind: Kind, bound: &Bound) -> Result<()> {
+    if device.by_path { nodes::wait_for_access(device.id, kind, bound) } else { Ok(()) }
+}
+
 /// Adds a device and sets its parameters. Nothing is left behind when that fails.
 fn add(
     control: &Control,
@@ -581,7 +584,7 @@ fn add(
     let device = Target::of(&info);
     let described = checked
         .kept(info.flags)
-        .and_then(|()| node::wait_for_access(device, Kind::Server, bound))
+        .and_then(|()| wait_for_access(device, Kind::Server, bound))
         .and_then(|()| control.set_params(device, &checked.params(max_io), bound));
     described.inspect_err(|_| {
         // Report the first failure.

@@ -1,11 +1,11 @@
 //! A queue waiting for the thread that will serve it.
 
 use super::engine_loop::Owner;
-use super::flusher::IoFlusher;
 use super::readiness::Answer;
 use super::serving::ServingState;
 use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io_flusher::IoFlusher;
 use crate::queue::{Config, Queue, TagShare, Waker};
 use crate::report::Reporter;
 use std::ops::{Deref, DerefMut};

@@ -1,7 +1,7 @@
 //! Waiting for a device's queues to become ready, without polling: with hundreds of devices that start at the same time,
 //! polling alone would keep a machine busy.
 
-use crate::control::Bound;
+use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Waker;
 use std::sync::mpsc::{Receiver, Sender, channel};

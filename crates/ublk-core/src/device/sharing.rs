@@ -2,7 +2,7 @@
 
 use super::{Device, State};
 use crate::abi::sys;
-use crate::control::Bound;
+use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{ClientMemories, ClientMemory};
 use std::fs::File;

@@ -1,10 +1,11 @@
 //! How a device passes from one server to the next: taken over after its server has ended, or quiesced while it is live.
 
 use super::serving::Serving;
-use super::{Device, Listener, PendingQueue, State, node};
+use super::{Device, Listener, PendingQueue, State, last_server};
 use crate::abi::sys;
 use crate::backend::Backend;
-use crate::control::{Bound, Control, Target};
+use crate::bound::Bound;
+use crate::control::{Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Transport;
 use crate::spec::{Checked, Recovery};
@@ -23,7 +24,7 @@ impl Device {
     /// nothing has changed.
     pub fn adopt(id: u32, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
         let control = Control::open()?;
-        let info = node::wait_for_server_to_leave(&control, id, bound)?;
+        let info = last_server::wait_to_leave(&control, id, bound)?;
         let params = control.params(Target::of(&info), bound)?;
         let checked = Checked::existing(&info, &params, &*backend)?;
         let max_io = checked.spec.max_io;
@@ -52,7 +53,7 @@ impl Device {
         let mut state = self.idle()?;
         *state = State::Waiting;
         let claims = self.claim(DYING)?;
-        let char_dev = node::open_to_recover(&self.control, self.target, bound)?;
+        let char_dev = last_server::open_to_recover(&self.control, self.target, bound)?;
         let serving = self.serve_queues(char_dev, claims, bound, hand_out, Serving::leave, |bound| {
             self.wait_for_disk(bound)?; // this server's /dev may be another
             self.control.end_recovery(self.target, bound)
@@ -133,7 +134,7 @@ impl Device {
         if let State::Live(serving) = std::mem::replace(state, State::Waiting) {
             serving.leave();
         }
-        node::wait_for_server_to_leave(&self.control, self.id, bound).map(drop)
+        last_server::wait_to_leave(&self.control, self.id, bound).map(drop)
     }
 
     /// Has the driver withdraw its tags. A tag whose request was being served is offered again with the answer, and withdrawn

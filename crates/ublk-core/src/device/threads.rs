@@ -2,13 +2,36 @@
 
 use super::queue_worker::{Plan, QueueWorker};
 use super::round_robin::RoundRobin;
-use crate::error::{Error, Result};
-use crate::queue::{Wait, Waker};
-use crate::spec::Threads;
+use crate::abi::sys;
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
+use crate::features::Features;
+use crate::queue::{Mode, Transport, Wait, Waker};
+use crate::spec::{Spec, Threads};
 use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, available_parallelism};
 use std::time::{Duration, Instant};
+
+/// Fails if a queue cannot have the requested number of threads with this transport.
+pub fn check(wishes: &Spec, mode: Mode, features: Features) -> Result<()> {
+    if wishes.threads_per_queue == 1 {
+        return Ok(());
+    }
+    let refused = |why: &str, hint: Hint| {
+        let message = format!("{} threads for each queue are not possible: {why}", wishes.threads_per_queue);
+        Err(Error::new(ErrorKind::Unsupported, message).hint(hint))
+    };
+    if wishes.threads == Threads::Shared {
+        return refused("shared threads serve several queues each", "leave the threads at own".into());
+    }
+    if mode.transport == Transport::PerIo && !features.has(sys::UBLK_F_PER_IO_DAEMON.into()) {
+        return refused(
+            "this kernel lacks PER_IO_DAEMON",
+            Hint::from("Linux 6.16 or newer has it").by(Remedy::Features),
+        );
+    }
+    Ok(())
+}
 
 /// Has the queue served.
 pub fn serve(plan: Plan, threads: Threads) -> Result<()> {
@@ -140,5 +163,29 @@ impl Drop for Gone {
         let gone = threads.iter().position(|thread| thread.number == self.0).map(|at| threads.remove(at));
         drop(threads);
         drop(gone); // its pending tell their devices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Features = Features(u64::MAX);
+    const OLD: Features = Features(0x1fe);
+
+    #[test]
+    fn a_queue_has_several_threads_only_where_driver_and_transport_let_it() {
+        let several = Spec { threads_per_queue: 2, ..Spec::default() };
+        let of = |transport| Mode { transport, ..Mode::default() };
+        let refused = |wishes: &Spec, transport, features| {
+            check(wishes, of(transport), features).err().map(|error| error.message)
+        };
+        let why = |why| Some(format!("2 threads for each queue are not possible: {why}"));
+        assert_eq!(refused(&several, Transport::PerIo, ALL), None);
+        assert_eq!(refused(&Spec::default(), Transport::Batch, OLD), None);
+        assert_eq!(refused(&several, Transport::PerIo, OLD), why("this kernel lacks PER_IO_DAEMON"));
+        assert_eq!(refused(&several, Transport::Batch, OLD), None);
+        let shared = Spec { threads: Threads::Shared, ..several };
+        assert_eq!(refused(&shared, Transport::PerIo, ALL), why("shared threads serve several queues each"));
     }
 }

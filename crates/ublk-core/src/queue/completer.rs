@@ -1,8 +1,8 @@
 //! Completions from outside the ring: from any thread, at any time.
 
 use super::calls::Call;
-use super::wake::Waker;
 use crate::request::Ticket;
+use crate::waker::Waker;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An engine's number for one of the operations that a call waits for.

@@ -1,8 +1,9 @@
 //! The configuration of a queue.
 
-use super::{ClientMemories, Mode, TagShare, ThreadCommon, Waker};
+use super::{ClientMemories, Mode, TagShare, ThreadCommon};
 use crate::pages::Pages;
 use crate::telemetry::{QueueCounters, Tracer};
+use crate::waker::Waker;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

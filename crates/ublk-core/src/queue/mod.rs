@@ -26,9 +26,10 @@ pub(crate) mod tags;
 pub(crate) mod testing;
 mod thread_common;
 mod transport;
-mod wake;
 
 pub use crate::request::{Descriptor, Flags, Op, Piece, Request, Ticket};
+pub use crate::uring::probe as probe_io_uring;
+pub use crate::waker::Waker;
 pub use buffers::Buffers;
 pub(crate) use client_memory::ClientMemories;
 pub use client_memory::ClientMemory;
@@ -38,12 +39,11 @@ pub(crate) use config::Config;
 pub use io::{Io, Slot, Step};
 pub use lease::Lease;
 pub use mode::{CopyMode, Mode, Transport};
-pub use ring::{Wait, probe as probe_io_uring};
+pub use ring::Wait;
 pub(crate) use tag_share::TagShare;
 pub(crate) use tags::Violation;
 pub(crate) use thread_common::ThreadCommon;
 pub use transport::awaited::Awaited;
-pub use wake::Waker;
 
 use crate::abi;
 use crate::error::{Error, ErrorKind, Result};

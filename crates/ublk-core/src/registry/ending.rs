@@ -8,10 +8,11 @@ use super::server::{Condition, Server};
 use super::usage::{GLANCE, Usage, in_use, usage};
 use super::{sysfs, sysfs::Activity};
 use crate::abi::sys;
-use crate::control::{Bound, Control, Target};
-use crate::device::{node, static_dev};
+use crate::bound::Bound;
+use crate::control::{Control, Target};
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::Features;
+use crate::nodes;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,7 @@ pub fn end(id: u32, ending: Ending, bound: &Bound) -> Result<Outcome> {
     let device = Target::of(&control.info(id, bound)?);
     let mut notes = Outcome::new();
     stop_disk(&control, id, ending, bound, &mut notes)?;
-    static_dev::tidy(id);
+    nodes::tidy(id);
     if ending.delete {
         remove(&control, device, ending.force, bound)?;
     }
@@ -81,7 +82,7 @@ pub fn rouse(id: u32, bound: &Bound) -> Result<Outcome> {
 pub(crate) fn stop_through(control: &Control, id: u32, force: bool, bound: &Bound) -> Result<()> {
     let ending = Ending { force, delete: false, patience: Ending::PATIENCE };
     stop_disk(control, id, ending, bound, &mut Outcome::new())?;
-    static_dev::tidy(id);
+    nodes::tidy(id);
     Ok(())
 }
 
@@ -318,8 +319,8 @@ const REMOVAL: Duration = Duration::from_millis(500);
 /// Removes a stopped device. The driver waits until the last user has closed the disk; a forced removal does not. One
 /// command only: after it completes the id may belong to another device, which a second one would remove.
 pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bound) -> Result<()> {
-    let identity = node::identity(device.id);
-    let gone = || identity.is_some() && node::identity(device.id) != identity;
+    let identity = nodes::identity(device.id);
+    let gone = || identity.is_some() && nodes::identity(device.id) != identity;
     let removed = match (force, device.by_path) {
         (false, _) => control.delete(device, bound),
         (true, false) => control.delete_async(device, bound),
@@ -333,7 +334,7 @@ pub(crate) fn remove(control: &Control, device: Target, force: bool, bound: &Bou
             })
         }
     };
-    static_dev::tidy(device.id);
+    nodes::tidy(device.id);
     match removed {
         // Its server removed it first, when it was stopped.
         Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),

@@ -16,7 +16,8 @@ pub use users::seen;
 
 use crate::abi::sys::{self, ublksrv_ctrl_dev_info};
 use crate::abi::{Params, SECTOR};
-use crate::control::{Bound, Control, Target};
+use crate::bound::Bound;
+use crate::control::{Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FEATURES, Features};
 use std::collections::{BTreeMap, BTreeSet};

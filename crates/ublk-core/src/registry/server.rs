@@ -1,6 +1,6 @@
 //! The process that serves a device, as another one sees it.
 
-use crate::device::static_dev::Kind;
+use crate::nodes::Kind;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;

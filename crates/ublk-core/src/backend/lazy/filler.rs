@@ -2,8 +2,8 @@
 
 use super::chunks::{Chunks, Waiter};
 use crate::backend::Storage;
-use crate::device::become_io_flusher;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io_flusher::become_io_flusher;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! Waking a queue's thread from another.
+//! Waking a thread that sleeps in its ring, or in a poll, from another.
 
 use crate::error::{Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Makes a sleeping [`Ring::enter`](super::ring::Ring::enter) return. May be used from any thread.
+/// Makes a ring that polls its descriptor return from a sleeping enter. May be used from any thread.
 #[derive(Debug, Clone)]
 pub struct Waker(Arc<EventFd>);
 

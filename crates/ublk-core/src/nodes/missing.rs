@@ -1,57 +1,16 @@
 //! Creates and removes device nodes in a `/dev` that is not a devtmpfs, as in most containers, where the kernel does not.
 
+use super::Kind;
 use crate::error::{Error, ErrorKind, Result};
 use nix::sys::stat::{Mode, SFlag, mknod};
-use std::fs::{self, Metadata, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Which of a device's two nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `/dev/ublkcN`, the server's.
-    Server,
-    /// `/dev/ublkbN`, the disk.
-    Disk,
-}
-
-impl Kind {
-    /// Where it is.
-    pub fn path(self, id: u32) -> String {
-        match self {
-            Self::Server => format!("/dev/ublkc{id}"),
-            Self::Disk => format!("/dev/ublkb{id}"),
-        }
-    }
-
-    /// The kernel's number for it, while there is such a device.
-    pub fn number(self, id: u32) -> Option<libc::dev_t> {
-        let path = match self {
-            Self::Server => format!("/sys/class/ublk-char/ublkc{id}/dev"),
-            Self::Disk => format!("/sys/class/block/ublkb{id}/dev"),
-        };
-        parse_number(&fs::read_to_string(path).ok()?)
-    }
-
-    /// Whether a file is such a node.
-    pub fn is(self, file: &Metadata) -> bool {
-        match self {
-            Self::Server => file.file_type().is_char_device(),
-            Self::Disk => file.file_type().is_block_device(),
-        }
-    }
-}
-
-/// "259:3"
-fn parse_number(text: &str) -> Option<libc::dev_t> {
-    let (major, minor) = text.trim().split_once(':')?;
-    Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
-}
-
 /// Whether the kernel makes and removes the nodes in `/dev`.
-pub fn is_kept() -> bool {
+fn is_kept() -> bool {
     // If that cannot be found out, assume it: then nodes are created only if they do not appear for a while.
     fs::read_to_string("/proc/self/mountinfo").map_or(true, |mounts| is_devtmpfs(&mounts))
 }
@@ -65,7 +24,7 @@ fn is_devtmpfs(mountinfo: &str) -> bool {
 }
 
 /// Makes a node, in place of one that is no such device.
-pub fn make(kind: Kind, id: u32, number: libc::dev_t) -> Result<()> {
+fn make(kind: Kind, id: u32, number: libc::dev_t) -> Result<()> {
     let path = kind.path(id);
     let (file_type, mode) = match kind {
         Kind::Server => (SFlag::S_IFCHR, 0o600),
@@ -192,12 +151,5 @@ mod tests {
         assert!(!is_devtmpfs(&format!("{host}{pts}{container}{pts}")));
         assert!(!is_devtmpfs(pts));
         assert!(!is_devtmpfs(""));
-    }
-
-    #[test]
-    fn numbers_are_read_as_the_kernel_writes_them() {
-        assert_eq!(parse_number("259:1048575\n"), Some(libc::makedev(259, 1_048_575)));
-        assert_eq!(parse_number("259\n"), None);
-        assert_eq!(parse_number(""), None);
     }
 }

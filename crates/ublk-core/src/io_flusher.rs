@@ -24,7 +24,7 @@ thread_local! {
 
 /// Makes this thread an I/O flusher until the last of its `IoFlusher`s is dropped: a thread that serves a disk for a while,
 /// such as a program's main thread, is then what it was before. The flag is the thread's own, hence not `Send`.
-pub(super) struct IoFlusher(PhantomData<*const ()>);
+pub(crate) struct IoFlusher(PhantomData<*const ()>);
 
 impl IoFlusher {
     pub fn new() -> Result<Self> {

@@ -1,0 +1,72 @@
+//! An engine in a queue without a driver.
+
+use super::{Backend, Completer, Completion, Engine, Site, Step};
+use crate::queue::testing::TestQueue;
+use crate::queue::{Descriptor, Outcome, Waker};
+use crate::report::Reporter;
+use std::sync::Arc;
+
+/// See the [module](self).
+pub struct Bench {
+    engine: Box<dyn Engine>,
+    queue: TestQueue,
+    completer: Completer,
+}
+
+impl Bench {
+    /// With a queue of `depth` requests of at most `max_io` bytes.
+    pub fn new(backend: Arc<dyn Backend>, depth: u16, max_io: u32) -> Self {
+        let waker = Waker::new().unwrap();
+        let completer = Completer::new(waker.clone());
+        let mut site = Site::new(depth, max_io, false, completer.clone(), Reporter::new(|_| {}));
+        let engine = backend.engine(&mut site).unwrap();
+        let (files, operations) = site.needs();
+        Self { engine, queue: TestQueue::new(depth, max_io, files, operations, waker), completer }
+    }
+
+    /// The tag's buffer.
+    pub fn buffer(&mut self, tag: u16) -> &mut [u8] {
+        self.queue.buffer(tag)
+    }
+
+    /// A request comes; its outcome, if it has one at once.
+    pub fn start(&mut self, tag: u16, what: Descriptor) -> Option<Outcome> {
+        self.queue.begin(tag, what);
+        self.serve(tag, None)
+    }
+
+    /// What completed, by ring or otherwise, goes to the engine. The requests that were answered.
+    pub fn turn(&mut self) -> Vec<(u16, Outcome)> {
+        let mut answers = Vec::new();
+        for (tag, completion) in self.queue.turn() {
+            answers.extend(self.serve(tag, Some(completion)).map(|outcome| (tag, outcome)));
+        }
+        let mut outside = Vec::new();
+        self.completer.take(&mut outside);
+        for what in outside {
+            if let Some((tag, completion)) = self.queue.outside(what) {
+                answers.extend(self.serve(tag, Some(completion)).map(|outcome| (tag, outcome)));
+            }
+        }
+        answers
+    }
+
+    /// How many operations are in the ring.
+    pub fn operations(&self) -> u32 {
+        self.queue.operations()
+    }
+
+    fn serve(&mut self, tag: u16, completion: Option<Completion>) -> Option<Outcome> {
+        let mut io = self.queue.io(tag);
+        let step = match completion {
+            None => {
+                let piece = io.request.what.piece();
+                self.engine.start(&mut io, piece)
+            }
+            Some(completion) => self.engine.resume(&mut io, completion),
+        };
+        let Step::Done(outcome) = step else { return None };
+        self.queue.answered(tag);
+        Some(outcome)
+    }
+}

@@ -1,28 +1,38 @@
 #!/usr/bin/env node
 /**
- * Writes ts/wire.ts from the constants of crates/ublk-node/src/wire.rs. With --check it only says whether that is as it
- * has to be.
+ * Writes TypeScript files with the constants of Rust files. With --check it only says whether they are as they have to be.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 
+const FILES = [
+  ['crates/ublk-node/src/wire.rs', 'ts/wire.ts'],
+  ['crates/ublk-core/src/spec/limits.rs', 'ts/limits.ts'],
+]
+
 const path = name => new URL(`../${name}`, import.meta.url)
-const [from, to] = ['crates/ublk-node/src/wire.rs', 'ts/wire.ts']
 
-const constants = readFileSync(path(from), 'utf8').matchAll(
-  /^((?:\/\/\/ .*\n)+)pub const (\w+): \w+ = (-?\d+);$/gm,
-)
-const declared = Array.from(constants, ([, comment, name, value]) => {
-  const text = comment
-    .replaceAll(/^\/\/\/ /gm, '')
-    .trim()
-    .replaceAll('\n', ' ')
-  return `/** ${text} */\nexport const ${name} = ${value}\n`
-})
-const wanted = `// Written by scripts/wire.mjs from ${from}: change that, and run the script.\n\n${declared.join('\n')}`
+for (const [from, to] of FILES) {
+  const wanted = `// Written by scripts/wire.mjs from ${from}: change that, and run the script.\n\n${declarations(from)}`
+  if (!process.argv.includes('--check')) {
+    writeFileSync(path(to), wanted)
+  } else if (readFileSync(path(to), 'utf8') !== wanted) {
+    process.stderr.write(`${to} does not match ${from}: run scripts/wire.mjs\n`)
+    process.exitCode = 1
+  }
+}
 
-if (!process.argv.includes('--check')) {
-  writeFileSync(path(to), wanted)
-} else if (readFileSync(path(to), 'utf8') !== wanted) {
-  process.stderr.write(`${to} does not match ${from}: run scripts/wire.mjs\n`)
-  process.exitCode = 1
+/** The public constants of a Rust file whose value is a number, or a list of numbers. */
+function declarations(file) {
+  const constants = readFileSync(path(file), 'utf8').matchAll(
+    /^((?:\/\/\/ .*\n)+)pub const (\w+): ([^=]+) = (-?[\d_]+|\[[\d_, ]+\]);$/gm,
+  )
+  const declared = Array.from(constants, ([, comment, name, rustType, value]) => {
+    const text = comment
+      .replaceAll(/^\/\/\/ /gm, '')
+      .trim()
+      .replaceAll('\n', ' ')
+    const type = rustType.startsWith('[') ? ': readonly number[]' : ''
+    return `/** ${text} */\nexport const ${name}${type} = ${value}\n`
+  })
+  return declared.join('\n')
 }

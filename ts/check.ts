@@ -1,4 +1,5 @@
 import { invalid } from './errors.js'
+import { MAX_ID } from './limits.js'
 import { nameOf } from './user-values.js'
 
 /** The names of all options in `Options`; the compiler checks that none is missing. */
@@ -70,9 +71,6 @@ export function checkSignal(value: unknown): asserts value is AbortSignal | unde
     typeof signal.throwIfAborted === 'function'
   if (!right) throw invalid(`signal must be an AbortSignal, not ${nameOf(value)}`)
 }
-
-/** The largest number that a device can have; the kernel keeps it in 20 bits. */
-export const MAX_ID: number = 2 ** 20 - 1
 
 /**
  * Checks the number of a device.

@@ -13,12 +13,6 @@ use std::mem::size_of;
 pub const SECTOR: u64 = 512;
 /// Deepest queue the driver allows (`UBLK_MAX_QUEUE_DEPTH`).
 pub const MAX_DEPTH: u16 = sys::UBLK_MAX_QUEUE_DEPTH as u16;
-/// Most queues the driver's encoding allows (`UBLK_MAX_NR_QUEUES`).
-pub const MAX_QUEUES: u16 = 1 << sys::UBLK_QID_BITS;
-/// Largest single I/O buffer in bytes: 32 MiB (`UBLK_IO_BUF_BITS`).
-pub const MAX_IO: u32 = 1 << sys::UBLK_IO_BUF_BITS;
-/// Device ids are below this: the driver has that many minors (`UBLK_MINORS`).
-pub const MAX_ID: u32 = 1 << 20;
 
 /// `_IOWR('u', nr, T)` and `_IOR('u', nr, T)` of `asm-generic/ioctl.h`, which x86 and arm64 share.
 const fn ioctl(read_write: u32, nr: u32, size: usize) -> u32 {

@@ -1,0 +1,156 @@
+//! Checked options, in the driver's form: flags, ADD_DEV and SET_PARAMS.
+
+use super::Spec;
+use super::check::MAX_SIZE;
+use crate::abi::{Params, SECTOR, sys};
+use crate::backend::{Alignment, Discard};
+use crate::choice::Choice;
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
+use crate::features::{FEATURES, Features};
+use crate::queue::CopyMode;
+
+/// Checked options of a device.
+#[derive(Debug, Clone)]
+pub(crate) struct Checked {
+    pub(super) block: u32,
+    pub(super) physical: u32,
+    pub(super) size: u64,
+    pub(super) discard: Option<Discard>,
+    /// Whether the disk has a volatile write cache.
+    pub write_cache: bool,
+    /// Its transport and copy mode.
+    pub choice: Choice,
+    /// The alignment that its backend requires of memory that is not copied.
+    pub alignment: Alignment,
+    pub(super) chunk: u32,
+    pub(super) optimal_io: u32,
+    /// The options that it was made from.
+    pub spec: Spec,
+}
+
+/// Flags that a device can do without: the driver drops those that it does not know.
+const OPTIONAL: u64 = sys::UBLK_F_CMD_IOCTL_ENCODE as u64
+    | sys::UBLK_F_UPDATE_SIZE as u64
+    | sys::UBLK_F_QUIESCE as u64
+    | sys::UBLK_F_UNPRIVILEGED_DEV as u64;
+
+impl Checked {
+    /// For ADD_DEV.
+    pub fn info(&self) -> sys::ublksrv_ctrl_dev_info {
+        sys::ublksrv_ctrl_dev_info {
+            nr_hw_queues: self.spec.queues as u16,
+            queue_depth: self.spec.depth as u16,
+            max_io_buf_bytes: self.spec.max_io,
+            dev_id: self.spec.id.unwrap_or(u32::MAX),
+            ublksrv_pid: std::process::id().cast_signed(),
+            flags: self.flags(),
+            ..Default::default()
+        }
+    }
+
+    fn flags(&self) -> u64 {
+        let wanted = |on: bool, flag: u32| if on { u64::from(flag) } else { 0 };
+        self.spec.recovery.map_or(0, |recovery| recovery.flags() | u64::from(sys::UBLK_F_QUIESCE))
+            | wanted(true, sys::UBLK_F_CMD_IOCTL_ENCODE)
+            | wanted(true, sys::UBLK_F_UPDATE_SIZE)
+            | wanted(!self.spec.partition_scan, sys::UBLK_F_NO_AUTO_PART_SCAN)
+            | wanted(self.spec.shared_memory, sys::UBLK_F_SHMEM_ZC)
+            | self.choice.mode.flags()
+            // The driver drops it if the caller does not need it.
+            | wanted(true, sys::UBLK_F_UNPRIVILEGED_DEV)
+    }
+
+    /// Checks the flags that the driver kept: it drops those that it does not support.
+    pub fn kept(&self, flags: u64) -> Result<()> {
+        let (kept, lacking) = (Features(flags), self.flags() & !OPTIONAL & !flags);
+        let Some(feature) = FEATURES.iter().find(|feature| lacking & feature.flag != 0) else {
+            return Ok(());
+        };
+        let failed = Error::new(
+            ErrorKind::Unsupported,
+            format!("the driver cannot do what was asked for: {}", feature.name),
+        );
+        let recovery = feature.name.starts_with("USER_RECOVERY");
+        Err(failed.hint(if recovery && kept.has(sys::UBLK_F_UNPRIVILEGED_DEV.into()) {
+            Hint::from("only root can make a device that can be recovered")
+        } else {
+            Hint::from(format!("Linux {} or newer can", feature.since)).by(Remedy::Features)
+        }))
+    }
+
+    /// Checks a new size in bytes.
+    pub fn check_size(&self, size: u64) -> Result<()> {
+        if size == 0 || size > MAX_SIZE || !size.is_multiple_of(u64::from(self.block)) {
+            return Err(Error::invalid(format!("the size {size} is not possible"))
+                .hint(format!("a multiple of the block size {} below 8 EiB is", self.block)));
+        }
+        Ok(())
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The same device with another size.
+    pub fn resized(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    /// For SET_PARAMS. `max_io`: bytes in a tag's buffer as ADD_DEV left it; no request can be larger.
+    pub fn params(&self, max_io: u32) -> Params {
+        let attribute = |on: bool, flag: u32| if on { flag } else { 0 };
+        let mut params = Params {
+            len: size_of::<Params>() as u32,
+            types: sys::UBLK_PARAM_TYPE_BASIC,
+            basic: sys::ublk_param_basic {
+                attrs: attribute(self.spec.read_only, sys::UBLK_ATTR_READ_ONLY)
+                    | attribute(self.spec.rotational, sys::UBLK_ATTR_ROTATIONAL)
+                    | attribute(self.write_cache, sys::UBLK_ATTR_VOLATILE_CACHE | sys::UBLK_ATTR_FUA),
+                logical_bs_shift: self.block.trailing_zeros() as u8,
+                physical_bs_shift: self.physical.trailing_zeros() as u8,
+                io_opt_shift: self.optimal_io().trailing_zeros() as u8,
+                io_min_shift: self.block.trailing_zeros() as u8,
+                max_sectors: self.spec.max_io.min(max_io) >> 9,
+                chunk_sectors: self.chunk >> 9,
+                dev_sectors: self.size / SECTOR,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        if let Some(Discard { granularity, alignment, max, max_write_zeroes }) = self.discard {
+            params.types |= sys::UBLK_PARAM_TYPE_DISCARD;
+            params.discard = sys::ublk_param_discard {
+                discard_granularity: granularity,
+                discard_alignment: alignment,
+                max_discard_sectors: (max / SECTOR) as u32,
+                max_write_zeroes_sectors: (max_write_zeroes / SECTOR) as u32,
+                // The driver hands discards on one range at a time.
+                max_discard_segments: u16::from(max > 0),
+                ..Default::default()
+            };
+        }
+        if self.choice.mode.copy == CopyMode::Zero {
+            self.align(&mut params);
+        }
+        params
+    }
+
+    /// The driver takes a power of two: the largest one that the backend's is a multiple of.
+    fn optimal_io(&self) -> u32 {
+        let largest = 1_u32.checked_shl(self.optimal_io.trailing_zeros()).unwrap_or(0);
+        largest.max(self.physical)
+    }
+
+    /// Requests whose pages are used without a copy must be aligned for that.
+    fn align(&self, params: &mut Params) {
+        let Alignment { start, gap } = self.alignment;
+        if start > SECTOR as u32 {
+            params.types |= sys::UBLK_PARAM_TYPE_DMA_ALIGN;
+            params.dma.alignment = start - 1;
+        }
+        if gap > 0 {
+            params.basic.virt_boundary_mask = gap - 1;
+        }
+    }
+}

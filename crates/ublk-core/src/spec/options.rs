@@ -1,0 +1,138 @@
+//! The options, with their defaults.
+
+use super::limits;
+use crate::abi::sys;
+use crate::features::Features;
+use crate::pages::Pages;
+use crate::queue::{CopyMode, Transport};
+use std::time::Duration;
+
+/// The options of a device. `None`: the default, which may depend on the backend.
+///
+/// Later versions add fields. Take the rest from the default, and what you write compiles with them, too:
+///
+/// ```
+/// use ublk_core::Spec;
+///
+/// let spec = Spec { queues: 4, read_only: true, ..Spec::default() };
+/// assert_eq!(spec.depth, 128);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The device's number, below 2^20. `None`: the driver picks a free one.
+    pub id: Option<u32>,
+    /// Hardware queues: 1 to 4096. The driver keeps at most one per CPU.
+    pub queues: u32,
+    /// Requests in flight per queue: 1 to 4096.
+    pub depth: u32,
+    /// Logical block size in bytes: 512, 1024, 2048 or 4096.
+    pub block_size: Option<u32>,
+    /// Physical block size in bytes: a power of two, not below the logical one, at most 256 MiB.
+    pub physical_block_size: Option<u32>,
+    /// Largest request in bytes: 4096 to 32 MiB, a multiple of 4096.
+    pub max_io: u32,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Announce a volatile write cache: completed writes may be lost in a power failure until a flush.
+    pub write_cache: Option<bool>,
+    /// Announce that seeking is slow.
+    pub rotational: bool,
+    /// Whether to advertise discard and write-zeroes.
+    pub discard: Option<bool>,
+    /// Bytes: a multiple of the block size.
+    pub discard_granularity: Option<u32>,
+    /// Bytes per discard: a multiple of the block size.
+    pub max_discard: Option<u64>,
+    /// What happens to the disk when its server ends. `None`: it is removed.
+    pub recovery: Option<Recovery>,
+    /// Whether the kernel looks for partitions when the disk appears. `false` needs 7.0.
+    pub partition_scan: bool,
+    /// Which threads serve the queues, if the backend has engines.
+    pub threads: Threads,
+    /// Whether it can [share memory](crate::Device::share) with its clients (7.1).
+    pub shared_memory: bool,
+    /// How many threads serve each queue with [`Threads::Own`]: 1 to 64, and at most its depth. With [`Transport::PerIo`] the
+    /// tags are divided among them; with [`Transport::Batch`] a thread gets the requests that the others are too busy for. More
+    /// than one needs 6.16.
+    pub threads_per_queue: u32,
+    /// Whether [`Threads::Own`] of a device with several queues are pinned to the CPUs whose requests come to their queue.
+    /// `None`: unless they poll, since a polling thread would take the CPU from the process that sends the requests.
+    pub affinity: Option<bool>,
+    /// How long a queue's thread busy-polls after it had work before it sleeps: at most 1 ms. Polling that finds nothing
+    /// becomes rare. Not for shared threads, nor if the thread may use only one CPU.
+    pub poll: Duration,
+    /// How the pages of the I/O buffers are allocated.
+    pub buffers: Pages,
+    /// How requests come from the driver and answers go back. `None`: the faster one.
+    pub transport: Option<Transport>,
+    /// How the data of requests gets to the backend and back. `None`: the best possible one.
+    pub copy: Option<CopyMode>,
+}
+
+/// Which threads serve the queues of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Threads {
+    /// One thread for each queue.
+    #[default]
+    Own,
+    /// A few threads, for the queues of all devices of this process with this value.
+    Shared,
+}
+
+/// What happens to a disk's requests after its server has ended, until another one takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recovery {
+    /// New requests wait; those in flight fail (6.1).
+    Requeue,
+    /// New requests wait; those in flight are sent again (6.1). Only for a backend that may get a write twice.
+    Reissue,
+    /// All requests fail until another server has taken over (6.13).
+    Fail,
+}
+
+impl Recovery {
+    pub(super) fn flags(self) -> u64 {
+        let extra = match self {
+            Self::Requeue => 0,
+            Self::Reissue => sys::UBLK_F_USER_RECOVERY_REISSUE as u64,
+            Self::Fail => sys::UBLK_F_USER_RECOVERY_FAIL_IO as u64,
+        };
+        sys::UBLK_F_USER_RECOVERY as u64 | extra
+    }
+
+    /// The recovery mode of a device with these flags.
+    pub(super) fn of(flags: Features) -> Option<Self> {
+        [Self::Reissue, Self::Fail, Self::Requeue].into_iter().find(|recovery| flags.has(recovery.flags()))
+    }
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            id: None,
+            queues: limits::DEFAULT_QUEUES,
+            depth: limits::DEFAULT_DEPTH,
+            block_size: None,
+            physical_block_size: None,
+            max_io: limits::DEFAULT_MAX_IO,
+            read_only: false,
+            write_cache: None,
+            rotational: false,
+            discard: None,
+            discard_granularity: None,
+            max_discard: None,
+            recovery: None,
+            partition_scan: true,
+            threads: Threads::default(),
+            shared_memory: false,
+            threads_per_queue: 1,
+            affinity: None,
+            poll: Duration::ZERO,
+            buffers: Pages::default(),
+            transport: None,
+            copy: None,
+        }
+    }
+}

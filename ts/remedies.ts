@@ -8,6 +8,7 @@ export type Remedy =
   | 'read-only'
   | 'other-file'
   | 'not-exclusive'
+  | 'cache-bound'
   | 'list'
   | 'features'
   | 'diagnose'
@@ -22,6 +23,7 @@ export const apiWords: RemedyWords = {
   'read-only': ' (readOnly: true)',
   'other-file': ' (otherFile: true)',
   'not-exclusive': ' (exclusive: false)',
+  'cache-bound': ' (cacheMax)',
   list: ' (UblkDevice.list() returns them)',
   features: ' (features() says what this one can do)',
   diagnose: '',

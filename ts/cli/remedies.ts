@@ -7,6 +7,7 @@ export const cliWords: RemedyWords = {
   'read-only': ' (--read-only)',
   'other-file': ' (--other-file)',
   'not-exclusive': ' (--no-exclusive)',
+  'cache-bound': ' (--cache-max)',
   list: ' (see ublk-ts list)',
   features: ' (see ublk-ts features)',
   diagnose: ' (see ublk-ts doctor)',

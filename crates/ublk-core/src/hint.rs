@@ -17,6 +17,8 @@ pub enum Remedy {
     OtherFile,
     /// Serve a file that is in use, or cannot be locked.
     NotExclusive,
+    /// Bound the cache of a lazy disk.
+    CacheBound,
     /// List the devices.
     List,
     /// List what the kernel's driver can do.
@@ -27,12 +29,13 @@ pub enum Remedy {
 
 impl Remedy {
     /// Every one there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Force,
         Self::Wait,
         Self::ReadOnly,
         Self::OtherFile,
         Self::NotExclusive,
+        Self::CacheBound,
         Self::List,
         Self::Features,
         Self::Diagnose,
@@ -46,6 +49,7 @@ impl Remedy {
             Self::ReadOnly => "read-only",
             Self::OtherFile => "other-file",
             Self::NotExclusive => "not-exclusive",
+            Self::CacheBound => "cache-bound",
             Self::List => "list",
             Self::Features => "features",
             Self::Diagnose => "diagnose",

@@ -181,6 +181,11 @@ impl<T: Default> PerCall<T> {
         Self((0..depth).map(|_| T::default()).collect())
     }
 
+    /// Of every call so far.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
+
     /// Of the current call. It may be an earlier call's that had the same number.
     #[inline]
     pub fn of(&mut self, io: &Io<'_>) -> &mut T {

@@ -163,6 +163,13 @@ impl Storage for Memory {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        if !self.contains(offset, length) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.zero(offset as usize, length as usize)
+    }
 }
 
 struct MemoryEngine {
@@ -196,6 +203,16 @@ impl Engine for MemoryEngine {
             Op::Flush | Op::Other(_) => {}
         }
         Step::Done(Ok(length as u32))
+    }
+}
+
+#[cfg(test)]
+impl Memory {
+    /// For tests that read while others write.
+    pub fn byte(&self, at: u64) -> u8 {
+        let (mapping, from, _) = self.pieces(at as usize, 1).next().unwrap();
+        // SAFETY: the tests stay within the disk; an atomic, since other threads may write.
+        unsafe { std::sync::atomic::AtomicU8::from_ptr(mapping.at(from)) }.load(Relaxed)
     }
 }
 

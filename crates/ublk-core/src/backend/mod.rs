@@ -24,7 +24,7 @@ pub use concat::Concat;
 pub use engine::{Below, Engine, PartDone, PerCall, Site};
 pub use external::External;
 pub use file::File;
-pub use lazy::{Fill, Found, Identity, Lazy, Map, Source};
+pub use lazy::{FileSource, Fill, Filling, Found, Handle, Identity, Lazy, Map, Progress, Source};
 pub use memory::Memory;
 pub use memory_file::MemoryFile;
 pub use null::Null;
@@ -156,6 +156,13 @@ pub trait Storage: Backend {
     /// Makes all earlier writes durable. May block. If it fails, or [`intact`](Self::intact) does, data written since
     /// the last success may be lost.
     fn sync(&self) -> io::Result<()>;
+
+    /// Gives the space of a range back to the system: it reads as zeroes. May block; on any thread but a queue's. Nobody
+    /// uses the range meanwhile.
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        let _ = (offset, length);
+        Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+    }
 
     /// Whether no written data was lost since the last call: the kernel may drop pages that it could not write back.
     /// Does not block, and reports each failure once.

@@ -227,6 +227,10 @@ impl Storage for File {
         self.file.sync_data()
     }
 
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        punch(&self.file, offset as libc::off_t, length as libc::off_t)
+    }
+
     fn intact(&self) -> io::Result<()> {
         // Behind the end of any file: there is nothing to wait for, and a failure is reported for the whole file.
         const BEHIND: libc::off64_t = 1 << 62;
@@ -284,13 +288,18 @@ fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
         return file.metadata().is_ok_and(|found| limits::write_zeroes(&found) > 0);
     }
     let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
+    punch(file, behind, 4096).is_ok()
+}
+
+fn punch(file: &fs::File, offset: libc::off_t, length: libc::off_t) -> io::Result<()> {
     loop {
         // SAFETY: plain numbers and an open descriptor.
-        if unsafe { libc::fallocate(file.as_raw_fd(), zeroes::PUNCH, behind, 4096) } == 0 {
-            return true;
+        if unsafe { libc::fallocate(file.as_raw_fd(), zeroes::PUNCH, offset, length) } == 0 {
+            return Ok(());
         }
-        if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
-            return false;
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
         }
     }
 }

@@ -19,8 +19,9 @@ impl Bits {
         self.0.length() / 8
     }
 
+    /// In one order with all other threads' changes of bits and [pins](super::room::Pins).
     pub fn has(&self, chunk: u64) -> bool {
-        self.word(at(chunk)).load(Ordering::Acquire) & bit(chunk) != 0
+        self.word(at(chunk)).load(Ordering::SeqCst) & bit(chunk) != 0
     }
 
     pub fn has_all(&self, chunks: Range<u64>) -> bool {
@@ -35,11 +36,38 @@ impl Bits {
         self.word(at(chunk)).fetch_and(!bit(chunk), Ordering::SeqCst);
     }
 
+    /// The first chunk from `from` on whose bit is set.
+    pub fn next(&self, from: u64) -> Option<u64> {
+        let first = at(from);
+        (first..self.words()).find_map(|at| {
+            let mut word = self.word(at).load(Ordering::SeqCst);
+            if at == first {
+                word &= u64::MAX << (from % 64);
+            }
+            (word != 0).then(|| at as u64 * 64 + u64::from(word.trailing_zeros()))
+        })
+    }
+
+    /// How many bits are set.
+    pub fn count(&self) -> u64 {
+        (0..self.words()).map(|at| u64::from(self.word(at).load(Ordering::SeqCst).count_ones())).sum()
+    }
+
     pub fn word(&self, at: usize) -> &AtomicU64 {
         let at = at.saturating_mul(8);
         assert!(at + 8 <= self.0.length());
         // SAFETY: in bounds by the assertion, aligned since the mapping starts a page; only ever used as an atomic.
         unsafe { AtomicU64::from_ptr(self.0.at(at).cast()) }
+    }
+
+    /// Clears what `other` lacks.
+    pub fn keep(&self, other: &Self) {
+        for at in 0..self.words() {
+            let kept = other.word(at).load(Ordering::SeqCst);
+            if self.word(at).load(Ordering::SeqCst) & !kept != 0 {
+                self.word(at).fetch_and(kept, Ordering::SeqCst);
+            }
+        }
     }
 
     /// The words of a range, as the bytes of a file.
@@ -65,4 +93,19 @@ pub fn at(chunk: u64) -> usize {
 
 fn bit(chunk: u64) -> u64 {
     1 << (chunk % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_bit_is_found_from_anywhere() {
+        let bits = Bits::new(4096).unwrap();
+        assert_eq!((bits.next(0), bits.count()), (None, 0));
+        [0, 63, 64, 700].into_iter().for_each(|chunk| bits.set(chunk));
+        let found: Vec<_> = [0, 1, 63, 64, 65, 700, 701].map(|from| bits.next(from)).into();
+        assert_eq!(found, [Some(0), Some(63), Some(63), Some(64), Some(700), Some(700), None]);
+        assert_eq!((bits.next(1 << 20), bits.count()), (None, 4));
+    }
 }

@@ -1,25 +1,33 @@
 //! Which chunks are present, which are being fetched, and which requests wait for them.
 
 use super::map::Map;
+use super::progress::Counters;
+use super::room::Room;
 use crate::backend::Storage;
 use crate::queue::{Completer, Token};
 use crate::report::Reporter;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A request that waits for something: 0 or a negative error number.
+/// Somebody who waits for something: 0 or a negative error number.
 #[derive(Clone)]
-pub struct Waiter {
-    pub completer: Completer,
-    pub token: Token,
+pub enum Waiter {
+    /// A request.
+    Request { completer: Completer, token: Token },
+    /// A thread that fills the disk.
+    Thread(Sender<i32>),
 }
 
 impl Waiter {
     pub fn tell(&self, result: i32) {
-        self.completer.complete(self.token, result);
+        match self {
+            Self::Request { completer, token } => completer.complete(*token, result),
+            Self::Thread(sender) => drop(sender.send(result)), // it may have given up
+        }
     }
 }
 
@@ -29,8 +37,14 @@ pub enum Plan {
     Go(Claim),
     /// To wait to be told so often, after having these ranges of chunks fetched.
     Wait { times: u32, fetch: Vec<Range<u64>> },
+    /// To be told once, after so many chunks were evicted.
+    Evict(u64),
     /// To fail: it needs data that was lost.
     Lost,
+    /// To fail: no more written chunks fit into the cache.
+    Full,
+    /// To fail: the map cannot be written.
+    Failed(i32),
 }
 
 /// What a request does to the chunks it touches.
@@ -47,8 +61,13 @@ pub enum Use {
 /// The chunks of a disk. A chunk is missing; or busy, while it is fetched or overwritten; or present.
 pub struct Chunks {
     pub map: Map,
-    busy: Mutex<HashMap<u64, Vec<Waiter>>>,
-    /// How often the storage has lost data. Changes with `busy` locked.
+    /// The cache's bound, if it has one.
+    pub room: Option<Room>,
+    pub counters: Counters,
+    /// How many fetches are under way for requests.
+    pub wanted: AtomicUsize,
+    pub(super) state: Mutex<State>,
+    /// How often the storage has lost data. Changes with `state` locked.
     epoch: AtomicU64,
     /// Held while the storage is asked for losses, which it reports once, until the loss was recorded.
     asking: Mutex<()>,
@@ -57,11 +76,37 @@ pub struct Chunks {
     watched: AtomicBool,
 }
 
+/// What changes with a lock.
+#[derive(Default)]
+pub(super) struct State {
+    /// The chunks that somebody fetches, overwrites or evicts, and who waits for that.
+    pub busy: HashMap<u64, Vec<Waiter>>,
+    /// The rest is only for a bounded cache. How many chunks take up space: those that are present, those that are being
+    /// stored or overwritten, and the leftovers.
+    pub used: u64,
+    /// How many of them are dirty.
+    pub dirty: u64,
+    /// Missing chunks that take up space: something went wrong with them.
+    pub leftover: HashSet<u64>,
+    /// Where the next search for chunks to evict begins.
+    pub hand: u64,
+}
+
 impl Chunks {
-    pub fn new(map: Map) -> Self {
+    /// `room`: the bound of the cache, whose map has to be made for that.
+    pub fn new(map: Map, room: Option<Room>) -> Self {
+        let bounded = room.is_some();
+        let state = State {
+            used: if bounded { map.count() } else { 0 },
+            dirty: map.count_dirty().unwrap_or(0),
+            ..State::default()
+        };
         Self {
             map,
-            busy: Mutex::default(),
+            room,
+            counters: Counters::default(),
+            wanted: AtomicUsize::new(0),
+            state: Mutex::new(state),
             epoch: AtomicU64::new(0),
             asking: Mutex::default(),
             reporter: Mutex::default(),
@@ -117,10 +162,14 @@ impl Chunks {
 
     fn forget(&self, why: &io::Error) {
         let first = !self.map.failed();
-        let busy = self.busy();
-        let told = self.map.forget();
+        let mut state = self.state();
+        let told = self.map.forget(|chunk| {
+            if self.room.is_some() {
+                state.leftover.insert(chunk);
+            }
+        });
         self.epoch.fetch_add(1, SeqCst);
-        drop(busy);
+        drop(state);
         if first {
             self.report(format!(
                 "the disk's cache has lost data: {why}. Fetched data is fetched again; reads of data written since the last \
@@ -138,7 +187,7 @@ impl Chunks {
         let saved = self.map.save(
             || storage.sync(),
             |publish| {
-                let _busy = self.busy();
+                let _state = self.state();
                 if self.epoch() != epoch {
                     return Err(io::Error::from_raw_os_error(libc::EIO));
                 }
@@ -167,6 +216,26 @@ impl Chunks {
         offset / chunk..(offset + length).div_ceil(chunk)
     }
 
+    /// How many chunks there are.
+    pub fn count(&self) -> u64 {
+        self.map.size().div_ceil(self.map.chunk())
+    }
+
+    /// The first chunk from `from` on that is missing.
+    pub fn missing(&self, from: u64) -> Option<u64> {
+        (from..self.count()).find(|chunk| !self.map.has(*chunk))
+    }
+
+    /// How many more chunks fit in.
+    pub fn free(&self) -> u64 {
+        self.room.as_ref().map_or(u64::MAX, |room| room.most.saturating_sub(self.state().used))
+    }
+
+    /// Whether requests wait for the source.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(SeqCst) > 0
+    }
+
     /// The bytes of a range of chunks: offset and length. The last chunk ends with the disk.
     pub fn bytes(&self, chunks: &Range<u64>) -> (u64, u64) {
         let start = chunks.start * self.map.chunk();
@@ -176,7 +245,8 @@ impl Chunks {
     /// Finds out what a request has to do first. What it is told to fetch is busy from here on, and so is what it
     /// claims; it claims only when there is nothing to wait for, so no two requests wait for each other.
     pub fn plan(self: &Arc<Self>, offset: u64, length: u64, what: Use, waiter: &Waiter) -> Plan {
-        let mut busy = self.busy();
+        let mut state = self.state();
+        let State { busy, .. } = &mut *state;
         let whole = |chunk| {
             let (start, bytes) = self.bytes(&(chunk..chunk + 1));
             what != Use::Read && offset <= start && start + bytes <= offset + length
@@ -185,11 +255,16 @@ impl Chunks {
         if self.map.any_lost() && self.touched(offset, length).any(|chunk| lost(chunk) && !whole(chunk)) {
             return Plan::Lost;
         }
+        let bounded = self.room.is_some();
         let (mut times, mut fetch, mut claim) = (0, Vec::<Range<u64>>::new(), Vec::new());
+        let mut dirty = Vec::new();
         for chunk in self.touched(offset, length) {
             if self.map.has(chunk) && !lost(chunk) {
                 if what != Use::Read && !self.map.is_written(chunk) {
                     self.map.write(chunk);
+                }
+                if bounded && what != Use::Read && !self.map.is_dirty(chunk) {
+                    dirty.push(chunk);
                 }
                 continue;
             }
@@ -199,8 +274,9 @@ impl Chunks {
                     waiters.push(waiter.clone());
                     times += 1;
                 }
+                // Remembering that nothing is there would take up space.
+                None if what == Use::Discard && (bounded || !whole(chunk)) => {}
                 None if whole(chunk) => claim.push(chunk),
-                None if what == Use::Discard => {}
                 None => {
                     busy.insert(chunk, vec![waiter.clone()]);
                     times += 1;
@@ -214,7 +290,13 @@ impl Chunks {
         if times > 0 {
             return Plan::Wait { times, fetch };
         }
-        busy.extend(claim.iter().map(|&chunk| (chunk, Vec::new())));
+        dirty.extend(claim.iter().filter(|chunk| !self.map.is_dirty(**chunk)));
+        if let Some(room) = &self.room
+            && let Err(plan) = self.reserve_dirty(room, &mut state, &claim, &dirty)
+        {
+            return plan;
+        }
+        state.busy.extend(claim.iter().map(|&chunk| (chunk, Vec::new())));
         Plan::Go(Claim { chunks: self.clone(), held: claim, epoch: self.epoch() })
     }
 
@@ -229,7 +311,7 @@ impl Chunks {
             self.report(format!("cannot write the map {}: {error}", path.display()));
             told = -error.raw_os_error().unwrap_or(libc::EIO);
         }
-        let mut busy = self.busy();
+        let mut state = self.state();
         if done.is_ok() {
             if self.epoch() == epoch {
                 self.map.set(chunks, written);
@@ -237,24 +319,51 @@ impl Chunks {
                 done = Err(io::Error::from_raw_os_error(libc::EIO));
             }
         }
-        let waiters = Self::free(&mut busy, chunks.iter().copied());
-        drop(busy);
+        match &done {
+            Err(_) => self.leave_over(&mut state, chunks.iter().copied()),
+            Ok(()) => {
+                if let Some(room) = &self.room {
+                    chunks.iter().for_each(|chunk| room.pins.touch(*chunk));
+                }
+            }
+        }
+        let waiters = Self::end_busy(&mut state, chunks.iter().copied());
+        drop(state);
         waiters.into_iter().for_each(|waiter| waiter.tell(if written { 0 } else { told }));
         done
     }
 
     /// Ends the busy state of some chunks, which are missing again. Gives the waiters the result.
     pub fn give_up(&self, chunks: impl IntoIterator<Item = u64>, result: i32) {
-        let waiters = Self::free(&mut self.busy(), chunks);
+        let waiters = Self::end_busy(&mut self.state(), chunks);
         waiters.into_iter().for_each(|waiter| waiter.tell(result));
     }
 
-    fn free(busy: &mut HashMap<u64, Vec<Waiter>>, chunks: impl IntoIterator<Item = u64>) -> Vec<Waiter> {
-        chunks.into_iter().flat_map(|chunk| busy.remove(&chunk).unwrap_or_default()).collect()
+    /// The same for chunks that there was [room](Self::make_room) made for.
+    pub fn abandon(&self, chunks: impl IntoIterator<Item = u64> + Clone, result: i32) {
+        self.leave_over(&mut self.state(), chunks.clone());
+        self.give_up(chunks, result);
     }
 
-    fn busy(&self) -> MutexGuard<'_, HashMap<u64, Vec<Waiter>>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Some chunks that take up space did not become present.
+    fn leave_over(&self, state: &mut State, chunks: impl IntoIterator<Item = u64>) {
+        if self.room.is_none() {
+            return;
+        }
+        for chunk in chunks.into_iter().filter(|chunk| !self.map.has(*chunk)) {
+            state.leftover.insert(chunk);
+            if self.map.is_dirty(chunk) && self.map.clear_dirty(chunk) {
+                state.dirty -= 1;
+            }
+        }
+    }
+
+    pub(super) fn end_busy(state: &mut State, chunks: impl IntoIterator<Item = u64>) -> Vec<Waiter> {
+        chunks.into_iter().flat_map(|chunk| state.busy.remove(&chunk).unwrap_or_default()).collect()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -276,7 +385,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.held.is_empty() {
-            self.chunks.give_up(std::mem::take(&mut self.held), 0);
+            self.chunks.abandon(std::mem::take(&mut self.held), 0);
         }
     }
 }
@@ -293,17 +402,19 @@ mod tests {
     const CHUNK: u64 = 4096;
 
     fn chunks() -> Arc<Chunks> {
-        Arc::new(Chunks::new(Map::volatile(10 * CHUNK - 512, CHUNK).unwrap()))
+        Arc::new(Chunks::new(Map::volatile(10 * CHUNK - 512, CHUNK).unwrap(), None))
     }
 
     fn waiter(tag: u16) -> Waiter {
         let ticket = Ticket { tag, generation: 0, queue: 0 };
-        Waiter { completer: Completer::new(Waker::new().unwrap()), token: Token::of(ticket) }
+        Waiter::Request { completer: Completer::new(Waker::new().unwrap()), token: Token::of(ticket) }
     }
 
     fn heard(waiter: &Waiter) -> Vec<(Token, i32)> {
-        let mut happened = Vec::new();
-        waiter.completer.take(&mut happened);
+        let (mut happened, Waiter::Request { completer, .. }) = (Vec::new(), waiter) else {
+            panic!("no request")
+        };
+        completer.take(&mut happened);
         let done = |what| match what {
             Outside::Done(token, result) => (token, result),
             Outside::Returned { .. } => panic!("nothing was lent"),
@@ -311,11 +422,15 @@ mod tests {
         happened.into_iter().map(done).collect()
     }
 
+    fn token(tag: u16) -> Token {
+        Token::of(Ticket { tag, generation: 0, queue: 0 })
+    }
+
     fn waits(plan: &Plan) -> (u32, Vec<(u64, u64)>) {
         match plan {
             Plan::Go(claim) => panic!("goes with {:?}", claim.held),
             Plan::Wait { times, fetch } => (*times, fetch.iter().map(|run| (run.start, run.end)).collect()),
-            Plan::Lost => panic!("is lost"),
+            _ => panic!("fails"),
         }
     }
 
@@ -323,7 +438,7 @@ mod tests {
         match plan {
             Plan::Go(claim) => claim,
             Plan::Wait { times, fetch } => panic!("waits {times} times and fetches {fetch:?}"),
-            Plan::Lost => panic!("is lost"),
+            _ => panic!("fails"),
         }
     }
 
@@ -336,9 +451,9 @@ mod tests {
         let plan = chunks.plan(0, 6 * CHUNK, Use::Read, &second);
         assert_eq!(waits(&plan), (5, vec![(5, 6)]));
         chunks.complete(&[0, 1], false, 0).unwrap();
-        assert_eq!(heard(&first), vec![(first.token, 0); 2]);
+        assert_eq!(heard(&first), vec![(token(1), 0); 2]);
         chunks.give_up(3..5, -5);
-        assert_eq!(heard(&first), vec![(first.token, -5); 2]);
+        assert_eq!(heard(&first), vec![(token(1), -5); 2]);
         assert_eq!(heard(&second).len(), 4);
         // What failed is fetched again, what is there is not.
         assert_eq!(waits(&chunks.plan(0, 5 * CHUNK, Use::Read, &first)), (2, vec![(3, 5)]));
@@ -413,7 +528,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity { size: 10 * CHUNK, chunk: CHUNK, name: String::new() };
         let map = Map::open(&dir.path().join("map"), &identity, Found::New).unwrap();
-        let (chunks, medium) = (Arc::new(Chunks::new(map)), Medium::default());
+        let (chunks, medium) = (Arc::new(Chunks::new(map, None)), Medium::default());
         chunks.complete(&[0], false, 0).unwrap();
         chunks.save(&medium).unwrap();
         chunks.complete(&[1, 3], false, 0).unwrap();

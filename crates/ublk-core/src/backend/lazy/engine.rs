@@ -1,11 +1,12 @@
 //! Serves one queue of a lazy disk: what is there goes to the storage's own engine at once.
 
 use super::chunks::{Chunks, Claim, Plan, Use, Waiter};
-use super::{Fill, Job, Lazy};
+use super::{Job, Lazy};
 use crate::backend::{Backend, Below, Completer, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
-use crate::error::Result;
+use crate::error::{Error, Hint, Remedy, Result};
 use crate::queue::{Flags, Op, Outcome};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a call waits for outside the ring.
@@ -18,7 +19,7 @@ enum Phase {
     Storage(Claim),
     /// The storage's engine reads chunks that are not saved; the storage has to stay intact from that epoch on.
     Read { epoch: u64 },
-    /// To be told so often that chunks were fetched or overwritten; and what went wrong with one.
+    /// To be told so often that chunks were fetched, overwritten or evicted; and what went wrong with one.
     Chunks { left: u32, error: i32 },
     /// The map to be saved; it is finished with this then.
     Save(Outcome),
@@ -36,6 +37,8 @@ struct Progress {
     phase: Phase,
     /// How often a read may still be repeated.
     patience: u8,
+    /// The chunks that it has pinned in a bounded cache.
+    pinned: Range<u64>,
 }
 
 pub struct LazyEngine {
@@ -48,20 +51,32 @@ pub struct LazyEngine {
 
 impl LazyEngine {
     pub fn new(lazy: Arc<Lazy>, site: &mut Site) -> Result<Self> {
-        let storage: Arc<dyn Backend> = lazy.storage.clone();
+        let storage: Arc<dyn Backend> = lazy.inner.storage.clone();
         let storage = site.below(storage)?;
+        if let Some(room) = &lazy.inner.chunks.room {
+            let needed = u64::from(site.max_io()).div_ceil(lazy.inner.chunks.map.chunk()) + 1;
+            if needed > room.most_at_once() {
+                let least = lazy.inner.least_room(needed);
+                return Err(Error::invalid(format!("the bound of the cache is below {least} bytes"))
+                    .hint(Hint::from("make it larger").by(Remedy::CacheBound).and(
+                    ", or the chunks or the largest request smaller: all that a request reads has to fit in, \
+                         beside what is written",
+                )));
+            }
+        }
         let (durable, completer, progress) = (site.durable(), site.completer(), PerCall::new(site.depth()));
         Ok(Self { lazy, storage, durable, completer, progress })
     }
 
     fn chunks(&self) -> &Arc<Chunks> {
-        &self.lazy.chunks
+        &self.lazy.inner.chunks
     }
 
     /// Sends the call to the storage as soon as its chunks are there.
     fn begin(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         // What it waited for is over, or is what a panic left of an earlier call.
         self.set(io, Phase::Idle);
+        self.unpin(io);
         let map = &self.chunks().map;
         let usage = match piece.op {
             Op::Read => Use::Read,
@@ -72,15 +87,27 @@ impl LazyEngine {
             Op::Flush | Op::Other(_) => return self.start_storage(io, piece),
         };
         let touched = self.chunks().touched(piece.offset, piece.length);
-        if map.settled_all(touched.clone()) {
+        self.pin(io, &touched);
+        let map = &self.chunks().map;
+        if map.settled_all(touched.clone()) && (usage == Use::Read || map.dirty_all(touched.clone())) {
             return self.start_storage(io, piece);
+        }
+        if usage == Use::Discard && !map.dirty_all(touched.clone()) {
+            // A clean chunk that is discarded would have to stay in the cache as a written one does, or the image's data
+            // would show again. A hole is not worth that room.
+            self.unpin(io);
+            return Step::Done(Ok(0));
         }
         let epoch = self.chunks().epoch();
         if usage == Use::Read && !map.any_lost() && map.has_all(touched) {
             self.set(io, Phase::Read { epoch });
             return self.start_storage(io, piece);
         }
-        match self.chunks().plan(piece.offset, piece.length, usage, &self.waiter(io)) {
+        let plan = self.chunks().plan(piece.offset, piece.length, usage, &self.waiter(io));
+        if !matches!(plan, Plan::Go(_)) {
+            self.unpin(io);
+        }
+        match plan {
             Plan::Go(_) if usage == Use::Read => {
                 self.set(io, Phase::Read { epoch });
                 self.start_storage(io, piece)
@@ -90,13 +117,41 @@ impl LazyEngine {
                 self.start_storage(io, piece)
             }
             Plan::Lost => Step::Done(Err(libc::EIO)),
+            Plan::Failed(errno) => Step::Done(Err(errno)),
+            Plan::Full => {
+                io.report("the cache is full of written data: a bounded cache keeps all of that");
+                Step::Done(Err(libc::ENOSPC))
+            }
+            Plan::Evict(count) => {
+                match self.lazy.inner.filler.jobs().send(Job::Evict(count, self.waiter(io))) {
+                    Ok(()) => {
+                        self.set(io, Phase::Chunks { left: 1, error: 0 });
+                        Step::Pending
+                    }
+                    Err(_) => Step::Done(Err(libc::EIO)), // the disk is closed
+                }
+            }
             Plan::Wait { times, fetch } => {
                 self.set(io, Phase::Chunks { left: times, error: 0 });
-                for range in fetch {
-                    self.lazy.source.fetch(Fill::new(self.chunks(), self.lazy.filler.jobs(), range));
-                }
+                fetch.into_iter().for_each(|range| self.lazy.inner.fetch(range, true));
                 Step::Pending
             }
+        }
+    }
+
+    /// Keeps chunks from being evicted; see [`Pins`](super::room::Pins).
+    #[inline]
+    fn pin(&mut self, io: &Io<'_>, chunks: &Range<u64>) {
+        if let Some(room) = &self.lazy.inner.chunks.room {
+            room.pins.pin(chunks.clone());
+            self.progress.of(io).pinned = chunks.clone();
+        }
+    }
+
+    #[inline]
+    fn unpin(&mut self, io: &Io<'_>) {
+        if let Some(room) = &self.lazy.inner.chunks.room {
+            room.pins.unpin(std::mem::take(&mut self.progress.of(io).pinned));
         }
     }
 
@@ -107,17 +162,20 @@ impl LazyEngine {
 
     fn after_storage(&mut self, io: &mut Io<'_>, piece: Piece, step: Step) -> Step {
         let Step::Done(mut outcome) = step else { return step };
+        self.unpin(io);
         match self.set(io, Phase::Idle) {
             Phase::Storage(claim) if outcome.is_ok() => {
                 match claim.fulfil() {
                     Err(error) => outcome = Err(error.raw_os_error().unwrap_or(libc::EIO)),
                     Ok(()) if self.chunks().unwatched() => {
-                        let _ = self.lazy.filler.jobs().send(Job::Look); // closed: it has saved everything
+                        let _ = self.lazy.inner.filler.jobs().send(Job::Look); // closed: it has saved everything
                     }
                     Ok(()) => {}
                 }
             }
-            Phase::Read { epoch } if outcome.is_ok() && !self.chunks().intact(&*self.lazy.storage, epoch) => {
+            Phase::Read { epoch }
+                if outcome.is_ok() && !self.chunks().intact(&*self.lazy.inner.storage, epoch) =>
+            {
                 return self.read_again(io, piece);
             }
             _ => {}
@@ -136,7 +194,7 @@ impl LazyEngine {
                 self.chunks().failed(&io::Error::from_raw_os_error(errno));
             }
             Err(_) if durable => {
-                self.chunks().intact(&*self.lazy.storage, 0);
+                self.chunks().intact(&*self.lazy.inner.storage, 0);
             }
             Ok(_) if (durable || piece.op == Op::Flush) && map.failed() => {
                 return Step::Done(Err(libc::EIO));
@@ -160,7 +218,7 @@ impl LazyEngine {
 
     /// Finishes the call when the map is saved.
     fn save(&mut self, io: &Io<'_>, outcome: Outcome) -> Step {
-        match self.lazy.filler.jobs().send(Job::Save(self.waiter(io))) {
+        match self.lazy.inner.filler.jobs().send(Job::Save(self.waiter(io))) {
             Ok(()) => {
                 self.set(io, Phase::Save(outcome));
                 Step::Pending
@@ -170,7 +228,7 @@ impl LazyEngine {
     }
 
     fn waiter(&self, io: &Io<'_>) -> Waiter {
-        Waiter { completer: self.completer.clone(), token: io.token(KEY) }
+        Waiter::Request { completer: self.completer.clone(), token: io.token(KEY) }
     }
 
     fn set(&mut self, io: &Io<'_>, phase: Phase) -> Phase {
@@ -211,6 +269,14 @@ impl Engine for LazyEngine {
                 self.set(io, Phase::Idle);
                 Step::Done(outcome)
             }
+        }
+    }
+}
+
+impl Drop for LazyEngine {
+    fn drop(&mut self) {
+        if let Some(room) = &self.lazy.inner.chunks.room {
+            self.progress.all().for_each(|call| room.pins.unpin(call.pinned.clone()));
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::io_flusher::become_io_flusher;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +21,8 @@ pub enum Job {
     Store { chunks: Range<u64>, data: Vec<u8> },
     /// Makes data and map durable, in this order, and tells.
     Save(Waiter),
+    /// Evicts chunks until so many fit in, and tells.
+    Evict(u64, Waiter),
     /// Checks whether there is something to save.
     Look,
     /// Makes them durable, and ends.
@@ -75,12 +78,20 @@ fn run(todo: &Receiver<Job>, chunks: &Chunks, storage: &dyn Storage) -> io::Resu
         };
         match job {
             Ok(Job::Store { chunks: range, data }) => {
+                if let Err(error) = caught(|| chunks.make_room(storage, range.clone())) {
+                    chunks.give_up(range, -errno_of(&error));
+                    continue;
+                }
                 let ((offset, _), epoch) = (chunks.bytes(&range), chunks.epoch());
                 match caught(|| storage.store(offset, &data)) {
                     // The requests that wait for it are woken in any case.
                     Ok(()) => drop(chunks.complete(&range.collect::<Vec<_>>(), false, epoch)),
-                    Err(error) => chunks.give_up(range, -errno_of(&error)),
+                    Err(error) => chunks.abandon(range, -errno_of(&error)),
                 }
+            }
+            Ok(Job::Evict(count, waiter)) => {
+                let evicted = caught(|| chunks.evict_for(storage, count));
+                waiter.tell(evicted.map_or_else(|error| -errno_of(&error), |()| 0));
             }
             Ok(Job::Save(waiter)) => waiter.tell(save().map_or_else(|error| -errno_of(&error), |()| 0)),
             Ok(Job::Look) => {}
@@ -106,11 +117,15 @@ pub struct Fill {
     chunks: Arc<Chunks>,
     jobs: Sender<Job>,
     range: Range<u64>,
+    /// Whether a request waits for it.
+    wanted: bool,
 }
 
 impl Fill {
-    pub(super) fn new(chunks: &Arc<Chunks>, jobs: &Sender<Job>, range: Range<u64>) -> Self {
-        Self { chunks: chunks.clone(), jobs: jobs.clone(), range }
+    pub(super) fn new(chunks: &Arc<Chunks>, jobs: &Sender<Job>, range: Range<u64>, wanted: bool) -> Self {
+        chunks.counters.asked();
+        chunks.wanted.fetch_add(usize::from(wanted), SeqCst);
+        Self { chunks: chunks.clone(), jobs: jobs.clone(), range, wanted }
     }
 
     /// From where on the disk, in bytes.
@@ -132,6 +147,7 @@ impl Fill {
             ));
         }
         let chunks = self.take();
+        self.chunks.counters.given(data.len() as u64);
         if self.jobs.send(Job::Store { chunks: chunks.clone(), data }).is_err() {
             self.range = chunks; // the disk is deleted: drop fails the requests that still wait
         }
@@ -141,6 +157,7 @@ impl Fill {
     /// Answers with an error number, positive.
     pub fn fail(mut self, errno: i32) {
         let range = self.take();
+        self.chunks.counters.failed();
         self.chunks.give_up(range, -errno.clamp(1, 4095));
     }
 
@@ -151,8 +168,10 @@ impl Fill {
 
 impl Drop for Fill {
     fn drop(&mut self) {
+        self.chunks.wanted.fetch_sub(usize::from(self.wanted), SeqCst);
         let range = self.take();
         if !range.is_empty() {
+            self.chunks.counters.failed();
             self.chunks.give_up(range, -libc::EIO);
         }
     }

@@ -11,16 +11,29 @@
 //! while without work, so that this does not depend on flushes. After a failure, chunks that were only fetched are
 //! fetched again, reads of lost data fail, and so does every flush until the disk is created again: no flush succeeds
 //! without making data durable.
+//!
+//! A cache may be bounded: see [`room`] and [`evict`]. Then a request also pins its chunks while the storage works on
+//! them.
 
+mod background;
 mod bits;
 mod chunks;
 mod engine;
+mod evict;
+mod file_source;
 mod filler;
 mod map;
 mod place;
+mod progress;
+mod room;
+#[cfg(test)]
+mod tests;
 
+use background::Background;
+pub use file_source::FileSource;
 pub use filler::Fill;
 pub use map::{Found, Identity, Map};
+pub use progress::{Filling, Progress};
 
 use super::{Backend, Engine, Properties, Site, Storage};
 use crate::claim::Place;
@@ -29,7 +42,9 @@ use crate::queue::CopyMode;
 use chunks::Chunks;
 use engine::LazyEngine;
 use filler::{Filler, Job};
-use std::sync::Arc;
+use room::Room;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
 
 /// Where the data of a lazy disk comes from.
 pub trait Source: Send + Sync {
@@ -40,6 +55,11 @@ pub trait Source: Send + Sync {
 
 /// See the [module](self).
 pub struct Lazy {
+    inner: Arc<Inner>,
+    background: Background,
+}
+
+struct Inner {
     chunks: Arc<Chunks>,
     storage: Arc<dyn Storage>,
     source: Arc<dyn Source>,
@@ -54,12 +74,39 @@ impl Lazy {
 
     /// A disk as large as `storage`, filled in chunks of the map's size.
     pub fn new(storage: Arc<dyn Storage>, map: Map, source: Arc<dyn Source>) -> Result<Self> {
+        Self::with(storage, map, source, None)
+    }
+
+    /// The same with a cache of at most `max` bytes, map included. The map has to be made for that.
+    pub fn bounded(storage: Arc<dyn Storage>, map: Map, source: Arc<dyn Source>, max: u64) -> Result<Self> {
+        Self::with(storage, map, source, Some(max))
+    }
+
+    fn with(storage: Arc<dyn Storage>, map: Map, source: Arc<dyn Source>, max: Option<u64>) -> Result<Self> {
         if map.size() != storage.properties().size {
             return Err(Error::invalid("the map is of a disk of another size"));
         }
-        let chunks = Arc::new(Chunks::new(map));
+        if map.is_bounded() != max.is_some() {
+            return Err(Error::invalid("the map is for another kind of cache"));
+        }
+        let chunks = map.size().div_ceil(map.chunk());
+        let room = max.map(|max| Room::new(max, map.chunk(), chunks, map.length())).transpose()?;
+        let chunks = Arc::new(Chunks::new(map, room));
+        chunks.fit(&*storage)?;
         let filler = Filler::start(chunks.clone(), storage.clone())?;
-        Ok(Self { chunks, storage, source, filler })
+        let inner = Arc::new(Inner { chunks, storage, source, filler });
+        Ok(Self { inner, background: Background::default() })
+    }
+
+    /// Fetches what is missing, at up to `rate` bytes a second, while no request waits for the source; until all is there,
+    /// or the cache is full.
+    pub fn fill(&self, rate: Option<u64>) -> Result<()> {
+        self.background.start(Arc::downgrade(&self.inner), rate)
+    }
+
+    /// For a look at it from elsewhere.
+    pub fn handle(&self) -> Handle {
+        Handle { inner: Arc::downgrade(&self.inner), filling: self.background.state() }
     }
 
     /// Whether a chunk size is possible.
@@ -72,33 +119,97 @@ impl Lazy {
     }
 }
 
+impl Inner {
+    /// Asks the source for missing chunks, which are busy already. `wanted`: a request waits for them.
+    fn fetch(&self, range: Range<u64>, wanted: bool) {
+        self.source.fetch(Fill::new(&self.chunks, self.filler.jobs(), range, wanted));
+    }
+
+    /// The least bound with which requests may touch so many chunks, in bytes.
+    fn least_room(&self, chunks: u64) -> u64 {
+        let map = &self.chunks.map;
+        (chunks * 8 * map.chunk() + map.length()).div_ceil(63) * 64
+    }
+}
+
+/// A lazy disk, for as long as it exists.
+#[derive(Clone)]
+pub struct Handle {
+    inner: Weak<Inner>,
+    filling: background::State,
+}
+
+impl Handle {
+    /// How much of the disk is there, and what was done for that. Disturbs no queue.
+    pub fn progress(&self) -> Option<Progress> {
+        let inner = self.inner.upgrade()?;
+        let map = &inner.chunks.map;
+        let bytes = |chunks: u64| (chunks * map.chunk()).min(map.size());
+        let [fetches, fetched, failures, evicted] = inner.chunks.counters.now();
+        Some(Progress {
+            size: map.size(),
+            chunk: map.chunk(),
+            present: bytes(map.count()),
+            dirty: map.count_dirty().map(bytes),
+            max: inner.chunks.room.as_ref().map(|room| room.most * map.chunk()),
+            fetches,
+            fetched,
+            failures,
+            evicted,
+            filling: self.filling.now(),
+        })
+    }
+
+    /// Fetches what is missing of a range of bytes. Blocks until it is there; a bounded cache may evict it again.
+    pub fn prefetch(&self, offset: u64, length: u64, cancelled: &dyn Fn() -> bool) -> Result<()> {
+        let Some(inner) = self.inner.upgrade() else {
+            return Err(Error::new(ErrorKind::Closed, "the disk is not served any more"));
+        };
+        let end = offset.checked_add(length).filter(|end| *end <= inner.chunks.map.size());
+        if end.is_none() {
+            return Err(Error::invalid(format!("{length} bytes at {offset} are not on the disk")));
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        let chunks = inner.chunks.touched(offset, length);
+        drop(inner); // it may be closed meanwhile
+        background::bring(&self.inner, chunks, cancelled)
+            .map_err(|error| Error::system("cannot fetch all of that", &error).kind(ErrorKind::Backend))
+    }
+}
+
 impl Backend for Lazy {
     fn properties(&self) -> Properties {
-        let storage = self.storage.properties();
+        let storage = self.inner.storage.properties();
         // A map in a file is as good as the last flush.
-        Properties { write_cache: storage.write_cache || self.chunks.map.is_kept(), ..storage }
+        Properties { write_cache: storage.write_cache || self.inner.chunks.map.is_kept(), ..storage }
     }
 
     fn copy_modes(&self) -> Vec<CopyMode> {
-        self.storage.copy_modes()
+        self.inner.storage.copy_modes()
     }
 
     fn places(&self) -> Vec<Place<'_>> {
-        self.storage.places().into_iter().chain(self.chunks.map.place()).collect()
+        self.inner.storage.places().into_iter().chain(self.inner.chunks.map.place()).collect()
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
-        self.chunks.report_to(site.reporter());
+        self.inner.chunks.report_to(site.reporter());
         Ok(Box::new(LazyEngine::new(self, site)?))
     }
 
     fn close(&self) -> Result<()> {
-        let saved = self.filler.close().map_err(|error| {
+        self.background.end();
+        let saved = self.inner.filler.close().map_err(|error| {
             let what = "data fetched or written since the last flush may be lost";
             Error::system(format!("the disk's cache could not be saved: {what}"), &error)
                 .kind(ErrorKind::Backend)
         });
-        self.chunks.map.let_go();
-        saved.and(self.storage.close())
+        if let (Ok(()), Err(error)) = (&saved, self.inner.chunks.map.seal()) {
+            self.inner.chunks.report(format!("cannot record in the map that the disk was closed: {error}"));
+        }
+        self.inner.chunks.map.let_go();
+        saved.and(self.inner.storage.close())
     }
 }

@@ -1,9 +1,9 @@
-//! The bytes of a map's file: a page of header, then the tables `saved` and `live`.
+//! The bytes of a map's file: a page of header, then the tables `saved` and `live`, and that of a bounded cache `dirty`.
 
 use super::Identity;
 use crate::backend::lazy::bits::Bits;
 use crate::backend::lazy::place;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -13,7 +13,15 @@ use std::path::Path;
 pub(super) const PAGE: usize = 4096;
 pub(super) const WORDS_PER_PAGE: usize = PAGE / 8;
 const MAGIC: &[u8; 16] = b"ublk-ts lazy map";
-const VERSION: u64 = 1;
+/// A map's version says which tables it has.
+const fn version(bounded: bool) -> u64 {
+    if bounded { 2 } else { 1 }
+}
+
+/// How many tables a map has.
+pub(super) const fn tables_of(bounded: bool) -> usize {
+    if bounded { 3 } else { 2 }
+}
 
 /// The boot and mount in which `live` is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,21 +29,24 @@ pub(super) struct Stamp {
     boot: [u8; 36],
     /// See [`place::of`]; 0 if unknown.
     place: u64,
+    /// A bounded cache's disk was closed, with everything saved, and nobody has used it since.
+    pub(super) closed: bool,
 }
 
 impl Stamp {
     /// Matches no boot.
-    pub(super) const NEVER: Self = Self { boot: [0; 36], place: 0 };
+    pub(super) const NEVER: Self = Self { boot: [0; 36], place: 0, closed: false };
 
     pub(super) fn now(file: &File) -> io::Result<Self> {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let boot = text.trim().as_bytes().try_into().map_err(|_| io::Error::other("the boot has no id"))?;
-        Ok(Self { boot, place: place::of(file) })
+        Ok(Self { boot, place: place::of(file), closed: false })
     }
 
     pub(super) fn stored(page: &[u8; PAGE]) -> Self {
         let place = page[PLACE].try_into().map_or(0, u64::from_le_bytes);
-        Self { boot: page[BOOT].try_into().unwrap_or([0; 36]), place }
+        let closed = page[CLOSED].iter().any(|byte| *byte != 0);
+        Self { boot: page[BOOT].try_into().unwrap_or([0; 36]), place, closed }
     }
 
     /// Whether the page cache or medium still has all that was written under that stamp.
@@ -50,7 +61,13 @@ pub(super) fn words(page: usize) -> Range<usize> {
 }
 
 /// Checks that the file is the map of that disk. Returns the stamp of its last use.
-pub(super) fn check(file: &File, path: &Path, identity: &Identity, tables: usize) -> Result<Stamp> {
+pub(super) fn check(
+    file: &File,
+    path: &Path,
+    identity: &Identity,
+    bounded: bool,
+    table: usize,
+) -> Result<Stamp> {
     let name = path.display();
     let refused = |what: &str| {
         Error::new(ErrorKind::Backend, format!("the map {name} {what}"))
@@ -65,34 +82,47 @@ pub(super) fn check(file: &File, path: &Path, identity: &Identity, tables: usize
         }
         Ok(()) => {}
     }
-    let stamp = Stamp::stored(&page);
+    let stored = Stamp::stored(&page);
+    let stamp = Stamp { closed: stored.closed && bounded, ..stored };
     if !page.starts_with(MAGIC) {
         return Err(refused("is not a map of ublk-ts"));
     }
-    if page[16..24] != VERSION.to_le_bytes() {
+    if page[16..24] == version(!bounded).to_le_bytes() {
+        return Err(refused(if bounded {
+            "does not say what was written: its cache was made without a bound"
+        } else {
+            "is of a bounded cache"
+        })
+        .hint(
+            Hint::from("use it as it was made, with or without a bound")
+                .by(Remedy::CacheBound)
+                .and(", or use another cache"),
+        ));
+    }
+    if page[16..24] != version(bounded).to_le_bytes() {
         return Err(refused("is of another version of ublk-ts"));
     }
-    if page != header(identity, &stamp) {
+    if page != header(identity, bounded, &stamp) {
         return Err(refused("is of another disk"));
     }
-    if length != (PAGE + 2 * tables) as u64 {
+    if length != (PAGE + tables_of(bounded) * table) as u64 {
         return Err(refused("has the wrong size"));
     }
     Ok(stamp)
 }
 
 /// Everything but the stamp identifies the disk.
-pub(super) fn header(identity: &Identity, stamp: &Stamp) -> [u8; PAGE] {
+pub(super) fn header(identity: &Identity, bounded: bool, stamp: &Stamp) -> [u8; PAGE] {
     let mut page = [0; PAGE];
     page[..16].copy_from_slice(MAGIC);
-    for (at, number) in [VERSION, identity.size, identity.chunk, u64::from(cfg!(target_endian = "big"))]
-        .into_iter()
-        .enumerate()
+    let big_endian = u64::from(cfg!(target_endian = "big"));
+    for (at, number) in [version(bounded), identity.size, identity.chunk, big_endian].into_iter().enumerate()
     {
         page[16 + at * 8..24 + at * 8].copy_from_slice(&number.to_le_bytes());
     }
     page[BOOT].copy_from_slice(&stamp.boot);
     page[PLACE].copy_from_slice(&stamp.place.to_le_bytes());
+    page[CLOSED].copy_from_slice(&u64::from(stamp.closed).to_le_bytes());
     page[256..256 + identity.name.len()].copy_from_slice(identity.name.as_bytes());
     page
 }
@@ -101,6 +131,8 @@ pub(super) fn header(identity: &Identity, stamp: &Stamp) -> [u8; PAGE] {
 pub(super) const BOOT: Range<usize> = 64..100;
 /// The position of the mount's number.
 pub(super) const PLACE: Range<usize> = 104..112;
+/// Whether the disk was closed.
+pub(super) const CLOSED: Range<usize> = 112..120;
 
 /// Whether a file has no header: it is empty or all zeroes, since its creator died before it wrote one.
 pub(super) fn blank(file: &File) -> io::Result<bool> {
@@ -135,6 +167,12 @@ pub(super) fn read(file: &File, from: usize, table: &Bits) -> io::Result<()> {
         table.fill(word, &page);
     }
     Ok(())
+}
+
+/// All of its pages.
+pub(super) fn write_all(file: &File, to: usize, table: &Bits) -> io::Result<()> {
+    (0..table.words() / WORDS_PER_PAGE)
+        .try_for_each(|page| file.write_all_at(&table.bytes(words(page)), (to + page * PAGE) as u64))
 }
 
 /// Its pages that are not all zeroes.

@@ -17,6 +17,19 @@
 //! reports that once. That can affect the chunks that are present but not saved, which are known in memory: see
 //! [`Map::forget`].
 //!
+//! **Bounded caches** evict chunks: bits are removed as well. A third table, `dirty`, says which chunks a client wrote
+//! since they were fetched; these are never evicted.
+//!
+//! - A chunk is in `dirty` before the first write to it begins. A process that is killed between the two leaves a clean
+//!   chunk that is not evicted. The other way round, a written chunk could be fetched again, which would undo the write.
+//! - A chunk is evicted in this order: its bits in memory, its bits in the file, then its data. A process that is killed
+//!   between leaves data without a bit, which is removed when the map is opened again.
+//! - None of this needs a sync, since a power failure is dealt with as a whole: the header says whether the disk was
+//!   closed. That is written, durably, after everything was saved, and revoked, durably, before anything is changed.
+//!   After a boot without it only chunks in both `saved` and `dirty` count. Such chunks were not evicted, so none of
+//!   them can be a hole. All others are fetched again; they may hold writes that were not flushed, of which a client
+//!   must not see a part now and the old data once the chunk is evicted. A flush makes `dirty` durable with `saved`.
+//!
 //! The file is not mapped, so truncating it cannot crash the process. The tables in memory stay complete, and the next
 //! save writes the file again from them.
 
@@ -28,7 +41,8 @@ use super::bits::{Bits, at};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use format::{
-    PAGE, Stamp, WORDS_PER_PAGE, allocate, blank, check, copy, header, read, sync_parent, words, write,
+    PAGE, Stamp, WORDS_PER_PAGE, allocate, blank, check, copy, header, read, sync_parent, tables_of, words,
+    write, write_all,
 };
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -71,6 +85,8 @@ pub struct Map {
     chunk: u64,
     /// Chunks that are present.
     live: Bits,
+    /// Chunks that clients wrote, if the cache is bounded.
+    dirty: Option<Bits>,
     kept: Option<Kept>,
 }
 
@@ -90,8 +106,8 @@ struct Kept {
     any_lost: AtomicBool,
     /// The content of the file's table `live`; written with this locked.
     filed: Mutex<Bits>,
-    /// By page of the table: whether it has bits that `saved` lacks.
-    dirty: Box<[AtomicBool]>,
+    /// By page of the table: whether it has bits that `saved` lacks, or `dirty` some that are not durable.
+    unsaved: Box<[AtomicBool]>,
     /// Whether a save is under way, whose bits are not dirty any more.
     saving: AtomicBool,
     /// A sync has failed: nothing more is saved.
@@ -102,6 +118,11 @@ fn pages(identity: &Identity) -> usize {
     identity.size.div_ceil(identity.chunk).div_ceil(BITS_PER_PAGE) as usize
 }
 
+/// The words that hold the bits of some chunks.
+fn span(chunks: &[u64]) -> Option<Range<usize>> {
+    Some(at(*chunks.iter().min()?)..at(*chunks.iter().max()?) + 1)
+}
+
 fn bits(bytes: usize) -> Result<Bits> {
     Bits::new(bytes).map_err(|error| Error::system("cannot map memory for the chunks' map", &error))
 }
@@ -110,11 +131,26 @@ impl Map {
     /// A map in memory, in which every chunk is missing.
     pub fn volatile(size: u64, chunk: u64) -> Result<Self> {
         let identity = Identity { size, chunk, name: String::new() };
-        Ok(Self { size, chunk, live: bits(pages(&identity).max(1) * PAGE)?, kept: None })
+        Ok(Self { size, chunk, live: bits(pages(&identity).max(1) * PAGE)?, dirty: None, kept: None })
+    }
+
+    /// The same for a bounded cache.
+    pub fn volatile_bounded(size: u64, chunk: u64) -> Result<Self> {
+        let map = Self::volatile(size, chunk)?;
+        Ok(Self { dirty: Some(bits(map.live.words() * 8)?), ..map })
     }
 
     /// The map in a file of its own, which is created if it does not exist. `found`: the state of its storage.
     pub fn open(path: &Path, identity: &Identity, found: Found) -> Result<Self> {
+        Self::open_as(path, identity, found, false)
+    }
+
+    /// The same for a bounded cache.
+    pub fn open_bounded(path: &Path, identity: &Identity, found: Found) -> Result<Self> {
+        Self::open_as(path, identity, found, true)
+    }
+
+    fn open_as(path: &Path, identity: &Identity, found: Found, bounded: bool) -> Result<Self> {
         let name = path.display();
         if identity.name.len() > MOST_NAME {
             return Err(Error::invalid(format!("the identity is longer than {MOST_NAME} bytes")));
@@ -136,7 +172,7 @@ impl Map {
         }
         claim::keep(path, &file).map_err(|error| error.hint("a cache serves one disk at a time"))?;
         let tables = pages(identity) * PAGE;
-        let (live, saved) = (bits(tables)?, bits(tables)?);
+        let (live, saved, dirty) = (bits(tables)?, bits(tables)?, bits(tables)?);
         let stamp = Stamp::now(&file).map_err(system)?;
         if found == Found::New || blank(&file).map_err(system)? {
             if found == Found::Used {
@@ -147,39 +183,55 @@ impl Map {
                 .hint("without it the content of the cache is unknown: remove both, or use another cache"));
             }
             file.set_len(0).map_err(system)?;
-            allocate(&file, PAGE + 2 * tables).map_err(system)?;
-            file.write_all_at(&header(identity, &stamp), 0).map_err(system)?;
+            allocate(&file, PAGE + tables_of(bounded) * tables).map_err(system)?;
+            file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
             // A map that is lost with the power would have what was written to the disk fetched over.
             file.sync_all().and_then(|()| sync_parent(path)).map_err(system)?;
         } else {
-            let before = check(&file, path, identity, tables)?;
+            let before = check(&file, path, identity, bounded, tables)?;
             read(&file, PAGE, &saved).map_err(system)?;
+            if bounded {
+                read(&file, PAGE + 2 * tables, &dirty).map_err(system)?;
+            }
+            let vouched = before.vouches(&stamp);
+            if bounded && !vouched && !before.closed {
+                saved.keep(&dirty);
+                write_all(&file, PAGE, &saved).map_err(system)?;
+            }
             // An earlier process may have been killed before it synced the file.
             write(&file, PAGE, &saved).and_then(|()| file.sync_data()).map_err(system)?;
-            if before.vouches(&stamp) {
+            if vouched {
                 read(&file, PAGE + tables, &live).map_err(system)?;
                 if before != stamp {
-                    file.write_all_at(&header(identity, &stamp), 0).map_err(system)?;
+                    file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
                 }
             } else {
                 // The table first: it is not trusted until the header is written.
                 copy(&file, PAGE, PAGE + tables, tables).map_err(system)?;
-                file.write_all_at(&header(identity, &stamp), 0).map_err(system)?;
+                file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
             }
         }
-        let (written, lost, filed) = (bits(tables)?, bits(tables)?, bits(tables)?);
+        let (written, lost, filed, loose) = (bits(tables)?, bits(tables)?, bits(tables)?, bits(tables)?);
         for word in 0..live.words() {
             let (saved, live) = (saved.word(word).load(SeqCst), &live.word(word));
             live.fetch_or(saved, SeqCst);
             let live = live.load(SeqCst);
             if live != 0 {
                 filed.word(word).store(live, SeqCst);
-                // Which of these chunks a client wrote was not recorded.
-                written.word(word).store(live & !saved, SeqCst);
+                // Without a bound it was not recorded which of these chunks a client wrote.
+                let wrote = if bounded { dirty.word(word).load(SeqCst) } else { u64::MAX };
+                written.word(word).store(live & !saved & wrote, SeqCst);
+                loose.word(word).store(live & !saved, SeqCst);
             }
         }
-        let dirty = (0..tables / PAGE)
-            .map(|page| AtomicBool::new(words(page).any(|word| written.word(word).load(SeqCst) != 0)))
+        if bounded {
+            // A write to a chunk that is missing did not happen.
+            dirty.keep(&live);
+            // Durably: from here on chunks are evicted, and flushes make no earlier marks durable.
+            write_all(&file, PAGE + 2 * tables, &dirty).and_then(|()| file.sync_data()).map_err(system)?;
+        }
+        let unsaved = (0..tables / PAGE)
+            .map(|page| AtomicBool::new(words(page).any(|word| loose.word(word).load(SeqCst) != 0)))
             .collect();
         let kept = Kept {
             file,
@@ -191,11 +243,12 @@ impl Map {
             lost,
             any_lost: AtomicBool::new(false),
             filed: Mutex::new(filed),
-            dirty,
+            unsaved,
             saving: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         };
-        Ok(Self { size: identity.size, chunk: identity.chunk, live, kept: Some(kept) })
+        let dirty = bounded.then_some(dirty);
+        Ok(Self { size: identity.size, chunk: identity.chunk, live, dirty, kept: Some(kept) })
     }
 
     /// Of the disk, in bytes.
@@ -206,6 +259,11 @@ impl Map {
     /// Of a chunk, in bytes.
     pub fn chunk(&self) -> u64 {
         self.chunk
+    }
+
+    /// Whether it is for a bounded cache.
+    pub fn is_bounded(&self) -> bool {
+        self.dirty.is_some()
     }
 
     /// Whether it outlives the process.
@@ -265,23 +323,19 @@ impl Map {
 
     /// Marks chunks as present in the file; their data is in the storage.
     pub fn file(&self, chunks: &[u64]) -> io::Result<()> {
-        let (Some(kept), Some(first), Some(last)) = (&self.kept, chunks.iter().min(), chunks.iter().max())
-        else {
-            return Ok(());
-        };
+        let (Some(kept), Some(range)) = (&self.kept, span(chunks)) else { return Ok(()) };
         if self.failed() {
             return Ok(()); // that table is never trusted again
         }
         let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-        let range = at(*first)..at(*last) + 1;
         let before = filed.bytes(range.clone());
         chunks.iter().for_each(|chunk| filed.set(*chunk));
         let after = filed.bytes(range.clone());
         if before == after {
             return Ok(());
         }
-        let offset = PAGE + kept.dirty.len() * PAGE + range.start * 8;
-        kept.file.write_all_at(&after, offset as u64).inspect_err(|_| {
+        let offset = self.table(kept, 1) + range.start as u64 * 8;
+        kept.file.write_all_at(&after, offset).inspect_err(|_| {
             // A part may be written already, which is harmless: it names chunks that are fetched again.
             range.clone().for_each(|word| filed.word(word).store(0, SeqCst));
             filed.fill(range.start, &before);
@@ -300,9 +354,140 @@ impl Map {
             self.live.set(chunk);
             if let Some(kept) = &self.kept {
                 // After the bit: a save that clears this has seen it.
-                kept.dirty[(chunk / BITS_PER_PAGE) as usize].store(true, SeqCst);
+                kept.unsaved[(chunk / BITS_PER_PAGE) as usize].store(true, SeqCst);
             }
         }
+    }
+
+    /// The first chunk from `from` on that is present.
+    pub fn next(&self, from: u64) -> Option<u64> {
+        self.live.next(from)
+    }
+
+    /// How many chunks are present.
+    pub fn count(&self) -> u64 {
+        self.live.count()
+    }
+
+    /// Whether a write may begin: these chunks are marked as written, or nobody has to know.
+    pub fn dirty_all(&self, chunks: Range<u64>) -> bool {
+        self.dirty.as_ref().is_none_or(|dirty| dirty.has_all(chunks))
+    }
+
+    /// Whether a client has written to a chunk since it was fetched. Only a bounded cache knows.
+    pub fn is_dirty(&self, chunk: u64) -> bool {
+        self.dirty.as_ref().is_some_and(|dirty| dirty.has(chunk))
+    }
+
+    /// How many chunks that holds for.
+    pub fn count_dirty(&self) -> Option<u64> {
+        self.dirty.as_ref().map(Bits::count)
+    }
+
+    /// Clients are about to write to these chunks. Marked by one thread at a time.
+    pub fn mark_dirty(&self, chunks: &[u64]) -> io::Result<()> {
+        let (Some(dirty), Some(range)) = (&self.dirty, span(chunks)) else { return Ok(()) };
+        if let Some(kept) = self.kept.as_ref().filter(|_| !self.failed()) {
+            let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
+            let (before, at_byte) =
+                (dirty.bytes(range.clone()), self.table(kept, 2) + range.start as u64 * 8);
+            let mut after = before.clone();
+            for chunk in chunks {
+                let word = &mut after[(at(*chunk) - range.start) * 8..][..8];
+                let bits = (&*word).try_into().map_or(0, u64::from_ne_bytes) | 1 << (chunk % 64);
+                word.copy_from_slice(&bits.to_ne_bytes());
+            }
+            kept.file.write_all_at(&after, at_byte).inspect_err(|_| {
+                let _ = kept.file.write_all_at(&before, at_byte); // a part may be written already
+            })?;
+        }
+        for &chunk in chunks {
+            dirty.set(chunk);
+            if let Some(kept) = &self.kept {
+                kept.unsaved[(chunk / BITS_PER_PAGE) as usize].store(true, SeqCst);
+            }
+        }
+        Ok(())
+    }
+
+    /// A write that was to be the first to a chunk did not happen, and the chunk is missing. Returns whether it counts as
+    /// clean again.
+    pub fn clear_dirty(&self, chunk: u64) -> bool {
+        let Some(dirty) = &self.dirty else { return true };
+        let Some(kept) = &self.kept else {
+            dirty.clear(chunk);
+            return true;
+        };
+        let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty.clear(chunk);
+        let (word, at_byte) = (at(chunk), self.table(kept, 2) + at(chunk) as u64 * 8);
+        let cleared = kept.file.write_all_at(&dirty.bytes(word..word + 1), at_byte).is_ok();
+        if !cleared {
+            dirty.set(chunk);
+        }
+        cleared
+    }
+
+    /// A chunk that is not dirty is missing from here on, in memory. Returns whether it was saved.
+    pub fn withdraw(&self, chunk: u64) -> bool {
+        let saved = self.kept.as_ref().is_some_and(|kept| {
+            let saved = kept.saved.has(chunk);
+            kept.saved.clear(chunk);
+            kept.written.clear(chunk); // a write that was refused
+            saved
+        });
+        self.live.clear(chunk);
+        saved
+    }
+
+    /// It is present after all: its data is still there.
+    pub fn restore(&self, chunk: u64, saved: bool) {
+        if let Some(kept) = self.kept.as_ref().filter(|_| saved) {
+            kept.saved.set(chunk);
+        }
+        self.live.set(chunk);
+    }
+
+    /// Some chunks, which are missing in memory, are missing in the file: their data may be removed. Not while a save is
+    /// under way.
+    pub fn unfile(&self, chunks: &[u64]) -> io::Result<()> {
+        let (Some(kept), Some(range)) = (&self.kept, span(chunks)) else { return Ok(()) };
+        let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
+        chunks.iter().for_each(|chunk| filed.clear(*chunk));
+        [(0, &kept.saved), (1, &*filed)]
+            .into_iter()
+            .try_for_each(|(number, table)| {
+                let at = self.table(kept, number) + range.start as u64 * 8;
+                kept.file.write_all_at(&table.bytes(range.clone()), at)
+            })
+            .inspect_err(|_| chunks.iter().for_each(|chunk| filed.set(*chunk)))
+    }
+
+    /// The disk is closed, and everything is saved: the file says so, which makes all of it count after a boot.
+    pub fn seal(&self) -> io::Result<()> {
+        match &self.kept {
+            Some(kept) if self.dirty.is_some() && !self.failed() && !self.unsaved() => {
+                let mut stamp = kept.stamp;
+                stamp.closed = true;
+                kept.file.write_all_at(&header(&kept.identity, true, &stamp), 0)?;
+                kept.file.sync_data()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The length of its file, in bytes; 0 without one.
+    pub fn length(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |kept| self.file_length(kept) as u64)
+    }
+
+    fn file_length(&self, kept: &Kept) -> usize {
+        PAGE + tables_of(self.dirty.is_some()) * kept.unsaved.len() * PAGE
+    }
+
+    /// Where the file has a table: 0 is `saved`, 1 `live`, 2 `dirty`.
+    fn table(&self, kept: &Kept, number: usize) -> u64 {
+        (PAGE + number * kept.unsaved.len() * PAGE) as u64
     }
 
     /// Whether it has chunks that it would have lost after a power failure.
@@ -310,7 +495,7 @@ impl Map {
         // In this order: a save is under way before it cleans anything.
         self.kept
             .as_ref()
-            .is_some_and(|kept| kept.dirty.iter().any(|page| page.load(SeqCst)) || kept.saving.load(SeqCst))
+            .is_some_and(|kept| kept.unsaved.iter().any(|page| page.load(SeqCst)) || kept.saving.load(SeqCst))
     }
 
     /// Whether a sync has failed: later flushes make nothing durable.
@@ -342,10 +527,10 @@ impl Map {
         sync: impl FnOnce() -> io::Result<()>,
         publish: impl FnOnce(&dyn Fn()) -> io::Result<()>,
     ) -> io::Result<bool> {
-        let cut = kept.file.metadata()?.len() != (PAGE + 2 * kept.dirty.len() * PAGE) as u64;
+        let cut = kept.file.metadata()?.len() != self.file_length(kept) as u64;
         // Bits that come from here on are the next save's: their data may not be part of this sync.
-        let pages: Vec<_> = (0..kept.dirty.len())
-            .filter(|&page| kept.dirty[page].swap(false, SeqCst) || cut)
+        let pages: Vec<_> = (0..kept.unsaved.len())
+            .filter(|&page| kept.unsaved[page].swap(false, SeqCst) || cut)
             .map(|page| (page, self.live.bytes(words(page))))
             .collect();
         sync()?;
@@ -366,24 +551,28 @@ impl Map {
     /// Writes header and `live` into a file that was truncated.
     fn write_again(&self, kept: &Kept) -> io::Result<()> {
         let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables = kept.dirty.len() * PAGE;
-        allocate(&kept.file, PAGE + 2 * tables)?;
-        kept.file.set_len((PAGE + 2 * tables) as u64)?;
+        let tables = kept.unsaved.len() * PAGE;
+        allocate(&kept.file, self.file_length(kept))?;
+        kept.file.set_len(self.file_length(kept) as u64)?;
         kept.file.write_all_at(&filed.bytes(0..filed.words()), (PAGE + tables) as u64)?;
-        kept.file.write_all_at(&header(&kept.identity, &kept.stamp), 0)
+        if let Some(dirty) = &self.dirty {
+            write_all(&kept.file, PAGE + 2 * tables, dirty)?;
+        }
+        kept.file.write_all_at(&header(&kept.identity, self.dirty.is_some(), &kept.stamp), 0)
     }
 
     /// A sync or write-back has failed: chunks that are present but not saved may be gone. Those that were only fetched
     /// are missing again; those that clients wrote are lost. From here on nothing is saved, and the file's `live` is
     /// not trusted again: the next server begins with the saved chunks. On an error the file could not be changed, and
     /// `live` may still be trusted.
-    pub fn forget(&self) -> io::Result<()> {
+    /// `forgotten` is called with each chunk that is missing from here on.
+    pub fn forget(&self, mut forgotten: impl FnMut(u64)) -> io::Result<()> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let mut told = Ok(());
         if !kept.failed.swap(true, SeqCst) {
             // With the table locked, so that no thread is writing to it.
             let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-            told = kept.file.write_all_at(&header(&kept.identity, &Stamp::NEVER), 0);
+            told = kept.file.write_all_at(&header(&kept.identity, self.dirty.is_some(), &Stamp::NEVER), 0);
         }
         for word in 0..self.live.words() {
             let unsaved = self.live.word(word).load(SeqCst) & !kept.saved.word(word).load(SeqCst);
@@ -395,7 +584,9 @@ impl Map {
                 kept.any_lost.store(true, SeqCst);
                 kept.lost.word(word).fetch_or(written, SeqCst);
             }
-            self.live.word(word).fetch_and(!(unsaved & !written), SeqCst);
+            let missing = unsaved & !written;
+            self.live.word(word).fetch_and(!missing, SeqCst);
+            (0..64).filter(|bit| missing & 1 << bit != 0).for_each(|bit| forgotten(word as u64 * 64 + bit));
         }
         told
     }

@@ -225,3 +225,114 @@ fn any_bytes_are_a_map_or_refused() {
     }
     assert!(refused > rounds / 10 && opened > rounds / 10, "{refused} refused, {opened} opened");
 }
+
+/// A bounded map with these chunks fetched and saved; 2 was written and saved then, 3 is written after the save.
+fn bounded(place: &Place) -> Map {
+    let map = Map::open_bounded(&place.0, &identity(), Found::Empty).unwrap();
+    add(&map, &[1, 2, 3, 20_000]);
+    map.mark_dirty(&[2]).unwrap();
+    save(&map, || Ok(())).unwrap();
+    map.mark_dirty(&[3]).unwrap();
+    map
+}
+
+fn present(map: &Map) -> Vec<u64> {
+    (0..identity().size / identity().chunk).filter(|chunk| map.has(*chunk)).collect()
+}
+
+fn evict(map: &Map, chunk: u64) {
+    map.withdraw(chunk);
+    map.unfile(&[chunk]).unwrap();
+}
+
+#[test]
+fn what_was_evicted_is_missing_after_a_kill_and_what_was_written_stays_dirty() {
+    let place = Place::new("evicted");
+    let map = bounded(&place);
+    evict(&map, 20_000);
+    assert!(!map.has(20_000) && !map.settled_all(20_000..20_001));
+    drop(map);
+    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    assert_eq!(present(&map), [1, 2, 3]);
+    assert_eq!([1, 2, 3].map(|chunk| map.is_dirty(chunk)), [false, true, true]);
+}
+
+#[test]
+fn after_a_power_failure_only_written_chunks_of_a_bounded_cache_count() {
+    let place = Place::new("power");
+    let map = bounded(&place);
+    // The medium may still have the bit of what is a hole already.
+    let before = std::fs::read(&place.0).unwrap();
+    evict(&map, 1);
+    drop(map);
+    std::fs::write(&place.0, before).unwrap();
+    place.reboot();
+    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    assert_eq!(present(&map), [2, 3]);
+    assert!(map.is_dirty(2) && map.is_dirty(3));
+    drop(map);
+    // Another failure right after that changes nothing.
+    place.reboot();
+    assert_eq!(present(&Map::open_bounded(&place.0, &identity(), Found::Used).unwrap()), [2, 3]);
+}
+
+#[test]
+fn a_bounded_cache_that_was_closed_counts_whole_after_a_boot_and_once() {
+    let place = Place::new("sealed");
+    let map = bounded(&place);
+    map.seal().unwrap();
+    drop(map);
+    place.reboot();
+    assert!(
+        present(&Map::open_bounded(&place.0, &identity(), Found::Used).unwrap()) == [2, 3],
+        "a map with something to save is not sealed"
+    );
+    let other = Place::new("sealed-2");
+    let map = bounded(&other);
+    save(&map, || Ok(())).unwrap();
+    map.seal().unwrap();
+    drop(map);
+    other.reboot();
+    let map = Map::open_bounded(&other.0, &identity(), Found::Used).unwrap();
+    assert_eq!(present(&map), [1, 2, 3, 20_000]);
+    drop(map);
+    other.reboot();
+    assert_eq!(present(&Map::open_bounded(&other.0, &identity(), Found::Used).unwrap()), [2, 3]);
+}
+
+#[test]
+fn a_mark_that_a_killed_process_left_is_durable_before_the_next_one_serves() {
+    // Not to be seen here: that the file is synced. But the mark has to be in what is synced.
+    let place = Place::new("marks");
+    drop(bounded(&place));
+    drop(Map::open_bounded(&place.0, &identity(), Found::Used).unwrap());
+    place.reboot();
+    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    assert!(map.has(3) && map.is_dirty(3));
+}
+
+#[test]
+fn maps_with_and_without_a_bound_are_not_taken_for_each_other() {
+    let (one, other) = (Place::new("bound-1"), Place::new("bound-2"));
+    drop(bounded(&one));
+    drop(other.open().unwrap());
+    let refused = Map::open(&one.0, &identity(), Found::Used).err().unwrap();
+    assert!(refused.message.contains("is of a bounded cache"), "{refused}");
+    let refused = Map::open_bounded(&other.0, &identity(), Found::Used).err().unwrap();
+    assert!(refused.message.contains("was made without a bound"), "{refused}");
+    let identity = Identity { name: "image 2".into(), ..identity() };
+    let refused = Map::open_bounded(&one.0, &identity, Found::Used).err().unwrap();
+    assert!(refused.message.contains("another disk"), "{refused}");
+}
+
+#[test]
+fn a_bounded_map_that_is_cut_short_is_whole_again_after_the_next_save() {
+    let place = Place::new("bounded-cut");
+    let map = bounded(&place);
+    OpenOptions::new().write(true).open(&place.0).unwrap().set_len(5000).unwrap();
+    assert!(save(&map, || Ok(())).unwrap());
+    drop(map);
+    place.reboot();
+    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    assert_eq!(present(&map), [2, 3]);
+}

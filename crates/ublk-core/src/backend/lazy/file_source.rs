@@ -1,0 +1,113 @@
+//! A regular file or block device that a lazy disk is filled from.
+
+use super::{Fill, Source};
+use crate::error::{Error, ErrorKind, Result};
+use crate::io_flusher::become_io_flusher;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many parts are read at a time.
+const READERS: usize = 2;
+/// A disk's size is a multiple of this.
+const SECTOR: u64 = 512;
+
+/// See the [module](self). Its threads end with it.
+pub struct FileSource {
+    jobs: Mutex<Sender<Fill>>,
+    size: u64,
+    identity: String,
+}
+
+impl FileSource {
+    /// Opens it for reading.
+    pub fn open(path: &Path) -> Result<Self> {
+        let backend = crate::backend::File::open(path, true, false)?;
+        let bytes = crate::backend::Backend::properties(&backend).size;
+        let failed = |error: io::Error| {
+            Error::system(format!("cannot open {}", path.display()), &error).kind(ErrorKind::Backend)
+        };
+        let file = File::open(path).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        if bytes == 0 {
+            return Err(Error::new(ErrorKind::Backend, format!("{} is empty", path.display())));
+        }
+        let version = Version::of(&file).map_err(failed)?;
+        let identity = format!("file {} {}:{} {version:?} {bytes}", path.display(), found.dev(), found.ino());
+        let (jobs, todo) = channel();
+        let (todo, file) = (Arc::new(Mutex::new(todo)), Arc::new(file));
+        for _ in 0..READERS {
+            let (todo, file) = (todo.clone(), file.clone());
+            std::thread::Builder::new()
+                .name("ublk-source".into())
+                .stack_size(256 << 10)
+                .spawn(move || {
+                    let _ = become_io_flusher(); // as the filler
+                    serve(&todo, &file, bytes, version);
+                })
+                .map_err(|error| Error::system("cannot start a thread that reads the source", &error))?;
+        }
+        // The map has room for a name of this length.
+        let identity = if identity.len() > 1024 { format!("file {:x}", hash(&identity)) } else { identity };
+        Ok(Self { jobs: Mutex::new(jobs), size: bytes.next_multiple_of(SECTOR), identity })
+    }
+
+    /// Bytes of a disk that holds all of it.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What a cache's map calls it: another name means other contents.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+}
+
+impl Source for FileSource {
+    fn fetch(&self, fill: Fill) {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = jobs.send(fill); // without a reader it fails when it is dropped
+    }
+}
+
+/// When the file was changed last: seconds and nanoseconds. Of a block device nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version(i64, i64);
+
+impl Version {
+    fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        Ok(if found.is_file() { Self(found.mtime(), found.mtime_nsec()) } else { Self(0, 0) })
+    }
+}
+
+fn serve(todo: &Mutex<Receiver<Fill>>, file: &File, bytes: u64, version: Version) {
+    loop {
+        let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(fill) = next else { return };
+        match read(file, &fill, bytes, version) {
+            Ok(data) => drop(fill.supply(data)), // of the length that was asked for
+            Err(error) => fill.fail(error.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+}
+
+fn read(file: &File, fill: &Fill, bytes: u64, version: Version) -> io::Result<Vec<u8>> {
+    let mut data = vec![0; fill.length() as usize];
+    // It may end within a sector.
+    let there = bytes.saturating_sub(fill.offset()).min(fill.length()) as usize;
+    file.read_exact_at(&mut data[..there], fill.offset())?;
+    if Version::of(file)? != version {
+        return Err(io::Error::from_raw_os_error(libc::ESTALE));
+    }
+    Ok(data)
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

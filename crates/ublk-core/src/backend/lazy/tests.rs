@@ -1,0 +1,266 @@
+//! Lazy disks without a kernel: what fills them, and what is told of that.
+
+use super::*;
+use crate::backend::{File as Stored, Memory};
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+const CHUNK: u64 = 4096;
+const SIZE: u64 = 64 << 10;
+
+/// Answers at once, or fails.
+#[derive(Default)]
+struct At {
+    fails: AtomicBool,
+    asked: AtomicU32,
+}
+
+impl Source for At {
+    fn fetch(&self, fill: Fill) {
+        self.asked.fetch_add(1, SeqCst);
+        if self.fails.load(SeqCst) {
+            return fill.fail(libc::ENODATA);
+        }
+        let data = (fill.offset()..fill.offset() + fill.length()).map(|at| (at / CHUNK) as u8 + 1).collect();
+        fill.supply(data).unwrap();
+    }
+}
+
+fn disk(bounded: Option<u64>) -> (Lazy, Arc<Memory>, Arc<At>) {
+    let (storage, source) = (Arc::new(Memory::new(SIZE).unwrap()), Arc::new(At::default()));
+    let lazy = match bounded {
+        Some(max) => {
+            let map = Map::volatile_bounded(SIZE, CHUNK).unwrap();
+            Lazy::bounded(storage.clone(), map, source.clone(), max).unwrap()
+        }
+        None => Lazy::new(storage.clone(), Map::volatile(SIZE, CHUNK).unwrap(), source.clone()).unwrap(),
+    };
+    (lazy, storage, source)
+}
+
+fn wait(handle: &Handle, filling: Filling) -> Progress {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let now = handle.progress().unwrap();
+        if now.filling == filling {
+            return now;
+        }
+        assert!(Instant::now() < until, "{now:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_prefetch_brings_what_is_missing_of_its_range_once() {
+    let (lazy, storage, source) = disk(None);
+    let handle = lazy.handle();
+    handle.prefetch(5000, 10_000, &|| false).unwrap();
+    assert_eq!([1, 2, 3].map(|chunk| storage.byte(chunk * CHUNK)), [2, 3, 4]);
+    let asked = source.asked.load(SeqCst);
+    handle.prefetch(4096, 8192, &|| false).unwrap();
+    let now = handle.progress().unwrap();
+    assert_eq!(source.asked.load(SeqCst), asked);
+    assert_eq!((now.present, now.fetched, now.fetches), (3 * CHUNK, 3 * CHUNK, asked.into()));
+    assert!(handle.prefetch(SIZE, 1, &|| false).is_err() && handle.prefetch(u64::MAX, 2, &|| false).is_err());
+    source.fails.store(true, SeqCst);
+    let error = handle.prefetch(0, SIZE, &|| false).unwrap_err();
+    assert_eq!(error.errno, Some(libc::ENODATA));
+    assert!(handle.progress().unwrap().failures > 0);
+    drop(lazy);
+    assert!(handle.progress().is_none() && handle.prefetch(0, 1, &|| false).is_err());
+}
+
+#[test]
+fn a_fill_brings_all_and_ends_and_takes_as_long_as_its_rate_says() {
+    let (lazy, storage, _) = disk(None);
+    let began = Instant::now();
+    lazy.fill(Some(SIZE * 5)).unwrap();
+    assert!(lazy.fill(None).is_err(), "once");
+    let now = wait(&lazy.handle(), Filling::Complete);
+    assert!(began.elapsed() >= Duration::from_millis(120), "{:?}", began.elapsed());
+    assert_eq!((now.present, now.fetched), (SIZE, SIZE));
+    assert!((0..SIZE / CHUNK).all(|chunk| storage.byte(chunk * CHUNK) == chunk as u8 + 1));
+}
+
+#[test]
+fn a_fill_ends_when_a_bounded_cache_is_full_and_evicts_nothing() {
+    let (lazy, ..) = disk(Some(41_000));
+    lazy.fill(None).unwrap();
+    let now = wait(&lazy.handle(), Filling::Full);
+    assert_eq!(now.evicted, 0);
+    assert!(now.present == now.max.unwrap() && now.dirty == Some(0), "{now:?}");
+    lazy.handle().prefetch(0, SIZE, &|| false).unwrap();
+    let now = lazy.handle().progress().unwrap();
+    assert!(now.evicted > 0 && now.present <= now.max.unwrap(), "{now:?}");
+}
+
+#[test]
+fn a_fill_goes_on_after_its_source_has_failed() {
+    let (lazy, _, source) = disk(None);
+    source.fails.store(true, SeqCst);
+    lazy.fill(None).unwrap();
+    wait(&lazy.handle(), Filling::Waiting);
+    source.fails.store(false, SeqCst);
+    wait(&lazy.handle(), Filling::Complete);
+    lazy.close().unwrap();
+}
+
+#[test]
+fn a_fill_that_waits_does_not_keep_its_disk_from_closing() {
+    let (lazy, _, source) = disk(None);
+    source.fails.store(true, SeqCst);
+    lazy.fill(None).unwrap();
+    wait(&lazy.handle(), Filling::Waiting);
+    let began = Instant::now();
+    lazy.close().unwrap();
+    drop(lazy);
+    assert!(began.elapsed() < Duration::from_millis(900));
+}
+
+#[test]
+fn a_file_is_a_source_as_long_as_nobody_changes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    fs::write(&path, vec![7; 10_000]).unwrap();
+    let source = FileSource::open(&path).unwrap();
+    assert_eq!(source.size(), 10_240);
+    let identity = source.identity().to_owned();
+    assert_eq!(FileSource::open(&path).unwrap().identity(), identity);
+    let storage = Arc::new(Memory::new(10_240).unwrap());
+    let map = Map::volatile(10_240, CHUNK).unwrap();
+    let lazy = Lazy::new(storage.clone(), map, Arc::new(source)).unwrap();
+    lazy.handle().prefetch(8192, 2048, &|| false).unwrap();
+    assert_eq!([8192, 9999, 10_000].map(|at| storage.byte(at)), [7, 7, 0]);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let error = lazy.handle().prefetch(0, 4096, &|| false).unwrap_err();
+    assert_eq!(error.errno, Some(libc::ESTALE));
+    assert_ne!(FileSource::open(&path).unwrap().identity(), identity);
+    fs::write(&path, "").unwrap();
+    assert!(FileSource::open(&path).is_err() && FileSource::open(dir.path()).is_err());
+}
+
+/// What a killed process left without a bit in the map takes up no space after the next start.
+#[test]
+fn a_bounded_cache_is_cleaned_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, map) = (dir.path().join("cache"), dir.path().join("map"));
+    let identity = Identity { size: 4 << 20, chunk: CHUNK, name: "image".into() };
+    let open = |max| {
+        let (storage, found) = Stored::open_or_create(&path, 4 << 20, false).unwrap();
+        let map = Map::open_bounded(&map, &identity, found).unwrap();
+        Lazy::bounded(Arc::new(storage), map, Arc::new(At::default()), max)
+    };
+    let lazy = open(1 << 20).unwrap();
+    lazy.handle().prefetch(0, 64 << 10, &|| false).unwrap();
+    lazy.inner.storage.store(2 << 20, &vec![1; 1 << 20]).unwrap();
+    lazy.close().unwrap();
+    drop(lazy);
+    let blocks = || {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(&path).unwrap().blocks() * 512
+    };
+    assert!(blocks() > 1 << 20);
+    drop(open(1 << 20).unwrap());
+    assert!(blocks() <= 80 << 10, "{}", blocks());
+    let lazy = open(60 << 10).unwrap();
+    assert!(lazy.handle().progress().unwrap().present <= 48 << 10, "a smaller bound evicts");
+}
+
+/// What an engine does with a request, without a ring: reads a byte of a chunk, or overwrites the chunk.
+fn request(lazy: &Lazy, storage: &Memory, chunk: u64, written: Option<u8>) -> Option<u8> {
+    use super::chunks::{Plan, Use, Waiter};
+    use crate::backend::Storage;
+    let (inner, offset) = (&lazy.inner, chunk * CHUNK);
+    let pins = &inner.chunks.room.as_ref().unwrap().pins;
+    let (sender, told) = std::sync::mpsc::channel();
+    let usage = if written.is_some() { Use::Overwrite } else { Use::Read };
+    loop {
+        pins.pin(chunk..chunk + 1);
+        let settled = inner.chunks.map.settled_all(chunk..chunk + 1);
+        let claim = if settled && (written.is_none() || inner.chunks.map.is_dirty(chunk)) {
+            None
+        } else {
+            let plan = inner.chunks.plan(offset, CHUNK, usage, &Waiter::Thread(sender.clone()));
+            if !matches!(plan, Plan::Go(_)) {
+                pins.unpin(chunk..chunk + 1);
+            }
+            let times = match plan {
+                Plan::Go(claim) => Err(claim),
+                Plan::Wait { times, fetch } => {
+                    fetch.into_iter().for_each(|range| inner.fetch(range, true));
+                    Ok(times)
+                }
+                Plan::Evict(count) => {
+                    let job = Job::Evict(count, Waiter::Thread(sender.clone()));
+                    inner.filler.jobs().send(job).unwrap();
+                    Ok(1)
+                }
+                Plan::Full => return None,
+                Plan::Lost | Plan::Failed(_) => panic!("nothing was lost"),
+            };
+            match times {
+                Err(claim) => Some(claim),
+                Ok(times) => {
+                    for _ in 0..times {
+                        let result = told.recv_timeout(Duration::from_secs(20)).expect("it is told");
+                        assert_eq!(result, 0);
+                    }
+                    continue;
+                }
+            }
+        };
+        let byte = match written {
+            Some(byte) => {
+                storage.store(offset, &[byte; CHUNK as usize]).unwrap();
+                byte
+            }
+            None => storage.byte(offset),
+        };
+        pins.unpin(chunk..chunk + 1);
+        claim.into_iter().for_each(|claim| claim.fulfil().unwrap());
+        return Some(byte);
+    }
+}
+
+#[test]
+fn requests_on_many_threads_all_end_and_see_the_image_and_their_writes() {
+    const CHUNKS: u64 = 200;
+    let storage = Arc::new(Memory::new(CHUNKS * CHUNK).unwrap());
+    let map = Map::volatile_bounded(CHUNKS * CHUNK, CHUNK).unwrap();
+    let source = Arc::new(At::default());
+    let lazy = Lazy::bounded(storage.clone(), map, source, 41 * CHUNK).unwrap();
+    std::thread::scope(|scope| {
+        for client in 0..4_u64 {
+            let (lazy, storage) = (&lazy, &storage);
+            scope.spawn(move || {
+                let (mut state, mut mine) = (client + 1, [0_u8; 5]);
+                for round in 0..5000_u32 {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let draw = state >> 33;
+                    if draw.is_multiple_of(4) {
+                        // Each client writes to five chunks of its own.
+                        let at = (draw / 4 % 5) as usize;
+                        let byte = (round % 250) as u8 + 1;
+                        mine[at] =
+                            request(lazy, storage, client * 5 + at as u64, Some(byte)).expect("it fits in");
+                    } else {
+                        let chunk = draw / 4 % CHUNKS;
+                        let byte = request(lazy, storage, chunk, None);
+                        let own = (client * 5..client * 5 + 5).contains(&chunk);
+                        match chunk {
+                            _ if own && mine[(chunk % 5) as usize] > 0 => {
+                                assert_eq!(byte, Some(mine[(chunk % 5) as usize]));
+                            }
+                            0..20 => {} // another client's
+                            _ => assert_eq!(byte, Some(chunk as u8 + 1)),
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let now = lazy.handle().progress().unwrap();
+    assert!(now.evicted > 0 && now.present <= now.max.unwrap(), "{now:?}");
+}

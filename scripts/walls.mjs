@@ -96,6 +96,7 @@ const rust = {
       'device → registry': 'the objects that describe a device',
       'registry → kinds': 'what is chosen for a kind of backend',
       'device → telemetry': 'its counters and traces',
+      'device → lazy': 'how much of a lazy disk is there',
     },
   },
 }

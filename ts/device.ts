@@ -6,7 +6,8 @@ import type { ServingChoice } from './choice.js'
 import { endDevice } from './end-device.js'
 import { rethrow } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import type { DeviceInfo, QueueStats } from './info.js'
+import type { DeviceInfo, DiskRange, LazyProgress, QueueStats } from './info.js'
+import { checkRanges, progressOf } from './lazy-progress.js'
 import {
   type CreateOptions,
   checkCreate,
@@ -187,6 +188,40 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     if (this.#local) return statsOf(this.#local.device)
     using server = await connect(this.id)
     return await server.stats()
+  }
+
+  /**
+   * How much of a lazy disk is there, whoever serves it; undefined of another disk. Of another process it is asked, as
+   * with {@link stats}. Reading it disturbs no request.
+   *
+   * @throws UblkError of kind `not-found` if nobody can be asked; `timeout` if the server does not answer.
+   */
+  async lazyProgress(): Promise<LazyProgress | undefined> {
+    if (this.#local) return progressOf(this.#local.device)
+    using server = await connect(this.id)
+    return (await server.lazyProgress()) ?? undefined
+  }
+
+  /**
+   * Fetches what is missing of parts of a lazy disk, whoever serves it. Resolves when all of it is there; a bounded cache
+   * may evict it again.
+   *
+   * @param ranges - By default, all of the disk.
+   * @throws UblkError: `unsupported` for a disk that is not lazy, `invalid` for a range that is not on the disk, `backend`
+   * if its source fails, `not-found` if nobody can be asked.
+   */
+  async prefetch(ranges?: readonly DiskRange[], options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkWaiting(options, 'prefetch()')
+    const parts = checkRanges(ranges ?? [{ offset: 0, length: this.size }])
+    const { signal } = options
+    if (!this.#local) {
+      using server = await connect(this.id)
+      return await server.prefetch(parts, signal)
+    }
+    const { device } = this.#local
+    await abortable(signal, async cancel => {
+      for (const { offset, length } of parts) await device.prefetch(offset, length, cancel)
+    })
   }
 
   /**

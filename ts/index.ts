@@ -14,7 +14,15 @@ export { UblkDevice } from './device.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
 export type { DeviceExit, ServingEnd, UblkDeviceEvents } from './events.js'
 export { autoChoices, type Feature, features } from './features.js'
-export type { DeviceInfo, DeviceState, LatencyStats, OpCounters, QueueStats } from './info.js'
+export type {
+  DeviceInfo,
+  DeviceState,
+  DiskRange,
+  LatencyStats,
+  LazyProgress,
+  OpCounters,
+  QueueStats,
+} from './info.js'
 export type { Json } from './json.js'
 export type {
   CreateOptions,

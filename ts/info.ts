@@ -120,3 +120,36 @@ export interface QueueStats {
   /** Iterations of its loop: calls of io_uring_enter, except those of polling. */
   turns: number
 }
+
+/** How much of a lazy disk is there, and what was done for that. Plain data, as JSON can carry it. */
+export interface LazyProgress {
+  /** Of the disk, in bytes. */
+  size: number
+  /** Bytes fetched at a time at least. */
+  chunk: number
+  /** Bytes that are in the cache. */
+  present: number
+  /** Bytes of chunks that clients wrote, which stay in the cache; null if the cache has no bound. */
+  dirty: number | null
+  /** The most bytes of the disk that the cache holds; null if it has no bound. */
+  max: number | null
+  /** How often the source was asked. */
+  fetches: number
+  /** Bytes that it gave. */
+  fetched: number
+  /** How often it failed. */
+  failures: number
+  /** Bytes that were evicted. */
+  evicted: number
+  /**
+   * The background fill: not wished, under way, waiting after a failure, ended since all is there, or ended since the
+   * cache is full.
+   */
+  filling: 'off' | 'running' | 'waiting' | 'complete' | 'full'
+}
+
+/** A part of a disk, in bytes. */
+export interface DiskRange {
+  readonly offset: number
+  readonly length: number
+}

@@ -1,7 +1,7 @@
 import type * as native from '#binding'
 import { abortable } from './abort.js'
 import { kindOf } from './backends/list.js'
-import { fillingOf } from './backends/stack.js'
+import { fillingOf, prepared } from './backends/stack.js'
 import type { WorkerBackend } from './backends/worker.js'
 import { type UblkError, wrap } from './errors.js'
 import type { DeviceInfo } from './info.js'
@@ -33,7 +33,7 @@ export type Calls = Parameters<typeof native.Device.create>
  * fails, or the signal aborts, the steps before it are undone in reverse order.
  */
 export class Launch {
-  readonly #options: CreateOptions
+  #options: CreateOptions
   readonly #undo: (() => Promise<unknown>)[] = []
   #register: Register | undefined
   #device: native.Device | undefined
@@ -72,6 +72,8 @@ export class Launch {
   /** Checks that the device can be recorded, if that is wanted, and loads a backend that is written in JavaScript. */
   async load(): Promise<JsServer | undefined> {
     if (this.#options.record) this.#register = (await registrar()).prepare(this.#options)
+    const { backend, signal = new AbortController().signal } = this.#options
+    this.#options = { ...this.#options, backend: await prepared(backend, signal) }
     const server = await this.#serve(this.#report)
     if (server) this.#undo.push(() => server.close())
     return server

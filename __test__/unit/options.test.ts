@@ -150,6 +150,14 @@ test('what a lazy disk cannot be is said in one line', t => {
     [{ size: '1M', fetch, timeout: 0 }, /timeout must be a whole number from 1/],
     [{ size: '1M', fetch, identity: 'x'.repeat(1025) }, /longer than 1024 bytes/],
   ]
+  wrong.push(
+    [{ source: 'a.img', size: '1M' }, /a lazy disk with a source has no size/],
+    [{ source: 'a.img', fetch }, /a lazy disk with a source has no fetch/],
+    [{ source: 'ftp://example.org/a.img' }, /the source ftp:\/\/example.org\/a.img is no address/],
+    [{ source: '' }, /the path of the source is empty/],
+    [{ source: 'a.img', cacheMax: 'much' }, /cacheMax/],
+    [{ source: 'a.img', fill: 'much' }, /fill/],
+  )
   for (const [options, message] of wrong) t.throws(() => lazy(options), { instanceOf: UblkError, message })
   t.is(lazy({ size: '1M', fetch, cache: new URL('file:///tmp/cache') }).cache, '/tmp/cache')
 })

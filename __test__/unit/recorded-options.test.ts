@@ -37,6 +37,22 @@ test('the path of a file is recorded in full', t => {
   })
 })
 
+test('a lazy disk of a source is recorded, with paths in full', t => {
+  const backend = lazy({ source: 'https://example.org/a.img', cache: 'a.cache', cacheMax: '64M', fill: '1M' })
+  t.deepEqual(toRecorded({ backend }).backend, {
+    kind: 'lazy',
+    source: 'https://example.org/a.img',
+    cache: `${process.cwd()}/a.cache`,
+    cacheMax: 2 ** 26,
+    fill: 2 ** 20,
+    direct: false,
+    chunk: 2 ** 17,
+    timeout: 60_000,
+  })
+  const { source } = toRecorded({ backend: lazy({ source: 'a.img' }) }).backend as { source: string }
+  t.is(source, `${process.cwd()}/a.img`)
+})
+
 // biome-ignore lint/suspicious/noExplicitAny: wrong on purpose
 const wrong: [string, any, RegExp][] = [
   ['an object as backend', { backend: { size: 512, read: () => {} } }, /an object as backend has functions/],

@@ -11,7 +11,18 @@ const order = (key: string): Order => {
   throw new Error(`no column has the key ${key}`)
 }
 const row = (id: number, more: Partial<TopRow> = {}): TopRow => ({
-  ...{ id, name: `ublkb${id}`, iops: 0, read: 0, write: 0, mean: null, p99: null, inFlight: 0, history: [] },
+  ...{
+    id,
+    name: `ublkb${id}`,
+    iops: 0,
+    read: 0,
+    write: 0,
+    mean: null,
+    p99: null,
+    inFlight: 0,
+    present: null,
+    history: [],
+  },
   ...more,
 })
 const view = (more: Partial<View> = {}): View => ({
@@ -33,7 +44,17 @@ test('a row has the rates of an interval, and those before', t => {
   const first = rowOf(intervalOf(undefined, before), undefined)
   t.deepEqual(first.history, [])
   t.deepEqual(rowOf(intervalOf(before, now), { ...first, history: [7] }), {
-    ...{ id: 3, name: 'ublkb3', iops: 2, read: 4096, write: 4096, mean: 22.5, p99: 30, inFlight: 1 },
+    ...{
+      present: null,
+      id: 3,
+      name: 'ublkb3',
+      iops: 2,
+      read: 4096,
+      write: 4096,
+      mean: 22.5,
+      p99: 30,
+      inFlight: 1,
+    },
     history: [7, 2],
   })
 })

@@ -50,8 +50,14 @@ export interface Kind<Backend extends Described = Described> {
   memory?(backend: Backend): string | null
   /** The same with its data where that outlives the server. `made` is called with the file that is created for that. */
   lasting?(backend: Backend, made: (path: string) => void): Backend
-  /** Where to get missing data. */
-  filling?(backend: Backend): Filling
+  /** Where to get the bytes that it lacks, if JavaScript has to be asked. */
+  filling?(backend: Backend): Filling | undefined
+  /**
+   * The same with what has to be asked elsewhere, before it can be opened.
+   *
+   * @throws UblkError of kind `backend`; the signal's reason if it was aborted.
+   */
+  prepare?(backend: Backend, signal: AbortSignal): Promise<Backend>
 
   /** What distinguishes it from others of its kind, for people: a path, or a few words. May be empty. */
   label(backend: Backend): string

@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto'
+import { resolve } from 'node:path'
 import { checkFlag, checkOptions, type Names } from '../check.js'
 import { invalid } from '../errors.js'
 import { cannotRecord } from '../json.js'
@@ -8,14 +10,23 @@ import { nameOf } from '../user-values.js'
 import { exclusiveOf } from './claim.js'
 import { diskSize } from './disk-size.js'
 import type { FileOptions } from './file.js'
+import { openHttpImage, shownUrl } from './http-image.js'
 import type { Kind } from './kind.js'
 
 /** Where a {@link lazy} disk gets its data, and how. */
 export interface LazyOptions {
-  /** Bytes, or text such as `'10G'`; a multiple of the block size. */
-  size: Size
-  /** Called on the thread that creates the device, once for every part; several calls may run at the same time. */
-  fetch: Fetch
+  /**
+   * The image: an `http:` or `https:` URL, whose server has range requests, or the path of a file or block device. It
+   * says the size and the identity of the disk, and is never written to. A file is read natively.
+   */
+  source?: string | URL
+  /** Without `source`: bytes, or text such as `'10G'`; a multiple of the block size. */
+  size?: Size
+  /**
+   * Without `source`: called on the thread that makes the device, once for every part; several may be under way. A disk
+   * that is filled by a function cannot be recorded.
+   */
+  fetch?: Fetch
   /**
    * A sparse file for fetched and written data, created if it does not exist. Beside it, a file with the suffix `.map`
    * records which parts are present. Other users cannot read either file. The next disk with this cache continues with its
@@ -24,6 +35,22 @@ export interface LazyOptions {
    * @defaultValue in memory
    */
   cache?: string | URL | undefined
+  /**
+   * The most that the cache and its map take up: bytes, or text such as `'64M'`. Data that was only fetched is evicted to
+   * stay below that, by what was not used lately, and fetched again. Written data is never evicted: it may take three
+   * quarters of the cache, and further writes fail with ENOSPC. A cache keeps the way in which it was made, with or
+   * without a bound; the bound itself may change. After a power failure a bounded cache has written data only.
+   *
+   * @defaultValue no bound
+   */
+  cacheMax?: Size
+  /**
+   * Fetch the rest in the background, while no request waits for the source: `true`, or at most so many bytes a second.
+   * It ends when all is there, or the cache is full.
+   *
+   * @defaultValue false
+   */
+  fill?: boolean | Size
   /**
    * Bypass the page cache (O_DIRECT) for the cache file.
    *
@@ -43,8 +70,8 @@ export interface LazyOptions {
    */
   chunk?: Size
   /**
-   * A name of the disk's source, such as a URL and its ETag, of at most 1024 bytes. A cache with another identity is
-   * refused.
+   * Without `source`: a name of the disk's content, such as a URL and its ETag, of at most 1024 bytes. A cache with another
+   * identity is refused.
    */
   identity?: string
   /**
@@ -58,24 +85,33 @@ export interface LazyOptions {
 /** A disk whose data is fetched on demand; see {@link lazy}. */
 export interface LazyBackend {
   readonly kind: 'lazy'
-  /** In bytes. */
-  readonly size: number
-  readonly fetch: Fetch
+  /** A URL or a path. */
+  readonly source: string | undefined
+  /** In bytes, if no source says it. */
+  readonly size: number | undefined
+  readonly fetch: Fetch | undefined
   readonly cache: string | undefined
+  /** In bytes. */
+  readonly cacheMax: number | undefined
+  /** Bytes a second, 0 for as many as possible; undefined for none. */
+  readonly fill: number | undefined
   readonly direct: boolean
   /** False if the cache file is not claimed. */
   readonly exclusive: false | undefined
   /** In bytes. */
   readonly chunk: number
-  readonly identity: string
+  readonly identity: string | undefined
   /** In milliseconds. */
   readonly timeout: number
 }
 
 const LAZY_OPTIONS: Names<LazyOptions> = {
+  source: true,
   size: true,
   fetch: true,
   cache: true,
+  cacheMax: true,
+  fill: true,
   direct: true,
   exclusive: true,
   chunk: true,
@@ -104,6 +140,13 @@ const MOST_CHUNK = 16 * 2 ** 20
  *
  * @example
  * ```ts
+ * const disk = await UblkDevice.create({
+ *   backend: lazy({ source: 'https://example.org/image.raw', cache: 'image.cache', cacheMax: '1G' }),
+ * })
+ * ```
+ *
+ * @example
+ * ```ts
  * const image = await open('image.raw')
  * const disk = await UblkDevice.create({
  *   backend: lazy({
@@ -116,33 +159,76 @@ const MOST_CHUNK = 16 * 2 ** 20
  */
 export function lazy(options: LazyOptions): LazyBackend {
   checkOptions<LazyOptions>(options, 'lazy()', LAZY_OPTIONS)
-  const { fetch, cache, direct = false, exclusive, chunk = '128K', identity = '', timeout = 60_000 } = options
-  if (typeof fetch !== 'function') {
-    throw invalid(`a lazy disk needs a fetch function, not ${nameOf(fetch)}`, 'lazy({ size, fetch })')
-  }
+  const { cache, cacheMax, direct = false, exclusive, chunk = '128K', timeout = 60_000 } = options
+  const from = options.source === undefined ? fromFunction(options) : fromSource(options, options.source)
   checkFlag(direct, 'direct')
   const path = cache === undefined ? undefined : pathOf(cache, 'the path of the cache')
   const bytes = parseSize(chunk, 'chunk')
   if (bytes < LEAST_CHUNK || bytes > MOST_CHUNK || (bytes & (bytes - 1)) !== 0) {
     throw invalid(`chunk must be a power of two from 4K to 16M, not ${chunk}`)
   }
-  if (typeof identity !== 'string') throw invalid(`identity must be text, not ${nameOf(identity)}`)
-  if (Buffer.byteLength(identity) > 1024) throw invalid('the identity is longer than 1024 bytes')
   if (!Number.isInteger(timeout) || timeout < 1 || timeout >= 2 ** 31) {
     throw invalid(`timeout must be a whole number from 1 to ${2 ** 31 - 1}, not ${nameOf(timeout)}`)
   }
-  const size = diskSize(options.size)
   return {
     kind: 'lazy',
-    size,
-    fetch,
+    ...from,
     cache: path,
+    cacheMax: cacheMax === undefined ? undefined : parseSize(cacheMax, 'cacheMax'),
+    fill: rateOf(options.fill),
     direct,
     exclusive: exclusiveOf(exclusive),
     chunk: bytes,
-    identity,
     timeout,
   }
+}
+
+type From = Pick<LazyBackend, 'source' | 'size' | 'fetch' | 'identity'>
+
+function fromFunction({ fetch, size, identity = '' }: LazyOptions): From {
+  if (typeof fetch !== 'function') {
+    const hint = "lazy({ size, fetch }), or lazy({ source: 'https://…' })"
+    throw invalid(`a lazy disk needs a fetch function or a source, not ${nameOf(fetch)}`, hint)
+  }
+  if (typeof identity !== 'string') throw invalid(`identity must be text, not ${nameOf(identity)}`)
+  if (Buffer.byteLength(identity) > 1024) throw invalid('the identity is longer than 1024 bytes')
+  return { source: undefined, size: diskSize(size as Size), fetch, identity }
+}
+
+function fromSource(options: LazyOptions, source: string | URL): From {
+  for (const name of ['fetch', 'size', 'identity'] as const) {
+    if (options[name] !== undefined)
+      throw invalid(`a lazy disk with a source has no ${name}`, `leave out ${name}`)
+  }
+  return { source: sourceOf(source), size: undefined, fetch: undefined, identity: undefined }
+}
+
+/** A web address, or a path. */
+function sourceOf(source: string | URL): string {
+  const text = source instanceof URL ? source.href : source
+  if (typeof text === 'string' && isWeb(text) && URL.canParse(text)) return new URL(text).href
+  if (typeof text === 'string' && /^[a-z][a-z0-9+.-]*:\/\//i.test(text) && !/^file:/i.test(text)) {
+    throw invalid(
+      `the source ${text} is no address that can be read`,
+      'give an http: or https: URL, or a path',
+    )
+  }
+  return pathOf(source, 'the path of the source')
+}
+
+function isWeb(source: string): boolean {
+  return /^https?:/i.test(source)
+}
+
+function rateOf(fill: boolean | Size | undefined): number | undefined {
+  if (fill === undefined || fill === false) return undefined
+  if (fill === true) return 0
+  return parseSize(fill, 'fill')
+}
+
+/** What `--fill max` and `--fill 10M` mean. */
+function fillOfFlag(fill: unknown): boolean | Size | undefined {
+  return fill === 'max' ? true : (fill as Size | undefined)
 }
 
 /** See {@link lazy}. */
@@ -151,15 +237,61 @@ export const lazyKind: Kind<LazyBackend> = {
   native: true,
   stackable: false,
   check: ({ kind: _, ...options }) => lazy(options as LazyOptions),
-  toNative: ({ size, chunk, identity, direct, exclusive, cache: path }) => {
-    return { size, chunk, identity, direct, exclusive, path }
+  toNative: ({ source, size, chunk, identity, direct, exclusive, cache, cacheMax, fill }) => {
+    return { source, size, chunk, identity, direct, exclusive, path: cache, max: cacheMax, fill }
   },
-  toRecord: () => {
-    throw cannotRecord('a lazy backend has a function')
+  toRecord: backend => {
+    const { source, cache } = backend
+    if (source === undefined) throw cannotRecord('a lazy backend has a function')
+    // The next server may have another working directory.
+    return {
+      ...backend,
+      source: isWeb(source) ? source : resolve(source),
+      cache: cache === undefined ? undefined : resolve(cache),
+    }
+  },
+  prepare: async (backend, signal) => {
+    const { source, timeout } = backend
+    if (source === undefined || !isWeb(source)) return backend
+    const image = await openHttpImage(source, AbortSignal.any([signal, AbortSignal.timeout(timeout)]))
+    return { ...backend, source: undefined, ...image }
   },
   size: ({ size }) => size,
   withoutClaim: backend => (backend.cache === undefined ? backend : { ...backend, exclusive: false }),
-  paths: ({ cache }) => (cache === undefined ? [] : [cache]),
-  filling: ({ fetch, timeout }) => ({ fetch, timeout }),
-  label: ({ cache }) => cache ?? '',
+  paths: ({ source, cache }) =>
+    [source, cache].filter(path => path !== undefined && !isWeb(path)) as string[],
+  lasting: (backend, made) => {
+    if (backend.cache !== undefined) return backend
+    const cache = `/dev/shm/ublk-ts-${randomUUID()}`
+    for (const path of [cache, `${cache}.map`]) made(path)
+    return { ...backend, cache }
+  },
+  filling: ({ fetch, timeout }) => (fetch ? { fetch, timeout } : undefined),
+  label: ({ source, cache }) =>
+    source === undefined ? (cache ?? '') : isWeb(source) ? shownUrl(source) : source,
+  commandLine: {
+    main: {
+      flags: '--lazy <source>',
+      summary: 'a disk that is filled on demand from an image: an http(s) URL, a file or a block device',
+      make: (source, { cache, cacheMax, fill, chunk, direct, exclusive }) =>
+        lazy({
+          source: source === '' || isWeb(source) || source.includes('://') ? source : resolve(source),
+          cache: cache === undefined ? undefined : resolve(cache as string),
+          direct: direct === true,
+          exclusive: exclusive !== false,
+          ...(cacheMax === undefined ? {} : { cacheMax: cacheMax as Size }),
+          ...(fill === undefined ? {} : { fill: fillOfFlag(fill) as Size }),
+          ...(chunk === undefined ? {} : { chunk: chunk as Size }),
+        }),
+    },
+    more: [
+      {
+        flags: '--cache <path>',
+        summary: 'a file that keeps what was fetched and written (default: in memory)',
+      },
+      { flags: '--cache-max <size>', summary: 'the most that the cache takes up: fetched data is evicted' },
+      { flags: '--fill <rate>', summary: 'fetch the rest in the background: bytes a second, or max' },
+    ],
+    also: ['chunk', 'direct', 'exclusive'],
+  },
 }

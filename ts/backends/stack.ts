@@ -132,6 +132,17 @@ export function fillingOf(backend: unknown): Filling | undefined {
   return kindOf(backend)?.filling?.(backend as Described)
 }
 
+/**
+ * A backend that can be opened: with what has to be asked elsewhere before.
+ *
+ * @throws UblkError of kind `backend`; the signal's reason if it was aborted.
+ */
+export async function prepared<Backend>(backend: Backend, signal: AbortSignal): Promise<Backend> {
+  const kind = kindOf(backend)
+  if (!kind?.prepare) return backend
+  return (await kind.prepare(kind.check(backend as unknown as Described), signal)) as unknown as Backend
+}
+
 /** The files that its server uses. */
 export function pathsOf(backend: unknown): string[] {
   return nodesOf(backend).flatMap(({ backend, kind }) => kind.paths?.(backend) ?? [])

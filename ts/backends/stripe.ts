@@ -63,7 +63,10 @@ export const stripeKind: Kind<StripeBackend> = {
       make: (files, { chunk, ...flags }) => stripe(filesOfFlags(files, flags), { chunk } as StripeOptions),
     },
     more: [
-      { flags: '--chunk <size>', summary: 'how much data goes to one disk before the next (default: 64K)' },
+      {
+        flags: '--chunk <size>',
+        summary: 'how much data goes to one disk before the next (default: 64K), or is fetched at a time (128K)',
+      },
     ],
     also: ['direct', 'exclusive'],
   },

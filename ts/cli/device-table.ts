@@ -3,9 +3,9 @@ import { drawStack, nodesOf, summaryOf } from '../backends/stack.js'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
-import type { DeviceInfo } from '../info.js'
+import type { DeviceInfo, LazyProgress } from '../info.js'
 import { type Json, toJsonText } from '../json.js'
-import { readRecord } from '../remote/record-file.js'
+import { isLazy, readRecord } from '../remote/record-file.js'
 import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
 
@@ -17,9 +17,11 @@ interface Sights {
   scheduler: string | null
   /** The command of the process that serves it. */
   server: string | null
+  /** How much of a lazy disk is there. */
+  lazy: LazyProgress | null
 }
 
-const unseen: Sights = { users: [], scheduler: null, server: null }
+const unseen: Sights = { users: [], scheduler: null, server: null, lazy: null }
 
 /** What the listings of devices show. */
 export interface DeviceRow extends DeviceInfo, Sights {
@@ -97,6 +99,50 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'FLAGS', summary: 'driver features in use', value: row => row.flags },
   { name: 'LOG', summary: "the server's log file", value: row => row.log },
   { name: 'USERS', summary: 'mounts, processes and devices that use the disk', value: row => row.users },
+  {
+    name: 'PRESENT',
+    summary: 'of a lazy disk: how much of it is in its cache',
+    bytes: true,
+    value: row => row.lazy?.present ?? null,
+  },
+  {
+    name: 'DIRTY',
+    summary: 'of a bounded cache: how much of that was written',
+    bytes: true,
+    value: row => row.lazy?.dirty ?? null,
+  },
+  {
+    name: 'PRESENT-MAX',
+    summary: 'of a bounded cache: how much of the disk fits in',
+    bytes: true,
+    value: row => row.lazy?.max ?? null,
+  },
+  {
+    name: 'FETCHED',
+    summary: 'of a lazy disk: how much was fetched',
+    bytes: true,
+    value: row => row.lazy?.fetched ?? null,
+  },
+  {
+    name: 'FETCH-FAIL',
+    summary: 'of a lazy disk: how many fetches failed',
+    value: row => row.lazy?.failures ?? null,
+  },
+  {
+    name: 'FILLING',
+    summary: 'of a lazy disk: off, running, waiting after a failure, complete or full',
+    value: row => row.lazy?.filling ?? null,
+  },
+]
+
+/** The columns for which the server of a lazy disk is asked. */
+const LAZY_COLUMNS: readonly string[] = [
+  'PRESENT',
+  'DIRTY',
+  'PRESENT-MAX',
+  'FETCHED',
+  'FETCH-FAIL',
+  'FILLING',
 ]
 
 /** The columns that `list` shows by default. */
@@ -144,7 +190,8 @@ export async function look(
     const users = wanted('USERS') ? await usersOf(device.id) : unseen.users
     const scheduler = wanted('SCHED') ? await schedulerOf(device) : unseen.scheduler
     const server = wanted('SERVER') ? await commandOf(device) : unseen.server
-    return toRow(device, { users, scheduler, server })
+    const lazy = LAZY_COLUMNS.some(wanted) ? await lazyOf(device, open) : unseen.lazy
+    return toRow(device, { users, scheduler, server, lazy })
   })
   return await Promise.all(rows)
 }
@@ -154,6 +201,17 @@ async function schedulerOf({ id, state }: DeviceInfo): Promise<string | null> {
   if (state !== 'live') return null
   const names = await readFile(`/sys/block/ublkb${id}/queue/scheduler`, 'utf8').catch(() => '')
   return /\[(.+)\]/.exec(names)?.[1] ?? (names.trim() || null) // an only one is not marked
+}
+
+/** Nothing if its server cannot be asked. */
+async function lazyOf(
+  { id, serverAlive }: DeviceInfo,
+  open: Api['UblkDevice']['open'],
+): Promise<LazyProgress | null> {
+  if (!serverAlive || !isLazy(id)) return null
+  return await open(id)
+    .then(async device => (await device.lazyProgress()) ?? null)
+    .catch(() => null)
 }
 
 async function commandOf({ pid }: DeviceInfo): Promise<string | null> {

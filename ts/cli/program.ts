@@ -7,6 +7,7 @@ import { addDoctor } from './doctor.js'
 import { addFeatures } from './features.js'
 import { addList } from './list.js'
 import { addMetrics } from './metrics.js'
+import { addPrefetch } from './prefetch.js'
 import { addRecover } from './recover.js'
 import { addResize } from './resize.js'
 import { addServe } from './serve-detached.js'
@@ -23,6 +24,7 @@ const commands = [
   addList,
   addShow,
   addResize,
+  addPrefetch,
   addRecover,
   addUpgrade,
   addStop,

@@ -7,7 +7,7 @@ import { print } from './output.js'
 import { period, times } from './parse-numbers.js'
 import { formatTable } from './table.js'
 import { ticks } from './ticks.js'
-import { type Order, orders, rowOf, sorted, type TopRow } from './top/rows.js'
+import { columnsFor, type Order, orders, rowOf, sorted, type TopRow } from './top/rows.js'
 import { screen } from './top/screen.js'
 import { Terminal } from './top/terminal.js'
 
@@ -80,10 +80,7 @@ async function showTables(watch: Watch, { interval, count }: Flags, interrupted:
   let shown = 0
   for await (const _ of ticks(interval, count ?? Number.POSITIVE_INFINITY, interrupted)) {
     await watch.look()
-    const table = formatTable(
-      orders.map(({ column }) => column),
-      sorted(watch.rows, BY_DEVICE, false),
-    )
+    const table = formatTable(columnsFor(watch.rows), sorted(watch.rows, BY_DEVICE, false))
     await print(shown++ > 0 ? `\n${table}` : table)
   }
 }

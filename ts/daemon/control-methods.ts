@@ -1,3 +1,4 @@
+import type { DiskRange } from '../info.js'
 import type { ServerInfo, TracePart } from '../remote/control-protocol.js'
 import type { ServedDevice } from '../served-device.js'
 import type { Size } from '../size.js'
@@ -25,6 +26,10 @@ export function controlMethods(
     info: () => info,
     device: () => disk.info(),
     stats: () => disk.stats(),
+    lazyProgress: () => disk.lazyProgress(),
+    prefetch: async ({ ranges }, { gone }) => {
+      await disk.prefetch(ranges as readonly DiskRange[], { signal: gone })
+    },
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
     quiesce: async (_, { gone }) => await handOver.quiesce(gone),
     resume: async () => await handOver.resume(),

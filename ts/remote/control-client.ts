@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { UblkError } from '../errors.js'
-import type { DeviceInfo, QueueStats } from '../info.js'
+import { UblkError, wrap } from '../errors.js'
+import type { DeviceInfo, DiskRange, LazyProgress, QueueStats } from '../info.js'
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
 import { onRejection } from '../user-values.js'
@@ -130,6 +130,21 @@ export class ControlClient implements Disposable {
   /** Counters of each queue since it was started. */
   async stats(timeout: number = PROMPT): Promise<QueueStats[]> {
     return (await this.#call('stats', {}, { timeout })) as QueueStats[]
+  }
+
+  /** How much of a lazy disk is there; null of another disk, and from servers of earlier versions. */
+  async lazyProgress(timeout: number = PROMPT): Promise<LazyProgress | null> {
+    try {
+      return (await this.#call('lazyProgress', {}, { timeout })) as LazyProgress | null
+    } catch (error) {
+      if (wrap(error).kind === 'invalid') return null
+      throw error
+    }
+  }
+
+  /** Has it fetch parts of a lazy disk. Without a limit in time; if this connection goes, it gives up. */
+  async prefetch(ranges: readonly DiskRange[], signal?: AbortSignal): Promise<void> {
+    await this.#call('prefetch', { ranges }, { timeout: 0, signal })
   }
 
   /** Resizes the disk. */

@@ -83,6 +83,13 @@ export function readChoice(id: number): ServingChoice | undefined {
   return found.state === 'served' || found.state === 'dead' ? found.record.choice : undefined
 }
 
+/** Whether a device's record says that its disk is lazy. */
+export function isLazy(id: number): boolean {
+  const found = readRecord(id)
+  const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
+  return (record?.options.backend as { kind?: unknown } | null | undefined)?.kind === 'lazy'
+}
+
 /** The files that a device's disk was created from, if it has a valid record that names them. */
 export function readFiles(id: number): FileOfDisk[] | undefined {
   const found = readRecord(id)

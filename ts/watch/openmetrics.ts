@@ -39,11 +39,36 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
   const about = ['device', 'path', 'state', 'queues', 'depth', 'block_size', 'read_only', 'pid']
   const info = gauge('ublk_device_info', 'What the device is: the value is 1.', ...about)
 
-  for (const { device, queues, trouble } of readings) {
+  const lazyPresent = gauge(
+    'ublk_lazy_present_bytes',
+    'Bytes of a lazy disk that are in its cache.',
+    'device',
+  )
+  const lazyDirty = gauge(
+    'ublk_lazy_dirty_bytes',
+    'Bytes of them that clients wrote, of a bounded cache.',
+    'device',
+  )
+  const lazyMax = gauge('ublk_lazy_max_bytes', 'The most bytes that a bounded cache holds.', 'device')
+  const lazyFetches = counter('ublk_lazy_fetches_total', 'How often a source was asked.', 'device')
+  const lazyFetched = counter('ublk_lazy_fetched_bytes_total', 'Bytes that it gave.', 'device')
+  const lazyFailures = counter('ublk_lazy_failures_total', 'How often it failed.', 'device')
+  const lazyEvicted = counter('ublk_lazy_evicted_bytes_total', 'Bytes that were evicted.', 'device')
+
+  for (const { device, queues, lazy, trouble } of readings) {
     const name = { device: device.path.replace('/dev/', '') }
     up.set(name, trouble ? 0 : 1)
     size.set(name, device.size)
     info.set({ ...name, ...labelsOf(device) }, 1)
+    if (lazy) {
+      lazyPresent.set(name, lazy.present)
+      if (lazy.dirty !== null) lazyDirty.set(name, lazy.dirty)
+      if (lazy.max !== null) lazyMax.set(name, lazy.max)
+      lazyFetches.inc(name, lazy.fetches)
+      lazyFetched.inc(name, lazy.fetched)
+      lazyFailures.inc(name, lazy.failures)
+      lazyEvicted.inc(name, lazy.evicted)
+    }
     for (const stats of queues) {
       const queue = { ...name, queue: `${stats.queue}` }
       inFlight.set(queue, stats.inFlight)

@@ -1,7 +1,8 @@
 import type { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
-import type { DeviceInfo, QueueStats } from '../info.js'
+import type { DeviceInfo, LazyProgress, QueueStats } from '../info.js'
 import { type ControlClient, connect } from '../remote/control-client.js'
+import { isLazy } from '../remote/record-file.js'
 
 /** A device's counters at one moment. */
 export interface Reading {
@@ -10,8 +11,16 @@ export interface Reading {
   readonly at: number
   /** The counters of each queue; none if its server does not answer. */
   readonly queues: readonly QueueStats[]
+  /** How much of it is there, of a lazy disk. */
+  readonly lazy: LazyProgress | null
   /** Why it does not. */
   readonly trouble: UblkError | null
+}
+
+/** A server, and whether its disk is lazy. */
+interface Asked {
+  readonly server: ControlClient
+  readonly lazy: boolean
 }
 
 /** How long a server may take to answer, in milliseconds, so that it does not delay the others. */
@@ -20,7 +29,7 @@ const BRIEF = 2000
 /** Reads devices' counters time and again, and keeps the connections to their servers. */
 export class Readings implements Disposable {
   readonly #devices: Pick<typeof UblkDevice, 'list' | 'open'>
-  readonly #servers = new Map<number, ControlClient>()
+  readonly #servers = new Map<number, Asked>()
 
   constructor(devices: Pick<typeof UblkDevice, 'list' | 'open'>) {
     this.#devices = devices
@@ -49,19 +58,19 @@ export class Readings implements Disposable {
   async #read(device: DeviceInfo): Promise<Reading> {
     try {
       if (!device.serverAlive) throw nobody(device)
-      const queues = await this.#ask(device.id)
-      return { device, at: performance.now(), queues, trouble: null }
+      const { queues, lazy } = await this.#ask(device.id)
+      return { device, at: performance.now(), queues, lazy, trouble: null }
     } catch (error) {
       this.#drop(device.id)
-      return { device, at: performance.now(), queues: [], trouble: wrap(error) }
+      return { device, at: performance.now(), queues: [], lazy: null, trouble: wrap(error) }
     }
   }
 
-  async #ask(id: number): Promise<QueueStats[]> {
+  async #ask(id: number): Promise<Pick<Reading, 'queues' | 'lazy'>> {
     const known = this.#servers.get(id)
     if (known) {
       try {
-        return await known.stats(BRIEF)
+        return await countersOf(known)
       } catch (error) {
         this.#drop(id)
         if (wrap(error).kind === 'timeout') throw error
@@ -69,18 +78,27 @@ export class Readings implements Disposable {
       }
     }
     const server = await connect(id, BRIEF)
-    this.#servers.set(id, server)
-    return await server.stats(BRIEF)
+    const asked = { server, lazy: isLazy(id) }
+    this.#servers.set(id, asked)
+    return await countersOf(asked)
   }
 
   #drop(id: number): void {
-    this.#servers.get(id)?.close()
+    this.#servers.get(id)?.server.close()
     this.#servers.delete(id)
   }
 
   [Symbol.dispose](): void {
     for (const id of [...this.#servers.keys()]) this.#drop(id)
   }
+}
+
+async function countersOf({ server, lazy }: Asked): Promise<Pick<Reading, 'queues' | 'lazy'>> {
+  const [queues, progress] = await Promise.all([
+    server.stats(BRIEF),
+    lazy ? server.lazyProgress(BRIEF) : null,
+  ])
+  return { queues, lazy: progress }
 }
 
 function nobody({ id }: DeviceInfo): UblkError {

@@ -3,6 +3,7 @@
 use crate::Cancel;
 use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::kinds::{FileOfDisk, Opening, PageWishes, Stack, file_ids, pages};
+use crate::lazy::LazyProgress;
 use crate::number::{maybe, whole};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
@@ -15,9 +16,9 @@ use napi_derive::napi;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Observed, Source};
+use ublk_core::backend::{Backend, Handle, Observed, Source};
 use ublk_core::claim::{FileId, check_same};
 use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
@@ -105,6 +106,7 @@ pub struct Device {
     env: usize,
     fetches: Option<Arc<Fetches>>,
     changes: Option<Arc<Changes>>,
+    lazy: Arc<OnceLock<Handle>>,
 }
 
 #[napi]
@@ -337,6 +339,32 @@ impl Device {
         }
     }
 
+    /// How much of a lazy disk is there; `null` of another one.
+    #[napi]
+    pub fn lazy_progress(&self) -> Option<LazyProgress> {
+        self.lazy.get().and_then(Handle::progress).map(LazyProgress::from)
+    }
+
+    /// Fetches what is missing of a range of a lazy disk. Resolves when all of it is there.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn prefetch<'env>(
+        &self,
+        env: &'env Env,
+        offset: f64,
+        length: f64,
+        cancel: &Cancel,
+    ) -> Result<Object<'env>> {
+        let (lazy, bound) = (self.lazy.clone(), self.bound(cancel));
+        let work = move || {
+            let lazy = lazy.get().ok_or_else(|| {
+                CoreError::new(ErrorKind::Unsupported, "only a lazy disk can be filled in advance")
+            })?;
+            let range = (whole("offset", offset)?, whole("length", length)?);
+            lazy.prefetch(range.0, range.1, &|| bound.cancel.is_cancelled())
+        };
+        promise(env, work, |_, ()| Ok(()))
+    }
+
     /// The changes made since it was last asked: `CHANGE_FIELDS` numbers for each; see `wire.rs`.
     #[napi]
     pub fn take_changes(&self) -> Vec<f64> {
@@ -390,7 +418,9 @@ fn make<'env>(
         if existing {
             stack.check_present()?;
         }
-        let mut backend = stack.open(&Opening { read_only: wishes.read_only, source })?;
+        let lazy = Arc::new(OnceLock::new());
+        let opening = Opening { read_only: wishes.read_only, source, lazy: lazy.clone() };
+        let mut backend = stack.open(&opening)?;
         if let Some(files) = &spec.files {
             let found: Vec<_> = backend.places().iter().map(FileId::of).collect::<CoreResult<_>>()?;
             check_same(&found, &file_ids(files))?;
@@ -405,7 +435,7 @@ fn make<'env>(
         });
         let device = Arc::new(device(&wishes, backend, &bound, listener)?);
         served().insert((home, device.id()), (device.clone(), fetches.clone()));
-        Ok(Device { device, timeout, env: home, fetches, changes })
+        Ok(Device { device, timeout, env: home, fetches, changes, lazy })
     };
     promise(env, work, |_, device| Ok(device))
 }

@@ -14,6 +14,7 @@
 mod device;
 mod hooks;
 mod kinds;
+mod lazy;
 mod lock;
 mod notify;
 mod number;

@@ -13,6 +13,8 @@ export interface TopRow {
   readonly mean: number | null
   readonly p99: number | null
   readonly inFlight: number
+  /** How much of a lazy disk is there, such as `12%`; null of another disk. */
+  readonly present: string | null
   /** Its IOPS so far, the last at the end. */
   readonly history: readonly number[]
 }
@@ -37,12 +39,24 @@ export const orders: readonly Order[] = [
   { key: 'f', column: { name: 'IN-FLIGHT', summary: 'in flight', value: row => row.inFlight } },
 ]
 
+const PRESENT: Column<TopRow> = {
+  name: 'PRESENT',
+  summary: 'share of a lazy disk that is there',
+  value: row => row.present,
+}
+
+/** The columns that are shown: that of lazy disks only if there are some. */
+export function columnsFor(rows: readonly TopRow[]): Column<TopRow>[] {
+  const columns = orders.map(({ column }) => column)
+  return rows.some(row => row.present !== null) ? [...columns, PRESENT] : columns
+}
+
 /** How many IOPS are remembered. */
 export const HISTORY = 60
 
 /** What a device did in an interval, after what it did before. */
 export function rowOf(
-  { reading: { device }, seconds, queues }: Interval,
+  { reading: { device, lazy }, seconds, queues }: Interval,
   before: TopRow | undefined,
 ): TopRow {
   const total = totalOf(queues)
@@ -59,6 +73,7 @@ export function rowOf(
     mean: time(all.latency.mean),
     p99: time(all.latency.p99),
     inFlight: total.inFlight,
+    present: lazy ? `${Math.floor((100 * lazy.present) / lazy.size)}%` : null,
     history: seconds > 0 ? [...(before?.history ?? []), iops].slice(-HISTORY) : [],
   }
 }

@@ -1,6 +1,6 @@
 import { formatSize } from '../../size.js'
 import { type Column, formatTable } from '../table.js'
-import { HISTORY, type Order, orders, sorted, type TopRow } from './rows.js'
+import { columnsFor, HISTORY, type Order, orders, sorted, type TopRow } from './rows.js'
 
 /** What is on the screen, but for its size. */
 export interface View {
@@ -28,7 +28,7 @@ export function screen(view: View, width: number, height: number): string[] {
     value: row => spark(row.history, Math.min(HISTORY, Math.max(width - 70, 8)), view.unicode),
   }
   const rows = sorted(view.rows, view.order, view.reversed)
-  const columns = [...orders.map(({ column }) => column), history]
+  const columns = [...columnsFor(rows), history]
   const [heading = 'no devices', ...lines] = formatTable(columns, rows)
     .split('\n')
     .filter(line => line !== '')

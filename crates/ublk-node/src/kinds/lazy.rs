@@ -1,4 +1,4 @@
-//! A disk that is filled on demand from JavaScript.
+//! A disk that is filled on demand, from JavaScript or from a file.
 
 use super::bytes::Bytes;
 use super::plan::{Opening, Plan};
@@ -6,7 +6,7 @@ use super::{Kind, read};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
-use ublk_core::backend::{Backend, File, Identity, Lazy, Map, Memory};
+use ublk_core::backend::{Backend, File, FileSource, Identity, Lazy, Map, Memory, Source, Storage};
 use ublk_core::claim::Role;
 use ublk_core::error::{Error, Result};
 
@@ -16,7 +16,10 @@ pub const KIND: Kind = Kind { name: "lazy", below: false, usual: None, read: rea
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    size: Bytes,
+    /// Of the disk. With a source: its size.
+    size: Option<Bytes>,
+    /// The file or block device that it is filled from; by default, JavaScript fills it.
+    source: Option<String>,
     /// The file that keeps its data; without one it is in memory.
     path: Option<String>,
     /// With a path: bypass the page cache. Default: no.
@@ -27,6 +30,10 @@ struct Options {
     chunk: Option<Bytes>,
     /// With a path: what the disk is filled with. A cache of something else is refused.
     identity: Option<String>,
+    /// The most that the cache may take up. Default: as much as it needs.
+    max: Option<Bytes>,
+    /// Bytes a second that are fetched without being asked for; 0: as many as possible. Default: none.
+    fill: Option<Bytes>,
 }
 
 impl Options {
@@ -38,22 +45,42 @@ impl Options {
 
 impl Plan for Options {
     fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
-        let source = how.source.clone().ok_or_else(|| Error::invalid("this backend needs a source"))?;
-        let size = self.size.0;
         let chunk = self.chunk.map_or(128 << 10, |chunk| chunk.0);
         Lazy::check_chunk(chunk)?;
-        let Some(path) = &self.path else {
-            return Ok(Arc::new(Lazy::new(
-                Arc::new(Memory::new(size)?),
-                Map::volatile(size, chunk)?,
-                source,
-            )?));
+        let (source, size, name): (Arc<dyn Source>, _, _) = match &self.source {
+            Some(path) => {
+                let source = FileSource::open(Path::new(path))?;
+                let (size, name) = (source.size(), source.identity().to_owned());
+                (Arc::new(source), size, name)
+            }
+            None => {
+                let missing = |what| Error::invalid(format!("this backend needs a {what}"));
+                let source = how.source.clone().ok_or_else(|| missing("source"))?;
+                let size = self.size.ok_or_else(|| missing("size"))?.0;
+                (source, size, self.identity.clone().unwrap_or_default())
+            }
         };
-        let identity = Identity { size, chunk, name: self.identity.clone().unwrap_or_default() };
-        let (storage, found) = File::open_or_create(Path::new(path), size, self.direct.unwrap_or(false))?;
-        let storage = if self.exclusive.unwrap_or(true) { storage } else { storage.without_claim() };
-        let map = Map::open(Path::new(&Self::map(path)), &identity, found)?;
-        Ok(Arc::new(Lazy::new(Arc::new(storage), map, source)?))
+        let (storage, map): (Arc<dyn Storage>, Map) = match &self.path {
+            None if self.max.is_some() => (Arc::new(Memory::new(size)?), Map::volatile_bounded(size, chunk)?),
+            None => (Arc::new(Memory::new(size)?), Map::volatile(size, chunk)?),
+            Some(path) => {
+                let direct = self.direct.unwrap_or(false);
+                let (storage, found) = File::open_or_create(Path::new(path), size, direct)?;
+                let storage = if self.exclusive.unwrap_or(true) { storage } else { storage.without_claim() };
+                let (identity, map) = (Identity { size, chunk, name }, Self::map(path));
+                let open = if self.max.is_some() { Map::open_bounded } else { Map::open };
+                (Arc::new(storage), open(Path::new(&map), &identity, found)?)
+            }
+        };
+        let lazy = match self.max {
+            Some(max) => Lazy::bounded(storage, map, source, max.0)?,
+            None => Lazy::new(storage, map, source)?,
+        };
+        if let Some(rate) = self.fill {
+            lazy.fill((rate.0 > 0).then_some(rate.0))?;
+        }
+        let _ = how.lazy.set(lazy.handle()); // there is one in a stack
+        Ok(Arc::new(lazy))
     }
 
     fn files(&self) -> Vec<(Role, String)> {

@@ -5,9 +5,9 @@ use napi_derive::napi;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::Value;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use ublk_core::ErrorKind;
-use ublk_core::backend::{Backend, Source};
+use ublk_core::backend::{Backend, Handle, Source};
 use ublk_core::claim::{FileId, Role, check_same};
 use ublk_core::error::{Error, Result};
 
@@ -28,6 +28,8 @@ pub struct Opening {
     pub read_only: bool,
     /// What a lazy disk is filled from.
     pub source: Option<Arc<dyn Source>>,
+    /// Gets the lazy disk, if there is one.
+    pub lazy: Arc<OnceLock<Handle>>,
 }
 
 /// A backend and those below it.

@@ -1,0 +1,221 @@
+/** An image on a web server, read in parts with range requests. */
+import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { UblkError } from '../errors.js'
+import type { Fetch, FetchRange } from '../runtime/lazy-fetcher.js'
+
+/** What a lazy disk needs to know of its image. */
+export interface HttpImage {
+  /** Of the disk, in bytes: that of the image up to a whole sector. */
+  readonly size: number
+  /** Names this version of it. */
+  readonly identity: string
+  readonly fetch: Fetch
+}
+
+const SECTOR = 512
+/** How many requests are under way at a time. */
+const MOST_REQUESTS = 8
+/** How often a request is made before it fails. */
+const ATTEMPTS = 5
+/** The pause before the second attempt, in milliseconds; each further one is twice as long. */
+const PAUSE = 200
+/** The longest pause, even if the server asks for a longer one. */
+const LONGEST_PAUSE = 10_000
+/** How long the server may be silent in one attempt. */
+const SILENCE = 15_000
+/** What a later attempt may have more luck with. */
+const TEMPORARY: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 504])
+
+/** A URL as it can be shown: without what may be secret. */
+export function shownUrl(url: string): string {
+  const { protocol, host, pathname } = new URL(url)
+  return `${protocol}//${host}${pathname}`
+}
+
+/**
+ * Asks the server for the image's size and version.
+ *
+ * @throws UblkError of kind `backend` if it cannot be read in parts.
+ */
+export async function openHttpImage(url: string, signal: AbortSignal): Promise<HttpImage> {
+  const server = new WebServer(url)
+  try {
+    const { headers } = await server.ask('bytes=0-0', undefined, signal)
+    const bytes = Number(/\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1] ?? Number.NaN)
+    if (!Number.isSafeInteger(bytes) || bytes === 0)
+      throw new Lasting('the server does not say how large the image is')
+    const image = new Image(server, bytes, versionOf(headers))
+    return {
+      size: Math.ceil(bytes / SECTOR) * SECTOR,
+      identity: identityOf(url, bytes, image.version),
+      fetch: range => image.fetch(range),
+    }
+  } catch (error) {
+    signal.throwIfAborted()
+    const hint = error instanceof Lasting ? error.hint : undefined
+    throw new UblkError('backend', `cannot use ${shownUrl(url)}: ${(error as Error).message}`, {
+      ...(hint === undefined ? {} : { hint }),
+      cause: error,
+    })
+  }
+}
+
+/** The query may be a signature, and another one each time. */
+function identityOf(url: string, bytes: number, version: string): string {
+  const identity = `${shownUrl(url)} ${version} ${bytes}`
+  if (Buffer.byteLength(identity) <= 1024) return identity
+  return `sha256 ${createHash('sha256').update(identity).digest('hex')}`
+}
+
+function versionOf(headers: Headers): string {
+  return headers.get('etag') ?? headers.get('last-modified') ?? ''
+}
+
+/** A failure that would be the same another time. */
+class Lasting extends Error {
+  constructor(
+    message: string,
+    readonly code: 'EIO' | 'ESTALE' = 'EIO',
+    readonly hint?: string,
+  ) {
+    super(message)
+  }
+}
+
+class Image {
+  constructor(
+    readonly server: WebServer,
+    readonly bytes: number,
+    readonly version: string,
+  ) {}
+
+  async fetch({ offset, length, signal }: FetchRange): Promise<Uint8Array> {
+    const end = Math.min(offset + length, this.bytes)
+    const range = `bytes=${offset}-${end - 1}`
+    // A weak one says nothing of single bytes: its header is compared only.
+    const condition = this.version.startsWith('W/') ? undefined : this.version || undefined
+    const check = ({ status, headers }: Response): void => {
+      const version = versionOf(headers)
+      const total = /\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1]
+      if (version !== this.version || (total !== undefined && Number(total) !== this.bytes)) {
+        throw new Lasting('the image has changed since the disk was created', 'ESTALE')
+      }
+      if (status !== 206) throw new Lasting('the server does not send parts any more')
+      if (headers.get('content-range') !== `bytes ${offset}-${end - 1}/${this.bytes}`) {
+        throw new Lasting(`the server sends another part than ${range}`)
+      }
+    }
+    const { data } = await this.server.ask(range, condition, signal, check, end - offset)
+    if (data.length === length) return data
+    const whole = new Uint8Array(length) // The image ends within a sector.
+    whole.set(data)
+    return whole
+  }
+}
+
+/** Makes range requests. */
+class WebServer {
+  readonly #url: URL
+  readonly #headers: { [name: string]: string } = { 'accept-encoding': 'identity' }
+  #underWay = 0
+  readonly #waiting: (() => void)[] = []
+
+  constructor(url: string) {
+    this.#url = new URL(url)
+    const { username, password } = this.#url
+    if (username === '' && password === '') return
+    const plain = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+    this.#headers['authorization'] = `Basic ${Buffer.from(plain).toString('base64')}`
+    this.#url.username = ''
+    this.#url.password = ''
+  }
+
+  /** Asks for a part until the server answers, within limits. */
+  async ask(
+    range: string,
+    condition: string | undefined,
+    signal: AbortSignal,
+    check: (response: Response) => void = checkParts,
+    length = 1,
+  ): Promise<{ headers: Headers; data: Uint8Array }> {
+    while (this.#underWay >= MOST_REQUESTS) await new Promise<void>(resolve => this.#waiting.push(resolve))
+    this.#underWay++
+    try {
+      const headers = {
+        ...this.#headers,
+        range,
+        ...(condition === undefined ? {} : { 'if-range': condition }),
+      }
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await this.#once(headers, signal, check, length)
+        } catch (error) {
+          signal.throwIfAborted()
+          if (error instanceof Lasting) throw error
+          if (attempt === ATTEMPTS)
+            throw Object.assign(new Error(inWords(error)), { code: 'EIO', cause: error })
+          const wanted = error instanceof Busy ? error.pause : 0
+          const pause = Math.max(PAUSE * 2 ** (attempt - 1) * (0.75 + Math.random() / 2), wanted)
+          await sleep(Math.min(pause, LONGEST_PAUSE), undefined, { signal })
+        }
+      }
+    } finally {
+      this.#underWay--
+      this.#waiting.shift()?.()
+    }
+  }
+
+  async #once(
+    headers: { [name: string]: string },
+    signal: AbortSignal,
+    check: (response: Response) => void,
+    length: number,
+  ): Promise<{ headers: Headers; data: Uint8Array }> {
+    const late = AbortSignal.timeout(SILENCE)
+    const response = await fetch(this.#url, { headers, signal: AbortSignal.any([signal, late]) })
+    try {
+      const { status, statusText } = response
+      if (TEMPORARY.has(status))
+        throw new Busy(`${status} ${statusText}`, response.headers.get('retry-after'))
+      if (status >= 400) throw new Lasting(`the server answers ${status} ${statusText}`.trimEnd())
+      check(response)
+      if ((response.headers.get('content-encoding') ?? 'identity') !== 'identity')
+        throw new Lasting('the server sends the image compressed')
+      const data = new Uint8Array(await response.arrayBuffer())
+      if (data.length !== length) throw new Error(`${data.length} bytes came, not ${length}`)
+      return { headers: response.headers, data }
+    } catch (error) {
+      if (!response.bodyUsed) await response.body?.cancel().catch(() => {})
+      throw error
+    }
+  }
+}
+
+/** Without parts each request would bring the whole image. */
+function checkParts({ status }: Response): void {
+  if (status === 206) return
+  throw new Lasting(
+    'the server has no range requests',
+    'EIO',
+    'serve the image with a server that has, such as nginx, or download it',
+  )
+}
+
+/** The server may answer later. */
+class Busy extends Error {
+  /** How long it asks to wait, in milliseconds. */
+  readonly pause: number
+
+  constructor(status: string, after: string | null) {
+    super(`the server answers ${status}`.trimEnd())
+    const seconds = Number(after ?? 0)
+    this.pause = Number.isFinite(seconds) ? seconds * 1000 : 0
+  }
+}
+
+/** The reason behind Node's `fetch failed`. */
+function inWords(error: unknown): string {
+  const { message, cause } = error as { message?: string; cause?: { message?: string; code?: string } }
+  return cause?.message || cause?.code || message || String(error)
+}

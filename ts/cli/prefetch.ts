@@ -1,0 +1,43 @@
+import type { Command } from 'commander'
+import { invalid } from '../errors.js'
+import type { DiskRange } from '../info.js'
+import { parseSize } from '../size.js'
+import { parseDeviceId } from './device-table.js'
+import { loadApi } from './load-api.js'
+
+const HELP = `
+It ends when all of that is there. A bounded cache (--cache-max) may evict it again.
+
+Example:
+  ublk-ts prefetch 0 0+16M 1G+64M`
+
+/** Adds `ublk-ts prefetch`. */
+export function addPrefetch(program: Command): void {
+  program
+    .command('prefetch')
+    .description('fetch parts of a lazy disk before they are read')
+    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument(
+      '[range...]',
+      'OFFSET+LENGTH in bytes, or with units, such as 1G+64M (default: all of the disk)',
+    )
+    .addHelpText('after', HELP)
+    .action(prefetch)
+}
+
+async function prefetch(device: string, ranges: readonly string[]): Promise<void> {
+  const [id, parts] = [parseDeviceId(device), ranges.map(parseRange)]
+  const { UblkDevice } = await loadApi()
+  const { interrupts } = await import('../daemon/interrupts.js')
+  const { first: signal } = interrupts({ hangup: 'end' })
+  const disk = await UblkDevice.open(id)
+  await disk.prefetch(parts.length > 0 ? parts : undefined, { signal })
+}
+
+/** Reads `OFFSET+LENGTH`. */
+export function parseRange(text: string): DiskRange {
+  const [offset, length, ...more] = text.split('+')
+  if (!offset || !length || more.length > 0)
+    throw invalid(`'${text}' is no range`, 'give OFFSET+LENGTH, such as 0+16M')
+  return { offset: parseSize(offset, 'offset'), length: parseSize(length, 'length') }
+}

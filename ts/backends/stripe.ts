@@ -65,7 +65,8 @@ export const stripeKind: Kind<StripeBackend> = {
     more: [
       {
         flags: '--chunk <size>',
-        summary: 'how much data goes to one disk before the next (default: 64K), or is fetched at a time (128K)',
+        summary:
+          'how much data goes to one disk before the next (default: 64K), or is fetched at a time (128K)',
       },
     ],
     also: ['direct', 'exclusive'],

@@ -186,11 +186,15 @@ pub(super) fn write(file: &File, to: usize, table: &Bits) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn copy(file: &File, from: usize, to: usize, length: usize) -> io::Result<()> {
-    let mut page = [0; PAGE];
-    for at in (0..length).step_by(PAGE) {
-        file.read_exact_at(&mut page, (from + at) as u64)?;
-        file.write_all_at(&page, (to + at) as u64)?;
-    }
-    Ok(())
+/// What two tables have in common, all of its pages.
+pub(super) fn write_both(file: &File, to: usize, one: &Bits, other: &Bits) -> io::Result<()> {
+    (0..one.words() / WORDS_PER_PAGE).try_for_each(|page| {
+        let bytes = both(&one.bytes(words(page)), &other.bytes(words(page)));
+        file.write_all_at(&bytes, (to + page * PAGE) as u64)
+    })
+}
+
+/// The bits that two pieces of tables have in common.
+pub(super) fn both(one: &[u8], other: &[u8]) -> Vec<u8> {
+    one.iter().zip(other).map(|(one, other)| one & other).collect()
 }

@@ -22,13 +22,19 @@
 //!
 //! - A chunk is in `dirty` before the first write to it begins. A process that is killed between the two leaves a clean
 //!   chunk that is not evicted. The other way round, a written chunk could be fetched again, which would undo the write.
-//! - A chunk is evicted in this order: its bits in memory, its bits in the file, then its data. A process that is killed
-//!   between leaves data without a bit, which is removed when the map is opened again.
-//! - None of this needs a sync, since a power failure is dealt with as a whole: the header says whether the disk was
-//!   closed. That is written, durably, after everything was saved, and revoked, durably, before anything is changed.
-//!   After a boot without it only chunks in both `saved` and `dirty` count. Such chunks were not evicted, so none of
-//!   them can be a hole. All others are fetched again; they may hold writes that were not flushed, of which a client
-//!   must not see a part now and the old data once the chunk is evicted. A flush makes `dirty` durable with `saved`.
+//! - A chunk is evicted in this order: its bits in memory, its bit in the file's `live`, then its data. A process that is
+//!   killed between leaves data without a bit, which is removed when the map is opened again.
+//! - None of this needs a sync, although a power failure may keep any of these writes without the others. While the disk
+//!   is served, the file's `saved` names only chunks that were in `dirty` when their data was synced. Those are never
+//!   evicted, so none of them can be a hole, and like without a bound, bits are only ever added to that table. If it named
+//!   clean chunks too, the medium could keep such a bit after the chunk was evicted, and its hole would be read.
+//! - So a power failure costs all clean chunks: they are fetched again. That also undoes writes to them that were not
+//!   flushed, of which a client must not see a part now and the old data once the chunk is evicted. A flush makes `dirty`
+//!   and `saved` durable together.
+//! - When the disk is closed, everything is durable, and `saved` is written with the clean chunks as well. The header says
+//!   then that the disk was closed. Opening the map takes both back, durably, before anything is changed. If the power
+//!   fails amid that, either the header still says closed, and nothing was changed, or only chunks in both `saved` and
+//!   `dirty` count.
 //!
 //! The file is not mapped, so truncating it cannot crash the process. The tables in memory stay complete, and the next
 //! save writes the file again from them.
@@ -41,8 +47,8 @@ use super::bits::{Bits, at};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use format::{
-    PAGE, Stamp, WORDS_PER_PAGE, allocate, blank, check, copy, header, read, sync_parent, tables_of, words,
-    write, write_all,
+    PAGE, Stamp, WORDS_PER_PAGE, allocate, blank, both, check, header, read, sync_parent, tables_of, words,
+    write, write_all, write_both,
 };
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -97,7 +103,7 @@ struct Kept {
     path: PathBuf,
     identity: Identity,
     stamp: Stamp,
-    /// Present chunks that survive a power failure.
+    /// Present chunks whose data is durable. They survive a power failure, of a bounded cache if they are dirty.
     saved: Bits,
     /// Chunks that are present, not saved, and written by a client, so that they cannot be fetched again.
     written: Bits,
@@ -196,18 +202,18 @@ impl Map {
             let vouched = before.vouches(&stamp);
             if bounded && !vouched && !before.closed {
                 saved.keep(&dirty);
-                write_all(&file, PAGE, &saved).map_err(system)?;
             }
-            // An earlier process may have been killed before it synced the file.
-            write(&file, PAGE, &saved).and_then(|()| file.sync_data()).map_err(system)?;
+            if !bounded {
+                // An earlier process may have been killed before it synced the file.
+                write(&file, PAGE, &saved).and_then(|()| file.sync_data()).map_err(system)?;
+            }
             if vouched {
                 read(&file, PAGE + tables, &live).map_err(system)?;
-                if before != stamp {
-                    file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
-                }
             } else {
-                // The table first: it is not trusted until the header is written.
-                copy(&file, PAGE, PAGE + tables, tables).map_err(system)?;
+                // The table before the header: it is not trusted until the header is written.
+                write_all(&file, PAGE + tables, &saved).map_err(system)?;
+            }
+            if before != stamp {
                 file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
             }
         }
@@ -225,10 +231,11 @@ impl Map {
             }
         }
         if bounded {
-            // A write to a chunk that is missing did not happen.
-            dirty.keep(&live);
-            // Durably: from here on chunks are evicted, and flushes make no earlier marks durable.
-            write_all(&file, PAGE + 2 * tables, &dirty).and_then(|()| file.sync_data()).map_err(system)?;
+            dirty.keep(&live); // a write to a chunk that is missing did not happen
+            write_all(&file, PAGE + 2 * tables, &dirty)
+                .and_then(|()| write_both(&file, PAGE, &saved, &dirty))
+                .and_then(|()| file.sync_data()) // chunks are evicted from here on
+                .map_err(system)?;
         }
         let unsaved = (0..tables / PAGE)
             .map(|page| AtomicBool::new(words(page).any(|word| loose.word(word).load(SeqCst) != 0)))
@@ -448,18 +455,14 @@ impl Map {
         self.live.set(chunk);
     }
 
-    /// Some chunks, which are missing in memory, are missing in the file: their data may be removed. Not while a save is
-    /// under way.
+    /// Some clean chunks, which are missing in memory, are missing in the file: their data may be removed.
     pub fn unfile(&self, chunks: &[u64]) -> io::Result<()> {
         let (Some(kept), Some(range)) = (&self.kept, span(chunks)) else { return Ok(()) };
         let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
         chunks.iter().for_each(|chunk| filed.clear(*chunk));
-        [(0, &kept.saved), (1, &*filed)]
-            .into_iter()
-            .try_for_each(|(number, table)| {
-                let at = self.table(kept, number) + range.start as u64 * 8;
-                kept.file.write_all_at(&table.bytes(range.clone()), at)
-            })
+        let at = self.table(kept, 1) + range.start as u64 * 8;
+        kept.file
+            .write_all_at(&filed.bytes(range), at)
             .inspect_err(|_| chunks.iter().for_each(|chunk| filed.set(*chunk)))
     }
 
@@ -467,6 +470,7 @@ impl Map {
     pub fn seal(&self) -> io::Result<()> {
         match &self.kept {
             Some(kept) if self.dirty.is_some() && !self.failed() && !self.unsaved() => {
+                write_all(&kept.file, PAGE, &kept.saved)?;
                 let mut stamp = kept.stamp;
                 stamp.closed = true;
                 kept.file.write_all_at(&header(&kept.identity, true, &stamp), 0)?;
@@ -539,7 +543,11 @@ impl Map {
         }
         for (page, bits) in &pages {
             // Lost chunks must not be saved, but the rest of the page can be; there are none unless a sync failed.
-            kept.file.write_all_at(bits, (PAGE + page * PAGE) as u64)?;
+            let at = (PAGE + page * PAGE) as u64;
+            match &self.dirty {
+                None => kept.file.write_all_at(bits, at)?,
+                Some(dirty) => kept.file.write_all_at(&both(bits, &dirty.bytes(words(*page))), at)?,
+            }
         }
         if !pages.is_empty() {
             kept.file.sync_data()?;

@@ -203,15 +203,15 @@ pub fn bring(disk: &Weak<Inner>, chunks: Range<u64>, cancelled: &dyn Fn() -> boo
         if under_way == 0 {
             return failed.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)));
         }
+        if cancelled() {
+            return Err(io::Error::from_raw_os_error(libc::ECANCELED));
+        }
         match told.recv_timeout(LOOK) {
             Ok(result) => {
                 under_way -= 1;
                 if result < 0 {
                     failed = failed.or(Some(-result));
                 }
-            }
-            Err(RecvTimeoutError::Timeout) if cancelled() => {
-                return Err(io::Error::from_raw_os_error(libc::ECANCELED));
             }
             Err(RecvTimeoutError::Timeout) => {
                 if disk.strong_count() == 0 {

@@ -119,7 +119,10 @@ impl LazyEngine {
             Plan::Lost => Step::Done(Err(libc::EIO)),
             Plan::Failed(errno) => Step::Done(Err(errno)),
             Plan::Full => {
-                io.report("the cache is full of written data: a bounded cache keeps all of that");
+                io.report(
+                    "the cache is full of written data, which is never evicted: create the disk again with the same \
+                     cache and a larger bound",
+                );
                 Step::Done(Err(libc::ENOSPC))
             }
             Plan::Evict(count) => {

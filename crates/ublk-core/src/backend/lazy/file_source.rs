@@ -40,13 +40,13 @@ impl FileSource {
         let (jobs, todo) = channel();
         let (todo, file) = (Arc::new(Mutex::new(todo)), Arc::new(file));
         for _ in 0..READERS {
-            let (todo, file) = (todo.clone(), file.clone());
+            let (todo, file, path) = (todo.clone(), file.clone(), path.to_owned());
             std::thread::Builder::new()
                 .name("ublk-source".into())
                 .stack_size(256 << 10)
                 .spawn(move || {
                     let _ = become_io_flusher(); // as the filler
-                    serve(&todo, &file, bytes, version);
+                    serve(&todo, &file, &path, bytes, version);
                 })
                 .map_err(|error| Error::system("cannot start a thread that reads the source", &error))?;
         }
@@ -84,13 +84,21 @@ impl Version {
     }
 }
 
-fn serve(todo: &Mutex<Receiver<Fill>>, file: &File, bytes: u64, version: Version) {
+fn serve(todo: &Mutex<Receiver<Fill>>, file: &File, path: &Path, bytes: u64, version: Version) {
     loop {
         let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(fill) = next else { return };
         match read(file, &fill, bytes, version) {
             Ok(data) => drop(fill.supply(data)), // of the length that was asked for
-            Err(error) => fill.fail(error.raw_os_error().unwrap_or(libc::EIO)),
+            Err(error) => {
+                let (length, offset, path) = (fill.length(), fill.offset(), path.display());
+                let why = match error.raw_os_error() {
+                    Some(libc::ESTALE) => "the file has changed since the disk was created".into(),
+                    _ => error.to_string(),
+                };
+                fill.report(format!("cannot read {length} bytes at {offset} of the source {path}: {why}"));
+                fill.fail(error.raw_os_error().unwrap_or(libc::EIO));
+            }
         }
     }
 }

@@ -161,6 +161,11 @@ impl Fill {
         self.chunks.give_up(range, -errno.clamp(1, 4095));
     }
 
+    /// Tells the disk's owner of an error.
+    pub fn report(&self, message: String) {
+        self.chunks.report(message);
+    }
+
     fn take(&mut self) -> Range<u64> {
         std::mem::replace(&mut self.range, 0..0)
     }

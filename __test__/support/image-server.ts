@@ -21,6 +21,14 @@ export interface Behaviour {
   silent: boolean
   /** Sends so many bytes too few, in so many answers. */
   short: number
+  /** Says that its answers have this content coding. */
+  coding: string
+  /** Sends another part than the one that was asked for, so many bytes further on, and says so. */
+  shifted: number
+  /** Goes on sending after the part, for ever. */
+  endless: boolean
+  /** Sends half of the part, and then nothing. */
+  stalls: boolean
 }
 
 /** What it has done. */
@@ -39,6 +47,10 @@ const USUAL: Behaviour = {
   whole: false,
   silent: false,
   short: 0,
+  coding: '',
+  shifted: 0,
+  endless: false,
+  stalls: false,
 }
 const SECTOR = 512
 
@@ -114,11 +126,15 @@ function serve(): void {
   const answer = (range: string, condition: string | undefined, response: ServerResponse): void => {
     const { size, etag, whole } = behaviour
     const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(range) ?? []
-    const headers = etag === '' ? {} : { etag }
+    const headers = {
+      ...(etag === '' ? {} : { etag }),
+      ...(behaviour.coding === '' ? {} : { 'content-encoding': behaviour.coding }),
+    }
     if (from === undefined || whole || (condition !== undefined && condition !== etag)) {
       return void response.writeHead(200, { ...headers, 'content-length': size }).write('the whole image')
     }
-    const [start, end] = [Number(from), Math.min(Number(to), size - 1)]
+    const { shifted, endless, stalls } = behaviour
+    const [start, end] = [Number(from) + shifted, Math.min(Number(to) + shifted, size - 1)]
     let data = imageBytes(start, end + 1 - start)
     const length = data.length
     if (behaviour.short > 0) {
@@ -129,9 +145,14 @@ function serve(): void {
     response.writeHead(206, {
       ...headers,
       'content-range': `bytes ${start}-${end}/${size}`,
-      'content-length': length,
+      ...(endless ? {} : { 'content-length': length }),
     })
+    if (stalls) return void response.write(data.subarray(0, length >> 1))
     response.write(data)
+    if (endless) {
+      const timer = setInterval(() => response.write(data), 1)
+      return void response.once('close', () => clearInterval(timer))
+    }
     if (data.length < length) setTimeout(() => response.destroy(), 5)
     else response.end()
   }

@@ -5,12 +5,14 @@ import { ImageServer, imageBytes } from '../support/image-server.js'
 
 const forever = new AbortController().signal
 
+const open = (url: string, timeout = 60_000): Promise<HttpImage> => openHttpImage(url, timeout, forever)
+
 const part = (image: HttpImage, offset: number, length: number, signal = forever): Promise<Uint8Array> =>
   Promise.resolve(image.fetch({ offset, length, signal }))
 
 test('an image says its size and version, and is read in parts', async t => {
   await using server = await ImageServer.start({ size: 1_000_000 })
-  const image = await openHttpImage(server.url, forever)
+  const image = await open(server.url)
   t.is(image.size, 1_000_448, 'whole sectors')
   t.is(image.identity, `${server.url} "one" 1000000`)
   t.deepEqual(Buffer.from(await part(image, 4096, 8192)), imageBytes(4096, 8192))
@@ -21,7 +23,7 @@ test('an image says its size and version, and is read in parts', async t => {
 test('a redirect is followed, and a query or password is no part of the identity', async t => {
   await using server = await ImageServer.start()
   const { host } = new URL(server.url)
-  const image = await openHttpImage(`http://user:secret@${host}/moved?signature=1`, forever)
+  const image = await open(`http://user:secret@${host}/moved?signature=1`)
   t.is(image.identity, `http://${host}/moved "one" ${2 ** 26}`)
   t.is((await part(image, 0, 512)).length, 512)
   t.is(shownUrl('https://user:secret@example.org/a.img?key=1'), 'https://example.org/a.img')
@@ -36,16 +38,16 @@ test('what cannot be read in parts is refused in one line', async t => {
   ]
   for (const [behaviour, message] of cases) {
     await server.set(behaviour)
-    await t.throwsAsync(openHttpImage(server.url, forever), { instanceOf: UblkError, message })
+    await t.throwsAsync(open(server.url), { instanceOf: UblkError, message })
   }
-  await t.throwsAsync(openHttpImage('http://127.0.0.1:1/image', forever), {
+  await t.throwsAsync(open('http://127.0.0.1:1/image'), {
     message: /ECONNREFUSED|bad port/,
   })
 })
 
 test('a busy server and a broken connection are tried again, a few times', async t => {
   await using server = await ImageServer.start({ busy: 2 })
-  const image = await openHttpImage(server.url, forever)
+  const image = await open(server.url)
   await server.set({ short: 2 })
   t.deepEqual(Buffer.from(await part(image, 0, 65536)), imageBytes(0, 65536))
   await server.done()
@@ -57,19 +59,19 @@ test('a busy server and a broken connection are tried again, a few times', async
 test('an image that has changed is an error at once', async t => {
   for (const etag of ['"one"', 'W/"one"', '']) {
     await using server = await ImageServer.start({ etag })
-    const image = await openHttpImage(server.url, forever)
+    const image = await open(server.url)
     await part(image, 0, 512)
     await server.done()
     await server.set(etag === '' ? { size: 2 ** 25 } : { etag: '"two"' })
     await t.throwsAsync(part(image, 0, 512), { message: /has changed/, code: 'ESTALE' }, etag)
     t.is((await server.done()).requests, 1)
-    t.not((await openHttpImage(server.url, forever)).identity, image.identity)
+    t.not((await open(server.url)).identity, image.identity)
   }
 })
 
 test('not more than eight requests are under way at a time', async t => {
   await using server = await ImageServer.start()
-  const image = await openHttpImage(server.url, forever)
+  const image = await open(server.url)
   await Promise.all(Array.from({ length: 50 }, (_, at) => part(image, at * 4096, 4096)))
   const { requests, atOnce } = await server.done()
   t.is(requests, 51)
@@ -78,9 +80,50 @@ test('not more than eight requests are under way at a time', async t => {
 
 test('a request that is not wanted any more ends at once', async t => {
   await using server = await ImageServer.start()
-  const image = await openHttpImage(server.url, forever)
+  const image = await open(server.url)
   await server.set({ silent: true })
   const began = performance.now()
   await t.throwsAsync(part(image, 0, 512, AbortSignal.timeout(100)), { any: true })
   t.true(performance.now() - began < 5000)
+})
+
+test('a server that lies about a part costs an error, and no more memory than the part', async t => {
+  await using server = await ImageServer.start()
+  const image = await open(server.url)
+  const cases: [Parameters<ImageServer['set']>[0], RegExp][] = [
+    [{ shifted: 512 }, /sends another part than bytes=4096-69631$/],
+    [{ shifted: 0, coding: 'gzip' }, /sends the image compressed$/],
+    [{ coding: '', endless: true }, /sends more than the 65536 bytes asked for$/],
+    [{ endless: false, status: 204 }, /the server answers 204$/],
+  ]
+  for (const [behaviour, message] of cases) {
+    await server.set(behaviour)
+    await t.throwsAsync(part(image, 4096, 65536), { message, code: 'EIO' })
+  }
+  await server.set({ status: 0 })
+  t.deepEqual(Buffer.from(await part(image, 4096, 65536)), imageBytes(4096, 65536))
+})
+
+test('a server that falls silent is given up, when it is opened and when it is read', async t => {
+  await using server = await ImageServer.start()
+  const image = await open(server.url, 400)
+  await server.set({ stalls: true })
+  await t.throwsAsync(part(image, 0, 65536), { message: /sent nothing for 100 ms/, code: 'EIO' })
+  await server.set({ silent: true })
+  await t.throwsAsync(open(server.url, 400), {
+    instanceOf: UblkError,
+    message: /^cannot use http:\/\/127\.0\.0\.1:\d+\/image: no answer within 400 ms$/,
+  })
+})
+
+test.serial('a redirect from https to http is refused', async t => {
+  const { fetch } = globalThis
+  t.teardown(() => {
+    globalThis.fetch = fetch
+  })
+  globalThis.fetch = async () => {
+    const response = new Response('x', { status: 206, headers: { 'content-range': 'bytes 0-0/512' } })
+    return Object.defineProperty(response, 'url', { value: 'http://example.org/image' })
+  }
+  await t.throwsAsync(open('https://example.org/image'), { message: /redirects from https to http/ })
 })

@@ -1,5 +1,6 @@
 /** An image on a web server, read in parts with range requests. */
 import { createHash } from 'node:crypto'
+import { clearTimeout, setTimeout } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkError } from '../errors.js'
 import type { Fetch, FetchRange } from '../runtime/lazy-fetcher.js'
@@ -22,9 +23,9 @@ const ATTEMPTS = 5
 const PAUSE = 200
 /** The longest pause, even if the server asks for a longer one. */
 const LONGEST_PAUSE = 10_000
-/** How long the server may be silent in one attempt. */
-const SILENCE = 15_000
-/** What a later attempt may have more luck with. */
+/** An attempt ends when the server has sent nothing for this part of the time that all attempts have. */
+const SILENCE = 1 / 4
+/** After these a later attempt may succeed. */
 const TEMPORARY: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 504])
 
 /** A URL as it can be shown: without what may be secret. */
@@ -36,13 +37,15 @@ export function shownUrl(url: string): string {
 /**
  * Asks the server for the image's size and version.
  *
- * @throws UblkError of kind `backend` if it cannot be read in parts.
+ * @param timeout - How long this may take, and how long a fetch may, in milliseconds.
+ * @throws UblkError of kind `backend` if it cannot be read in parts; the signal's reason if it was aborted.
  */
-export async function openHttpImage(url: string, signal: AbortSignal): Promise<HttpImage> {
-  const server = new WebServer(url)
+export async function openHttpImage(url: string, timeout: number, signal: AbortSignal): Promise<HttpImage> {
+  const server = new WebServer(url, timeout * SILENCE)
+  const late = AbortSignal.timeout(timeout)
   try {
-    const { headers } = await server.ask('bytes=0-0', undefined, signal)
-    const bytes = Number(/\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1] ?? Number.NaN)
+    const { headers } = await server.ask('bytes=0-0', undefined, AbortSignal.any([signal, late]))
+    const bytes = Number(/^bytes 0-0\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1] ?? Number.NaN)
     if (!Number.isSafeInteger(bytes) || bytes === 0)
       throw new Lasting('the server does not say how large the image is')
     const image = new Image(server, bytes, versionOf(headers))
@@ -53,8 +56,9 @@ export async function openHttpImage(url: string, signal: AbortSignal): Promise<H
     }
   } catch (error) {
     signal.throwIfAborted()
+    const why = late.aborted ? `no answer within ${timeout} ms` : (error as Error).message
     const hint = error instanceof Lasting ? error.hint : undefined
-    throw new UblkError('backend', `cannot use ${shownUrl(url)}: ${(error as Error).message}`, {
+    throw new UblkError('backend', `cannot use ${shownUrl(url)}: ${why}`, {
       ...(hint === undefined ? {} : { hint }),
       cause: error,
     })
@@ -96,15 +100,14 @@ class Image {
     // A weak one says nothing of single bytes: its header is compared only.
     const condition = this.version.startsWith('W/') ? undefined : this.version || undefined
     const check = ({ status, headers }: Response): void => {
-      const version = versionOf(headers)
-      const total = /\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1]
-      if (version !== this.version || (total !== undefined && Number(total) !== this.bytes)) {
+      if (status !== 200 && status !== 206) throw new Lasting(`the server answers ${status}`)
+      const [part, total] = (headers.get('content-range') ?? '').split('/')
+      if (versionOf(headers) !== this.version || (total !== undefined && Number(total) !== this.bytes)) {
         throw new Lasting('the image has changed since the disk was created', 'ESTALE')
       }
-      if (status !== 206) throw new Lasting('the server does not send parts any more')
-      if (headers.get('content-range') !== `bytes ${offset}-${end - 1}/${this.bytes}`) {
+      if (status === 200) throw new Lasting('the server does not send parts any more')
+      if (part !== `bytes ${offset}-${end - 1}`)
         throw new Lasting(`the server sends another part than ${range}`)
-      }
     }
     const { data } = await this.server.ask(range, condition, signal, check, end - offset)
     if (data.length === length) return data
@@ -120,9 +123,12 @@ class WebServer {
   readonly #headers: { [name: string]: string } = { 'accept-encoding': 'identity' }
   #underWay = 0
   readonly #waiting: (() => void)[] = []
+  /** How long the server may send nothing in one attempt, in milliseconds. */
+  readonly #silence: number
 
-  constructor(url: string) {
+  constructor(url: string, silence: number) {
     this.#url = new URL(url)
+    this.#silence = silence
     const { username, password } = this.#url
     if (username === '' && password === '') return
     const plain = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
@@ -172,24 +178,47 @@ class WebServer {
     check: (response: Response) => void,
     length: number,
   ): Promise<{ headers: Headers; data: Uint8Array }> {
-    const late = AbortSignal.timeout(SILENCE)
-    const response = await fetch(this.#url, { headers, signal: AbortSignal.any([signal, late]) })
+    const silent = new AbortController()
+    const timer = setTimeout(() => {
+      silent.abort(new Error(`the server sent nothing for ${this.#silence} ms`))
+    }, this.#silence)
+    let response: Response | undefined
     try {
-      const { status, statusText } = response
+      response = await fetch(this.#url, { headers, signal: AbortSignal.any([signal, silent.signal]) })
+      const { status, statusText, url } = response
       if (TEMPORARY.has(status))
         throw new Busy(`${status} ${statusText}`, response.headers.get('retry-after'))
       if (status >= 400) throw new Lasting(`the server answers ${status} ${statusText}`.trimEnd())
+      if (this.#url.protocol === 'https:' && !url.startsWith('https:'))
+        throw new Lasting('the server redirects from https to http')
       check(response)
+      // With a content coding, ranges count the bytes of the compressed image.
       if ((response.headers.get('content-encoding') ?? 'identity') !== 'identity')
         throw new Lasting('the server sends the image compressed')
-      const data = new Uint8Array(await response.arrayBuffer())
-      if (data.length !== length) throw new Error(`${data.length} bytes came, not ${length}`)
+      const data = await bodyOf(response, length, () => timer.refresh())
       return { headers: response.headers, data }
     } catch (error) {
-      if (!response.bodyUsed) await response.body?.cancel().catch(() => {})
+      if (response?.bodyUsed === false) await response.body?.cancel().catch(() => {})
       throw error
+    } finally {
+      clearTimeout(timer)
     }
   }
+}
+
+/** A body of exactly that length. No more than that is kept, whatever the server sends. */
+async function bodyOf(response: Response, length: number, more: () => void): Promise<Uint8Array> {
+  const data = new Uint8Array(length)
+  let at = 0
+  for await (const part of response.body ?? []) {
+    more()
+    if (at + part.length > length)
+      throw new Lasting(`the server sends more than the ${length} bytes asked for`)
+    data.set(part, at)
+    at += part.length
+  }
+  if (at < length) throw new Error(`${at} bytes came, not ${length}`)
+  return data
 }
 
 /** Without parts each request would bring the whole image. */

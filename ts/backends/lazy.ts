@@ -253,7 +253,7 @@ export const lazyKind: Kind<LazyBackend> = {
   prepare: async (backend, signal) => {
     const { source, timeout } = backend
     if (source === undefined || !isWeb(source)) return backend
-    const image = await openHttpImage(source, AbortSignal.any([signal, AbortSignal.timeout(timeout)]))
+    const image = await openHttpImage(source, timeout, signal)
     return { ...backend, source: undefined, ...image }
   },
   size: ({ size }) => size,

@@ -53,7 +53,7 @@ impl Engine for NumbersEngine {
         for (number, block) in (piece.offset / BLOCK..).zip(data.chunks_mut(BLOCK as usize)) {
             block[..8].copy_from_slice(&number.to_le_bytes());
         }
-        Step::Done(Ok(data.len() as u32))
+        Step::Done(Ok(piece.count()))
     }
 }
 

@@ -6,17 +6,20 @@
 
 pub use libublk_rs_sys as sys;
 
+use crate::number::{const_u16, const_u32};
 use libublk_rs_sys::{ublk_batch_io, ublksrv_ctrl_cmd, ublksrv_io_cmd, ublksrv_io_desc};
 use std::mem::size_of;
 
 /// Bytes in a sector: every offset and length in a descriptor counts these, whatever the block size.
 pub const SECTOR: u64 = 512;
+/// The same, for what has 32 bits.
+pub const SECTOR_U32: u32 = const_u32(SECTOR);
 /// Deepest queue the driver allows (`UBLK_MAX_QUEUE_DEPTH`).
-pub const MAX_DEPTH: u16 = sys::UBLK_MAX_QUEUE_DEPTH as u16;
+pub const MAX_DEPTH: u16 = const_u16(sys::UBLK_MAX_QUEUE_DEPTH as u64);
 
 /// `_IOWR('u', nr, T)` and `_IOR('u', nr, T)` of `asm-generic/ioctl.h`, which x86 and arm64 share.
 const fn ioctl(read_write: u32, nr: u32, size: usize) -> u32 {
-    (read_write << 30) | ((size as u32) << 16) | ((b'u' as u32) << 8) | nr
+    (read_write << 30) | (const_u32(size as u64) << 16) | ((b'u' as u32) << 8) | nr
 }
 const fn control_rw(nr: u32) -> u32 {
     ioctl(3, nr, size_of::<ublksrv_ctrl_cmd>())
@@ -46,6 +49,11 @@ pub struct Params {
     pub dma: sys::ublk_param_dma_align,
     pub gap: u32,
     pub seg: sys::ublk_param_segment,
+}
+
+impl Params {
+    /// Its length in bytes.
+    pub const LENGTH: u32 = const_u32(size_of::<Self>() as u64);
 }
 
 /// Opcodes of control commands, sent to `/dev/ublk-control`.
@@ -164,10 +172,17 @@ pub fn control_command(cmd: &ublksrv_ctrl_cmd) -> [u8; 80] {
 /// The machine's page size in bytes.
 pub fn page_size() -> usize {
     // SAFETY: sysconf only reads a constant of the system.
-    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "every system has one, of few KiB"
+    )]
+    let size = size as usize;
+    size
 }
 
-/// RoundRobin `n` up to a multiple of `to`, a power of two.
+/// Rounds `n` up to a multiple of `to`, a power of two.
 pub const fn round_up(n: usize, to: usize) -> usize {
     (n + to - 1) & !(to - 1)
 }

@@ -27,6 +27,7 @@ mod hint;
 mod io_flusher;
 mod mapping;
 mod nodes;
+mod number;
 mod pages;
 pub mod queue;
 pub mod registry;

@@ -29,7 +29,7 @@ impl Mapping {
     /// truncated: for other files there is [`FileMapping`].
     pub fn read_only(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<Self> {
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-        Self::map(length, libc::PROT_READ, flags, file.as_raw_fd(), offset as libc::off_t)
+        Self::map(length, libc::PROT_READ, flags, file.as_raw_fd(), offset.cast_signed() as libc::off_t)
     }
 
     fn map(length: usize, protection: i32, flags: i32, fd: i32, offset: libc::off_t) -> io::Result<Self> {
@@ -149,7 +149,10 @@ impl FileMapping {
     pub unsafe fn read(&self, at: usize, memory: *mut u8, length: usize) -> io::Result<()> {
         let (here, there) = self.vectors(at, memory, length);
         // SAFETY: the kernel checks both sides; the caller ensures that `memory` is valid.
-        copied(unsafe { libc::process_vm_readv(libc::getpid(), &here, 1, &there, 1, 0) }, length)
+        copied(
+            unsafe { libc::process_vm_readv(libc::getpid(), &raw const here, 1, &raw const there, 1, 0) },
+            length,
+        )
     }
 
     /// Copies `length` bytes from `memory` to byte `at` and on, as [`read`](Self::read).
@@ -159,7 +162,10 @@ impl FileMapping {
     pub unsafe fn write(&self, at: usize, memory: *const u8, length: usize) -> io::Result<()> {
         let (here, there) = self.vectors(at, memory.cast_mut(), length);
         // SAFETY: as in read(): the memory is only read.
-        copied(unsafe { libc::process_vm_writev(libc::getpid(), &here, 1, &there, 1, 0) }, length)
+        copied(
+            unsafe { libc::process_vm_writev(libc::getpid(), &raw const here, 1, &raw const there, 1, 0) },
+            length,
+        )
     }
 
     fn vectors(&self, at: usize, memory: *mut u8, length: usize) -> (libc::iovec, libc::iovec) {

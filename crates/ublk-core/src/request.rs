@@ -1,6 +1,7 @@
 //! Requests of the kernel, and the parts into which a backend splits them.
 
 use crate::abi::{SECTOR, sys};
+use crate::number::{is_within, to_usize};
 use std::ops::BitOr;
 
 /// Names one request: its queue, its tag, and which of that tag's requests it is.
@@ -49,7 +50,7 @@ impl Op {
             sys::UBLK_IO_OP_FLUSH => Self::Flush,
             sys::UBLK_IO_OP_DISCARD => Self::Discard,
             sys::UBLK_IO_OP_WRITE_ZEROES => Self::WriteZeroes,
-            other => Self::Other(other as u8),
+            other => Self::Other(other.to_le_bytes()[0]),
         }
     }
 
@@ -162,6 +163,7 @@ impl Descriptor {
 }
 
 /// `ublk_shmem_zc_index` and `ublk_shmem_zc_offset` of the header.
+#[expect(clippy::cast_possible_truncation, reason = "16 bits and 32 bits of the address")]
 fn place(address: u64) -> ClientPlace {
     ClientPlace { memory: (address >> sys::UBLK_SHMEM_ZC_IDX_OFF) as u16, offset: address as u32 }
 }
@@ -191,11 +193,38 @@ pub struct Piece {
     pub at: usize,
 }
 
+/// The length of a range of a request's data, at most 32 MiB.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the driver makes no larger request")]
+pub const fn request_length(length: usize) -> u32 {
+    debug_assert!(length <= 1 << sys::UBLK_IO_BUF_BITS);
+    length as u32
+}
+
+/// See [`Piece::count`].
+#[inline]
+pub(crate) const fn count_of(length: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "it is checked")]
+    if length > u32::MAX as u64 { u32::MAX } else { length as u32 }
+}
+
 impl Piece {
+    /// Its length as the count of an [`Outcome`](crate::queue::Outcome). Only that of reads and writes matters, which fits.
+    #[inline]
+    pub const fn count(&self) -> u32 {
+        count_of(self.length)
+    }
+
+    /// Whether it is within a disk of `size` bytes.
+    #[inline]
+    pub const fn is_within(&self, size: u64) -> bool {
+        is_within(self.offset, self.length, size)
+    }
+
     /// Bytes of data in the request: 0 for all but reads and writes.
     #[inline]
     pub const fn data_length(&self) -> usize {
-        if self.op.has_data() { self.length as usize } else { 0 }
+        if self.op.has_data() { to_usize(self.length) } else { 0 }
     }
 
     /// `length` bytes of it, from its byte `from` on.
@@ -206,7 +235,7 @@ impl Piece {
     #[must_use]
     pub const fn part(&self, from: u64, length: u64) -> Self {
         assert!(from <= self.length && length <= self.length - from);
-        let at = if self.op.has_data() { self.at + from as usize } else { 0 };
+        let at = if self.op.has_data() { self.at + to_usize(from) } else { 0 };
         Self { offset: self.offset + from, length, at, ..*self }
     }
 

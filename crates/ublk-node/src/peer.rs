@@ -12,7 +12,7 @@ pub fn peer_uid(fd: f64) -> Option<u32> {
     let mut length = libc::socklen_t::try_from(size_of_val(&peer)).unwrap_or(0);
     // SAFETY: the kernel writes at most `length` bytes of plain numbers into `peer`; a wrong descriptor fails.
     let failed = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &mut length)
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut length)
     };
     // For other sockets the kernel gives no user. (A process in another PID namespace has a user, but no number.)
     (failed == 0 && peer.uid != libc::uid_t::MAX).then_some(peer.uid)

@@ -173,7 +173,7 @@ impl<D: AsyncDisk> Engine for AsyncEngine<D> {
         };
         let token = io.token(KEY);
         let call = self.calls.of(io);
-        call.length = piece.length as u32;
+        call.length = piece.count();
         match &self.spawn {
             None => {
                 call.future = Some(future);

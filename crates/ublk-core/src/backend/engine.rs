@@ -82,7 +82,9 @@ impl Site {
             self.files.push(file);
             self.files.len() - 1
         });
-        Slot(at as u32 + 1) // after /dev/ublkcN
+        #[expect(clippy::cast_possible_truncation, reason = "a process has fewer open files")]
+        let slot = at as u32 + 1; // after /dev/ublkcN
+        Slot(slot)
     }
 
     /// The engine of a disk below the one that is being made.

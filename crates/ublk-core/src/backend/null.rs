@@ -88,6 +88,6 @@ impl Engine for NullEngine {
             }
             _ => {}
         }
-        Step::Done(Ok(piece.length as u32))
+        Step::Done(Ok(piece.count()))
     }
 }

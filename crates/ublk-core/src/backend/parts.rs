@@ -4,6 +4,7 @@ use super::{Alignment, Backend, Below, Completion, Discard, Extent, Io, PerCall,
 use crate::claim::{Place, Which};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno, Outcome};
+use crate::request::count_of;
 use std::sync::Arc;
 
 /// Counts the parts of a call that wait for something, and keeps the first error.
@@ -17,7 +18,7 @@ pub struct Parts {
 impl Parts {
     /// Of a call for `length` bytes.
     pub fn new(length: u64) -> Self {
-        Self { waiting: 0, error: None, length: length as u32 }
+        Self { waiting: 0, error: None, length: count_of(length) }
     }
 
     /// One more part was started.

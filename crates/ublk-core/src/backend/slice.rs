@@ -54,7 +54,12 @@ impl Backend for Slice {
         let shifted = |discard: Discard| {
             let (granularity, before) = (u64::from(discard.granularity), u64::from(discard.alignment));
             let into = (self.offset % granularity + granularity - before) % granularity;
-            Discard { alignment: ((granularity - into) % granularity) as u32, ..discard }
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "less than the granularity, which has 32 bits"
+            )]
+            let alignment = ((granularity - into) % granularity) as u32;
+            Discard { alignment, ..discard }
         };
         // The disk's boundaries are none of the slice's if it begins elsewhere.
         let fits = |unit: u32| if unit > 0 && self.offset.is_multiple_of(unit.into()) { unit } else { 0 };
@@ -98,7 +103,7 @@ impl Engine for SliceEngine {
     #[inline]
     fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         // The driver sees to it for the whole disk, a layer above for its parts: here it is what keeps the rest apart.
-        if piece.offset.checked_add(piece.length).is_none_or(|end| end > self.size) {
+        if !piece.is_within(self.size) {
             return Step::Done(Err(libc::EIO));
         }
         self.below.pass(io, piece.to(self.offset + piece.offset))

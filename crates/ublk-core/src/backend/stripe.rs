@@ -4,6 +4,7 @@ use super::parts::{self, Parts, State};
 use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
 use crate::claim::Place;
 use crate::error::{Error, Result};
+use crate::number::to_usize;
 use crate::queue::{CopyMode, Op};
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ impl Shape {
     /// The disk that has a byte, where it has it, and how many follow it there in the same chunk.
     fn find(self, offset: u64) -> (usize, u64, u64) {
         let (number, into) = (offset / self.chunk, offset % self.chunk);
-        ((number % self.disks) as usize, number / self.disks * self.chunk + into, self.chunk - into)
+        (to_usize(number % self.disks), number / self.disks * self.chunk + into, self.chunk - into)
     }
 }
 
@@ -149,7 +150,7 @@ impl StripeEngine {
 
 impl Engine for StripeEngine {
     fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
-        if piece.offset.checked_add(piece.length).is_none_or(|end| end > self.size) {
+        if !piece.is_within(self.size) {
             return Step::Done(Err(libc::EIO));
         }
         let (disk, to, left) = self.shape.find(piece.offset);

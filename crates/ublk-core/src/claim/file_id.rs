@@ -84,7 +84,7 @@ fn mark(file: Option<&File>, path: &Path) -> io::Result<String> {
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     let wanted = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
     // SAFETY: a descriptor or AT_FDCWD, a path that ends with zero, and a buffer of the right type.
-    if unsafe { libc::statx(dir, path.as_ptr(), flags, wanted, &mut stat) } != 0 {
+    if unsafe { libc::statx(dir, path.as_ptr(), flags, wanted, &raw mut stat) } != 0 {
         return Err(io::Error::last_os_error());
     }
     if u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFBLK {

@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io;
 
 fn whole(kind: libc::c_int) -> libc::flock {
-    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+    #[expect(clippy::cast_possible_truncation, reason = "the kernel's constants, for fields of this type")]
+    let (l_type, l_whence) = (kind as libc::c_short, libc::SEEK_SET as libc::c_short);
+    libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
 /// Locks a file exclusively, or shared with other readers. Returns whether no other lock conflicts.

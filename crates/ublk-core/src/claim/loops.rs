@@ -64,7 +64,7 @@ fn status(device: &File) -> Option<Status> {
     // SAFETY: all-zero is a valid status.
     let mut status: Status = unsafe { std::mem::zeroed() };
     // SAFETY: the ioctl fills in one loop_info64, which Status is.
-    unsafe { loop_get_status64(device.as_raw_fd(), &mut status) }.ok()?;
+    unsafe { loop_get_status64(device.as_raw_fd(), &raw mut status) }.ok()?;
     Some(status)
 }
 

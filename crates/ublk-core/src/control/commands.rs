@@ -97,7 +97,7 @@ impl Control {
     /// The disk's parameters.
     pub fn params(&self, device: impl Into<Target>, bound: &Bound) -> Result<Params> {
         let request = Request::new("GET_PARAMS", op::GET_PARAMS, device);
-        let asked = Params { len: size_of::<Params>() as u32, ..Default::default() };
+        let asked = Params { len: Params::LENGTH, ..Default::default() };
         self.send(request, &to_bytes(&asked), bound).map(|bytes| from_bytes(&bytes))
     }
 
@@ -162,7 +162,7 @@ impl Control {
             ..Default::default()
         };
         let request = Request::new("REG_BUF", op::REG_BUF, device);
-        self.send_for(request, &to_bytes(&about), bound).map(|(number, _)| number as u16)
+        self.send_for(request, &to_bytes(&about), bound).and_then(|(number, _)| memory_number(number))
     }
 
     /// Unregisters this memory (7.1). Waits until no request is in flight.
@@ -196,6 +196,13 @@ impl Control {
     }
 }
 
+/// The driver's number for shared memory, from the result of REG_BUF.
+fn memory_number(result: i32) -> Result<u16> {
+    u16::try_from(result).map_err(|_| {
+        Error::new(ErrorKind::System, format!("the driver numbers shared memory {result}, beyond 65535"))
+    })
+}
+
 struct Request {
     name: &'static str,
     op: u32,
@@ -222,7 +229,7 @@ impl Request {
             dev_id: self.device.id,
             queue_id: NO_QUEUE,
             data: [self.data],
-            dev_path_len: self.path().len() as u16,
+            dev_path_len: u16::try_from(self.path().len()).unwrap_or(u16::MAX),
             ..Default::default()
         }
     }
@@ -295,5 +302,12 @@ mod tests {
         assert_eq!((missing.kind, missing.errno), (ErrorKind::NotFound, Some(libc::ENODEV)));
         assert_eq!(missing.message, "there is no ublk device 9");
         assert!(failure("ADD_DEV", 0, libc::EPERM).hint.is_some());
+    }
+
+    #[test]
+    fn a_number_of_shared_memory_that_does_not_fit_is_refused() {
+        assert_eq!(memory_number(65535).ok(), Some(65535));
+        let error = memory_number(65536).unwrap_err();
+        assert_eq!(error.message, "the driver numbers shared memory 65536, beyond 65535");
     }
 }

@@ -128,7 +128,7 @@ impl Control {
         bound.cancel.listen(&self.0.waker);
         if !buffer.is_empty() {
             header.addr = buffer.as_mut_ptr() as u64;
-            header.len = buffer.len() as u16;
+            header.len = u16::try_from(buffer.len()).map_err(|_| too_long(buffer.len()))?;
         }
         let (reply, answer) = sync_channel(1);
         let deadline = bound.until();
@@ -140,6 +140,10 @@ impl Control {
         self.0.waker.wake();
         Ok(answer)
     }
+}
+
+fn too_long(length: usize) -> Reply {
+    Reply::Broken(Error::new(ErrorKind::System, format!("a control command cannot carry {length} bytes")))
 }
 
 fn gone() -> Reply {
@@ -203,7 +207,9 @@ impl Worker {
     }
 
     fn listen(&mut self) -> Result<()> {
-        let poll = opcode::PollAdd::new(types::Fd(self.waker.fd()), libc::POLLIN as u32).multi(true).build();
+        let poll = opcode::PollAdd::new(types::Fd(self.waker.fd()), libc::POLLIN.cast_unsigned().into())
+            .multi(true)
+            .build();
         // SAFETY: points to no memory.
         unsafe { self.push(&poll.user_data(WAKE).into()) }
     }

@@ -63,7 +63,7 @@ impl Serving {
         char_dev: OwnedFd,
         claims: Claims,
     ) -> Result<(Self, Readiness, Vec<PendingQueue>)> {
-        let of = device.wishes.threads_per_queue as u16;
+        let of = u16::try_from(device.wishes.threads_per_queue).unwrap_or(u16::MAX); // at most 64
         let places: Vec<_> = (0..device.queues)
             .flat_map(|queue| (0..of).map(move |index| (queue, TagShare { index, of })))
             .collect();

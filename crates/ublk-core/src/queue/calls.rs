@@ -55,6 +55,13 @@ impl Calls {
         Self { records: (0..depth).map(own).collect(), free: Vec::new(), depth }
     }
 
+    /// How many there are or were at a time.
+    fn count(&self) -> Call {
+        #[expect(clippy::cast_possible_truncation, reason = "at most MOST")]
+        let count = self.records.len() as Call;
+        count
+    }
+
     fn at(&self, call: Call) -> &Record {
         &self.records[call as usize]
     }
@@ -70,7 +77,7 @@ impl Calls {
             Some(call) => call,
             None if self.records.len() >= MOST => return None,
             None => {
-                let call = self.records.len() as Call;
+                let call = self.count();
                 self.records.push(Record { generation: 0, ..*self.at(parent) });
                 call
             }
@@ -94,7 +101,7 @@ impl Calls {
 
     /// Ends all calls that a request whose engine failed has left. None of its operations is in the ring any more.
     pub fn forget(&mut self, tag: u16) {
-        for call in u32::from(self.depth)..self.records.len() as Call {
+        for call in u32::from(self.depth)..self.count() {
             let record = self.at_mut(call);
             if record.live && record.tag == tag {
                 record.live = false;

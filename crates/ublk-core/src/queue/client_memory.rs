@@ -3,6 +3,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::FileMapping;
+use crate::number::to_usize;
 use crate::report::Reporter;
 use crate::request::ClientPlace;
 use std::fs::File;
@@ -32,7 +33,7 @@ impl ClientMemory {
             return Err(Error::invalid(format!("shared memory of {length} bytes is not possible"))
                 .hint("whole pages, up to 4 GiB, are"));
         }
-        let mapping = FileMapping::new(&file, length as usize).map_err(failed)?;
+        let mapping = FileMapping::new(&file, to_usize(length)).map_err(failed)?;
         check_copies(&mapping).map_err(|error| {
             failed(error)
                 .hint("allow process_vm_readv and process_vm_writev, which a seccomp profile forbids here")

@@ -3,9 +3,12 @@
 use super::client_memory::ClientMemories;
 use super::mode::CopyMode;
 use super::ring::Ring;
-use super::{Buffers, CHAR_DEV, KIND_MOVE, KIND_REGISTRATION, Op, Request};
+use super::user_data::{KIND_MOVE, KIND_REGISTRATION};
+use super::{Buffers, CHAR_DEV, Op, Request};
 use crate::abi::{self, io_op};
 use crate::error::{Error, ErrorKind, Result};
+use crate::number::to_usize;
+use crate::request::request_length;
 use io_uring::{opcode, squeue};
 use std::io;
 use std::os::fd::RawFd;
@@ -101,7 +104,7 @@ impl Data {
             return Ok(None);
         }
         *borrowed = Borrowed::InPlace;
-        let address = self.shared.address(place, request.what.length as usize);
+        let address = self.shared.address(place, to_usize(request.what.length));
         let unknown = || {
             let number = place.memory;
             Error::new(
@@ -127,7 +130,7 @@ impl Data {
         if before == Borrowed::Buffer || (before == Borrowed::No && what.op != Op::Write) {
             return Ok(());
         }
-        let length = what.length as usize;
+        let length = to_usize(what.length);
         assert!(length <= self.buffers.each());
         // SAFETY: the tag's buffer is long enough by the assertion, and the caller owns it.
         unsafe { self.shared.read(place, 0, self.buffers.address(ticket.tag), length) }
@@ -141,7 +144,7 @@ impl Data {
         let borrowed = std::mem::take(&mut self.borrowed[usize::from(ticket.tag)]);
         let mut result = result;
         if borrowed == Borrowed::Buffer && what.op == Op::Read && result > 0 {
-            let (buffer, length) = (self.buffers.address(ticket.tag), result as usize);
+            let (buffer, length) = (self.buffers.address(ticket.tag), usize::try_from(result).unwrap_or(0));
             assert!(length <= self.buffers.each());
             // SAFETY: the tag's buffer is long enough by the assertion.
             if unsafe { self.shared.write(place, 0, buffer, length) }.is_err() {
@@ -167,7 +170,7 @@ impl Data {
         length: usize,
     ) -> io::Result<bool> {
         let Some(place) = request.what.shared else { return Ok(false) };
-        assert!(from + length <= request.what.length as usize);
+        assert!(from + length <= to_usize(request.what.length));
         let borrowed = &mut self.borrowed[usize::from(request.ticket.tag)];
         if *borrowed == Borrowed::Buffer {
             return Ok(false);
@@ -216,7 +219,7 @@ impl Data {
     fn run(&self, tag: u16, Move { mut from, mut address, mut length, take }: Move) -> io::Result<()> {
         let fd = self.char_dev;
         while length > 0 {
-            let at = (abi::data_offset(self.queue, tag) + from as u64) as libc::off_t;
+            let at = (abi::data_offset(self.queue, tag) + from as u64).cast_signed();
             // SAFETY: the memory is the tag's buffer, or valid by the promise given to put_off.
             let moved = unsafe {
                 if take {
@@ -255,7 +258,7 @@ impl Data {
     pub fn linked_move(&self, tag: u16) -> Option<squeue::Entry> {
         let planned = (*self.moves.get(usize::from(tag))?)?;
         let at = abi::data_offset(self.queue, tag) + planned.from as u64;
-        let length = planned.length as u32;
+        let length = request_length(planned.length);
         let entry = if planned.take {
             opcode::Read::new(CHAR_DEV, planned.address, length).offset(at).build()
         } else {

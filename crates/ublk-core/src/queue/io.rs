@@ -6,8 +6,9 @@ use super::completer::{Completer, Completion, Key, Token};
 use super::data::Data;
 use super::lease::Lease;
 use super::ring::Ring;
-use super::{CALL_SHIFT, CopyMode, Errno, KEY_SHIFT, KIND_OPERATION, Op, Outcome, Piece, Request};
+use super::{CopyMode, Errno, Op, Outcome, Piece, Request, user_data};
 use crate::error::Error;
+use crate::request::request_length;
 use io_uring::{opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -177,7 +178,7 @@ impl Io<'_> {
         let (data, length) = self.buffer(piece);
         let mut done = 0;
         while done < length {
-            let at = (piece.offset + done as u64) as libc::off_t;
+            let at = (piece.offset + done as u64).cast_signed();
             // SAFETY: `length` bytes at `data` are the tag's buffer, which no reference sees.
             let moved = unsafe {
                 let (data, left) = (data.add(done).cast(), length - done);
@@ -244,7 +245,7 @@ impl Io<'_> {
     #[inline]
     fn place(&mut self, piece: &Piece) -> Result<(*mut u8, u32, Option<u16>), Errno> {
         let (at, length) = self.range(piece);
-        let tag = self.request.ticket.tag;
+        let (tag, length) = (self.request.ticket.tag, request_length(length));
         if self.data.copy != CopyMode::Zero {
             let shared = match self.request.what.shared {
                 None => None,
@@ -255,15 +256,15 @@ impl Io<'_> {
             };
             return Ok(match shared {
                 // SAFETY: within the request's data. Only the kernel uses the address.
-                Some(shared) => (unsafe { shared.add(at) }, length as u32, None),
-                None => (self.buffer(piece).0, length as u32, None),
+                Some(shared) => (unsafe { shared.add(at) }, length, None),
+                None => (self.buffer(piece).0, length, None),
             });
         }
         if self.request.what.by_hand && !self.data.registered(tag) {
             let registered = self.data.register(self.ring, tag);
             registered.map_err(|error| self.failed(&error))?;
         }
-        Ok((std::ptr::without_provenance_mut(at), length as u32, Some(tag)))
+        Ok((std::ptr::without_provenance_mut(at), length, Some(tag)))
     }
 
     /// Writes memory of the backend to the file at `offset`.
@@ -331,9 +332,9 @@ impl Io<'_> {
     #[inline]
     unsafe fn submit(&mut self, entry: squeue::Entry, key: Key) -> Step {
         let tag = self.request.ticket.tag;
-        let name = u64::from(key) << KEY_SHIFT | u64::from(self.call) << CALL_SHIFT | u64::from(tag);
+        let entry = entry.user_data(user_data::operation(tag, self.call, key));
         // SAFETY: the caller's promise.
-        if let Err(error) = unsafe { self.ring.push(&entry.user_data(KIND_OPERATION | name)) } {
+        if let Err(error) = unsafe { self.ring.push(&entry) } {
             return Step::Done(Err(self.failed(&error)));
         }
         self.calls.started(tag, self.call);

@@ -26,6 +26,7 @@ pub(crate) mod tags;
 pub(crate) mod testing;
 mod thread_common;
 mod transport;
+mod user_data;
 
 pub use crate::request::{Descriptor, Flags, Op, Piece, Request, Ticket};
 pub use crate::uring::probe as probe_io_uring;
@@ -47,6 +48,7 @@ pub use transport::awaited::Awaited;
 
 use crate::abi;
 use crate::error::{Error, ErrorKind, Result};
+use crate::number::to_usize;
 use crate::pages::Pages;
 use crate::telemetry::Accounts;
 use calls::Calls;
@@ -63,6 +65,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use transport::Commands;
+use user_data::{
+    KIND_CANCEL, KIND_COMMAND, KIND_LIST, KIND_LISTEN, KIND_MOVE, KIND_OPERATION, KIND_WAKE, call_of, key_of,
+    kind_of, tag_of,
+};
 
 /// The positive error number with which a request is answered.
 pub type Errno = i32;
@@ -82,21 +88,6 @@ pub enum Event {
 
 /// Slot of `/dev/ublkcN` in the ring's file table.
 const CHAR_DEV: types::Fixed = types::Fixed(0);
-
-/// A completion's user data: 8 bits are its kind; the last 16 are the tag. For an engine's operation, 16 bits are its key and
-/// 24 its call.
-const KIND_COMMAND: u64 = 0;
-const KIND_OPERATION: u64 = 1 << 56;
-const KIND_WAKE: u64 = 2 << 56;
-const KIND_CANCEL: u64 = 3 << 56;
-const KIND_LISTEN: u64 = 4 << 56;
-const KIND_LIST: u64 = 5 << 56;
-const KIND_MOVE: u64 = 6 << 56;
-const KIND_REGISTRATION: u64 = 7 << 56;
-const KIND_MASK: u64 = !0 << 56;
-const KEY_SHIFT: u32 = 40;
-const CALL_SHIFT: u32 = 16;
-const CALL_MASK: u64 = (1 << 24) - 1;
 
 /// The most entries that a ring is made for: more operations at a time only take more system calls.
 const MOST_ENTRIES: u32 = 8192;
@@ -163,13 +154,16 @@ impl Queue {
         slots.extend(files);
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
         let pages = if mode.copy == CopyMode::Zero { Pages::default() } else { pages };
-        let buffers = match mode.transport {
-            Transport::PerIo => Buffers::new(part, depth, max_io, pages)?,
-            Transport::Batch => common.buffers(|| Buffers::new(TagShare::WHOLE, depth, max_io, pages))?,
+        let (share, buffers) = match mode.transport {
+            Transport::PerIo => (part, Buffers::new(part, depth, max_io, pages)?),
+            Transport::Batch => {
+                let whole = TagShare::WHOLE;
+                (whole, common.buffers(|| Buffers::new(whole, depth, max_io, pages))?)
+            }
         };
         // A tag's answer, and what is moved with it; or its operations.
         let each = if mode.copy == CopyMode::User { 2 } else { 1 }.max(u32::from(fan_out));
-        let entries = (buffers.tags().count() as u32 * each + 2).min(MOST_ENTRIES);
+        let entries = (u32::from(share.count(depth)) * each + 2).min(MOST_ENTRIES);
         let data = Data::new(mode.copy, buffers, index, shared, char_dev.as_raw_fd());
         #[cfg(feature = "testing")]
         let data = data.only_by_hand(only_by_hand);
@@ -178,6 +172,8 @@ impl Queue {
             ring.make_slots(depth.into())?;
         }
         poll(&mut ring, waker.fd(), KIND_WAKE)?;
+        #[expect(clippy::cast_possible_truncation, reason = "a process has fewer open files")]
+        let last_slot = slots.len() as u32 - 1;
         Ok(Self {
             ring,
             commands: ManuallyDrop::new(Commands::new(mode.transport, index, depth, part.of)?),
@@ -191,7 +187,7 @@ impl Queue {
             woken: false,
             waker,
             hands_over,
-            files: slots.len() as u32 - 1,
+            files: last_slot,
             listening: None,
             heard: false,
             _char_dev: char_dev,
@@ -236,18 +232,17 @@ impl Queue {
         self.in_flight.entered();
         let (mut woken, mut heard, mut unarmed) = (false, false, None);
         for completion in self.ring.completions() {
-            let (kind, result) = (completion.user_data() & KIND_MASK, completion.result());
+            let (name, result) = (completion.user_data(), completion.result());
+            let kind = kind_of(name);
             match kind {
                 KIND_COMMAND | KIND_LIST | KIND_MOVE => {
                     self.commands.completed(kind, &completion, &mut self.in_flight)?;
                 }
                 KIND_OPERATION => {
-                    let name = completion.user_data();
-                    let call = (name >> CALL_SHIFT & CALL_MASK) as u32;
-                    self.calls.completed(name as u16, call);
+                    let (tag, call) = (tag_of(name), call_of(name));
+                    self.calls.completed(tag, call);
                     self.operations -= 1;
-                    self.in_flight
-                        .operated(name as u16, Completion { call, key: (name >> KEY_SHIFT) as u16, result });
+                    self.in_flight.operated(tag, Completion { call, key: key_of(name), result });
                 }
                 // Listened to no more.
                 KIND_LISTEN if result == -libc::ECANCELED => {}
@@ -449,7 +444,7 @@ impl Queue {
         if what.op != op || what.shared.is_some() {
             return Ok(());
         }
-        self.data.move_buffer(ticket.tag, what.length as usize, op == Op::Write)
+        self.data.move_buffer(ticket.tag, to_usize(what.length), op == Op::Write)
     }
 
     /// How many operations of the backend are in the ring.
@@ -471,7 +466,10 @@ impl Queue {
 
 /// Completes for each thing to read that comes to `fd`.
 fn poll(ring: &mut Ring, fd: RawFd, kind: u64) -> Result<()> {
-    let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).multi(true).build().user_data(kind);
+    let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN.cast_unsigned().into())
+        .multi(true)
+        .build()
+        .user_data(kind);
     // SAFETY: points to no memory.
     unsafe { ring.push(&entry) }
 }
@@ -501,6 +499,7 @@ fn result_of(what: &Descriptor, outcome: Outcome) -> i32 {
         Err(errno) => return -errno.clamp(1, 4095),
         Ok(done) => u64::from(done),
     };
+    #[expect(clippy::cast_possible_truncation, reason = "not above the request's length, at most 32 MiB")]
     match what.op {
         Op::Read if done > what.length || done < abi::SECTOR => -libc::EIO,
         Op::Read => (done - done % abi::SECTOR) as i32,

@@ -26,7 +26,13 @@ impl Polling {
     /// Polls take at most `limit`.
     pub fn new(limit: Duration) -> Self {
         let ticks = if limit.is_zero() { 0.0 } else { limit.as_nanos() as f64 / clock().nanos_per_tick() };
-        Self { limit: ticks as u64, eager: false, skip: 0, next_skip: 1 }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive number, and saturating"
+        )]
+        let limit = ticks as u64;
+        Self { limit, eager: false, skip: 0, next_skip: 1 }
     }
 
     /// Polls for completions, beside the `sure` ones, unless polling is rare now; returns whether it found some. Submits pushed

@@ -82,7 +82,9 @@ impl Tags {
     /// The queue's depth.
     #[cfg(feature = "testing")]
     pub fn depth(&self) -> u16 {
-        self.tags.len() as u16
+        #[expect(clippy::cast_possible_truncation, reason = "as many as the queue is deep")]
+        let count = self.tags.len() as u16;
+        count
     }
 
     /// The tag is about to be fetched for the first time.

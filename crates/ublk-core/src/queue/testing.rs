@@ -4,8 +4,8 @@ use super::calls::Calls;
 use super::completer::{Completion, Outside};
 use super::data::Data;
 use super::ring::{Ring, Wait};
-use super::{Buffers, CALL_MASK, CALL_SHIFT, ClientMemories, KEY_SHIFT, KIND_MASK, KIND_OPERATION};
-use super::{CopyMode, Descriptor, Io, Request, TagShare, Ticket, Token, Waker};
+use super::user_data::{KIND_OPERATION, call_of, key_of, kind_of, tag_of};
+use super::{Buffers, ClientMemories, CopyMode, Descriptor, Io, Request, TagShare, Ticket, Token, Waker};
 use crate::pages::Pages;
 use crate::report::Reporter;
 use std::fs::File;
@@ -87,10 +87,9 @@ impl TestQueue {
         let mut completed = Vec::new();
         for entry in self.ring.completions() {
             let name = entry.user_data();
-            assert_eq!(name & KIND_MASK, KIND_OPERATION);
-            let call = (name >> CALL_SHIFT & CALL_MASK) as u32;
-            let completion = Completion { call, key: (name >> KEY_SHIFT) as u16, result: entry.result() };
-            completed.push((name as u16, completion));
+            assert_eq!(kind_of(name), KIND_OPERATION);
+            let completion = Completion { call: call_of(name), key: key_of(name), result: entry.result() };
+            completed.push((tag_of(name), completion));
         }
         for (tag, completion) in &completed {
             self.returned(*tag, completion.call);

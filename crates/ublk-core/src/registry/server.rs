@@ -62,7 +62,7 @@ impl Server {
         }
         // SAFETY: plain numbers; the result is checked, and is a new descriptor.
         let handle = unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0);
+            let fd = libc::syscall(libc::SYS_pidfd_open, pid.cast_signed(), 0);
             i32::try_from(fd).ok().filter(|fd| *fd >= 0).map(|fd| OwnedFd::from_raw_fd(fd))?
         };
         // Checked again after the open: the pidfd might belong to a later process with that number.

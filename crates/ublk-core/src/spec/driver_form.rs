@@ -2,7 +2,7 @@
 
 use super::Spec;
 use super::check::MAX_SIZE;
-use crate::abi::{Params, SECTOR, sys};
+use crate::abi::{Params, SECTOR, SECTOR_U32, sys};
 use crate::backend::{Alignment, Discard};
 use crate::choice::Choice;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
@@ -37,9 +37,11 @@ const OPTIONAL: u64 = sys::UBLK_F_CMD_IOCTL_ENCODE as u64
 impl Checked {
     /// For ADD_DEV.
     pub fn info(&self) -> sys::ublksrv_ctrl_dev_info {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 4096 each, as was checked")]
+        let (nr_hw_queues, queue_depth) = (self.spec.queues as u16, self.spec.depth as u16);
         sys::ublksrv_ctrl_dev_info {
-            nr_hw_queues: self.spec.queues as u16,
-            queue_depth: self.spec.depth as u16,
+            nr_hw_queues,
+            queue_depth,
             max_io_buf_bytes: self.spec.max_io,
             dev_id: self.spec.id.unwrap_or(u32::MAX),
             ublksrv_pid: std::process::id().cast_signed(),
@@ -101,16 +103,16 @@ impl Checked {
     pub fn params(&self, max_io: u32) -> Params {
         let attribute = |on: bool, flag: u32| if on { flag } else { 0 };
         let mut params = Params {
-            len: size_of::<Params>() as u32,
+            len: Params::LENGTH,
             types: sys::UBLK_PARAM_TYPE_BASIC,
             basic: sys::ublk_param_basic {
                 attrs: attribute(self.spec.read_only, sys::UBLK_ATTR_READ_ONLY)
                     | attribute(self.spec.rotational, sys::UBLK_ATTR_ROTATIONAL)
                     | attribute(self.write_cache, sys::UBLK_ATTR_VOLATILE_CACHE | sys::UBLK_ATTR_FUA),
-                logical_bs_shift: self.block.trailing_zeros() as u8,
-                physical_bs_shift: self.physical.trailing_zeros() as u8,
-                io_opt_shift: self.optimal_io().trailing_zeros() as u8,
-                io_min_shift: self.block.trailing_zeros() as u8,
+                logical_bs_shift: shift(self.block),
+                physical_bs_shift: shift(self.physical),
+                io_opt_shift: shift(self.optimal_io()),
+                io_min_shift: shift(self.block),
                 max_sectors: self.spec.max_io.min(max_io) >> 9,
                 chunk_sectors: self.chunk >> 9,
                 dev_sectors: self.size / SECTOR,
@@ -123,8 +125,8 @@ impl Checked {
             params.discard = sys::ublk_param_discard {
                 discard_granularity: granularity,
                 discard_alignment: alignment,
-                max_discard_sectors: (max / SECTOR) as u32,
-                max_write_zeroes_sectors: (max_write_zeroes / SECTOR) as u32,
+                max_discard_sectors: sectors(max),
+                max_write_zeroes_sectors: sectors(max_write_zeroes),
                 // The driver hands discards on one range at a time.
                 max_discard_segments: u16::from(max > 0),
                 ..Default::default()
@@ -145,7 +147,7 @@ impl Checked {
     /// Requests whose pages are used without a copy must be aligned for that.
     fn align(&self, params: &mut Params) {
         let Alignment { start, gap } = self.alignment;
-        if start > SECTOR as u32 {
+        if start > SECTOR_U32 {
             params.types |= sys::UBLK_PARAM_TYPE_DMA_ALIGN;
             params.dma.alignment = start - 1;
         }
@@ -153,4 +155,16 @@ impl Checked {
             params.basic.virt_boundary_mask = gap - 1;
         }
     }
+}
+
+/// The exponent of a power of two.
+fn shift(power: u32) -> u8 {
+    #[expect(clippy::cast_possible_truncation, reason = "at most 32")]
+    let shift = power.trailing_zeros() as u8;
+    shift
+}
+
+/// The limit of a discard in sectors; the driver's counter has 32 bits.
+fn sectors(bytes: u64) -> u32 {
+    u32::try_from(bytes / SECTOR).unwrap_or(u32::MAX)
 }

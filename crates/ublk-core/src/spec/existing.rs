@@ -2,7 +2,7 @@
 
 use super::driver_form::Checked;
 use super::{Recovery, Spec};
-use crate::abi::{Params, SECTOR, sys};
+use crate::abi::{Params, SECTOR, SECTOR_U32, sys};
 use crate::backend::{Alignment, Backend, Discard};
 use crate::choice::Choice;
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ impl Checked {
         let alignment = alignment_of(params);
         let wanted = backend.alignment;
         if mode.copy == CopyMode::Zero
-            && (wanted.start > alignment.start.max(SECTOR as u32) || wanted.gap > alignment.gap)
+            && (wanted.start > alignment.start.max(SECTOR_U32) || wanted.gap > alignment.gap)
         {
             return misfit("the backend needs another memory alignment than the disk has".to_owned());
         }

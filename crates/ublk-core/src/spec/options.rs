@@ -96,10 +96,10 @@ impl Recovery {
     pub(super) fn flags(self) -> u64 {
         let extra = match self {
             Self::Requeue => 0,
-            Self::Reissue => sys::UBLK_F_USER_RECOVERY_REISSUE as u64,
-            Self::Fail => sys::UBLK_F_USER_RECOVERY_FAIL_IO as u64,
+            Self::Reissue => sys::UBLK_F_USER_RECOVERY_REISSUE,
+            Self::Fail => sys::UBLK_F_USER_RECOVERY_FAIL_IO,
         };
-        sys::UBLK_F_USER_RECOVERY as u64 | extra
+        (sys::UBLK_F_USER_RECOVERY | extra).into()
     }
 
     /// The recovery mode of a device with these flags.

@@ -78,6 +78,7 @@ impl Snapshot {
     /// A value that `share` of all, from 0 to 1, do not exceed: the smallest such, or up to 1/32 more. 0 without
     /// values.
     pub fn quantile(&self, share: f64) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to the count")]
         let wanted = ((share * self.count as f64).ceil() as u64).max(1);
         let mut seen = 0;
         let bucket = self.buckets.iter().find(|(_, count)| {

@@ -31,7 +31,7 @@ pub fn array_buffer<'env>(env: &'env Env, memory: Arc<Mapping>) -> Result<Unknow
             length,
             Some(release),
             hold.cast(),
-            &mut value,
+            &raw mut value,
         )
     };
     match Status::from(status) {

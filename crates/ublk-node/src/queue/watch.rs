@@ -74,13 +74,13 @@ impl Watch {
             }
             uv_handle_set_data(handle, target.cast());
             let watch = Self { handle, open };
-            check(sys::napi_async_init(env.raw(), std::ptr::null_mut(), name.raw(), &mut (*target).context))?;
+            check(sys::napi_async_init(env.raw(), std::ptr::null_mut(), name.raw(), &raw mut (*target).context))?;
             // An environment may only end when libuv has closed the handle.
             check(sys::napi_add_async_cleanup_hook(
                 env.raw(),
                 Some(leaving),
                 handle.cast(),
-                &mut (*target).hook,
+                &raw mut (*target).hook,
             ))?;
             if uv_poll_start(handle, READABLE, readable) != 0 {
                 return Err(Error::from_reason("libuv cannot poll the queue"));
@@ -138,18 +138,18 @@ fn call(target: &Target) {
     let mut scope = std::ptr::null_mut();
     // SAFETY: values of this environment, within a scope that is opened and closed here.
     unsafe {
-        if sys::napi_open_handle_scope(raw, &mut scope) != sys::Status::napi_ok {
+        if sys::napi_open_handle_scope(raw, &raw mut scope) != sys::Status::napi_ok {
             return; // the environment is ending
         }
         let mut global = std::ptr::null_mut();
         let mut result = std::ptr::null_mut();
         if let Ok(callback) = target.callback.borrow_back(&target.env) {
-            sys::napi_get_global(raw, &mut global);
+            sys::napi_get_global(raw, &raw mut global);
             let (context, none) = (target.context, std::ptr::null());
-            let status = sys::napi_make_callback(raw, context, global, callback.raw(), 0, none, &mut result);
+            let status = sys::napi_make_callback(raw, context, global, callback.raw(), 0, none, &raw mut result);
             let mut error = std::ptr::null_mut();
             if status == sys::Status::napi_pending_exception
-                && sys::napi_get_and_clear_last_exception(raw, &mut error) == sys::Status::napi_ok
+                && sys::napi_get_and_clear_last_exception(raw, &raw mut error) == sys::Status::napi_ok
             {
                 sys::napi_fatal_exception(raw, error);
             }

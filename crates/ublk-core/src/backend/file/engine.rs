@@ -5,6 +5,7 @@ use super::zeroes::{Way, Ways, cannot};
 use crate::backend::{Completion, Engine, Io, Key, PerCall, Piece, Site, Slot, Step};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
+use crate::number::to_usize;
 use crate::queue::{Flags, Op};
 use std::sync::{Arc, OnceLock};
 
@@ -102,7 +103,7 @@ fn zeroes() -> Result<*const u8> {
     if let Some(memory) = MEMORY.get() {
         return Ok(memory.at(0));
     }
-    let memory = Mapping::anonymous(ZEROES as usize)
+    let memory = Mapping::anonymous(to_usize(ZEROES))
         .map_err(|error| Error::system("cannot map zeroes to write", &error))?;
     Ok(MEMORY.get_or_init(|| memory).at(0))
 }
@@ -129,7 +130,7 @@ impl Engine for FileEngine {
         }
         let moves = piece.op.has_data() || matches!(way, Some((_, Way::Write)));
         if moves && !syncing {
-            let done = done + result as u64;
+            let done = done + u64::from(result.cast_unsigned());
             if result > 0 && done < piece.length {
                 self.progress.of(io).done = done;
                 return self.issue(io);
@@ -138,7 +139,7 @@ impl Engine for FileEngine {
                 return Step::Done(Err(libc::EIO)); // nothing was read: the file was truncated
             }
             if way.is_none() {
-                return Step::Done(Ok(done as u32));
+                return Step::Done(Ok(piece.count()));
             }
         }
         if piece.op == Op::WriteZeroes && self.durable(&piece) && !syncing {

@@ -19,7 +19,7 @@ pub fn direct_alignment(file: &File) -> Direct {
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: an open descriptor, an empty path with AT_EMPTY_PATH, and a buffer of the right type.
     let answer = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat)
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &raw mut stat)
     };
     let told = answer == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0 && stat.stx_dio_offset_align != 0;
     if told {

@@ -250,7 +250,7 @@ nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
 fn device_is_read_only(file: &fs::File) -> Result<bool> {
     let mut answer = 0;
     // SAFETY: the ioctl writes one int.
-    unsafe { blkroget(file.as_raw_fd(), &mut answer) }
+    unsafe { blkroget(file.as_raw_fd(), &raw mut answer) }
         .map_err(|errno| Error::system("cannot ask whether the block device is read-only", &errno.into()))?;
     Ok(answer != 0)
 }
@@ -258,7 +258,7 @@ fn device_is_read_only(file: &fs::File) -> Result<bool> {
 fn device_size(file: &fs::File) -> Result<u64> {
     let mut size = 0;
     // SAFETY: the ioctl writes one 64-bit number (its type says size_t), and that is what it gets.
-    unsafe { blkgetsize64(file.as_raw_fd(), &mut size) }
+    unsafe { blkgetsize64(file.as_raw_fd(), &raw mut size) }
         .map_err(|errno| Error::system("cannot ask the block device's size", &errno.into()))?;
     Ok(size as u64)
 }
@@ -266,7 +266,7 @@ fn device_size(file: &fs::File) -> Result<u64> {
 fn device_block_size(file: &fs::File) -> Result<u32> {
     let mut size = 0;
     // SAFETY: the ioctl writes one int.
-    unsafe { blksszget(file.as_raw_fd(), &mut size) }
+    unsafe { blksszget(file.as_raw_fd(), &raw mut size) }
         .map_err(|errno| Error::system("cannot ask the block device's block size", &errno.into()))?;
     Ok(size.cast_unsigned())
 }

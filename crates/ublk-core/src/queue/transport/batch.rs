@@ -8,12 +8,17 @@ use super::awaited::Awaited;
 use super::provided::{GROUP, Provided};
 use crate::abi::{self, MAX_BATCH_TAGS, io_op, sys};
 use crate::error::{Error, Result};
+use crate::number::const_u16;
+use crate::queue::CHAR_DEV;
 use crate::queue::data::Data;
 use crate::queue::in_flight::InFlight;
 use crate::queue::mode::CopyMode;
 use crate::queue::ring::{Ring, multishot};
-use crate::queue::{CHAR_DEV, KIND_COMMAND, KIND_LIST, KIND_MOVE};
+use crate::queue::user_data::{self, KIND_COMMAND, KIND_LIST, KIND_MOVE};
 use io_uring::{cqueue, opcode};
+
+/// Bytes of a tag in a list, a `u16`.
+const TAG_BYTES: u8 = 2;
 
 /// See the [module](self).
 pub struct Batch {
@@ -137,6 +142,7 @@ impl Batch {
         if !left.iter().any(|word| data.moves(tag_of(*word))) {
             return Ok(false);
         }
+        #[expect(clippy::cast_possible_truncation, reason = "at most two words for each tag")]
         ring.reserve(left.len() as u32 + 1)?;
         for word in left {
             if let Some(entry) = data.linked_move(tag_of(*word)) {
@@ -149,15 +155,16 @@ impl Batch {
 
     fn push(&mut self, ring: &mut Ring, data: &Data, op: u32) -> Result<()> {
         let (flags, bytes) = match data.copy {
-            CopyMode::Copy => (sys::UBLK_BATCH_F_HAS_BUF_ADDR, 16),
+            CopyMode::Copy => (const { const_u16(sys::UBLK_BATCH_F_HAS_BUF_ADDR as u64) }, 16),
             CopyMode::User => (0, 8),
-            CopyMode::Zero => (sys::UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK, 8),
+            CopyMode::Zero => (const { const_u16(sys::UBLK_BATCH_F_AUTO_BUF_REG_FALLBACK as u64) }, 8),
         };
         self.sent.asked = self.sent.done;
         let left = self.sent.left();
-        let count = size_of_val(left) / usize::from(bytes);
+        #[expect(clippy::cast_possible_truncation, reason = "at most one for each tag")]
+        let count = (size_of_val(left) / usize::from(bytes)) as u16;
         let entry = opcode::UringCmd16::new(CHAR_DEV, op)
-            .cmd(abi::batch_command(self.queue, flags as u16, count as u16, bytes))
+            .cmd(abi::batch_command(self.queue, flags, count, bytes))
             .addr(Some(left.as_ptr() as u64))
             .build()
             .user_data(KIND_COMMAND);
@@ -168,7 +175,7 @@ impl Batch {
 
     fn listen(&mut self, ring: &mut Ring) -> Result<()> {
         let entry = opcode::UringCmd16::new(CHAR_DEV, io_op::FETCH_IO_CMDS)
-            .cmd(abi::batch_command(self.queue, 0, 0, size_of::<u16>() as u8))
+            .cmd(abi::batch_command(self.queue, 0, 0, TAG_BYTES))
             .build()
             .user_data(KIND_LIST);
         self.awaited.ask();
@@ -188,7 +195,7 @@ impl Batch {
             KIND_LIST => self.told(completion, in_flight),
             KIND_MOVE => {
                 // It failed, and what was linked to it is not done. (Of that no completion tells.)
-                self.stuck = Some(completion.user_data() as u16);
+                self.stuck = Some(user_data::tag_of(completion.user_data()));
                 self.awaited.sent();
                 Ok(())
             }
@@ -197,7 +204,7 @@ impl Batch {
                 driver_took(result, self.queue)?;
                 if self.joined {
                     // It may have done only a part: the rest goes with the next turn.
-                    let done = result as usize / size_of::<u64>();
+                    let done = usize::try_from(result).unwrap_or(0) / size_of::<u64>();
                     self.sent.done = (self.sent.done + done).min(self.sent.words.len());
                 } else {
                     self.sent.clear();
@@ -272,7 +279,7 @@ impl Batch {
 }
 
 fn tag_of(element: u64) -> u16 {
-    u64::from_le(element) as u16
+    user_data::tag_of(u64::from_le(element)) // both have it in the last 16 bits
 }
 
 /// What the driver says of a batch command: it has done something, or nothing because of an error.

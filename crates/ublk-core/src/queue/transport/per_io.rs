@@ -2,10 +2,11 @@
 
 use crate::abi::{self, io_op};
 use crate::error::Result;
+use crate::queue::CHAR_DEV;
 use crate::queue::data::Data;
 use crate::queue::in_flight::InFlight;
 use crate::queue::ring::Ring;
-use crate::queue::{CHAR_DEV, KIND_COMMAND, KIND_MOVE};
+use crate::queue::user_data::{KIND_COMMAND, KIND_MOVE, tag_of};
 use io_uring::{cqueue, opcode};
 
 /// See the [module](self).
@@ -44,7 +45,7 @@ impl PerIo {
         completion: &cqueue::Entry,
         in_flight: &mut InFlight,
     ) -> Result<()> {
-        let (tag, result) = (completion.user_data() as u16, completion.result());
+        let (tag, result) = (tag_of(completion.user_data()), completion.result());
         if kind == KIND_MOVE {
             // It failed, and the answer that was linked to it is not given. (Of that no completion tells.)
             self.again.push(tag);

@@ -42,7 +42,9 @@ impl Provided {
     /// The first `count` tags in a buffer that the kernel filled.
     pub fn tags(&self, number: u16, count: usize) -> impl Iterator<Item = u16> + '_ {
         assert!(number < self.entries && count * size_of::<u16>() <= self.each);
-        let base = self.memory.at(self.start + usize::from(number) * self.each).cast::<u16>();
+        let base = self.memory.at(self.start + usize::from(number) * self.each);
+        #[expect(clippy::cast_ptr_alignment, reason = "each list begins at an even address")]
+        let base = base.cast::<u16>();
         // SAFETY: in bounds by the assertion. The kernel wrote it before the completion that we have, and writes it
         // again only after it was given back.
         (0..count).map(move |at| unsafe { base.add(at).read() })
@@ -53,11 +55,13 @@ impl Provided {
         let base = self.memory.base().cast::<BufRingEntry>();
         let at = usize::from(self.tail & (self.entries - 1));
         let address = self.memory.at(self.start + usize::from(number) * self.each) as u64;
+        #[expect(clippy::cast_possible_truncation, reason = "two bytes for each of at most 4096 tags")]
+        let length = self.each as u32;
         // SAFETY: the table has `entries` entries, and this one is not the kernel's: it has all buffers at most once.
         unsafe {
             let entry = base.add(at).as_mut();
             entry.set_addr(address);
-            entry.set_len(self.each as u32);
+            entry.set_len(length);
             entry.set_bid(number);
         }
         self.tail = self.tail.wrapping_add(1);

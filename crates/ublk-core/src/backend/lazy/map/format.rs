@@ -148,7 +148,7 @@ pub(super) fn blank(file: &File) -> io::Result<bool> {
 
 /// Allocates the file's blocks now: if a later write found no space, its request would fail.
 pub(super) fn allocate(file: &File, length: usize) -> io::Result<()> {
-    match nix::fcntl::posix_fallocate(file, 0, length as libc::off_t) {
+    match nix::fcntl::posix_fallocate(file, 0, length.cast_signed() as libc::off_t) {
         Err(nix::Error::EOPNOTSUPP | nix::Error::EINVAL) => file.set_len(length as u64),
         done => done.map_err(io::Error::from),
     }

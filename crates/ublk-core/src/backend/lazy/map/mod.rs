@@ -46,6 +46,7 @@ mod tests;
 use super::bits::{Bits, at};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
+use crate::number::to_usize;
 use format::{
     PAGE, Stamp, WORDS_PER_PAGE, allocate, blank, both, check, header, read, sync_parent, tables_of, words,
     write, write_all, write_both,
@@ -121,7 +122,7 @@ struct Kept {
 }
 
 fn pages(identity: &Identity) -> usize {
-    identity.size.div_ceil(identity.chunk).div_ceil(BITS_PER_PAGE) as usize
+    to_usize(identity.size.div_ceil(identity.chunk).div_ceil(BITS_PER_PAGE))
 }
 
 /// The words that hold the bits of some chunks.

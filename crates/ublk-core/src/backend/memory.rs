@@ -1,10 +1,11 @@
 //! A disk in memory: uses memory only for what was written; discard and write-zeroes free it.
 
-use super::{Backend, Discard, Engine, Io, Piece, Properties, Site, Step, Storage};
+use super::{Backend, Engine, Io, Piece, Properties, Site, Step, Storage, in_memory};
 use crate::abi::{page_size, round_up};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Mapping;
+use crate::number::{is_within, to_usize};
 use crate::pages::Pages;
 use crate::queue::{CopyMode, Op};
 use std::io;
@@ -49,7 +50,7 @@ impl Memory {
 
     /// Whether the range is within the disk. The driver ensures it, but memory safety must not depend on the driver.
     fn contains(&self, offset: u64, length: u64) -> bool {
-        offset.checked_add(length).is_some_and(|end| end <= self.size.load(Relaxed))
+        is_within(offset, length, self.size.load(Relaxed))
     }
 
     fn mappings(&self) -> impl Iterator<Item = &Mapping> {
@@ -105,14 +106,7 @@ fn too_much(size: u64, why: impl std::fmt::Display) -> Error {
 
 impl Backend for Memory {
     fn properties(&self) -> Properties {
-        // One call frees at most this: a queue must not be away for long.
-        let discard = Some(Discard {
-            granularity: page_size() as u32,
-            alignment: 0,
-            max: 1 << 28,
-            max_write_zeroes: 1 << 28,
-        });
-        Properties { discard, ..Properties::new(self.size.load(Relaxed)) }
+        in_memory::properties(self.size.load(Relaxed))
     }
 
     fn copy_modes(&self) -> Vec<CopyMode> {
@@ -151,7 +145,7 @@ impl Storage for Memory {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         let mut data = data;
-        for (mapping, from, length) in self.pieces(offset as usize, data.len()) {
+        for (mapping, from, length) in self.pieces(to_usize(offset), data.len()) {
             let (here, rest) = data.split_at(length);
             // SAFETY: `length` bytes on both sides; nobody has a reference to the disk's bytes.
             unsafe { mapping.at(from).copy_from_nonoverlapping(here.as_ptr(), length) };
@@ -181,7 +175,7 @@ impl Engine for MemoryEngine {
         if !self.disk.contains(piece.offset, piece.length) {
             return Step::Done(Err(libc::EIO));
         }
-        let (offset, length) = (piece.offset as usize, piece.length as usize);
+        let (offset, length) = (to_usize(piece.offset), to_usize(piece.length));
         match piece.op {
             Op::Read | Op::Write => {
                 let mut at = 0;
@@ -202,7 +196,7 @@ impl Engine for MemoryEngine {
             }
             Op::Flush | Op::Other(_) => {}
         }
-        Step::Done(Ok(length as u32))
+        Step::Done(Ok(piece.count()))
     }
 }
 

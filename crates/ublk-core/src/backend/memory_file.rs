@@ -1,8 +1,7 @@
 //! A disk in a file of a memory file system, such as `/dev/shm`: other processes find its bytes when this one is gone.
 
 use super::file::set_length;
-use super::{Backend, Discard, Engine, Io, Piece, Properties, Site, Step};
-use crate::abi::page_size;
+use super::{Backend, Engine, Io, Piece, Properties, Site, Step, in_memory};
 use crate::claim::{Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Op;
@@ -90,21 +89,11 @@ impl MemoryFile {
         self.claimed = false;
         self
     }
-
-    fn contains(&self, offset: u64, length: u64) -> bool {
-        offset.checked_add(length).is_some_and(|end| end <= self.size.load(Relaxed))
-    }
 }
 
 impl Backend for MemoryFile {
     fn properties(&self) -> Properties {
-        let discard = Some(Discard {
-            granularity: page_size() as u32,
-            alignment: 0,
-            max: 1 << 28,
-            max_write_zeroes: 1 << 28,
-        });
-        Properties { discard, ..Properties::new(self.size.load(Relaxed)) }
+        in_memory::properties(self.size.load(Relaxed))
     }
 
     fn places(&self) -> Vec<Place<'_>> {
@@ -131,7 +120,7 @@ struct MemoryFileEngine {
 
 impl Engine for MemoryFileEngine {
     fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
-        if !self.disk.contains(piece.offset, piece.length) {
+        if !piece.is_within(self.disk.size.load(Relaxed)) {
             return Step::Done(Err(libc::EIO));
         }
         let file = &self.disk.file;
@@ -139,11 +128,11 @@ impl Engine for MemoryFileEngine {
             Op::Read | Op::Write => io.move_file(file.as_fd(), &piece),
             Op::Discard | Op::WriteZeroes => {
                 let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-                fallocate(file, punch, piece.offset as libc::off_t, piece.length as libc::off_t)
+                fallocate(file, punch, piece.offset.cast_signed(), piece.length.cast_signed())
                     .map_err(|errno| errno as i32)
             }
             Op::Flush | Op::Other(_) => Ok(()),
         };
-        Step::Done(done.map(|()| piece.length as u32))
+        Step::Done(done.map(|()| piece.count()))
     }
 }

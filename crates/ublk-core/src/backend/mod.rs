@@ -6,6 +6,7 @@ mod concat;
 mod engine;
 mod external;
 mod file;
+mod in_memory;
 mod lazy;
 mod memory;
 mod memory_file;

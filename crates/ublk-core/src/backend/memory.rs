@@ -162,7 +162,7 @@ impl Storage for Memory {
         if !self.contains(offset, length) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
-        self.zero(offset as usize, length as usize)
+        self.zero(to_usize(offset), to_usize(length))
     }
 }
 

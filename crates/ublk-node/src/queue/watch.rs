@@ -74,7 +74,12 @@ impl Watch {
             }
             uv_handle_set_data(handle, target.cast());
             let watch = Self { handle, open };
-            check(sys::napi_async_init(env.raw(), std::ptr::null_mut(), name.raw(), &raw mut (*target).context))?;
+            check(sys::napi_async_init(
+                env.raw(),
+                std::ptr::null_mut(),
+                name.raw(),
+                &raw mut (*target).context,
+            ))?;
             // An environment may only end when libuv has closed the handle.
             check(sys::napi_add_async_cleanup_hook(
                 env.raw(),
@@ -146,7 +151,8 @@ fn call(target: &Target) {
         if let Ok(callback) = target.callback.borrow_back(&target.env) {
             sys::napi_get_global(raw, &raw mut global);
             let (context, none) = (target.context, std::ptr::null());
-            let status = sys::napi_make_callback(raw, context, global, callback.raw(), 0, none, &raw mut result);
+            let status =
+                sys::napi_make_callback(raw, context, global, callback.raw(), 0, none, &raw mut result);
             let mut error = std::ptr::null_mut();
             if status == sys::Status::napi_pending_exception
                 && sys::napi_get_and_clear_last_exception(raw, &raw mut error) == sys::Status::napi_ok

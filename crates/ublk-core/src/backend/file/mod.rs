@@ -228,7 +228,7 @@ impl Storage for File {
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        punch(&self.file, offset as libc::off_t, length as libc::off_t)
+        punch(&self.file, offset.cast_signed(), length.cast_signed())
     }
 
     fn intact(&self) -> io::Result<()> {

@@ -37,8 +37,8 @@ impl State {
     }
 
     fn set(&self, state: Filling) {
-        let at = STATES.iter().position(|other| *other == state).unwrap_or(0);
-        self.0.store(at as u8, SeqCst);
+        let at = (0..).zip(STATES).find(|(_, other)| *other == state).map_or(0, |(at, _)| at);
+        self.0.store(at, SeqCst);
     }
 }
 

@@ -5,6 +5,7 @@ use super::chunks::{Chunks, Plan, State};
 use super::room::Room;
 use crate::backend::Storage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::number::to_usize;
 use std::io;
 use std::time::Duration;
 
@@ -135,7 +136,7 @@ impl Chunks {
         let leftover: Vec<_> =
             state.leftover.iter().copied().filter(|chunk| !state.busy.contains_key(chunk)).collect();
         let mut rounds = 0;
-        while leftover.len() + victims.len() < count as usize && rounds < ROUNDS {
+        while leftover.len() + victims.len() < to_usize(count) && rounds < ROUNDS {
             let Some(chunk) = self.map.next(state.hand) else {
                 state.hand = 0;
                 rounds += 1;

@@ -3,6 +3,7 @@
 use super::{Fill, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::become_io_flusher;
+use crate::number::to_usize;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -104,9 +105,9 @@ fn serve(todo: &Mutex<Receiver<Fill>>, file: &File, path: &Path, bytes: u64, ver
 }
 
 fn read(file: &File, fill: &Fill, bytes: u64, version: Version) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; fill.length() as usize];
+    let mut data = vec![0; to_usize(fill.length())];
     // It may end within a sector.
-    let there = bytes.saturating_sub(fill.offset()).min(fill.length()) as usize;
+    let there = to_usize(bytes.saturating_sub(fill.offset()).min(fill.length()));
     file.read_exact_at(&mut data[..there], fill.offset())?;
     if Version::of(file)? != version {
         return Err(io::Error::from_raw_os_error(libc::ESTALE));

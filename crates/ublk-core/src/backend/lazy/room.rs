@@ -3,6 +3,7 @@
 use super::bits::Bits;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
+use crate::number::to_usize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
@@ -25,8 +26,8 @@ pub struct Pins {
 impl Pins {
     fn new(chunks: u64) -> Result<Self> {
         let failed = |error| Error::system("cannot map memory for the cache's bound", &error);
-        let counts = Mapping::anonymous(SLOTS as usize * size_of::<u32>()).map_err(failed)?;
-        let used = Bits::new(chunks.div_ceil(64) as usize * 8).map_err(failed)?;
+        let counts = Mapping::anonymous(to_usize(SLOTS) * size_of::<u32>()).map_err(failed)?;
+        let used = Bits::new(to_usize(chunks.div_ceil(64)) * 8).map_err(failed)?;
         Ok(Self { counts, used })
     }
 

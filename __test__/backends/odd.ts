@@ -1,3 +1,4 @@
+import { openSync, writeSync } from 'node:fs'
 import {
   type Batch,
   type BatchBackend,
@@ -14,8 +15,8 @@ import { Odd } from '../support/odd.js'
 export interface Options {
   form: Form
   seed: number
-  /** Counts the requests that were answered randomly. */
-  told?: SharedArrayBuffer
+  /** Counts the requests that were answered randomly: memory, or in another process a file of one Int32. */
+  told?: SharedArrayBuffer | string
 }
 
 export const FORMS = ['sync', 'async', 'batch', 'async batch'] as const
@@ -28,18 +29,28 @@ export const GOOD: number = SIZE / 2
 export default defineBackend((options: Options): JsBackend => oddDisk(options))
 
 export function oddDisk({ form, seed, told = new SharedArrayBuffer(4) }: Options): JsBackend {
-  const disk = new OddDisk(seed, new Int32Array(told))
+  const disk = new OddDisk(seed, counter(told))
   return form === 'sync' || form === 'async'
     ? disk.methods(form === 'async')
     : disk.batches(form === 'async batch')
 }
 
+function counter(told: SharedArrayBuffer | string): () => void {
+  const count = new Int32Array(typeof told === 'string' ? new SharedArrayBuffer(4) : told)
+  if (typeof told !== 'string') return () => void Atomics.add(count, 0, 1)
+  const file = openSync(told, 'r+')
+  return () => {
+    Atomics.add(count, 0, 1)
+    writeSync(file, count, 0, count.byteLength, 0)
+  }
+}
+
 class OddDisk {
   readonly #bytes = new Uint8Array(SIZE)
   readonly #odd: Odd
-  readonly #told: Int32Array
+  readonly #told: () => void
 
-  constructor(seed: number, told: Int32Array) {
+  constructor(seed: number, told: () => void) {
     this.#odd = new Odd(seed)
     this.#told = told
   }
@@ -61,7 +72,7 @@ class OddDisk {
 
   #misbehave(request: DiskRequest, data: Uint8Array | undefined, asynchronous: boolean): unknown {
     const { chance } = this.#odd
-    Atomics.add(this.#told, 0, 1)
+    this.#told()
     if (chance.often(0.05)) Object.freeze(request)
     if (chance.often(0.05)) Object.assign(request, { op: this.#odd.value(), length: this.#odd.value() })
     if (chance.often(0.1)) data?.set(new Uint8Array(data.length).fill(chance.below(256)))
@@ -108,7 +119,7 @@ class OddDisk {
     if (spoil === 0) Object.freeze(batch)
     else if (spoil === 1) quietly(() => Object.assign(batch, { count: odd(), length: odd(), result: odd() }))
     for (const i of bad) {
-      Atomics.add(this.#told, 0, 1)
+      this.#told()
       quietly(
         chance.of([
           () => batch.complete(i, odd()),

@@ -1,16 +1,16 @@
 import { randomBytes } from 'node:crypto'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
 import { type Backend, lazy, memory, UblkDevice, type UblkError, worker } from 'ublk-ts'
 import { FORMS, GOOD, type Options, oddDisk, SIZE } from '../backends/odd.js'
-import { leaveNothingBehind } from '../support/devices.js'
+import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { Odd, SEED, share } from '../support/odd.js'
-import { result, sh, shell } from '../support/program.js'
+import { result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
 // What user code throws, returns or answers with: UBLK_TS_ODD sets the number of values, UBLK_TS_SEED chooses others.
 
-leaveNothingBehind(test)
+leaveNoServerBehind(test)
 
 test.before(() => {
   // Each listener that fails causes one, and Node prints them.
@@ -107,14 +107,36 @@ for (const form of FORMS) {
     test.serial(
       `whatever a disk does to a request, the request is answered and the disk goes on: ${form}, ${where}`,
       async t => {
-        const options: Options = { form, seed: SEED, told: new SharedArrayBuffer(4) }
-        const told = new Int32Array(options.told ?? new SharedArrayBuffer(4))
+        const options = { form, seed: SEED, told: new SharedArrayBuffer(4) } satisfies Options
+        const told = new Int32Array(options.told)
         const backend = where === 'worker' ? worker(MODULE, options) : oddDisk(options)
         await trouble(t, backend, told, share(150, 0.12))
       },
     )
   }
 }
+
+test.serial('whatever a disk does to a request, its detached server lives on', async t => {
+  const file = '/dev/shm/odd-told'
+  for (const form of FORMS) {
+    writeFileSync(file, new Uint8Array(4))
+    const told = (): number => readFileSync(file).readInt32LE()
+    const options = JSON.stringify({ form, seed: SEED, told: file } satisfies Options).replace(' ', '\\u0020')
+    const disk = await Detached.create(
+      `--worker ${MODULE} --worker-options ${options} --request-timeout 0.2 --depth 32 --no-partition-scan`,
+    )
+    const { pid } = disk
+    const requests = share(50, 0.03)
+    await press(disk.path, requests, told)
+    await pressOthers(disk.path, 5)
+    await goesOn(disk.path)
+    t.is(disk.pid, pid)
+    t.true(told() >= requests, form)
+    t.like(await run('delete', disk.path), { status: 0, stderr: '' })
+    tried += told()
+  }
+  rmSync(file)
+})
 
 test.serial('whatever fetch does, the request is answered and the disk goes on', async t => {
   const odd = new Odd(SEED)

@@ -92,7 +92,11 @@ function nameOf({ backend, transport, copy, form, recovery }: Combination): stri
 async function inDirectory<T>(action: (dir: string) => Promise<T>): Promise<T> {
   const dir = mkdtempSync('/dev/shm/matrix-')
   try {
-    await sh('truncate -s "$2" "$1/disk"; touch "$1/errors"', dir, `${SIZE}`)
+    await sh(
+      'cd "$1"; truncate -s "$2" disk; truncate -s $(($2 / 2)) left right; touch errors',
+      dir,
+      `${SIZE}`,
+    )
     return await action(dir)
   } finally {
     rmSync(dir, { recursive: true })

@@ -44,6 +44,13 @@ const TABLE = {
     native: true,
     resizes: true,
   },
+  stripe: {
+    program: dir => `stripe([file('${dir}/left'), file('${dir}/right')], { chunk: '16K' })`,
+    words: dir => ['--stripe', `${dir}/left,${dir}/right`, '--chunk', '16K'],
+    copy: ['copy', 'zero'],
+    native: true,
+    resizes: false,
+  },
   lazy: {
     program: dir =>
       `lazy({ size: ${SIZE}, cache: '${dir}/cache', fetch: ({ length }) => new Uint8Array(length) })`,

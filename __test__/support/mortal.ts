@@ -9,6 +9,7 @@ export const SIZE = 32 * 2 ** 20
 export const BACKENDS = {
   memory: (dir: string): string => `memory(${SIZE}, { file: '${dir}/disk' })`,
   file: (dir: string): string => `file('${dir}/disk')`,
+  stripe: (dir: string): string => `stripe([file('${dir}/left'), file('${dir}/right')], { chunk: '16K' })`,
   JavaScript: (dir: string): string =>
     `worker('${new URL('../backends/in-file.js', import.meta.url)}', { path: '${dir}/disk', size: ${SIZE} })`,
 }
@@ -57,7 +58,7 @@ export class Mortal {
 
 async function serve(made: string): Promise<Server> {
   return await Server.program(`
-    import { file, memory, UblkDevice, worker } from 'ublk-ts'
+    import { file, memory, stripe, UblkDevice, worker } from 'ublk-ts'
     const disk = await UblkDevice.${made}
     console.log(disk.path)
   `)

@@ -1,7 +1,7 @@
 //! Serves a queue with an engine: passes requests and completions of a turn to the engine, and its outcomes to the queue. The
 //! thread decides when to call it, and sleeps in between.
 
-use crate::backend::{Engine, Step};
+use crate::backend::{Engine, Io, Piece, Step};
 use crate::error::Result;
 use crate::queue::{Completer, Descriptor, Errno, Event, Op, Outside, Queue, Ticket, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,11 +56,7 @@ impl EngineLoop {
     /// The work that the last turn brought. The next one tells the driver what was done.
     pub fn work(&mut self, queue: &mut Queue, owner: &dyn Owner) -> Result<Option<Ended>> {
         if let Some(until) = self.leaving {
-            self.completer.take(&mut self.outside);
-            for what in self.outside.drain(..) {
-                queue.outside(what); // what was lent may be back
-            }
-            let over = queue.operations() == 0 || Instant::now() >= until;
+            let over = self.operations_are_done(queue) || Instant::now() >= until;
             return Ok(over.then_some(Ended::Left));
         }
         let mut at = 0;
@@ -94,7 +90,19 @@ impl EngineLoop {
         }
         queue.cancel_operations()?;
         self.leaving = Some(Instant::now() + LEAVE_TIMEOUT);
-        Ok(false)
+        Ok(self.operations_are_done(queue))
+    }
+
+    /// Whether nothing uses the memory of the queue, which is left, any more.
+    fn operations_are_done(&mut self, queue: &mut Queue) -> bool {
+        if queue.ring_is_done() {
+            self.engine = Box::new(Gone); // Futures that it polled give back what was lent to them.
+        }
+        self.completer.take(&mut self.outside);
+        for what in self.outside.drain(..) {
+            queue.outside(what);
+        }
+        queue.operations() == 0
     }
 
     /// Until when the queue may sleep: it is left then.
@@ -161,6 +169,15 @@ impl EngineLoop {
         }
         queue.forget_calls(ticket);
         Step::Done(Err(errno))
+    }
+}
+
+/// In the place of the engine of a queue that is left.
+struct Gone;
+
+impl Engine for Gone {
+    fn start(&mut self, _: &mut Io<'_>, _: Piece) -> Step {
+        Step::Done(Err(libc::EIO))
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Io<'q> {
     pub(super) ring: &'q mut Ring,
     pub(super) calls: &'q mut Calls,
     pub(super) operations: &'q mut u32,
+    pub(super) lent: &'q mut u32,
     pub(super) complaint: &'q mut Option<String>,
 }
 
@@ -322,6 +323,7 @@ impl Io<'_> {
         let (tag, call) = (self.request.ticket.tag, self.call);
         self.calls.started(tag, call);
         *self.operations += 1;
+        *self.lent += 1;
         // SAFETY: the tag's buffer, of which no reference exists while this counts as an operation. A queue that ends before
         // gives its buffers up instead of freeing them.
         Ok(unsafe { Lease::new(address, length, completer.clone(), tag, call) })

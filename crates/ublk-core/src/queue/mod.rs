@@ -111,8 +111,10 @@ pub struct Queue {
     data: ManuallyDrop<Data>,
     common: ThreadCommon,
     calls: Calls,
-    /// Operations of the engine in the ring.
+    /// Operations of the engine in the ring, and data that is lent.
     operations: u32,
+    /// How many of them are data that is lent.
+    lent: u32,
     /// Why the last request failed, by its engine.
     complaint: Option<String>,
     polling: Polling,
@@ -182,6 +184,7 @@ impl Queue {
             common,
             calls: Calls::new(depth),
             operations: 0,
+            lent: 0,
             complaint: None,
             polling: Polling::new(limit),
             woken: false,
@@ -304,6 +307,7 @@ impl Queue {
             ring: &mut self.ring,
             calls: &mut self.calls,
             operations: &mut self.operations,
+            lent: &mut self.lent,
             complaint: &mut self.complaint,
         })
     }
@@ -318,6 +322,7 @@ impl Queue {
             Outside::Returned { tag, call } => {
                 self.calls.completed(tag, call);
                 self.operations -= 1;
+                self.lent -= 1;
                 None
             }
         }
@@ -447,9 +452,14 @@ impl Queue {
         self.data.move_buffer(ticket.tag, to_usize(what.length), op == Op::Write)
     }
 
-    /// How many operations of the backend are in the ring.
+    /// How many operations of the backend use the queue's memory: in the ring, or elsewhere on [lent](Io::lend) data.
     pub fn operations(&self) -> u32 {
         self.operations
+    }
+
+    /// Whether none of them is in the ring.
+    pub(crate) fn ring_is_done(&self) -> bool {
+        self.operations == self.lent
     }
 
     /// Asks the kernel to end the backend's operations early. The next turn tells it.

@@ -18,6 +18,7 @@ pub struct TestQueue {
     data: Data,
     calls: Calls,
     operations: u32,
+    lent: u32,
     complaint: Option<String>,
     waker: Waker,
     requests: Vec<Option<Request>>,
@@ -38,6 +39,7 @@ impl TestQueue {
             data,
             calls: Calls::new(depth),
             operations: 0,
+            lent: 0,
             complaint: None,
             waker,
             requests: vec![None; depth.into()],
@@ -71,6 +73,7 @@ impl TestQueue {
             ring: &mut self.ring,
             calls: &mut self.calls,
             operations: &mut self.operations,
+            lent: &mut self.lent,
             complaint: &mut self.complaint,
         }
     }
@@ -108,6 +111,7 @@ impl TestQueue {
             }
             Outside::Returned { tag, call } => {
                 self.returned(tag, call);
+                self.lent -= 1;
                 None
             }
         }

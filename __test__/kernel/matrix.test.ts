@@ -28,7 +28,7 @@ import {
 } from '../support/matrix.js'
 import { SIZE } from '../support/matrix-backends.js'
 import { result, sh, shell } from '../support/program.js'
-import { until } from '../support/server.js'
+import { SLOWNESS, until } from '../support/server.js'
 import { makeSubject, Program, type Subject } from '../support/subject.js'
 
 leaveNoServerBehind(test)
@@ -38,13 +38,13 @@ const WHICH = process.env['UBLK_TS_MATRIX'] ?? 'sample'
 const DEPTH = 32
 
 /** The longest that a step may take, in milliseconds. */
-const PATIENCE = 40_000
+const PATIENCE = 40_000 * SLOWNESS
 
 /** Writes and reads the disk repeatedly, until it is told to stop, or that the disk is being removed. */
 const LOAD = `
 cd "$2"
 while [ ! -e stop ]; do
-  if ! timeout -s KILL 60 fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=${DEPTH} --bs=4k --size=512k --allow_file_create=0 \
+  if ! timeout -s KILL ${60 * SLOWNESS} fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=${DEPTH} --bs=4k --size=512k --allow_file_create=0 \
     --randrepeat=0 $3 --output-format=json --output=out >said 2>&1; then
     [ ! -e going ] || exit 0
     cat said out >&2

@@ -127,11 +127,14 @@ export class Server {
   }
 }
 
+/** By how much to multiply bounds of waits: QEMU without KVM is 10 to 60 times slower than this machine. */
+export const SLOWNESS = process.env['UBLK_TS_VM'] === 'qemu' ? 5 : 1
+
 /** Waits until something holds, at most so many milliseconds. */
 export async function until(
   holds: () => boolean | Promise<boolean>,
   what: string,
-  limit = 20_000,
+  limit = 20_000 * SLOWNESS,
 ): Promise<void> {
   const end = performance.now() + limit
   while (!(await holds())) {

@@ -6,10 +6,16 @@ use std::io;
 
 /// Options for the pages of a mapping. By default each page is allocated on first use, and may be swapped out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(default, rename_all = "camelCase", deny_unknown_fields)
+)]
 pub struct Pages {
     /// Pre-fault: allocate all pages at once (5.14).
     pub prefault: bool,
     /// Use huge pages, as far as the system has free ones.
+    #[cfg_attr(feature = "serde", serde(rename = "hugePages"))]
     pub huge: bool,
     /// Pre-fault all pages, and lock them in memory: they are never swapped out.
     pub lock: bool,

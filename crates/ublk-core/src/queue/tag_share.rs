@@ -50,7 +50,7 @@ mod tests {
                 assert_eq!(part.tags(depth).count(), usize::from(part.count(depth)));
                 assert_eq!(
                     (0..depth).filter(|tag| part.place(*tag).is_some()).count(),
-                    part.count(depth).into()
+                    usize::from(part.count(depth))
                 );
             }
             assert!(owners.iter().all(|owners| *owners == 1), "{owners:?}");

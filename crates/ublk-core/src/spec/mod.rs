@@ -5,6 +5,8 @@ mod driver_form;
 mod existing;
 pub mod limits;
 mod options;
+#[cfg(feature = "serde")]
+mod read;
 
 pub(crate) use driver_form::Checked;
 pub use options::{Recovery, Spec, Threads};

@@ -1,6 +1,8 @@
 //! The options, with their defaults.
 
 use super::limits;
+#[cfg(feature = "serde")]
+use super::read;
 use crate::abi::sys;
 use crate::features::Features;
 use crate::pages::Pages;
@@ -17,7 +19,15 @@ use std::time::Duration;
 /// let spec = Spec { queues: 4, read_only: true, ..Spec::default() };
 /// assert_eq!(spec.depth, 128);
 /// ```
+///
+/// With the feature `serde` it can be read from JSON. Its fields are in camel case then, and its values those of the
+/// package's options in JavaScript: `{ "queues": 4, "readOnly": true, "copy": "auto", "poll": 50 }`.
 #[derive(Debug, Clone)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(default, rename_all = "camelCase", deny_unknown_fields)
+)]
 pub struct Spec {
     /// The device's number, below 2^20. `None`: the driver picks a free one.
     pub id: Option<u32>,
@@ -60,17 +70,21 @@ pub struct Spec {
     pub affinity: Option<bool>,
     /// How long a queue's thread busy-polls after it had work before it sleeps: at most 1 ms. Polling that finds nothing
     /// becomes rare. Not for shared threads, nor if the thread may use only one CPU.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "read::microseconds"))]
     pub poll: Duration,
     /// How the pages of the I/O buffers are allocated.
     pub buffers: Pages,
     /// How requests come from the driver and answers go back. `None`: the faster one.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "read::transport"))]
     pub transport: Option<Transport>,
     /// How the data of requests gets to the backend and back. `None`: the best possible one.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "read::copy_mode"))]
     pub copy: Option<CopyMode>,
 }
 
 /// Which threads serve the queues of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Threads {
     /// One thread for each queue.
@@ -82,6 +96,7 @@ pub enum Threads {
 
 /// What happens to a disk's requests after its server has ended, until another one takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Recovery {
     /// New requests wait; those in flight fail (6.1).

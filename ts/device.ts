@@ -9,7 +9,6 @@ import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, DiskRange, LazyProgress, QueueStats } from './info.js'
 import { checkRanges, progressOf } from './lazy-progress.js'
 import {
-  type CreateOptions,
   checkCreate,
   checkEnd,
   checkRecover,
@@ -22,6 +21,7 @@ import {
 import { callListeners } from './listeners.js'
 import type { LocalDevice } from './local-device.js'
 import { LocalDevices } from './local-devices.js'
+import type { CreateOptions } from './options/device-options.js'
 import { connect } from './remote/control-client.js'
 import { identityOf } from './remote/identity.js'
 import { devicesOfServers, ofServer } from './remote/info-from-server.js'

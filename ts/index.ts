@@ -25,14 +25,13 @@ export type {
 } from './info.js'
 export type { Json } from './json.js'
 export type {
-  CreateOptions,
   EndOptions,
-  RecordOptions,
   RecoverOptions,
   ResizeOptions,
 } from './lifecycle-options.js'
 export type { Operation } from './operation.js'
-export type { DeviceOptions } from './options.js'
+export type { CreateOptions, DeviceOptions } from './options/device-options.js'
+export type { RecordOptions } from './options/record.js'
 export type { Pages } from './pages.js'
 export {
   type BackendContext,

@@ -5,10 +5,10 @@ import { fillingOf, prepared } from './backends/stack.js'
 import type { WorkerBackend } from './backends/worker.js'
 import { type UblkError, wrap } from './errors.js'
 import type { DeviceInfo } from './info.js'
-import type { CreateOptions } from './lifecycle-options.js'
 import { LocalDevice } from './local-device.js'
 import { LocalDevices } from './local-devices.js'
-import { jsTimes, toSpec } from './options.js'
+import type { CreateOptions } from './options/device-options.js'
+import { jsTimes, toSpec } from './options/spec.js'
 import { type Register, registrar } from './registrar.js'
 import { toExternal } from './runtime/backend-properties.js'
 import { InlineServer } from './runtime/inline-server.js'
@@ -181,7 +181,10 @@ export class Launch {
 }
 
 function specFor(options: CreateOptions, server: JsServer | undefined): native.DeviceSpec {
-  if (!server) return toSpec(options)
-  const readOnly = (options.readOnly ?? false) || !server.properties.write
-  return toSpec({ ...options, readOnly }, toExternal(server.properties))
+  const { timeout } = options
+  const readOnly = server && ((options.readOnly ?? false) || !server.properties.write)
+  const { backend, ...rest } = server
+    ? toSpec({ ...options, readOnly }, toExternal(server.properties))
+    : toSpec(options)
+  return { backend, options: rest, timeout }
 }

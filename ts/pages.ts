@@ -31,7 +31,7 @@ const NAMES = ['prefault', 'hugePages', 'lock'] as const
  * @param name - The name of the option, for errors.
  * @throws UblkError of kind `invalid`.
  */
-export function pagesOf(pages: Pages | undefined, name: string): Pages | undefined {
+export function pagesOf(pages: unknown, name: string): Pages | undefined {
   if (pages === undefined) return undefined
   const wishes: [string, unknown][] =
     typeof pages === 'object' && pages ? Object.entries(pages) : [['', pages]]
@@ -44,7 +44,7 @@ export function pagesOf(pages: Pages | undefined, name: string): Pages | undefin
       )
     }
   }
-  return { ...pages }
+  return { ...(pages as Pages) }
 }
 
 const WORDS: ReadonlyMap<string, keyof Pages> = new Map([

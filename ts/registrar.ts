@@ -1,7 +1,7 @@
 import type { FileOfDisk } from '#binding'
 import { UblkError } from './errors.js'
-import type { CreateOptions } from './lifecycle-options.js'
 import type { Follower } from './local-device.js'
+import type { CreateOptions } from './options/device-options.js'
 import type { ServedDevice } from './served-device.js'
 
 /**

@@ -6,10 +6,10 @@ import { invalid, rethrow, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { DeviceInfo, QueueStats } from './info.js'
 import { Launch } from './launch.js'
-import { type CreateOptions, checkWaiting, type RecoverOptions } from './lifecycle-options.js'
+import { checkWaiting, type RecoverOptions } from './lifecycle-options.js'
 import { callListeners } from './listeners.js'
 import type { LocalDevice } from './local-device.js'
-import { paths } from './options.js'
+import type { CreateOptions } from './options/device-options.js'
 import { readFiles } from './remote/record-file.js'
 import { SharedMemory } from './shared-memory.js'
 import { statsOf } from './stats.js'
@@ -45,7 +45,7 @@ export class ServedDevice extends UblkDevice {
       await launch.announce(disk)
       if (options.start ?? true) {
         await disk.#start(cancel)
-        for (const path of paths(options) ?? []) await disk.#share(path, cancel)
+        for (const path of options.share ?? []) await disk.#share(path, cancel)
       }
       launch.commit()
       return disk
@@ -73,7 +73,11 @@ export class ServedDevice extends UblkDevice {
           if (files) await native.checkFiles(spec.backend, files)
           await settled(options.onReady?.())
           // A read-only disk opens its file as such.
-          return await native.Device.adopt(id, { ...spec, readOnly, files }, ...calls)
+          return await native.Device.adopt(
+            id,
+            { ...spec, options: { ...spec.options, readOnly }, files },
+            ...calls,
+          )
         },
         device => device.leave(new native.Cancel()), // The device waits for the next server, as before.
         true,

@@ -4,7 +4,8 @@ import { lazy } from '../../dist/backends/lazy.js'
 import { memory } from '../../dist/backends/memory.js'
 import { nullDisk } from '../../dist/backends/null.js'
 import { UblkError } from '../../dist/errors.js'
-import { type DeviceOptions, toSpec } from '../../dist/options.js'
+import type { DeviceOptions } from '../../dist/options/device-options.js'
+import { toSpec } from '../../dist/options/spec.js'
 import type { Observe } from '../../dist/runtime/observer.js'
 
 const backend = memory('16M')

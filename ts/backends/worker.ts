@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { checkOptions } from '../check.js'
 import { invalid } from '../errors.js'
-import { parseJson, parseSeconds } from '../option-values.js'
+import { parseJson } from '../option-values.js'
 import type { BackendContext } from '../runtime/js-backend.js'
 import { nameOf } from '../user-values.js'
 import type { Kind } from './kind.js'
@@ -62,19 +62,7 @@ export const workerKind: Kind<WorkerBackend> = {
       summary: 'a disk written in JavaScript: a file, or a URL',
       make: (module, { workerOptions }) => worker(moduleUrl(module), workerOptions),
     },
-    more: [
-      { flags: '--worker-options <json>', summary: 'the argument for its factory', parse: parseJson },
-      {
-        flags: '--request-timeout <seconds>',
-        summary: 'fail a request after this time (default: never)',
-        parse: parseSeconds,
-      },
-      {
-        flags: '--stuck-timeout <seconds>',
-        summary: 'terminate a thread without progress after this time; 0: never (default: 30)',
-        parse: parseSeconds,
-      },
-    ],
+    more: [{ flags: '--worker-options <json>', summary: 'the argument for its factory', parse: parseJson }],
   },
 }
 

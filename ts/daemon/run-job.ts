@@ -3,12 +3,13 @@ import { join } from 'node:path'
 import * as native from '#binding'
 import { UblkError, wrap } from '../errors.js'
 import { UblkDevice } from '../index.js'
-import type { RecordOptions, RecoverOptions } from '../lifecycle-options.js'
+import type { RecoverOptions } from '../lifecycle-options.js'
+import type { RecordOptions } from '../options/record.js'
 import { type ControlClient, connect } from '../remote/control-client.js'
 import { openRunDir } from '../remote/run-dir.js'
 import type { Job, JobLog } from './job.js'
 import { EARLIER } from './log-file.js'
-import { fromRecorded } from './recorded-options.js'
+import { fromRecorded, servingOptions } from './recorded-options.js'
 import { type Hosting, type Making, serveDisk } from './serve-disk.js'
 import { supervise } from './supervisor.js'
 import { inherit } from './systemd-notify.js'
@@ -67,23 +68,8 @@ async function takeOver(server: ControlClient, job: Job, signal: AbortSignal): R
   return { disk, paused }
 }
 
-const OF_THE_SERVER = [
-  'requestTimeout',
-  'stuckTimeout',
-  'threads',
-  'threadsPerQueue',
-  'affinity',
-  'poll',
-  'buffers',
-  'timeout',
-] as const
-
-/** The options of a device that concern its server; the kernel knows the others. */
 function recoverOptions(job: Job): RecoverOptions {
-  const options = fromRecorded(job.options)
-  const given = OF_THE_SERVER.filter(key => options[key] !== undefined).map(key => [key, options[key]])
-  const { otherFile = false } = job
-  return { backend: options.backend, ...Object.fromEntries(given), otherFile, record: recordOf(job) }
+  return { ...servingOptions(job.options), otherFile: job.otherFile ?? false, record: recordOf(job) }
 }
 
 function recordOf({ scratch, notes, log }: Job): RecordOptions {

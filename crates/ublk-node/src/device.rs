@@ -2,9 +2,9 @@
 
 use crate::Cancel;
 use crate::hooks::{Changes, Fetches, Wanted, callable};
-use crate::kinds::{FileOfDisk, Opening, PageWishes, Stack, file_ids, pages};
+use crate::kinds::{FileOfDisk, Opening, Stack, file_ids};
 use crate::lazy::LazyProgress;
-use crate::number::{maybe, whole};
+use crate::number::{maybe, whole, with_integers};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
 use crate::task::{promise, raised};
@@ -22,68 +22,21 @@ use ublk_core::backend::{Backend, Handle, Observed, Source};
 use ublk_core::claim::{FileId, check_same};
 use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
-use ublk_core::queue::{CopyMode, Transport};
-use ublk_core::spec::{Recovery, Threads};
 use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
 
-/// The wishes for a device. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
+/// What device to make. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
 #[napi(object)]
 pub struct DeviceSpec {
     /// Where its data lives: its kind, and the options of that kind.
     #[napi(ts_type = "{ readonly kind: string; readonly [option: string]: unknown }")]
     pub backend: Value,
+    /// Its options, which are the fields of [`Spec`].
+    #[napi(ts_type = "object")]
+    pub options: Value,
     /// The files of an existing disk: other files are refused.
     pub files: Option<Vec<FileOfDisk>>,
-    /// Default: the driver picks one.
-    pub id: Option<f64>,
-    /// Default: 1.
-    pub queues: Option<f64>,
-    /// Default: 128.
-    pub depth: Option<f64>,
-    /// Default: the backend's.
-    pub block_size: Option<f64>,
-    /// Default: 4096.
-    pub physical_block_size: Option<f64>,
-    /// Default: 512 KiB.
-    pub max_io: Option<f64>,
-    /// Default: no.
-    pub read_only: Option<bool>,
-    /// Default: the backend's.
-    pub write_cache: Option<bool>,
-    /// Default: no.
-    pub rotational: Option<bool>,
-    /// Default: what the backend can.
-    pub discard: Option<bool>,
-    /// Default: the backend's.
-    pub discard_granularity: Option<f64>,
-    /// Default: the backend's.
-    pub max_discard: Option<f64>,
-    /// Default: the disk goes with its server.
-    #[napi(ts_type = "'requeue' | 'reissue' | 'fail'")]
-    pub recovery: Option<String>,
-    /// Default: yes.
-    pub partition_scan: Option<bool>,
-    /// Which threads serve its queues, unless it is external. Default: their own.
-    #[napi(ts_type = "'own' | 'shared'")]
-    pub threads: Option<String>,
-    /// Whether it can share memory with its clients. Default: no.
-    pub shared_memory: Option<bool>,
-    /// How many own threads serve each queue. Default: 1.
-    pub threads_per_queue: Option<f64>,
-    /// Whether own threads of several queues run only on the CPUs of their queue. Default: unless they poll.
-    pub affinity: Option<bool>,
-    /// How many microseconds a queue's thread looks for work before it sleeps. Default: 0.
-    pub poll: Option<f64>,
-    /// The pages of its requests' buffers.
-    pub buffers: Option<PageWishes>,
-    /// How its requests travel. Default: the better way.
-    #[napi(ts_type = "'auto' | 'per-io' | 'batch'")]
-    pub transport: Option<String>,
-    /// How their data travels. Default: the best way that is possible.
-    #[napi(ts_type = "'auto' | 'copy' | 'user' | 'zero'")]
-    pub copy: Option<String>,
-    /// Bound on each control command. Default: 10 000.
-    pub timeout_ms: Option<f64>,
+    /// The limit of each control command, in milliseconds. Default: 10 000.
+    pub timeout: Option<f64>,
 }
 
 /// What a device tells without being asked.
@@ -407,12 +360,12 @@ fn make<'env>(
     let events = callable(&calls.on_event)?;
     let fetches = calls.on_fetch.as_ref().map(callable).transpose()?.map(|call| Arc::new(Fetches::new(call)));
     let observer = calls.on_change.as_ref().map(callable).transpose()?;
-    let timeout = maybe("timeout", spec.timeout_ms).map_err(|error| raised(env, &error))?.unwrap_or(10_000);
+    let timeout = maybe("timeout", spec.timeout).map_err(|error| raised(env, &error))?.unwrap_or(10_000);
     let timeout = Duration::from_millis(u64::max(timeout, 1));
     let bound = Bound { timeout, cancel: cancel.0.clone() };
     let home = env.raw() as usize;
     let work = move || {
-        let wishes = wishes(&spec)?;
+        let wishes = options(spec.options)?;
         let source = fetches.clone().map(|source| source as Arc<dyn Source>);
         let stack = Stack::read(&spec.backend)?;
         if existing {
@@ -513,64 +466,10 @@ fn observed(backend: Arc<dyn Backend>, changes: Arc<Changes>) -> Arc<dyn Backend
     Arc::new(Observed::new(backend, Arc::new(move |change| changes.add(change))))
 }
 
-fn wishes(spec: &DeviceSpec) -> CoreResult<Spec> {
-    let default = Spec::default();
-    Ok(Spec {
-        id: maybe("id", spec.id)?,
-        queues: maybe("queues", spec.queues)?.unwrap_or(default.queues),
-        depth: maybe("depth", spec.depth)?.unwrap_or(default.depth),
-        block_size: maybe("blockSize", spec.block_size)?,
-        physical_block_size: maybe("physicalBlockSize", spec.physical_block_size)?,
-        max_io: maybe("maxIo", spec.max_io)?.unwrap_or(default.max_io),
-        read_only: spec.read_only.unwrap_or(default.read_only),
-        write_cache: spec.write_cache,
-        rotational: spec.rotational.unwrap_or(default.rotational),
-        discard: spec.discard,
-        discard_granularity: maybe("discardGranularity", spec.discard_granularity)?,
-        max_discard: maybe("maxDiscard", spec.max_discard)?,
-        recovery: match spec.recovery.as_deref() {
-            None => None,
-            Some("requeue") => Some(Recovery::Requeue),
-            Some("reissue") => Some(Recovery::Reissue),
-            Some("fail") => Some(Recovery::Fail),
-            Some(other) => {
-                return Err(CoreError::invalid(format!("there is no recovery {other:?}"))
-                    .hint("requeue, reissue and fail exist"));
-            }
-        },
-        partition_scan: spec.partition_scan.unwrap_or(default.partition_scan),
-        threads: match spec.threads.as_deref() {
-            None | Some("own") => Threads::Own,
-            Some("shared") => Threads::Shared,
-            Some(other) => {
-                return Err(CoreError::invalid(format!("there are no threads {other:?}"))
-                    .hint("own and shared exist"));
-            }
-        },
-        shared_memory: spec.shared_memory.unwrap_or(default.shared_memory),
-        threads_per_queue: maybe("threadsPerQueue", spec.threads_per_queue)?
-            .unwrap_or(default.threads_per_queue),
-        affinity: spec.affinity,
-        poll: Duration::from_micros(maybe("poll", spec.poll)?.unwrap_or(0)),
-        buffers: pages(spec.buffers.as_ref()),
-        transport: named("transport", spec.transport.as_deref(), &Transport::ALL, Transport::name)?,
-        copy: named("copy", spec.copy.as_deref(), &CopyMode::ALL, CopyMode::name)?,
-    })
-}
-
-/// One of `all`, by its name; `None` for `auto` too.
-fn named<T: Copy>(
-    what: &str,
-    name: Option<&str>,
-    all: &[T],
-    name_of: fn(T) -> &'static str,
-) -> CoreResult<Option<T>> {
-    let Some(name) = name.filter(|name| *name != "auto") else { return Ok(None) };
-    all.iter().copied().find(|one| name_of(*one) == name).map(Some).ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|one| name_of(*one)).collect();
-        CoreError::invalid(format!("there is no {what} {name:?}"))
-            .hint(format!("auto, {} exist", names.join(", ")))
-    })
+/// Reads the options of a device.
+fn options(json: Value) -> CoreResult<Spec> {
+    serde_json::from_value(with_integers(json))
+        .map_err(|error| CoreError::invalid(format!("the options are wrong: {error}")))
 }
 
 fn to_js(event: Event) -> DeviceEvent {

@@ -1,6 +1,7 @@
 //! Converts numbers between JavaScript and Rust. No other code in this crate does: a truncated number is another
 //! number, such as that of another device.
 
+use serde_json::{Map, Value};
 use ublk_core::error::{Error, Result};
 
 /// A JavaScript number as an integer that fits.
@@ -20,6 +21,17 @@ pub fn whole<T: TryFrom<u64>>(name: &str, value: f64) -> Result<T> {
 /// The same for an optional number.
 pub fn maybe<T: TryFrom<u64>>(name: &str, value: Option<f64>) -> Result<Option<T>> {
     value.map(|value| whole(name, value)).transpose()
+}
+
+/// An object whose whole numbers are integers: JavaScript writes those from 2^32 as floating-point numbers.
+pub fn with_integers(mut object: Value) -> Value {
+    for value in object.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        let integer = value.as_f64().and_then(|number| whole::<u64>("number", number).ok());
+        if let Some(integer) = integer {
+            *value = integer.into();
+        }
+    }
+    object
 }
 
 /// A number for JavaScript: exact up to 2^53, and up to 8 EiB if it is a multiple of 512, as disk sizes are. Larger

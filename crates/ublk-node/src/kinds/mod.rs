@@ -11,7 +11,6 @@ mod plan;
 mod slice;
 mod stripe;
 
-pub use memory::{PageWishes, pages};
 pub use plan::{FileOfDisk, Opening, Stack, file_ids};
 
 use plan::Plan;

@@ -1,0 +1,65 @@
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import test from 'ava'
+import { Option } from 'commander'
+import { checkRecover } from '../../dist/lifecycle-options.js'
+import { OPTIONS, RECORDED_OPTIONS, SERVING_OPTIONS } from '../../dist/options/table.js'
+import { checkValues } from '../../dist/options/value.js'
+import { commands } from '../support/program.js'
+
+// What is made of the table of options, and what must match it.
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+
+test('the interfaces with their TSDoc, and the rows in README.md, are those of the table', t => {
+  t.notThrows(() => execFileSync(`${root}scripts/options.mjs`, ['--check'], { stdio: 'pipe' }))
+})
+
+test('the engine has a field for each option that the native part gets, and no other', t => {
+  const source = readFileSync(`${root}crates/ublk-core/src/spec/options.rs`, 'utf8')
+  const struct = /pub struct Spec \{\n([\s\S]*?)\n\}/.exec(source)?.[1] ?? ''
+  const fields = [...struct.matchAll(/^ {4}pub (\w+):/gm)].map(([, name = '']) =>
+    name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
+  )
+  const native = Object.keys(OPTIONS).filter(name => OPTIONS[name]?.native ?? true)
+  t.deepEqual(fields.sort(), [...native, 'sharedMemory'].sort())
+})
+
+test('the name of a flag is that of its option, and create has every flag', t => {
+  const create = commands().find(command => command.name() === 'create')
+  for (const [name, { cli }] of Object.entries(OPTIONS)) {
+    if (!cli) continue
+    t.is(new Option(cli.flags).attributeName(), name)
+    t.true(
+      create?.options.some(({ flags }) => flags === cli.flags),
+      cli.flags,
+    )
+  }
+})
+
+test('recover takes the options of the server, and no other', t => {
+  const backend = { kind: 'null', size: 512 }
+  for (const [name, { scope, takes }] of Object.entries(OPTIONS)) {
+    if (name === 'backend') continue
+    const error = t.throws(() => checkRecover({ backend, [name]: Symbol('wrong') }), { name: 'UblkError' })
+    if (scope === 'serve') t.notRegex(error.message, /has no option/, name)
+    else t.is(error.message, `UblkDevice.recover() has no option '${name}'`, takes.type)
+  }
+  t.true(SERVING_OPTIONS.includes('buffers'))
+  t.false(SERVING_OPTIONS.includes('depth'))
+})
+
+test('a record has the options of the device, not those of a call', t => {
+  for (const name of ['backend', 'queues', 'recovery', 'poll', 'timeout', 'stuckTimeout']) {
+    t.true(RECORDED_OPTIONS.includes(name), name)
+  }
+  for (const name of ['id', 'start', 'record', 'signal']) t.false(RECORDED_OPTIONS.includes(name), name)
+})
+
+test('every option refuses what it cannot be, in one line', t => {
+  for (const name of Object.keys(OPTIONS)) {
+    const error = t.throws(() => checkValues({ [name]: Symbol('wrong') }), { name: 'UblkError' }, name)
+    t.notRegex(error.message, /\n/)
+  }
+})

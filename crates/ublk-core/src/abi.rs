@@ -56,6 +56,9 @@ impl Params {
     pub const LENGTH: u32 = const_u32(size_of::<Self>() as u64);
 }
 
+/// `BLK_SEG_BOUNDARY_MASK` of the kernel: what it takes for the segment boundary of a disk that has none.
+pub const NO_SEGMENT_BOUNDARY: u64 = u32::MAX as u64;
+
 /// Opcodes of control commands, sent to `/dev/ublk-control`.
 #[allow(missing_docs)] // the names are the kernel's own
 pub mod control_op {

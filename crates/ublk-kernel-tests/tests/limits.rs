@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use ublk_core::backend::{Backend, Memory, Null};
+use ublk_core::backend::{Backend, Engine, Memory, Null, Place, Properties, Segments, Site};
 use ublk_core::queue::Op;
 use ublk_core::{Bound, Cancel, Device, ErrorKind, Spec, registry};
 use ublk_kernel_tests::*;
@@ -258,6 +258,49 @@ fn the_disk_has_exactly_the_shape_that_was_asked_for() {
         if block_size > 512 {
             assert!(file.read_at(&mut Aligned::new(512), 512).is_err(), "half a block");
         }
+        drop(file);
+        disk.finish();
+    }
+}
+
+/// The same disk with other limits of segments.
+struct Limited(Arc<Checking>, Segments);
+
+impl Backend for Limited {
+    fn properties(&self) -> Properties {
+        Properties { segments: self.1, ..self.0.properties() }
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        self.0.places()
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> ublk_core::Result<Box<dyn Engine>> {
+        self.0.clone().engine(site)
+    }
+}
+
+#[test]
+fn requests_have_no_more_and_no_larger_segments_than_the_backend_takes() {
+    let _alone = alone();
+    let none = Segments::default();
+    let whole = 256 << 10;
+    for (segments, most, size, largest) in [
+        (none, 65535, u64::from(u32::MAX), whole),
+        (Segments { most: 4, size: 8192, ..none }, 4, 8192, 4 * 8192),
+        (Segments { most: 3, boundary: 4096, ..none }, 3, u64::from(u32::MAX), 3 * 4096),
+        (Segments { size: 4096, ..none }, 65535, 4096, whole),
+    ] {
+        let checking = Checking::new(16 * MIB, 512);
+        let disk = Disk::share(&Spec::default(), Arc::new(Limited(checking.clone(), segments)));
+        assert_eq!(disk.limit("max_segments"), most, "{segments:?}");
+        assert_eq!(disk.limit("max_segment_size"), size, "{segments:?}");
+        let file = disk.open();
+        let mut transfers = [Transfer::write(0, whole as usize)];
+        assert_eq!(at_once(&file, &mut transfers), [whole as i32]);
+        let seen = checking.largest();
+        assert!(seen <= largest && seen > 4096, "{segments:?}: a request of {seen} bytes");
+        checking.assert_right();
         drop(file);
         disk.finish();
     }

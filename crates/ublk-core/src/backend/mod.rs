@@ -74,6 +74,8 @@ pub struct Properties {
     pub chunk: u32,
     /// Bytes: requests of this size, or of a multiple, cost least. 0: none costs less than others.
     pub optimal_io: u32,
+    /// The limits of a request's memory segments.
+    pub segments: Segments,
 }
 
 impl Properties {
@@ -87,18 +89,65 @@ impl Properties {
             alignment: Alignment { start: 0, gap: 0 },
             chunk: 0,
             optimal_io: 0,
+            segments: Segments { most: 0, size: 0, boundary: 0 },
         }
     }
 }
 
-/// The alignment that a device requires of the memory that it reads and writes. By default, none. It does not include the
-/// number and size of segments: the block layer splits requests accordingly.
+/// The alignment that a device requires of the memory that it reads and writes. By default, none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Alignment {
     /// Bytes: where memory may begin. A power of two; 0: anywhere.
     pub start: u32,
     /// A memory segment of a request may end, and the next begin, only at a multiple of this, in bytes; 0: anywhere.
     pub gap: u64,
+}
+
+/// Limits of the memory segments, parts that are contiguous in memory, of which a request's data consists. The kernel splits
+/// requests that exceed them. By default, none. Only for a backend that uses the pages of requests in place, and passes them
+/// to something that has such limits: the kernel's own block devices, such as those below [`File`], split what they get
+/// themselves. (Since Linux 6.16; on older kernels a device with limits cannot be created.)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Segments {
+    /// The most segments of a request; 0: any number.
+    pub most: u16,
+    /// Bytes: the most in one segment, at least 4096; 0: any number.
+    pub size: u32,
+    /// Bytes: no segment crosses a multiple of this. A power of two, at least 4096; 0: any may.
+    pub boundary: u64,
+}
+
+impl Segments {
+    /// Whether there is none.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The limits that satisfy both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            most: stricter(self.most, other.most),
+            size: stricter(self.size, other.size),
+            boundary: stricter(self.boundary, other.boundary),
+        }
+    }
+
+    /// Whether everything within these limits is within `others`, too.
+    pub fn are_within(&self, others: &Self) -> bool {
+        self.and(others) == *self
+    }
+}
+
+/// The smaller of two limits, of which 0 is none.
+fn stricter<T: Ord + Default>(one: T, other: T) -> T {
+    if one == T::default() {
+        other
+    } else if other == T::default() {
+        one
+    } else {
+        one.min(other)
+    }
 }
 
 /// A range of a file or block device that holds data of a disk.

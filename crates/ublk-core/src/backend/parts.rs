@@ -1,6 +1,8 @@
 //! What composed disks have in common: the parts of a call, and properties of several disks together.
 
-use super::{Alignment, Backend, Below, Completion, Discard, Extent, Io, PerCall, Properties, Step};
+use super::{
+    Alignment, Backend, Below, Completion, Discard, Extent, Io, PerCall, Properties, Segments, Step,
+};
 use crate::claim::{Place, Which};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno, Outcome};
@@ -104,6 +106,7 @@ pub fn together(disks: &[Arc<dyn Backend>], size: u64) -> Properties {
             start: all.iter().map(|properties| properties.alignment.start).max().unwrap_or(0),
             gap: all.iter().map(|properties| properties.alignment.gap).max().unwrap_or(0),
         },
+        segments: all.iter().fold(Segments::default(), |limits, disk| limits.and(&disk.segments)),
         ..Properties::new(size)
     }
 }

@@ -2,8 +2,8 @@
 
 use super::testing::Bench;
 use super::{
-    Backend, Completer, Completion, Concat, Discard, Engine, File, Io, Memory, PerCall, Piece, Properties,
-    Site, Slice, Step, Stripe, Token,
+    Backend, Completer, Completion, Concat, Discard, Engine, External, File, Io, Memory, Observed, PerCall,
+    Piece, Properties, Segments, Site, Slice, Step, Stripe, Token,
 };
 use crate::claim::Place;
 use crate::error::Result;
@@ -372,4 +372,27 @@ fn the_same_bytes_of_a_file_cannot_be_in_a_stack_twice() {
     assert_eq!(refused(concat(vec![half(64, 64), half(0, 64)])), None);
     let overlap = refused(concat(vec![half(0, 72), half(68, 60)])).unwrap(); // of the second chunk of a row
     assert!(overlap.ends_with("/b"), "{overlap}");
+}
+
+/// A disk with these properties, that serves nothing.
+fn with(properties: Properties) -> Arc<dyn Backend> {
+    Arc::new(External::new(Properties { size: 64 * BLOCK, ..properties }))
+}
+
+#[test]
+fn the_segments_of_a_composed_disk_suit_each_of_its_disks() {
+    let limits = |most, size, boundary| Properties {
+        segments: Segments { most, size, boundary },
+        ..Properties::new(64 * BLOCK)
+    };
+    let disks = || vec![with(limits(8, 0, 65536)), with(limits(0, 8192, 4096)), with(limits(16, 65536, 0))];
+    let together = Segments { most: 8, size: 8192, boundary: 4096 };
+    assert_eq!(Concat::new(disks()).unwrap().properties().segments, together);
+    assert_eq!(Stripe::new(disks(), 4 * BLOCK).unwrap().properties().segments, together);
+    let slice = Slice::new(with(limits(8, 8192, 4096)), BLOCK, None).unwrap();
+    assert_eq!(slice.properties().segments, together);
+    let observed = Observed::new(with(limits(8, 8192, 4096)), Arc::new(|_| {}));
+    assert_eq!(observed.properties().segments, together);
+    let unlimited = Concat::new(vec![with(Properties::new(0)), with(Properties::new(0))]).unwrap();
+    assert!(unlimited.properties().segments.is_unlimited());
 }

@@ -24,7 +24,7 @@ mod threads;
 pub use crate::choice::Choice;
 pub use pending_queue::{PendingQueue, ServedQueue};
 
-use crate::abi::sys;
+use crate::abi::{Params, sys};
 use crate::backend::Backend;
 use crate::choice::{self, Offer};
 
@@ -585,12 +585,24 @@ fn add(
     let described = checked
         .kept(info.flags)
         .and_then(|()| wait_for_access(device, Kind::Server, bound))
-        .and_then(|()| control.set_params(device, &checked.params(max_io), bound));
+        .and_then(|()| set_params(control, device, &checked.params(max_io), bound));
     described.inspect_err(|_| {
         // Report the first failure.
         let _ = control.delete(device, &Bound::standard());
     })?;
     Ok(info)
+}
+
+/// Sets a device's parameters. The driver ignores kinds of parameters that it does not know: that is an error here.
+fn set_params(control: &Control, device: Target, params: &Params, bound: &Bound) -> Result<()> {
+    control.set_params(device, params, bound)?;
+    let new = params.types & sys::UBLK_PARAM_TYPE_SEGMENT;
+    // All drivers have the others, or the feature that needs them shows that they do.
+    if new == 0 || control.params(device, bound)?.types & new != 0 {
+        return Ok(());
+    }
+    let message = "the driver cannot limit the memory segments of requests, as the backend requires";
+    Err(Error::new(ErrorKind::Unsupported, message).hint("Linux 6.16 or newer can").device(device.id))
 }
 
 impl Drop for Device {

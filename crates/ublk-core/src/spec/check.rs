@@ -2,7 +2,8 @@
 
 use super::driver_form::Checked;
 use super::{Spec, limits};
-use crate::backend::{Discard, Properties};
+use crate::abi::sys;
+use crate::backend::{Discard, Properties, Segments};
 use crate::choice::Choice;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -73,13 +74,14 @@ impl Spec {
         }
         let discard = self.discard_limits(backend, block)?;
         let write_cache = !self.read_only && self.write_cache.unwrap_or(backend.write_cache);
-        let Properties { alignment, chunk, optimal_io, .. } = *backend;
+        let Properties { alignment, chunk, optimal_io, segments, .. } = *backend;
         let choice = Choice::default();
         if !chunk.is_multiple_of(block) {
             return Err(Error::invalid(format!(
                 "the backend's chunk {chunk} is not a multiple of the block size {block}"
             )));
         }
+        check_segments(&segments)?;
         Ok(Checked {
             block,
             physical,
@@ -90,6 +92,7 @@ impl Spec {
             alignment,
             chunk,
             optimal_io,
+            segments,
             spec: self.clone(),
         })
     }
@@ -131,4 +134,19 @@ impl Spec {
             max_write_zeroes: limit(able.max_write_zeroes),
         }))
     }
+}
+
+/// Checks a backend's limits of segments as the driver does, which says only that something is wrong.
+fn check_segments(segments: &Segments) -> Result<()> {
+    let least = sys::UBLK_MIN_SEGMENT_SIZE;
+    let Segments { size, boundary, .. } = *segments;
+    if size != 0 && size < least {
+        return Err(Error::invalid(format!("the backend's segment size {size} is not possible"))
+            .hint(format!("at least {least} bytes is")));
+    }
+    if boundary != 0 && (boundary < least.into() || !boundary.is_power_of_two()) {
+        return Err(Error::invalid(format!("the backend's segment boundary {boundary} is not possible"))
+            .hint(format!("a power of two of at least {least} bytes is")));
+    }
+    Ok(())
 }

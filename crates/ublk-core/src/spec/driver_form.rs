@@ -2,8 +2,8 @@
 
 use super::Spec;
 use super::check::MAX_SIZE;
-use crate::abi::{Params, SECTOR, SECTOR_U32, sys};
-use crate::backend::{Alignment, Discard};
+use crate::abi::{NO_SEGMENT_BOUNDARY, Params, SECTOR, SECTOR_U32, sys};
+use crate::backend::{Alignment, Discard, Segments};
 use crate::choice::Choice;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::{FEATURES, Features};
@@ -24,6 +24,7 @@ pub(crate) struct Checked {
     pub alignment: Alignment,
     pub(super) chunk: u32,
     pub(super) optimal_io: u32,
+    pub(super) segments: Segments,
     /// The options that it was made from.
     pub spec: Spec,
 }
@@ -134,6 +135,17 @@ impl Checked {
         }
         if self.choice.mode.copy == CopyMode::Zero {
             self.align(&mut params);
+        }
+        if !self.segments.is_unlimited() {
+            let Segments { most, size, boundary } = self.segments;
+            params.types |= sys::UBLK_PARAM_TYPE_SEGMENT;
+            // The driver requires all three: these are the kernel's values for no limit.
+            params.seg = sys::ublk_param_segment {
+                seg_boundary_mask: if boundary == 0 { NO_SEGMENT_BOUNDARY } else { boundary - 1 },
+                max_segment_size: if size == 0 { u32::MAX } else { size },
+                max_segments: if most == 0 { u16::MAX } else { most },
+                ..Default::default()
+            };
         }
         params
     }

@@ -2,8 +2,8 @@
 
 use super::driver_form::Checked;
 use super::{Recovery, Spec};
-use crate::abi::{Params, SECTOR, SECTOR_U32, sys};
-use crate::backend::{Alignment, Backend, Discard};
+use crate::abi::{NO_SEGMENT_BOUNDARY, Params, SECTOR, SECTOR_U32, sys};
+use crate::backend::{Alignment, Backend, Discard, Segments};
 use crate::choice::Choice;
 use crate::error::{Error, Result};
 use crate::features::Features;
@@ -68,7 +68,38 @@ impl Checked {
         if backend.chunk != 0 && (chunk == 0 || !backend.chunk.is_multiple_of(chunk)) {
             return misfit("the backend takes smaller requests than the disk's".to_owned());
         }
-        Ok(Self { block, physical, size, discard, write_cache, choice, alignment, chunk, optimal_io, spec })
+        let segments = segments_of(params);
+        if !segments.are_within(&backend.segments) {
+            return misfit(
+                "the backend takes fewer or smaller memory segments than the disk's requests have".to_owned(),
+            );
+        }
+        Ok(Self {
+            block,
+            physical,
+            size,
+            discard,
+            write_cache,
+            choice,
+            alignment,
+            chunk,
+            optimal_io,
+            segments,
+            spec,
+        })
+    }
+}
+
+/// The limits of segments that [`Checked::params`] has set.
+fn segments_of(params: &Params) -> Segments {
+    if params.types & sys::UBLK_PARAM_TYPE_SEGMENT == 0 {
+        return Segments::default();
+    }
+    let sys::ublk_param_segment { seg_boundary_mask, max_segment_size, max_segments, .. } = params.seg;
+    Segments {
+        most: if max_segments == u16::MAX { 0 } else { max_segments },
+        size: if max_segment_size == u32::MAX { 0 } else { max_segment_size },
+        boundary: if seg_boundary_mask == NO_SEGMENT_BOUNDARY { 0 } else { seg_boundary_mask + 1 },
     }
 }
 

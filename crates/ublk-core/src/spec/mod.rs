@@ -15,7 +15,7 @@ pub use options::{Recovery, Spec, Threads};
 mod tests {
     use super::*;
     use crate::abi::sys;
-    use crate::backend::{Alignment, Backend, Discard, Engine, External, Properties, Site};
+    use crate::backend::{Alignment, Backend, Discard, Engine, External, Properties, Segments, Site};
     use crate::choice::Choice;
     use crate::claim::Place;
     use crate::error::{Error, ErrorKind, Result};
@@ -183,5 +183,39 @@ mod tests {
         let params = checked.params(1 << 20);
         assert_eq!(params.types, sys::UBLK_PARAM_TYPE_BASIC);
         assert_eq!(params.basic.attrs, sys::UBLK_ATTR_READ_ONLY);
+    }
+
+    const LIMITED: Properties =
+        Properties { segments: Segments { most: 16, size: 0, boundary: 65536 }, ..DISK };
+
+    #[test]
+    fn limits_of_segments_reach_the_driver_and_come_back() {
+        let plain = Spec::default().check(&DISK).unwrap();
+        assert_eq!(plain.params(512 << 10).types & sys::UBLK_PARAM_TYPE_SEGMENT, 0);
+        let made = Spec::default().check(&LIMITED).unwrap();
+        let (info, params) = (made.info(), made.params(512 << 10));
+        assert_eq!(params.types & sys::UBLK_PARAM_TYPE_SEGMENT, sys::UBLK_PARAM_TYPE_SEGMENT);
+        let sys::ublk_param_segment { seg_boundary_mask, max_segment_size, max_segments, .. } = params.seg;
+        assert_eq!((seg_boundary_mask, max_segment_size, max_segments), (65535, u32::MAX, 16));
+        let again = Checked::existing(&info, &params, &disk(LIMITED)).unwrap().params(512 << 10);
+        assert_eq!(format!("{:?}", again.seg), format!("{:?}", params.seg));
+        assert!(Checked::existing(&info, &params, &disk(DISK)).is_ok());
+        let stricter = Properties { segments: Segments { most: 8, ..LIMITED.segments }, ..DISK };
+        let error = Checked::existing(&info, &params, &disk(stricter)).unwrap_err();
+        assert_eq!(
+            error.message,
+            "the backend takes fewer or smaller memory segments than the disk's requests have"
+        );
+    }
+
+    #[test]
+    fn impossible_limits_of_segments_are_named() {
+        let with = |segments| wrong(Spec::default(), Properties { segments, ..DISK });
+        let none = Segments::default();
+        assert_eq!(with(Segments { size: 512, ..none }), "the backend's segment size 512 is not possible");
+        for boundary in [512, 12288] {
+            let message = format!("the backend's segment boundary {boundary} is not possible");
+            assert_eq!(with(Segments { boundary, ..none }), message);
+        }
     }
 }

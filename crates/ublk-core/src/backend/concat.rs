@@ -40,7 +40,17 @@ impl Concat {
 
 impl Backend for Concat {
     fn properties(&self) -> Properties {
-        parts::together(&self.disks, self.ends.last().copied().unwrap_or(0))
+        // A request that crosses no multiple of the chunk in the concat crosses none in a disk either.
+        let mut chunk = 0;
+        for (number, disk) in self.disks.iter().enumerate() {
+            let inner = disk.properties().chunk;
+            if inner > 0 {
+                let start = if number == 0 { 0 } else { self.ends[number - 1] };
+                chunk = parts::common_chunk(parts::common_chunk(inner, start), chunk.into());
+            }
+        }
+        let together = parts::together(&self.disks, self.ends.last().copied().unwrap_or(0));
+        Properties { chunk, ..together }
     }
 
     fn copy_modes(&self) -> Vec<CopyMode> {

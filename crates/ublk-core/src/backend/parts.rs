@@ -111,6 +111,15 @@ pub fn together(disks: &[Arc<dyn Backend>], size: u64) -> Properties {
     }
 }
 
+/// The largest chunk that is a whole part of `chunk`, and of `bytes`. 0, no chunk, of 0.
+pub fn common_chunk(chunk: u32, bytes: u64) -> u32 {
+    let (mut common, mut rest) = (u64::from(chunk), if chunk == 0 { 0 } else { bytes });
+    while rest != 0 {
+        (common, rest) = (rest, common % rest);
+    }
+    u32::try_from(common).unwrap_or(chunk) // it is not above `chunk`
+}
+
 /// How all of them can be given the data of requests.
 pub fn copy_modes(disks: &[Arc<dyn Backend>]) -> Vec<CopyMode> {
     let mut modes = disks.first().map(|disk| disk.copy_modes()).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! A part of another disk, such as a partition of an image.
 
-use super::{Backend, Below, Completion, Discard, Engine, Extent, Io, Piece, Properties, Site, Step};
+use super::{Backend, Below, Completion, Discard, Engine, Extent, Io, Piece, Properties, Site, Step, parts};
 use crate::claim::Place;
 use crate::error::{Error, Result};
 use crate::queue::CopyMode;
@@ -66,6 +66,7 @@ impl Backend for Slice {
         Properties {
             size: self.size,
             discard: inner.discard.map(shifted),
+            chunk: parts::common_chunk(inner.chunk, self.offset),
             optimal_io: fits(inner.optimal_io),
             ..inner
         }

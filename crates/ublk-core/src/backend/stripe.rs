@@ -79,7 +79,13 @@ impl Backend for Stripe {
     fn properties(&self) -> Properties {
         let row = self.shape.chunk.saturating_mul(self.shape.disks);
         let optimal_io = u32::try_from(row).unwrap_or(0);
-        Properties { optimal_io, ..parts::together(&self.disks, self.size) }
+        // The stripe splits reads and writes at its own chunks: only a disk's chunk that is no multiple of these is left.
+        let chunks = self.disks.iter().map(|disk| disk.properties().chunk);
+        let smaller = chunks.filter(|chunk| !u64::from(*chunk).is_multiple_of(self.shape.chunk));
+        let chunk = smaller.fold(0, |common, chunk| {
+            parts::common_chunk(parts::common_chunk(chunk, self.shape.chunk), common.into())
+        });
+        Properties { chunk, optimal_io, ..parts::together(&self.disks, self.size) }
     }
 
     fn copy_modes(&self) -> Vec<CopyMode> {

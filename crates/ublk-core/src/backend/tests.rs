@@ -396,3 +396,18 @@ fn the_segments_of_a_composed_disk_suit_each_of_its_disks() {
     let unlimited = Concat::new(vec![with(Properties::new(0)), with(Properties::new(0))]).unwrap();
     assert!(unlimited.properties().segments.is_unlimited());
 }
+
+#[test]
+fn no_request_of_a_composed_disk_crosses_a_chunk_of_its_disks() {
+    let chunked = |chunk: u64| with(Properties { chunk: (chunk * BLOCK) as u32, ..Properties::new(0) });
+    let blocks = |disk: &dyn Backend| u64::from(disk.properties().chunk) / BLOCK;
+    let slice = |offset: u64| Slice::new(chunked(8), offset * BLOCK, None).unwrap();
+    assert_eq!([0, 8, 12, 1].map(|offset| blocks(&slice(offset))), [8, 8, 4, 1]);
+    let concat = |disks| Concat::new(disks).unwrap();
+    assert_eq!(blocks(&concat(vec![chunked(8), chunked(0)])), 8);
+    assert_eq!(blocks(&concat(vec![chunked(0), chunked(12)])), 4); // it begins at 64
+    assert_eq!(blocks(&concat(vec![chunked(0), chunked(0)])), 0);
+    let stripe = |disks, chunk: u64| Stripe::new(disks, chunk * BLOCK).unwrap();
+    assert_eq!(blocks(&stripe(vec![chunked(8), chunked(0)], 4)), 0); // the stripe's chunks are smaller
+    assert_eq!(blocks(&stripe(vec![chunked(8), chunked(12)], 16)), 4);
+}

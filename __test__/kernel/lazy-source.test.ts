@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
-import { mkdtempSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
-import { type LazyProgress, lazy, UblkDevice } from 'ublk-ts'
+import { type FetchRange, file, type LazyProgress, lazy, UblkDevice } from 'ublk-ts'
 import { leaveNothingBehind } from '../support/devices.js'
 import { ImageServer, imageBytes } from '../support/image-server.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -14,8 +14,8 @@ leaveNothingBehind(test)
 
 const MIB = 2 ** 20
 /** Of the image on the web server. `UBLK_TS_LAZY_SIZE=2147483648`: as large as real ones. */
-const SIZE = Number(process.env['UBLK_TS_LAZY_SIZE'] ?? 96 * MIB)
-const MAX = Number(process.env['UBLK_TS_LAZY_MAX'] ?? 16 * MIB)
+const SIZE = Number(process.env['UBLK_TS_LAZY_SIZE'] ?? 48 * MIB)
+const MAX = Number(process.env['UBLK_TS_LAZY_MAX'] ?? 8 * MIB)
 const dir = mkdtempSync(join(tmpdir(), 'lazy-source-'))
 test.after.always(() => rmSync(dir, { recursive: true }))
 
@@ -82,13 +82,23 @@ async function progress(id: number): Promise<LazyProgress> {
 test('an image on a web server, with a bounded cache: right, within its bound, and kept when its server is killed', async t => {
   await using server = await ImageServer.start({ size: SIZE })
   const cache = join(dir, 'bounded')
-  const words = ['--lazy', server.url, '--cache', cache, '--cache-max', `${MAX}`, '--recovery', 'reissue']
+  const secret = server.url.replace('http://', 'http://user:secret@')
+  const words = [
+    '--lazy',
+    `${secret}?key=secret`,
+    '--cache',
+    cache,
+    '--cache-max',
+    `${MAX}`,
+    '--recovery',
+    'reissue',
+  ]
   const made = await run('create', '--detach', ...words)
   t.is(made.status, 0, made.stderr)
   const path = made.stdout.trim()
   const id = Number(/\d+$/.exec(path)?.[0])
   const written = new Map<number, number>()
-  const reads = Math.ceil(SIZE / (64 * 1024) / 2)
+  const reads = Math.min(SIZE / (64 * 1024) / 2, 8192) // in each of three rounds
   let largest = await most(cache, async () => await readRandomly(t, path, reads))
   for (const round of [1, 2]) {
     const file = await open(path, 'r+')
@@ -121,6 +131,7 @@ test('an image on a web server, with a bounded cache: right, within its bound, a
   const shown = JSON.parse((await run('show', '--json', `${id}`)).stdout).ublkdevices[0]
   t.is(shown['present-max'], now.max)
   t.is(shown.source, server.url)
+  t.notRegex(JSON.stringify(shown) + readFileSync(shown.log, 'utf8'), /secret/)
   t.regex((await run('top', '--count', '1', '--interval', '0.2')).stdout, /PRESENT\n.*\d+%/)
   t.regex((await run('metrics')).stdout, /ublk_lazy_evicted_bytes_total\{device="ublkb\d+"\} [1-9]/)
   t.is((await run('delete', `${id}`)).status, 0)
@@ -204,10 +215,32 @@ test('a file is read natively, filled in the background and in advance, and refu
     t.true(now.fetched <= 6 * MIB, 'what was there is not fetched again')
     await sh('cmp -n $((8*1048576-100)) "$1" "$2"', disk.path, image)
   }
+  {
+    // Answered at once: it is not asked before the device can take an answer.
+    const fetch = ({ offset, length }: FetchRange) => imageBytes(offset, length)
+    await using disk = await UblkDevice.create({ backend: lazy({ size: 8 * MIB, fetch, fill: true }) })
+    const until = performance.now() + 20_000
+    while (((await disk.lazyProgress()) as LazyProgress).filling === 'running' && performance.now() < until)
+      await sleep(20)
+    t.is(((await disk.lazyProgress()) as LazyProgress).filling, 'complete')
+  }
   utimesSync(image, 1, 1)
   await t.throwsAsync(UblkDevice.create({ backend: lazy({ source: image, cache }) }), {
     message: /is of another disk/,
   })
+})
+
+test('a cache that another server has is left as it is', async t => {
+  const [image, cache] = [join(dir, 'of-two'), join(dir, 'shared')]
+  writeFileSync(image, imageBytes(0, 8 * MIB))
+  const options = { source: image, cache, cacheMax: '6M', fill: true } as const
+  await UblkDevice.create({ backend: lazy({ ...options, fill: false }) }).then(disk => disk.delete())
+  await using disk = await UblkDevice.create({ backend: file(cache) })
+  const other = join(dir, 'other')
+  writeFileSync(other, Buffer.alloc(8 * MIB, 'y'))
+  await sh('dd if="$2" of="$1" bs=1M oflag=direct status=none', disk.path, other)
+  await t.throwsAsync(UblkDevice.create({ backend: lazy(options) }), { message: /in use/ })
+  await sh('cmp "$1" "$2"', cache, other)
 })
 
 test('the command line fills a disk in the background until its bounded cache is full, and prefetches', async t => {

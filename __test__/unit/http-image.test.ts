@@ -29,6 +29,14 @@ test('a redirect is followed, and a query or password is no part of the identity
   t.is(shownUrl('https://user:secret@example.org/a.img?key=1'), 'https://example.org/a.img')
 })
 
+test('without a version the query is a part of the identity', async t => {
+  await using server = await ImageServer.start({ etag: '' })
+  const [one, same, other] = await Promise.all(['a', 'a', 'b'].map(name => open(`${server.url}?of=${name}`)))
+  t.is(one?.identity, same?.identity)
+  t.not(one?.identity, other?.identity)
+  t.notRegex(one?.identity ?? '', /of=/)
+})
+
 test('what cannot be read in parts is refused in one line', async t => {
   await using server = await ImageServer.start()
   const cases: [Parameters<ImageServer['set']>[0], RegExp][] = [

@@ -65,9 +65,14 @@ export async function openHttpImage(url: string, timeout: number, signal: AbortS
   }
 }
 
-/** The query may be a signature, and another one each time. */
+/**
+ * The query may be a signature, and another one each time. Without a version, it may be all that distinguishes two images; it
+ * is hashed, since it may be secret.
+ */
 function identityOf(url: string, bytes: number, version: string): string {
-  const identity = `${shownUrl(url)} ${version} ${bytes}`
+  const { search } = new URL(url)
+  const query = version === '' && search !== '' ? ` ${createHash('sha256').update(search).digest('hex')}` : ''
+  const identity = `${shownUrl(url)} ${version} ${bytes}${query}`
   if (Buffer.byteLength(identity) <= 1024) return identity
   return `sha256 ${createHash('sha256').update(identity).digest('hex')}`
 }

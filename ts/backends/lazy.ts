@@ -75,7 +75,8 @@ export interface LazyOptions {
    */
   identity?: string
   /**
-   * After how many milliseconds a fetch fails with ETIMEDOUT, from 1.
+   * After how many milliseconds a fetch fails with ETIMEDOUT, from 1. With a URL also: how long the server may take to
+   * answer when the disk is created.
    *
    * @defaultValue 60000
    */

@@ -76,9 +76,10 @@ impl Plan for Options {
             Some(max) => Lazy::bounded(storage, map, source, max.0)?,
             None => Lazy::new(storage, map, source)?,
         };
-        if let Some(rate) = self.fill {
-            lazy.fill((rate.0 > 0).then_some(rate.0))?;
-        }
+        let lazy = match self.fill {
+            Some(rate) => lazy.filled((rate.0 > 0).then_some(rate.0)),
+            None => lazy,
+        };
         let _ = how.lazy.set(lazy.handle()); // there is one in a stack
         Ok(Arc::new(lazy))
     }

@@ -4,7 +4,7 @@
 use super::chunks::{Chunks, Plan, State};
 use super::room::Room;
 use crate::backend::Storage;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::number::to_usize;
 use std::io;
 use std::time::Duration;
@@ -29,7 +29,7 @@ enum Evicted {
 }
 
 impl Chunks {
-    /// Makes a cache that is opened fit: removes data of chunks that are not present, which a killed process has left, and
+    /// Makes a cache fit that an earlier process has used: removes data of chunks that are not present, which a killed process has left, and
     /// evicts what is too much by now.
     pub fn fit(&self, storage: &dyn Storage) -> Result<()> {
         let Some(room) = &self.room else { return Ok(()) };
@@ -57,7 +57,11 @@ impl Chunks {
                 ErrorKind::Backend,
                 format!("the cache holds {bytes} bytes of written data, which do not fit into its bound"),
             )
-            .hint("make the bound at least twice as large: written data is never evicted"));
+            .hint(
+                Hint::from("make it at least twice as large")
+                    .by(Remedy::CacheBound)
+                    .and(": written data is never evicted"),
+            ));
         }
         if used > room.most { self.evict_for(storage, 0).map_err(failed) } else { Ok(()) }
     }

@@ -44,7 +44,7 @@ use engine::LazyEngine;
 use filler::{Filler, Job};
 use room::Room;
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Where the data of a lazy disk comes from.
 pub trait Source: Send + Sync {
@@ -57,6 +57,8 @@ pub trait Source: Send + Sync {
 pub struct Lazy {
     inner: Arc<Inner>,
     background: Background,
+    /// Whether it is filled in the background, and at most so many bytes a second.
+    fill: Option<Option<u64>>,
 }
 
 struct Inner {
@@ -64,6 +66,8 @@ struct Inner {
     storage: Arc<dyn Storage>,
     source: Arc<dyn Source>,
     filler: Filler,
+    /// It is served: its files are claimed, and what is in them fits into the bound.
+    begun: Mutex<bool>,
 }
 
 impl Lazy {
@@ -92,16 +96,29 @@ impl Lazy {
         let chunks = map.size().div_ceil(map.chunk());
         let room = max.map(|max| Room::new(max, map.chunk(), chunks, map.length())).transpose()?;
         let chunks = Arc::new(Chunks::new(map, room));
-        chunks.fit(&*storage)?;
         let filler = Filler::start(chunks.clone(), storage.clone())?;
-        let inner = Arc::new(Inner { chunks, storage, source, filler });
-        Ok(Self { inner, background: Background::default() })
+        let inner = Arc::new(Inner { chunks, storage, source, filler, begun: Mutex::new(false) });
+        Ok(Self { inner, background: Background::default(), fill: None })
     }
 
-    /// Fetches what is missing, at up to `rate` bytes a second, while no request waits for the source; until all is there,
-    /// or the cache is full.
-    pub fn fill(&self, rate: Option<u64>) -> Result<()> {
-        self.background.start(Arc::downgrade(&self.inner), rate)
+    /// The same disk, which fetches what is missing once it is served: at up to `rate` bytes a second, while no request
+    /// waits for the source, until all is there or the cache is full.
+    #[must_use]
+    pub fn filled(self, rate: Option<u64>) -> Self {
+        Self { fill: Some(rate), ..self }
+    }
+
+    /// Called before an engine serves. Until then the files may be another server's, so nothing in them is changed.
+    fn begin(&self) -> Result<()> {
+        let mut begun = self.inner.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*begun {
+            self.inner.chunks.fit(&*self.inner.storage)?;
+            if let Some(rate) = self.fill {
+                self.background.start(Arc::downgrade(&self.inner), rate)?;
+            }
+            *begun = true;
+        }
+        Ok(())
     }
 
     /// For a look at it from elsewhere.
@@ -165,6 +182,9 @@ impl Handle {
         let Some(inner) = self.inner.upgrade() else {
             return Err(Error::new(ErrorKind::Closed, "the disk is not served any more"));
         };
+        if !*inner.begun.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(Error::new(ErrorKind::Closed, "the disk is not served yet"));
+        }
         let end = offset.checked_add(length).filter(|end| *end <= inner.chunks.map.size());
         if end.is_none() {
             return Err(Error::invalid(format!("{length} bytes at {offset} are not on the disk")));
@@ -196,7 +216,9 @@ impl Backend for Lazy {
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
         self.inner.chunks.report_to(site.reporter());
-        Ok(Box::new(LazyEngine::new(self, site)?))
+        let engine = LazyEngine::new(self.clone(), site)?;
+        self.begin()?;
+        Ok(Box::new(engine))
     }
 
     fn close(&self) -> Result<()> {

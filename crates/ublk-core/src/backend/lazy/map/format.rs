@@ -103,7 +103,7 @@ pub(super) fn check(
         return Err(refused("is of another version of ublk-ts"));
     }
     if page != header(identity, bounded, &stamp) {
-        return Err(refused("is of another disk"));
+        return Err(refused("is of another disk, or of another version of its image"));
     }
     if length != (PAGE + tables_of(bounded) * table) as u64 {
         return Err(refused("has the wrong size"));

@@ -79,7 +79,7 @@ export class UblkError extends Error {
     this.errno = details.errno
     this.code = details.code
     this.#hint = details.hint === undefined ? undefined : printable(details.hint)
-    this.hint = this.#hint === undefined ? undefined : worded(this.#hint, apiWords)
+    this.hint = this.#hint === undefined ? undefined : worded(this.#hint, apiWords, this.device)
   }
 
   static {
@@ -93,10 +93,10 @@ export class UblkError extends Error {
   }
 }
 
-/** An error's hint in the words of a surface, or as the engine writes it: {@link UblkError.hint} has those of the API. */
+/** An error's hint in the words of a surface, or as it was written: {@link UblkError.hint} has those of the API. */
 export function hintOf(error: UblkError, words?: RemedyWords): string | undefined {
   const hint = templateOf(error)
-  return hint === undefined || words === undefined ? hint : worded(hint, words)
+  return hint === undefined || words === undefined ? hint : worded(hint, words, error.device)
 }
 
 /** An error about a value the caller gave. */

@@ -1,8 +1,8 @@
 /**
- * The words of the API for what the engine's hints leave open: it writes `{force}` where a user of the API passes an option
- * and a user of the command line a flag. The command line's words are in cli/remedies.ts.
+ * What hints leave open, since a user of the API passes an option or calls a method, and a user of the command line passes
+ * a flag or runs a command: a hint has `{force}` there. The engine's hints have these.
  */
-export type Remedy =
+type EngineRemedy =
   | 'force'
   | 'wait'
   | 'read-only'
@@ -13,10 +13,15 @@ export type Remedy =
   | 'features'
   | 'diagnose'
 
-/** What a surface writes for each. */
+/** Only hints of TypeScript have these. */
+export const OWN_REMEDIES = ['recover', 'delete', 'record', 'more-time', 'memory-file'] as const
+
+type Remedy = EngineRemedy | (typeof OWN_REMEDIES)[number]
+
+/** What a surface writes for each. `{device}` stands for the number of the device. */
 export type RemedyWords = Readonly<Record<Remedy, string>>
 
-/** For programs. */
+/** For programs. The command line's words are in cli/remedies.ts. */
 export const apiWords: RemedyWords = {
   force: ' (force: true)',
   wait: ' (wait: true)',
@@ -27,9 +32,15 @@ export const apiWords: RemedyWords = {
   list: ' (UblkDevice.list() returns them)',
   features: ' (features() says what this one can do)',
   diagnose: '',
+  recover: 'UblkDevice.recover({device}, …)',
+  delete: '(await UblkDevice.open({device})).delete()',
+  record: 'the option record',
+  'more-time': '',
+  'memory-file': ': memory(size, { file })',
 }
 
-/** A hint of the engine in the words of a surface. */
-export function worded(hint: string, words: RemedyWords): string {
-  return hint.replace(/\{([a-z-]+)\}/g, (all, name: string) => words[name as Remedy] ?? all)
+/** A hint in the words of a surface. */
+export function worded(hint: string, words: RemedyWords, device: number | undefined): string {
+  const said = hint.replace(/\{([a-z-]+)\}/g, (all, name: string) => words[name as Remedy] ?? all)
+  return said.replaceAll('{device}', String(device ?? 'ID'))
 }

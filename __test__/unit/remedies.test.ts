@@ -3,8 +3,9 @@ import test from 'ava'
 import { describe } from '../../dist/cli/failure.js'
 import { cliWords } from '../../dist/cli/remedies.js'
 import { UblkError, wrap } from '../../dist/errors.js'
-import { apiWords } from '../../dist/remedies.js'
+import { apiWords, OWN_REMEDIES } from '../../dist/remedies.js'
 import { fromPlain, toPlain } from '../../dist/remote/control-protocol.js'
+import { commands } from '../support/program.js'
 
 /** The names of the engine's remedies. */
 function engines(): string[] {
@@ -13,9 +14,9 @@ function engines(): string[] {
   return [...names.matchAll(/=> "([a-z-]+)"/g)].map(match => match[1] as string)
 }
 
-test('both surfaces have words for each remedy of the engine', t => {
-  const names = engines().sort()
-  t.true(names.length > 5)
+test('both surfaces have words for each remedy', t => {
+  t.true(engines().length > 5)
+  const names = [...engines(), ...OWN_REMEDIES].sort()
   t.deepEqual(Object.keys(apiWords).sort(), names)
   t.deepEqual(Object.keys(cliWords).sort(), names)
 })
@@ -37,6 +38,30 @@ test('no hint of the engine names a flag or a command of ublk-ts', t => {
         `${name}: ${text}`,
       )
   }
+})
+
+test('no error of the library or the daemon names a flag or a command of ublk-ts', t => {
+  const all = commands()
+  const flags = new Set(all.flatMap(({ options }) => options.map(({ long }) => long)))
+  const names = new Set(all.map(command => command.name()))
+  const files = readdirSync('ts', { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.ts'))
+  // The command line's own words, and the descriptions of options that it is made of.
+  const ours = files.filter(name => !/^(cli|backends|options)\//.test(name))
+  t.true(ours.includes('daemon/serve-disk.ts'))
+  for (const name of ours) {
+    const code = readFileSync(`ts/${name}`, 'utf8').replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, '')
+    for (const [text] of code.matchAll(/'[^'\n]*'|"[^"\n]*"|`[^`]*`/g)) {
+      const found = [...text.matchAll(/--[a-z-]+/g)].filter(([flag]) => flags.has(flag))
+      const called = [...text.matchAll(/ublk-ts ([a-z]+)/g)].filter(([, command = '']) => names.has(command))
+      t.deepEqual([...found, ...called].map(String), [], `${name}: ${text}`)
+    }
+  }
+})
+
+test('what concerns a device is worded with its number', t => {
+  const error = new UblkError('not-found', 'device 3 has no server', { device: 3, hint: '{recover}' })
+  t.is(error.hint, 'UblkDevice.recover(3, …)')
+  t.is(describe(fromPlain(toPlain(error))).line, 'device 3 has no server; ublk-ts recover 3')
 })
 
 test('a hint is worded for its reader, also after it came from another process', t => {

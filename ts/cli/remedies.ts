@@ -1,6 +1,6 @@
 import type { RemedyWords } from '../remedies.js'
 
-/** The words of the command line for what the engine's hints leave open. */
+/** The words of the command line for what hints leave open. */
 export const cliWords: RemedyWords = {
   force: ' (--force)',
   wait: ' (--wait)',
@@ -11,4 +11,9 @@ export const cliWords: RemedyWords = {
   list: ' (see ublk-ts list)',
   features: ' (see ublk-ts features)',
   diagnose: ' (see ublk-ts doctor)',
+  recover: 'ublk-ts recover {device}',
+  delete: 'ublk-ts delete {device}',
+  record: 'ublk-ts create',
+  'more-time': ' (--timeout)',
+  'memory-file': ', as with create --detach',
 }

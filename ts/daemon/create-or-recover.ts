@@ -25,7 +25,7 @@ export async function recoverInstead(job: Job): Promise<Job> {
   if (differs !== undefined) {
     throw new UblkError('exists', `device ${id} waits for a server, but was made with another ${differs}`, {
       device: id,
-      hint: `serve it with ublk-ts recover ${id}, or remove it with ublk-ts delete ${id}`,
+      hint: 'serve it with {recover}, or remove it with {delete}',
     })
   }
   return { ...job, action: 'recover', options, scratch, log: { ...job.log, path: job.log.path ?? log } }

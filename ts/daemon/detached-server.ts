@@ -1,6 +1,6 @@
 /** The messages between a server in its own process and the process that started it, until the disk is usable. */
 import { rmSync } from 'node:fs'
-import { invalid, UblkError } from '../errors.js'
+import { UblkError } from '../errors.js'
 import { interrupts } from './interrupts.js'
 import type { Job } from './job.js'
 import { openLog } from './log.js'
@@ -22,7 +22,6 @@ export interface CommandLine extends Pick<Hosting, 'program' | 'announcement'> {
 
 /** Serves a disk for the process that started this one, and outlives that process. Returns the exit status. */
 export async function serveDetached({ program, announcement, failure }: CommandLine): Promise<0 | 1 | 2> {
-  if (!process.send) throw invalid('serve is what create --detach starts', 'use that')
   if (!process.connected) throw orphaned() // The job is lost.
   const parent = new Parent()
   const job = await parent.job

@@ -17,7 +17,7 @@ export async function recordToRecover(id: number): Promise<DeviceRecord> {
     throw refusal(id, found)
   const { recovery, backend } = found.record.options
   const fail = (kind: 'unsupported' | 'backend', message: string): UblkError =>
-    new UblkError(kind, message, { device: id, hint: `ublk-ts delete ${id} removes it` })
+    new UblkError(kind, message, { device: id, hint: '{delete} removes it' })
   if (recovery === undefined) throw fail('unsupported', `device ${id} was made without recovery`)
   for (const file of memoryOf(backend)) {
     if (file === null) throw fail('backend', `device ${id} had its data in the memory of its server`)
@@ -52,25 +52,25 @@ export function recordOfServed(id: number): DeviceRecord {
     if (!memoryOf(found.record.options.backend).includes(null)) return found.record
     throw new UblkError('unsupported', `device ${id} has its data in the memory of its server`, {
       device: id,
-      hint: 'a disk in memory can be recovered if it is created with create --detach, or in a file in /dev/shm',
+      hint: 'a disk in memory can be recovered if its data is in a file in /dev/shm{memory-file}',
     })
   }
   if (found.state !== 'dead') throw refusal(id, found)
   throw new UblkError('not-found', `device ${id} has no server`, {
     device: id,
-    hint: `ublk-ts recover ${id}`,
+    hint: '{recover}',
   })
 }
 
 function refusal(id: number, found: Exclude<Found, { state: 'dead' }>): UblkError {
   const error = (kind: UblkError['kind'], message: string, hint: string): UblkError =>
     new UblkError(kind, message, { device: id, hint })
-  const remove = `ublk-ts delete ${id} removes it`
+  const remove = '{delete} removes it'
   switch (found.state) {
     case 'none':
       if (identityOf(id) === undefined)
-        return error('not-found', `there is no ublk device ${id}`, '`ublk-ts list` shows them')
-      return error('not-found', `device ${id} has no record`, 'ublk-ts create makes one')
+        return error('not-found', `there is no ublk device ${id}`, 'choose one that exists{list}')
+      return error('not-found', `device ${id} has no record`, '{record} writes one')
     case 'corrupt':
       return error('system', `the record of device ${id} cannot be used: ${found.why}`, remove)
     case 'newer':

@@ -76,7 +76,7 @@ export class RestartPolicy {
       `device ${id} has no server: ${this.#kills.length} were killed for want of memory; ${this.#memory.describe()}`,
       {
         device: id,
-        hint: `raise the limit (MemoryMax= of a service, --memory of a container), and then ublk-ts recover ${id}; or delete it`,
+        hint: 'raise the limit (MemoryMax= of a service, --memory of a container), and then {recover}; or delete it',
       },
     )
   }
@@ -87,7 +87,7 @@ export class RestartPolicy {
     const id = this.#id
     return new UblkError('system', `device ${id} has no server: ${recent} died within a minute`, {
       device: id,
-      hint: `ublk-ts recover ${id}, or delete it`,
+      hint: '{recover}, or delete it',
     })
   }
 }

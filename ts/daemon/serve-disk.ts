@@ -110,7 +110,7 @@ async function make(
     if (unwanted?.aborted) throw new UblkError('cancelled', 'the process that started this server has ended')
     if (late.aborted) {
       throw new UblkError('timeout', `the disk was not usable after ${timeout / 1000} s`, {
-        hint: 'give it more time with --timeout',
+        hint: 'give it more time{more-time}',
       })
     }
     throw error
@@ -166,7 +166,7 @@ async function tellSuccessor(
   if (!serverAlive || pid === process.pid) {
     throw new UblkError('system', `${disk.path} has no server: ${why}`, {
       device: disk.id,
-      hint: `ublk-ts recover ${disk.id}`,
+      hint: '{recover}',
     })
   }
   notifier.handOver(pid)

@@ -91,7 +91,7 @@ async function refuseStopped(id: number): Promise<void> {
 function nobody(id: number): UblkError {
   return new UblkError('not-found', `nobody can be asked about device ${id}`, {
     device: id,
-    hint: 'its server has to run, and the device has to have a record: ublk-ts create makes one',
+    hint: 'its server has to run, and the device has to have a record: {record} writes one',
   })
 }
 

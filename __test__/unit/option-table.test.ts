@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { Option } from 'commander'
+import { UblkDevice, worker } from '../../dist/index.js'
 import { checkRecover } from '../../dist/lifecycle-options.js'
 import { OPTIONS, RECORDED_OPTIONS, SERVING_OPTIONS } from '../../dist/options/table.js'
 import { checkValues } from '../../dist/options/value.js'
@@ -55,6 +56,15 @@ test('a record has the options of the device, not those of a call', t => {
     t.true(RECORDED_OPTIONS.includes(name), name)
   }
   for (const name of ['id', 'start', 'record', 'signal']) t.false(RECORDED_OPTIONS.includes(name), name)
+})
+
+test('a value that is wrong with any backend is refused before the backend is loaded', async t => {
+  const backend = worker('file:///there/is/no/such/disk.js')
+  await t.throwsAsync(UblkDevice.create({ backend, queues: 0 }), {
+    message: /^queues must be a whole number/,
+  })
+  await t.throwsAsync(UblkDevice.create({ backend, maxDiscard: 100 }), { message: /^max discard must be/ })
+  await t.throwsAsync(UblkDevice.recover(0, { backend, poll: 1001 }), { message: /^poll must be/ })
 })
 
 test('every option refuses what it cannot be, in one line', t => {

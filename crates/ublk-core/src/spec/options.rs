@@ -29,17 +29,19 @@ use std::time::Duration;
     serde(default, rename_all = "camelCase", deny_unknown_fields)
 )]
 pub struct Spec {
-    /// The device's number, below 2^20. `None`: the driver picks a free one.
+    /// The device's number, at most [`MAX_ID`](limits::MAX_ID). `None`: the driver picks a free one.
     pub id: Option<u32>,
-    /// Hardware queues: 1 to 4096. The driver keeps at most one per CPU.
+    /// Hardware queues: 1 to [`MAX_QUEUES`](limits::MAX_QUEUES). The driver keeps at most one per CPU.
     pub queues: u32,
-    /// Requests in flight per queue: 1 to 4096.
+    /// Requests in flight per queue: 1 to [`MAX_DEPTH`](limits::MAX_DEPTH).
     pub depth: u32,
-    /// Logical block size in bytes: 512, 1024, 2048 or 4096.
+    /// Logical block size in bytes: one of [`BLOCK_SIZES`](limits::BLOCK_SIZES).
     pub block_size: Option<u32>,
-    /// Physical block size in bytes: a power of two, not below the logical one, at most 256 MiB.
+    /// Physical block size in bytes: a power of two from the logical one to
+    /// [`MAX_PHYSICAL_BLOCK_SIZE`](limits::MAX_PHYSICAL_BLOCK_SIZE).
     pub physical_block_size: Option<u32>,
-    /// Largest request in bytes: 4096 to 32 MiB, a multiple of 4096.
+    /// Largest request in bytes: a multiple of [`MIN_MAX_IO`](limits::MIN_MAX_IO), at most
+    /// [`MAX_MAX_IO`](limits::MAX_MAX_IO).
     pub max_io: u32,
     /// Refuse writes.
     pub read_only: bool,
@@ -49,9 +51,10 @@ pub struct Spec {
     pub rotational: bool,
     /// Whether to advertise discard and write-zeroes.
     pub discard: Option<bool>,
-    /// Bytes: a multiple of the block size.
+    /// The smallest area that a discard frees, in bytes: a multiple of the block size, at most
+    /// [`MAX_DISCARD_GRANULARITY`](limits::MAX_DISCARD_GRANULARITY).
     pub discard_granularity: Option<u32>,
-    /// Bytes per discard: a multiple of the block size.
+    /// The largest discard in bytes: a multiple of the block size, at most [`MAX_DISCARD`](limits::MAX_DISCARD).
     pub max_discard: Option<u64>,
     /// What happens to the disk when its server ends. `None`: it is removed.
     pub recovery: Option<Recovery>,
@@ -61,15 +64,17 @@ pub struct Spec {
     pub threads: Threads,
     /// Whether it can [share memory](crate::Device::share) with its clients (7.1).
     pub shared_memory: bool,
-    /// How many threads serve each queue with [`Threads::Own`]: 1 to 64, and at most its depth. With [`Transport::PerIo`] the
-    /// tags are divided among them; with [`Transport::Batch`] a thread gets the requests that the others are too busy for. More
+    /// How many threads serve each queue with [`Threads::Own`]: 1 to
+    /// [`MAX_THREADS_PER_QUEUE`](limits::MAX_THREADS_PER_QUEUE), and at most its depth. With [`Transport::PerIo`] the tags
+    /// are divided among them; with [`Transport::Batch`] a thread gets the requests that the others are too busy for. More
     /// than one needs 6.16.
     pub threads_per_queue: u32,
     /// Whether [`Threads::Own`] of a device with several queues are pinned to the CPUs whose requests come to their queue.
     /// `None`: unless they poll, since a polling thread would take the CPU from the process that sends the requests.
     pub affinity: Option<bool>,
-    /// How long a queue's thread busy-polls after it had work before it sleeps: at most 1 ms. Polling that finds nothing
-    /// becomes rare. Not for shared threads, nor if the thread may use only one CPU.
+    /// How long a queue's thread busy-polls after it had work before it sleeps: at most
+    /// [`MAX_POLL`](limits::MAX_POLL) microseconds. Polling that finds nothing becomes rare. Not for shared threads, nor if
+    /// the thread may use only one CPU.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "read::microseconds"))]
     pub poll: Duration,
     /// How the pages of the I/O buffers are allocated.

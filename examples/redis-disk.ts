@@ -1,5 +1,5 @@
 /**
- * A disk in Redis, a key for each chunk that was ever written. Every request goes out as it comes, so many are under
+ * A disk in Redis, a key for each chunk that was ever written. Every request goes out as it comes; many are under
  * way at a time. While the server is away requests fail; the client reaches for it until it is back.
  *
  * A finished write is as durable as the server's `appendfsync` makes it: the disk has no flush of its own.

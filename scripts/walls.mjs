@@ -84,7 +84,7 @@ const rust = {
       'device → control': 'the driver makes, starts and stops the device',
       'device → queue': 'its threads serve queues',
       'device → telemetry': 'reads what its queues have counted',
-      'device → registry': 'who uses a disk that is to be stopped',
+      'device → registry': 'the users of a disk that is to be stopped',
       'device → spec': 'what device to make',
       'queue → telemetry': 'counts its requests, and traces them',
       'registry → control': 'asks the driver about devices, and ends them',

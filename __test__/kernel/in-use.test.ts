@@ -110,7 +110,7 @@ test('a disk that the kernel has in use, and nobody knows by whom, is in use', a
   await free(disk)
 })
 
-test('who waits for a disk to be free is told for what, and again when that changes', async t => {
+test('a command that waits for a disk to be free says for what, and again when that changes', async t => {
   const server = await Server.start('--mem 64M')
   await sh('mkdir -p /tmp/in-use; mkfs.ext4 -q "$1"; mount "$1" /tmp/in-use', server.path)
   server.signal('SIGINT')

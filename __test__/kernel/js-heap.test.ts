@@ -14,7 +14,7 @@ const REQUESTS = 1_000_000
 /** What compiled code and the like may add: half a byte a request, while anything that is kept has eight or more. */
 const SLACK = REQUESTS / 2
 
-/** Has fio read and write the disk with so many requests. */
+/** Has fio read and write the disk with this number of requests. */
 async function load(path: string, requests: number): Promise<void> {
   await sh(
     `echo 2 >"/sys/block/\${1#/dev/}/queue/nomerges" # what merges would be fewer requests

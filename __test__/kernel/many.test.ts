@@ -108,7 +108,7 @@ for (const kind of ['own', 'shared'] as const) {
     // Each has 8 requests of at most 64 KiB: half a mebibyte of buffers.
     t.true((during.mebibytes - before.mebibytes) / COUNT < 2.5)
     t.is(after.fds, before.fds)
-    // The allocators keep some of what so many threads needed at once, and use it again; a leak would add to it.
+    // The allocators keep some of what all those threads needed at once, and use it again; a leak would add to it.
     t.true(once.mebibytes - before.mebibytes < 16, `${once.mebibytes - before.mebibytes} MiB more`)
     t.true(after.mebibytes - once.mebibytes < 8, `${after.mebibytes - once.mebibytes} MiB more each time`)
   })

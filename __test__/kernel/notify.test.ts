@@ -41,7 +41,7 @@ class Systemd implements Disposable {
   }
 }
 
-/** Starts a service with a watchdog of so many milliseconds, and waits until it says that it is ready. */
+/** Starts a service with a watchdog of this many milliseconds, and waits until it says that it is ready. */
 async function start(systemd: Systemd, words: string, watchdog: number): Promise<Server> {
   await systemd.hears('listening')
   Object.assign(process.env, { NOTIFY_SOCKET: systemd.path, WATCHDOG_USEC: `${watchdog * 1000}` })
@@ -85,7 +85,7 @@ test('the watchdog is not fed while a queue sits on requests', async t => {
   await server.ended
 })
 
-test('systemd is told of the process that a service is upgraded to, which tells it further', async t => {
+test('systemd learns of the process that a service is upgraded to, which goes on to notify it', async t => {
   using systemd = new Systemd()
   const server = await start(systemd, '--mem 16M --recovery reissue', 400)
   t.is((await run('upgrade', server.path)).status, 0)

@@ -39,7 +39,7 @@ test('a disk of the API has a record if that is wished', async t => {
   t.false(existsSync(`${RUN_DIR}/${plain.id}.json`))
 })
 
-test('how a disk is served, and why, is told of it for as long as it is there', async t => {
+test('a record says how its disk is served, and why, as long as the disk exists', async t => {
   const disk = await Detached.create('--mem 16M --recovery reissue --copy copy')
   const { choice } = disk.record
   t.like(choice, { copy: 'copy', copyBecause: 'asked for' })

@@ -19,7 +19,7 @@ inSystemd('systemd finds no fault in the unit of a disk', async t => {
   t.is(await systemd.sh('systemd-analyze verify --man=no ublk-ts@0.service 2>&1'), '')
 })
 
-inSystemd('who is in the group ublk may use the driver', async t => {
+inSystemd('a user in the group ublk may use the driver', async t => {
   t.is(await systemd.sh('stat --format "%U %G %a" /dev/ublk-control'), 'root ublk 660\n')
 })
 

@@ -27,7 +27,7 @@ const forms: [name: string, queues: number, () => Backend, threads?: 'own' | 'sh
   ['an event loop', 1, () => memoryDisk(new Uint8Array(16 * MIB), 'async')],
 ]
 
-/** Writes so many times 4 KiB behind the first MiB, each as a request of its own, and waits for them. */
+/** Writes 4 KiB this many times behind the first MiB, each as a request of its own, and waits for them. */
 const write = async (path: string, count: number) =>
   await sh(
     'dd if=/dev/zero of="$1" bs=4k count="$2" seek=256 oflag=direct conv=notrunc status=none',

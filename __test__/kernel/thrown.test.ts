@@ -212,7 +212,7 @@ test.serial('whatever resize, close and their listeners do, the disk goes on and
 })
 
 test.serial(
-  'whatever a module, its factory or its options throw, creation fails with an error of ours',
+  'whatever a module, its factory or its options throw, creation fails with a UblkError',
   async t => {
     const odd = new Odd(SEED)
     for (let i = share(4, 0.002); i > 0; i--) {

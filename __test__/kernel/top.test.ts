@@ -70,7 +70,7 @@ for (const [how, end] of [
   })
 }
 
-test('the terminal is as it was after so many times, too', async t => {
+test('the terminal is as it was also after a number of rounds', async t => {
   const terminal = await Terminal.run('top --interval 0.2 --count 2', 80, 24)
   t.is(await terminal.end(), 0)
   t.is(terminal.output.split(ENTER).length, 2)

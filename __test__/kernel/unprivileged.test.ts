@@ -65,7 +65,7 @@ withUdev("a user's forced deletions at the same time leave no device behind", as
   t.is(await sh('ls /sys/class/ublk-char'), '')
 })
 
-withUdev("another user cannot touch a user's disk, nor can who is given its node", async t => {
+withUdev("another user cannot use a user's disk, not even one who was given its node", async t => {
   await sh('usermod --append --groups ublk bob')
   t.teardown(() => sh('gpasswd --delete bob ublk'))
   const server = await Server.startAs('alice', '--mem 16M')
@@ -98,7 +98,7 @@ withUdev("root's disks stay root's", async t => {
   })
 })
 
-withUdev('who is not in the group is told so', async t => {
+withUdev('a user outside the group gets an error that says so', async t => {
   const { status, stdout, stderr } = await run.as('bob', 'create', '--mem', '16M')
   t.is(status, 1)
   t.is(stdout, '')

@@ -87,7 +87,7 @@ export class Client {
     this.ended.catch(() => {})
   }
 
-  /** Waits for its end, so many milliseconds. */
+  /** Waits for its end, for at most this many milliseconds. */
   async end(bound: number): Promise<void> {
     const late = await Promise.race([this.ended, sleep(bound, 'late', { ref: false })])
     if (late) throw new Broken(`client ${this.use} still runs after ${bound / 1000} s`, stacks())

@@ -61,7 +61,7 @@ export class Life {
     this.note(JSON.stringify(looks))
   }
 
-  /** Prepares its directory, with a disk of so many bytes. */
+  /** Prepares its directory, with a disk of this size in bytes. */
   prepare(size: number): void {
     this.size = size
     mkdirSync(`${this.dir}/mnt`, { recursive: true })
@@ -240,7 +240,7 @@ export class Life {
     return (await UblkDevice.list()).find(({ id }) => id === this.id)
   }
 
-  /** It has so many bytes now; those that it got are zeroes. */
+  /** It has this size in bytes now; bytes that were added are zeroes. */
   sized(size: number): void {
     if (size === this.size) return
     this.note(`has ${size} bytes`)

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkDevice } from '../../dist/index.js'
 import { links, list, text } from './trouble.js'
 
-/** Milliseconds: who waits for longer has to have a reason. It is what the kernel thinks is right for a machine as ours. */
+/** Milliseconds: a longer wait needs a reason. The kernel takes this limit for a machine like the lab's. */
 const LONG = 30_000
 /** Milliseconds between two looks. */
 const PAUSE = 2_000

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url'
 export interface Behaviour {
   size: number
   etag: string
-  /** Answers so many requests with 503. */
+  /** Answers this number of requests with 503. */
   busy: number
   /** Answers each request with this status instead. */
   status: number
@@ -19,11 +19,11 @@ export interface Behaviour {
   whole: boolean
   /** Never answers. */
   silent: boolean
-  /** Sends so many bytes too few, in so many answers. */
+  /** Sends this many bytes too few, in this number of answers. */
   short: number
   /** Says that its answers have this content coding. */
   coding: string
-  /** Sends another part than the one that was asked for, so many bytes further on, and says so. */
+  /** Sends another part than the one that was asked for, this many bytes further on, and says so. */
   shifted: number
   /** Goes on sending after the part, for ever. */
   endless: boolean

@@ -9,7 +9,7 @@ export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.
 /** Node's flags for it: those of the tests, which keep V8's collector on one thread; servers that it starts have them too. */
 export const FLAGS: readonly string[] = process.execArgv
 
-/** All commands that the help tells of. */
+/** All commands that the help lists. */
 export function commands(): Command[] {
   const program = buildProgram()
   return [...program.createHelp().visibleCommands(program)]

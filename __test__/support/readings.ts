@@ -2,7 +2,7 @@ import type { LatencyStats, OpCounters, QueueStats } from 'ublk-ts'
 import { latencyOf } from '../../dist/latency.js'
 import type { Reading } from '../../dist/watch/readings.js'
 
-/** Requests that took so many microseconds each, all of 4 KiB. */
+/** Requests that took this many microseconds each, all of 4 KiB. */
 export function opOf(...times: number[]): OpCounters {
   return { ops: times.length, bytes: times.length * 4096, errors: 0, latency: latencies(times) }
 }

@@ -21,7 +21,7 @@ export class Terminal {
     this.#ended = once(child, 'close')
   }
 
-  /** Runs it in a terminal of so many columns and rows. */
+  /** Runs it in a terminal with these columns and rows. */
   static async run(words: string, columns: number, rows: number): Promise<Terminal> {
     const command = `tty; stty cols ${columns} rows ${rows}; exec ${process.execPath} ${MAIN} ${words}`
     const env = { ...process.env, LC_ALL: 'C.UTF-8' }

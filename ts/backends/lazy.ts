@@ -45,7 +45,7 @@ export interface LazyOptions {
    */
   cacheMax?: Size
   /**
-   * Fetch the rest in the background, while no request waits for the source: `true`, or at most so many bytes a second.
+   * Fetch the rest in the background, while no request waits for the source: `true`, or a rate: at most this many bytes a second.
    * It ends when all is there, or the cache is full.
    *
    * @defaultValue false

@@ -104,7 +104,7 @@ impl Disk {
         std::fs::write(format!("/sys/block/ublkb{}/queue/{name}", self.device.id()), value).unwrap();
     }
 
-    /// Lets the kernel send requests of up to so many bytes.
+    /// Lets the kernel send requests of up to this many bytes.
     pub fn allow_requests_of(&self, bytes: u64) {
         self.set_limit("max_sectors_kb", &(bytes >> 10).to_string());
     }

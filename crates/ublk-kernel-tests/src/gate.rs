@@ -38,7 +38,7 @@ impl Gate {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Lets so many through.
+    /// Lets this number through.
     pub fn open(&self, number: usize) {
         self.counter.write(number as u64).unwrap();
     }

@@ -27,7 +27,7 @@ impl Beside {
     }
 
     /// Runs the test program once more as a server: its test `the_server`, with this in its environment. Returns the
-    /// number of the device that it tells of, too.
+    /// number of the device that it printed, too.
     pub fn server(variable: &str, value: &str) -> (Self, u32) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "the_server", "--nocapture"]).env(variable, value).stdout(Stdio::piped());

@@ -1,4 +1,4 @@
-//! Memory that is had before it is used.
+//! Memory that is pre-faulted, in huge pages or locked.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::os::fd::AsRawFd;

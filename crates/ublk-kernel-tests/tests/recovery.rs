@@ -438,7 +438,7 @@ fn a_device_whose_server_fails_is_left_to_the_next_server() {
         drop(first);
         eventually("the driver has noticed", || state() == waits);
 
-        // It is told to let go, and then cannot be had any more.
+        // After it was released it cannot be used any more.
         let adopt = |events: &Events| {
             let device = Device::adopt(id, backend.clone(), &bound, events.listener()).unwrap();
             device.recover(&bound).unwrap();

@@ -5,7 +5,7 @@ export function fish({ root, commands }: Outline): string {
   const places = [{ ...root, name: '' }, ...commands]
   return `# Completion of ublk-ts for fish, made by \`ublk-ts completion fish\`.
 
-# Whether the cursor is in this command ('' before there is one) and, if a number is given, after so many arguments.
+# Whether the cursor is in this command ('' before there is one) and, if a number is given, after that many arguments.
 function __ublk_ts_in -a wanted arguments
     set -l command ''
     set -l option ''

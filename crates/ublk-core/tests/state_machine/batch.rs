@@ -21,7 +21,7 @@ pub struct Batch {
     awaited: Awaited,
     /// Whether FETCH_IO_CMDS is in flight.
     heard: bool,
-    /// Tags with requests that the server was not told of.
+    /// Tags whose requests the server has not been given.
     untold: VecDeque<u16>,
     ring: VecDeque<Carried>,
     /// The server's thread sleeps until there are this many completions.

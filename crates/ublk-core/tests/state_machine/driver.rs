@@ -46,7 +46,7 @@ enum Side {
     Gone,
 }
 
-/// How a request ended for the one who made it.
+/// How a request ended for its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Done,

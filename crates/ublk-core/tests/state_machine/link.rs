@@ -20,13 +20,13 @@ pub trait Link {
     fn new(depth: u16) -> Self;
     /// The server prepares an answer.
     fn answer(&mut self, answer: Command);
-    /// The driver takes the next so many commands.
+    /// The driver takes this number of commands.
     fn submit(&mut self, driver: &mut Driver, most: usize);
     /// The driver refuses the next command.
     fn refuse(&mut self, error: i32);
     /// The driver gives a waiting request to an offered tag; whether it could.
     fn dispatch(&mut self, driver: &mut Driver, which: Pick) -> bool;
-    /// The driver tells of requests that were given to tags.
+    /// The driver delivers requests that were given to tags.
     fn tell(&mut self, most: usize);
     /// It cannot.
     fn overrun(&mut self);

@@ -17,17 +17,17 @@ impl Pick {
 
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// A request of so many blocks is made.
+    /// A client sends a request of this number of blocks.
     Arrive(u32),
-    /// The ring takes the next so many prepared commands.
+    /// The ring takes this number of prepared commands.
     Submit(usize),
     /// The next prepared command fails in the driver with this error number.
     Refuse(i32),
     /// A waiting request goes to an offered tag.
     Dispatch(Pick),
-    /// Batch transport: the server is told of so many requests at once.
+    /// Batch transport: the server is given this number of requests at once.
     Tell(usize),
-    /// Batch transport: what tells of requests ends, since it has no room.
+    /// Batch transport: the command that delivers requests ends, since it has no room.
     Overrun,
     /// An offered tag is taken back; with the batch transport all are.
     Abort(Pick),
@@ -35,7 +35,7 @@ pub enum Step {
     HandOver,
     /// The server sees one of the completions.
     Deliver(Pick),
-    /// The server answers one of its requests: so many blocks, or an error.
+    /// The server answers one of its requests: a number of blocks, or an error.
     Answer(Pick, Result<u32, i32>),
     /// It answers one that it has answered before, or that died with its predecessor.
     AnswerStale(Pick),

@@ -181,7 +181,7 @@ pub fn bring(disk: &Weak<Inner>, chunks: Range<u64>, cancelled: &dyn Fn() -> boo
     let waiter = Waiter::Thread(sender);
     let (mut from, mut under_way, mut failed) = (chunks.start, 0, None);
     loop {
-        // Only so far ahead. Each part is told of as often as it waits for something.
+        // Only a little ahead. Each part reports whenever it waits for something.
         while from < chunks.end && under_way < WINDOW && failed.is_none() {
             let inner = disk.upgrade().ok_or_else(gone)?;
             let most = inner.chunks.room.as_ref().map_or(u64::MAX, super::Room::most_at_once);

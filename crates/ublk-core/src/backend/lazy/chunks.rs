@@ -37,7 +37,7 @@ pub enum Plan {
     Go(Claim),
     /// To wait to be told so often, after having these ranges of chunks fetched.
     Wait { times: u32, fetch: Vec<Range<u64>> },
-    /// To be told once, after so many chunks were evicted.
+    /// Told once, after this number of chunks was evicted.
     Evict(u64),
     /// To fail: it needs data that was lost.
     Lost,
@@ -79,7 +79,7 @@ pub struct Chunks {
 /// What changes with a lock.
 #[derive(Default)]
 pub(super) struct State {
-    /// The chunks that somebody fetches, overwrites or evicts, and who waits for that.
+    /// The chunks that are being fetched, overwritten or evicted, and the requests that wait for them.
     pub busy: HashMap<u64, Vec<Waiter>>,
     /// The rest is only for a bounded cache. How many chunks take up space: those that are present, those that are being
     /// stored or overwritten, and the leftovers.

@@ -117,7 +117,7 @@ impl Chunks {
         }
     }
 
-    /// Evicts chunks until so many fit in. May block, on the filler's thread.
+    /// Evicts chunks until this number fits in. May block, on the filler's thread.
     pub fn evict_for(&self, storage: &dyn Storage, count: u64) -> io::Result<()> {
         let Some(room) = &self.room else { return Ok(()) };
         loop {

@@ -21,7 +21,7 @@ pub enum Job {
     Store { chunks: Range<u64>, data: Vec<u8> },
     /// Makes data and map durable, in this order, and tells.
     Save(Waiter),
-    /// Evicts chunks until so many fit in, and tells.
+    /// Evicts chunks until this number fits in, and reports it.
     Evict(u64, Waiter),
     /// Checks whether there is something to save.
     Look,

@@ -142,7 +142,7 @@ impl Inner {
         self.source.fetch(Fill::new(&self.chunks, self.filler.jobs(), range, wanted));
     }
 
-    /// The least bound with which requests may touch so many chunks, in bytes.
+    /// The least bound with which a request may touch this number of chunks, in bytes.
     fn least_room(&self, chunks: u64) -> u64 {
         let map = &self.chunks.map;
         (chunks * 8 * map.chunk() + map.length()).div_ceil(63) * 64

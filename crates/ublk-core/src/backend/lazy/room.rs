@@ -82,7 +82,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// For a cache of `bytes` for a disk of so many chunks. A file system needs some of that for the list of the file's
+    /// For a cache of `bytes` for a disk of this number of chunks. A file system needs some of that for the list of the file's
     /// parts, and the map takes the rest.
     pub fn new(bytes: u64, chunk: u64, chunks: u64, map: u64) -> Result<Self> {
         let most = bytes.saturating_sub(bytes / 64 + map) / chunk;

@@ -1,4 +1,4 @@
-//! Lazy disks without a kernel: what fills them, and what is told of that.
+//! Lazy disks without a kernel: what fills them, and their progress.
 
 use super::*;
 use crate::backend::{File as Stored, Memory};

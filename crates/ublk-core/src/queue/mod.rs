@@ -16,10 +16,13 @@ mod descriptors;
 mod in_flight;
 mod io;
 mod lease;
+mod listening;
 mod mode;
+mod outcome;
 mod polling;
 pub(crate) mod ring;
 mod self_reference;
+mod tag_buffers;
 mod tag_share;
 pub(crate) mod tags;
 #[cfg(test)]
@@ -40,15 +43,14 @@ pub(crate) use config::Config;
 pub use io::{Io, Slot, Step};
 pub use lease::Lease;
 pub use mode::{CopyMode, Mode, Transport};
+pub use outcome::{Errno, Outcome};
 pub use ring::Wait;
 pub(crate) use tag_share::TagShare;
 pub(crate) use tags::Violation;
 pub(crate) use thread_common::ThreadCommon;
 pub use transport::awaited::Awaited;
 
-use crate::abi;
 use crate::error::{Error, ErrorKind, Result};
-use crate::number::to_usize;
 use crate::pages::Pages;
 use crate::telemetry::Accounts;
 use calls::Calls;
@@ -56,6 +58,8 @@ use data::Data;
 use descriptors::Descriptors;
 use in_flight::{InFlight, broken};
 use io_uring::{cqueue, opcode, types};
+use listening::poll;
+use outcome::result_of;
 use polling::Polling;
 use ring::Ring;
 use std::marker::PhantomData;
@@ -69,12 +73,6 @@ use user_data::{
     KIND_CANCEL, KIND_COMMAND, KIND_LIST, KIND_LISTEN, KIND_MOVE, KIND_OPERATION, KIND_WAKE, call_of, key_of,
     kind_of, tag_of,
 };
-
-/// The positive error number with which a request is answered.
-pub type Errno = i32;
-/// A request's outcome: bytes done (0 for anything but reads and writes), or an error number. A read may be
-/// done in part and is continued; a write only whole.
-pub type Outcome = std::result::Result<u32, Errno>;
 
 /// An event that a turn of the loop found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -365,93 +363,6 @@ impl Queue {
         self.in_flight.tags.settled() && self.operations == 0 && self.commands.quiet()
     }
 
-    /// Whether the [`Waker`] was used before the last turn.
-    pub fn woken(&self) -> bool {
-        self.woken
-    }
-
-    /// Lets turns return when `fd` has something to read, too: it has to be open for as long. Other than the waker it
-    /// is not cleared: it wakes once for each thing that comes.
-    pub fn listen(&mut self, fd: RawFd) -> Result<()> {
-        self.listening = Some(fd);
-        poll(&mut self.ring, fd, KIND_LISTEN)
-    }
-
-    /// Stops listening.
-    pub fn listen_no_more(&mut self) -> Result<()> {
-        if self.listening.take().is_none() {
-            return Ok(());
-        }
-        // PollRemove would fail, and leave the poll, where something has just come.
-        let entry = opcode::AsyncCancel::new(KIND_LISTEN).build().user_data(KIND_CANCEL);
-        // SAFETY: points to no memory.
-        unsafe { self.ring.push(&entry) }
-    }
-
-    /// Whether what it [`listen`](Self::listen)s to has come before the last turn.
-    pub fn heard(&self) -> bool {
-        self.heard
-    }
-
-    /// Whether another turn would find more, for which the [`watch`](Self::watch) is not rung again.
-    pub fn pending(&self) -> bool {
-        self.ring.pending()
-    }
-
-    /// Rung whenever the ring has something for [`turn`](Self::turn): for a thread that waits for other things
-    /// too. It has to be cleared before each turn.
-    pub fn watch(&self) -> Result<Waker> {
-        let bell = Waker::new()?;
-        self.ring_bell(&bell)?;
-        Ok(bell)
-    }
-
-    /// Lets the ring ring `bell` when something comes for [`turn`](Self::turn). What was there before rings nothing.
-    pub fn ring_bell(&self, bell: &Waker) -> Result<()> {
-        self.ring.ring_bell(bell.fd())
-    }
-
-    /// Stops ringing it.
-    pub fn ring_no_bell(&self) -> Result<()> {
-        self.ring.ring_no_bell()
-    }
-
-    /// Whether a turn has something to do: to submit, to handle, or to poll for. Needs no system call.
-    pub fn due(&mut self) -> bool {
-        self.commands.due() || self.ring.due()
-    }
-
-    /// The queue's data buffers.
-    pub fn buffers(&self) -> &Buffers {
-        &self.data.buffers
-    }
-
-    /// Copies a write's data into its buffer if the driver does not, because of the copy mode or because the data is in
-    /// shared memory. Call it once after the request arrives, also for a read that is answered from its buffer.
-    pub fn load(&mut self, ticket: Ticket) -> std::io::Result<()> {
-        let request = self.request(ticket);
-        if request.what.shared.is_some() {
-            return self.data.borrow_shared(&request);
-        }
-        self.move_buffer(ticket, Op::Write)
-    }
-
-    /// Copies a read's data from its buffer to the request, if the driver does not. Call it before the commit.
-    pub fn store(&mut self, ticket: Ticket) -> std::io::Result<()> {
-        self.move_buffer(ticket, Op::Read)
-    }
-
-    fn move_buffer(&mut self, ticket: Ticket, op: Op) -> std::io::Result<()> {
-        if self.data.copy != CopyMode::User {
-            return Ok(());
-        }
-        let what = self.request(ticket).what;
-        if what.op != op || what.shared.is_some() {
-            return Ok(());
-        }
-        self.data.move_buffer(ticket.tag, to_usize(what.length), op == Op::Write)
-    }
-
     /// How many operations of the backend use the queue's memory: in the ring, or elsewhere on [lent](Io::lend) data.
     pub fn operations(&self) -> u32 {
         self.operations
@@ -474,16 +385,6 @@ impl Queue {
     }
 }
 
-/// Completes for each thing to read that comes to `fd`.
-fn poll(ring: &mut Ring, fd: RawFd, kind: u64) -> Result<()> {
-    let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN.cast_unsigned().into())
-        .multi(true)
-        .build()
-        .user_data(kind);
-    // SAFETY: points to no memory.
-    unsafe { ring.push(&entry) }
-}
-
 impl Drop for Queue {
     fn drop(&mut self) {
         if self.operations > 0 || self.in_flight.tags.offered() > 0 || !self.commands.quiet() {
@@ -498,59 +399,5 @@ impl Drop for Queue {
             ManuallyDrop::drop(&mut self.commands);
             ManuallyDrop::drop(&mut self.data);
         }
-    }
-}
-
-/// The driver's form of an outcome. The driver asks again for the missing rest of a read, in whole sectors, but treats any
-/// write as a whole one: a partial write is an I/O error. So is a read of nothing, for which the driver would ask forever, and
-/// an outcome larger than the request, which is a bug of the backend.
-fn result_of(what: &Descriptor, outcome: Outcome) -> i32 {
-    let done = match outcome {
-        Err(errno) => return -errno.clamp(1, 4095),
-        Ok(done) => u64::from(done),
-    };
-    #[expect(clippy::cast_possible_truncation, reason = "not above the request's length, at most 32 MiB")]
-    match what.op {
-        Op::Read if done > what.length || done < abi::SECTOR => -libc::EIO,
-        Op::Read => (done - done % abi::SECTOR) as i32,
-        Op::Write if done != what.length => -libc::EIO,
-        Op::Write => done as i32,
-        _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn what(op: Op, length: u64) -> Descriptor {
-        Descriptor::new(op, 0, length)
-    }
-
-    #[test]
-    fn the_rest_of_a_read_is_asked_for_again_in_whole_sectors() {
-        let read = what(Op::Read, 4096);
-        for (done, result) in [(4096, 4096), (512, 512), (4095, 3584), (513, 512)] {
-            assert_eq!(result_of(&read, Ok(done)), result);
-        }
-    }
-
-    #[test]
-    fn outcomes_that_would_loop_or_lose_data_or_overrun_become_io_errors() {
-        for done in [0, 511, 4097, u32::MAX] {
-            assert_eq!(result_of(&what(Op::Read, 4096), Ok(done)), -libc::EIO);
-        }
-        for done in [0, 512, 4095, 4097, u32::MAX] {
-            assert_eq!(result_of(&what(Op::Write, 4096), Ok(done)), -libc::EIO);
-        }
-        assert_eq!(result_of(&what(Op::Write, 4096), Ok(4096)), 4096);
-    }
-
-    #[test]
-    fn errors_are_error_numbers_whatever_the_backend_says() {
-        let read = |length| what(Op::Read, length);
-        assert_eq!(result_of(&read(4096), Err(libc::ENOSPC)), -libc::ENOSPC);
-        assert_eq!(result_of(&read(4096), Err(0)), -1);
-        assert_eq!(result_of(&what(Op::Flush, 0), Ok(7)), 0);
     }
 }

@@ -47,6 +47,7 @@ export {
 } from './runtime/js-backend.js'
 export type { Fetch, FetchRange } from './runtime/lazy-fetcher.js'
 export type { DiskChange, Observe } from './runtime/observer.js'
+export type { RequestLimits } from './runtime/request-limits.js'
 export type { RequestFlags } from './runtime/requests.js'
 export type { ServedDevice } from './served-device.js'
 export type { SharedMemory } from './shared-memory.js'

@@ -222,6 +222,47 @@ test('what a backend has besides is its own matter', t => {
   t.like(propertiesOf(new Disk() as never), { size: 2 ** 20, blockSize: 512, write: true, flush: false })
 })
 
+test('the limits of a backend are read in bytes, and impossible ones are named', t => {
+  const read = () => {}
+  const limitsOf = (limits: unknown) =>
+    propertiesOf({ size: '1M', read, blockSize: 4096, limits } as never).limits
+  t.is(limitsOf(undefined), undefined)
+  const limits = {
+    chunk: '64K',
+    optimalIo: 2 ** 20,
+    maxSegments: 4,
+    maxSegmentSize: '8K',
+    segmentBoundary: '4G',
+  }
+  t.deepEqual(limitsOf(limits), {
+    chunk: 65536,
+    optimalIo: 2 ** 20,
+    maxSegments: 4,
+    maxSegmentSize: 8192,
+    segmentBoundary: 2 ** 32,
+  })
+  const wrong: [limits: unknown, message: string, hint?: RegExp][] = [
+    [7, "the backend's limits are 7, not an object", /chunk/],
+    [{ chunks: 4096 }, "the backend's limits have no 'chunks'", /did you mean chunk\?/],
+    [{ chunk: 6144 }, "the backend's chunk must be a multiple of the block size 4096, not 6144"],
+    [{ chunk: 0 }, "the backend's chunk must be from 4096 to 2147483648, not 0"],
+    [{ optimalIo: '1G' }, "the backend's optimalIo must be from 4096 to 268435456, not 1G"],
+    [{ maxSegments: 65536 }, "the backend's maxSegments must be from 1 to 65535, not 65536"],
+    [{ maxSegmentSize: 512 }, "the backend's maxSegmentSize must be from 4096 to 4294967295, not 512"],
+    [{ segmentBoundary: 12288 }, "the backend's segmentBoundary must be a power of two, not 12288"],
+  ]
+  for (const [limits, message, hint] of wrong) {
+    const error = t.throws(() => limitsOf(limits), { instanceOf: UblkError, message })
+    if (hint) t.regex(error?.hint ?? '', hint)
+  }
+  const thrown = {
+    get chunk() {
+      throw new Error('odd')
+    },
+  }
+  t.throws(() => limitsOf(thrown), { message: /^the backend's properties cannot be read: / })
+})
+
 test('near names are found, far ones are not', t => {
   const names = ['read', 'write', 'flush', 'discard', 'writeZeroes', 'resize', 'close']
   t.is(nearest('wirte', names), 'write')
@@ -243,6 +284,8 @@ test(`whatever a backend is, or has for properties, it is one or an error says w
       () => ({ size: 512, read: value() }),
       () => ({ size: 512, read: () => {}, blockSize: value(), write: value() }),
       () => ({ size: 512, process: value(), operations: value() }),
+      () => ({ size: 512, read: () => {}, limits: value() }),
+      () => ({ size: 512, read: () => {}, limits: { chunk: value(), maxSegments: value() } }),
       () => ({ size: 512, process: () => {}, operations: [value()] }),
       () => ({
         size: 512,

@@ -7,11 +7,13 @@ import type { BatchBackend, DiskBackend, JsBackend } from './js-backend.js'
 import type { JsDisk, Report } from './js-disk.js'
 import { MethodAdapter } from './method-adapter.js'
 import type { QueueMemory } from './queue-memory.js'
+import { type LimitsInBytes, limitsInBytes } from './request-limits.js'
 
 /** The properties of a backend written in JavaScript, in a form that can be sent between threads. */
 export interface Properties {
   readonly size: number
   readonly blockSize: number
+  readonly limits: LimitsInBytes | undefined
   /** Whether it handles requests in batches. */
   readonly batch: boolean
   readonly write: boolean
@@ -28,7 +30,7 @@ interface Seen {
 }
 
 const METHODS = ['read', 'write', 'flush', 'discard', 'writeZeroes', 'process', 'resize', 'close']
-const FIELDS = ['size', 'blockSize', 'operations']
+const FIELDS = ['size', 'blockSize', 'limits', 'operations']
 const OPERATIONS = ['write', 'flush', 'discard', 'writeZeroes']
 const BLOCK_SIZES: readonly unknown[] = [512, 1024, 2048, 4096]
 
@@ -54,6 +56,7 @@ export function propertiesOf(backend: JsBackend): Properties {
   return {
     size: parseSize(seen.has.get('size') as Size, "the backend's size"),
     blockSize: blockSize as number,
+    limits: limitsInBytes(seen.has.get('limits'), blockSize as number),
     batch,
     resize: has('resize'),
     ...able,
@@ -66,6 +69,8 @@ function look(backend: object): Seen {
     const has = new Map([...METHODS, ...FIELDS].map(name => [name, value(name)]))
     const operations = has.get('operations')
     if (Array.isArray(operations)) has.set('operations', Array.from<unknown>(operations))
+    const limits = has.get('limits')
+    if (typeof limits === 'object' && limits !== null && !isArray(limits)) has.set('limits', { ...limits })
     return { has, others: othersOf(backend) }
   } catch (cause) {
     throw new UblkError('backend', `the backend's properties cannot be read: ${inOneLine(cause)}`, { cause })
@@ -167,6 +172,7 @@ export interface ExternalBackend {
   readonly kind: 'external'
   readonly size: number
   readonly blockSize?: number
+  readonly limits?: LimitsInBytes
   readonly writeCache?: boolean
   readonly discard?: boolean
   readonly writeZeroes?: boolean
@@ -174,8 +180,16 @@ export interface ExternalBackend {
 
 /** Describes it to the native part. */
 export function toExternal(properties: Properties): ExternalBackend {
-  const { size, blockSize, flush, discard, writeZeroes } = properties
-  return { kind: 'external', size, blockSize, writeCache: flush, discard, writeZeroes }
+  const { size, blockSize, limits, flush, discard, writeZeroes } = properties
+  return {
+    kind: 'external',
+    size,
+    blockSize,
+    ...(limits && { limits }),
+    writeCache: flush,
+    discard,
+    writeZeroes,
+  }
 }
 
 /** The settings with which a backend serves a queue. */

@@ -13,6 +13,7 @@ import {
   OP_WRITE,
   OP_WRITE_ZEROES,
 } from '../wire.js'
+import type { RequestLimits } from './request-limits.js'
 import type { RequestFlags } from './requests.js'
 
 /**
@@ -42,6 +43,8 @@ export interface DiskBackend {
    * @defaultValue 512
    */
   readonly blockSize?: number
+  /** Limits of the requests that it gets. */
+  readonly limits?: RequestLimits
   /**
    * Fills `into` with the disk's data from `request.offset` on. `into` is as long as the request, and valid until the
    * request has finished.
@@ -126,6 +129,8 @@ export interface BatchBackend {
    * @defaultValue 512
    */
   readonly blockSize?: number
+  /** Limits of the requests that it gets. */
+  readonly limits?: RequestLimits
   /**
    * The operations that it supports in addition to reading.
    *

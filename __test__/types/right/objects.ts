@@ -8,6 +8,7 @@ await UblkDevice.create({
   backend: {
     size: bytes.length,
     blockSize: 4096,
+    limits: { chunk: '64K', optimalIo: 65536, maxSegments: 16, maxSegmentSize: '8K', segmentBoundary: 65536 },
     read: ({ offset, length }, into) => into.set(bytes.subarray(offset, offset + length)),
     write: async ({ offset, fua }, from) => bytes.set(from, fua ? offset : 0),
     flush: () => Promise.resolve(),

@@ -1,7 +1,7 @@
 //! Checked options, in the driver's form: flags, ADD_DEV and SET_PARAMS.
 
-use super::Spec;
 use super::check::MAX_SIZE;
+use super::{Spec, limits};
 use crate::abi::{NO_SEGMENT_BOUNDARY, Params, SECTOR, SECTOR_U32, sys};
 use crate::backend::{Alignment, Discard, Segments};
 use crate::choice::Choice;
@@ -150,10 +150,10 @@ impl Checked {
         params
     }
 
-    /// The driver takes a power of two: the largest one that the backend's is a multiple of.
+    /// The driver takes a power of two, of at most 256 MiB: the largest one that the backend's is a multiple of.
     fn optimal_io(&self) -> u32 {
         let largest = 1_u32.checked_shl(self.optimal_io.trailing_zeros()).unwrap_or(0);
-        largest.max(self.physical)
+        largest.min(limits::MAX_PHYSICAL_BLOCK_SIZE).max(self.physical)
     }
 
     /// Requests whose pages are used without a copy must be aligned for that.

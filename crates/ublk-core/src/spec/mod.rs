@@ -218,4 +218,17 @@ mod tests {
             assert_eq!(with(Segments { boundary, ..none }), message);
         }
     }
+
+    #[test]
+    fn the_optimal_io_size_is_one_that_the_driver_takes() {
+        let shift = |optimal_io| {
+            Spec::default()
+                .check(&Properties { optimal_io, ..DISK })
+                .unwrap()
+                .params(512 << 10)
+                .basic
+                .io_opt_shift
+        };
+        assert_eq!([0, 1 << 20, 3 << 20, 1 << 28, 1 << 30].map(shift), [12, 20, 20, 28, 28]);
+    }
 }

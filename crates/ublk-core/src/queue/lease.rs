@@ -72,3 +72,56 @@ impl Drop for Lease {
         self.completer.returned(self.tag, self.call);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::Pages;
+    use crate::queue::completer::Outside;
+    use crate::queue::{Buffers, TagShare, Waker};
+
+    #[test]
+    fn parts_of_a_buffer_are_lent_to_threads_until_they_come_back() {
+        let mut buffers = Buffers::new(TagShare::WHOLE, 2, 4096, Pages::default()).unwrap();
+        let completer = Completer::new(Waker::new().unwrap());
+        let lend = |buffers: &Buffers, at: usize, call: Call| {
+            // SAFETY: within the buffer, which lives longer than the threads below; each part is lent once, and nobody
+            // has a reference to it meanwhile.
+            unsafe { Lease::new(buffers.address(1).add(at), 512, completer.clone(), 1, call) }
+        };
+        let leases = [lend(&buffers, 512, 7), lend(&buffers, 1024, 8)];
+        let threads = leases.map(|mut lease| {
+            std::thread::spawn(move || {
+                lease.put(1, &[u8::try_from(lease.call).unwrap(); 511]);
+                lease.to_vec()
+            })
+        });
+        for (call, thread) in (7_u8..).zip(threads) {
+            let data = thread.join().unwrap();
+            assert_eq!((data[0], &data[1..]), (0, &[call; 511][..]));
+        }
+        let mut returned = Vec::new();
+        completer.take(&mut returned);
+        returned.sort_by_key(|outside| match outside {
+            Outside::Returned { call, .. } => *call,
+            Outside::Done(..) => 0,
+        });
+        assert_eq!(returned, [7, 8].map(|call| Outside::Returned { tag: 1, call }));
+        // SAFETY: both leases have come back.
+        let all = unsafe { buffers.slice(1, 1536) };
+        assert_eq!(
+            [all[511], all[512], all[513], all[1023], all[1024], all[1025], all[1535]],
+            [0, 0, 7, 7, 0, 8, 8]
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "longer than what was lent")]
+    fn more_than_was_lent_is_not_written() {
+        let buffers = Buffers::new(TagShare::WHOLE, 1, 4096, Pages::default()).unwrap();
+        let completer = Completer::new(Waker::new().unwrap());
+        // SAFETY: as above.
+        let mut lease = unsafe { Lease::new(buffers.address(0), 512, completer, 0, 0) };
+        lease.put(1, &[0; 512]);
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::abi::{SECTOR, sys};
 use crate::number::{is_within, to_usize};
+use std::num::NonZeroU32;
 use std::ops::BitOr;
 
 /// Names one request: its queue, its tag, and which of that tag's requests it is.
@@ -158,7 +159,8 @@ impl Descriptor {
     /// All of it, as a backend is asked for it.
     #[inline]
     pub const fn piece(&self) -> Piece {
-        Piece { op: self.op, flags: self.flags, offset: self.offset, length: self.length, at: 0 }
+        let (op, flags, offset, length) = (self.op, self.flags, self.offset, self.length);
+        Piece { op, flags, offset, length, at: 0, scatter: None }
     }
 }
 
@@ -191,6 +193,39 @@ pub struct Piece {
     pub length: u64,
     /// Where its data begins in the request's, in bytes. Only reads and writes have data.
     pub at: usize,
+    /// How its data is scattered in the request's; `None`: it is in one place. Only engines of a backend that
+    /// [takes](crate::backend::Backend::takes_scattered) such pieces get them.
+    pub scatter: Option<Scatter>,
+}
+
+/// Data in several places of a request's, at equal distances: one disk's part of a striped request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scatter {
+    /// Bytes in the first place: fewer than the piece has.
+    pub first: NonZeroU32,
+    /// Bytes in each other place, but in the last one only what is left.
+    pub each: NonZeroU32,
+    /// Bytes of the request between two places, which belong to other pieces.
+    pub gap: u32,
+}
+
+impl Scatter {
+    /// `length` bytes from the byte `from` on, which is not in the first place: how far that byte is from the piece's
+    /// first one in the request, and how they are scattered.
+    const fn part(self, from: u64, length: u64) -> (usize, Option<Self>) {
+        let (first, each) = (self.first.get() as u64, self.each.get() as u64);
+        let (places, into) = ((from - first) / each, (from - first) % each);
+        let at = first + self.gap as u64 + places * (each + self.gap as u64) + into;
+        (to_usize(at), self.begins(each - into, length))
+    }
+
+    /// The same for `length` bytes of which the first place has `first`.
+    const fn begins(self, first: u64, length: u64) -> Option<Self> {
+        match NonZeroU32::new(count_of(first)) {
+            Some(first) if (first.get() as u64) < length => Some(Self { first, ..self }),
+            _ => None,
+        }
+    }
 }
 
 /// The length of a range of a request's data, at most 32 MiB.
@@ -235,8 +270,26 @@ impl Piece {
     #[must_use]
     pub const fn part(&self, from: u64, length: u64) -> Self {
         assert!(from <= self.length && length <= self.length - from);
-        let at = if self.op.has_data() { self.at + to_usize(from) } else { 0 };
-        Self { offset: self.offset + from, length, at, ..*self }
+        let (at, scatter) = match self.scatter {
+            _ if !self.op.has_data() => (0, None),
+            None => (self.at + to_usize(from), None),
+            Some(scatter) if from < scatter.first.get() as u64 => {
+                (self.at + to_usize(from), scatter.begins(scatter.first.get() as u64 - from, length))
+            }
+            Some(scatter) => {
+                let (at, scatter) = scatter.part(from, length);
+                (self.at + at, scatter)
+            }
+        };
+        Self { offset: self.offset + from, length, at, scatter, ..*self }
+    }
+
+    /// The pieces of it whose data is in one place each, in order.
+    pub fn segments(self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self), |piece| {
+            piece.scatter.map(|scatter| piece.rest(scatter.first.get().into()))
+        })
+        .map(|piece| piece.scatter.map_or(piece, |scatter| piece.part(0, scatter.first.get().into())))
     }
 
     /// What is left after its first `done` bytes.
@@ -315,5 +368,33 @@ mod tests {
         let discard = Descriptor::new(Op::Discard, 0, 1 << 40).piece();
         assert_eq!(discard.rest(1 << 39).at, 0);
         assert_eq!(discard.data_length(), 0);
+    }
+
+    #[test]
+    fn each_part_of_scattered_data_is_where_its_bytes_are() {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        // Three bytes, then five each, the last two in a place of their own.
+        let scatter = Scatter { first: number(3), each: number(5), gap: 10 };
+        let piece = Piece { at: 4, scatter: Some(scatter), ..Descriptor::new(Op::Read, 1000, 15).piece() };
+        let places = |piece: Piece| -> Vec<(u64, usize)> {
+            let bytes = |segment: Piece| {
+                assert_eq!(segment.scatter, None);
+                (0..segment.length).map(move |byte| (segment.offset + byte, segment.at + byte as usize))
+            };
+            piece.segments().flat_map(bytes).collect()
+        };
+        let data: Vec<usize> = [4..7, 17..22, 32..37, 47..49].into_iter().flatten().collect();
+        let all: Vec<(u64, usize)> = (1000..).zip(data).collect();
+        assert_eq!(piece.segments().count(), 4);
+        for from in 0..=15 {
+            for to in from..=15 {
+                let part = piece.part(from, to - from);
+                assert_eq!(places(part), all[from as usize..to as usize], "bytes {from} to {to}");
+                for again in 0..=part.length {
+                    let at = (from + again) as usize;
+                    assert_eq!(places(part.rest(again)), all[at..to as usize], "{again} more");
+                }
+            }
+        }
     }
 }

@@ -194,8 +194,7 @@ fn pages_that_the_driver_cannot_register_are_registered_by_the_server() {
                 let completer = Completer::new(pending.waker());
                 let mut site = Site::new(16, 1 << 20, false, completer.clone(), pending.reporter());
                 let mut serving = EngineLoop::new(backend.engine(&mut site).unwrap(), completer);
-                let (files, operations) = site.needs();
-                let mut served = pending.take(files, operations).unwrap();
+                let mut served = pending.take(site.needs()).unwrap();
                 loop {
                     served.turn(Wait::Forever).unwrap();
                     let mut at = 0;

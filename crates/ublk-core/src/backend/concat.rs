@@ -57,6 +57,10 @@ impl Backend for Concat {
         parts::copy_modes(&self.disks)
     }
 
+    fn takes_scattered(&self) -> bool {
+        self.disks.iter().all(|disk| disk.takes_scattered())
+    }
+
     fn places(&self) -> Vec<Place<'_>> {
         parts::places(&self.disks)
     }

@@ -2,9 +2,9 @@
 
 use super::Backend;
 use crate::error::Result;
-use crate::queue::{Completer, Completion, Io, Piece, Slot, Step};
+use crate::queue::{Completer, Completion, Io, Needs, Piece, Slot, Step};
 use crate::report::Reporter;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 /// Serves the requests of one queue. It never blocks: operations that would block go to the ring or to other threads.
@@ -30,8 +30,7 @@ pub struct Site {
     durable: bool,
     completer: Completer,
     reporter: Reporter,
-    files: Vec<RawFd>,
-    operations: u16,
+    needs: Needs,
     /// How many disks the engine that is being created has below it.
     below: u16,
     /// How many engines are above it.
@@ -41,8 +40,8 @@ pub struct Site {
 impl Site {
     /// A queue of `depth` requests of at most `max_io` bytes of data.
     pub fn new(depth: u16, max_io: u32, durable: bool, completer: Completer, reporter: Reporter) -> Self {
-        let (files, operations, below, level) = (Vec::new(), 1, 0, 0);
-        Self { depth, max_io, durable, completer, reporter, files, operations, below, level }
+        let needs = Needs::default();
+        Self { depth, max_io, durable, completer, reporter, needs, below: 0, level: 0 }
     }
 
     /// The queue's depth: its maximum number of requests in flight.
@@ -78,9 +77,10 @@ impl Site {
     /// A slot of the ring's file table for a file that the engine uses. The ring keeps the file open.
     pub fn file(&mut self, file: BorrowedFd<'_>) -> Slot {
         let file = file.as_raw_fd();
-        let at = self.files.iter().position(|other| *other == file).unwrap_or_else(|| {
-            self.files.push(file);
-            self.files.len() - 1
+        let files = &mut self.needs.files;
+        let at = files.iter().position(|other| *other == file).unwrap_or_else(|| {
+            files.push(file);
+            files.len() - 1
         });
         #[expect(clippy::cast_possible_truncation, reason = "a process has fewer open files")]
         let slot = at as u32 + 1; // after /dev/ublkcN
@@ -100,12 +100,18 @@ impl Site {
 
     /// How many operations a request may have in the ring at a time. More of them only cost more system calls.
     pub fn operations(&mut self, a_request: u16) {
-        self.operations = self.operations.max(a_request);
+        self.needs.operations = self.needs.operations.max(a_request);
     }
 
-    /// The files, in the order of their slots, and how many operations a request may have at a time.
-    pub fn needs(self) -> (Vec<RawFd>, u16) {
-        (self.files, self.operations)
+    /// How many places of a request's data its operations name, where pieces are [scattered](Piece::scatter). If more would
+    /// be needed, an operation has the first places only.
+    pub fn segments(&mut self, a_request: u16) {
+        self.needs.segments = self.needs.segments.max(a_request);
+    }
+
+    /// What the engine needs of its queue.
+    pub fn needs(self) -> Needs {
+        self.needs
     }
 }
 

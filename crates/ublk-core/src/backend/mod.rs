@@ -36,7 +36,8 @@ pub use stripe::Stripe;
 
 pub use crate::claim::{Place, Role};
 pub use crate::queue::{
-    Completer, Completion, CopyMode, Errno, Flags, Io, Key, Lease, Op, Outcome, Piece, Slot, Step, Token,
+    Completer, Completion, CopyMode, Errno, Flags, Io, Key, Lease, Needs, Op, Outcome, Piece, Scatter, Slot,
+    Step, Token,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -167,6 +168,11 @@ pub trait Backend: Send + Sync + 'static {
     /// The copy modes that its engines support, the best first.
     fn copy_modes(&self) -> Vec<CopyMode> {
         vec![CopyMode::Copy]
+    }
+
+    /// Whether its engines take pieces whose data is [scattered](Piece::scatter). By default, no.
+    fn takes_scattered(&self) -> bool {
+        false
     }
 
     /// The files and block devices that hold its data, including those of backends below it: they are claimed while a

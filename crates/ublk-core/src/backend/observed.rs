@@ -45,6 +45,10 @@ impl Backend for Observed {
         self.inner.copy_modes()
     }
 
+    fn takes_scattered(&self) -> bool {
+        self.inner.takes_scattered()
+    }
+
     fn places(&self) -> Vec<Place<'_>> {
         self.inner.places()
     }

@@ -76,6 +76,10 @@ impl Backend for Slice {
         self.disk.copy_modes()
     }
 
+    fn takes_scattered(&self) -> bool {
+        self.disk.takes_scattered()
+    }
+
     fn places(&self) -> Vec<Place<'_>> {
         self.disk.places()
     }

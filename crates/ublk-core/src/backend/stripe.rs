@@ -1,11 +1,15 @@
 //! Disks side by side (RAID 0): chunks go to one after the other.
 
 use super::parts::{self, Parts, State};
-use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
+use super::{
+    Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Scatter, Site, Step,
+};
 use crate::claim::Place;
 use crate::error::{Error, Result};
 use crate::number::to_usize;
 use crate::queue::{CopyMode, Op};
+use crate::request::count_of;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,6 +19,9 @@ pub struct Stripe {
     shape: Shape,
     size: u64,
 }
+
+/// The most places of a request's data that it keeps room for: with smaller chunks, each is an operation of its own.
+const MOST_SEGMENTS: u16 = 512;
 
 /// Where the bytes of a stripe are.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +42,31 @@ impl Shape {
     fn find(self, offset: u64) -> (usize, u64, u64) {
         let (number, into) = (offset / self.chunk, offset % self.chunk);
         (to_usize(number % self.disks), number / self.disks * self.chunk + into, self.chunk - into)
+    }
+}
+
+impl Shape {
+    /// What each disk has of a read or write: the disk, and its piece. In the order of the data.
+    fn scatter(self, piece: &Piece) -> impl Iterator<Item = (usize, Piece)> {
+        let Self { chunk, disks } = self;
+        let (start, end) = (piece.offset, piece.offset + piece.length);
+        let gap = (disks - 1) * chunk;
+        // The chunks of the first row are on one disk each; all others follow on the same disk.
+        let begins = std::iter::successors(Some(start), move |at| Some((at / chunk + 1) * chunk));
+        begins.take_while(move |at| *at < end).take(to_usize(disks)).map(move |at| {
+            let (disk, offset, first) = self.find(at);
+            let length = self.before(disk as u64, end) - offset;
+            // All three are shorter than the request where its data is scattered.
+            let place = |bytes| NonZeroU32::new(count_of(bytes));
+            let scatter = match (place(first), place(chunk)) {
+                (Some(first), Some(each)) if u64::from(first.get()) < length => {
+                    Some(Scatter { first, each, gap: count_of(gap) })
+                }
+                _ => None,
+            };
+            let to = piece.at + to_usize(at - start);
+            (disk, Piece { offset, length, at: to, scatter, ..*piece })
+        })
     }
 }
 
@@ -109,10 +141,17 @@ impl Backend for Stripe {
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
         let below = self.disks.iter().map(|disk| site.below(disk.clone())).collect::<Result<_>>()?;
-        let most = u64::from(site.max_io()) / self.shape.chunk + 1;
-        site.operations(u16::try_from(most).unwrap_or(u16::MAX));
+        let chunks = u64::from(site.max_io()).div_ceil(self.shape.chunk) + 1;
+        let chunks = u16::try_from(chunks).unwrap_or(u16::MAX);
+        let scatters = chunks <= MOST_SEGMENTS && self.disks.iter().all(may_scatter);
+        if scatters {
+            site.operations(chunks.min(u16::try_from(self.disks.len()).unwrap_or(u16::MAX)));
+            site.segments(chunks);
+        } else {
+            site.operations(chunks);
+        }
         let state = PerCall::new(site.depth());
-        Ok(Box::new(StripeEngine { below, shape: self.shape, size: self.size, state }))
+        Ok(Box::new(StripeEngine { below, shape: self.shape, size: self.size, scatters, state }))
     }
 
     fn close(&self) -> Result<()> {
@@ -120,14 +159,31 @@ impl Backend for Stripe {
     }
 }
 
+/// Whether pieces of the disk may cover many chunks of a stripe.
+fn may_scatter(disk: &Arc<dyn Backend>) -> bool {
+    let Properties { chunk, segments, .. } = disk.properties();
+    disk.takes_scattered() && chunk == 0 && segments.is_unlimited()
+}
+
 struct StripeEngine {
     below: Vec<Below>,
     shape: Shape,
     size: u64,
+    /// Whether the disks take scattered data.
+    scatters: bool,
     state: PerCall<State>,
 }
 
 impl StripeEngine {
+    /// Each disk once, with all of its chunks of a read or write: they are in one piece there, and scattered in the data.
+    fn start_scattered(&mut self, io: &mut Io<'_>, piece: &Piece) -> Parts {
+        let mut parts = Parts::new(piece.length);
+        for (disk, part) in self.shape.scatter(piece) {
+            parts.started(self.below[disk].start(io, 0, part));
+        }
+        parts
+    }
+
     /// Each chunk of a read or write by itself: it has its place in the data.
     fn start_chunks(&mut self, io: &mut Io<'_>, piece: &Piece) -> Parts {
         let (mut parts, mut done) = (Parts::new(piece.length), 0);
@@ -164,8 +220,13 @@ impl Engine for StripeEngine {
             *self.state.of(io) = State::Passed(disk);
             return self.below[disk].pass(io, piece.to(to));
         }
-        let parts =
-            if piece.op.has_data() { self.start_chunks(io, &piece) } else { self.start_disks(io, &piece) };
+        let parts = if !piece.op.has_data() {
+            self.start_disks(io, &piece)
+        } else if self.scatters && io.scatters() {
+            self.start_scattered(io, &piece)
+        } else {
+            self.start_chunks(io, &piece)
+        };
         *self.state.of(io) = State::Split(parts);
         parts.step()
     }

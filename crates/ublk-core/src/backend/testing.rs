@@ -16,12 +16,18 @@ pub struct Bench {
 impl Bench {
     /// With a queue of `depth` requests of at most `max_io` bytes.
     pub fn new(backend: Arc<dyn Backend>, depth: u16, max_io: u32) -> Self {
+        Self::with_segments(backend, depth, max_io, u16::MAX)
+    }
+
+    /// The same with at most `segments` places for the scattered data of a request.
+    pub fn with_segments(backend: Arc<dyn Backend>, depth: u16, max_io: u32, segments: u16) -> Self {
         let waker = Waker::new().unwrap();
         let completer = Completer::new(waker.clone());
         let mut site = Site::new(depth, max_io, false, completer.clone(), Reporter::new(|_| {}));
         let engine = backend.engine(&mut site).unwrap();
-        let (files, operations) = site.needs();
-        Self { engine, queue: TestQueue::new(depth, max_io, files, operations, waker), completer }
+        let mut needs = site.needs();
+        needs.segments = needs.segments.min(segments);
+        Self { engine, queue: TestQueue::new(depth, max_io, needs, waker), completer }
     }
 
     /// The tag's buffer.

@@ -263,12 +263,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 300 }, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_tree_of_disks_is_the_disk_that_it_says(tree in trees(), actions in actions()) {
+    fn a_tree_of_disks_is_the_disk_that_it_says(
+        tree in trees(),
+        actions in actions(),
+        // None: each chunk is an operation. Few: an operation has a part of its data only.
+        segments in prop_oneof![Just(0), 1_u16..6, Just(u16::MAX)],
+    ) {
         let mut leaves = Leaves::default();
         let Built { disk, blocks } = leaves.build(&tree);
         assert_eq!(disk.properties().size, blocks.len() as u64 * BLOCK);
         let discard: Option<Discard> = disk.properties().discard;
-        let mut bench = Bench::new(disk, DEPTH, MAX_IO);
+        let mut bench = Bench::with_segments(disk, DEPTH, MAX_IO, segments);
         let mut model =
             Model { blocks: vec![Some(0); blocks.len()], flying: vec![None; DEPTH.into()], answers: 0 };
         let mut started = 0;

@@ -6,10 +6,10 @@ use super::serving::ServingState;
 use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
-use crate::queue::{Config, Queue, TagShare, Waker};
+use crate::queue::{Config, Needs, Queue, TagShare, Waker};
 use crate::report::Reporter;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread::available_parallelism;
@@ -26,14 +26,14 @@ pub struct PendingQueue {
 }
 
 impl PendingQueue {
-    /// Sets the queue up on the calling thread and offers all its tags. `files`: what the engine uses through the ring, in
-    /// slots 1 and up; the ring keeps them open. `operations`: how many a request may have in the ring at a time.
-    pub fn take(self, files: Vec<RawFd>, operations: u16) -> Result<ServedQueue> {
+    /// Sets the queue up on the calling thread, with what its engine needs, and offers all its tags. The ring keeps the
+    /// files open.
+    pub fn take(self, needs: Needs) -> Result<ServedQueue> {
         let Self { char_dev, mut config, ready, mut hold } = self;
         let opened = IoFlusher::new().and_then(|flusher| {
-            (config.files, config.operations) = (files, operations);
+            config.needs = needs;
             // The ring holds the claims until its last operation has ended, even if this process is killed.
-            config.files.extend(hold.claims.descriptors());
+            config.needs.files.extend(hold.claims.descriptors());
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
                 config.poll = Duration::ZERO; // the sender of requests needs this CPU
             }

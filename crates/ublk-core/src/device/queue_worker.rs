@@ -46,8 +46,7 @@ impl QueueWorker {
                 return None;
             }
         };
-        let (files, operations) = site.needs();
-        let served = pending.take(files, operations).ok()?;
+        let served = pending.take(site.needs()).ok()?;
         let engine = EngineLoop::new(engine, completer);
         let mut worker = Self { engine, served, over: false, failure: None };
         // What came with the offers: a wake, perhaps.

@@ -32,10 +32,8 @@ pub struct Config {
     pub shared: Arc<ClientMemories>,
     /// How long a turn may busy-poll before it sleeps.
     pub poll: Duration,
-    /// Descriptors the backend uses through the ring, in slots 1 and up.
-    pub files: Vec<RawFd>,
-    /// How many operations a request may have in the ring at a time.
-    pub operations: u16,
+    /// What its engine needs.
+    pub needs: Needs,
     /// Makes a sleeping turn return.
     pub waker: Waker,
     /// Whether the queue, once woken, is to answer its requests and to leave all others to the next server. Only with
@@ -45,4 +43,21 @@ pub struct Config {
     pub counters: Arc<QueueCounters>,
     /// The listeners that get each request.
     pub tracer: Arc<Tracer>,
+}
+
+/// What an engine needs of its queue.
+#[derive(Debug)]
+pub struct Needs {
+    /// The descriptors that it uses through the ring, in slots 1 and up.
+    pub files: Vec<RawFd>,
+    /// How many operations a request may have in the ring at a time.
+    pub operations: u16,
+    /// How many places of a request's data its operations may name in all, where data is scattered.
+    pub segments: u16,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self { files: Vec::new(), operations: 1, segments: 0 }
+    }
 }

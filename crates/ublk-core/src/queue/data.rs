@@ -4,6 +4,7 @@ use super::client_memory::ClientMemories;
 use super::mode::CopyMode;
 use super::ring::Ring;
 use super::user_data::{KIND_MOVE, KIND_REGISTRATION};
+use super::vectors::Vectors;
 use super::{Buffers, CHAR_DEV, Op, Request};
 use crate::abi::{self, io_op};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub struct Data {
     pub copy: CopyMode,
     pub buffers: Buffers,
+    pub vectors: Vectors,
     queue: u16,
     /// [`CopyMode::User`]: the copy that goes with the answer of each tag.
     moves: Box<[Option<Move>]>,
@@ -59,6 +61,7 @@ impl Data {
     pub fn new(
         copy: CopyMode,
         buffers: Buffers,
+        vectors: Vectors,
         queue: u16,
         shared: Arc<ClientMemories>,
         char_dev: RawFd,
@@ -68,6 +71,7 @@ impl Data {
         Self {
             copy,
             buffers,
+            vectors,
             queue,
             moves: vec![None; tags(CopyMode::User)].into(),
             by_hand: vec![false; tags(CopyMode::Zero)].into(),

@@ -98,6 +98,7 @@ impl Io<'_> {
     fn range(&self, piece: &Piece) -> (usize, usize) {
         let (length, all) = (piece.data_length(), self.request.what.piece().data_length());
         assert!(piece.at <= all && length <= all - piece.at, "a piece is part of its request");
+        assert!(piece.scatter.is_none(), "its data is in several places");
         (piece.at, length)
     }
 
@@ -205,9 +206,18 @@ impl Io<'_> {
         self.data.copy == CopyMode::Copy
     }
 
+    /// Whether operations on files may have pieces whose data is scattered.
+    #[inline]
+    pub(crate) fn scatters(&self) -> bool {
+        self.data.vectors.any()
+    }
+
     /// Reads the file into the piece's data, at the piece's offset.
     #[inline]
     pub fn read_file(&mut self, file: Slot, piece: &Piece, key: Key) -> Step {
+        if piece.scatter.is_some() {
+            return self.move_scattered(file, piece, 0, key);
+        }
         let (address, length, slot) = match self.place(piece) {
             Ok(place) => place,
             Err(errno) => return Step::Done(Err(errno)),
@@ -225,11 +235,15 @@ impl Io<'_> {
     /// Writes the piece's data to the file, at the piece's offset; durably, if asked.
     #[inline]
     pub fn write_file(&mut self, file: Slot, piece: &Piece, durable: bool, key: Key) -> Step {
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        if piece.scatter.is_some() {
+            return self.move_scattered(file, piece, flags, key);
+        }
         let (address, length, slot) = match self.place(piece) {
             Ok(place) => place,
             Err(errno) => return Step::Done(Err(errno)),
         };
-        let (file, flags) = (types::Fixed(file.0), if durable { libc::RWF_DSYNC } else { 0 });
+        let file = types::Fixed(file.0);
         let entry = match slot {
             Some(slot) => opcode::WriteFixed::new(file, address, length, slot)
                 .offset(piece.offset)
@@ -238,6 +252,48 @@ impl Io<'_> {
             None => opcode::Write::new(file, address, length).offset(piece.offset).rw_flags(flags).build(),
         };
         // SAFETY: as in read_file.
+        unsafe { self.submit(entry, key) }
+    }
+
+    /// Reads or writes a piece whose data is scattered: of the first places, if the tag has no room for all of them.
+    fn move_scattered(&mut self, file: Slot, piece: &Piece, flags: i32, key: Key) -> Step {
+        let what = self.request.what.piece();
+        assert!(piece.op == what.op, "data goes the way of its request");
+        let (base, all, slot) = match self.place(&what) {
+            Ok(place) => place,
+            Err(errno) => return Step::Done(Err(errno)),
+        };
+        let tag = self.request.ticket.tag;
+        if self.calls.operations(tag) == 0 {
+            self.data.vectors.free(tag);
+        }
+        let places = piece.segments().map(|segment| {
+            let length = segment.data_length();
+            let fits = segment.at <= all as usize && length <= all as usize - segment.at;
+            assert!(fits, "a piece is part of its request");
+            (base.wrapping_add(segment.at), length)
+        });
+        let (vectors, count) = self.data.vectors.store(tag, places);
+        if count == 0 {
+            let first = piece.segments().next().unwrap_or(*piece);
+            return match piece.op {
+                Op::Write => self.write_file(file, &first, flags != 0, key),
+                _ => self.read_file(file, &first, key),
+            };
+        }
+        let (file, offset) = (types::Fixed(file.0), piece.offset);
+        let entry = match (piece.op, slot) {
+            (Op::Write, Some(slot)) => {
+                opcode::WritevFixed::new(file, vectors, count, slot).offset(offset).rw_flags(flags).build()
+            }
+            (Op::Write, None) => {
+                opcode::Writev::new(file, vectors, count).offset(offset).rw_flags(flags).build()
+            }
+            (_, Some(slot)) => opcode::ReadvFixed::new(file, vectors, count, slot).offset(offset).build(),
+            (_, None) => opcode::Readv::new(file, vectors, count).offset(offset).build(),
+        };
+        // SAFETY: as in read_file; the vectors stay as long as the buffers, and are not changed while operations of the
+        // tag are in the ring.
         unsafe { self.submit(entry, key) }
     }
 

@@ -30,8 +30,9 @@ pub(crate) mod testing;
 mod thread_common;
 mod transport;
 mod user_data;
+mod vectors;
 
-pub use crate::request::{Descriptor, Flags, Op, Piece, Request, Ticket};
+pub use crate::request::{Descriptor, Flags, Op, Piece, Request, Scatter, Ticket};
 pub use crate::uring::probe as probe_io_uring;
 pub use crate::waker::Waker;
 pub use buffers::Buffers;
@@ -40,6 +41,7 @@ pub use client_memory::ClientMemory;
 pub(crate) use completer::Outside;
 pub use completer::{Completer, Completion, Key, Token};
 pub(crate) use config::Config;
+pub use config::Needs;
 pub use io::{Io, Slot, Step};
 pub use lease::Lease;
 pub use mode::{CopyMode, Mode, Transport};
@@ -73,6 +75,7 @@ use user_data::{
     KIND_CANCEL, KIND_COMMAND, KIND_LIST, KIND_LISTEN, KIND_MOVE, KIND_OPERATION, KIND_WAKE, call_of, key_of,
     kind_of, tag_of,
 };
+use vectors::Vectors;
 
 /// An event that a turn of the loop found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,8 +146,7 @@ impl Queue {
             only_by_hand,
             poll: limit,
             shared,
-            files,
-            operations: fan_out,
+            needs: Needs { files, operations, segments },
             waker,
             hands_over,
             counters,
@@ -162,12 +164,14 @@ impl Queue {
             }
         };
         // A tag's answer, and what is moved with it; or its operations.
-        let each = if mode.copy == CopyMode::User { 2 } else { 1 }.max(u32::from(fan_out));
+        let each = if mode.copy == CopyMode::User { 2 } else { 1 }.max(u32::from(operations));
         let entries = (u32::from(share.count(depth)) * each + 2).min(MOST_ENTRIES);
-        let data = Data::new(mode.copy, buffers, index, shared, char_dev.as_raw_fd());
+        let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;
+        let segments = if mode.copy == CopyMode::Zero && !ring.moves_vectors() { 0 } else { segments };
+        let vectors = Vectors::new(depth, segments);
+        let data = Data::new(mode.copy, buffers, vectors, index, shared, char_dev.as_raw_fd());
         #[cfg(feature = "testing")]
         let data = data.only_by_hand(only_by_hand);
-        let mut ring = Ring::new(entries.next_power_of_two().max(8), &slots)?;
         if mode.copy == CopyMode::Zero {
             ring.make_slots(depth.into())?;
         }

@@ -4,7 +4,7 @@ use super::self_reference::SelfReference;
 use crate::abi::URING_CMD_MULTISHOT;
 use crate::error::{Error, Result};
 use crate::uring::unusable;
-use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, squeue, types};
+use io_uring::{CompletionQueue, IoUring, Probe, SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -105,6 +105,16 @@ impl Ring {
             .submitter
             .register_buffers_sparse(slots)
             .map_err(|error| Error::system("cannot make a table of registered buffers", &error))
+    }
+
+    /// Whether operations on a registered buffer may name several places in it (6.15).
+    pub fn moves_vectors(&self) -> bool {
+        let mut probe = Probe::new();
+        let known = self.0.submitter.register_probe(&mut probe).is_ok();
+        known
+            && [opcode::ReadvFixed::CODE, opcode::WritevFixed::CODE]
+                .iter()
+                .all(|code| probe.is_supported(*code))
     }
 
     /// Provides a group of buffers, from which the kernel takes those that it needs.

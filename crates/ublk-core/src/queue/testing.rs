@@ -5,11 +5,14 @@ use super::completer::{Completion, Outside};
 use super::data::Data;
 use super::ring::{Ring, Wait};
 use super::user_data::{KIND_OPERATION, call_of, key_of, kind_of, tag_of};
-use super::{Buffers, ClientMemories, CopyMode, Descriptor, Io, Request, TagShare, Ticket, Token, Waker};
+use super::vectors::Vectors;
+use super::{
+    Buffers, ClientMemories, CopyMode, Descriptor, Io, Needs, Request, TagShare, Ticket, Token, Waker,
+};
 use crate::pages::Pages;
 use crate::report::Reporter;
 use std::fs::File;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 /// See the [module](self).
@@ -27,13 +30,21 @@ pub struct TestQueue {
 }
 
 impl TestQueue {
-    /// A queue of `depth` requests of at most `max_io` bytes, each with at most `operations` in the ring, on `files`.
-    pub fn new(depth: u16, max_io: u32, files: Vec<RawFd>, operations: u16, waker: Waker) -> Self {
+    /// A queue of `depth` requests of at most `max_io` bytes, with what their engine needs.
+    pub fn new(depth: u16, max_io: u32, needs: Needs, waker: Waker) -> Self {
+        let Needs { files, operations, segments } = needs;
         let char_dev = File::open("/dev/null").unwrap();
         let slots: Vec<_> = std::iter::once(char_dev.as_raw_fd()).chain(files).collect();
         let buffers = Buffers::new(TagShare::WHOLE, depth, max_io, Pages::default()).unwrap();
         let shared = Arc::new(ClientMemories::new(Reporter::new(|_| {})));
-        let data = Data::new(CopyMode::Copy, buffers, 0, shared, char_dev.as_raw_fd());
+        let data = Data::new(
+            CopyMode::Copy,
+            buffers,
+            Vectors::new(depth, segments),
+            0,
+            shared,
+            char_dev.as_raw_fd(),
+        );
         Self {
             ring: Ring::new((u32::from(depth) * u32::from(operations)).clamp(8, 256), &slots).unwrap(),
             data,

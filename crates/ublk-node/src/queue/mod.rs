@@ -21,7 +21,7 @@ use place::Place;
 use served::Served;
 use std::ffi::c_int;
 use ublk_core::error::{Error as CoreError, ErrorKind, Result as CoreResult};
-use ublk_core::queue::Wait;
+use ublk_core::queue::{Needs, Wait};
 use watch::Watch;
 
 // Node's own libuv: the symbol is the executable's.
@@ -61,7 +61,7 @@ impl Queue {
     fn take(number: f64, able: Abilities) -> CoreResult<Served> {
         let queue = pending::claim(whole("seat", number)?)
             .ok_or_else(|| CoreError::new(ErrorKind::NotFound, "there is no such queue, or it is taken"))?;
-        Served::new(queue.take(Vec::new(), 1)?, able)
+        Served::new(queue.take(Needs::default())?, able)
     }
 
     /// What names it to `nextBatch`, on this thread.

@@ -6,7 +6,7 @@ use crate::backend::{Completion, Engine, Io, Key, PerCall, Piece, Site, Slot, St
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::number::to_usize;
-use crate::queue::{Flags, Op};
+use crate::queue::{Descriptor, Flags, Op};
 use std::sync::{Arc, OnceLock};
 
 /// A call waits for one operation at a time.
@@ -35,7 +35,7 @@ impl Progress {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self::of(Piece { op: Op::Flush, flags: Flags::NONE, offset: 0, length: 0, at: 0 })
+        Self::of(Descriptor::new(Op::Flush, 0, 0).piece())
     }
 }
 

@@ -177,6 +177,10 @@ impl Backend for File {
         Self::COPY_MODES.to_vec()
     }
 
+    fn takes_scattered(&self) -> bool {
+        true
+    }
+
     fn places(&self) -> Vec<Place<'_>> {
         let Self { file, path, writable, claimed, .. } = self;
         vec![Place { role: Role::Disk, path, file, writable: *writable, claimed: *claimed }]

@@ -70,10 +70,11 @@ pub fn cannot(errno: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Descriptor;
 
     fn what(op: Op, no_unmap: bool) -> Piece {
         let flags = if no_unmap { Flags::NO_UNMAP } else { Flags::NONE };
-        Piece { op, flags, offset: 0, length: 4096, at: 0 }
+        Piece { flags, ..Descriptor::new(op, 0, 4096).piece() }
     }
 
     /// The methods that a request tries when all fail with `errno`.

@@ -161,6 +161,9 @@ export class ServedDevice extends UblkDevice {
    * of a page, at most 4 GiB; its pages stay in memory. The device must be live, and created with `share`. If the file is
    * truncated, requests in the missing part fail with EIO, and an `error` event reports it.
    *
+   * Clients of a disk that is not in a file are served fastest from a memfd that is sealed against truncation: memfd_create(2)
+   * with `MFD_ALLOW_SEALING`, then `F_ADD_SEALS` with `F_SEAL_SHRINK`. Its path is `/proc/PID/fd/N`.
+   *
    * Waits until no request is in flight.
    *
    * @throws UblkError: `unsupported` if the device was created without `share`, `backend` if the file cannot be used,

@@ -1,5 +1,7 @@
 //! Memory mappings, unmapped when dropped.
 
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -119,26 +121,39 @@ impl Drop for Mapping {
 
 /// A mapping of a file that other processes may write to or truncate at any time. Accessing a truncated page would end
 /// the process (SIGBUS). So it gives addresses only to the kernel, and copies by system calls, which fail with EFAULT
-/// instead.
-pub struct FileMapping(Mapping);
+/// instead; unless the file is sealed, so that nobody can truncate it.
+pub struct FileMapping {
+    mapping: Mapping,
+    /// The process that it belongs to.
+    process: libc::pid_t,
+    sealed: bool,
+}
 
 impl FileMapping {
     /// The first `length` bytes of `file`, shared and writable. Its pages are allocated now.
     pub fn new(file: impl AsFd, length: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-        Mapping::map(length, protection, flags, file.as_fd().as_raw_fd(), 0).map(Self)
+        let sealed = is_sealed(file.as_fd(), length);
+        let mapping = Mapping::map(length, protection, flags, file.as_fd().as_raw_fd(), 0)?;
+        // SAFETY: only asks for a number.
+        Ok(Self { mapping, process: unsafe { libc::getpid() }, sealed })
     }
 
     /// Its length in bytes, even if the file was truncated since.
     pub fn length(&self) -> usize {
-        self.0.length()
+        self.mapping.length()
+    }
+
+    /// Whether the file is sealed: its pages are always there, and may be copied without a system call.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed
     }
 
     /// The address of byte `at`, only for system calls and ring operations, which fail with EFAULT beyond the end of
-    /// the file.
+    /// the file; or for copies by raw pointers if the file is [sealed](Self::is_sealed).
     pub fn address(&self, at: usize) -> *mut u8 {
-        self.0.at(at)
+        self.mapping.at(at)
     }
 
     /// Copies `length` bytes from byte `at` on to `memory`. EFAULT if the file was truncated; a part may have been
@@ -150,7 +165,7 @@ impl FileMapping {
         let (here, there) = self.vectors(at, memory, length);
         // SAFETY: the kernel checks both sides; the caller ensures that `memory` is valid.
         copied(
-            unsafe { libc::process_vm_readv(libc::getpid(), &raw const here, 1, &raw const there, 1, 0) },
+            unsafe { libc::process_vm_readv(self.process, &raw const here, 1, &raw const there, 1, 0) },
             length,
         )
     }
@@ -163,7 +178,7 @@ impl FileMapping {
         let (here, there) = self.vectors(at, memory.cast_mut(), length);
         // SAFETY: as in read(): the memory is only read.
         copied(
-            unsafe { libc::process_vm_writev(libc::getpid(), &raw const here, 1, &raw const there, 1, 0) },
+            unsafe { libc::process_vm_writev(self.process, &raw const here, 1, &raw const there, 1, 0) },
             length,
         )
     }
@@ -171,8 +186,22 @@ impl FileMapping {
     fn vectors(&self, at: usize, memory: *mut u8, length: usize) -> (libc::iovec, libc::iovec) {
         assert!(at.checked_add(length).is_some_and(|end| end <= self.length()));
         let vector = |base: *mut u8| libc::iovec { iov_base: base.cast(), iov_len: length };
-        (vector(memory), vector(self.0.at(at)))
+        (vector(memory), vector(self.mapping.at(at)))
     }
+}
+
+/// Whether nobody can make the file shorter than `length` bytes: a memfd sealed with `F_SEAL_SHRINK`, which cannot be undone.
+/// Not in huge pages: a hole that a client punches may leave no page there.
+fn is_sealed(file: BorrowedFd<'_>, length: usize) -> bool {
+    // SAFETY: only asks for a number.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
+        return false;
+    }
+    let in_memory = fstatfs(file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
+    // After the seals: what it had before does not count.
+    in_memory
+        && fstat(file).is_ok_and(|file| u64::try_from(file.st_size).is_ok_and(|size| size >= length as u64))
 }
 
 /// Turns a partial copy of process_vm_readv or process_vm_writev, which stops at a truncated page, into EFAULT.
@@ -187,6 +216,7 @@ fn copied(done: isize, length: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::FromRawFd;
 
     const PAGE: usize = 4096;
 
@@ -221,5 +251,33 @@ mod tests {
             assert!(read(&mapping, 6 * PAGE).unwrap().iter().all(|found| *found == 4));
             assert_eq!(file.metadata().unwrap().len(), 8 * PAGE as u64, "it is not extended again");
         }
+    }
+
+    /// A memfd of 16 pages, with these seals.
+    fn memfd(flags: u32, seals: i32) -> std::fs::File {
+        // SAFETY: a name, and flags.
+        let fd = unsafe { libc::memfd_create(c"test".as_ptr(), flags | libc::MFD_ALLOW_SEALING) };
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        // SAFETY: a new descriptor, which nothing else owns.
+        let file = unsafe { std::fs::File::from_raw_fd(fd) };
+        file.set_len(16 * PAGE as u64).unwrap();
+        // SAFETY: only sets flags of the file.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) }, 0);
+        file
+    }
+
+    #[test]
+    fn only_a_file_that_nobody_can_truncate_counts_as_sealed() {
+        let length = 16 * PAGE;
+        let sealed = |file: &std::fs::File, length| FileMapping::new(file, length).unwrap().is_sealed();
+        let file = memfd(0, libc::F_SEAL_SHRINK);
+        assert!(sealed(&file, length));
+        assert_eq!(file.set_len(PAGE as u64).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        assert!(!sealed(&file, length + PAGE), "it is shorter than the mapping");
+        assert!(!sealed(&memfd(0, 0), length));
+        assert!(!sealed(&memfd(0, libc::F_SEAL_GROW | libc::F_SEAL_SEAL), length));
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        file.set_len(length as u64).unwrap();
+        assert!(!sealed(&file, length));
     }
 }

@@ -79,8 +79,11 @@ struct ObservedEngine {
 }
 
 impl ObservedEngine {
-    fn tell(&mut self, io: &Io<'_>, step: Step) -> Step {
+    fn tell(&mut self, io: &mut Io<'_>, step: Step) -> Step {
         if let (Step::Done(Ok(_)), Some(change)) = (step, *self.changes.of(io)) {
+            if let Err(errno) = io.finish_shared_moves() {
+                return Step::Done(Err(errno));
+            }
             (self.observer)(change);
         }
         step

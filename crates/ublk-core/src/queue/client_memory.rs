@@ -160,20 +160,11 @@ impl ClientMemories {
         unsafe { shared.mapping.read(place.offset as usize + from, memory, length) }
     }
 
-    /// Copies to byte `from` of a place and on; see [`FileMapping::write`].
-    ///
-    /// # Safety
-    /// As there.
-    pub unsafe fn write(
-        &self,
-        place: ClientPlace,
-        from: usize,
-        memory: *const u8,
-        length: usize,
-    ) -> io::Result<()> {
+    /// Where `length` bytes from byte `from` of a place on are in this process, if they are in bounds, and whether they are
+    /// always there: see [`FileMapping::address`].
+    pub fn part(&self, place: ClientPlace, from: usize, length: usize) -> io::Result<(*mut u8, bool)> {
         let shared = self.at(place, from + length).ok_or_else(unknown)?;
-        // SAFETY: the caller's promise.
-        unsafe { shared.mapping.write(place.offset as usize + from, memory, length) }
+        Ok((shared.mapping.address(place.offset as usize + from), shared.mapping.is_sealed()))
     }
 }
 

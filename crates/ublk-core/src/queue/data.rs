@@ -1,5 +1,6 @@
 //! Where the data of a queue's requests is, in each [`CopyMode`], and what the driver has to know about it.
 
+use super::client_copies::{ClientCopies, ClientCopy, Direction};
 use super::client_memory::ClientMemories;
 use super::mode::CopyMode;
 use super::ring::Ring;
@@ -31,6 +32,8 @@ pub struct Data {
     shared: Arc<ClientMemories>,
     /// By tag: how the data of a request in shared memory was used.
     borrowed: Box<[Borrowed]>,
+    /// Copies from and to shared memory that the next turn makes.
+    copies: ClientCopies,
     /// Open as long as the queue lives, which may end before this: what the kernel still uses is given up, not closed.
     char_dev: RawFd,
 }
@@ -79,6 +82,7 @@ impl Data {
             only_by_hand: false,
             shared,
             borrowed: vec![Borrowed::No; depth].into(),
+            copies: ClientCopies::new(depth),
             char_dev,
         }
     }
@@ -134,27 +138,53 @@ impl Data {
         if before == Borrowed::Buffer || (before == Borrowed::No && what.op != Op::Write) {
             return Ok(());
         }
+        if self.copies.planned(ticket.tag) {
+            self.copies.run(); // a part of it may have been put there
+        }
         let length = to_usize(what.length);
         assert!(length <= self.buffers.each());
         // SAFETY: the tag's buffer is long enough by the assertion, and the caller owns it.
         unsafe { self.shared.read(place, 0, self.buffers.address(ticket.tag), length) }
     }
 
-    /// Called before a request in shared memory is answered with `result`: copies a read from the tag's buffer to
-    /// shared memory. Returns the final result.
-    pub fn return_shared(&mut self, request: &Request, result: i32) -> i32 {
+    /// Called when a request in shared memory is committed with `result`: a read in the tag's buffer goes to shared memory.
+    /// Returns whether it can be answered only after the next [copies](Self::copy_shared), with the result of
+    /// [`finish_shared`](Self::finish_shared).
+    pub fn return_shared(&mut self, request: &Request, result: i32) -> bool {
         let Request { ticket, what } = *request;
-        let Some(place) = what.shared else { return result };
         let borrowed = std::mem::take(&mut self.borrowed[usize::from(ticket.tag)]);
-        let mut result = result;
         if borrowed == Borrowed::Buffer && what.op == Op::Read && result > 0 {
             let (buffer, length) = (self.buffers.address(ticket.tag), usize::try_from(result).unwrap_or(0));
             assert!(length <= self.buffers.each());
-            // SAFETY: the tag's buffer is long enough by the assertion.
-            if unsafe { self.shared.write(place, 0, buffer, length) }.is_err() {
-                result = -libc::EIO;
+            // SAFETY: the tag's buffer is long enough by the assertion, and stays as it is until the request is answered.
+            if unsafe { self.copy_part(request, 0, buffer, length) }.is_err() {
+                self.copies.fail(ticket.tag);
             }
         }
+        self.copies.planned(ticket.tag)
+    }
+
+    /// Makes the copies from and to shared memory that were planned.
+    #[inline]
+    pub fn copy_shared(&mut self) {
+        if self.copies.any() {
+            self.copies.run();
+        }
+    }
+
+    /// Makes all copies of the tag's request now.
+    pub fn copy_shared_of(&mut self, tag: u16) -> io::Result<()> {
+        if self.copies.planned(tag) {
+            self.copies.run();
+        }
+        if self.copies.failed(tag) { Err(io::Error::from_raw_os_error(libc::EFAULT)) } else { Ok(()) }
+    }
+
+    /// Called before a request in shared memory is answered with `result`. Returns the final result.
+    pub fn finish_shared(&mut self, request: &Request, result: i32) -> i32 {
+        let Some(place) = request.what.shared else { return result };
+        let copied = self.copies.finish(request.ticket.tag);
+        let result = if copied || result < 0 { result } else { -libc::EIO };
         if result < 0 {
             self.shared.failed(place.memory);
         }
@@ -162,10 +192,11 @@ impl Data {
     }
 
     /// Copies `length` bytes between memory of this process and a request in shared memory, from its byte `from` on:
-    /// into a read, or out of a write. Returns false if they are in the tag's buffer.
+    /// into a read, or out of a write; with the next [copies](Self::copy_shared), before the request is answered. Returns
+    /// false if they are in the tag's buffer.
     ///
     /// # Safety
-    /// The memory is valid for `length` bytes, and no reference to it exists.
+    /// The memory is valid for `length` bytes until then, and no reference to it exists.
     pub unsafe fn move_shared(
         &mut self,
         request: &Request,
@@ -173,7 +204,6 @@ impl Data {
         address: *mut u8,
         length: usize,
     ) -> io::Result<bool> {
-        let Some(place) = request.what.shared else { return Ok(false) };
         assert!(from + length <= to_usize(request.what.length));
         let borrowed = &mut self.borrowed[usize::from(request.ticket.tag)];
         if *borrowed == Borrowed::Buffer {
@@ -181,14 +211,35 @@ impl Data {
         }
         *borrowed = Borrowed::InPlace;
         // SAFETY: the caller's promise.
+        unsafe { self.copy_part(request, from, address, length) }.map(|()| true)
+    }
+
+    /// Copies bytes of a request in shared memory: now, if that needs no system call, or with the next copies.
+    ///
+    /// # Safety
+    /// As [`move_shared`](Self::move_shared).
+    unsafe fn copy_part(
+        &mut self,
+        request: &Request,
+        from: usize,
+        here: *mut u8,
+        length: usize,
+    ) -> io::Result<()> {
+        let Some(place) = request.what.shared else { return Ok(()) };
+        let (there, stays) = self.shared.part(place, from, length)?;
+        let (tag, take) = (request.ticket.tag, request.what.op == Op::Write);
+        let direction = if take { Direction::Take } else { Direction::Give };
+        // SAFETY: the caller's promise for `here`. The driver waits for all requests before a memory is unshared, so its
+        // mapping stays until the request is answered. If its pages are always there, a plain copy is possible: clients may
+        // change the bytes meanwhile, which no code here depends on.
         unsafe {
-            if request.what.op == Op::Write {
-                self.shared.read(place, from, address, length)?;
-            } else {
-                self.shared.write(place, from, address, length)?;
+            match direction {
+                _ if !stays => self.copies.plan(ClientCopy { tag, direction, here, there, length }),
+                Direction::Take => std::ptr::copy(there, here, length),
+                Direction::Give => std::ptr::copy(here, there, length),
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Moves bytes with the answer of the tag's request, or at once if something is to be moved with it already.
@@ -243,6 +294,14 @@ impl Data {
             }
         }
         Ok(())
+    }
+
+    /// Moves now what was to go with the tag's answer.
+    pub fn move_now(&mut self, tag: u16) -> io::Result<()> {
+        match self.moves.get_mut(usize::from(tag)).and_then(Option::take) {
+            Some(planned) => self.run(tag, planned),
+            None => Ok(()),
+        }
     }
 
     /// Whether something goes with the tag's answer.

@@ -129,7 +129,7 @@ impl Io<'_> {
         let (at, length) = self.range(&piece);
         assert!(piece.op == self.request.what.op, "data goes the way of its request");
         if self.request.what.shared.is_some() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise: the copy is made before the queue enters its ring.
             match unsafe { self.data.move_shared(&self.request, at, address, length) } {
                 Ok(false) => {} // it is in the buffer
                 moved => return moved.map(drop).map_err(|error| self.unmoved(&error)),
@@ -151,6 +151,21 @@ impl Io<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes the copies that [`move_memory`](Self::move_memory) left for the answer, and reports whether they succeed: for a
+    /// layer that has to know what the memory holds before the request is answered.
+    pub fn finish_moves(&mut self) -> Result<(), Errno> {
+        self.finish_shared_moves()?;
+        self.data.move_now(self.request.ticket.tag).map_err(|error| self.unmoved(&error))
+    }
+
+    /// The same for a request in shared memory only. The copies of other requests hardly ever fail.
+    pub fn finish_shared_moves(&mut self) -> Result<(), Errno> {
+        if self.request.what.shared.is_none() {
+            return Ok(());
+        }
+        self.data.copy_shared_of(self.request.ticket.tag).map_err(|error| self.unmoved(&error))
     }
 
     /// Fills the piece's data with zeroes. Not with [`CopyMode::Zero`].

@@ -61,7 +61,7 @@ impl Queue {
 
     /// Whether a turn has something to do: to submit, to handle, or to poll for. Needs no system call.
     pub fn due(&mut self) -> bool {
-        self.commands.due() || self.ring.due()
+        !self.copying.is_empty() || self.commands.due() || self.ring.due()
     }
 }
 

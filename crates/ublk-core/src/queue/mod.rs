@@ -8,6 +8,7 @@
 
 mod buffers;
 mod calls;
+mod client_copies;
 mod client_memory;
 mod completer;
 mod config;
@@ -116,6 +117,8 @@ pub struct Queue {
     operations: u32,
     /// How many of them are data that is lent.
     lent: u32,
+    /// Requests in shared memory that are answered once their data was copied, and their results.
+    copying: Vec<(Ticket, i32)>,
     /// Why the last request failed, by its engine.
     complaint: Option<String>,
     polling: Polling,
@@ -187,6 +190,7 @@ impl Queue {
             calls: Calls::new(depth),
             operations: 0,
             lent: 0,
+            copying: Vec::new(),
             complaint: None,
             polling: Polling::new(limit),
             woken: false,
@@ -228,6 +232,7 @@ impl Queue {
     /// Submits everything prepared and waits, in one system call (more if it busy-polls before it sleeps). Then sorts the
     /// completions into events.
     pub fn turn(&mut self, wait: Wait) -> Result<()> {
+        self.answer_copied()?;
         self.in_flight.clear();
         let sure = self.commands.send(&mut self.ring, &mut self.data)?;
         let found = self.polling.look(&mut self.ring, wait, sure)?;
@@ -350,11 +355,32 @@ impl Queue {
         let request = self.in_flight.request(ticket.tag);
         let mut result = result_of(&request.what, outcome);
         if request.what.shared.is_some() {
-            result = self.data.return_shared(&request, result);
+            if self.data.return_shared(&request, result) {
+                self.copying.push((ticket, result));
+                return Ok(());
+            }
+            result = self.data.finish_shared(&request, result);
         }
+        self.answer(ticket, result)
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: i32) -> Result<()> {
         self.in_flight.accounts.answer(ticket.tag, result);
         self.data.unregister(&mut self.ring, ticket.tag)?;
         self.commands.answer(&mut self.ring, &mut self.data, ticket.tag, result)
+    }
+
+    /// Copies data between shared memory and this process, for all requests together, and answers those that waited for it.
+    fn answer_copied(&mut self) -> Result<()> {
+        self.data.copy_shared();
+        for at in 0..self.copying.len() {
+            let (ticket, result) = self.copying[at];
+            let request = self.in_flight.request(ticket.tag);
+            let result = self.data.finish_shared(&request, result);
+            self.answer(ticket, result)?;
+        }
+        self.copying.clear();
+        Ok(())
     }
 
     /// Whether operations for this request are in the ring.

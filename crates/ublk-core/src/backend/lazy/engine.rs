@@ -165,6 +165,14 @@ impl LazyEngine {
 
     fn after_storage(&mut self, io: &mut Io<'_>, piece: Piece, step: Step) -> Step {
         let Step::Done(mut outcome) = step else { return step };
+        // Others read a chunk as soon as it counts as overwritten; one that is not pinned may become a hole.
+        let moves =
+            self.lazy.inner.chunks.room.is_some() || matches!(self.progress.of(io).phase, Phase::Storage(_));
+        if let (Ok(_), true) = (outcome, moves)
+            && let Err(errno) = io.finish_moves()
+        {
+            outcome = Err(errno);
+        }
         self.unpin(io);
         match self.set(io, Phase::Idle) {
             Phase::Storage(claim) if outcome.is_ok() => {

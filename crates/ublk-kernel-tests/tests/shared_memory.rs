@@ -2,7 +2,7 @@
 
 use std::fs::File as StdFile;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,19 @@ const LENGTH: usize = 1 << 20;
 
 fn able(flags: u64) -> bool {
     Control::open().unwrap().features(&Bound::standard()).unwrap().has(flags)
+}
+
+/// Memory that nobody can truncate.
+fn sealed_memory() -> StdFile {
+    // SAFETY: a name, and flags.
+    let fd = unsafe { libc::memfd_create(c"shared".as_ptr(), libc::MFD_ALLOW_SEALING) };
+    assert!(fd >= 0, "{}", io::Error::last_os_error());
+    // SAFETY: a new descriptor, which nothing else owns.
+    let file = unsafe { StdFile::from_raw_fd(fd) };
+    file.set_len(LENGTH as u64).unwrap();
+    // SAFETY: only sets flags of the file.
+    assert_eq!(unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) }, 0);
+    file
 }
 
 fn memory_file(dir: &Path) -> StdFile {
@@ -174,35 +187,36 @@ fn every_backend_serves_shared_memory_in_every_mode() {
                 ..Spec::default()
             };
             let disk = Disk::share(&spec, backend);
-            let file = memory_file(dir.path());
-            let number = disk.device().share(file.try_clone().unwrap(), &Bound::standard()).unwrap();
-            let (open, mut client) = (disk.open(), Client::new(&file));
-            for (at, length, offset) in [(0, 4096, 8192), (8192, 256 << 10, 1 << 20), (4096, 512, 0)] {
-                stamp(client.bytes(at, length), offset);
-                client.transfer(&open, true, at, length, offset);
-                // Into other places of the memory, and into none of it.
-                let behind = 512 << 10;
-                client.bytes(behind, length).fill(0xa5);
-                client.transfer(&open, false, behind, length, offset);
-                let mut plain = Aligned::filled(length, 0xa5);
-                std::os::unix::fs::FileExt::read_exact_at(&open, &mut plain, offset).unwrap();
-                for found in [client.bytes(behind, length), &mut plain] {
-                    if kind == 2 {
-                        assert!(found.iter().all(|byte| *byte == 0), "{mode:?}");
-                    } else {
-                        assert_eq!(first_wrong(found, offset), None, "{mode:?} {kind}");
+            for file in [memory_file(dir.path()), sealed_memory()] {
+                let number = disk.device().share(file.try_clone().unwrap(), &Bound::standard()).unwrap();
+                let (open, mut client) = (disk.open(), Client::new(&file));
+                for (at, length, offset) in [(0, 4096, 8192), (8192, 256 << 10, 1 << 20), (4096, 512, 0)] {
+                    stamp(client.bytes(at, length), offset);
+                    client.transfer(&open, true, at, length, offset);
+                    // Into other places of the memory, and into none of it.
+                    let behind = 512 << 10;
+                    client.bytes(behind, length).fill(0xa5);
+                    client.transfer(&open, false, behind, length, offset);
+                    let mut plain = Aligned::filled(length, 0xa5);
+                    std::os::unix::fs::FileExt::read_exact_at(&open, &mut plain, offset).unwrap();
+                    for found in [client.bytes(behind, length), &mut plain] {
+                        if kind == 2 {
+                            assert!(found.iter().all(|byte| *byte == 0), "{mode:?}");
+                        } else {
+                            assert_eq!(first_wrong(found, offset), None, "{mode:?} {kind}");
+                        }
                     }
                 }
+                disk.device().unshare(number, &Bound::standard()).unwrap();
+                client.transfer(&open, true, 0, 4096, 8192);
+                client.transfer(&open, false, 0, 4096, 8192);
+                drop((open, client));
             }
             if kind == 3 {
                 checking.assert_right();
                 let shared = checking.seen().iter().filter(|what| what.shared.is_some()).count();
-                assert_eq!(shared, 6, "requests in shared memory");
+                assert_eq!(shared, 12, "requests in shared memory");
             }
-            disk.device().unshare(number, &Bound::standard()).unwrap();
-            client.transfer(&open, true, 0, 4096, 8192);
-            client.transfer(&open, false, 0, 4096, 8192);
-            drop((open, client));
             disk.finish();
             served += 1;
         }
@@ -321,21 +335,23 @@ fn memory_that_is_cut_short_costs_the_requests_in_it_and_nothing_else() {
         let disk = Disk::share(&Spec { shared_memory: true, copy: Some(copy), ..Spec::default() }, backend);
         let file = memory_file(dir.path());
         disk.device().share(file.try_clone().unwrap(), &Bound::standard()).unwrap();
-        let clients: Vec<_> = [true, false]
-            .into_iter()
-            .map(|write| {
+        // Requests in the part that stays are served together with those in the missing part.
+        let requests = [0, 8192, 512, 12288, 1024].map(|at| [(at, true), (at + 1536, false)]).concat();
+        let clients: Vec<_> = requests
+            .iter()
+            .map(|&(at, write)| {
                 let (open, client) = (disk.open(), Client::new(&file));
-                std::thread::spawn(move || client.try_to(&open, write, 8192, 512, 4096))
+                std::thread::spawn(move || client.try_to(&open, write, at, 512, at as u64))
             })
             .collect();
-        eventually("both requests are with the server", || gate.arrived() == 2);
+        eventually("all requests are with the server", || gate.arrived() == requests.len());
         file.set_len(4096).unwrap();
-        gate.open(2);
-        for (client, write) in clients.into_iter().zip([true, false]) {
+        gate.open(requests.len());
+        for (client, (at, write)) in clients.into_iter().zip(requests) {
             let answer = within("a client", move || client.join().unwrap());
             // The null disk does not access the data of a write.
-            let fails = !(kind == 1 && write);
-            assert_eq!(answer.is_err(), fails, "{name}, {copy:?}, write {write}: {answer:?}");
+            let fails = at >= 4096 && !(kind == 1 && write);
+            assert_eq!(answer.is_err(), fails, "{name}, {copy:?}, {at}, write {write}: {answer:?}");
         }
         // The queue's own events are about single requests.
         disk.events().wait_for(told_of_the_memory);

@@ -1,7 +1,7 @@
 // The files that disks are over: on tmpfs, which is memory and nothing else, and on ext4, whose disk is memory too.
 
 import { execFile } from 'node:child_process'
-import { mkdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { SPAN } from './fio.js'
@@ -17,6 +17,17 @@ export const MARGIN = 1
 
 /** Bytes of a stripe that go to one file before the other. */
 export const CHUNK = 64 << 10
+
+/** Memory for the buffers of a load, which disks share with it. */
+export const SHARED = '/dev/shm/bench-shared'
+
+/** Makes that memory, if it is not there yet. */
+export function makeShared() {
+  if (existsSync(SHARED)) return SHARED
+  writeFileSync(SHARED, '')
+  truncateSync(SHARED, 4 << 20)
+  return SHARED
+}
 
 /** The two files of a stripe. */
 export async function halvesOn(where, fileOn) {

@@ -1,6 +1,8 @@
 // fio: the load.
 
 import { execFile } from 'node:child_process'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Absent, within } from './server.js'
 
@@ -21,10 +23,11 @@ export function parseWorkload(name) {
 
 /**
  * Runs a workload on a disk until fio's own limits in `extra` end it, or `seconds` and some more have passed. A disk that
- * has no answer by then has its server killed, whereupon the driver ends what waits for it.
+ * has no answer by then has its server killed, whereupon the driver ends what waits for it. If the disk shares memory, the
+ * load's buffers are there.
  */
 export async function runFio(disk, workload, extra, seconds = 30) {
-  const running = fio(disk.path, workload, extra)
+  const running = fio(disk, workload, extra)
   try {
     return await within((seconds + SLACK) * 1000, running)
   } catch (error) {
@@ -34,19 +37,36 @@ export async function runFio(disk, workload, extra, seconds = 30) {
   }
 }
 
+let keeps
+
+/** The environment of a fio whose buffers are in a file that stays as it is. */
+async function keepingFile() {
+  const library = join(tmpdir(), 'keep-file.so')
+  keeps ??= execute('gcc', [
+    '-O2',
+    '-shared',
+    '-fPIC',
+    '-o',
+    library,
+    join(import.meta.dirname, 'keep-file.c'),
+  ])
+  await keeps
+  return { ...process.env, LD_PRELOAD: library }
+}
+
 /** What fio says of an error, in short. */
 function reason(error) {
   const [, text] = `${error.stderr}${error.stdout}`.match(/error=([^\n]+)|:\s*(io_u error.+)/) ?? []
   return text ?? error.message.split('\n')[0]
 }
 
-async function fio(path, workload, extra) {
+async function fio({ path, shared }, workload, extra) {
   const { pattern, block, depth } = parseWorkload(workload)
   const batch =
     depth < 16
       ? []
       : ['--iodepth_batch_submit=16', '--iodepth_batch_complete_min=1', '--iodepth_batch_complete_max=16']
-  const { stdout } = await execute('fio', [
+  const words = [
     `--name=${workload}`,
     `--filename=${path}`,
     '--allow_file_create=0', // of a disk that has gone there shall not be a file in /dev
@@ -62,7 +82,10 @@ async function fio(path, workload, extra) {
     '--clat_percentiles=1',
     '--output-format=json',
     ...extra,
-  ])
+  ]
+  const { stdout } = shared
+    ? await execute('fio', [...words, `--mem=mmapshared:${shared}`], { env: await keepingFile() })
+    : await execute('fio', words)
   const [job] = JSON.parse(stdout.slice(stdout.indexOf('\n{') + 1)).jobs
   const side = pattern.endsWith('read') ? job.read : job.write
   if (job.error !== 0 || side.total_ios === 0) throw new Absent(`its requests fail with error ${job.error}`)

@@ -2,6 +2,7 @@
 
 const SMALL = ['randread-4k-64', 'randwrite-4k-64']
 const LARGE = ['read-1m-8', 'write-1m-8']
+const SHARED = [...SMALL, 'randread-128k-16', 'randwrite-128k-16']
 const ALONE = ['randread-4k-1', 'randwrite-4k-1']
 
 /** A heat in which each disk is compared with the one beside it. */
@@ -39,6 +40,12 @@ export const BUILDS = {
   heats: {
     'memory-builds': pairs([...SMALL, ...ALONE], { null: 'other-null', memory: 'other-memory' }),
     'file-builds': pairs([...SMALL, ...ALONE], { 'file-ext4': 'other-file-ext4' }),
+    'stripe-builds': pairs([...SMALL, ...LARGE], {
+      'stripe-ext4-zero': 'other-stripe-ext4-zero',
+      'stripe-ext4-copy': 'other-stripe-ext4-copy',
+    }),
+    // The load's buffers are in memory that the disk shares with it.
+    'share-builds': pairs(SHARED, { 'memory-share': 'other-memory-share' }),
   },
   tolerant: true,
   memory: '6G',

@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { CHUNK, halvesOn, MARGIN } from '../files.js'
+import { CHUNK, halvesOn, MARGIN, makeShared, SHARED } from '../files.js'
 import { cli, serve } from '../server.js'
 
 const javascript = join(import.meta.dirname, '../disks/js.js')
@@ -16,6 +16,7 @@ const OPTIONS = {
   user: ['--copy', 'user'],
   zero: ['--copy', 'zero'],
   poll: ['--poll', '50'],
+  share: ['--share', SHARED],
 }
 
 /** Several disks are over one file, or have one of its halves each: none of them locks it. */
@@ -63,5 +64,7 @@ export async function startOurs([kind, ...given], { program: main = cli, shape, 
   const overFiles = stack || kind === 'file'
   const maxIo = shape.maxIo ?? (overFiles ? '1M' : '512K') // as kublk and rublk have them
   const form = ['--queues', queues, '--depth', depth, '--max-io', maxIo]
-  return await serveThis([main, 'create', ...disk, ...form, ...words.flatMap(word => OPTIONS[word])])
+  const shared = words.includes('share') ? makeShared() : undefined
+  const served = await serveThis([main, 'create', ...disk, ...form, ...words.flatMap(word => OPTIONS[word])])
+  return { ...served, shared }
 }

@@ -341,6 +341,27 @@ proptest! {
     }
 }
 
+#[test]
+fn a_request_takes_one_operation_of_each_file_of_a_stripe() {
+    let dir = tempfile::tempdir().unwrap();
+    let disks = ["a", "b", "c"].map(|name| file(&dir, name, 64)).to_vec();
+    let stripe: Arc<dyn Backend> = Arc::new(Stripe::new(disks, BLOCK).unwrap());
+    let halves = (0..2).map(|half| -> Arc<dyn Backend> {
+        Arc::new(Slice::new(stripe.clone(), half * 96 * BLOCK, Some(96 * BLOCK)).unwrap())
+    });
+    let concat: Arc<dyn Backend> = Arc::new(Concat::new(halves.collect()).unwrap());
+    // Whole, in two halves of a concat, and where the tags have no room for scattered data.
+    for (disk, segments, expected) in
+        [(&stripe, u16::MAX, 3), (&concat, u16::MAX, 6), (&stripe, 0, 32), (&concat, 0, 32)]
+    {
+        let mut bench = Bench::with_segments(disk.clone(), 1, MAX_IO, segments);
+        let write = Descriptor::new(Op::Write, 80 * BLOCK, 32 * BLOCK);
+        assert_eq!(bench.start(0, write), None);
+        assert_eq!(bench.operations(), expected);
+        while bench.turn().is_empty() {}
+    }
+}
+
 /// A file of `blocks` blocks, opened once more by each call.
 fn file(dir: &tempfile::TempDir, name: &str, blocks: u64) -> Arc<dyn Backend> {
     let path = dir.path().join(name);

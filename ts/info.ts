@@ -51,6 +51,14 @@ export interface DeviceInfo {
   maxDiscard: number
   /** The size of the largest write-zeroes request; 0 if it is not supported. */
   maxWriteZeroes: number
+  /** No read or write crosses a multiple of this; 0 if any may. */
+  chunk: number
+  /** Requests of this size, or of a multiple, are the fastest. */
+  optimalIo: number
+  /** The most contiguous parts of memory in a request; 0 for any number. */
+  maxSegments: number
+  /** The size of the largest such part; 0 for any size. */
+  maxSegmentSize: number
   /** The process that serves it; 0 if none is visible. */
   pid: number
   /** Whether the disk exists and has a server, even one that is not visible, such as in another PID namespace. */

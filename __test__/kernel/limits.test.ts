@@ -123,8 +123,12 @@ test('a disk written in JavaScript gets requests within its limits', async t => 
     3,
     8192,
   ])
+  const told = { chunk, optimalIo: 2 ** 17, maxSegments: 3, maxSegmentSize: 8192 }
+  t.like(await disk.info(), told)
   await sh('dd if=/dev/zero of="$1" bs=160K count=20 oflag=direct', disk.path)
   await sh('dd if="$1" of=/dev/null bs=160K count=20 iflag=direct', disk.path)
   t.is(crossed, 0)
   t.true(largest > 8192 && largest <= 3 * 8192, String(largest))
+  await disk.stop()
+  t.like(await disk.info(), told)
 })

@@ -41,7 +41,8 @@ function ids(): number[] {
 
 function unknown(id: number): DeviceInfo {
   const nothing = { size: 0, blockSize: 0, physicalBlockSize: 0, queues: 0, depth: 0, maxIo: 0 }
-  const limits = { discardGranularity: 0, maxDiscard: 0, maxWriteZeroes: 0 }
+  const discard = { discardGranularity: 0, maxDiscard: 0, maxWriteZeroes: 0 }
+  const limits = { ...discard, chunk: 0, optimalIo: 0, maxSegments: 0, maxSegmentSize: 0 }
   const looks = { readOnly: false, writeCache: false, fua: false, rotational: false }
   const server = { pid: 0, serverAlive: false, transport: 'per-io', copy: 'copy', flags: [] } as const
   const paths = { path: `/dev/ublkb${id}`, charPath: `/dev/ublkc${id}` }

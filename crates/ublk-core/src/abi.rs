@@ -54,6 +54,17 @@ pub struct Params {
 impl Params {
     /// Its length in bytes.
     pub const LENGTH: u32 = const_u32(size_of::<Self>() as u64);
+
+    /// The most segments of a request, and the most bytes in one; 0 for no limit. `None`, if the driver was told nothing.
+    pub fn segments(&self) -> Option<(u16, u32)> {
+        let told = self.types & sys::UBLK_PARAM_TYPE_SEGMENT != 0;
+        told.then(|| segment_limits(self.seg.max_segments, self.seg.max_segment_size))
+    }
+}
+
+/// The limits of segments, of which the kernel's own largest ones are none: 0.
+pub fn segment_limits(most: u16, size: u32) -> (u16, u32) {
+    (if most == u16::MAX { 0 } else { most }, if size == u32::MAX { 0 } else { size })
 }
 
 /// `BLK_SEG_BOUNDARY_MASK` of the kernel: what it takes for the segment boundary of a disk that has none.

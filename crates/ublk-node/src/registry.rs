@@ -51,6 +51,10 @@ pub struct DeviceInfo {
     pub max_discard: f64,
     /// Bytes; 0 when it cannot write zeroes.
     pub max_write_zeroes: f64,
+    pub chunk: u32,
+    pub optimal_io: u32,
+    pub max_segments: u32,
+    pub max_segment_size: u32,
     /// The server's process; 0 if none is visible.
     pub pid: u32,
     /// Whether the disk exists and has a server, visible or not.
@@ -293,6 +297,10 @@ pub fn info_of(info: Info) -> DeviceInfo {
         discard_granularity: info.discard_granularity,
         max_discard: number(info.max_discard),
         max_write_zeroes: number(info.max_write_zeroes),
+        chunk: info.chunk,
+        optimal_io: info.optimal_io,
+        max_segments: info.max_segments.into(),
+        max_segment_size: info.max_segment_size,
         pid: info.pid.unwrap_or(0),
         server_alive: info.served,
         transport: mode.transport.name().to_owned(),

@@ -93,6 +93,14 @@ pub struct Info {
     pub max_discard: u64,
     /// Bytes; 0 when it cannot write zeroes.
     pub max_write_zeroes: u64,
+    /// Bytes: no read or write crosses a multiple of this; 0: any may.
+    pub chunk: u32,
+    /// Bytes: requests of this size, or of a multiple, cost least.
+    pub optimal_io: u32,
+    /// The most memory segments of a request; 0: any number.
+    pub max_segments: u16,
+    /// Bytes: the most in one segment; 0: any number.
+    pub max_segment_size: u32,
     /// The driver's feature flags in use.
     pub flags: Features,
     /// The user that created it.
@@ -121,6 +129,10 @@ impl Info {
             discard_granularity: 0,
             max_discard: 0,
             max_write_zeroes: 0,
+            chunk: 0,
+            optimal_io: 0,
+            max_segments: 0,
+            max_segment_size: 0,
             flags: Features(0),
             owner_uid: 0,
             owner_gid: 0,
@@ -194,6 +206,10 @@ fn look(control: &Control, id: u32, bound: &Bound, sight: &mut Sight) -> Result<
         discard_granularity: looks.discard_granularity,
         max_discard: looks.max_discard,
         max_write_zeroes: looks.max_write_zeroes,
+        chunk: looks.chunk,
+        optimal_io: looks.optimal_io,
+        max_segments: looks.max_segments,
+        max_segment_size: looks.max_segment_size,
         flags: Features(info.flags),
         owner_uid: info.owner_uid,
         owner_gid: info.owner_gid,
@@ -211,6 +227,7 @@ fn parameters(control: &Control, info: &ublksrv_ctrl_dev_info, bound: &Bound) ->
     let basic = params.basic;
     let discard =
         if params.types & sys::UBLK_PARAM_TYPE_DISCARD != 0 { params.discard } else { Default::default() };
+    let (max_segments, max_segment_size) = params.segments().unwrap_or_default();
     let has = |flag| basic.attrs & flag != 0;
     Ok(Looks {
         size: basic.dev_sectors * SECTOR,
@@ -224,6 +241,10 @@ fn parameters(control: &Control, info: &ublksrv_ctrl_dev_info, bound: &Bound) ->
         discard_granularity: discard.discard_granularity,
         max_discard: u64::from(discard.max_discard_sectors) * SECTOR,
         max_write_zeroes: u64::from(discard.max_write_zeroes_sectors) * SECTOR,
+        chunk: basic.chunk_sectors << 9,
+        optimal_io: 1 << basic.io_opt_shift,
+        max_segments,
+        max_segment_size,
     })
 }
 

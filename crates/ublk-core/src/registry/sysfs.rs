@@ -1,6 +1,7 @@
 //! Reads a disk's parameters and counters from sysfs. Unlike GET_PARAMS or an open of the disk, that never waits for a
 //! lock that the driver or the block layer holds while it waits for requests.
 
+use crate::abi::{SECTOR, segment_limits};
 use std::fs;
 use std::path::Path;
 
@@ -18,14 +19,20 @@ pub(super) struct Looks {
     pub discard_granularity: u32,
     pub max_discard: u64,
     pub max_write_zeroes: u64,
+    pub chunk: u32,
+    pub optimal_io: u32,
+    pub max_segments: u16,
+    pub max_segment_size: u32,
 }
 
 /// The parameters of a device's disk; `None` if it has none.
 pub(super) fn looks(id: u32) -> Option<Looks> {
     let number = |name: &str| read(id, name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     let narrow = |name: &str| u32::try_from(number(name)).unwrap_or(u32::MAX);
-    let size = read(id, "size")?.parse::<u64>().ok()? * crate::abi::SECTOR;
+    let size = read(id, "size")?.parse::<u64>().ok()? * SECTOR;
     let max_discard = number("queue/discard_max_hw_bytes");
+    let most = u16::try_from(number("queue/max_segments")).unwrap_or(u16::MAX);
+    let (max_segments, max_segment_size) = segment_limits(most, narrow("queue/max_segment_size"));
     Some(Looks {
         size,
         read_only: number("ro") != 0,
@@ -38,6 +45,10 @@ pub(super) fn looks(id: u32) -> Option<Looks> {
         discard_granularity: if max_discard > 0 { narrow("queue/discard_granularity") } else { 0 },
         max_discard,
         max_write_zeroes: number("queue/write_zeroes_max_bytes"),
+        chunk: u32::try_from(number("queue/chunk_sectors") * SECTOR).unwrap_or(u32::MAX),
+        optimal_io: narrow("queue/optimal_io_size"),
+        max_segments,
+        max_segment_size,
     })
 }
 

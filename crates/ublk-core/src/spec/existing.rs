@@ -92,15 +92,9 @@ impl Checked {
 
 /// The limits of segments that [`Checked::params`] has set.
 fn segments_of(params: &Params) -> Segments {
-    if params.types & sys::UBLK_PARAM_TYPE_SEGMENT == 0 {
-        return Segments::default();
-    }
-    let sys::ublk_param_segment { seg_boundary_mask, max_segment_size, max_segments, .. } = params.seg;
-    Segments {
-        most: if max_segments == u16::MAX { 0 } else { max_segments },
-        size: if max_segment_size == u32::MAX { 0 } else { max_segment_size },
-        boundary: if seg_boundary_mask == NO_SEGMENT_BOUNDARY { 0 } else { seg_boundary_mask + 1 },
-    }
+    let Some((most, size)) = params.segments() else { return Segments::default() };
+    let mask = params.seg.seg_boundary_mask;
+    Segments { most, size, boundary: if mask == NO_SEGMENT_BOUNDARY { 0 } else { mask + 1 } }
 }
 
 /// The alignment that [`Checked::align`] has set.

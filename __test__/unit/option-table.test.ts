@@ -1,16 +1,23 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { Option } from 'commander'
 import { UblkDevice, worker } from '../../dist/index.js'
 import { checkRecover } from '../../dist/lifecycle-options.js'
+import type { Values } from '../../dist/options/option.js'
 import { OPTIONS, RECORDED_OPTIONS, SERVING_OPTIONS } from '../../dist/options/table.js'
 import { checkValues } from '../../dist/options/value.js'
 import { commands } from '../support/program.js'
 
 // What is made of the table of options, and what must match it.
 
+interface Native {
+  Cancel: new () => object
+  Device: { create(spec: object, cancel: object, onEvent: () => void): Promise<unknown> }
+}
+const native = createRequire(import.meta.url)('../../binding/index.js') as Native
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
 test('the interfaces with their TSDoc, and the rows in README.md, are those of the table', t => {
@@ -26,6 +33,39 @@ test('the engine has a field for each option that the native part gets, and no o
   const native = Object.keys(OPTIONS).filter(name => OPTIONS[name]?.native ?? true)
   t.deepEqual(fields.sort(), [...native, 'sharedMemory'].sort())
 })
+
+test('the engine reads every value that an option may have, and no other word', async t => {
+  const read = async (name: string, value: unknown): Promise<string> => {
+    const spec = { backend: { kind: 'none' }, options: { [name]: value } } // The options are read first.
+    return await native.Device.create(spec, new native.Cancel(), () => {}).then(
+      () => 'it was created',
+      (error: Error) => error.message,
+    )
+  }
+  for (const [name, { takes, native = true }] of Object.entries(OPTIONS)) {
+    if (!native) continue
+    for (const value of samples(takes)) t.is(await read(name, value), 'there is no backend "none"', name)
+    t.regex(await read(name, 'wrong'), /^the options are wrong: /, name)
+  }
+  t.regex(await read('queues', 1.5), /^the options are wrong: /)
+  t.regex(await read('queue', 1), /^the options are wrong: unknown field `queue`/)
+})
+
+/** Values of an option, with the smallest and the largest one. */
+function samples(takes: Values): unknown[] {
+  switch (takes.type) {
+    case 'count':
+      return [takes.min, takes.max]
+    case 'size':
+      return 'of' in takes.rule ? [...takes.rule.of] : [4096, takes.rule.max]
+    case 'flag':
+      return [true, false]
+    case 'choice':
+      return Object.keys(takes.of)
+    case 'other':
+      return [{}, { prefault: true, hugePages: false, lock: true }]
+  }
+}
 
 test('the name of a flag is that of its option, and create has every flag', t => {
   const create = commands().find(command => command.name() === 'create')

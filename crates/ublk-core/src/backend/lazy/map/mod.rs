@@ -395,8 +395,12 @@ impl Map {
     /// Clients are about to write to these chunks. Marked by one thread at a time.
     pub fn mark_dirty(&self, chunks: &[u64]) -> io::Result<()> {
         let (Some(dirty), Some(range)) = (&self.dirty, span(chunks)) else { return Ok(()) };
-        if let Some(kept) = self.kept.as_ref().filter(|_| !self.failed()) {
-            let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = &self.kept else {
+            chunks.iter().for_each(|chunk| dirty.set(*chunk));
+            return Ok(());
+        };
+        let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.failed() {
             let (before, at_byte) =
                 (dirty.bytes(range.clone()), self.table(kept, 2) + range.start as u64 * 8);
             let mut after = before.clone();
@@ -410,10 +414,10 @@ impl Map {
             })?;
         }
         for &chunk in chunks {
+            // Before the bit: another client that sees it may write and flush at once, and the flush has to find this. A save
+            // that clears this sees the bit, since it looks with the table locked.
+            kept.unsaved[(chunk / BITS_PER_PAGE) as usize].store(true, SeqCst);
             dirty.set(chunk);
-            if let Some(kept) = &self.kept {
-                kept.unsaved[(chunk / BITS_PER_PAGE) as usize].store(true, SeqCst);
-            }
         }
         Ok(())
     }
@@ -547,7 +551,12 @@ impl Map {
             let at = (PAGE + page * PAGE) as u64;
             match &self.dirty {
                 None => kept.file.write_all_at(bits, at)?,
-                Some(dirty) => kept.file.write_all_at(&both(bits, &dirty.bytes(words(*page))), at)?,
+                Some(dirty) => {
+                    let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
+                    let marked = both(bits, &dirty.bytes(words(*page)));
+                    drop(filed);
+                    kept.file.write_all_at(&marked, at)?;
+                }
             }
         }
         if !pages.is_empty() {

@@ -375,3 +375,46 @@ fn a_bounded_map_that_is_cut_short_is_whole_again_after_the_next_save() {
     let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
     assert_eq!(present(&map), [2, 3]);
 }
+
+/// A client that finds a chunk marked by another writes to it without a lock, and may flush then.
+#[test]
+fn a_flush_makes_a_write_durable_whoever_has_marked_its_chunk() {
+    use std::sync::atomic::AtomicU64;
+    const CHUNKS: u64 = if cfg!(miri) { 20 } else { 20_000 };
+    let place = Place::new("flushed");
+    let map = Map::open_bounded(&place.0, &identity(), Found::Empty).unwrap();
+    add(&map, &(0..CHUNKS).collect::<Vec<_>>());
+    save(&map, || Ok(())).unwrap();
+    let (file, flushed, lost) = (File::open(&place.0).unwrap(), AtomicU64::new(0), AtomicU64::new(0));
+    let is_saved = |chunk: u64| {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, PAGE as u64 + chunk / 8).unwrap();
+        byte[0] & 1 << (chunk % 8) != 0
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while flushed.load(SeqCst) < CHUNKS {
+                save(&map, || Ok(())).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            for chunk in 0..CHUNKS {
+                while !map.is_dirty(chunk) {
+                    std::hint::spin_loop();
+                }
+                // Nothing to save: it has to be in the file already.
+                if !map.unsaved() && !is_saved(chunk) {
+                    lost.fetch_add(1, SeqCst);
+                }
+                flushed.store(chunk + 1, SeqCst);
+            }
+        });
+        for chunk in 0..CHUNKS {
+            map.mark_dirty(&[chunk]).unwrap();
+            while flushed.load(SeqCst) <= chunk {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    assert_eq!(lost.into_inner(), 0);
+}

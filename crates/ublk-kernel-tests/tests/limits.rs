@@ -285,6 +285,8 @@ fn requests_have_no_more_and_no_larger_segments_than_the_backend_takes() {
     let _alone = alone();
     let none = Segments::default();
     let whole = 256 << 10;
+    let features = registry::features(&Bound::standard()).unwrap();
+    let newer = features.iter().any(|(feature, able)| feature.name == "QUIESCE" && *able); // 6.16
     for (segments, most, size, largest) in [
         (none, 65535, u64::from(u32::MAX), whole),
         (Segments { most: 4, size: 8192, ..none }, 4, 8192, 4 * 8192),
@@ -292,7 +294,15 @@ fn requests_have_no_more_and_no_larger_segments_than_the_backend_takes() {
         (Segments { size: 4096, ..none }, 65535, 4096, whole),
     ] {
         let checking = Checking::new(16 * MIB, 512);
-        let disk = Disk::share(&Spec::default(), Arc::new(Limited(checking.clone(), segments)));
+        let backend = Arc::new(Limited(checking.clone(), segments));
+        if segments != none && !newer {
+            let made =
+                Device::create(&Spec::default(), backend, &Bound::standard(), Events::default().listener());
+            let error = made.err().expect("an older driver took limits that it does not know");
+            assert!(error.message.starts_with("the driver cannot limit the memory segments"), "{error}");
+            continue;
+        }
+        let disk = Disk::share(&Spec::default(), backend);
         assert_eq!(disk.limit("max_segments"), most, "{segments:?}");
         assert_eq!(disk.limit("max_segment_size"), size, "{segments:?}");
         let file = disk.open();

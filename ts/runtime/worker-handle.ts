@@ -86,7 +86,7 @@ export class WorkerHandle {
   /** Whether its thread has ended. */
   gone = false
   /** Fulfilled while it serves nothing, or has gone. */
-  idle: Promise<void> = Promise.resolve()
+  #idle: Promise<void> = Promise.resolve()
   #rest = (): void => {}
   readonly #worker: Worker
   /** A private port: the backend's module can close `parentPort`, and send anything on it. */
@@ -131,8 +131,18 @@ export class WorkerHandle {
     this.#worker.on('error', () => {}) // The queue tells the device, when its thread has ended.
   }
 
+  /** Whether it can serve a queue; known once it serves none, and has loaded its backend or failed to. */
+  async usable(): Promise<boolean> {
+    // A worker that fails is known to have gone only after its queue has; one that could not load may take long to go.
+    await this.#idle
+    return await this.loaded.then(
+      () => !this.gone,
+      () => false,
+    )
+  }
+
   serve(queue: number, durable: boolean): void {
-    this.idle = new Promise(resolve => {
+    this.#idle = new Promise(resolve => {
       this.#rest = resolve
     })
     this.#send({ type: 'serve', queue, durable })

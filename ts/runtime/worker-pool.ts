@@ -45,11 +45,10 @@ export class WorkerPool implements JsServer {
   }
 
   async prepare(queues: number): Promise<void> {
-    // A worker that fails is known to have gone only after its queue has.
-    await Promise.all(this.#workers.map(worker => worker.idle))
+    const usable = await Promise.all(this.#workers.map(worker => worker.usable()))
     const fresh: WorkerHandle[] = []
     for (let queue = 0; queue < queues; queue++) {
-      if (this.#workers[queue]?.gone === false) continue
+      if (usable[queue]) continue
       const worker = new WorkerHandle(this.#options, queue, () => this.watch())
       this.#workers[queue] = worker
       fresh.push(worker)

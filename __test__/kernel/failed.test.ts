@@ -193,7 +193,9 @@ test('a program hears that its disk waits, and leaves it to another while it liv
   const disk = new Detached(server.path)
   t.is(disk.pid, server.pid)
   const said = async (what: string): Promise<void> =>
-    await until(() => server.stdout.endsWith(`\n${what}\n`), `${what} in ${server.stdout}`)
+    await until(() => server.stdout.endsWith(`\n${what}\n`), what).catch((error: Error) => {
+      throw new Error(`${error.message}, after: ${server.stdout}${server.stderr}`)
+    })
   let { mend, read } = broken(path, server.path)
   await said('exit true')
   t.is(disk.pid, 0)

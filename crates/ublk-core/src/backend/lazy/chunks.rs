@@ -154,6 +154,14 @@ impl Chunks {
         self.epoch() == epoch
     }
 
+    /// Whether what was written is durable, now that a sync of the storage has succeeded. The kernel reports a loss to one
+    /// thread that syncs the storage's file. The thread may not have recorded it yet, but this asks once more, in one order
+    /// with all recording.
+    pub fn is_durable(&self, storage: &dyn Storage) -> bool {
+        let epoch = self.epoch();
+        self.intact(storage, epoch) && !self.map.failed()
+    }
+
     /// A sync has failed.
     pub fn failed(&self, why: &io::Error) {
         let _one = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +193,14 @@ impl Chunks {
     pub fn save(&self, storage: &dyn Storage) -> io::Result<()> {
         let epoch = self.epoch();
         let saved = self.map.save(
-            || storage.sync(),
+            || {
+                storage.sync()?;
+                // A queue's sync may have taken the report of a loss that it has not recorded yet.
+                match self.intact(storage, epoch) {
+                    true => Ok(()),
+                    false => Err(io::Error::from_raw_os_error(libc::EIO)),
+                }
+            },
             |publish| {
                 let _state = self.state();
                 if self.epoch() != epoch {
@@ -567,6 +582,14 @@ mod tests {
             let map = Map::open(&dir.path().join("map"), &identity, Found::Used).unwrap();
             assert_eq!((0..10).filter(|chunk| map.has(*chunk)).collect::<Vec<_>>(), [0]);
         }
+    }
+
+    #[test]
+    fn a_save_finds_out_that_another_sync_took_the_report_of_a_loss() {
+        let (chunks, medium, _dir) = kept();
+        medium.loses.store(true, SeqCst); // its sync succeeds
+        assert!(chunks.save(&medium).is_err());
+        assert!(chunks.map.failed() && !chunks.map.has(1) && !chunks.map.settled_all(2..3));
     }
 
     #[test]

@@ -207,7 +207,10 @@ impl LazyEngine {
             Err(_) if durable => {
                 self.chunks().intact(&*self.lazy.inner.storage, 0);
             }
-            Ok(_) if (durable || piece.op == Op::Flush) && map.failed() => {
+            Ok(_)
+                if (durable || piece.op == Op::Flush)
+                    && !self.chunks().is_durable(&*self.lazy.inner.storage) =>
+            {
                 return Step::Done(Err(libc::EIO));
             }
             // A durable write into a chunk whose bit is not durable in the map would be lost at a power failure.

@@ -70,7 +70,14 @@ impl Drop for Filler {
 fn run(todo: &Receiver<Job>, chunks: &Chunks, storage: &dyn Storage) -> io::Result<()> {
     // What it allocates must not wait for the disk it fills. Without that it is as safe as any other program.
     let _ = become_io_flusher();
-    let save = || caught(|| chunks.save(storage));
+    let save = || {
+        // After a panic the save is as good as failed, but did not record that.
+        caught(|| chunks.save(storage)).inspect_err(|error| {
+            if chunks.map.is_kept() && !chunks.map.failed() {
+                chunks.failed(error);
+            }
+        })
+    };
     loop {
         let job = match chunks.watch() {
             true => todo.recv_timeout(QUIET),

@@ -1,8 +1,11 @@
 //! Lazy disks without a kernel: what fills them, and their progress.
 
 use super::*;
+use crate::backend::testing::Bench;
 use crate::backend::{File as Stored, Memory};
+use crate::queue::{Descriptor, Flags, Op};
 use std::fs;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -274,4 +277,65 @@ fn requests_on_many_threads_all_end_and_see_the_image_and_their_writes() {
     });
     let now = lazy.handle().progress().unwrap();
     assert!(now.evicted > 0 && now.present <= now.max.unwrap(), "{now:?}");
+}
+
+/// A storage that loses data without an error of its own requests and syncs: another queue's sync got that.
+struct Doubtful {
+    memory: Arc<Memory>,
+    loses: AtomicBool,
+}
+
+impl Backend for Doubtful {
+    fn properties(&self) -> Properties {
+        self.memory.properties()
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
+    fn engine(self: Arc<Self>, site: &mut crate::backend::Site) -> Result<Box<dyn Engine>> {
+        self.memory.clone().engine(site)
+    }
+}
+
+impl Storage for Doubtful {
+    fn store(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.memory.store(offset, data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn intact(&self) -> io::Result<()> {
+        let lost = self.loses.swap(false, SeqCst);
+        if lost { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_flush_fails_although_another_queue_got_the_error_and_has_not_recorded_it() {
+    for durable_write in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { size: SIZE, chunk: CHUNK, name: "image".into() };
+        let map = Map::open(&dir.path().join("map"), &identity, Found::New).unwrap();
+        let memory = Arc::new(Memory::new(SIZE).unwrap());
+        let storage = Arc::new(Doubtful { memory, loses: AtomicBool::new(false) });
+        let lazy = Arc::new(Lazy::new(storage.clone(), map, Arc::new(At::default())).unwrap());
+        let mut bench = Bench::new(lazy.clone(), 1, 4096);
+        let mut ask = |what| {
+            let mut outcome = bench.start(0, what);
+            while outcome.is_none() {
+                outcome = bench.turn().pop().map(|(_, outcome)| outcome);
+            }
+            outcome.unwrap()
+        };
+        let write = Descriptor { flags: Flags::FUA, ..Descriptor::new(Op::Write, 0, CHUNK) };
+        let flush = Descriptor::new(Op::Flush, 0, 0);
+        assert!(ask(write).is_ok() && ask(flush).is_ok() && !lazy.inner.chunks.map.unsaved());
+        storage.loses.store(true, SeqCst);
+        assert_eq!(ask(if durable_write { write } else { flush }), Err(libc::EIO));
+        assert_eq!(ask(flush), Err(libc::EIO), "and so does every later one");
+    }
 }

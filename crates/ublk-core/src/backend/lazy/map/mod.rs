@@ -115,7 +115,7 @@ struct Kept {
     filed: Mutex<Bits>,
     /// By page of the table: whether it has bits that `saved` lacks, or `dirty` some that are not durable.
     unsaved: Box<[AtomicBool]>,
-    /// Whether a save is under way, whose bits are not dirty any more.
+    /// Whether a save is under way, or has failed: its pages are not in `unsaved` any more.
     saving: AtomicBool,
     /// A sync has failed: nothing more is saved.
     failed: AtomicBool,
@@ -525,9 +525,11 @@ impl Map {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         kept.saving.store(true, SeqCst);
-        let saved = self.save_pages(kept, sync, publish);
+        let cut = self.save_pages(kept, sync, publish)?;
+        // Only now: after a failure there is something unsaved at least until `forget` has recorded it. A flush that saw
+        // neither that nor the failure would succeed.
         kept.saving.store(false, SeqCst);
-        saved
+        Ok(cut)
     }
 
     fn save_pages(

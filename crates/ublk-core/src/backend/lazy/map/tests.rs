@@ -73,6 +73,7 @@ fn a_save_whose_data_is_not_durable_saves_nothing() {
     let map = place.open().unwrap();
     add(&map, &[5]);
     assert!(save(&map, || Err(io::Error::other("no"))).is_err());
+    assert!(map.unsaved(), "or a flush would succeed before the failure is recorded");
     drop(map);
     place.reboot();
     assert!(!place.open().unwrap().has(5));

@@ -75,7 +75,14 @@ impl Bits {
         words.flat_map(|at| self.word(at).load(Ordering::SeqCst).to_ne_bytes()).collect()
     }
 
-    /// Sets words from `from` on from the bytes of a file.
+    /// Gives words from `from` on the values that [`bytes`](Self::bytes) has returned.
+    pub fn restore(&self, from: usize, bytes: &[u8]) {
+        for (at, word) in (from..).zip(bytes.chunks_exact(8)) {
+            self.word(at).store(word.try_into().map_or(0, u64::from_ne_bytes), Ordering::SeqCst);
+        }
+    }
+
+    /// Sets words from `from` on, which are zero, from the bytes of a file.
     pub fn fill(&self, from: usize, bytes: &[u8]) {
         for (at, word) in (from..).zip(bytes.chunks_exact(8)) {
             let word = word.try_into().map_or(0, u64::from_ne_bytes);

@@ -6,7 +6,7 @@ use super::room::Room;
 use crate::backend::Storage;
 use crate::queue::{Completer, Token};
 use crate::report::Reporter;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -86,10 +86,18 @@ pub(super) struct State {
     pub used: u64,
     /// How many of them are dirty.
     pub dirty: u64,
-    /// Missing chunks that take up space: something went wrong with them.
-    pub leftover: HashSet<u64>,
+    /// Missing chunks that take up space, since something went wrong with them; and whether freeing it has failed before.
+    pub leftover: HashMap<u64, bool>,
     /// Where the next search for chunks to evict begins.
     pub hand: u64,
+}
+
+impl State {
+    /// The leftovers that nobody is fetching: those that freeing has failed for before, or the others.
+    pub(super) fn idle_leftovers(&self, failed: bool) -> Vec<u64> {
+        let idle = self.leftover.iter().filter(|(chunk, _)| !self.busy.contains_key(chunk));
+        idle.filter(|(_, before)| **before == failed).map(|(chunk, _)| *chunk).collect()
+    }
 }
 
 impl Chunks {
@@ -173,7 +181,7 @@ impl Chunks {
         let mut state = self.state();
         let told = self.map.forget(|chunk| {
             if self.room.is_some() {
-                state.leftover.insert(chunk);
+                state.leftover.insert(chunk, false);
             }
         });
         self.epoch.fetch_add(1, SeqCst);
@@ -366,7 +374,7 @@ impl Chunks {
             return;
         }
         for chunk in chunks.into_iter().filter(|chunk| !self.map.has(*chunk)) {
-            state.leftover.insert(chunk);
+            state.leftover.insert(chunk, false);
             if self.map.is_dirty(chunk) && self.map.clear_dirty(chunk) {
                 state.dirty -= 1;
             }

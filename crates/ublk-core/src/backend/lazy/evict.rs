@@ -2,10 +2,12 @@
 //! round. Dirty chunks and those that a request is using stay.
 
 use super::chunks::{Chunks, Plan, State};
+use super::map::Map;
 use super::room::Room;
 use crate::backend::Storage;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::number::to_usize;
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
@@ -80,7 +82,7 @@ impl Chunks {
         if state.dirty + dirty.len() as u64 > room.most_dirty {
             return Err(Plan::Full);
         }
-        let new = claim.iter().filter(|chunk| !self.map.has(**chunk) && !state.leftover.contains(chunk));
+        let new = claim.iter().filter(|chunk| !self.map.has(**chunk) && !state.leftover.contains_key(chunk));
         let new = new.count() as u64;
         if state.used + new > room.most {
             return Err(Plan::Evict(new));
@@ -104,7 +106,7 @@ impl Chunks {
         let Some(room) = &self.room else { return Ok(()) };
         loop {
             let mut state = self.state();
-            let new = chunks.clone().filter(|chunk| !state.leftover.contains(chunk)).count() as u64;
+            let new = chunks.clone().filter(|chunk| !state.leftover.contains_key(chunk)).count() as u64;
             if state.used + new <= room.most {
                 state.used += new;
                 chunks.clone().for_each(|chunk| {
@@ -133,14 +135,64 @@ impl Chunks {
         }
     }
 
-    /// See the map's order.
+    /// See the map's order. Succeeds if it freed anything.
     fn evict(&self, room: &Room, storage: &dyn Storage, count: u64) -> io::Result<Evicted> {
         let mut state = self.state();
-        let (mut victims, mut in_use) = (Vec::new(), false);
-        let leftover: Vec<_> =
-            state.leftover.iter().copied().filter(|chunk| !state.busy.contains_key(chunk)).collect();
-        let mut rounds = 0;
-        while leftover.len() + victims.len() < to_usize(count) && rounds < ROUNDS {
+        let mut leftover = state.idle_leftovers(false);
+        let (victims, in_use) =
+            self.withdraw(room, &mut state, to_usize(count).saturating_sub(leftover.len()));
+        let hopeful = !leftover.is_empty() || !victims.is_empty();
+        // What could not be freed before comes last, but one of that is tried each time: it may be possible again.
+        let mut again = state.idle_leftovers(true);
+        again.sort_unstable_by_key(|chunk| chunk.wrapping_sub(state.hand));
+        if leftover.len() + victims.len() >= to_usize(count) {
+            again.truncate(1);
+        }
+        leftover.extend(again);
+        if leftover.is_empty() && victims.is_empty() {
+            return Ok(if in_use { Evicted::InUse } else { Evicted::None });
+        }
+        let mut chunks: Vec<_> = victims.keys().copied().chain(leftover).collect();
+        chunks.sort_unstable();
+        state.busy.extend(chunks.iter().map(|chunk| (*chunk, Vec::new())));
+        let epoch = self.epoch();
+        drop(state);
+
+        let freed = self.free_space(storage, &chunks);
+
+        let mut state = self.state();
+        let intact = self.epoch() == epoch;
+        for chunk in freed.unchanged {
+            match victims.get(&chunk) {
+                // Data that was not durable when the storage has lost some may be gone. `forget` did not see the chunk,
+                // which was missing then.
+                Some(saved) if *saved || intact => self.map.restore(chunk, *saved),
+                _ => drop(state.leftover.insert(chunk, true)),
+            }
+        }
+        state.leftover.extend(freed.stuck.into_iter().map(|chunk| (chunk, true)));
+        state.used -= freed.done.len() as u64;
+        freed.done.iter().for_each(|chunk| {
+            state.leftover.remove(chunk);
+        });
+        let evicted = freed.done.iter().filter(|chunk| victims.contains_key(chunk)).count() as u64;
+        self.counters.evicted(evicted * self.map.chunk());
+        let waiters = Self::end_busy(&mut state, chunks);
+        drop(state);
+        waiters.into_iter().for_each(|waiter| waiter.tell(0));
+        match freed.error {
+            Some(_) if !freed.done.is_empty() => Ok(Evicted::Some),
+            Some(_) if in_use && !hopeful => Ok(Evicted::InUse),
+            Some(error) => Err(error),
+            None => Ok(Evicted::Some),
+        }
+    }
+
+    /// Lets the clock go on until up to `count` chunks are missing in memory. Those with whether they were saved, and whether
+    /// requests are using others.
+    fn withdraw(&self, room: &Room, state: &mut State, count: usize) -> (HashMap<u64, bool>, bool) {
+        let (mut victims, mut in_use, mut rounds) = (HashMap::new(), false, 0);
+        while victims.len() < count && rounds < ROUNDS {
             let Some(chunk) = self.map.next(state.hand) else {
                 state.hand = 0;
                 rounds += 1;
@@ -157,44 +209,48 @@ impl Chunks {
                     // A request that pinned it since has found it present, or waits for the lock to look again.
                     self.map.restore(chunk, saved);
                 } else {
-                    victims.push((chunk, saved));
+                    victims.insert(chunk, saved);
                 }
             }
         }
-        if leftover.is_empty() && victims.is_empty() {
-            return Ok(if in_use { Evicted::InUse } else { Evicted::None });
-        }
-        let mut chunks: Vec<_> = victims.iter().map(|(chunk, _)| *chunk).chain(leftover).collect();
-        chunks.sort_unstable();
-        state.busy.extend(chunks.iter().map(|chunk| (*chunk, Vec::new())));
-        drop(state);
-
-        let filed = self.map.unfile(&chunks);
-        let punched = match &filed {
-            Ok(()) => runs(&chunks).try_for_each(|run| {
-                let (offset, length) = self.bytes(&run);
-                storage.punch(offset, length)
-            }),
-            Err(_) => Ok(()),
-        };
-
-        let mut state = self.state();
-        if filed.is_err() {
-            victims.iter().for_each(|(chunk, saved)| self.map.restore(*chunk, *saved));
-        } else if punched.is_err() {
-            state.leftover.extend(&chunks);
-        } else {
-            state.used -= chunks.len() as u64;
-            chunks.iter().for_each(|chunk| {
-                state.leftover.remove(chunk);
-            });
-            self.counters.evicted(victims.len() as u64 * self.map.chunk());
-        }
-        let waiters = Self::end_busy(&mut state, chunks);
-        drop(state);
-        waiters.into_iter().for_each(|waiter| waiter.tell(0));
-        filed.and(punched).map(|()| Evicted::Some)
+        (victims, in_use)
     }
+
+    /// Frees the space of sorted chunks that are missing in memory. What fails for some of them is no reason to keep the
+    /// others.
+    fn free_space(&self, storage: &dyn Storage, chunks: &[u64]) -> Freed {
+        let mut freed = Freed::default();
+        for page in Map::by_page(chunks) {
+            if let Err(failed) = self.map.unfile(page) {
+                freed.error.get_or_insert(failed.error);
+                (if failed.unchanged { &mut freed.unchanged } else { &mut freed.stuck }).extend(page);
+                continue;
+            }
+            for run in runs(page) {
+                let (offset, length) = self.bytes(&run);
+                match storage.punch(offset, length) {
+                    Ok(()) => freed.done.extend(run),
+                    Err(error) => {
+                        freed.error.get_or_insert(error);
+                        freed.stuck.extend(run);
+                    }
+                }
+            }
+        }
+        freed
+    }
+}
+
+/// What became of chunks whose space was to be freed.
+#[derive(Default)]
+struct Freed {
+    done: Vec<u64>,
+    /// Their data is there, and nothing has changed in the map's file.
+    unchanged: Vec<u64>,
+    /// They take up space, with or without data, and have to stay missing.
+    stuck: Vec<u64>,
+    /// The first one.
+    error: Option<io::Error>,
 }
 
 /// Sorted chunks as ranges.
@@ -205,24 +261,30 @@ fn runs(chunks: &[u64]) -> impl Iterator<Item = std::ops::Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::super::chunks::{Claim, Use, Waiter};
-    use super::super::map::Map;
+    use super::super::map::{Found, Identity, faults};
     use super::*;
     use crate::backend::{Backend, Engine, Memory, Properties, Site};
     use crate::claim::Place;
-    use std::collections::HashMap;
+    use std::collections::HashSet;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use std::sync::mpsc::channel;
     use std::sync::{Arc, Mutex};
 
     const CHUNK: u64 = 4096;
     const CHUNKS: u64 = 256;
+    /// The first chunk of the map's second page.
+    const FAR: u64 = 1 << 15;
 
     /// A storage that remembers which chunks take up space, and can refuse to free it.
     #[derive(Default)]
     struct Medium {
         stored: Mutex<HashMap<u64, u8>>,
         stuck: AtomicBool,
+        /// The same for some chunks.
+        bad: Mutex<HashSet<u64>>,
         most: Mutex<usize>,
+        /// What happens while it frees space for the first time.
+        meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     }
 
     impl Medium {
@@ -261,11 +323,15 @@ mod tests {
         }
 
         fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-            if self.stuck.load(SeqCst) {
+            if let Some(happen) = self.meanwhile.lock().unwrap().take() {
+                happen();
+            }
+            let range = offset / CHUNK..(offset + length) / CHUNK;
+            if self.stuck.load(SeqCst) || self.bad.lock().unwrap().iter().any(|bad| range.contains(bad)) {
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
             let mut stored = self.stored.lock().unwrap();
-            stored.retain(|chunk, _| !(offset / CHUNK..(offset + length) / CHUNK).contains(chunk));
+            stored.retain(|chunk, _| !range.contains(chunk));
             Ok(())
         }
     }
@@ -275,6 +341,14 @@ mod tests {
         let map = Map::volatile_bounded(CHUNKS * CHUNK, CHUNK).unwrap();
         let mut room = Room::new(1 << 30, CHUNK, CHUNKS, 0).unwrap();
         (room.most, room.most_dirty) = (40, 30);
+        (Arc::new(Chunks::new(map, Some(room))), Medium::default())
+    }
+
+    /// The same for a disk whose map has two pages in a file.
+    fn bounded_in_file(dir: &tempfile::TempDir) -> (Arc<Chunks>, Medium) {
+        let identity = Identity { size: 2 * FAR * CHUNK, chunk: CHUNK, name: String::new() };
+        let map = Map::open_bounded(&dir.path().join("map"), &identity, Found::New).unwrap();
+        let room = Room { most: 40, most_dirty: 30, ..Room::new(1 << 30, CHUNK, 2 * FAR, 0).unwrap() };
         (Arc::new(Chunks::new(map, Some(room))), Medium::default())
     }
 
@@ -360,7 +434,7 @@ mod tests {
         assert!(!chunks.map.has(5) && !chunks.map.is_dirty(5));
         {
             let state = chunks.state();
-            assert_eq!((state.used, state.dirty, state.leftover.contains(&5)), (1, 0, true));
+            assert_eq!((state.used, state.dirty, state.leftover.contains_key(&5)), (1, 0, true));
         }
         (10..49).for_each(|chunk| fetch(&chunks, &medium, chunk));
         assert_eq!(chunks.counters.now()[3], 0);
@@ -376,11 +450,70 @@ mod tests {
         medium.stuck.store(true, SeqCst);
         assert!(chunks.make_room(&medium, 50..51).is_err());
         assert_eq!(chunks.state().used, 40);
-        assert!(chunks.state().leftover.iter().all(|chunk| !chunks.map.has(*chunk)));
+        assert!(chunks.state().leftover.keys().all(|chunk| !chunks.map.has(*chunk)));
         medium.stuck.store(false, SeqCst);
         (100..CHUNKS).for_each(|chunk| fetch(&chunks, &medium, chunk));
         assert!(*medium.most.lock().unwrap() <= 40);
         assert_eq!(chunks.state().used, medium.used() as u64);
+    }
+
+    #[test]
+    fn a_chunk_whose_space_cannot_be_freed_costs_no_other_chunk() {
+        let (chunks, medium) = bounded();
+        (0..40).for_each(|chunk| fetch(&chunks, &medium, chunk));
+        medium.bad.lock().unwrap().insert(7);
+        let failed = (40..CHUNKS).filter(|&chunk| {
+            let made = chunks.make_room(&medium, chunk..chunk + 1);
+            if made.is_ok() {
+                medium.store(chunk * CHUNK, &[1; CHUNK as usize]).unwrap();
+                chunks.complete(&[chunk], false, chunks.epoch()).unwrap();
+            }
+            made.is_err()
+        });
+        assert!(failed.count() <= 1, "the one that finds out");
+        assert!(*medium.most.lock().unwrap() <= 40 && !chunks.map.has(7));
+        {
+            let state = chunks.state();
+            assert_eq!((state.used, state.leftover.len()), (medium.used() as u64, 1));
+        }
+        medium.bad.lock().unwrap().clear();
+        chunks.evict_for(&medium, 1).unwrap();
+        assert!(chunks.state().leftover.is_empty(), "it is tried again");
+        assert_eq!(chunks.state().used, medium.used() as u64);
+    }
+
+    #[test]
+    fn chunks_far_apart_are_evicted_without_writing_the_map_between_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (chunks, medium) = bounded_in_file(&dir);
+        [1, FAR + 1].into_iter().for_each(|chunk| fetch(&chunks, &medium, chunk));
+        chunks.evict_for(&medium, 20).unwrap(); // nothing yet
+        faults::expect(&[]);
+        chunks.evict_for(&medium, 40).unwrap();
+        assert_eq!((chunks.state().used, medium.used(), faults::written()), (0, 0, 16));
+    }
+
+    /// A chunk that is evicted just then is neither present nor missing.
+    #[test]
+    fn a_chunk_that_could_not_be_evicted_stays_missing_if_its_data_was_lost_meanwhile() {
+        for loses in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let (chunks, medium) = bounded_in_file(&dir);
+            [1, FAR + 1].into_iter().for_each(|chunk| fetch(&chunks, &medium, chunk));
+            if loses {
+                let chunks = chunks.clone();
+                let loss = move || chunks.failed(&io::Error::from_raw_os_error(libc::EIO));
+                *medium.meanwhile.lock().unwrap() = Some(Box::new(loss));
+            }
+            // The second page cannot be written. The file is as before.
+            faults::expect(&[None, Some(3)]);
+            let room = chunks.room.as_ref().unwrap();
+            [1, FAR + 1].into_iter().for_each(|chunk| assert!(room.pins.was_used(chunk)));
+            assert_eq!(chunks.evict(room, &medium, 2).unwrap(), Evicted::Some);
+            assert!(!chunks.map.has(1) && chunks.map.has(FAR + 1) != loses);
+            let state = chunks.state();
+            assert_eq!((state.used, state.leftover.contains_key(&(FAR + 1))), (1, loses));
+        }
     }
 
     #[test]

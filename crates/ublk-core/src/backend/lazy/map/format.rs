@@ -160,6 +160,15 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Writes a part of a table while the disk is served. After a failure any part of it may be written.
+pub(super) fn put(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(failed) = super::faults::inject(file, bytes, at) {
+        return failed;
+    }
+    file.write_all_at(bytes, at)
+}
+
 pub(super) fn read(file: &File, from: usize, table: &Bits) -> io::Result<()> {
     let mut page = [0; PAGE];
     for word in (0..table.words()).step_by(WORDS_PER_PAGE) {

@@ -39,6 +39,8 @@
 //! The file is not mapped, so truncating it cannot crash the process. The tables in memory stay complete, and the next
 //! save writes the file again from them.
 
+#[cfg(test)]
+pub mod faults;
 mod format;
 #[cfg(test)]
 mod tests;
@@ -48,8 +50,8 @@ use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
 use format::{
-    PAGE, Stamp, WORDS_PER_PAGE, allocate, blank, both, check, header, read, sync_parent, tables_of, words,
-    write, write_all, write_both,
+    PAGE, Stamp, WORDS_PER_PAGE, allocate, blank, both, check, header, put, read, sync_parent, tables_of,
+    words, write, write_all, write_both,
 };
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -84,6 +86,14 @@ pub enum Found {
     Empty,
     /// It holds data, so there has to be a map.
     Used,
+}
+
+/// A failure to write the table of present chunks.
+#[derive(Debug)]
+pub struct Unfiled {
+    pub error: io::Error,
+    /// The file is as it was before: the chunks may be present again.
+    pub unchanged: bool,
 }
 
 /// See the [module](self).
@@ -343,11 +353,9 @@ impl Map {
             return Ok(());
         }
         let offset = self.table(kept, 1) + range.start as u64 * 8;
-        kept.file.write_all_at(&after, offset).inspect_err(|_| {
-            // A part may be written already, which is harmless: it names chunks that are fetched again.
-            range.clone().for_each(|word| filed.word(word).store(0, SeqCst));
-            filed.fill(range.start, &before);
-        })
+        // A part may be written already, which is harmless: it names chunks whose data is there, and before a chunk's data
+        // is removed, this part of the table is written again.
+        put(&kept.file, &after, offset).inspect_err(|_| filed.restore(range.start, &before))
     }
 
     /// Some chunks are present from here on, for which [`file`](Self::file) was called. `written`: a client wrote them.
@@ -409,8 +417,8 @@ impl Map {
                 let bits = (&*word).try_into().map_or(0, u64::from_ne_bytes) | 1 << (chunk % 64);
                 word.copy_from_slice(&bits.to_ne_bytes());
             }
-            kept.file.write_all_at(&after, at_byte).inspect_err(|_| {
-                let _ = kept.file.write_all_at(&before, at_byte); // a part may be written already
+            put(&kept.file, &after, at_byte).inspect_err(|_| {
+                let _ = put(&kept.file, &before, at_byte); // a part may be written already
             })?;
         }
         for &chunk in chunks {
@@ -433,7 +441,7 @@ impl Map {
         let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
         dirty.clear(chunk);
         let (word, at_byte) = (at(chunk), self.table(kept, 2) + at(chunk) as u64 * 8);
-        let cleared = kept.file.write_all_at(&dirty.bytes(word..word + 1), at_byte).is_ok();
+        let cleared = put(&kept.file, &dirty.bytes(word..word + 1), at_byte).is_ok();
         if !cleared {
             dirty.set(chunk);
         }
@@ -460,15 +468,31 @@ impl Map {
         self.live.set(chunk);
     }
 
-    /// Some clean chunks, which are missing in memory, are missing in the file: their data may be removed.
-    pub fn unfile(&self, chunks: &[u64]) -> io::Result<()> {
+    /// Sorted chunks, by page of the file's tables.
+    pub fn by_page(chunks: &[u64]) -> impl Iterator<Item = &[u64]> {
+        chunks.chunk_by(|one, next| one / BITS_PER_PAGE == next / BITS_PER_PAGE)
+    }
+
+    /// Some clean chunks of one [page](Self::by_page), which are missing in memory, are missing in the file: their data may
+    /// be removed.
+    ///
+    /// After a failure any part of the write may be in the file, so it is written back. Otherwise a chunk that is present
+    /// again could lack its bit: a client's write to it would be answered, and forgotten if the process is killed. If the
+    /// file cannot be written back either, the chunks have to stay missing, with their data: a bit that is still in the
+    /// file names data that is there.
+    pub fn unfile(&self, chunks: &[u64]) -> std::result::Result<(), Unfiled> {
         let (Some(kept), Some(range)) = (&self.kept, span(chunks)) else { return Ok(()) };
         let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = filed.bytes(range.clone());
         chunks.iter().for_each(|chunk| filed.clear(*chunk));
         let at = self.table(kept, 1) + range.start as u64 * 8;
-        kept.file
-            .write_all_at(&filed.bytes(range), at)
-            .inspect_err(|_| chunks.iter().for_each(|chunk| filed.set(*chunk)))
+        put(&kept.file, &filed.bytes(range.clone()), at).map_err(|error| {
+            let unchanged = put(&kept.file, &before, at).is_ok();
+            if unchanged {
+                filed.restore(range.start, &before); // exactly: some of the chunks had no bit
+            }
+            Unfiled { error, unchanged }
+        })
     }
 
     /// The disk is closed, and everything is saved: the file says so, which makes all of it count after a boot.

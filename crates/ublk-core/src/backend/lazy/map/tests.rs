@@ -246,6 +246,39 @@ fn evict(map: &Map, chunk: u64) {
     map.unfile(&[chunk]).unwrap();
 }
 
+/// A part of the table was written when an eviction failed: of chunk 1, and of 5, which was missing and has no data.
+#[test]
+fn an_eviction_that_failed_has_changed_nothing_in_the_file() {
+    for refetched in [false, true] {
+        let place = Place::new(&format!("unfiled-{refetched}"));
+        let map = bounded(&place);
+        let saved = map.withdraw(1);
+        faults::expect(&[Some(1)]);
+        assert!(map.unfile(&[1, 5]).unwrap_err().unchanged);
+        map.restore(1, saved);
+        if refetched {
+            add(&map, &[6]);
+        }
+        map.mark_dirty(&[1]).unwrap(); // for a client's write, which is answered
+        drop(map); // killed
+        let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+        assert!(map.has(1) && map.is_dirty(1), "a client wrote to it");
+        assert!(!map.has(5) && map.has(6) == refetched, "a hole");
+    }
+}
+
+#[test]
+fn an_eviction_that_cannot_be_undone_says_so() {
+    let place = Place::new("unknown");
+    let map = bounded(&place);
+    map.withdraw(1);
+    faults::expect(&[Some(1), Some(0)]);
+    assert!(!map.unfile(&[1, 5]).unwrap_err().unchanged);
+    add(&map, &[6]);
+    drop(map);
+    assert_eq!(present(&Map::open_bounded(&place.0, &identity(), Found::Used).unwrap()), [2, 3, 6, 20_000]);
+}
+
 #[test]
 fn what_was_evicted_is_missing_after_a_kill_and_what_was_written_stays_dirty() {
     let place = Place::new("evicted");

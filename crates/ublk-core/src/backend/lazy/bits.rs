@@ -70,6 +70,17 @@ impl Bits {
         }
     }
 
+    /// Clears all bits from `count` on.
+    pub fn truncate(&self, count: u64) {
+        for at in at(count)..self.words() {
+            let rest = count.saturating_sub(at as u64 * 64);
+            let kept = if rest == 0 { 0 } else { u64::MAX >> (64 - rest) };
+            if self.word(at).load(Ordering::SeqCst) & !kept != 0 {
+                self.word(at).fetch_and(kept, Ordering::SeqCst);
+            }
+        }
+    }
+
     /// The words of a range, as the bytes of a file.
     pub fn bytes(&self, words: Range<usize>) -> Vec<u8> {
         words.flat_map(|at| self.word(at).load(Ordering::SeqCst).to_ne_bytes()).collect()
@@ -105,6 +116,16 @@ fn bit(chunk: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_behind_the_last_bit_is_cleared() {
+        for (count, rest) in [(0, 0), (1, 1), (63, 1), (64, 2), (65, 3), (701, 4), (5000, 4)] {
+            let bits = Bits::new(4096).unwrap();
+            [0, 63, 64, 700].into_iter().for_each(|chunk| bits.set(chunk));
+            bits.truncate(count);
+            assert_eq!(bits.count(), rest, "{count}");
+        }
+    }
 
     #[test]
     fn the_next_bit_is_found_from_anywhere() {

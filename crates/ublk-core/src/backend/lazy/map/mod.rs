@@ -131,8 +131,12 @@ struct Kept {
     failed: AtomicBool,
 }
 
+fn chunks(identity: &Identity) -> u64 {
+    identity.size.div_ceil(identity.chunk)
+}
+
 fn pages(identity: &Identity) -> usize {
-    to_usize(identity.size.div_ceil(identity.chunk).div_ceil(BITS_PER_PAGE))
+    to_usize(chunks(identity).div_ceil(BITS_PER_PAGE))
 }
 
 /// The words that hold the bits of some chunks.
@@ -206,9 +210,13 @@ impl Map {
             file.sync_all().and_then(|()| sync_parent(path)).map_err(system)?;
         } else {
             let before = check(&file, path, identity, bounded, tables)?;
-            read(&file, PAGE, &saved).map_err(system)?;
+            // Whatever the file says of chunks that the disk does not have.
+            let read = |at, table: &Bits| {
+                read(&file, at, table).map(|()| table.truncate(chunks(identity))).map_err(system)
+            };
+            read(PAGE, &saved)?;
             if bounded {
-                read(&file, PAGE + 2 * tables, &dirty).map_err(system)?;
+                read(PAGE + 2 * tables, &dirty)?;
             }
             let vouched = before.vouches(&stamp);
             if bounded && !vouched && !before.closed {
@@ -219,7 +227,7 @@ impl Map {
                 write(&file, PAGE, &saved).and_then(|()| file.sync_data()).map_err(system)?;
             }
             if vouched {
-                read(&file, PAGE + tables, &live).map_err(system)?;
+                read(PAGE + tables, &live)?;
             } else {
                 // The table before the header: it is not trusted until the header is written.
                 write_all(&file, PAGE + tables, &saved).map_err(system)?;

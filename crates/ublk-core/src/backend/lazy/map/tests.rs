@@ -166,10 +166,13 @@ fn live_is_trusted_only_where_it_was_written() {
 }
 
 /// A file with arbitrary changes is refused, or gives a map that marks no chunk beyond those in the file.
-#[test]
-fn any_bytes_are_a_map_or_refused() {
-    let place = Place::new("fuzz");
-    let map = place.open().unwrap();
+fn fuzz(bounded: bool, mut use_it: impl FnMut(Map)) {
+    let place = Place::new(&format!("fuzz-{bounded}"));
+    let open = |found| match bounded {
+        false => Map::open(&place.0, &identity(), found),
+        true => Map::open_bounded(&place.0, &identity(), found),
+    };
+    let map = open(Found::Empty).unwrap();
     add(&map, &[1, 2, 20_000]);
     save(&map, || Ok(())).unwrap();
     drop(map);
@@ -199,22 +202,26 @@ fn any_bytes_are_a_map_or_refused() {
         }
         std::fs::write(&place.0, &bytes).unwrap();
         let found = [Found::Empty, Found::Used][next(2)];
-        match Map::open(&place.0, &identity(), found) {
+        match open(found) {
             Ok(map) => {
                 opened += 1;
                 let blank = bytes.iter().all(|byte| *byte == 0);
                 assert!(blank || bytes.len() == good.len(), "round {round}: {} bytes", bytes.len());
+                let tables = if bounded { 3 } else { 2 };
                 for chunk in 0..identity().size / identity().chunk {
                     let bit = |table: usize| {
-                        let at = PAGE + table * (good.len() - PAGE) / 2 + chunk as usize / 8;
+                        let at = PAGE + table * (good.len() - PAGE) / tables + chunk as usize / 8;
                         bytes.get(at).is_some_and(|byte| byte & (1 << (chunk % 8)) != 0)
                     };
                     assert!(!map.has(chunk) || bit(0) || bit(1), "round {round}: chunk {chunk}");
-                    assert!(map.has(chunk) || !bit(0), "round {round}: chunk {chunk} was saved");
+                    assert!(bounded || map.has(chunk) || !bit(0), "round {round}: chunk {chunk} was saved");
                 }
+                let chunks = identity().size / identity().chunk;
+                assert!(map.next(chunks).is_none() && map.count_dirty().is_none_or(|dirty| dirty <= chunks));
                 map.file(&[7]).unwrap();
                 map.set(&[7], true);
                 save(&map, || Ok(())).unwrap();
+                use_it(map);
             }
             Err(error) => {
                 refused += 1;
@@ -225,6 +232,27 @@ fn any_bytes_are_a_map_or_refused() {
         }
     }
     assert!(refused > rounds / 10 && opened > rounds / 10, "{refused} refused, {opened} opened");
+}
+
+#[test]
+fn any_bytes_are_a_map_or_refused() {
+    fuzz(false, drop);
+}
+
+/// And its cache can be served within its bound.
+#[test]
+fn any_bytes_are_a_bounded_map_or_refused() {
+    use crate::backend::Memory;
+    use crate::backend::lazy::{chunks::Chunks, room::Room};
+    let (storage, mut evicted) = (Memory::new(identity().size).unwrap(), 0);
+    fuzz(true, |map| {
+        let room = Room { most: 40, most_dirty: 30, ..Room::new(1 << 30, 4096, 25_600, 0).unwrap() };
+        let chunks = Chunks::new(map, Some(room));
+        if chunks.fit(&storage).is_ok() && chunks.evict_for(&storage, 20).is_ok() {
+            evicted += 1;
+        }
+    });
+    assert!(evicted > 0);
 }
 
 /// A bounded map with these chunks fetched and saved; 2 was written and saved then, 3 is written after the save.

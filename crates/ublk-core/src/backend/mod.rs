@@ -206,6 +206,12 @@ pub trait Backend: Send + Sync + 'static {
 
 /// A backend in which others can store data, beside the requests of its engines.
 pub trait Storage: Backend {
+    /// The map that says which of its data counts is durable. A new file gets its length only now, since one that has it
+    /// counts as used, and so does its map.
+    fn begin(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes to it. May block, so it must not be called on a queue's thread.
     fn store(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 

@@ -47,45 +47,37 @@ impl File {
     /// Opens `path`, with `direct` around the page cache. The device refuses a size that is no multiple of its
     /// block size.
     pub fn open(path: &Path, read_only: bool, direct: bool) -> Result<Self> {
-        Self::open_with(OpenOptions::new().read(true).write(!read_only), path, read_only, direct)
+        Self::open_with(OpenOptions::new().read(true).write(!read_only), path, read_only, direct, 0)
     }
 
-    /// Opens a regular file of `size` bytes, or creates a sparse one with mode 600. The second value says what was found.
+    /// Opens a regular file of `size` bytes, or creates one with mode 600, which gets that length by
+    /// [`begin`](Storage::begin). The second value says what was found.
     pub fn open_or_create(path: &Path, size: u64, direct: bool) -> Result<(Self, Found)> {
+        let failed = |what: &'static str| {
+            move |error| Error::system(format!("cannot {what} {}", path.display()), &error)
+        };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let sized = Self::prepare(options.clone(), path, size)?;
-        let mut file = Self::open_with(&mut options, path, false, direct)?;
+        options.open(path).map_err(|error| failed("make")(error).kind(ErrorKind::Backend))?;
+        let mut file = Self::open_with(&mut options, path, false, direct, size)?;
+        let holds = file.file.metadata().map_err(failed("use"))?;
         let found = file.properties().size;
-        if found == size {
-            let failed = |error| Error::system(format!("cannot use {}", path.display()), &error);
+        let new = holds.is_file() && found == 0;
+        if new || found == size {
             if !direct {
                 let again = fs::File::open(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
-                file.witness = Some(again.map_err(failed)?);
+                file.witness = Some(again.map_err(failed("use"))?);
             }
-            let holds = file.file.metadata().map_err(failed)?;
+            file.size.store(size, Relaxed);
             let empty = holds.is_file() && holds.blocks() == 0;
             let rest = if empty { Found::Empty } else { Found::Used };
-            return Ok((file, if sized { Found::New } else { rest }));
+            return Ok((file, if new { Found::New } else { rest }));
         }
         Err(Error::new(
             ErrorKind::Backend,
             format!("{} has {found} bytes, not the disk's {size}", path.display()),
         )
         .hint("it belongs to another disk: remove it, or use another file"))
-    }
-
-    /// Gives a file that is new or empty its size; whether it did.
-    fn prepare(options: OpenOptions, path: &Path, size: u64) -> Result<bool> {
-        let failed =
-            |error| Error::system(format!("cannot make {}", path.display()), &error).kind(ErrorKind::Backend);
-        let file = options.open(path).map_err(failed)?;
-        let found = file.metadata().map_err(failed)?;
-        let empty = found.is_file() && found.len() == 0;
-        if empty {
-            file.set_len(size).map_err(failed)?;
-        }
-        Ok(empty)
     }
 
     /// The same, without a claim on the file.
@@ -95,7 +87,14 @@ impl File {
         self
     }
 
-    fn open_with(options: &mut OpenOptions, path: &Path, read_only: bool, direct: bool) -> Result<Self> {
+    /// `least`: the file is going to have at least this number of bytes.
+    fn open_with(
+        options: &mut OpenOptions,
+        path: &Path,
+        read_only: bool,
+        direct: bool,
+        least: u64,
+    ) -> Result<Self> {
         let name = path.display();
         let flags = if direct { libc::O_DIRECT } else { 0 };
         // Without waiting for the other end of a pipe.
@@ -140,12 +139,13 @@ impl File {
             (found.len(), if direct { told.offset } else { 512 })
         };
         let alignment = if direct { limits::of(&found, told.memory) } else { Alignment::default() };
-        let discard = (!read_only && can_punch(&file, size, kind.is_block_device())).then_some(Discard {
-            granularity: 4096.max(block_size),
-            alignment: 0,
-            max: 1 << 30,
-            max_write_zeroes: 1 << 30,
-        });
+        let discard =
+            (!read_only && can_punch(&file, size.max(least), kind.is_block_device())).then_some(Discard {
+                granularity: 4096.max(block_size),
+                alignment: 0,
+                max: 1 << 30,
+                max_write_zeroes: 1 << 30,
+            });
         Ok(Self {
             file,
             witness: None,
@@ -213,6 +213,17 @@ impl Backend for File {
 }
 
 impl Storage for File {
+    fn begin(&self) -> Result<()> {
+        let failed = |error| {
+            Error::system(format!("cannot make {}", self.path.display()), &error).kind(ErrorKind::Backend)
+        };
+        let found = self.file.metadata().map_err(failed)?;
+        if found.is_file() && found.len() == 0 {
+            self.file.set_len(self.size.load(Relaxed)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     fn store(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if !self.direct {
             return self.file.write_all_at(data, offset);

@@ -93,6 +93,7 @@ impl Lazy {
         if map.is_bounded() != max.is_some() {
             return Err(Error::invalid("the map is for another kind of cache"));
         }
+        storage.begin()?;
         let chunks = map.size().div_ceil(map.chunk());
         let room = max.map(|max| Room::new(max, map.chunk(), chunks, map.length())).transpose()?;
         let chunks = Arc::new(Chunks::new(map, room));

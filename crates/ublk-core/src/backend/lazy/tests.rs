@@ -182,6 +182,27 @@ fn a_bounded_cache_is_cleaned_when_it_is_served_and_not_before() {
     assert!(lazy.handle().progress().unwrap().present <= 48 << 10, "a smaller bound evicts");
 }
 
+/// The user has removed the cache, but not its map, and the server is killed when it has created a new cache.
+#[test]
+fn a_cache_is_new_until_its_map_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, map) = (dir.path().join("cache"), dir.path().join("map"));
+    let identity = Identity { size: SIZE, chunk: CHUNK, name: "image".into() };
+    let of_before = Map::open(&map, &identity, Found::New).unwrap();
+    of_before.file(&[0]).unwrap();
+    drop(of_before);
+    let create = || Stored::open_or_create(&path, SIZE, false).unwrap();
+    drop(create()); // killed
+    let (storage, found) = create();
+    let map = Map::open(&map, &identity, found).unwrap();
+    assert!(!map.has(0), "a hole");
+    drop(Lazy::new(Arc::new(storage), map, Arc::new(At::default())).unwrap());
+    let (storage, found) = create();
+    assert_eq!((fs::metadata(&path).unwrap().len(), found), (SIZE, Found::Empty));
+    storage.store(0, &[1]).unwrap();
+    assert_eq!(create().1, Found::Used);
+}
+
 /// What an engine does with a request, without a ring: reads a byte of a chunk, or overwrites the chunk.
 fn request(lazy: &Lazy, storage: &Memory, chunk: u64, written: Option<u8>) -> Option<u8> {
     use super::chunks::{Plan, Use, Waiter};

@@ -134,9 +134,13 @@ pub(super) const PLACE: Range<usize> = 104..112;
 /// Whether the disk was closed.
 pub(super) const CLOSED: Range<usize> = 112..120;
 
-/// Whether a file has no header: it is empty or all zeroes, since its creator died before it wrote one.
-pub(super) fn blank(file: &File) -> io::Result<bool> {
+/// Whether a file has no header: it is empty or all zeroes, since its creator died before it wrote one. One that is longer
+/// than the creator would have made it is not read to its end, which may be far away.
+pub(super) fn blank(file: &File, length: usize) -> io::Result<bool> {
     let (mut bytes, mut offset) = (vec![0; 1 << 16], 0);
+    if file.metadata()?.len() > length.max(bytes.len()) as u64 {
+        return Ok(false);
+    }
     loop {
         match file.read_at(&mut bytes, offset)? {
             0 => return Ok(true),

@@ -195,7 +195,8 @@ impl Map {
         let tables = pages(identity) * PAGE;
         let (live, saved, dirty) = (bits(tables)?, bits(tables)?, bits(tables)?);
         let stamp = Stamp::now(&file).map_err(system)?;
-        if found == Found::New || blank(&file).map_err(system)? {
+        let length = PAGE + tables_of(bounded) * tables;
+        if found == Found::New || blank(&file, length).map_err(system)? {
             if found == Found::Used {
                 return Err(Error::new(
                     ErrorKind::Backend,
@@ -204,7 +205,7 @@ impl Map {
                 .hint("without it the content of the cache is unknown: remove both, or use another cache"));
             }
             file.set_len(0).map_err(system)?;
-            allocate(&file, PAGE + tables_of(bounded) * tables).map_err(system)?;
+            allocate(&file, length).map_err(system)?;
             file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
             // A map that is lost with the power would have what was written to the disk fetched over.
             file.sync_all().and_then(|()| sync_parent(path)).map_err(system)?;

@@ -110,6 +110,15 @@ fn a_map_that_says_nothing_is_refused_for_a_cache_that_holds_data() {
     assert!(Map::open(&place.0, &identity(), Found::Used).is_err());
 }
 
+/// Any user can make one that takes years to read.
+#[test]
+fn a_long_file_of_zeroes_is_no_map_and_not_read_to_its_end() {
+    let place = Place::new("long");
+    File::create(&place.0).unwrap().set_len(1 << 30).unwrap();
+    let refused = place.open().err().unwrap();
+    assert!(refused.message.contains("not a map of ublk-ts"), "{refused}");
+}
+
 #[test]
 fn a_map_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;

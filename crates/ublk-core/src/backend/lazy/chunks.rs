@@ -280,11 +280,11 @@ impl Chunks {
         }
         let bounded = self.room.is_some();
         let (mut times, mut fetch, mut claim) = (0, Vec::<Range<u64>>::new(), Vec::new());
-        let mut dirty = Vec::new();
+        let (mut dirty, mut written) = (Vec::new(), Vec::new());
         for chunk in self.touched(offset, length) {
             if self.map.has(chunk) && !lost(chunk) {
                 if what != Use::Read && !self.map.is_written(chunk) {
-                    self.map.write(chunk);
+                    written.push(chunk);
                 }
                 if bounded && what != Use::Read && !self.map.is_dirty(chunk) {
                     dirty.push(chunk);
@@ -319,6 +319,8 @@ impl Chunks {
         {
             return plan;
         }
+        // Only what is really going to be written counts as lost if the storage loses it; the rest is fetched again.
+        written.into_iter().for_each(|chunk| self.map.write(chunk));
         state.busy.extend(claim.iter().map(|&chunk| (chunk, Vec::new())));
         Plan::Go(Claim { chunks: self.clone(), held: claim, epoch: self.epoch() })
     }

@@ -428,6 +428,19 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_is_refused_does_not_mark_its_chunk_as_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (chunks, medium) = bounded_in_file(&dir);
+        fetch(&chunks, &medium, 100);
+        (0..30).for_each(|chunk| write(&chunks, &medium, chunk).ok().unwrap().fulfil().unwrap());
+        assert!(matches!(write(&chunks, &medium, 100), Err(Plan::Full)));
+        chunks.failed(&io::Error::from_raw_os_error(libc::EIO));
+        assert!(chunks.map.is_lost(3) && !chunks.map.is_lost(100));
+        fetch(&chunks, &medium, 100);
+        assert!(chunks.map.has(100), "it can be fetched again");
+    }
+
+    #[test]
     fn what_a_failed_write_left_is_freed_before_anything_is_evicted() {
         let (chunks, medium) = bounded();
         drop(write(&chunks, &medium, 5).ok().unwrap());

@@ -462,7 +462,6 @@ impl Map {
         let saved = self.kept.as_ref().is_some_and(|kept| {
             let saved = kept.saved.has(chunk);
             kept.saved.clear(chunk);
-            kept.written.clear(chunk); // a write that was refused
             saved
         });
         self.live.clear(chunk);

@@ -74,6 +74,8 @@ pub struct Chunks {
     reporter: Mutex<Option<Reporter>>,
     /// The filler is going to save without being told.
     watched: AtomicBool,
+    /// The disk is being closed: nobody waits for requests to end.
+    pub closing: AtomicBool,
 }
 
 /// What changes with a lock.
@@ -119,6 +121,7 @@ impl Chunks {
             asking: Mutex::default(),
             reporter: Mutex::default(),
             watched: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         }
     }
 

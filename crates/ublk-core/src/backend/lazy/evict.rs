@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::number::to_usize;
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 /// How many chunks are evicted together, so that the map is written less often.
@@ -129,6 +130,10 @@ impl Chunks {
             }
             match self.evict(room, storage, over.max(BATCH.min(room.most / 16)))? {
                 Evicted::Some => {}
+                // A queue that was given up does not let go of its chunks.
+                Evicted::InUse if self.closing.load(SeqCst) => {
+                    return Err(io::Error::from_raw_os_error(libc::EIO));
+                }
                 Evicted::InUse => std::thread::sleep(PAUSE), // the storage finishes them without this thread
                 Evicted::None => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             }
@@ -266,7 +271,7 @@ mod tests {
     use crate::backend::{Backend, Engine, Memory, Properties, Site};
     use crate::claim::Place;
     use std::collections::HashSet;
-    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc::channel;
     use std::sync::{Arc, Mutex};
 

@@ -32,18 +32,19 @@ pub enum Job {
 /// The thread's handle.
 pub struct Filler {
     jobs: Sender<Job>,
+    chunks: Arc<Chunks>,
     thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
 
 impl Filler {
     pub fn start(chunks: Arc<Chunks>, storage: Arc<dyn Storage>) -> Result<Self> {
-        let (jobs, todo) = channel();
+        let ((jobs, todo), own) = (channel(), chunks.clone());
         let thread = std::thread::Builder::new()
             .name("ublk-filler".into())
             .stack_size(256 << 10)
-            .spawn(move || run(&todo, &chunks, &*storage))
+            .spawn(move || run(&todo, &own, &*storage))
             .map_err(|error| Error::system("cannot start the filler's thread", &error))?;
-        Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
+        Ok(Self { jobs, chunks, thread: Mutex::new(Some(thread)) })
     }
 
     /// Where its jobs go.
@@ -56,6 +57,7 @@ impl Filler {
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
+        self.chunks.closing.store(true, SeqCst);
         let _ = self.jobs.send(Job::Close); // closed before: nothing is left to do
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the filler's thread panicked")))
     }

@@ -203,6 +203,23 @@ fn a_cache_is_new_until_its_map_is() {
     assert_eq!(create().1, Found::Used);
 }
 
+/// A queue that was given up, with a request that never ends, keeps its chunks pinned.
+#[test]
+fn a_disk_can_be_closed_while_all_that_could_be_evicted_is_pinned() {
+    let (lazy, ..) = disk(Some(41_000));
+    let lazy = served(lazy);
+    lazy.handle().prefetch(0, 8 * CHUNK, &|| false).unwrap();
+    let room = lazy.inner.chunks.room.as_ref().unwrap();
+    room.pins.pin(0..SIZE / CHUNK);
+    let (sender, told) = std::sync::mpsc::channel();
+    lazy.inner.filler.jobs().send(Job::Evict(room.most, chunks::Waiter::Thread(sender))).unwrap();
+    let (lazy, (done, closed)) = (Arc::new(lazy), std::sync::mpsc::channel());
+    let own = lazy.clone();
+    std::thread::spawn(move || done.send(own.close().is_ok()).unwrap());
+    assert!(closed.recv_timeout(Duration::from_secs(5)).expect("it ends"));
+    assert_eq!(told.recv().unwrap(), -libc::EIO);
+}
+
 /// What an engine does with a request, without a ring: reads a byte of a chunk, or overwrites the chunk.
 fn request(lazy: &Lazy, storage: &Memory, chunk: u64, written: Option<u8>) -> Option<u8> {
     use super::chunks::{Plan, Use, Waiter};

@@ -1,5 +1,14 @@
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -241,6 +250,16 @@ test('a cache that another server has is left as it is', async t => {
   await sh('dd if="$2" of="$1" bs=1M oflag=direct status=none', disk.path, other)
   await t.throwsAsync(UblkDevice.create({ backend: lazy(options) }), { message: /in use/ })
   await sh('cmp "$1" "$2"', cache, other)
+})
+
+test('a bound that is too small for its cache leaves no files', async t => {
+  const [image, cache] = [join(dir, 'of-none'), join(dir, 'none')]
+  writeFileSync(image, imageBytes(0, MIB))
+  const backend = lazy({ source: image, cache, cacheMax: '1M' })
+  await t.throwsAsync(UblkDevice.create({ backend }), {
+    message: /the bound of the cache is below \d+ bytes/,
+  })
+  t.deepEqual([cache, `${cache}.map`].filter(existsSync), [])
 })
 
 test('the command line fills a disk in the background until its bounded cache is full, and prefetches', async t => {

@@ -60,6 +60,10 @@ impl Plan for Options {
                 (source, size, self.identity.clone().unwrap_or_default())
             }
         };
+        let identity = Identity { size, chunk, name };
+        if let Some(max) = self.max {
+            Lazy::check_bound(&identity, self.path.is_some(), max.0, how.max_io)?;
+        }
         let (storage, map): (Arc<dyn Storage>, Map) = match &self.path {
             None if self.max.is_some() => (Arc::new(Memory::new(size)?), Map::volatile_bounded(size, chunk)?),
             None => (Arc::new(Memory::new(size)?), Map::volatile(size, chunk)?),
@@ -67,7 +71,7 @@ impl Plan for Options {
                 let direct = self.direct.unwrap_or(false);
                 let (storage, found) = File::open_or_create(Path::new(path), size, direct)?;
                 let storage = if self.exclusive.unwrap_or(true) { storage } else { storage.without_claim() };
-                let (identity, map) = (Identity { size, chunk, name }, Self::map(path));
+                let map = Self::map(path);
                 let open = if self.max.is_some() { Map::open_bounded } else { Map::open };
                 (Arc::new(storage), open(Path::new(&map), &identity, found)?)
             }

@@ -26,6 +26,8 @@ pub trait Plan: Send {
 pub struct Opening {
     /// For a disk that refuses writes.
     pub read_only: bool,
+    /// The most bytes of a request.
+    pub max_io: u32,
     /// What a lazy disk is filled from.
     pub source: Option<Arc<dyn Source>>,
     /// Gets the lazy disk, if there is one.

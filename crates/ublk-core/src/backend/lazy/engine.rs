@@ -3,7 +3,7 @@
 use super::chunks::{Chunks, Claim, Plan, Use, Waiter};
 use super::{Job, Lazy};
 use crate::backend::{Backend, Below, Completer, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
-use crate::error::{Error, Hint, Remedy, Result};
+use crate::error::Result;
 use crate::queue::{Flags, Op, Outcome};
 use std::io;
 use std::ops::Range;
@@ -54,15 +54,8 @@ impl LazyEngine {
         let storage: Arc<dyn Backend> = lazy.inner.storage.clone();
         let storage = site.below(storage)?;
         if let Some(room) = &lazy.inner.chunks.room {
-            let needed = u64::from(site.max_io()).div_ceil(lazy.inner.chunks.map.chunk()) + 1;
-            if needed > room.most_at_once() {
-                let least = lazy.inner.least_room(needed);
-                return Err(Error::invalid(format!("the bound of the cache is below {least} bytes"))
-                    .hint(Hint::from("make it larger").by(Remedy::CacheBound).and(
-                    ", or the chunks or the largest request smaller: all that a request reads has to fit in, \
-                         beside what is written",
-                )));
-            }
+            let map = &lazy.inner.chunks.map;
+            room.check_requests(map.chunk(), map.length(), site.max_io())?;
         }
         let (durable, completer, progress) = (site.durable(), site.completer(), PerCall::new(site.depth()));
         Ok(Self { lazy, storage, durable, completer, progress })

@@ -127,6 +127,13 @@ impl Lazy {
         Handle { inner: Arc::downgrade(&self.inner), filling: self.background.state() }
     }
 
+    /// Whether requests of up to `max_io` bytes fit into a cache of at most `max` bytes, whose map is in a file if it is
+    /// `kept`. Called before its files are made: the map is as large as the disk's claimed size demands.
+    pub fn check_bound(identity: &Identity, kept: bool, max: u64, max_io: u32) -> Result<()> {
+        let map = if kept { Map::length_of(identity, true) } else { 0 };
+        Room::check(max, identity.chunk, map, max_io)
+    }
+
     /// Whether a chunk size is possible.
     pub fn check_chunk(chunk: u64) -> Result<()> {
         if chunk.is_power_of_two() && (Self::LEAST_CHUNK..=Self::MOST_CHUNK).contains(&chunk) {
@@ -141,12 +148,6 @@ impl Inner {
     /// Asks the source for missing chunks, which are busy already. `wanted`: a request waits for them.
     fn fetch(&self, range: Range<u64>, wanted: bool) {
         self.source.fetch(Fill::new(&self.chunks, self.filler.jobs(), range, wanted));
-    }
-
-    /// The least bound with which a request may touch this number of chunks, in bytes.
-    fn least_room(&self, chunks: u64) -> u64 {
-        let map = &self.chunks.map;
-        (chunks * 8 * map.chunk() + map.length()).div_ceil(63) * 64
     }
 }
 

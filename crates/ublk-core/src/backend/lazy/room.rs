@@ -1,7 +1,7 @@
 //! The bound of a cache: how many chunks fit into it, and which of them requests are using.
 
 use super::bits::Bits;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Remedy, Result};
 use crate::mapping::Mapping;
 use crate::number::to_usize;
 use std::ops::Range;
@@ -85,15 +85,47 @@ impl Room {
     /// For a cache of `bytes` for a disk of this number of chunks. A file system needs some of that for the list of the file's
     /// parts, and the map takes the rest.
     pub fn new(bytes: u64, chunk: u64, chunks: u64, map: u64) -> Result<Self> {
+        let (most, most_dirty) = Self::shares(bytes, chunk, map);
+        Ok(Self { most, most_dirty, pins: Pins::new(chunks)? })
+    }
+
+    /// How many chunks fit into a cache of `bytes`, and how many of them may be written ones.
+    fn shares(bytes: u64, chunk: u64, map: u64) -> (u64, u64) {
         let most = bytes.saturating_sub(bytes / 64 + map) / chunk;
         // What is read needs room too, however much is written.
-        let most_dirty = most - most.div_ceil(4);
-        Ok(Self { most, most_dirty, pins: Pins::new(chunks)? })
+        (most, most - most.div_ceil(4))
     }
 
     /// How many chunks one request may touch: all of them have to be there at the same time.
     pub fn most_at_once(&self) -> u64 {
-        (self.most - self.most_dirty) / 2
+        Self::at_once(self.most, self.most_dirty)
+    }
+
+    fn at_once(most: u64, most_dirty: u64) -> u64 {
+        (most - most_dirty) / 2
+    }
+
+    /// Whether requests of `max_io` bytes fit into a cache of `bytes`.
+    pub fn check(bytes: u64, chunk: u64, map: u64, max_io: u32) -> Result<()> {
+        let (most, most_dirty) = Self::shares(bytes, chunk, map);
+        Self::check_shares(most, most_dirty, chunk, map, max_io)
+    }
+
+    /// The same for this one.
+    pub fn check_requests(&self, chunk: u64, map: u64, max_io: u32) -> Result<()> {
+        Self::check_shares(self.most, self.most_dirty, chunk, map, max_io)
+    }
+
+    fn check_shares(most: u64, most_dirty: u64, chunk: u64, map: u64, max_io: u32) -> Result<()> {
+        let needed = u64::from(max_io).div_ceil(chunk) + 1;
+        if needed <= Self::at_once(most, most_dirty) {
+            return Ok(());
+        }
+        let least = (needed * 8 * chunk + map).div_ceil(63) * 64;
+        let hint = Hint::from("make it larger").by(Remedy::CacheBound).and(
+            ", or the chunks or the largest request smaller: all that a request reads has to fit in, beside what is written",
+        );
+        Err(Error::invalid(format!("the bound of the cache is below {least} bytes")).hint(hint))
     }
 }
 
@@ -117,5 +149,14 @@ mod tests {
         assert_eq!((room.most, room.most_dirty), (503, 377));
         assert!(room.most * (128 << 10) + 16384 <= 63 << 20);
         assert_eq!(Room::new(0, 4096, 1, 12288).unwrap().most, 0);
+    }
+
+    #[test]
+    fn the_bound_that_an_error_names_suffices() {
+        for map in [0, 12_288, 3 << 30] {
+            let error = Room::check(20 << 10, 4096, map, 128 << 10).unwrap_err().message;
+            let least = error.split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap();
+            Room::check(least, 4096, map, 128 << 10).unwrap();
+        }
     }
 }

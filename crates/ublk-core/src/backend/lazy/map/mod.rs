@@ -240,7 +240,9 @@ impl Map {
         let (written, lost, filed, loose) = (bits(tables)?, bits(tables)?, bits(tables)?, bits(tables)?);
         for word in 0..live.words() {
             let (saved, live) = (saved.word(word).load(SeqCst), &live.word(word));
-            live.fetch_or(saved, SeqCst);
+            if saved != 0 {
+                live.fetch_or(saved, SeqCst); // else its memory stays untouched
+            }
             let live = live.load(SeqCst);
             if live != 0 {
                 filed.word(word).store(live, SeqCst);
@@ -515,6 +517,11 @@ impl Map {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The length of a map's file, in bytes.
+    pub fn length_of(identity: &Identity, bounded: bool) -> u64 {
+        ((1 + tables_of(bounded) * pages(identity)) * PAGE) as u64
     }
 
     /// The length of its file, in bytes; 0 without one.

@@ -316,6 +316,35 @@ fn an_eviction_that_cannot_be_undone_says_so() {
     assert_eq!(present(&Map::open_bounded(&place.0, &identity(), Found::Used).unwrap()), [2, 3, 6, 20_000]);
 }
 
+/// The kernel's word on the mapping that an address lies in: how much of it takes memory, in KiB.
+#[cfg(not(miri))]
+fn resident(address: usize) -> u64 {
+    let (mut inside, all) = (false, std::fs::read_to_string("/proc/self/smaps").unwrap());
+    for line in all.lines() {
+        let first = line.split_whitespace().next().unwrap();
+        if let Some((from, to)) = first.split_once('-') {
+            let parse = |text| usize::from_str_radix(text, 16);
+            inside = matches!((parse(from), parse(to)), (Ok(from), Ok(to)) if (from..to).contains(&address));
+        } else if inside && first == "Anonymous:" {
+            return line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        }
+    }
+    panic!("it is mapped")
+}
+
+#[test]
+#[cfg(not(miri))]
+fn a_map_takes_memory_for_what_is_present_alone() {
+    let place = Place::new("memory");
+    let identity = Identity { size: 1 << 39, ..identity() };
+    let map = Map::open_bounded(&place.0, &identity, Found::New).unwrap();
+    let length = Map::length_of(&identity, true);
+    assert_eq!((map.length(), std::fs::metadata(&place.0).unwrap().len()), (length, length));
+    add(&map, &[1]);
+    let taken = resident(std::ptr::from_ref(map.live.word(0)).addr());
+    assert!((4..12 << 10).contains(&taken), "{taken} KiB, and each table has 16 MiB");
+}
+
 #[test]
 fn what_was_evicted_is_missing_after_a_kill_and_what_was_written_stays_dirty() {
     let place = Place::new("evicted");

@@ -6,7 +6,7 @@ use super::room::Room;
 use crate::backend::Storage;
 use crate::queue::{Completer, Token};
 use crate::report::Reporter;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -90,6 +90,8 @@ pub(super) struct State {
     pub dirty: u64,
     /// Missing chunks that take up space, since something went wrong with them; and whether freeing it has failed before.
     pub leftover: HashMap<u64, bool>,
+    /// Chunks that were fetched, and wait for room.
+    pub arrived: HashSet<u64>,
     /// Where the next search for chunks to evict begins.
     pub hand: u64,
 }
@@ -99,6 +101,12 @@ impl State {
     pub(super) fn idle_leftovers(&self, failed: bool) -> Vec<u64> {
         let idle = self.leftover.iter().filter(|(chunk, _)| !self.busy.contains_key(chunk));
         idle.filter(|(_, before)| **before == failed).map(|(chunk, _)| *chunk).collect()
+    }
+
+    /// Whether a leftover is being fetched: it is going to be present, or idle. Those that have arrived do not count, or two
+    /// of them could wait for each other.
+    pub(super) fn awaits_leftovers(&self) -> bool {
+        self.leftover.keys().any(|chunk| self.busy.contains_key(chunk) && !self.arrived.contains(chunk))
     }
 }
 

@@ -27,6 +27,8 @@ enum Evicted {
     Some,
     /// None: requests are using those that could be.
     InUse,
+    /// None: what could be is being fetched.
+    Fetched,
     /// None can be.
     None,
 }
@@ -102,9 +104,27 @@ impl Chunks {
         Ok(())
     }
 
-    /// Reserves room for busy chunks that are about to be stored. May block, on the filler's thread.
+    /// Reserves room for busy chunks that are about to be stored. May block, on the filler's thread. Fails with `EAGAIN` as
+    /// [`evict_for`](Self::evict_for) does.
     pub fn make_room(&self, storage: &dyn Storage, chunks: std::ops::Range<u64>) -> io::Result<()> {
         let Some(room) = &self.room else { return Ok(()) };
+        self.state().arrived.extend(chunks.clone());
+        let made = self.make_room_in(room, storage, &chunks);
+        if made.as_ref().err().and_then(io::Error::raw_os_error) != Some(libc::EAGAIN) {
+            let mut state = self.state();
+            chunks.for_each(|chunk| {
+                state.arrived.remove(&chunk);
+            });
+        }
+        made
+    }
+
+    fn make_room_in(
+        &self,
+        room: &Room,
+        storage: &dyn Storage,
+        chunks: &std::ops::Range<u64>,
+    ) -> io::Result<()> {
         loop {
             let mut state = self.state();
             let new = chunks.clone().filter(|chunk| !state.leftover.contains_key(chunk)).count() as u64;
@@ -120,7 +140,8 @@ impl Chunks {
         }
     }
 
-    /// Evicts chunks until this number fits in. May block, on the filler's thread.
+    /// Evicts chunks until this number fits in. May block, on the filler's thread. Fails with `EAGAIN` if that has to wait
+    /// for chunks to be fetched, which take up the space already: the filler stores those.
     pub fn evict_for(&self, storage: &dyn Storage, count: u64) -> io::Result<()> {
         let Some(room) = &self.room else { return Ok(()) };
         loop {
@@ -135,6 +156,7 @@ impl Chunks {
                     return Err(io::Error::from_raw_os_error(libc::EIO));
                 }
                 Evicted::InUse => std::thread::sleep(PAUSE), // the storage finishes them without this thread
+                Evicted::Fetched => return Err(io::Error::from_raw_os_error(libc::EAGAIN)),
                 Evicted::None => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             }
         }
@@ -155,7 +177,11 @@ impl Chunks {
         }
         leftover.extend(again);
         if leftover.is_empty() && victims.is_empty() {
-            return Ok(if in_use { Evicted::InUse } else { Evicted::None });
+            return Ok(match in_use {
+                true => Evicted::InUse,
+                false if state.awaits_leftovers() => Evicted::Fetched,
+                false => Evicted::None,
+            });
         }
         let mut chunks: Vec<_> = victims.keys().copied().chain(leftover).collect();
         chunks.sort_unstable();

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// After how long without work it saves unasked.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// After how long a job that found no room is tried again without another job. The source may have failed meanwhile.
+const AGAIN: Duration = Duration::from_millis(10);
+
 pub enum Job {
     /// Brings fetched data into the storage.
     Store { chunks: Range<u64>, data: Vec<u8> },
@@ -80,35 +83,61 @@ fn run(todo: &Receiver<Job>, chunks: &Chunks, storage: &dyn Storage) -> io::Resu
             }
         })
     };
+    // What found no room, but will when others were fetched.
+    let mut later = Vec::new();
     loop {
-        let job = match chunks.watch() {
-            true => todo.recv_timeout(QUIET),
-            false => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let job = match (chunks.watch(), later.is_empty()) {
+            (_, false) => todo.recv_timeout(AGAIN),
+            (true, true) => todo.recv_timeout(QUIET),
+            (false, true) => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
+        let due = std::mem::take(&mut later);
         match job {
-            Ok(Job::Store { chunks: range, data }) => {
-                if let Err(error) = caught(|| chunks.make_room(storage, range.clone())) {
-                    chunks.give_up(range, -errno_of(&error));
-                    continue;
-                }
-                let ((offset, _), epoch) = (chunks.bytes(&range), chunks.epoch());
-                match caught(|| storage.store(offset, &data)) {
-                    // The requests that wait for it are woken in any case.
-                    Ok(()) => drop(chunks.complete(&range.collect::<Vec<_>>(), false, epoch)),
-                    Err(error) => chunks.abandon(range, -errno_of(&error)),
-                }
-            }
-            Ok(Job::Evict(count, waiter)) => {
-                let evicted = caught(|| chunks.evict_for(storage, count));
-                waiter.tell(evicted.map_or_else(|error| -errno_of(&error), |()| 0));
-            }
+            Ok(job @ (Job::Store { .. } | Job::Evict(..))) => later.extend(find_room(chunks, storage, job)),
             Ok(Job::Save(waiter)) => waiter.tell(save().map_or_else(|error| -errno_of(&error), |()| 0)),
             Ok(Job::Look) => {}
             // Failures are reported to the owner.
-            Err(RecvTimeoutError::Timeout) => drop(save()),
-            Ok(Job::Close) => return save(),
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) if due.is_empty() => drop(save()),
+            Err(RecvTimeoutError::Timeout) => {}
+            end @ (Ok(Job::Close) | Err(RecvTimeoutError::Disconnected)) => {
+                due.into_iter().for_each(|job| refuse(chunks, job, libc::EIO));
+                return if end.is_ok() { save() } else { Ok(()) };
+            }
         }
+        later.extend(due.into_iter().filter_map(|job| find_room(chunks, storage, job)));
+    }
+}
+
+/// Does a job that needs room in a bounded cache; returns it if it has to wait for others.
+fn find_room(chunks: &Chunks, storage: &dyn Storage, job: Job) -> Option<Job> {
+    let found = caught(|| match &job {
+        Job::Store { chunks: range, .. } => chunks.make_room(storage, range.clone()),
+        Job::Evict(count, _) => chunks.evict_for(storage, *count),
+        Job::Save(_) | Job::Look | Job::Close => Ok(()),
+    });
+    match (found, job) {
+        (Err(error), job) if errno_of(&error) == libc::EAGAIN => return Some(job),
+        (Err(error), job) => refuse(chunks, job, errno_of(&error)),
+        (Ok(()), Job::Store { chunks: range, data }) => {
+            let ((offset, _), epoch) = (chunks.bytes(&range), chunks.epoch());
+            match caught(|| storage.store(offset, &data)) {
+                // The requests that wait for it are woken in any case.
+                Ok(()) => drop(chunks.complete(&range.collect::<Vec<_>>(), false, epoch)),
+                Err(error) => chunks.abandon(range, -errno_of(&error)),
+            }
+        }
+        (Ok(()), Job::Evict(_, waiter)) => waiter.tell(0),
+        (Ok(()), Job::Save(_) | Job::Look | Job::Close) => {}
+    }
+    None
+}
+
+/// There is no room for what a job needs.
+fn refuse(chunks: &Chunks, job: Job, errno: i32) {
+    match job {
+        Job::Store { chunks: range, .. } => chunks.give_up(range, -errno),
+        Job::Evict(_, waiter) => waiter.tell(-errno),
+        Job::Save(_) | Job::Look | Job::Close => {}
     }
 }
 

@@ -176,12 +176,13 @@ impl Chunks {
             again.truncate(1);
         }
         leftover.extend(again);
+        let otherwise = match in_use {
+            true => Evicted::InUse,
+            false if state.awaits_leftovers() => Evicted::Fetched,
+            false => Evicted::None,
+        };
         if leftover.is_empty() && victims.is_empty() {
-            return Ok(match in_use {
-                true => Evicted::InUse,
-                false if state.awaits_leftovers() => Evicted::Fetched,
-                false => Evicted::None,
-            });
+            return Ok(otherwise);
         }
         let mut chunks: Vec<_> = victims.keys().copied().chain(leftover).collect();
         chunks.sort_unstable();
@@ -212,10 +213,9 @@ impl Chunks {
         drop(state);
         waiters.into_iter().for_each(|waiter| waiter.tell(0));
         match freed.error {
-            Some(_) if !freed.done.is_empty() => Ok(Evicted::Some),
-            Some(_) if in_use && !hopeful => Ok(Evicted::InUse),
-            Some(error) => Err(error),
-            None => Ok(Evicted::Some),
+            Some(error) if freed.done.is_empty() && (hopeful || otherwise == Evicted::None) => Err(error),
+            Some(_) if freed.done.is_empty() => Ok(otherwise),
+            _ => Ok(Evicted::Some),
         }
     }
 
@@ -524,6 +524,18 @@ mod tests {
         chunks.evict_for(&medium, 1).unwrap();
         assert!(chunks.state().leftover.is_empty(), "it is tried again");
         assert_eq!(chunks.state().used, medium.used() as u64);
+    }
+
+    #[test]
+    fn a_chunk_whose_space_cannot_be_freed_is_no_error_while_others_are_in_use() {
+        let (chunks, medium) = bounded();
+        let room = chunks.room.as_ref().unwrap();
+        (0..40).for_each(|chunk| fetch(&chunks, &medium, chunk));
+        medium.bad.lock().unwrap().insert(7);
+        (0..40).filter(|chunk| *chunk != 7).for_each(|chunk| room.pins.pin(chunk..chunk + 1));
+        assert!(chunks.evict(room, &medium, 1).is_err());
+        assert_eq!(chunks.evict(room, &medium, 1).unwrap(), Evicted::InUse);
+        assert_eq!(chunks.state().used, 40);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! A disk that is filled on demand, and one whose changes are observed.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, PoisonError};
 use ublk_core::Spec;
-use ublk_core::backend::{Backend, Change, File as Stored, Identity, Lazy, Map, Memory, Observed, Storage};
+use ublk_core::backend::{
+    Backend, Change, File as Stored, FileSource, Identity, Lazy, Map, Memory, Observed, Storage,
+};
 use ublk_core::queue::Op;
+use ublk_kernel_tests::system::{Loop, run};
 use ublk_kernel_tests::*;
 
 const MIB: u64 = 1 << 20;
@@ -210,4 +213,47 @@ fn an_observer_is_told_of_every_change_that_was_made() {
     assert_eq!(told, [(Op::Write, MIB, 4096), (Op::Discard, 2 * MIB, MIB), (Op::WriteZeroes, 4 * MIB, MIB)]);
     drop(file);
     disk.finish();
+}
+
+/// As after a reboot: a file system without a device of its own gets another number, and a block device another node.
+#[test]
+fn a_source_is_known_again_when_its_device_has_another_number() {
+    let _alone = alone();
+    let (here, other, nodes) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mount = |dir: &Path| run("mount", &["-t", "tmpfs", "tmpfs", dir.to_str().unwrap()]);
+    let unmount = |dir: &Path| run("umount", &[dir.to_str().unwrap()]);
+    let identity = |path: &Path| FileSource::open(path).unwrap().identity().to_owned();
+    let found = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (found.dev(), found.ino())
+    };
+    let path = here.path().join("image");
+    let fill = || {
+        mount(here.path());
+        fs::write(&path, [7; 4096]).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        (found(&path), identity(&path))
+    };
+    let before = fill();
+    unmount(here.path());
+    mount(other.path());
+    let after = fill();
+    unmount(here.path());
+    unmount(other.path());
+    assert!(before.0.0 != after.0.0 && before.0.1 == after.0.1, "another device, the same inode");
+    assert_eq!(before.1, after.1);
+
+    let (device, node) = (Loop::new(MIB), nodes.path().join("node"));
+    let number = fs::metadata(device.path()).unwrap().rdev();
+    let make = || {
+        let (major, minor) = (libc::major(number).to_string(), libc::minor(number).to_string());
+        run("mknod", &[node.to_str().unwrap(), "b", &major, &minor]);
+        (found(&node), identity(&node))
+    };
+    let before = make();
+    fs::rename(&node, nodes.path().join("earlier")).unwrap();
+    let after = make();
+    assert_ne!(before.0, after.0);
+    assert_eq!(before.1, after.1);
 }

@@ -4,6 +4,7 @@ use super::{Fill, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::become_io_flusher;
 use crate::number::to_usize;
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, FsType, MSDOS_SUPER_MAGIC, fstatfs};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -13,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many parts are read at a time.
 const READERS: usize = 2;
+/// File systems that give a file another inode number whenever they are mounted: FAT, exFAT, and some in user space.
+const PASSING_INODES: [FsType; 3] = [MSDOS_SUPER_MAGIC, FsType(0x2011_bab0), FUSE_SUPER_MAGIC];
 /// A disk's size is a multiple of this.
 const SECTOR: u64 = 512;
 
@@ -32,12 +35,13 @@ impl FileSource {
             Error::system(format!("cannot open {}", path.display()), &error).kind(ErrorKind::Backend)
         };
         let file = File::open(path).map_err(failed)?;
-        let found = file.metadata().map_err(failed)?;
         if bytes == 0 {
             return Err(Error::new(ErrorKind::Backend, format!("{} is empty", path.display())));
         }
         let version = Version::of(&file).map_err(failed)?;
-        let identity = format!("file {} {}:{} {version:?} {bytes}", path.display(), found.dev(), found.ino());
+        let full = std::path::absolute(path).map_err(failed)?;
+        let inode = lasting_inode(&file).map_err(failed)?;
+        let identity = format!("file {} {inode} {version:?} {bytes}", full.display());
         let (jobs, todo) = channel();
         let (todo, file) = (Arc::new(Mutex::new(todo)), Arc::new(file));
         for _ in 0..READERS {
@@ -83,6 +87,15 @@ impl Version {
         let found = file.metadata()?;
         Ok(if found.is_file() { Self(found.mtime(), found.mtime_nsec()) } else { Self(0, 0) })
     }
+}
+
+/// The file's inode number if it is the same after a reboot, or else 0. The number of its file system's device is not the
+/// same on Btrfs, NFS, overlayfs, LVM and others. The inode of a block device is that of its node, which is made anew by
+/// each boot.
+fn lasting_inode(file: &File) -> io::Result<u64> {
+    let found = file.metadata()?;
+    let made_anew = PASSING_INODES.contains(&fstatfs(file)?.filesystem_type());
+    Ok(if found.is_file() && !made_anew { found.ino() } else { 0 })
 }
 
 fn serve(todo: &Mutex<Receiver<Fill>>, file: &File, path: &Path, bytes: u64, version: Version) {

@@ -6,6 +6,7 @@ use crate::backend::{File as Stored, Memory};
 use crate::queue::{Descriptor, Flags, Op};
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -149,6 +150,8 @@ fn a_file_is_a_source_as_long_as_nobody_changes_it() {
     let error = lazy.handle().prefetch(0, 4096, &|| false).unwrap_err();
     assert_eq!(error.errno, Some(libc::ESTALE));
     assert_ne!(FileSource::open(&path).unwrap().identity(), identity);
+    let (relative, full) = (Path::new("Cargo.toml"), std::env::current_dir().unwrap().join("Cargo.toml"));
+    assert_eq!(FileSource::open(relative).unwrap().identity(), FileSource::open(&full).unwrap().identity());
     fs::write(&path, "").unwrap();
     assert!(FileSource::open(&path).is_err() && FileSource::open(dir.path()).is_err());
 }

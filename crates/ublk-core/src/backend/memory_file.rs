@@ -78,7 +78,7 @@ impl MemoryFile {
                 ErrorKind::Backend,
                 format!("{name} has {} bytes, not the disk's {size}", found.len()),
             )
-            .hint("it belongs to another disk: remove it, or use another file"));
+            .hint("it may hold the data of another disk: use another file"));
         }
         Ok(Self { file, path: path.to_owned(), claimed: true, size: AtomicU64::new(size) })
     }

@@ -77,7 +77,7 @@ impl File {
             ErrorKind::Backend,
             format!("{} has {found} bytes, not the disk's {size}", path.display()),
         )
-        .hint("it belongs to another disk: remove it, or use another file"))
+        .hint("it may hold the data of another disk: use another file"))
     }
 
     /// The same, without a claim on the file.

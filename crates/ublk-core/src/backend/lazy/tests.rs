@@ -156,6 +156,37 @@ fn a_file_is_a_source_as_long_as_nobody_changes_it() {
     assert!(FileSource::open(&path).is_err() && FileSource::open(dir.path()).is_err());
 }
 
+#[test]
+fn a_cache_that_is_refused_may_hold_written_data_so_no_hint_says_to_remove_it() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (cache, map) = (dir.path().join("cache"), dir.path().join("cache.map"));
+    let identity = Identity { size: SIZE, chunk: CHUNK, name: "image".into() };
+    let (storage, found) = Stored::open_or_create(&cache, SIZE, false).unwrap();
+    drop(Map::open_bounded(&map, &identity, found).unwrap());
+    storage.store(0, &[1; 4096]).unwrap();
+    let refused = |name: &str, content: Option<&[u8]>| {
+        if let Some(content) = content {
+            fs::write(&map, content).unwrap();
+        }
+        let identity = Identity { name: name.into(), ..identity.clone() };
+        Map::open_bounded(&map, &identity, Found::Used).err().unwrap().hint.unwrap().to_string()
+    };
+    let hints = [
+        refused("another", None),
+        refused("image", Some(&[7; 20_000])),
+        refused("image", Some(b"short")),
+        refused("image", Some(b"")),
+        Stored::open_or_create(&cache, SIZE * 2, false).err().unwrap().hint.unwrap().to_string(),
+        crate::backend::MemoryFile::open(&cache, SIZE * 2).err().unwrap().hint.unwrap().to_string(),
+    ];
+    for hint in &hints {
+        assert!(!hint.contains("remove") && hint.contains("another"), "{hint}");
+    }
+    for hint in &hints[..4] {
+        assert!(hint.contains("written data"), "{hint}");
+    }
+}
+
 /// What a killed process left without a bit in the map takes up no space after the next start.
 #[test]
 fn a_bounded_cache_is_cleaned_when_it_is_served_and_not_before() {

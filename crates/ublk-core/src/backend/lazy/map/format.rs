@@ -71,7 +71,7 @@ pub(super) fn check(
     let name = path.display();
     let refused = |what: &str| {
         Error::new(ErrorKind::Backend, format!("the map {name} {what}"))
-            .hint("remove it and the cache it belongs to, or use another cache")
+            .hint("use another cache: this one may hold written data, which only its map can find")
     };
     let mut page = [0; PAGE];
     let length = file.metadata().map_or(0, |found| found.len());
@@ -103,7 +103,10 @@ pub(super) fn check(
         return Err(refused("is of another version of ublk-ts"));
     }
     if page != header(identity, bounded, &stamp) {
-        return Err(refused("is of another disk, or of another version of its image"));
+        return Err(refused("is of another disk, or of another version of its image").hint(
+            "its cache may hold written data: use it with the source or identity, the size and the chunk size that it was made \
+             with, or use another cache",
+        ));
     }
     if length != (PAGE + tables_of(bounded) * table) as u64 {
         return Err(refused("has the wrong size"));

@@ -202,7 +202,7 @@ impl Map {
                     ErrorKind::Backend,
                     format!("the map {name} is empty, but its cache is not"),
                 )
-                .hint("without it the content of the cache is unknown: remove both, or use another cache"));
+                .hint("it says what the cache holds, which may be written data: restore it, or use another cache"));
             }
             file.set_len(0).map_err(system)?;
             allocate(&file, length).map_err(system)?;

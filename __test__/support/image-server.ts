@@ -29,6 +29,8 @@ export interface Behaviour {
   endless: boolean
   /** Sends half of the part, and then nothing. */
   stalls: boolean
+  /** After how many milliseconds it answers. */
+  delay: number
 }
 
 /** What it has done. */
@@ -51,6 +53,7 @@ const USUAL: Behaviour = {
   shifted: 0,
   endless: false,
   stalls: false,
+  delay: 1,
 }
 const SECTOR = 512
 
@@ -120,7 +123,7 @@ function serve(): void {
     if (behaviour.status > 0) return void response.writeHead(behaviour.status).end('no')
     setTimeout(
       () => answer(request.headers.range ?? '', request.headers['if-range']?.toString(), response),
-      1,
+      behaviour.delay,
     )
   })
   const answer = (range: string, condition: string | undefined, response: ServerResponse): void => {

@@ -77,15 +77,6 @@ test('an image that has changed is an error at once', async t => {
   }
 })
 
-test('not more than eight requests are under way at a time', async t => {
-  await using server = await ImageServer.start()
-  const image = await open(server.url)
-  await Promise.all(Array.from({ length: 50 }, (_, at) => part(image, at * 4096, 4096)))
-  const { requests, atOnce } = await server.done()
-  t.is(requests, 51)
-  t.true(atOnce > 1 && atOnce <= 8, `${atOnce}`)
-})
-
 test('a request that is not wanted any more ends at once', async t => {
   await using server = await ImageServer.start()
   const image = await open(server.url)

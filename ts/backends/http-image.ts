@@ -28,6 +28,14 @@ const SILENCE = 1 / 4
 /** After these a later attempt may succeed. */
 const TEMPORARY: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 504])
 
+/** The functions that fetch from a web server. */
+const FROM_SERVERS = new WeakSet<Fetch>()
+
+/** How many fetches of this function may be under way at a time; undefined for any number. */
+export function mostAtOnce(fetch: Fetch): number | undefined {
+  return FROM_SERVERS.has(fetch) ? MOST_REQUESTS : undefined
+}
+
 /** A URL as it can be shown: without what may be secret. */
 export function shownUrl(url: string): string {
   const { protocol, host, pathname } = new URL(url)
@@ -49,10 +57,12 @@ export async function openHttpImage(url: string, timeout: number, signal: AbortS
     if (!Number.isSafeInteger(bytes) || bytes === 0)
       throw new Lasting('the server does not say how large the image is')
     const image = new Image(server, bytes, versionOf(headers))
+    const fetch: Fetch = range => image.fetch(range)
+    FROM_SERVERS.add(fetch)
     return {
       size: Math.ceil(bytes / SECTOR) * SECTOR,
       identity: identityOf(url, bytes, image.version),
-      fetch: range => image.fetch(range),
+      fetch,
     }
   } catch (error) {
     signal.throwIfAborted()
@@ -126,8 +136,6 @@ class Image {
 class WebServer {
   readonly #url: URL
   readonly #headers: { [name: string]: string } = { 'accept-encoding': 'identity' }
-  #underWay = 0
-  readonly #waiting: (() => void)[] = []
   /** How long the server may send nothing in one attempt, in milliseconds. */
   readonly #silence: number
 
@@ -150,30 +158,23 @@ class WebServer {
     check: (response: Response) => void = checkParts,
     length = 1,
   ): Promise<{ headers: Headers; data: Uint8Array }> {
-    while (this.#underWay >= MOST_REQUESTS) await new Promise<void>(resolve => this.#waiting.push(resolve))
-    this.#underWay++
-    try {
-      const headers = {
-        ...this.#headers,
-        range,
-        ...(condition === undefined ? {} : { 'if-range': condition }),
+    const headers = {
+      ...this.#headers,
+      range,
+      ...(condition === undefined ? {} : { 'if-range': condition }),
+    }
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#once(headers, signal, check, length)
+      } catch (error) {
+        signal.throwIfAborted()
+        if (error instanceof Lasting) throw error
+        if (attempt === ATTEMPTS)
+          throw Object.assign(new Error(inWords(error)), { code: 'EIO', cause: error })
+        const wanted = error instanceof Busy ? error.pause : 0
+        const pause = Math.max(PAUSE * 2 ** (attempt - 1) * (0.75 + Math.random() / 2), wanted)
+        await sleep(Math.min(pause, LONGEST_PAUSE), undefined, { signal })
       }
-      for (let attempt = 1; ; attempt++) {
-        try {
-          return await this.#once(headers, signal, check, length)
-        } catch (error) {
-          signal.throwIfAborted()
-          if (error instanceof Lasting) throw error
-          if (attempt === ATTEMPTS)
-            throw Object.assign(new Error(inWords(error)), { code: 'EIO', cause: error })
-          const wanted = error instanceof Busy ? error.pause : 0
-          const pause = Math.max(PAUSE * 2 ** (attempt - 1) * (0.75 + Math.random() / 2), wanted)
-          await sleep(Math.min(pause, LONGEST_PAUSE), undefined, { signal })
-        }
-      }
-    } finally {
-      this.#underWay--
-      this.#waiting.shift()?.()
     }
   }
 

@@ -10,7 +10,7 @@ import { nameOf } from '../user-values.js'
 import { exclusiveOf } from './claim.js'
 import { diskSize } from './disk-size.js'
 import type { FileOptions } from './file.js'
-import { openHttpImage, shownUrl } from './http-image.js'
+import { mostAtOnce, openHttpImage, shownUrl } from './http-image.js'
 import type { Kind } from './kind.js'
 
 /** Where a {@link lazy} disk gets its data, and how. */
@@ -76,7 +76,8 @@ export interface LazyOptions {
   identity?: string
   /**
    * After how many milliseconds a fetch fails with ETIMEDOUT, from 1. With a URL also: how long the server may take to
-   * answer when the disk is created.
+   * answer when the disk is created. A web server is asked for eight parts at a time: for the others, the time begins
+   * with their turn, and they fail before it only if no other fetch succeeds for this time.
    *
    * @defaultValue 60000
    */
@@ -267,7 +268,7 @@ export const lazyKind: Kind<LazyBackend> = {
     for (const path of [cache, `${cache}.map`]) made(path)
     return { ...backend, cache }
   },
-  filling: ({ fetch, timeout }) => (fetch ? { fetch, timeout } : undefined),
+  filling: ({ fetch, timeout }) => (fetch ? { fetch, timeout, atOnce: mostAtOnce(fetch) } : undefined),
   label: ({ source, cache }) =>
     source === undefined ? (cache ?? '') : isWeb(source) ? shownUrl(source) : source,
   commandLine: {

@@ -16,9 +16,9 @@ export class NativeCallbacks {
    */
   constructor(filling: Filling | undefined, observe: Observe | undefined, report: Report) {
     if (filling) {
-      const fetcher = new LazyFetcher(filling.fetch, filling.timeout, message => report(`lazy: ${message}`))
+      const fetcher = new LazyFetcher(filling, message => report(`lazy: ${message}`))
       this.#fetcher = fetcher
-      this.onFetch = wanted => void fetcher.answer(wanted)
+      this.onFetch = wanted => fetcher.answer(wanted)
     }
     if (observe) {
       this.onChange = () => {

@@ -28,6 +28,8 @@ pub struct Wanted {
     pub offset: f64,
     /// How much, in bytes.
     pub length: f64,
+    /// No request waited for it when it was asked for.
+    pub background: bool,
 }
 
 /// Fetches from JavaScript.
@@ -73,7 +75,7 @@ impl Fetches {
 
 impl Source for Fetches {
     fn fetch(&self, fill: Fill) {
-        let (offset, length) = (number(fill.offset()), number(fill.length()));
+        let (offset, length, background) = (number(fill.offset()), number(fill.length()), !fill.is_wanted());
         let mut waiting = self.waiting();
         if waiting.refusing {
             drop(waiting);
@@ -83,7 +85,7 @@ impl Source for Fetches {
         let id = waiting.last;
         waiting.fills.insert(id, fill);
         drop(waiting);
-        if self.call.call(Wanted { id, offset, length }, ThreadsafeFunctionCallMode::NonBlocking)
+        if self.call.call(Wanted { id, offset, length, background }, ThreadsafeFunctionCallMode::NonBlocking)
             != Status::Ok
         {
             drop(self.take(id)); // its thread is ending

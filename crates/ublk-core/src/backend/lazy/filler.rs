@@ -176,6 +176,11 @@ impl Fill {
         self.chunks.bytes(&self.range).1
     }
 
+    /// Whether a request waits for it. Otherwise it is fetched in advance, although a request may come to wait for it.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// Answers with the data, all of it.
     pub fn supply(mut self, data: Vec<u8>) -> Result<()> {
         if data.len() as u64 != self.length() {

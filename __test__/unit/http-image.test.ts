@@ -1,4 +1,4 @@
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { type HttpImage, openHttpImage, shownUrl } from '../../dist/backends/http-image.js'
 import { UblkError } from '../../dist/errors.js'
 import { ImageServer, imageBytes } from '../support/image-server.js'
@@ -115,14 +115,61 @@ test('a server that falls silent is given up, when it is opened and when it is r
   })
 })
 
-test.serial('a redirect from https to http is refused', async t => {
+/** Replaces `fetch` by a web of redirects, and returns the requests that are made. */
+function redirecting(t: ExecutionContext, web: Readonly<Record<string, string>>): [string, string | null][] {
   const { fetch } = globalThis
   t.teardown(() => {
     globalThis.fetch = fetch
   })
-  globalThis.fetch = async () => {
-    const response = new Response('x', { status: 206, headers: { 'content-range': 'bytes 0-0/512' } })
-    return Object.defineProperty(response, 'url', { value: 'http://example.org/image' })
+  const asked: [string, string | null][] = []
+  globalThis.fetch = async (input, init) => {
+    let url = String(input)
+    for (;;) {
+      asked.push([url, new Headers(init?.headers).get('authorization')])
+      const location = web[url]
+      const response =
+        location === undefined
+          ? new Response('x', { status: 206, headers: { 'content-range': 'bytes 0-0/512' } })
+          : new Response(null, { status: 302, headers: { location } })
+      if (location === undefined || init?.redirect === 'manual')
+        return Object.defineProperty(response, 'url', { value: url })
+      url = new URL(location, url).href
+    }
   }
+  return asked
+}
+
+test.serial('a redirect from https to http is refused', async t => {
+  redirecting(t, { 'https://example.org/image': 'http://example.org/image' })
   await t.throwsAsync(open('https://example.org/image'), { message: /redirects from https to http/ })
+})
+
+test.serial('each redirect is checked, not only the last address', async t => {
+  const asked = redirecting(t, {
+    'https://example.org/image': 'http://example.org/image',
+    'http://example.org/image': 'https://example.org/other',
+    'https://example.org/a': '/a',
+    'https://example.org/b': 'ftp://example.org/b',
+  })
+  await t.throwsAsync(open('https://example.org/image'), { message: /redirects from https to http$/ })
+  t.is(asked.length, 1, 'nothing was sent in the clear')
+  await t.throwsAsync(open('https://example.org/a'), { message: /redirects more than 5 times$/ })
+  t.is(asked.length, 7)
+  await t.throwsAsync(open('https://example.org/b'), {
+    message: /redirects to ftp:, not to http: or https:$/,
+  })
+})
+
+test.serial('a redirect to another server carries no password', async t => {
+  const asked = redirecting(t, {
+    'http://example.org/image': '/moved',
+    'http://example.org/moved': 'https://user:other@example.net/image',
+  })
+  await open('http://user:secret@example.org/image')
+  const secret = `Basic ${Buffer.from('user:secret').toString('base64')}`
+  t.deepEqual(asked, [
+    ['http://example.org/image', secret],
+    ['http://example.org/moved', secret],
+    ['https://example.net/image', null],
+  ])
 })

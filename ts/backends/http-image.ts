@@ -17,6 +17,9 @@ export interface HttpImage {
 const SECTOR = 512
 /** How many requests are under way at a time. */
 const MOST_REQUESTS = 8
+/** How many redirects of one request are followed. */
+const MOST_REDIRECTS = 5
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 /** How often a request is made before it fails. */
 const ATTEMPTS = 5
 /** The pause before the second attempt, in milliseconds; each further one is twice as long. */
@@ -190,13 +193,11 @@ class WebServer {
     }, this.#silence)
     let response: Response | undefined
     try {
-      response = await fetch(this.#url, { headers, signal: AbortSignal.any([signal, silent.signal]) })
-      const { status, statusText, url } = response
+      response = await this.#follow(headers, AbortSignal.any([signal, silent.signal]))
+      const { status, statusText } = response
       if (TEMPORARY.has(status))
         throw new Busy(`${status} ${statusText}`, response.headers.get('retry-after'))
       if (status >= 400) throw new Lasting(`the server answers ${status} ${statusText}`.trimEnd())
-      if (this.#url.protocol === 'https:' && !url.startsWith('https:'))
-        throw new Lasting('the server redirects from https to http')
       check(response)
       // With a content coding, ranges count the bytes of the compressed image.
       if ((response.headers.get('content-encoding') ?? 'identity') !== 'identity')
@@ -210,6 +211,37 @@ class WebServer {
       clearTimeout(timer)
     }
   }
+
+  /** The answer at the end of all redirects. Each one is checked, and user and password stay with their server. */
+  async #follow(headers: { [name: string]: string }, signal: AbortSignal): Promise<Response> {
+    let [url, sent] = [this.#url, headers]
+    for (let redirects = 0; redirects <= MOST_REDIRECTS; redirects++) {
+      const response = await fetch(url, { headers: sent, signal, redirect: 'manual' })
+      const location = REDIRECTS.has(response.status) ? response.headers.get('location') : null
+      if (location === null) return response
+      await response.body?.cancel()
+      const next = redirected(url, location)
+      if (next.origin !== url.origin) {
+        const { authorization: _, ...rest } = sent
+        sent = rest
+      }
+      url = next
+    }
+    throw new Lasting(`the server redirects more than ${MOST_REDIRECTS} times`)
+  }
+}
+
+/** Where a redirect leads to. */
+function redirected(from: URL, location: string): URL {
+  if (!URL.canParse(location, from.href)) throw new Lasting('the server redirects to no address')
+  const to = new URL(location, from)
+  if (to.protocol !== 'http:' && to.protocol !== 'https:')
+    throw new Lasting(`the server redirects to ${to.protocol}, not to http: or https:`)
+  if (from.protocol === 'https:' && to.protocol === 'http:')
+    throw new Lasting('the server redirects from https to http')
+  to.username = ''
+  to.password = ''
+  return to
 }
 
 /** A body of exactly that length. No more than that is kept, whatever the server sends. */

@@ -202,6 +202,13 @@ test('a source that fails costs an I/O error, and is asked again', async t => {
   t.true(now.failures >= 3 && now.present > 0)
 })
 
+test('the command line says how long a web server may take', async t => {
+  await using server = await ImageServer.start({ silent: true })
+  const { status, stderr } = await run('create', '--lazy', server.url, '--fetch-timeout', '0.3')
+  t.is(status, 1)
+  t.regex(stderr, /no answer within 300 ms/)
+})
+
 test('a file is read natively, filled in the background and in advance, and refused when it was changed', async t => {
   const image = join(dir, 'image')
   writeFileSync(image, imageBytes(0, 8 * MIB))

@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import { checkFlag, checkOptions, type Names } from '../check.js'
 import { invalid } from '../errors.js'
 import { cannotRecord } from '../json.js'
+import { parseSeconds } from '../option-values.js'
 import { pathOf } from '../path.js'
 import type { Fetch } from '../runtime/lazy-fetcher.js'
 import { parseSize, type Size } from '../size.js'
@@ -275,7 +276,7 @@ export const lazyKind: Kind<LazyBackend> = {
     main: {
       flags: '--lazy <source>',
       summary: 'a disk that is filled on demand from an image: an http(s) URL, a file or a block device',
-      make: (source, { cache, cacheMax, fill, chunk, direct, exclusive }) =>
+      make: (source, { cache, cacheMax, fill, fetchTimeout, chunk, direct, exclusive }) =>
         lazy({
           source: source === '' || isWeb(source) || source.includes('://') ? source : resolve(source),
           cache: cache === undefined ? undefined : resolve(cache as string),
@@ -283,6 +284,7 @@ export const lazyKind: Kind<LazyBackend> = {
           exclusive: exclusive !== false,
           ...(cacheMax === undefined ? {} : { cacheMax: cacheMax as Size }),
           ...(fill === undefined ? {} : { fill: fillOfFlag(fill) as Size }),
+          ...(fetchTimeout === undefined ? {} : { timeout: fetchTimeout as number }),
           ...(chunk === undefined ? {} : { chunk: chunk as Size }),
         }),
     },
@@ -293,6 +295,11 @@ export const lazyKind: Kind<LazyBackend> = {
       },
       { flags: '--cache-max <size>', summary: 'the most that the cache takes up: fetched data is evicted' },
       { flags: '--fill <rate>', summary: 'fetch the rest in the background: bytes a second, or max' },
+      {
+        flags: '--fetch-timeout <seconds>',
+        summary: 'how long a web server may take to answer, and to send a part (default: 60)',
+        parse: text => Math.round(parseSeconds(text) * 1000),
+      },
     ],
     also: ['chunk', 'direct', 'exclusive'],
   },

@@ -246,6 +246,25 @@ test('a file is read natively, filled in the background and in advance, and refu
   })
 })
 
+test('a bounded cache is refused where its file system allocates more than a chunk at a time', async t => {
+  const [image, disk, mounted] = [join(dir, 'of-clusters'), join(dir, 'disk'), join(dir, 'mounted')]
+  writeFileSync(image, imageBytes(0, MIB))
+  const mount =
+    'truncate -s 64M "$1"; mkfs.ext4 -q -O bigalloc -C 65536 "$1"; mkdir "$2"; mount -o loop "$1" "$2"'
+  await sh(mount, disk, mounted)
+  try {
+    const options = { source: image, cache: join(mounted, 'cache'), cacheMax: '16M' } as const
+    await t.throwsAsync(UblkDevice.create({ backend: lazy({ ...options, chunk: '4K' }) }), {
+      message:
+        /^the cache's file system allocates 65536 bytes at a time, so chunks of 4096 bytes could exceed the bound$/,
+    })
+    await using made = await UblkDevice.create({ backend: lazy({ ...options, chunk: '64K' }) })
+    await made.prefetch([{ offset: 0, length: MIB }])
+  } finally {
+    await sh('umount "$1"', mounted)
+  }
+})
+
 test('a cache that another server has is left as it is', async t => {
   const [image, cache] = [join(dir, 'of-two'), join(dir, 'shared')]
   writeFileSync(image, imageBytes(0, 8 * MIB))

@@ -51,7 +51,7 @@ impl Pages {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::abi::page_size;
 
@@ -73,7 +73,7 @@ mod tests {
     }
 
     /// Whether the kernel shows that flag of it.
-    fn has(mapping: &Mapping, flag: &str) -> bool {
+    pub(crate) fn has(mapping: &Mapping, flag: &str) -> bool {
         let (at, maps) = (mapping.at(0) as usize, std::fs::read_to_string("/proc/self/smaps").unwrap());
         let mut within = false;
         for line in maps.lines() {

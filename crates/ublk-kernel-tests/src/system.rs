@@ -60,8 +60,13 @@ pub struct Mounted {
 impl Mounted {
     /// An empty ext4 of `size` bytes.
     pub fn ext4(size: u64) -> Self {
+        Self::ext4_with(size, &[])
+    }
+
+    /// The same with further options of mkfs.ext4.
+    pub fn ext4_with(size: u64, options: &[&str]) -> Self {
         let (device, dir) = (Loop::new(size), tempfile::tempdir().unwrap());
-        run("mkfs.ext4", &["-q", "-F", &device.device]);
+        run("mkfs.ext4", &[&["-q", "-F"], options, &[&device.device]].concat());
         run("mount", &[&device.device, dir.path().to_str().unwrap()]);
         Self { dir, device }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use ublk_core::backend::{File as Stored, Handle, Identity, Lazy, Map, Memory};
 use ublk_core::{Bound, Spec, registry};
+use ublk_kernel_tests::system::{Mounted, run};
 use ublk_kernel_tests::*;
 
 const MIB: u64 = 1 << 20;
@@ -232,6 +233,43 @@ fn a_cache_outlives_killed_servers_without_a_hole_and_without_growing() {
         assert!(space(dir.path()) <= MOST, "round {round}");
         drop(file);
         disk.finish();
+    }
+}
+
+/// If a chunk were smaller than what the file system frees at once, the bound would not hold.
+#[test]
+fn chunks_below_the_unit_of_the_cache_s_file_system_are_refused() {
+    let (clusters, huge) =
+        (Mounted::ext4_with(64 * MIB, &["-O", "bigalloc", "-C", "65536"]), tempfile::tempdir());
+    let open = |dir: &Path, chunk: u64| {
+        let dir = tempfile::tempdir_in(dir).unwrap();
+        let (storage, found) = Stored::open_or_create(&dir.path().join("cache"), SIZE, false).unwrap();
+        let identity = Identity { size: SIZE, chunk, name: "image".into() };
+        let map = Map::open_bounded(&dir.path().join("map"), &identity, found).unwrap();
+        let opened = Lazy::bounded(Arc::new(storage), map, Image::new(chunk), MOST).map(drop);
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["cache", "map"]);
+        opened
+    };
+    let file = clusters.join("file");
+    fs::write(&file, [1; 4096]).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().blocks() * 512, 65536, "one block takes up a cluster");
+    let refused = open(clusters.path(), 16 << 10).unwrap_err().to_string();
+    assert!(refused.contains("allocates 65536 bytes at a time, so chunks of 16384 bytes"), "{refused}");
+    for chunk in [64 << 10, 128 << 10] {
+        open(clusters.path(), chunk).unwrap();
+    }
+    open(&std::env::temp_dir(), 4096).unwrap();
+
+    if fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap() {
+        let huge = huge.unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "huge=always", "tmpfs", huge.path().to_str().unwrap()]);
+        let (small, large) = (open(huge.path(), 1 << 20), open(huge.path(), 2 << 20));
+        run("umount", &[huge.path().to_str().unwrap()]);
+        assert!(small.unwrap_err().to_string().contains("allocates 2097152 bytes at a time"));
+        large.unwrap();
     }
 }
 

@@ -48,6 +48,17 @@ impl Memory {
         Ok(Self { first, grown: [const { OnceLock::new() }; GROWTHS], size: AtomicU64::new(size), pages })
     }
 
+    /// The same without transparent huge pages: it takes up the pages that are written to, and no others beside them.
+    pub fn in_small_pages(self) -> Result<Self> {
+        match self.first.advise(libc::MADV_NOHUGEPAGE) {
+            // A kernel without huge pages.
+            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
+                Err(Error::system("cannot do without huge pages", &error))
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// Whether the range is within the disk. The driver ensures it, but memory safety must not depend on the driver.
     fn contains(&self, offset: u64, length: u64) -> bool {
         is_within(offset, length, self.size.load(Relaxed))
@@ -213,6 +224,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::tests::has;
 
     fn byte(disk: &Memory, at: usize) -> u8 {
         let (mapping, from, _) = disk.pieces(at, 1).next().unwrap();
@@ -264,6 +276,13 @@ mod tests {
             (byte(&disk, 4607), byte(&disk, 4608), byte(&disk, 5120), byte(&disk, 5631)),
             (1, 2, 0, 0)
         );
+    }
+
+    #[test]
+    fn a_disk_in_small_pages_has_no_huge_ones() {
+        let disk = Memory::new(8 << 20).unwrap().in_small_pages().unwrap();
+        let huge = std::fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap();
+        assert_eq!(has(&disk.first, "nh"), huge);
     }
 
     #[test]

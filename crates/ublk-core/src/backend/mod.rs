@@ -226,6 +226,11 @@ pub trait Storage: Backend {
         Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
     }
 
+    /// The least space that the system allocates and frees at once, in bytes. May block.
+    fn unit(&self) -> u64 {
+        4096
+    }
+
     /// Whether no written data was lost since the last call: the kernel may drop pages that it could not write back.
     /// Does not block, and reports each failure once.
     fn intact(&self) -> io::Result<()> {

@@ -65,11 +65,16 @@ impl Plan for Options {
             Lazy::check_bound(&identity, self.path.is_some(), max.0, how.max_io)?;
         }
         let (storage, map): (Arc<dyn Storage>, Map) = match &self.path {
-            None if self.max.is_some() => (Arc::new(Memory::new(size)?), Map::volatile_bounded(size, chunk)?),
+            None if self.max.is_some() => {
+                (Arc::new(Memory::new(size)?.in_small_pages()?), Map::volatile_bounded(size, chunk)?)
+            }
             None => (Arc::new(Memory::new(size)?), Map::volatile(size, chunk)?),
             Some(path) => {
                 let direct = self.direct.unwrap_or(false);
                 let (storage, found) = File::open_or_create(Path::new(path), size, direct)?;
+                if self.max.is_some() {
+                    Lazy::check_bounded(&storage, chunk)?;
+                }
                 let storage = if self.exclusive.unwrap_or(true) { storage } else { storage.without_claim() };
                 let map = Self::map(path);
                 let open = if self.max.is_some() { Map::open_bounded } else { Map::open };

@@ -2,6 +2,7 @@
 
 mod engine;
 mod limits;
+mod unit;
 mod zeroes;
 
 use super::{Alignment, Backend, Discard, Engine, Found, Properties, Site, Storage};
@@ -244,6 +245,10 @@ impl Storage for File {
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         punch(&self.file, offset.cast_signed(), length.cast_signed())
+    }
+
+    fn unit(&self) -> u64 {
+        unit::of(&self.file)
     }
 
     fn intact(&self) -> io::Result<()> {

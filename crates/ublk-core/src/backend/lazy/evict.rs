@@ -39,9 +39,9 @@ impl Chunks {
     pub fn fit(&self, storage: &dyn Storage) -> Result<()> {
         let Some(room) = &self.room else { return Ok(()) };
         let failed = |error: io::Error| {
-            Error::system("cannot free space in the cache", &error).kind(ErrorKind::Backend).hint(
-                "a bounded cache needs a file system that can punch holes, such as ext4, XFS, Btrfs or tmpfs",
-            )
+            Error::system("cannot free space in the cache", &error)
+                .kind(ErrorKind::Backend)
+                .hint("a bounded cache needs a file system that can punch holes, such as ext4, XFS or tmpfs")
         };
         let mut from = 0;
         while from < self.count() {

@@ -94,6 +94,9 @@ impl Lazy {
             return Err(Error::invalid("the map is for another kind of cache"));
         }
         storage.begin()?;
+        if max.is_some() {
+            Self::check_bounded(&*storage, map.chunk())?;
+        }
         let chunks = map.size().div_ceil(map.chunk());
         let room = max.map(|max| Room::new(max, map.chunk(), chunks, map.length())).transpose()?;
         let chunks = Arc::new(Chunks::new(map, room));
@@ -141,6 +144,19 @@ impl Lazy {
         }
         Err(Error::invalid(format!("chunk {chunk} is not possible"))
             .hint("a power of two from 4 KiB to 16 MiB is"))
+    }
+
+    /// Whether an evicted chunk frees all of its space in that storage: a bound counts on it. Can be asked before there is a
+    /// map, which would keep the chunk size.
+    pub fn check_bounded(storage: &dyn Storage, chunk: u64) -> Result<()> {
+        let unit = storage.unit();
+        if chunk.is_multiple_of(unit) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the cache's file system allocates {unit} bytes at a time, so chunks of {chunk} bytes could exceed the bound"
+        ))
+        .hint(format!("make the chunk a multiple of {unit}, or use a cache on another file system")))
     }
 }
 

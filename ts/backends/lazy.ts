@@ -134,9 +134,11 @@ const MOST_CHUNK = 16 * 2 ** 20
  * if its file system is unmounted after its process was killed. The file and its map belong together: remove both or
  * none.
  *
- * If the kernel cannot write the cache to its medium, an `error` event says so. Data that was only fetched is fetched
- * again, reads of data written since the last flush fail with EIO until it is overwritten, and every flush fails until
- * another disk is created with the cache. That one begins with the data as of the last flush.
+ * If the kernel cannot write the cache to its medium, an `error` event says so, and every flush fails until another disk
+ * is created with the cache. That one begins with the data as of the last flush. Until then, data that was only fetched
+ * is fetched again. Reads of a chunk that was written to, and of which nothing was saved before, fail with EIO until it is
+ * overwritten. A chunk that was saved and then overwritten can be read, but the kernel may have dropped the new data:
+ * reads may return older data or zeroes.
  *
  * @throws UblkError of kind `invalid` if an option is wrong. `UblkDevice.create` opens the cache, and rejects with kind
  * `backend` if that fails, or `busy` if another process uses it.

@@ -1,5 +1,6 @@
 //! A regular file or block device that a lazy disk is filled from.
 
+use super::turns::Turns;
 use super::{Fill, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::become_io_flusher;
@@ -9,8 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// How many parts are read at a time.
 const READERS: usize = 2;
@@ -21,7 +21,7 @@ const SECTOR: u64 = 512;
 
 /// See the [module](self). Its threads end with it.
 pub struct FileSource {
-    jobs: Mutex<Sender<Fill>>,
+    todo: Arc<Turns<Fill>>,
     size: u64,
     identity: String,
 }
@@ -42,22 +42,23 @@ impl FileSource {
         let full = std::path::absolute(path).map_err(failed)?;
         let inode = lasting_inode(&file).map_err(failed)?;
         let identity = format!("file {} {inode} {version:?} {bytes}", full.display());
-        let (jobs, todo) = channel();
-        let (todo, file) = (Arc::new(Mutex::new(todo)), Arc::new(file));
+        // The map has room for a name of this length.
+        let identity = if identity.len() > 1024 { format!("file {:x}", hash(&identity)) } else { identity };
+        let (todo, file) = (Arc::new(Turns::default()), Arc::new(file));
+        // From here on, its readers end with it.
+        let source = Self { todo, size: bytes.next_multiple_of(SECTOR), identity };
         for _ in 0..READERS {
-            let (todo, file, path) = (todo.clone(), file.clone(), path.to_owned());
+            let (reader, file, path) = (Reader(source.todo.clone()), file.clone(), path.to_owned());
             std::thread::Builder::new()
                 .name("ublk-source".into())
                 .stack_size(256 << 10)
                 .spawn(move || {
                     let _ = become_io_flusher(); // as the filler
-                    serve(&todo, &file, &path, bytes, version);
+                    serve(&reader.0, &file, &path, bytes, version);
                 })
                 .map_err(|error| Error::system("cannot start a thread that reads the source", &error))?;
         }
-        // The map has room for a name of this length.
-        let identity = if identity.len() > 1024 { format!("file {:x}", hash(&identity)) } else { identity };
-        Ok(Self { jobs: Mutex::new(jobs), size: bytes.next_multiple_of(SECTOR), identity })
+        Ok(source)
     }
 
     /// Bytes of a disk that holds all of it.
@@ -73,8 +74,23 @@ impl FileSource {
 
 impl Source for FileSource {
     fn fetch(&self, fill: Fill) {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = jobs.send(fill); // without a reader it fails when it is dropped
+        let wanted = fill.is_wanted();
+        self.todo.add(fill, !wanted); // if it has ended, the fill fails when it is dropped
+    }
+}
+
+impl Drop for FileSource {
+    fn drop(&mut self) {
+        self.todo.end();
+    }
+}
+
+/// Ends the source if a reader panics: nobody would answer.
+struct Reader(Arc<Turns<Fill>>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -98,10 +114,8 @@ fn lasting_inode(file: &File) -> io::Result<u64> {
     Ok(if found.is_file() && !made_anew { found.ino() } else { 0 })
 }
 
-fn serve(todo: &Mutex<Receiver<Fill>>, file: &File, path: &Path, bytes: u64, version: Version) {
-    loop {
-        let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(fill) = next else { return };
+fn serve(todo: &Turns<Fill>, file: &File, path: &Path, bytes: u64, version: Version) {
+    while let Some(fill) = todo.next() {
         match read(file, &fill, bytes, version) {
             Ok(data) => drop(fill.supply(data)), // of the length that was asked for
             Err(error) => {

@@ -28,6 +28,7 @@ mod progress;
 mod room;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use background::Background;
 pub use file_source::FileSource;

@@ -157,6 +157,23 @@ fn a_file_is_a_source_as_long_as_nobody_changes_it() {
 }
 
 #[test]
+fn closing_a_disk_of_a_file_ends_what_waits_for_its_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    let source = FileSource::open(&path).unwrap();
+    let map = Map::volatile(1 << 30, CHUNK).unwrap();
+    let lazy = served(Lazy::new(Arc::new(Memory::new(1 << 30).unwrap()), map, Arc::new(source)).unwrap());
+    let handle = lazy.handle();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| handle.prefetch(0, 1 << 30, &|| false));
+        std::thread::sleep(Duration::from_millis(20));
+        drop(lazy);
+        let _ = waits.join().unwrap(); // it ends, whatever came first
+    });
+}
+
+#[test]
 fn a_cache_that_is_refused_may_hold_written_data_so_no_hint_says_to_remove_it() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let (cache, map) = (dir.path().join("cache"), dir.path().join("cache.map"));

@@ -11,14 +11,16 @@ import { Chance } from '../soak/chance.js'
 import { leftovers } from '../soak/leftovers.js'
 import { stacks } from '../soak/trouble.js'
 import { Detached, leaveNoServerBehind, RUN_DIR } from '../support/detached.js'
+import { canFail } from '../support/modes.js'
 import { type Result, run, sh, shell } from '../support/program.js'
+import { SLOWNESS } from '../support/server.js'
 
 leaveNoServerBehind(test)
 
 const ROUNDS = Number(process.env['UBLK_TS_ROUNDS'] ?? 2)
 const SEED = Number(process.env['UBLK_TS_SEED'] ?? Date.now() % 2 ** 31)
 /** Multiplies the time limits, such as for an emulated machine. */
-const PATIENCE = Number(process.env['UBLK_TS_PATIENCE'] ?? 1)
+const PATIENCE = Number(process.env['UBLK_TS_PATIENCE'] ?? SLOWNESS)
 
 const FILE = '/tmp/trouble'
 const FLAG = '/tmp/trouble-slow'
@@ -34,6 +36,14 @@ const BACKENDS = [
   (delay: number) =>
     `--worker ${SLOW} --worker-options ${JSON.stringify({ size: 2 ** 24, flag: FLAG, delay })}`,
 ] as const
+
+const RECOVERIES = [
+  '',
+  '',
+  ' --recovery reissue',
+  ' --recovery requeue',
+  ...(canFail ? [' --recovery fail'] : []),
+]
 
 const LOADS = [
   'while :; do dd if=/dev/zero of="$1" bs=4k count=500 oflag=direct conv=notrunc,nocreat status=none || exit 0; done',
@@ -59,7 +69,7 @@ async function bounded(command: keyof typeof BOUNDS, ...words: string[]): Promis
 /** One disk with one kind of trouble. Returns what went wrong. */
 async function round(chance: Chance): Promise<string[]> {
   const backend = chance.of(BACKENDS)
-  const recovery = chance.of(['', '', ' --recovery reissue', ' --recovery requeue', ' --recovery fail'])
+  const recovery = chance.of(RECOVERIES)
   const lasting = backend === BACKENDS[2] ? '' : recovery
   const trouble = chance.of(['SIGSTOP', 'SIGSTOP', 'SIGKILL', 'slow'] as const)
   const words = `${backend(chance.of([500, 5000, 10 ** 6]))}${lasting} --depth ${chance.of([1, 16, 128])}`

@@ -21,6 +21,9 @@ export function kernelHas({ transport, copy }: Mode): boolean {
   return [...NEEDED[transport], ...NEEDED[copy]].every(name => supported.has(name))
 }
 
+/** Whether this kernel has the recovery mode `fail`. */
+export const canFail: boolean = supported.has('USER_RECOVERY_FAIL_IO')
+
 const choices = await autoChoices()
 
 /** What `auto` means for a kind of disk here. */

@@ -1,9 +1,9 @@
 /** The messages between a server in its own process and the process that started it, until the disk is usable. */
-import { rmSync } from 'node:fs'
 import { UblkError } from '../errors.js'
 import { interrupts } from './interrupts.js'
 import type { Job } from './job.js'
 import { openLog } from './log.js'
+import { removeOwnNamelessLog } from './nameless-log.js'
 import { runJob } from './run-job.js'
 import type { Hosting } from './serve-disk.js'
 
@@ -22,9 +22,11 @@ export interface CommandLine extends Pick<Hosting, 'program' | 'announcement'> {
 
 /** Serves a disk for the process that started this one, and outlives that process. Returns the exit status. */
 export async function serveDetached({ program, announcement, failure }: CommandLine): Promise<0 | 1 | 2> {
-  if (!process.connected) throw orphaned() // The job is lost.
   const parent = new Parent()
-  const job = await parent.job
+  const job = await parent.job.catch((error: unknown) => {
+    removeOwnNamelessLog()
+    throw error
+  })
   process.chdir('/') // No directory is kept busy, and what depends on one fails now rather than when it recovers.
   const log = openLog(job.log)
   const announce: Hosting['announce'] = async disk => {
@@ -43,8 +45,11 @@ export async function serveDetached({ program, announcement, failure }: CommandL
   } catch (error) {
     const { line, status } = failure(error)
     log.error(line)
-    await parent.tell({ type: 'failed', line, status }).catch(() => {}) // It is in the log.
-    if (parent.lost.aborted && job.log.nameless) rmSync(job.log.path ?? '', { force: true })
+    const told = await parent.tell({ type: 'failed', line, status }).then(
+      () => true,
+      () => false,
+    )
+    if (!told || parent.lost.aborted) removeOwnNamelessLog()
     return status
   }
 }
@@ -67,6 +72,7 @@ class Parent {
           if (message.type === type) resolve(message as Extract<ToServer, { type: T }>)
         })
         process.once('disconnect', () => reject(orphaned()))
+        if (!process.connected) reject(orphaned()) // It ended before.
       })
     this.job = told('job').then(({ job }) => job)
     this.go = told('go').then(() => {

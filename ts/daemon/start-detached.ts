@@ -1,11 +1,11 @@
-import { randomUUID } from 'node:crypto'
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { UblkError } from '../errors.js'
 import { isFull } from '../remote/private-file.js'
 import { readRecord } from '../remote/record-file.js'
 import { openRunDir, runDir } from '../remote/run-dir.js'
 import type { Job, JobLog } from './job.js'
+import { newNamelessLog, sweepNamelessLogs } from './nameless-log.js'
 import { type Ready, ServerProcess } from './server-process.js'
 
 /**
@@ -75,25 +75,8 @@ function logFile({ action, id, log }: Job): Job['log'] & { path: string } {
   if (log.path !== null) return { ...log, path: log.path }
   // The number of a device that does not exist yet may belong to another one.
   if (action !== 'create') return { ...log, path: join(dir, `${id}.log`) }
-  sweep(dir)
-  return { ...log, path: join(dir, `starting-${process.pid}-${randomUUID()}.log`), nameless: true }
-}
-
-/** How long the log of a server that starts is left alone after its last line, in milliseconds. */
-const STALE = 10 * 60_000
-
-/**
- * Removes logs that never got a number, because the process that started their server was killed before it sent the job. A
- * server in another container may still need its log, so logs are kept for a while.
- */
-function sweep(dir: string): void {
-  for (const name of readdirSync(dir)) {
-    const starter = /^starting-(\d+)-/.exec(name)?.[1]
-    if (starter === undefined || existsSync(`/proc/${starter}`)) continue
-    const path = join(dir, name)
-    const entry = statSync(path, { throwIfNoEntry: false })
-    if (entry && Date.now() - entry.mtimeMs > STALE) rmSync(path, { force: true })
-  }
+  sweepNamelessLogs(dir)
+  return { ...log, path: newNamelessLog(dir), nameless: true }
 }
 
 function openLog(job: Job): { log: JobLog; file: number } {

@@ -8,6 +8,7 @@ mod external;
 mod file;
 mod in_memory;
 mod lazy;
+mod map_file;
 mod memory;
 mod memory_file;
 mod null;

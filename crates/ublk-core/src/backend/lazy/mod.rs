@@ -23,7 +23,6 @@ mod evict;
 mod file_source;
 mod filler;
 mod map;
-mod place;
 mod progress;
 mod room;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::Identity;
 use crate::backend::lazy::bits::Bits;
-use crate::backend::lazy::place;
+use crate::backend::map_file;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs::File;
 use std::io;
@@ -23,35 +23,32 @@ pub(super) const fn tables_of(bounded: bool) -> usize {
     if bounded { 3 } else { 2 }
 }
 
-/// The boot and mount in which `live` is trusted.
+/// The boot and mount in which `live` is trusted, and how the map was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    boot: [u8; 36],
-    /// See [`place::of`]; 0 if unknown.
-    place: u64,
+    written: map_file::Stamp,
     /// A bounded cache's disk was closed, with everything saved, and nobody has used it since.
     pub(super) closed: bool,
 }
 
 impl Stamp {
     /// Matches no boot.
-    pub(super) const NEVER: Self = Self { boot: [0; 36], place: 0, closed: false };
+    pub(super) const NEVER: Self = Self { written: map_file::Stamp::NEVER, closed: false };
 
     pub(super) fn now(file: &File) -> io::Result<Self> {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        let boot = text.trim().as_bytes().try_into().map_err(|_| io::Error::other("the boot has no id"))?;
-        Ok(Self { boot, place: place::of(file), closed: false })
+        Ok(Self { written: map_file::Stamp::now(file)?, closed: false })
     }
 
     pub(super) fn stored(page: &[u8; PAGE]) -> Self {
         let place = page[PLACE].try_into().map_or(0, u64::from_le_bytes);
         let closed = page[CLOSED].iter().any(|byte| *byte != 0);
-        Self { boot: page[BOOT].try_into().unwrap_or([0; 36]), place, closed }
+        let boot = page[BOOT].try_into().unwrap_or([0; 36]);
+        Self { written: map_file::Stamp { boot, place }, closed }
     }
 
     /// Whether the page cache or medium still has all that was written under that stamp.
     pub(super) fn vouches(&self, now: &Self) -> bool {
-        self.boot == now.boot && (self.place == now.place || self.place == 0)
+        self.written.vouches(&now.written)
     }
 }
 
@@ -123,8 +120,8 @@ pub(super) fn header(identity: &Identity, bounded: bool, stamp: &Stamp) -> [u8; 
     {
         page[16 + at * 8..24 + at * 8].copy_from_slice(&number.to_le_bytes());
     }
-    page[BOOT].copy_from_slice(&stamp.boot);
-    page[PLACE].copy_from_slice(&stamp.place.to_le_bytes());
+    page[BOOT].copy_from_slice(&stamp.written.boot);
+    page[PLACE].copy_from_slice(&stamp.written.place.to_le_bytes());
     page[CLOSED].copy_from_slice(&u64::from(stamp.closed).to_le_bytes());
     page[256..256 + identity.name.len()].copy_from_slice(identity.name.as_bytes());
     page
@@ -136,36 +133,6 @@ pub(super) const BOOT: Range<usize> = 64..100;
 pub(super) const PLACE: Range<usize> = 104..112;
 /// Whether the disk was closed.
 pub(super) const CLOSED: Range<usize> = 112..120;
-
-/// Whether a file has no header: it is empty or all zeroes, since its creator died before it wrote one. One that is longer
-/// than the creator would have made it is not read to its end, which may be far away.
-pub(super) fn blank(file: &File, length: usize) -> io::Result<bool> {
-    let (mut bytes, mut offset) = (vec![0; 1 << 16], 0);
-    if file.metadata()?.len() > length.max(bytes.len()) as u64 {
-        return Ok(false);
-    }
-    loop {
-        match file.read_at(&mut bytes, offset)? {
-            0 => return Ok(true),
-            count if bytes[..count].iter().any(|byte| *byte != 0) => return Ok(false),
-            count => offset += count as u64,
-        }
-    }
-}
-
-/// Allocates the file's blocks now: if a later write found no space, its request would fail.
-pub(super) fn allocate(file: &File, length: usize) -> io::Result<()> {
-    match nix::fcntl::posix_fallocate(file, 0, length.cast_signed() as libc::off_t) {
-        Err(nix::Error::EOPNOTSUPP | nix::Error::EINVAL) => file.set_len(length as u64),
-        done => done.map_err(io::Error::from),
-    }
-}
-
-/// Makes durable that the file is there.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
-}
 
 /// Writes a part of a table while the disk is served. After a failure any part of it may be written.
 pub(super) fn put(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {

@@ -46,12 +46,13 @@ mod format;
 mod tests;
 
 use super::bits::{Bits, at};
+use crate::backend::map_file::{allocate, blank, sync_parent};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
 use format::{
-    PAGE, Stamp, WORDS_PER_PAGE, allocate, blank, both, check, header, put, read, sync_parent, tables_of,
-    words, write, write_all, write_both,
+    PAGE, Stamp, WORDS_PER_PAGE, both, check, header, put, read, tables_of, words, write, write_all,
+    write_both,
 };
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -137,9 +137,18 @@ const MOMENT: Duration = Duration::from_millis(250);
 
 /// Locks a file that this process has open for writing, until it is closed or [unlocked](let_go).
 pub fn keep(path: &Path, file: &File) -> Result<()> {
+    hold(path, file, true)
+}
+
+/// The same for a file that is only read, and may be read by others. One that is [kept](keep) is shared from here on.
+pub fn share(path: &Path, file: &File) -> Result<()> {
+    hold(path, file, false)
+}
+
+fn hold(path: &Path, file: &File, exclusive: bool) -> Result<()> {
     let until = Instant::now() + MOMENT;
     loop {
-        match lock::try_lock(file, true) {
+        match lock::try_lock(file, exclusive) {
             Ok(true) => return Ok(()),
             Ok(false) if Instant::now() < until => std::thread::sleep(PAUSE),
             Ok(false) => return Err(busy(path, file)),

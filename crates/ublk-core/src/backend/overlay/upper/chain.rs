@@ -1,0 +1,1 @@
+//! Layers upon layers: snapshots, and the order in which they are opened.

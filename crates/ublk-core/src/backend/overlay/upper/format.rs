@@ -1,0 +1,271 @@
+//! The bytes of an upper's file. All numbers are little-endian.
+//!
+//! | part | what it holds |
+//! |---|---|
+//! | a page | the header |
+//! | table W | a bit for each block of 4 KiB: all of it is present |
+//! | table M | a byte for each block of 4 KiB: which of its 8 sectors are present. W counts besides |
+//! | log | two halves of entries of 8 bytes |
+//! | data | at the same offsets as on the disk |
+//!
+//! Whatever changes in the header while the file exists is in its first 512 bytes, which a medium writes as a whole.
+
+use super::{Parent, Shape, Uuid};
+use crate::backend::map_file::Stamp;
+use crate::error::{Error, ErrorKind, Result};
+use std::ops::Range;
+use std::path::Path;
+
+pub const PAGE: u64 = 4096;
+/// What the tables count in.
+pub const BLOCK: u64 = 4096;
+/// The smallest part of a disk that is written.
+pub const SECTOR: u64 = 512;
+/// Sectors of a block.
+pub const PER_BLOCK: u64 = BLOCK / SECTOR;
+const MAGIC: &[u8; 16] = b"ublk-ts overlay\0";
+const VERSION: u64 = 1;
+/// A part of the header that is never written in part.
+pub const ATOM: usize = 512;
+/// The longest text that identifies a base, in bytes.
+const MOST_BASE: usize = 1024;
+/// The longest name of a file, in bytes.
+const MOST_NAME: usize = 255;
+/// The most sectors that an entry of the log can begin at: 512 TiB.
+const MOST_SIZE: u64 = SECTOR << 40;
+/// The least that the tables can describe.
+const LEAST_CAPACITY: u64 = 1 << 40;
+/// Entries in half of the log.
+pub const HALF: u64 = 2 << 20;
+const MIB: u64 = 1 << 20;
+
+const SIZE: Range<usize> = 24..32;
+const BLOCK_SIZE: Range<usize> = 32..40;
+const CAPACITY: Range<usize> = 40..48;
+const UUID: Range<usize> = 48..64;
+/// Where the header has the id of the boot in which the log counts.
+pub const BOOT: Range<usize> = 64..100;
+const PLACE: Range<usize> = 104..112;
+const STATE: Range<usize> = 112..120;
+const BASE_LENGTH: Range<usize> = 120..128;
+const NAME_LENGTH: Range<usize> = 128..136;
+const PARENT: Range<usize> = 136..152;
+const COPIED: Range<usize> = 152..160;
+const BASE: usize = 1024;
+const NAME: usize = 2048;
+
+/// Where the parts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Bytes of a disk that the tables can describe.
+    pub capacity: u64,
+}
+
+impl Layout {
+    /// For a new upper.
+    pub fn new(size: u64) -> Self {
+        let per_page = PAGE * 8 * BLOCK;
+        let capacity = size.saturating_mul(4).max(LEAST_CAPACITY).next_multiple_of(per_page);
+        Self { capacity: capacity.min(MOST_SIZE) }
+    }
+
+    /// Table W.
+    pub fn whole(self) -> Range<u64> {
+        PAGE..PAGE + self.capacity / BLOCK / 8
+    }
+
+    /// Table M.
+    pub fn partial(self) -> Range<u64> {
+        let from = self.whole().end;
+        from..from + self.capacity / BLOCK
+    }
+
+    /// The entries of a half of the log.
+    pub fn log(self, half: usize) -> Range<u64> {
+        let from = self.partial().end + half as u64 * HALF * 8;
+        from..from + HALF * 8
+    }
+
+    /// Where the disk's first byte is.
+    pub fn data(self) -> u64 {
+        self.log(1).end.next_multiple_of(MIB)
+    }
+
+    /// The length of the file of a disk of that size.
+    pub fn length(self, size: u64) -> u64 {
+        self.data() + size
+    }
+}
+
+/// What is done with an upper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is written.
+    Written,
+    /// It is never written again.
+    Sealed,
+    /// All that it holds is being thrown away: whoever opens it ends that.
+    Resetting,
+    /// All that it holds is being copied to what lies below.
+    Committing,
+}
+
+impl State {
+    const ALL: [Self; 4] = [Self::Written, Self::Sealed, Self::Resetting, Self::Committing];
+}
+
+/// The first page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub size: u64,
+    pub block_size: u64,
+    pub layout: Layout,
+    pub uuid: Uuid,
+    pub stamp: Stamp,
+    pub state: State,
+    pub base: String,
+    pub parent: Option<Parent>,
+    /// Of a commit: how much of the disk has been copied, in bytes.
+    pub copied: u64,
+}
+
+impl Header {
+    /// Of a new upper.
+    pub fn new(shape: &Shape<'_>, uuid: Uuid, stamp: Stamp) -> Result<Self> {
+        let Shape { size, block_size, base, parent } = shape;
+        if *size == 0 || !size.is_multiple_of(SECTOR) {
+            return Err(Error::invalid(format!("an overlay of {size} bytes"))
+                .hint("the size is a multiple of 512, and at least 512"));
+        }
+        if *size > MOST_SIZE {
+            return Err(Error::invalid(format!("an overlay of {size} bytes is too large"))
+                .hint(format!("an upper describes at most {MOST_SIZE} bytes")));
+        }
+        if base.len() > MOST_BASE {
+            return Err(Error::invalid(format!("the base's identity is longer than {MOST_BASE} bytes")));
+        }
+        if let Some(parent) = parent {
+            parent.check()?;
+        }
+        Ok(Self {
+            size: *size,
+            block_size: u64::from(*block_size),
+            layout: Layout::new(*size),
+            uuid,
+            stamp,
+            state: State::Written,
+            base: (*base).to_owned(),
+            parent: parent.clone(),
+            copied: 0,
+        })
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> [u8; PAGE as usize] {
+        let mut page = [0; PAGE as usize];
+        page[..16].copy_from_slice(MAGIC);
+        let (name, parent) =
+            self.parent.as_ref().map_or(("", Uuid::NONE), |parent| (&*parent.name, parent.uuid));
+        let state = State::ALL.iter().position(|state| *state == self.state).unwrap_or_default();
+        let numbers = [
+            (16..24, VERSION),
+            (SIZE, self.size),
+            (BLOCK_SIZE, self.block_size),
+            (CAPACITY, self.layout.capacity),
+            (PLACE, self.stamp.place),
+            (STATE, state as u64),
+            (BASE_LENGTH, self.base.len() as u64),
+            (NAME_LENGTH, name.len() as u64),
+            (COPIED, self.copied),
+        ];
+        for (at, number) in numbers {
+            page[at].copy_from_slice(&number.to_le_bytes());
+        }
+        page[UUID].copy_from_slice(&self.uuid.0);
+        page[PARENT].copy_from_slice(&parent.0);
+        page[BOOT].copy_from_slice(&self.stamp.boot);
+        page[BASE..BASE + self.base.len()].copy_from_slice(self.base.as_bytes());
+        page[NAME..NAME + name.len()].copy_from_slice(name.as_bytes());
+        page
+    }
+
+    /// From the bytes of a file at `path`.
+    pub fn of(path: &Path, page: &[u8; PAGE as usize]) -> Result<Self> {
+        if !page.starts_with(MAGIC) {
+            return Err(refused(path, "is no upper of an overlay").hint(NO_UPPER));
+        }
+        let number = |at: Range<usize>| page[at].try_into().map_or(0, u64::from_le_bytes);
+        let version = number(16..24);
+        if version > VERSION {
+            return Err(refused(path, format!("is from a newer version of ublk-ts (format {version})"))
+                .hint(format!("this version reads format {VERSION}: update it")));
+        }
+        let damaged = |what: &str| {
+            refused(path, format!("is damaged: {what}")).hint("restore it from a copy, or use another upper")
+        };
+        let layout = Layout { capacity: number(CAPACITY) };
+        let size = number(SIZE);
+        let fits = layout.capacity.is_multiple_of(PAGE * 8 * BLOCK) && layout.capacity <= MOST_SIZE;
+        if version == 0 || !fits || size == 0 || size > layout.capacity || !size.is_multiple_of(SECTOR) {
+            return Err(damaged("its sizes are wrong"));
+        }
+        let text = |from: usize, length: u64, most: usize| {
+            let length = usize::try_from(length).ok().filter(|length| *length <= most)?;
+            String::from_utf8(page[from..from + length].to_vec()).ok()
+        };
+        let base =
+            text(BASE, number(BASE_LENGTH), MOST_BASE).ok_or_else(|| damaged("its base has no name"))?;
+        let name =
+            text(NAME, number(NAME_LENGTH), MOST_NAME).ok_or_else(|| damaged("its parent has no name"))?;
+        let uuid = |at: Range<usize>| Uuid(page[at].try_into().unwrap_or_default());
+        let parent = (!name.is_empty()).then(|| Parent { uuid: uuid(PARENT), name });
+        if parent.as_ref().is_some_and(|parent| parent.check().is_err()) {
+            return Err(damaged("its parent's name is no name of a file"));
+        }
+        let state = usize::try_from(number(STATE)).ok().and_then(|at| State::ALL.get(at));
+        Ok(Self {
+            size,
+            block_size: number(BLOCK_SIZE),
+            layout,
+            uuid: uuid(UUID),
+            stamp: Stamp { boot: page[BOOT].try_into().unwrap_or([0; 36]), place: number(PLACE) },
+            state: *state.ok_or_else(|| damaged("its state is unknown"))?,
+            base,
+            parent,
+            copied: number(COPIED),
+        })
+    }
+
+    /// Whether the upper belongs to that disk. A layer of a chain may have another size: the disk was resized since.
+    pub fn check(&self, path: &Path, shape: &Shape<'_>, layer: bool) -> Result<()> {
+        let Shape { size, block_size, base, parent } = shape;
+        if self.size != *size && !layer {
+            return Err(refused(path, format!("is of a disk of {} bytes, not {size}", self.size))
+                .hint("give the disk the size that it had, or use another upper"));
+        }
+        if self.block_size != u64::from(*block_size) {
+            return Err(refused(
+                path,
+                format!("is of a disk with blocks of {} bytes, not {block_size}", self.block_size),
+            )
+            .hint("use the block size that it was made with, or another upper"));
+        }
+        if self.base != *base {
+            return Err(refused(path, format!("was made over {}, and the base is {base}", self.base)).hint(
+                "the base was changed or is another one: use the base that it was made over, or another upper",
+            ));
+        }
+        let differs = |other: &Parent| self.parent.as_ref().is_none_or(|own| own.uuid != other.uuid);
+        if parent.as_ref().is_some_and(differs) {
+            return Err(refused(path, "was made over another snapshot").hint("use the one it was made over"));
+        }
+        Ok(())
+    }
+}
+
+const NO_UPPER: &str = "name an upper, or a file that does not exist yet: it is made then";
+
+/// An upper that cannot be used.
+pub fn refused(path: &Path, what: impl AsRef<str>) -> Error {
+    Error::new(ErrorKind::Backend, format!("the upper {} {}", path.display(), what.as_ref()))
+}

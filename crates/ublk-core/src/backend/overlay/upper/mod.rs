@@ -1,0 +1,388 @@
+//! What was written to an overlay: a sparse file with the data, and with what says which of it counts.
+//!
+//! A sector is *present* once it was written. Three things say so, from the youngest to the oldest:
+//!
+//! - the index in memory, which is made of the others when the disk is opened;
+//! - the *log* in the file, to which a write adds its range after its data and before it is answered. The log is in the page
+//!   cache: it survives a kill of the server, and counts only in the boot, and on the mount, that it was written in;
+//! - the *tables* in the file, which a save writes after it has synced the data that they name, and syncs then. They alone
+//!   count after a power failure. So a sector that is present is never a hole: see [`store::Store::save`].
+//!
+//! Where zeroes were written, or the range was discarded, the sector is present and its data is a hole.
+//!
+//! The kernel may drop data that it could not write back, and reports that once. So after a failed sync nothing is saved any
+//! more, the log does not count again, and the next server begins with the tables.
+//!
+//! The file is not mapped, so truncating it cannot crash the process.
+
+mod chain;
+mod format;
+mod log;
+mod medium;
+mod names;
+mod saver;
+mod store;
+mod tables;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use crate::backend::map_file::Stamp;
+use crate::claim::{self, Place, Role};
+use crate::error::{Error, ErrorKind, Result};
+use crate::queue::Errno;
+use format::{Header, PAGE, State, refused};
+use medium::Medium;
+use names::New;
+pub use saver::Saved;
+use saver::Saver;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use store::Store;
+
+/// So many entries of the log are saved without a flush.
+const MANY: u64 = 64 << 10;
+
+/// Distinguishes an upper from all others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Uuid(pub [u8; 16]);
+
+impl Uuid {
+    /// Of no upper.
+    pub const NONE: Self = Self([0; 16]);
+
+    /// One that no other upper has.
+    pub fn new() -> io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        let digits = text.trim().replace('-', "");
+        let number = u128::from_str_radix(&digits, 16).map_err(io::Error::other)?;
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
+/// The layer below an upper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// The layer's own.
+    pub uuid: Uuid,
+    /// The name of its file, in the upper's directory.
+    pub name: String,
+}
+
+impl Parent {
+    fn check(&self) -> Result<()> {
+        let name = &*self.name;
+        if name.is_empty() || name.len() > 255 || name.contains(['/', '\0']) || name == "." || name == ".." {
+            return Err(Error::invalid(format!("{name:?} is no name of a file"))
+                .hint("the layers of a chain are in one directory"));
+        }
+        Ok(())
+    }
+}
+
+/// The disk that an upper belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape<'a> {
+    /// Of the disk, in bytes.
+    pub size: u64,
+    /// Of a block of the disk, in bytes.
+    pub block_size: u32,
+    /// Identifies the base, in words that a person can compare: at most 1024 bytes.
+    pub base: &'a str,
+    /// The layer below, if it is not the base itself.
+    pub parent: Option<Parent>,
+}
+
+/// See the [module](self).
+pub struct Upper {
+    file: Arc<File>,
+    /// Where it was opened.
+    path: PathBuf,
+    /// Its name since a snapshot.
+    renamed: OnceLock<PathBuf>,
+    read_only: bool,
+    store: Arc<Store<File>>,
+    saver: Arc<Saver>,
+}
+
+impl Upper {
+    /// A new one at a path where there is no file. If this process dies meanwhile, there is none either.
+    pub fn create(path: &Path, shape: &Shape<'_>) -> Result<Self> {
+        Self::create_at(path, path, shape)
+    }
+
+    /// The same, for an upper that will be at `path` when it has exchanged its name with another file.
+    fn create_at(at: &Path, path: &Path, shape: &Shape<'_>) -> Result<Self> {
+        let failed = |error: io::Error| match error.raw_os_error() {
+            Some(libc::EEXIST) => {
+                refused(at, "exists already").hint("open it, or name a file that does not exist yet")
+            }
+            Some(libc::EFBIG) => refused(at, format!("cannot have {} bytes", shape.size)).hint(
+                "its file system has no files of that size: use another file system, or a smaller disk",
+            ),
+            _ => Error::system(format!("cannot make the upper {}", at.display()), &error)
+                .kind(ErrorKind::Backend),
+        };
+        let mut header = Header::new(shape, Uuid::new().map_err(failed)?, Stamp { boot: [0; 36], place: 0 })?;
+        if at.symlink_metadata().is_ok() {
+            return Err(failed(io::Error::from_raw_os_error(libc::EEXIST)));
+        }
+        let new = New::beside(at).map_err(failed)?;
+        claim::keep(at, &new.file)?;
+        let made = Stamp::now(&new.file).and_then(|stamp| {
+            header.stamp = stamp;
+            Store::create(reopened(&new.file)?, header)
+        });
+        let store = match made {
+            Ok(store) => store,
+            Err(error) => {
+                new.discard();
+                return Err(failed(error));
+            }
+        };
+        let file = new.publish(at).map_err(failed)?;
+        Ok(Self::of(file, path, store, false))
+    }
+
+    /// One that exists. `read_only`: it is not changed, and shared with others that do not change it.
+    pub fn open(path: &Path, shape: &Shape<'_>, read_only: bool) -> Result<Self> {
+        Self::open_as(path, shape, read_only, false)
+    }
+
+    /// `layer`: for others that are above it, so it is sealed if a killed server has not come to that.
+    fn open_as(path: &Path, shape: &Shape<'_>, read_only: bool, layer: bool) -> Result<Self> {
+        let (file, header) = read(path, !read_only)?;
+        header.check(path, shape, layer)?;
+        match header.state {
+            State::Sealed if !read_only => {
+                return Err(refused(path, "is sealed: snapshots need it as it is")
+                    .hint("use the upper above it, make a fork, or open it read-only"));
+            }
+            State::Resetting if read_only => {
+                return Err(refused(path, "was being reset when its server was killed")
+                    .hint("open it once for writing, which ends that"));
+            }
+            State::Committing => {
+                return Err(refused(path, "was being committed when that was interrupted")
+                    .hint("go on with the commit: until then the base is partly the old one"));
+            }
+            _ => {}
+        }
+        let failed = |error| system(path, &error);
+        let claim = if read_only { claim::share } else { claim::keep };
+        claim(path, &file).map_err(|error| error.hint("an upper serves one disk at a time"))?;
+        // Read again, since its last user may have changed it until then.
+        let header = header_of(&file, path)?;
+        let stamp = Stamp::now(&file).map_err(failed)?;
+        let medium = reopened(&file).map_err(failed)?;
+        let store = if read_only {
+            Store::open_read_only(medium, header, stamp)
+        } else {
+            Store::open(medium, header, stamp)
+        };
+        Ok(Self::of(file, path, store.map_err(failed)?, read_only))
+    }
+
+    fn of(file: File, path: &Path, store: Store<File>, read_only: bool) -> Self {
+        Self {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            renamed: OnceLock::new(),
+            read_only,
+            store: Arc::new(store),
+            saver: Arc::default(),
+        }
+    }
+
+    /// The file with the data.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Where in the file the disk's first byte is.
+    pub fn data_offset(&self) -> u64 {
+        self.store.layout().data()
+    }
+
+    /// The largest size that the disk can have, in bytes.
+    pub fn capacity(&self) -> u64 {
+        self.store.layout().capacity
+    }
+
+    /// The disk's size, in bytes.
+    pub fn size(&self) -> u64 {
+        self.store.header().size
+    }
+
+    /// Its file, which is locked already.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            role: Role::Disk,
+            path: self.path(),
+            file: &self.file,
+            writable: !self.read_only,
+            claimed: false,
+        }
+    }
+
+    /// The path of its file.
+    pub fn path(&self) -> &Path {
+        self.renamed.get().unwrap_or(&self.path)
+    }
+
+    /// Distinguishes it from all others.
+    pub fn uuid(&self) -> Uuid {
+        self.store.header().uuid
+    }
+
+    /// The layer below, if that is not the base.
+    pub fn parent(&self) -> Option<Parent> {
+        self.store.header().parent
+    }
+
+    /// The base's identity, as it was when it was made.
+    pub fn base(&self) -> String {
+        self.store.header().base
+    }
+
+    /// Calls `found` with each range of bytes that is present. May block; a range may come more than once.
+    pub fn present(&self, found: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        self.store.present(found).map_err(|error| system(self.path(), &error))
+    }
+
+    /// A range of bytes was written: it is present from here on, also after a kill of the server. Called after its data is in
+    /// the page cache and before the write is answered, on any thread. One system call.
+    pub fn note(&self, range: Range<u64>) -> std::result::Result<(), Errno> {
+        let entries = self.store.note(range).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
+        if entries >= MANY {
+            self.saver.save_soon(&self.store);
+        }
+        Ok(())
+    }
+
+    /// Whether a flush has to save: something is noted and not saved, or was lost.
+    pub fn unsaved(&self) -> bool {
+        self.store.unsaved()
+    }
+
+    /// Whether a sync has failed: later saves fail as well.
+    pub fn failed(&self) -> bool {
+        self.store.failed()
+    }
+
+    /// A sync or write-back of its file has failed elsewhere: what was not saved may be lost. Nothing is saved from here on.
+    pub fn poison(&self) {
+        self.store.poison();
+    }
+
+    /// Makes durable all data that was written, and all that was noted. Blocks.
+    pub fn save(&self) -> Result<()> {
+        self.store.save().map_err(|error| {
+            Error::system(format!("cannot save the upper {}", self.path().display()), &error)
+                .kind(ErrorKind::Backend)
+        })
+    }
+
+    /// The same without blocking: `saved` is called on a thread of the upper's own. One save answers all who wait for it.
+    pub fn save_then(&self, saved: Saved) {
+        self.saver.save(&self.store, saved);
+    }
+
+    /// Changes the size of the disk. What is beyond a smaller size becomes a hole. Bytes that are added show what lies below
+    /// them, unless they are [noted](Self::note).
+    pub fn resize(&self, size: u64) -> Result<()> {
+        let layout = self.store.layout();
+        if size > layout.capacity {
+            return Err(refused(self.path(), format!("cannot describe {size} bytes")).hint(format!(
+                "it was made for disks of at most {} bytes: commit it, and make a new one",
+                layout.capacity
+            )));
+        }
+        let failed = |error| system(self.path(), &error);
+        // Never longer than its file, or it would count as truncated.
+        let (before, length) = (self.size(), layout.length(size));
+        if size > before {
+            // To its end first: a resize that did not end may have left data behind it.
+            self.store.medium().cut(layout.length(before), length).map_err(failed)?;
+        }
+        self.store.change(|header| header.size = size).map_err(failed)?;
+        if size < before {
+            self.file.set_len(length).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Saves, and lets nobody write to it again. Nobody writes to it any more.
+    pub fn seal(&self) -> Result<()> {
+        self.store.seal().map_err(|error| system(self.path(), &error))?;
+        claim::share(self.path(), &self.file)
+    }
+
+    /// Throws away all that was written, all at once. Nobody reads or writes meanwhile.
+    pub fn reset(&self) -> Result<()> {
+        self.store.reset().map_err(|error| {
+            Error::system(format!("cannot reset the upper {}", self.path().display()), &error)
+                .kind(ErrorKind::Backend)
+        })
+    }
+
+    /// The disk is closed: waits for saves, and unlocks the file for another disk, even if this is still referenced.
+    pub fn let_go(&self) {
+        self.saver.end();
+        claim::let_go(&self.file);
+    }
+}
+
+impl Drop for Upper {
+    fn drop(&mut self) {
+        self.saver.end();
+    }
+}
+
+fn system(path: &Path, error: &io::Error) -> Error {
+    Error::system(format!("cannot use the upper {}", path.display()), error).kind(ErrorKind::Backend)
+}
+
+/// The file once more, so that each of both is told when a write-back has failed: the kernel tells each open file once.
+fn reopened(file: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let writable = OpenOptions::new().read(true).write(true).open(&path);
+    writable.or_else(|_| File::open(&path)).or_else(|_| file.try_clone())
+}
+
+/// Opens an upper and reads what it says of itself.
+fn read(path: &Path, writable: bool) -> Result<(File, Header)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(writable).custom_flags(libc::O_NONBLOCK); // do not wait for a FIFO's writer
+    let file = options.open(path).map_err(|error| system(path, &error))?;
+    if !file.metadata().map_err(|error| system(path, &error))?.is_file() {
+        return Err(refused(path, "is no regular file").hint("name a file, or one that does not exist yet"));
+    }
+    let header = header_of(&file, path)?;
+    Ok((file, header))
+}
+
+fn header_of(file: &File, path: &Path) -> Result<Header> {
+    let (mut page, length) = ([0; PAGE as usize], file.length().map_err(|error| system(path, &error))?);
+    if length == 0 {
+        return Err(refused(path, "is empty").hint("remove it: a new one is made then"));
+    }
+    match file.read(&mut page, 0) {
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(system(path, &error)),
+        _ => {} // a short one is no upper, or truncated
+    }
+    let header = Header::of(path, &page)?;
+    let whole = header.layout.length(header.size);
+    // A reset cuts it for a moment.
+    if length < whole && header.state != State::Resetting {
+        return Err(refused(path, format!("was truncated: it has {length} bytes of {whole}"))
+            .hint("restore it from a copy, or use another upper"));
+    }
+    Ok(header)
+}

@@ -13,10 +13,13 @@
 use super::{Parent, Shape, Uuid};
 use crate::backend::map_file::Stamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::number::to_usize;
 use std::ops::Range;
 use std::path::Path;
 
 pub const PAGE: u64 = 4096;
+/// The bytes of a page.
+pub type Page = [u8; to_usize(PAGE)];
 /// What the tables count in.
 pub const BLOCK: u64 = 4096;
 /// The smallest part of a disk that is written.
@@ -30,7 +33,7 @@ pub const ATOM: usize = 512;
 /// The longest text that identifies a base, in bytes.
 const MOST_BASE: usize = 1024;
 /// The longest name of a file, in bytes.
-const MOST_NAME: usize = 255;
+pub const MOST_NAME: usize = 255;
 /// The most sectors that an entry of the log can begin at: 512 TiB.
 const MOST_SIZE: u64 = SECTOR << 40;
 /// The least that the tables can describe.
@@ -161,8 +164,8 @@ impl Header {
     }
 
     /// Its bytes.
-    pub fn bytes(&self) -> [u8; PAGE as usize] {
-        let mut page = [0; PAGE as usize];
+    pub fn bytes(&self) -> Page {
+        let mut page = [0; to_usize(PAGE)];
         page[..16].copy_from_slice(MAGIC);
         let (name, parent) =
             self.parent.as_ref().map_or(("", Uuid::NONE), |parent| (&*parent.name, parent.uuid));
@@ -190,7 +193,7 @@ impl Header {
     }
 
     /// From the bytes of a file at `path`.
-    pub fn of(path: &Path, page: &[u8; PAGE as usize]) -> Result<Self> {
+    pub fn of(path: &Path, page: &Page) -> Result<Self> {
         if !page.starts_with(MAGIC) {
             return Err(refused(path, "is no upper of an overlay").hint(NO_UPPER));
         }

@@ -24,13 +24,12 @@ mod saver;
 mod store;
 mod tables;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 
 use crate::backend::map_file::Stamp;
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
+use crate::number::to_usize;
 use crate::queue::Errno;
 use format::{Header, PAGE, State, refused};
 use medium::Medium;
@@ -155,9 +154,9 @@ impl Upper {
         Self::open_as(path, shape, read_only, false)
     }
 
-    /// `layer`: for others that are above it, so it is sealed if a killed server has not come to that.
+    /// `layer`: it is below another upper.
     fn open_as(path: &Path, shape: &Shape<'_>, read_only: bool, layer: bool) -> Result<Self> {
-        let (file, header) = read(path, !read_only)?;
+        let (file, header) = read(path, !read_only, layer)?;
         header.check(path, shape, layer)?;
         match header.state {
             State::Sealed if !read_only => {
@@ -357,10 +356,17 @@ fn reopened(file: &File) -> io::Result<File> {
 }
 
 /// Opens an upper and reads what it says of itself.
-fn read(path: &Path, writable: bool) -> Result<(File, Header)> {
+fn read(path: &Path, writable: bool, layer: bool) -> Result<(File, Header)> {
     let mut options = OpenOptions::new();
-    options.read(true).write(writable).custom_flags(libc::O_NONBLOCK); // do not wait for a FIFO's writer
-    let file = options.open(path).map_err(|error| system(path, &error))?;
+    // A layer's name is what another file says: it is not to lead out of the directory.
+    let follow = if layer { libc::O_NOFOLLOW } else { 0 };
+    options.read(true).write(writable).custom_flags(libc::O_NONBLOCK | follow); // do not wait for a FIFO's writer
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => {
+            system(path, &error).hint("the layers of a chain are files in one directory, not links")
+        }
+        _ => system(path, &error),
+    })?;
     if !file.metadata().map_err(|error| system(path, &error))?.is_file() {
         return Err(refused(path, "is no regular file").hint("name a file, or one that does not exist yet"));
     }
@@ -369,7 +375,7 @@ fn read(path: &Path, writable: bool) -> Result<(File, Header)> {
 }
 
 fn header_of(file: &File, path: &Path) -> Result<Header> {
-    let (mut page, length) = ([0; PAGE as usize], file.length().map_err(|error| system(path, &error))?);
+    let (mut page, length) = ([0; to_usize(PAGE)], file.length().map_err(|error| system(path, &error))?);
     if length == 0 {
         return Err(refused(path, "is empty").hint("remove it: a new one is made then"));
     }

@@ -128,6 +128,12 @@ impl<M: Medium> Store<M> {
         self.pending.load(SeqCst) != 0 || self.failed()
     }
 
+    /// Entries of the log that are not saved.
+    #[cfg(test)]
+    pub fn pending(&self) -> u64 {
+        self.pending.load(SeqCst)
+    }
+
     /// Whether a sync has failed: later saves fail as well.
     pub fn failed(&self) -> bool {
         self.failed.load(SeqCst)
@@ -150,7 +156,8 @@ impl<M: Medium> Store<M> {
             return Err(io::Error::other("it was truncated"));
         }
         // What an earlier save left, which did not end, and then what came since.
-        if let Some(left) = locked(&self.log).left() {
+        let left = locked(&self.log).left();
+        if let Some(left) = left {
             self.save_half(left)?;
         }
         let frozen = locked(&self.log).freeze();

@@ -1,6 +1,6 @@
 //! The tables: which sectors count after a power failure. Their bits are only ever set, until a reset cuts everything.
 
-use super::format::{BLOCK, Layout, PAGE, PER_BLOCK, SECTOR};
+use super::format::{self, BLOCK, Layout, PAGE, PER_BLOCK, SECTOR};
 use super::medium::Medium;
 use crate::number::to_usize;
 use std::io;
@@ -14,13 +14,13 @@ struct Page<'a, M> {
     medium: &'a M,
     /// Where it is, once there is one.
     at: Option<u64>,
-    bytes: [u8; PAGE as usize],
+    bytes: format::Page,
     changed: bool,
 }
 
 impl<'a, M: Medium> Page<'a, M> {
     fn of(medium: &'a M) -> Self {
-        Self { medium, at: None, bytes: [0; PAGE as usize], changed: false }
+        Self { medium, at: None, bytes: [0; to_usize(PAGE)], changed: false }
     }
 
     /// Sets bits of a byte of the file.

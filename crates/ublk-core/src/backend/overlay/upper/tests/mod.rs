@@ -1,0 +1,4 @@
+mod chain;
+mod crash;
+mod file;
+mod volatile;

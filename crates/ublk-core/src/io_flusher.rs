@@ -9,7 +9,7 @@ const PR_SET_IO_FLUSHER: libc::c_int = 57;
 const PR_GET_IO_FLUSHER: libc::c_int = 58;
 
 /// Tells the kernel whether this thread serves a disk: its allocations must not wait for that disk.
-pub(crate) fn become_io_flusher() -> Result<()> {
+pub fn become_io_flusher() -> Result<()> {
     set(true).or_else(|error| match error.raw_os_error() {
         // Needs CAP_SYS_RESOURCE. Without it the thread allocates like that of any other program.
         Some(libc::EPERM) => Ok(()),

@@ -64,6 +64,7 @@ pub use bound::Bound;
 pub use cancel::Cancel;
 pub use device::{Device, Event};
 pub use error::{Error, ErrorKind, Result};
+pub use io_flusher::become_io_flusher;
 pub use mapping::Mapping;
 pub use pages::Pages;
 pub use report::Reporter;

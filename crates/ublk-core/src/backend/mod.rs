@@ -17,8 +17,8 @@ mod overlay;
 mod parts;
 mod slice;
 mod stripe;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,7 @@
 //! An engine in a queue without a driver.
 
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
+
 use super::{Backend, Completer, Completion, Engine, Site, Step};
 use crate::queue::testing::TestQueue;
 use crate::queue::{Descriptor, Outcome, Waker};

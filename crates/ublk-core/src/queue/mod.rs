@@ -26,7 +26,7 @@ mod self_reference;
 mod tag_buffers;
 mod tag_share;
 pub(crate) mod tags;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(crate) mod testing;
 mod thread_common;
 mod transport;

@@ -1,5 +1,7 @@
 //! A queue without a driver, for tests: requests come from the test, which also serves them.
 
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
+
 use super::calls::Calls;
 use super::completer::{Completion, Outside};
 use super::data::Data;

@@ -28,6 +28,7 @@ import {
 } from '../support/matrix.js'
 import { SIZE } from '../support/matrix-backends.js'
 import { result, sh, shell } from '../support/program.js'
+import { writeImage } from '../support/qcow2-image.js'
 import { SLOWNESS, until } from '../support/server.js'
 import { makeSubject, Program, type Subject } from '../support/subject.js'
 
@@ -97,6 +98,7 @@ async function inDirectory<T>(action: (dir: string) => Promise<T>): Promise<T> {
       dir,
       `${SIZE}`,
     )
+    writeImage(`${dir}/image`, SIZE)
     return await action(dir)
   } finally {
     rmSync(dir, { recursive: true })

@@ -51,6 +51,13 @@ const TABLE = {
     native: true,
     resizes: false,
   },
+  qcow2: {
+    program: dir => `qcow2('${dir}/image')`,
+    words: dir => ['--qcow2', `${dir}/image`],
+    copy: ['copy', 'zero'],
+    native: true,
+    resizes: false,
+  },
   lazy: {
     program: dir =>
       `lazy({ size: ${SIZE}, cache: '${dir}/cache', fetch: ({ length }) => new Uint8Array(length) })`,

@@ -20,6 +20,7 @@ const wrong: [string, RegExp][] = [
   ['create --mem 16M --null 16M', /more than one backend given/],
   ['create --mem 16M --file x', /more than one backend given/],
   ['create --mem 16M --direct', /--direct is only for --file, --lazy, --concat and --stripe/],
+  ['create --mem 16M --backing a', /--backing is only for --qcow2/],
   ['create --mem 16M --offset 1M', /--offset is only for --file/],
   ['create --file a --chunk 64K', /--chunk is only for --lazy and --stripe/],
   ['create --mem 16M --fetch-timeout 5', /--fetch-timeout is only for --lazy/],

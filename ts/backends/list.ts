@@ -5,6 +5,7 @@ import type { Described, Kind } from './kind.js'
 import { type LazyBackend, lazyKind } from './lazy.js'
 import { type MemoryBackend, memoryKind } from './memory.js'
 import { type NullBackend, nullKind } from './null.js'
+import { type Qcow2Backend, qcow2Kind } from './qcow2.js'
 import { type SliceBackend, sliceKind } from './slice.js'
 import { type StripeBackend, stripeKind } from './stripe.js'
 import { type WorkerBackend, workerKind } from './worker.js'
@@ -15,6 +16,7 @@ export const KINDS: readonly Kind[] = [
   nullKind,
   fileKind,
   lazyKind,
+  qcow2Kind,
   workerKind,
   sliceKind,
   concatKind,
@@ -26,6 +28,7 @@ export type StackableBackend =
   | MemoryBackend
   | NullBackend
   | FileBackend
+  | Qcow2Backend
   | SliceBackend
   | ConcatBackend
   | StripeBackend

@@ -25,7 +25,8 @@ export const OPTIONS: Readonly<Record<string, Option>> = {
       words: {
         api:
           '`memory(size)`, `nullDisk(size)`, `file(path, { direct, exclusive })`, ' +
-          '`lazy({ source, cache, cacheMax, fill })` or `lazy({ size, fetch })`, `worker(url, options)`, or an object ' +
+          '`qcow2(path, { backing, exclusive })`, `lazy({ source, cache, cacheMax, fill })` or ' +
+          '`lazy({ size, fetch })`, `worker(url, options)`, or an object ' +
           'with the methods of a disk; composed of other backends: ' +
           '`stripe(disks, { chunk })`, `concat(disks)`, `slice(disk, { offset, size })`',
       },

@@ -372,8 +372,13 @@ fn make<'env>(
             stack.check_present()?;
         }
         let lazy = Arc::new(OnceLock::new());
-        let opening =
-            Opening { read_only: wishes.read_only, max_io: wishes.max_io, source, lazy: lazy.clone() };
+        let opening = Opening {
+            read_only: wishes.read_only,
+            max_io: wishes.max_io,
+            recoverable: existing || wishes.recovery.is_some(),
+            source,
+            lazy: lazy.clone(),
+        };
         let mut backend = stack.open(&opening)?;
         if let Some(files) = &spec.files {
             let found: Vec<_> = backend.places().iter().map(FileId::of).collect::<CoreResult<_>>()?;

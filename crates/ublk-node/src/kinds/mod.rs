@@ -8,6 +8,7 @@ mod lazy;
 mod memory;
 mod null;
 mod plan;
+mod qcow2;
 mod slice;
 mod stripe;
 
@@ -24,6 +25,7 @@ pub static ALL: &[Kind] = &[
     file::KIND,
     null::KIND,
     lazy::KIND,
+    qcow2::KIND,
     slice::KIND,
     concat::KIND,
     stripe::KIND,

@@ -28,6 +28,8 @@ pub struct Opening {
     pub read_only: bool,
     /// The most bytes of a request.
     pub max_io: u32,
+    /// Whether the disk may outlive this process.
+    pub recoverable: bool,
     /// What a lazy disk is filled from.
     pub source: Option<Arc<dyn Source>>,
     /// Gets the lazy disk, if there is one.

@@ -34,6 +34,14 @@ export async function halvesOn(where, fileOn) {
   return [await fileOn(where, 'left', SPAN / 2), await fileOn(where, 'right', SPAN / 2)]
 }
 
+/** The path of a qcow2 image there, all of whose clusters are allocated. */
+export async function imageOn(where, fileOn) {
+  const image = `${await fileOn(where)}.qcow2`
+  const words = ['create', '-q', '-f', 'qcow2', '-o', 'preallocation=full', image, `${SPAN}M`]
+  if (!existsSync(image)) await execute('qemu-img', words)
+  return image
+}
+
 /** Makes the place for a file, and returns what takes it away. */
 const PLACES = {
   tmpfs: async dir => {

@@ -20,16 +20,17 @@ It measures and never judges.
   --suite race     our disks in null, memory and files against kublk, rublk, go-ublk, nbdkit, the kernel's loop device
                    and null_blk; those that do not run are told of. About 12 minutes a round: see docs/performance.md
   --suite stacks   disks made of others: a stripe of two files against kublk's, three slices of a file against the file
+  --suite images   a disk in a qcow2 image against one in a file, and against qemu-nbd with the kernel's NBD client
   --suite builds   our null, memory and file disks against those of another build, which --other names
   --suite growth   what more iodepth, larger buffers and more queues cost, beside kublk; queues are measured in QEMU
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
   --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many;
-                   race, stacks, builds: io, calls, allocations; growth: cpu, memory, queues (all)
+                   race, stacks, images, builds: io, calls, allocations; growth: cpu, memory, queues (all)
   --other DIR      builds: the other build's directory, built there with npm run build
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,
                    and null-block, the kernel's null_blk: no disk can be faster; threads: shared, crowd;
-                   race, stacks, builds: any disk of its tables, or a heat (all): of the race
+                   race, stacks, images, builds: any disk of its tables, or a heat (all): of the race
                    ${HEATS}.
                    A word behind a disk's name says how it is served: perio, batch, copy, user, auto or zero, which are
                    --transport and --copy of ublk-ts create, or the peer's own options; bound, to one CPU; poll,

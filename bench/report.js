@@ -8,7 +8,7 @@ import { heatsOf } from './suites.js'
 import { compare, disksIn, select, spread, table, unique } from './table.js'
 
 /** The suites whose heats have a table each. */
-const TABLES_OF_HEATS = ['race', 'stacks', 'builds']
+const TABLES_OF_HEATS = ['race', 'stacks', 'images', 'builds']
 
 /** The whole report, as text. */
 export function report(records, { options, about }) {

@@ -34,6 +34,20 @@ export const STACKS = {
   memory: '6G',
 }
 
+/** A qcow2 image against a file, and against QEMU's server with the kernel's NBD client. */
+export const IMAGES = {
+  parts: ['io', 'calls', 'allocations'],
+  heats: {
+    images: {
+      workloads: [...SMALL, ...LARGE, ...ALONE],
+      disks: ['qcow2-tmpfs', 'file-tmpfs', 'nbd-qcow2'],
+      targets: { 'qcow2-tmpfs': ['qcow2-tmpfs', 'file-tmpfs'], 'nbd-qcow2': ['qcow2-tmpfs', 'nbd-qcow2'] },
+    },
+  },
+  tolerant: true,
+  memory: '6G',
+}
+
 /** `--other DIR` names the directory of the other build. */
 export const BUILDS = {
   parts: ['io', 'calls', 'allocations'],

@@ -60,7 +60,7 @@ export async function start(name, { programs, fileOn, shape, env }) {
   )
   if (words.includes('none')) dropScheduler(disk.path)
   // Files are full already, and null disks never are.
-  if (!/null|kublk|loop|file|stripe|slices/.test(name)) await fill(disk)
+  if (!/null|kublk|loop|file|qcow2|stripe|slices/.test(name)) await fill(disk)
   // A server that binds its threads itself knows what it does.
   const movable = disk.pid !== undefined && disk.cpu === undefined
   return {

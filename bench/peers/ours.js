@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { CHUNK, halvesOn, MARGIN, makeShared, SHARED } from '../files.js'
+import { CHUNK, halvesOn, imageOn, MARGIN, makeShared, SHARED } from '../files.js'
 import { cli, serve } from '../server.js'
 
 const javascript = join(import.meta.dirname, '../disks/js.js')
@@ -40,7 +40,7 @@ const STACKS = {
 }
 
 /**
- * `null`, `memory`, `file-…`, `stripe-…` and `slices-…` with options behind; `js-sync` and so on; `shared` and `crowd`.
+ * `null`, `memory`, `file-…`, `qcow2-…`, `stripe-…` and `slices-…` with options behind; `js-sync` and so on; `shared` and `crowd`.
  * `bound`: to one CPU. `program` is the command line program of another build, if one is asked for.
  */
 export async function startOurs([kind, ...given], { program: main = cli, shape, fileOn, env }) {
@@ -58,10 +58,11 @@ export async function startOurs([kind, ...given], { program: main = cli, shape, 
     null: () => ['--null', bytes],
     memory: () => ['--mem', bytes],
     file: async () => ['--file', await fileOn(words.shift()), '--direct', '--no-exclusive'],
+    qcow2: async () => ['--qcow2', await imageOn(words.shift(), fileOn), '--no-exclusive'],
   }
   const stack = STACKS[kind] && JSON.stringify(await STACKS[kind](words.shift(), fileOn))
   const disk = stack ? ['--backend', stack] : await backend[kind]()
-  const overFiles = stack || kind === 'file'
+  const overFiles = stack || kind === 'file' || kind === 'qcow2'
   const maxIo = shape.maxIo ?? (overFiles ? '1M' : '512K') // as kublk and rublk have them
   const form = ['--queues', queues, '--depth', depth, '--max-io', maxIo]
   const shared = words.includes('share') ? makeShared() : undefined

@@ -238,7 +238,7 @@ impl Qcow2Engine {
             return self.go(io, piece);
         }
         let durable = piece.op == Op::Write && (self.durable || piece.flags.has(Flags::FUA));
-        if durable && self.session.shared.unsaved.load(SeqCst) {
+        if durable && self.session.shared.unsynced.load(SeqCst) {
             return self.ask(io, Phase::Last, What::Flush);
         }
         Step::Done(Ok(piece.count()))

@@ -2,6 +2,7 @@
 //! imago, so each of its futures is ready when it is polled.
 
 use super::chain::Layer;
+use super::header::Header;
 use super::order::Order;
 use super::scratch::{self, Scratch};
 use super::storage::Image;
@@ -24,6 +25,21 @@ pub struct Shared {
     pub grace: Grace,
     /// Whether mappings were changed in memory that are not in the file yet.
     pub unsaved: AtomicBool,
+    /// Whether there are such, or some in the file that are not durable yet.
+    pub unsynced: AtomicBool,
+}
+
+impl Shared {
+    pub fn new(table: Table) -> Self {
+        let (unsaved, unsynced) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { table, grace: Grace::default(), unsaved, unsynced }
+    }
+
+    /// Mappings are about to be changed.
+    fn changes(&self) {
+        self.unsynced.store(true, SeqCst);
+        self.unsaved.store(true, SeqCst);
+    }
 }
 
 /// A range whose data is no longer needed.
@@ -60,6 +76,13 @@ pub fn run<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     Err(io::Error::other("imago waits for something that nobody does"))
 }
 
+/// The header as it is now: the server before this one may have moved tables since the file was opened.
+fn read_again(layer: &Layer, before: &Header) -> io::Result<Header> {
+    let header = Header::read(&layer.file, &layer.path).map_err(|error| io::Error::other(error.message))?;
+    let same = header.size == before.size && header.cluster_bits == before.cluster_bits;
+    if same { Ok(header) } else { Err(io::Error::other("it is another image than before")) }
+}
+
 /// How many clusters are looked up at a time, if that costs no further read.
 const GROUP: u64 = 256;
 
@@ -71,7 +94,10 @@ impl Mapper {
         for (index, layer) in layers.iter().enumerate().rev() {
             let written = index == 0 && writable;
             let order = match &layer.header {
-                Some(header) if written => Some(Order::new(layer.file.clone(), header, through)?),
+                Some(header) if written => {
+                    let header = read_again(layer, header)?;
+                    Some(Order::new(layer.file.clone(), &header, through)?)
+                }
                 _ => None,
             };
             let storage = Image::new(layer.file.clone(), index, layer.length, order);
@@ -195,7 +221,7 @@ impl Mapper {
                 at = at / unit * unit + unit;
                 continue;
             }
-            shared.unsaved.store(true, SeqCst);
+            shared.changes();
             let (storage, offset, length) = run(self.format.ensure_data_mapping(at, range.end - at, false))?;
             if length == 0 || storage.index() != 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -226,7 +252,9 @@ impl Mapper {
     /// Makes everything durable.
     pub fn flush(&mut self, shared: &Shared) -> io::Result<()> {
         self.save(shared)?;
-        self.image.order().map_or(Ok(()), |mut order| order.sync())
+        shared.unsynced.store(false, SeqCst);
+        let synced = self.image.order().map_or(Ok(()), |mut order| order.sync());
+        synced.inspect_err(|_| shared.unsynced.store(true, SeqCst))
     }
 
     /// Frees or zeroes ranges. Returns the outcome of each.
@@ -347,7 +375,7 @@ impl Mapper {
                 let (storage, offset, mapped) = run(self.format.ensure_data_mapping(at, length, false))?;
                 self.entry(storage.index(), offset / 512 * 512, true)?;
                 storage.zero_at(offset, mapped)?;
-                shared.unsaved.store(true, SeqCst);
+                shared.changes();
                 at += mapped;
             } else {
                 at += length;

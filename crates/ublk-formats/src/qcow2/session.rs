@@ -3,12 +3,11 @@
 use super::chain::Layer;
 use super::mapper::{Clear, Mapper, Shared};
 use super::scratch::Scratch;
-use super::table::{Grace, Table};
+use super::table::Table;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -95,7 +94,7 @@ impl Session {
             Error::new(ErrorKind::Unsupported, format!("{name} has too many clusters"))
                 .hint("qemu-img convert -o cluster_size=64k makes an image with larger ones")
         })?;
-        let shared = Arc::new(Shared { table, grace: Grace::default(), unsaved: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::new(table));
         let scratch = Scratch::new(unit).map_err(|error| failed(&error))?;
         let scratch_file = scratch.file().clone();
         let (jobs, received) = channel();

@@ -7,11 +7,10 @@ use crate::qcow2::chain;
 use crate::qcow2::mapper::{Clear, Mapper, Shared};
 use crate::qcow2::order::Event;
 use crate::qcow2::scratch::Scratch;
-use crate::qcow2::table::{Grace, Table};
+use crate::qcow2::table::Table;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 const SIZE: u64 = 3 << 20;
@@ -59,11 +58,7 @@ fn play(options: &str, backing: bool, through: bool, careless: bool, seed: u64) 
     let opened = chain::open(&image, &Options { backing: vec![base], ..Options::default() });
     let opened = opened.or_else(|_| chain::open(&image, &Options::default())).unwrap();
     let bits = opened[0].header.as_ref().unwrap().cluster_bits;
-    let shared = Shared {
-        table: Table::new(SIZE, bits).unwrap(),
-        grace: Grace::default(),
-        unsaved: AtomicBool::new(false),
-    };
+    let shared = Shared::new(Table::new(SIZE, bits).unwrap());
     let mut mapper = Mapper::open(&opened, true, through, Scratch::new(1 << bits).unwrap()).unwrap();
     let changes = Arc::new(Mutex::new(Vec::new()));
     {

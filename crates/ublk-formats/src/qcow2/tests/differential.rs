@@ -192,6 +192,37 @@ fn a_discard_frees_clusters_and_their_space() {
 }
 
 #[test]
+fn a_durable_write_has_a_durable_mapping() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    create(&path, "cluster_size=64k", "6M");
+    for (number, through) in [(0, false), (1, true)] {
+        let disk = open(&path, &[], through);
+        let mut bench = Bench::new(disk.clone(), DEPTH, LONGEST as u32);
+        let durable = || {
+            let state = disk.state();
+            !state.session.as_ref().unwrap().shared.unsynced.load(std::sync::atomic::Ordering::SeqCst)
+        };
+        let write = |bench: &mut Bench, cluster: u64, flags| {
+            let at = (number * 10 + cluster) << 16;
+            let mut what = Descriptor::new(Op::Write, at, 4096);
+            what.flags = flags;
+            finish(bench, 0, what).unwrap();
+        };
+        write(&mut bench, 0, Flags::NONE);
+        assert!(!durable());
+        write(&mut bench, 0, Flags::FUA); // the mapping is the earlier write's
+        assert!(durable());
+        write(&mut bench, 1, Flags::FUA);
+        assert!(durable());
+        write(&mut bench, 2, Flags::NONE);
+        assert!(!durable());
+        finish(&mut bench, 0, Descriptor::new(Op::Discard, (number * 10) << 16, 65536)).unwrap();
+        assert!(durable());
+    }
+}
+
+#[test]
 fn requests_in_flight_together_neither_mix_nor_lose_data() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");

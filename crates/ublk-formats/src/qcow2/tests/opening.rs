@@ -34,8 +34,8 @@ fn what_cannot_be_served_is_refused_in_one_line() {
         assert_eq!(refusal(&path, &read_only), format!("{name} {end}"));
     };
     ends("extended_l2=on,cluster_size=64k", "has extended L2 entries");
-    ends("data_file_raw=on,data_file=/tmp/ublk-ts-no-such-data", "keeps its data in another file");
-    let _ = fs::remove_file("/tmp/ublk-ts-no-such-data");
+    let data = format!("data_file_raw=on,data_file={}", text(&dir.path().join("data")));
+    ends(&data, "keeps its data in another file");
     ends("compression_type=zstd", "is compressed in another way than by zlib");
     let luks = ["create", "-q", "-f", "qcow2", "--object", "secret,id=key,data=abc", "-o"];
     let luks = [&luks[..], &["encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10", name, "1M"]]

@@ -5,6 +5,7 @@ import { file } from '../../dist/backends/file.js'
 import { KINDS, kindOf } from '../../dist/backends/list.js'
 import { memory } from '../../dist/backends/memory.js'
 import { nullDisk } from '../../dist/backends/null.js'
+import { qcow2 } from '../../dist/backends/qcow2.js'
 import { slice } from '../../dist/backends/slice.js'
 import {
   checkStack,
@@ -47,6 +48,15 @@ test('a backend written by hand is checked as one that its function made', t => 
   ] as const) {
     t.throws(() => checkStack(backend), { message })
   }
+})
+
+test('an image names the backing files that may be opened, and a record names them in full', t => {
+  const image = qcow2('a.qcow2', { backing: 'images' })
+  t.deepEqual(image.backing, ['images'])
+  t.deepEqual(checkStack({ kind: 'qcow2', path: 'a.qcow2', backing: ['images'] }), image)
+  t.like(stackToRecord(image), { backing: [`${process.cwd()}/images`] })
+  t.throws(() => qcow2('a.qcow2', { backing: [''] }), { message: /the path of a backing file is empty/ })
+  t.throws(() => qcow2('a.qcow2', { backing: 1 as unknown as string }), { message: /a list of paths/ })
 })
 
 test('kinds have different names, and an object with methods has none', t => {

@@ -80,7 +80,7 @@ test('500 disks one after the other leave no descriptor, thread or memory behind
   const more = await growth(() => cycle(450), 4)
   const after = await held()
   t.log(before, after)
-  t.is(after.fds, before.fds)
+  t.true(after.fds <= before.fds, `${after.fds} descriptors instead of ${before.fds}`)
   await threadsAre(before.threads)
   t.true(more < 4, `${more} MiB more each time`)
 })
@@ -121,7 +121,7 @@ for (const kind of ['own', 'shared'] as const) {
     t.is(Math.floor((during.fds - before.fds) / COUNT), 3)
     // Each has 8 requests of at most 64 KiB: half a mebibyte of buffers.
     t.true((during.mebibytes - before.mebibytes) / COUNT < 2.5)
-    t.is(after.fds, before.fds)
+    t.true(after.fds <= before.fds, `${after.fds} descriptors instead of ${before.fds}`)
     // The allocators keep some of what all those threads needed at once, and use it again; a leak would add to it.
     t.true(once.mebibytes - before.mebibytes < 16, `${once.mebibytes - before.mebibytes} MiB more`)
     t.true(more < 8, `${more} MiB more each time`)

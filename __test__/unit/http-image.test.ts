@@ -1,5 +1,12 @@
-import test, { type ExecutionContext } from 'ava'
+import { execFile } from 'node:child_process'
+import { createServer as createHttp } from 'node:http'
+import { createServer, globalAgent } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import { promisify } from 'node:util'
+import test from 'ava'
 import { type HttpImage, openHttpImage, shownUrl } from '../../dist/backends/http-image.js'
+import { type Answer, type Get, get } from '../../dist/backends/web-request.js'
 import { UblkError } from '../../dist/errors.js'
 import { ImageServer, imageBytes } from '../support/image-server.js'
 
@@ -115,37 +122,26 @@ test('a server that falls silent is given up, when it is opened and when it is r
   })
 })
 
-/** Replaces `fetch` by a web of redirects, and returns the requests that are made. */
-function redirecting(t: ExecutionContext, web: Readonly<Record<string, string>>): [string, string | null][] {
-  const { fetch } = globalThis
-  t.teardown(() => {
-    globalThis.fetch = fetch
-  })
-  const asked: [string, string | null][] = []
-  globalThis.fetch = async (input, init) => {
-    let url = String(input)
-    for (;;) {
-      asked.push([url, new Headers(init?.headers).get('authorization')])
-      const location = web[url]
-      const response =
-        location === undefined
-          ? new Response('x', { status: 206, headers: { 'content-range': 'bytes 0-0/512' } })
-          : new Response(null, { status: 302, headers: { location } })
-      if (location === undefined || init?.redirect === 'manual')
-        return Object.defineProperty(response, 'url', { value: url })
-      url = new URL(location, url).href
-    }
+/** A web of redirects, and the requests that are made to it. */
+function redirecting(web: Readonly<Record<string, string>>): {
+  asked: [string, string | undefined][]
+  open: (url: string) => Promise<HttpImage>
+} {
+  const asked: [string, string | undefined][] = []
+  const get: Get = async ({ href }, { authorization }) => {
+    asked.push([href, authorization])
+    const location = web[href]
+    const answer =
+      location === undefined
+        ? { statusCode: 206, headers: { 'content-range': 'bytes 0-0/512' } }
+        : { statusCode: 302, headers: { location } }
+    return Object.assign(Readable.from([Buffer.from('x')]), answer) as unknown as Answer
   }
-  return asked
+  return { asked, open: url => openHttpImage(url, 60_000, forever, get) }
 }
 
-test.serial('a redirect from https to http is refused', async t => {
-  redirecting(t, { 'https://example.org/image': 'http://example.org/image' })
-  await t.throwsAsync(open('https://example.org/image'), { message: /redirects from https to http/ })
-})
-
-test.serial('each redirect is checked, not only the last address', async t => {
-  const asked = redirecting(t, {
+test('each redirect is checked, not only the last address', async t => {
+  const { asked, open } = redirecting({
     'https://example.org/image': 'http://example.org/image',
     'http://example.org/image': 'https://example.org/other',
     'https://example.org/a': '/a',
@@ -160,8 +156,8 @@ test.serial('each redirect is checked, not only the last address', async t => {
   })
 })
 
-test.serial('a redirect to another server carries no password', async t => {
-  const asked = redirecting(t, {
+test('a redirect to another server carries no password', async t => {
+  const { asked, open } = redirecting({
     'http://example.org/image': '/moved',
     'http://example.org/moved': 'https://user:other@example.net/image',
   })
@@ -170,6 +166,56 @@ test.serial('a redirect to another server carries no password', async t => {
   t.deepEqual(asked, [
     ['http://example.org/image', secret],
     ['http://example.org/moved', secret],
-    ['https://example.net/image', null],
+    ['https://example.net/image', undefined],
   ])
+})
+
+test('a server with TLS is read if its certificate is trusted', async t => {
+  const certificate = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']
+  const { stdout: pem } = await promisify(execFile)('openssl', [
+    ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
+    ...['-keyout', '-', '-out', '-', ...certificate],
+  ])
+  const server = createServer({ key: pem, cert: pem }, (_, response) => {
+    response.writeHead(206, { 'content-range': 'bytes 0-0/512' }).end('x')
+  })
+  t.teardown(() => server.close())
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const url = `https://localhost:${(server.address() as AddressInfo).port}/image`
+  await t.throwsAsync(open(url), { message: /: self-signed certificate$/ })
+  t.teardown(() => delete globalAgent.options.ca)
+  globalAgent.options.ca = pem
+  t.is((await open(url)).size, 512)
+})
+
+test('a connection that the server has closed meanwhile is no failure', async t => {
+  const known = new Set<object>()
+  const server = createHttp(({ socket }, response) => {
+    if (known.has(socket)) return void socket.resetAndDestroy()
+    known.add(socket)
+    response.writeHead(206, { 'content-range': 'bytes 0-0/512', 'content-length': 1 }).end('x')
+  })
+  t.teardown(() => server.close())
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const url = new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/image`)
+  for (const _ of [1, 2]) {
+    const { statusCode } = await get(url, {}, forever).then(async answer => {
+      for await (const _ of answer); // The connection is used again.
+      return answer
+    })
+    t.is(statusCode, 206)
+  }
+  t.is(known.size, 2)
+})
+
+test('the first answer is not delayed by what `fetch` loads', async t => {
+  await using server = await ImageServer.start()
+  const module = JSON.stringify(new URL('../../dist/backends/http-image.js', import.meta.url))
+  const script = `
+    const { openHttpImage } = await import(${module})
+    const { size } = await openHttpImage('${server.url}', 10_000, new AbortController().signal)
+    console.log(size, process.moduleLoadList.filter(name => /undici/.test(name)).join())
+    process.exit()`
+  const node = promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script])
+  t.is((await node).stdout, `${2 ** 26} \n`)
 })

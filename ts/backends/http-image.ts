@@ -4,6 +4,7 @@ import { clearTimeout, setTimeout } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkError } from '../errors.js'
 import type { Fetch, FetchRange } from '../runtime/lazy-fetcher.js'
+import { type Answer, type Get, get, type RequestHeaders } from './web-request.js'
 
 /** What a lazy disk needs to know of its image. */
 export interface HttpImage {
@@ -19,7 +20,9 @@ const SECTOR = 512
 const MOST_REQUESTS = 8
 /** How many redirects of one request are followed. */
 const MOST_REDIRECTS = 5
-const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
+const REDIRECTS: ReadonlySet<number | undefined> = new Set([301, 302, 303, 307, 308])
+/** The longest body of a redirect that is read, in bytes, so that its connection can be used again. */
+const MOST_OF_REDIRECT = 16 * 1024
 /** How often a request is made before it fails. */
 const ATTEMPTS = 5
 /** The pause before the second attempt, in milliseconds; each further one is twice as long. */
@@ -29,7 +32,7 @@ const LONGEST_PAUSE = 10_000
 /** An attempt ends when the server has sent nothing for this part of the time that all attempts have. */
 const SILENCE = 1 / 4
 /** After these a later attempt may succeed. */
-const TEMPORARY: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 504])
+const TEMPORARY: ReadonlySet<number | undefined> = new Set([408, 425, 429, 500, 502, 503, 504])
 
 /** The functions that fetch from a web server. */
 const FROM_SERVERS = new WeakSet<Fetch>()
@@ -49,14 +52,20 @@ export function shownUrl(url: string): string {
  * Asks the server for the image's size and version.
  *
  * @param timeout - How long this may take, and how long a fetch may, in milliseconds.
+ * @param request - Makes the requests.
  * @throws UblkError of kind `backend` if it cannot be read in parts; the signal's reason if it was aborted.
  */
-export async function openHttpImage(url: string, timeout: number, signal: AbortSignal): Promise<HttpImage> {
-  const server = new WebServer(url, timeout * SILENCE)
+export async function openHttpImage(
+  url: string,
+  timeout: number,
+  signal: AbortSignal,
+  request: Get = get,
+): Promise<HttpImage> {
+  const server = new WebServer(url, timeout * SILENCE, request)
   const late = AbortSignal.timeout(timeout)
   try {
     const { headers } = await server.ask('bytes=0-0', undefined, AbortSignal.any([signal, late]))
-    const bytes = Number(/^bytes 0-0\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1] ?? Number.NaN)
+    const bytes = Number(/^bytes 0-0\/(\d+)$/.exec(headers['content-range'] ?? '')?.[1] ?? Number.NaN)
     if (!Number.isSafeInteger(bytes) || bytes === 0)
       throw new Lasting('the server does not say how large the image is')
     const image = new Image(server, bytes, versionOf(headers))
@@ -90,8 +99,8 @@ function identityOf(url: string, bytes: number, version: string): string {
   return `sha256 ${createHash('sha256').update(identity).digest('hex')}`
 }
 
-function versionOf(headers: Headers): string {
-  return headers.get('etag') ?? headers.get('last-modified') ?? ''
+function versionOf(headers: Answer['headers']): string {
+  return headers.etag ?? headers['last-modified'] ?? ''
 }
 
 /** A failure that would be the same another time. */
@@ -117,13 +126,13 @@ class Image {
     const range = `bytes=${offset}-${end - 1}`
     // A weak one says nothing of single bytes: its header is compared only.
     const condition = this.version.startsWith('W/') ? undefined : this.version || undefined
-    const check = ({ status, headers }: Response): void => {
-      if (status !== 200 && status !== 206) throw new Lasting(`the server answers ${status}`)
-      const [part, total] = (headers.get('content-range') ?? '').split('/')
+    const check = ({ statusCode, headers }: Answer): void => {
+      if (statusCode !== 200 && statusCode !== 206) throw new Lasting(`the server answers ${statusCode}`)
+      const [part, total] = (headers['content-range'] ?? '').split('/')
       if (versionOf(headers) !== this.version || (total !== undefined && Number(total) !== this.bytes)) {
         throw new Lasting('the image has changed since the disk was created', 'ESTALE')
       }
-      if (status === 200) throw new Lasting('the server does not send parts any more')
+      if (statusCode === 200) throw new Lasting('the server does not send parts any more')
       if (part !== `bytes ${offset}-${end - 1}`)
         throw new Lasting(`the server sends another part than ${range}`)
     }
@@ -138,17 +147,20 @@ class Image {
 /** Makes range requests. */
 class WebServer {
   readonly #url: URL
-  readonly #headers: { [name: string]: string } = { 'accept-encoding': 'identity' }
+  readonly #headers: RequestHeaders
   /** How long the server may send nothing in one attempt, in milliseconds. */
   readonly #silence: number
+  readonly #get: Get
 
-  constructor(url: string, silence: number) {
+  constructor(url: string, silence: number, get: Get) {
     this.#url = new URL(url)
     this.#silence = silence
+    this.#get = get
+    const headers = { accept: '*/*', 'accept-encoding': 'identity', 'user-agent': 'ublk-ts' }
     const { username, password } = this.#url
-    if (username === '' && password === '') return
     const plain = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
-    this.#headers['authorization'] = `Basic ${Buffer.from(plain).toString('base64')}`
+    const authorization = `Basic ${Buffer.from(plain).toString('base64')}`
+    this.#headers = plain === ':' ? headers : { ...headers, authorization }
     this.#url.username = ''
     this.#url.password = ''
   }
@@ -158,9 +170,9 @@ class WebServer {
     range: string,
     condition: string | undefined,
     signal: AbortSignal,
-    check: (response: Response) => void = checkParts,
+    check: (answer: Answer) => void = checkParts,
     length = 1,
-  ): Promise<{ headers: Headers; data: Uint8Array }> {
+  ): Promise<{ headers: Answer['headers']; data: Uint8Array }> {
     const headers = {
       ...this.#headers,
       range,
@@ -182,44 +194,44 @@ class WebServer {
   }
 
   async #once(
-    headers: { [name: string]: string },
+    headers: RequestHeaders,
     signal: AbortSignal,
-    check: (response: Response) => void,
+    check: (answer: Answer) => void,
     length: number,
-  ): Promise<{ headers: Headers; data: Uint8Array }> {
+  ): Promise<{ headers: Answer['headers']; data: Uint8Array }> {
     const silent = new AbortController()
     const timer = setTimeout(() => {
       silent.abort(new Error(`the server sent nothing for ${this.#silence} ms`))
     }, this.#silence)
-    let response: Response | undefined
+    let answer: Answer | undefined
     try {
-      response = await this.#follow(headers, AbortSignal.any([signal, silent.signal]))
-      const { status, statusText } = response
-      if (TEMPORARY.has(status))
-        throw new Busy(`${status} ${statusText}`, response.headers.get('retry-after'))
-      if (status >= 400) throw new Lasting(`the server answers ${status} ${statusText}`.trimEnd())
-      check(response)
+      answer = await this.#follow(headers, AbortSignal.any([signal, silent.signal]))
+      const { statusCode, statusMessage = '' } = answer
+      const status = `${statusCode} ${statusMessage}`.trimEnd()
+      if (TEMPORARY.has(statusCode)) throw new Busy(status, answer.headers['retry-after'])
+      if (statusCode === undefined || statusCode >= 400) throw new Lasting(`the server answers ${status}`)
+      check(answer)
       // With a content coding, ranges count the bytes of the compressed image.
-      if ((response.headers.get('content-encoding') ?? 'identity') !== 'identity')
+      if ((answer.headers['content-encoding'] ?? 'identity') !== 'identity')
         throw new Lasting('the server sends the image compressed')
-      const data = await bodyOf(response, length, () => timer.refresh())
-      return { headers: response.headers, data }
+      const data = await bodyOf(answer, length, () => timer.refresh())
+      return { headers: answer.headers, data }
     } catch (error) {
-      if (response?.bodyUsed === false) await response.body?.cancel().catch(() => {})
-      throw error
+      answer?.destroy()
+      throw silent.signal.aborted ? silent.signal.reason : error
     } finally {
       clearTimeout(timer)
     }
   }
 
   /** The answer at the end of all redirects. Each one is checked, and user and password stay with their server. */
-  async #follow(headers: { [name: string]: string }, signal: AbortSignal): Promise<Response> {
+  async #follow(headers: RequestHeaders, signal: AbortSignal): Promise<Answer> {
     let [url, sent] = [this.#url, headers]
     for (let redirects = 0; redirects <= MOST_REDIRECTS; redirects++) {
-      const response = await fetch(url, { headers: sent, signal, redirect: 'manual' })
-      const location = REDIRECTS.has(response.status) ? response.headers.get('location') : null
-      if (location === null) return response
-      await response.body?.cancel()
+      const answer = await this.#get(url, sent, signal)
+      const { location } = answer.headers
+      if (location === undefined || !REDIRECTS.has(answer.statusCode)) return answer
+      await skip(answer)
       const next = redirected(url, location)
       if (next.origin !== url.origin) {
         const { authorization: _, ...rest } = sent
@@ -228,6 +240,15 @@ class WebServer {
       url = next
     }
     throw new Lasting(`the server redirects more than ${MOST_REDIRECTS} times`)
+  }
+}
+
+/** Reads a body that is not needed to its end, or gives it up with its connection if it is long. */
+async function skip(answer: Answer): Promise<void> {
+  let length = 0
+  for await (const part of answer) {
+    length += part.length
+    if (length > MOST_OF_REDIRECT) break
   }
 }
 
@@ -245,10 +266,10 @@ function redirected(from: URL, location: string): URL {
 }
 
 /** A body of exactly that length. No more than that is kept, whatever the server sends. */
-async function bodyOf(response: Response, length: number, more: () => void): Promise<Uint8Array> {
+async function bodyOf(answer: Answer, length: number, more: () => void): Promise<Uint8Array> {
   const data = new Uint8Array(length)
   let at = 0
-  for await (const part of response.body ?? []) {
+  for await (const part of answer) {
     more()
     if (at + part.length > length)
       throw new Lasting(`the server sends more than the ${length} bytes asked for`)
@@ -260,8 +281,8 @@ async function bodyOf(response: Response, length: number, more: () => void): Pro
 }
 
 /** Without parts each request would bring the whole image. */
-function checkParts({ status }: Response): void {
-  if (status === 206) return
+function checkParts({ statusCode }: Answer): void {
+  if (statusCode === 206) return
   throw new Lasting(
     'the server has no range requests',
     'EIO',
@@ -274,15 +295,16 @@ class Busy extends Error {
   /** How long it asks to wait, in milliseconds. */
   readonly pause: number
 
-  constructor(status: string, after: string | null) {
-    super(`the server answers ${status}`.trimEnd())
+  constructor(status: string, after: string | undefined) {
+    super(`the server answers ${status}`)
     const seconds = Number(after ?? 0)
     this.pause = Number.isFinite(seconds) ? seconds * 1000 : 0
   }
 }
 
-/** The reason behind Node's `fetch failed`. */
+/** Why a request failed. */
 function inWords(error: unknown): string {
-  const { message, cause } = error as { message?: string; cause?: { message?: string; code?: string } }
-  return cause?.message || cause?.code || message || String(error)
+  const { message, code } = error as NodeJS.ErrnoException
+  if (code === 'ECONNRESET') return 'the server closed the connection'
+  return message || code || String(error) // If several addresses refuse, there is no message.
 }

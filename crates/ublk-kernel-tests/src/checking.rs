@@ -113,7 +113,7 @@ fn finish(io: &mut Io<'_>) -> Step {
     if what.op == Op::Read {
         stamp(data(io).unwrap(), what.offset);
     }
-    Step::Done(Ok(what.length as u32))
+    Step::Done(Ok(what.length.try_into().unwrap()))
 }
 
 impl Engine for CheckingEngine {
@@ -126,6 +126,6 @@ impl Engine for CheckingEngine {
     }
 
     fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
-        if completion.result == WORD as i32 { finish(io) } else { Step::Done(Err(libc::EIO)) }
+        if usize::try_from(completion.result) == Ok(WORD) { finish(io) } else { Step::Done(Err(libc::EIO)) }
     }
 }

@@ -90,10 +90,13 @@ impl Transfer {
 /// Sends all of them in one system call and waits for the answers, which come back in the same order: bytes done,
 /// or a negative error number.
 pub fn at_once(disk: &File, transfers: &mut [Transfer]) -> Vec<i32> {
-    let mut ring = IoUring::new((transfers.len() as u32).next_power_of_two()).unwrap();
+    let mut ring = IoUring::new(u32::try_from(transfers.len().next_power_of_two()).unwrap()).unwrap();
     for (at, transfer) in transfers.iter_mut().enumerate() {
-        let (fd, data, length) =
-            (types::Fd(disk.as_raw_fd()), transfer.data.as_mut_ptr(), transfer.data.len() as u32);
+        let (fd, data, length) = (
+            types::Fd(disk.as_raw_fd()),
+            transfer.data.as_mut_ptr(),
+            transfer.data.len().try_into().unwrap(),
+        );
         let entry = if transfer.write {
             opcode::Write::new(fd, data, length).offset(transfer.offset).build()
         } else {
@@ -108,7 +111,7 @@ pub fn at_once(disk: &File, transfers: &mut [Transfer]) -> Vec<i32> {
         let limit = types::Timespec::from(Duration::from_secs(1));
         let _ = ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&limit));
         for completion in ring.completion() {
-            results[completion.user_data() as usize] = Some(completion.result());
+            results[usize::try_from(completion.user_data()).unwrap()] = Some(completion.result());
         }
         if Instant::now() > until {
             // The kernel may still write to the data: nothing of it may be freed.
@@ -126,7 +129,7 @@ fn affinity() -> libc::cpu_set_t {
     // SAFETY: all-zero is the empty set.
     let mut set: libc::cpu_set_t = unsafe { zeroed() };
     // SAFETY: a set of the size told.
-    assert_eq!(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) }, 0);
+    assert_eq!(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) }, 0);
     set
 }
 
@@ -145,7 +148,7 @@ pub fn on_cpu<T: Send + 'static>(cpu: usize, action: impl FnOnce() -> T + Send +
         // SAFETY: within the set's size.
         unsafe { libc::CPU_SET(cpu, &mut set) };
         // SAFETY: a set of the size told.
-        assert_eq!(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) }, 0);
+        assert_eq!(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }, 0);
         action()
     })
 }

@@ -39,7 +39,7 @@ impl Image {
                         *count.entry(chunk).or_default() += 1;
                     }
                     drop(count);
-                    let mut data = vec![0; fill.length() as usize];
+                    let mut data = vec![0; fill.length().try_into().unwrap()];
                     stamp(&mut data, fill.offset());
                     fill.supply(data).unwrap();
                 }

@@ -2,6 +2,21 @@
 //!
 //! Tests say what is wrong by panicking, wait for nothing without a bound, and never assert a time.
 
+// A number that does not fit is another number, also of a disk that is tested.
+#![warn(
+    clippy::as_underscore,
+    clippy::borrow_as_ptr,
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_ptr_alignment,
+    clippy::cast_sign_loss,
+    clippy::ptr_as_ptr,
+    clippy::ptr_cast_constness,
+    clippy::ref_as_ptr
+)]
+
 pub mod block;
 mod checking;
 mod client;

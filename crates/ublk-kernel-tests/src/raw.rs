@@ -76,7 +76,8 @@ impl RawDevice {
         unsafe {
             let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
             let fd = char_dev.as_raw_fd();
-            let table = libc::mmap(std::ptr::null_mut(), length, read, shared, fd, offset as i64);
+            let table =
+                libc::mmap(std::ptr::null_mut(), length, read, shared, fd, offset.try_into().unwrap());
             assert_ne!(table, libc::MAP_FAILED);
             let descriptor = table.cast::<sys::ublksrv_io_desc>().add(tag.into()).read_volatile();
             libc::munmap(table, length);
@@ -161,6 +162,7 @@ impl RawQueue {
         }
         let completion = self.ring.completion().next()?;
         let name = completion.user_data();
-        Some(Fetched { queue: (name >> 16) as u16, tag: name as u16, result: completion.result() })
+        let (queue, tag) = (u16::try_from(name >> 16).unwrap(), u16::try_from(name & 0xffff).unwrap());
+        Some(Fetched { queue, tag, result: completion.result() })
     }
 }

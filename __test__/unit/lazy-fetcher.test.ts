@@ -45,6 +45,17 @@ class Asking {
   }
 }
 
+/** Takes a while, however short, and notes the parts in the order in which their fetches begin. */
+function noting(lasts = 1): { began: number[]; fetch: Fetch } {
+  const began: number[] = []
+  const fetch: Fetch = async ({ offset, length, signal }) => {
+    began.push(offset / PART)
+    await sleep(lasts, undefined, { signal })
+    return new Uint8Array(length)
+  }
+  return { began, fetch }
+}
+
 test('a slow web server fails no fetch, however many wait for it, and is asked for eight at a time', async t => {
   await using server = await ImageServer.start({ delay: 100 })
   const timeout = 800
@@ -72,16 +83,8 @@ test('a source that answers nothing keeps nobody waiting for longer than twice t
 })
 
 test('what requests wait for passes the background, which gets its turn', async t => {
-  const began: number[] = []
-  const asking = new Asking(
-    async ({ offset, length }) => {
-      began.push(offset / PART)
-      await sleep(1)
-      return new Uint8Array(length)
-    },
-    MS.never,
-    1,
-  )
+  const { began, fetch } = noting()
+  const asking = new Asking(fetch, MS.never, 1)
   for (let part = 0; part < 4; part++) asking.ask(true) // 0 to 3; 0 begins at once
   for (let part = 0; part < 7; part++) asking.ask() // 4 to 10
   await asking.all()
@@ -89,34 +92,19 @@ test('what requests wait for passes the background, which gets its turn', async 
 })
 
 test('a disk that is not served any more begins no fetch that waits', async t => {
-  const began: number[] = []
-  const asking = new Asking(
-    async ({ offset, signal }) => {
-      began.push(offset / PART)
-      await sleep(MS.never, undefined, { signal })
-      return new Uint8Array(PART)
-    },
-    200,
-    2,
-  )
+  const { began, fetch } = noting(MS.never)
+  const timeout = 50
+  const asking = new Asking(fetch, timeout, 2)
   for (let part = 0; part < 10; part++) asking.ask(part > 5)
   asking.callbacks.end()
-  await sleep(500)
+  await sleep(timeout) // The timers of those that wait were set before this one, so they would fire before it.
   t.deepEqual(began, [0, 1])
   t.is(asking.answers.size, 0, 'the device answers them itself')
 })
 
 test('a function is called for all at once', async t => {
-  const began: number[] = []
-  const asking = new Asking(
-    async ({ offset, length }) => {
-      began.push(offset / PART)
-      await sleep(1)
-      return new Uint8Array(length)
-    },
-    MS.never,
-    undefined,
-  )
+  const { began, fetch } = noting()
+  const asking = new Asking(fetch, MS.never, undefined)
   for (let part = 0; part < 20; part++) asking.ask(part > 10)
   t.is(began.length, 20)
   t.is((await asking.all()).length, 20)

@@ -12,7 +12,7 @@ import { ImageServer, imageBytes } from '../support/image-server.js'
 
 const forever = new AbortController().signal
 
-const open = (url: string, timeout = 60_000): Promise<HttpImage> => openHttpImage(url, timeout, forever)
+const open = (url: string, timeout = 60_000): Promise<HttpImage> => openHttpImage(url, { timeout }, forever)
 
 const part = (image: HttpImage, offset: number, length: number, signal = forever): Promise<Uint8Array> =>
   Promise.resolve(image.fetch({ offset, length, signal }))
@@ -25,6 +25,25 @@ test('an image says its size and version, and is read in parts', async t => {
   t.deepEqual(Buffer.from(await part(image, 4096, 8192)), imageBytes(4096, 8192))
   const last = Buffer.from(await part(image, 999_936, 512))
   t.deepEqual(last, Buffer.concat([imageBytes(999_936, 64), Buffer.alloc(448)]), 'what is missing is zeroes')
+})
+
+test('its first part comes with its size, and is not asked for again at once', async t => {
+  for (const [size, length] of [
+    [2 ** 20, 65_536],
+    [1000, 1024],
+  ] as const) {
+    await using server = await ImageServer.start({ size })
+    const image = await openHttpImage(server.url, { timeout: 60_000, first: 65_536 }, forever)
+    t.is(image.size, Math.ceil(size / 512) * 512)
+    const expected = Buffer.concat([imageBytes(0, Math.min(size, length)), Buffer.alloc(length)])
+    for (const requests of [1, 2]) {
+      t.deepEqual(Buffer.from(await part(image, 0, length)), expected.subarray(0, length))
+      t.is((await server.done()).requests, 1, `fetch ${requests}`)
+    }
+  }
+  await using server = await ImageServer.start({ shifted: 512 })
+  const shifted = openHttpImage(server.url, { timeout: 60_000, first: 4096 }, forever)
+  await t.throwsAsync(shifted, { message: /does not say how large the image is$/ })
 })
 
 test('a redirect is followed, and a query or password is no part of the identity', async t => {
@@ -137,7 +156,7 @@ function redirecting(web: Readonly<Record<string, string>>): {
         : { statusCode: 302, headers: { location } }
     return Object.assign(Readable.from([Buffer.from('x')]), answer) as unknown as Answer
   }
-  return { asked, open: url => openHttpImage(url, 60_000, forever, get) }
+  return { asked, open: url => openHttpImage(url, { timeout: 60_000 }, forever, get) }
 }
 
 test('each redirect is checked, not only the last address', async t => {
@@ -213,7 +232,7 @@ test('the first answer is not delayed by what `fetch` loads', async t => {
   const module = JSON.stringify(new URL('../../dist/backends/http-image.js', import.meta.url))
   const script = `
     const { openHttpImage } = await import(${module})
-    const { size } = await openHttpImage('${server.url}', 10_000, new AbortController().signal)
+    const { size } = await openHttpImage('${server.url}', { timeout: 10_000 }, new AbortController().signal)
     console.log(size, process.moduleLoadList.filter(name => /undici/.test(name)).join())
     process.exit()`
   const node = promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script])

@@ -49,26 +49,31 @@ export function shownUrl(url: string): string {
 }
 
 /**
- * Asks the server for the image's size and version.
+ * Asks the server for the image's size and version, and for its first bytes: the kernel looks for partitions there as soon
+ * as there is a disk.
  *
  * @param timeout - How long this may take, and how long a fetch may, in milliseconds.
+ * @param first - How many bytes: as many as the first fetch will ask for, or one if the cache may have them.
  * @param request - Makes the requests.
  * @throws UblkError of kind `backend` if it cannot be read in parts; the signal's reason if it was aborted.
  */
 export async function openHttpImage(
   url: string,
-  timeout: number,
+  { timeout, first = 1 }: { timeout: number; first?: number },
   signal: AbortSignal,
   request: Get = get,
 ): Promise<HttpImage> {
   const server = new WebServer(url, timeout * SILENCE, request)
   const late = AbortSignal.timeout(timeout)
   try {
-    const { headers } = await server.ask('bytes=0-0', undefined, AbortSignal.any([signal, late]))
-    const bytes = Number(/^bytes 0-0\/(\d+)$/.exec(headers['content-range'] ?? '')?.[1] ?? Number.NaN)
-    if (!Number.isSafeInteger(bytes) || bytes === 0)
-      throw new Lasting('the server does not say how large the image is')
-    const image = new Image(server, bytes, versionOf(headers))
+    let bytes = 0
+    const check = (answer: Answer): number => {
+      bytes = sizeIn(answer, first)
+      return Math.min(first, bytes)
+    }
+    const either = AbortSignal.any([signal, late])
+    const { headers, data } = await server.ask(`bytes=0-${first - 1}`, undefined, either, check)
+    const image = new Image(server, bytes, versionOf(headers), data)
     const fetch: Fetch = range => image.fetch(range)
     FROM_SERVERS.add(fetch)
     return {
@@ -103,6 +108,21 @@ function versionOf(headers: Answer['headers']): string {
   return headers.etag ?? headers['last-modified'] ?? ''
 }
 
+/** The size of the image, from the answer to a request for its first bytes. Without parts each one would bring all of it. */
+function sizeIn({ statusCode, headers }: Answer, first: number): number {
+  if (statusCode !== 206) {
+    const hint = 'serve the image with a server that has, such as nginx, or download it'
+    throw new Lasting('the server has no range requests', 'EIO', hint)
+  }
+  const [, last, total] = /^bytes 0-(\d+)\/(\d+)$/.exec(headers['content-range'] ?? '') ?? []
+  const bytes = Number(total ?? Number.NaN)
+  if (!Number.isSafeInteger(bytes) || bytes === 0)
+    throw new Lasting('the server does not say how large the image is')
+  if (Number(last) !== Math.min(first, bytes) - 1)
+    throw new Lasting(`the server sends another part than bytes=0-${first - 1}`)
+  return bytes
+}
+
 /** A failure that would be the same another time. */
 class Lasting extends Error {
   constructor(
@@ -115,18 +135,34 @@ class Lasting extends Error {
 }
 
 class Image {
+  /** Its first bytes, until the first fetch. */
+  #first: Uint8Array | undefined
+
   constructor(
     readonly server: WebServer,
     readonly bytes: number,
     readonly version: string,
-  ) {}
+    first: Uint8Array,
+  ) {
+    this.#first = first
+  }
 
   async fetch({ offset, length, signal }: FetchRange): Promise<Uint8Array> {
+    const first = this.#first
+    this.#first = undefined
     const end = Math.min(offset + length, this.bytes)
+    const data = offset === 0 && end === first?.length ? first : await this.#ask(offset, end, signal)
+    if (data.length === length) return data
+    const whole = new Uint8Array(length) // The image ends within a sector.
+    whole.set(data)
+    return whole
+  }
+
+  async #ask(offset: number, end: number, signal: AbortSignal): Promise<Uint8Array> {
     const range = `bytes=${offset}-${end - 1}`
     // A weak one says nothing of single bytes: its header is compared only.
     const condition = this.version.startsWith('W/') ? undefined : this.version || undefined
-    const check = ({ statusCode, headers }: Answer): void => {
+    const check = ({ statusCode, headers }: Answer): number => {
       if (statusCode !== 200 && statusCode !== 206) throw new Lasting(`the server answers ${statusCode}`)
       const [part, total] = (headers['content-range'] ?? '').split('/')
       if (versionOf(headers) !== this.version || (total !== undefined && Number(total) !== this.bytes)) {
@@ -135,12 +171,10 @@ class Image {
       if (statusCode === 200) throw new Lasting('the server does not send parts any more')
       if (part !== `bytes ${offset}-${end - 1}`)
         throw new Lasting(`the server sends another part than ${range}`)
+      return end - offset
     }
-    const { data } = await this.server.ask(range, condition, signal, check, end - offset)
-    if (data.length === length) return data
-    const whole = new Uint8Array(length) // The image ends within a sector.
-    whole.set(data)
-    return whole
+    const { data } = await this.server.ask(range, condition, signal, check)
+    return data
   }
 }
 
@@ -165,13 +199,12 @@ class WebServer {
     this.#url.password = ''
   }
 
-  /** Asks for a part until the server answers, within limits. */
+  /** Asks for a part until the server answers, within limits. `check`: returns the length of the answer's body. */
   async ask(
     range: string,
     condition: string | undefined,
     signal: AbortSignal,
-    check: (answer: Answer) => void = checkParts,
-    length = 1,
+    check: (answer: Answer) => number,
   ): Promise<{ headers: Answer['headers']; data: Uint8Array }> {
     const headers = {
       ...this.#headers,
@@ -180,7 +213,7 @@ class WebServer {
     }
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#once(headers, signal, check, length)
+        return await this.#once(headers, signal, check)
       } catch (error) {
         signal.throwIfAborted()
         if (error instanceof Lasting) throw error
@@ -196,8 +229,7 @@ class WebServer {
   async #once(
     headers: RequestHeaders,
     signal: AbortSignal,
-    check: (answer: Answer) => void,
-    length: number,
+    check: (answer: Answer) => number,
   ): Promise<{ headers: Answer['headers']; data: Uint8Array }> {
     const silent = new AbortController()
     const timer = setTimeout(() => {
@@ -210,7 +242,7 @@ class WebServer {
       const status = `${statusCode} ${statusMessage}`.trimEnd()
       if (TEMPORARY.has(statusCode)) throw new Busy(status, answer.headers['retry-after'])
       if (statusCode === undefined || statusCode >= 400) throw new Lasting(`the server answers ${status}`)
-      check(answer)
+      const length = check(answer)
       // With a content coding, ranges count the bytes of the compressed image.
       if ((answer.headers['content-encoding'] ?? 'identity') !== 'identity')
         throw new Lasting('the server sends the image compressed')
@@ -278,16 +310,6 @@ async function bodyOf(answer: Answer, length: number, more: () => void): Promise
   }
   if (at < length) throw new Error(`${at} bytes came, not ${length}`)
   return data
-}
-
-/** Without parts each request would bring the whole image. */
-function checkParts({ statusCode }: Answer): void {
-  if (statusCode === 206) return
-  throw new Lasting(
-    'the server has no range requests',
-    'EIO',
-    'serve the image with a server that has, such as nginx, or download it',
-  )
 }
 
 /** The server may answer later. */

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { checkFlag, checkOptions, type Names } from '../check.js'
 import { invalid } from '../errors.js'
@@ -124,6 +125,8 @@ const LAZY_OPTIONS: Names<LazyOptions> = {
 
 const LEAST_CHUNK = 4096
 const MOST_CHUNK = 16 * 2 ** 20
+/** The most bytes of an image that are read before there is a disk. */
+const MOST_FIRST = 2 ** 20
 
 /**
  * A disk whose data is fetched on demand. A part that was not read or written yet is fetched once, stored natively, and
@@ -256,9 +259,11 @@ export const lazyKind: Kind<LazyBackend> = {
     }
   },
   prepare: async (backend, signal) => {
-    const { source, timeout } = backend
+    const { source, timeout, cache, chunk } = backend
     if (source === undefined || !isWeb(source)) return backend
-    const image = await openHttpImage(source, timeout, signal)
+    const cached = cache !== undefined && existsSync(cache)
+    const first = cached || chunk > MOST_FIRST ? 1 : chunk
+    const image = await openHttpImage(source, { timeout, first }, signal)
     return { ...backend, source: undefined, ...image }
   },
   size: ({ size }) => size,

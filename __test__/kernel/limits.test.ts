@@ -1,7 +1,8 @@
 // processors: 2
 import { readdirSync, readFileSync } from 'node:fs'
 import test from 'ava'
-import { type DeviceOptions, type DiskRequest, memory, UblkDevice } from 'ublk-ts'
+import { type DeviceOptions, type DiskBackend, memory, UblkDevice, worker } from 'ublk-ts'
+import limited from '../backends/limited.js'
 import { leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
 
@@ -102,33 +103,32 @@ test('a read-only disk refuses writes', async t => {
   await t.throwsAsync(sh('dd if=/dev/zero of="$1" bs=4k count=1 conv=nocreat oflag=direct', disk.path))
 })
 
-test('a disk written in JavaScript gets requests within its limits', async t => {
-  const chunk = 64 * 1024
-  let [crossed, largest] = [0, 0]
-  const look = ({ offset, length }: DiskRequest): void => {
-    if (Math.floor(offset / chunk) !== Math.floor((offset + length - 1) / chunk)) crossed++
-    largest = Math.max(largest, length)
-  }
-  const backend = {
-    size: '16M',
-    limits: { chunk, optimalIo: '128K', maxSegments: 3, maxSegmentSize: '8K' },
-    read: look,
-    write: look,
-  }
-  await using disk = await UblkDevice.create({ backend })
-  const limit = (name: string) => Number(readFileSync(`/sys/block/ublkb${disk.id}/queue/${name}`, 'utf8'))
-  t.deepEqual(['chunk_sectors', 'optimal_io_size', 'max_segments', 'max_segment_size'].map(limit), [
-    chunk / 512,
-    2 ** 17,
-    3,
-    8192,
-  ])
-  const told = { chunk, optimalIo: 2 ** 17, maxSegments: 3, maxSegmentSize: 8192 }
-  t.like(await disk.info(), told)
-  await sh('dd if=/dev/zero of="$1" bs=160K count=20 oflag=direct', disk.path)
-  await sh('dd if="$1" of=/dev/null bs=160K count=20 iflag=direct', disk.path)
-  t.is(crossed, 0)
-  t.true(largest > 8192 && largest <= 3 * 8192, String(largest))
-  await disk.stop()
-  t.like(await disk.info(), told)
-})
+const LIMITED = new URL('../backends/limited.js', import.meta.url)
+
+for (const form of ['a plain object', 'a worker'] as const) {
+  test(`a disk written in JavaScript gets requests within its limits: ${form}`, async t => {
+    const chunk = 64 * 1024
+    const seen = new Int32Array(new SharedArrayBuffer(8))
+    const limits = { chunk, optimalIo: '128K', maxSegments: 3, maxSegmentSize: '8K' } as const
+    const options = { limits, chunk, seen }
+    const plain = async () => (await limited(options, { queue: 0 })) as DiskBackend
+    const backend = form === 'a worker' ? worker(LIMITED, options) : await plain()
+    await using disk = await UblkDevice.create({ backend })
+    const limit = (name: string) => Number(readFileSync(`/sys/block/ublkb${disk.id}/queue/${name}`, 'utf8'))
+    t.deepEqual(['chunk_sectors', 'optimal_io_size', 'max_segments', 'max_segment_size'].map(limit), [
+      chunk / 512,
+      2 ** 17,
+      3,
+      8192,
+    ])
+    const told = { chunk, optimalIo: 2 ** 17, maxSegments: 3, maxSegmentSize: 8192 }
+    t.like(await disk.info(), told)
+    await sh('dd if=/dev/zero of="$1" bs=160K count=20 oflag=direct', disk.path)
+    await sh('dd if="$1" of=/dev/null bs=160K count=20 iflag=direct', disk.path)
+    const [crossed = -1, largest = -1] = seen
+    t.is(crossed, 0)
+    t.true(largest > 8192 && largest <= 3 * 8192, String(largest))
+    await disk.stop()
+    t.like(await disk.info(), told)
+  })
+}

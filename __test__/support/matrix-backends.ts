@@ -61,6 +61,8 @@ const TABLE = {
   lazy: {
     program: dir =>
       `lazy({ size: ${SIZE}, cache: '${dir}/cache', fetch: ({ length }) => new Uint8Array(length) })`,
+    // Another one: of a file that holds more than the cache, which is filled meanwhile.
+    words: dir => ['--lazy', `${dir}/disk`, '--cache', `${dir}/cache`, '--cache-max', '6M', '--fill', 'max'],
     copy: ['copy', 'zero'],
     native: true,
     resizes: false,

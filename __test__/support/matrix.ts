@@ -33,7 +33,7 @@ export function throughCommands({ form }: Combination): boolean {
 export function unsayable(combination: Combination): string | undefined {
   const { backend, form, recovery } = combination
   if (!throughCommands(combination)) return undefined
-  if (backend === 'plain object' || backend === 'lazy') return `${backend} is for programs`
+  if (backend === 'plain object') return `${backend} is for programs`
   if (form === 'supervised' && recovery === 'none') return undefined // that is refused
   const lasting = form !== 'foreground' || recovery !== 'none'
   if (backend === 'memory' && lasting) return 'its memory is in a file where it is to last'

@@ -57,8 +57,8 @@ function noting(lasts = 1): { began: number[]; fetch: Fetch } {
 }
 
 test('a slow web server fails no fetch, however many wait for it, and is asked for eight at a time', async t => {
-  await using server = await ImageServer.start({ delay: 100 })
-  const timeout = 800
+  await using server = await ImageServer.start({ delay: 300 })
+  const timeout = 3000
   const { fetch } = await openHttpImage(server.url, { timeout }, new AbortController().signal)
   const asking = new Asking(fetch, timeout, mostAtOnce(fetch))
   const began = performance.now()

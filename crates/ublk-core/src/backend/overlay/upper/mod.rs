@@ -157,27 +157,13 @@ impl Upper {
     /// `layer`: it is below another upper.
     fn open_as(path: &Path, shape: &Shape<'_>, read_only: bool, layer: bool) -> Result<Self> {
         let (file, header) = read(path, !read_only, layer)?;
-        header.check(path, shape, layer)?;
-        match header.state {
-            State::Sealed if !read_only => {
-                return Err(refused(path, "is sealed: snapshots need it as it is")
-                    .hint("use the upper above it, make a fork, or open it read-only"));
-            }
-            State::Resetting if read_only => {
-                return Err(refused(path, "was being reset when its server was killed")
-                    .hint("open it once for writing, which ends that"));
-            }
-            State::Committing => {
-                return Err(refused(path, "was being committed when that was interrupted")
-                    .hint("go on with the commit: until then the base is partly the old one"));
-            }
-            _ => {}
-        }
+        admit(&header, path, shape, read_only, layer)?;
         let failed = |error| system(path, &error);
         let claim = if read_only { claim::share } else { claim::keep };
         claim(path, &file).map_err(|error| error.hint("an upper serves one disk at a time"))?;
-        // Read again, since its last user may have changed it until then.
+        // Again, since its last user may have changed it until then.
         let header = header_of(&file, path)?;
+        admit(&header, path, shape, read_only, layer)?;
         let stamp = Stamp::now(&file).map_err(failed)?;
         let medium = reopened(&file).map_err(failed)?;
         let store = if read_only {
@@ -346,6 +332,27 @@ impl Drop for Upper {
 
 fn system(path: &Path, error: &io::Error) -> Error {
     Error::system(format!("cannot use the upper {}", path.display()), error).kind(ErrorKind::Backend)
+}
+
+/// Checks that it is the upper of that disk, and in a state in which it can be used.
+fn admit(header: &Header, path: &Path, shape: &Shape<'_>, read_only: bool, layer: bool) -> Result<()> {
+    header.check(path, shape, layer)?;
+    match header.state {
+        State::Sealed if !read_only => {
+            return Err(refused(path, "is sealed: snapshots need it as it is")
+                .hint("use the upper above it, make a fork, or open it read-only"));
+        }
+        State::Resetting if read_only => {
+            return Err(refused(path, "was being reset when its server was killed")
+                .hint("open it once for writing, which ends that"));
+        }
+        State::Committing => {
+            return Err(refused(path, "was being committed when that was interrupted")
+                .hint("go on with the commit: until then the base is partly the old one"));
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// The file once more, so that each of both is told when a write-back has failed: the kernel tells each open file once.

@@ -215,7 +215,7 @@ impl<M: Medium> Store<M> {
         synced.inspect_err(|_| self.poison()) // which writes the former header
     }
 
-    /// Whether everything that is noted is also saved, for a layer that is never written again.
+    /// Saves, and says in the header that the layer is never written again.
     pub fn seal(&self) -> io::Result<()> {
         self.save()?;
         self.change(|header| header.state = State::Sealed)

@@ -1,6 +1,6 @@
 //! A disk served for one test.
 
-use crate::{PATIENCE, system};
+use crate::{PATIENCE, eventually, system};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -66,6 +66,16 @@ impl Disk {
         let disk = Self { device, events };
         disk.device.start(&Bound::standard()).unwrap();
         disk
+    }
+
+    /// Waits until the kernel's choice of a scheduler is changed: meanwhile it lets no request in until those in flight are
+    /// answered, and would wait for ever for one that a test holds back until others arrive.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        let path = format!("/sys/block/ublkb{}/queue/scheduler", self.device.id());
+        let changes = || std::fs::read_to_string(&path).is_ok_and(|found| found.contains("[mq-deadline]"));
+        eventually("the scheduler is changed", || !changes());
+        self
     }
 
     /// One that the test has started.

@@ -333,7 +333,7 @@ fn stopping_and_deleting_under_load_leaves_nobody_hanging() {
 fn a_stop_that_waits_for_a_request_ends_at_its_bound_and_can_be_tried_again() {
     let gate = Gate::new();
     let checking = Checking::gated(16 * MIB, 512, Some(gate.clone()));
-    let disk = Disk::share(&Spec::default(), checking);
+    let disk = Disk::share(&Spec::default(), checking).settled();
     let file = disk.open();
     let client = std::thread::spawn(move || file.read_at(&mut Aligned::new(512), MIB));
     eventually("the request is at the server", || gate.arrived() == 1);

@@ -47,7 +47,7 @@ fn d1_four_thousand_answers_prepared_in_one_turn_all_reach_the_driver() {
     const DEPTH: usize = 4096;
     let gate = Gate::new();
     let checking = Checking::gated(96 << 20, 512, Some(gate.clone()));
-    let disk = Disk::share(&Spec { depth: DEPTH as u32, ..Spec::default() }, checking.clone());
+    let disk = Disk::share(&Spec { depth: DEPTH as u32, ..Spec::default() }, checking.clone()).settled();
     // The default scheduler would let 256 through.
     disk.set_limit("scheduler", "none");
     let file = disk.open();
@@ -73,7 +73,7 @@ fn d2_each_of_many_requests_in_flight_has_its_own_descriptor() {
     const REQUESTS: usize = 256;
     let gate = Gate::new();
     let checking = Checking::gated(16 << 20, 512, Some(gate.clone()));
-    let disk = Disk::share(&Spec { depth: REQUESTS as u32, ..Spec::default() }, checking.clone());
+    let disk = Disk::share(&Spec { depth: REQUESTS as u32, ..Spec::default() }, checking.clone()).settled();
     let file = disk.open();
     // No two next to each other, in no order.
     let offset = |at: usize| (at * 37 % REQUESTS) as u64 * 8 * SECTOR;

@@ -259,7 +259,7 @@ fn a_queue_that_dies_takes_its_device_down_and_no_neighbour() {
 fn requests_that_wait_hold_no_neighbour_up() {
     let _alone = alone();
     let gate = Gate::new();
-    let disk = Disk::share(&shared(), Checking::gated(16 * MIB, 512, Some(gate.clone())));
+    let disk = Disk::share(&shared(), Checking::gated(16 * MIB, 512, Some(gate.clone()))).settled();
     let neighbour = Neighbour::start(&shared());
     let file = disk.open();
     let client = std::thread::spawn(move || file.read_at(&mut Aligned::new(512), MIB));

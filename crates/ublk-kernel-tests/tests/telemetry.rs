@@ -63,7 +63,7 @@ fn a_request_is_in_service_for_as_long_as_its_backend_takes_and_no_longer_than_i
 #[test]
 fn a_request_that_waits_for_something_else_is_in_service_meanwhile() {
     let gate = Gate::new();
-    let disk = Disk::share(&quiet(), Checking::gated(16 * MIB, 512, Some(gate.clone())));
+    let disk = Disk::share(&quiet(), Checking::gated(16 * MIB, 512, Some(gate.clone()))).settled();
     let (file, queue) = (disk.open(), disk.device().counters()[0].clone());
     let before = service(&queue, Op::Read);
     let client = std::thread::spawn(move || {

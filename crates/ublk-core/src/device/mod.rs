@@ -124,7 +124,7 @@ impl Device {
             target: Target::of(info),
             control,
             backend: Mutex::new(Some(backend)),
-            durable: !checked.write_cache,
+            durable: !checked.disk.write_cache,
             wishes: checked.spec.clone(),
             recovery: checked.spec.recovery,
             flags: Features(info.flags),

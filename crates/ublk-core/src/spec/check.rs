@@ -74,27 +74,15 @@ impl Spec {
         }
         let discard = self.discard_limits(backend, block)?;
         let write_cache = !self.read_only && self.write_cache.unwrap_or(backend.write_cache);
-        let Properties { alignment, chunk, optimal_io, segments, .. } = *backend;
-        let choice = Choice::default();
+        let chunk = backend.chunk;
         if !chunk.is_multiple_of(block) {
             return Err(Error::invalid(format!(
                 "the backend's chunk {chunk} is not a multiple of the block size {block}"
             )));
         }
-        check_segments(&segments)?;
-        Ok(Checked {
-            block,
-            physical,
-            size,
-            discard,
-            write_cache,
-            choice,
-            alignment,
-            chunk,
-            optimal_io,
-            segments,
-            spec: self.clone(),
-        })
+        check_segments(&backend.segments)?;
+        let disk = Properties { block_size: block, discard, write_cache, ..*backend };
+        Ok(Checked { disk, physical, choice: Choice::default(), spec: self.clone() })
     }
 
     fn discard_limits(&self, backend: &Properties, block: u32) -> Result<Option<Discard>> {

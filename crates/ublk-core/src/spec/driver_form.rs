@@ -3,7 +3,7 @@
 use super::check::MAX_SIZE;
 use super::{Spec, limits};
 use crate::abi::{NO_SEGMENT_BOUNDARY, Params, SECTOR, SECTOR_U32, sys};
-use crate::backend::{Alignment, Discard, Segments};
+use crate::backend::{Alignment, Discard, Properties, Segments};
 use crate::choice::Choice;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::{FEATURES, Features};
@@ -12,19 +12,11 @@ use crate::queue::CopyMode;
 /// Checked options of a device.
 #[derive(Debug, Clone)]
 pub(crate) struct Checked {
-    pub(super) block: u32,
+    /// The disk as its users see it: its backend's properties, restricted by the options.
+    pub disk: Properties,
     pub(super) physical: u32,
-    pub(super) size: u64,
-    pub(super) discard: Option<Discard>,
-    /// Whether the disk has a volatile write cache.
-    pub write_cache: bool,
     /// Its transport and copy mode.
     pub choice: Choice,
-    /// The alignment that its backend requires of memory that is not copied.
-    pub alignment: Alignment,
-    pub(super) chunk: u32,
-    pub(super) optimal_io: u32,
-    pub(super) segments: Segments,
     /// The options that it was made from.
     pub spec: Spec,
 }
@@ -83,21 +75,21 @@ impl Checked {
 
     /// Checks a new size in bytes.
     pub fn check_size(&self, size: u64) -> Result<()> {
-        if size == 0 || size > MAX_SIZE || !size.is_multiple_of(u64::from(self.block)) {
+        if size == 0 || size > MAX_SIZE || !size.is_multiple_of(u64::from(self.disk.block_size)) {
             return Err(Error::invalid(format!("the size {size} is not possible"))
-                .hint(format!("a multiple of the block size {} below 8 EiB is", self.block)));
+                .hint(format!("a multiple of the block size {} below 8 EiB is", self.disk.block_size)));
         }
         Ok(())
     }
 
     /// The size in bytes.
     pub fn size(&self) -> u64 {
-        self.size
+        self.disk.size
     }
 
     /// The same device with another size.
     pub fn resized(&mut self, size: u64) {
-        self.size = size;
+        self.disk.size = size;
     }
 
     /// For SET_PARAMS. `max_io`: bytes in a tag's buffer as ADD_DEV left it; no request can be larger.
@@ -109,19 +101,19 @@ impl Checked {
             basic: sys::ublk_param_basic {
                 attrs: attribute(self.spec.read_only, sys::UBLK_ATTR_READ_ONLY)
                     | attribute(self.spec.rotational, sys::UBLK_ATTR_ROTATIONAL)
-                    | attribute(self.write_cache, sys::UBLK_ATTR_VOLATILE_CACHE | sys::UBLK_ATTR_FUA),
-                logical_bs_shift: shift(self.block),
+                    | attribute(self.disk.write_cache, sys::UBLK_ATTR_VOLATILE_CACHE | sys::UBLK_ATTR_FUA),
+                logical_bs_shift: shift(self.disk.block_size),
                 physical_bs_shift: shift(self.physical),
                 io_opt_shift: shift(self.optimal_io()),
-                io_min_shift: shift(self.block),
+                io_min_shift: shift(self.disk.block_size),
                 max_sectors: self.spec.max_io.min(max_io) >> 9,
-                chunk_sectors: self.chunk >> 9,
-                dev_sectors: self.size / SECTOR,
+                chunk_sectors: self.disk.chunk >> 9,
+                dev_sectors: self.disk.size / SECTOR,
                 ..Default::default()
             },
             ..Default::default()
         };
-        if let Some(Discard { granularity, alignment, max, max_write_zeroes }) = self.discard {
+        if let Some(Discard { granularity, alignment, max, max_write_zeroes }) = self.disk.discard {
             params.types |= sys::UBLK_PARAM_TYPE_DISCARD;
             params.discard = sys::ublk_param_discard {
                 discard_granularity: granularity,
@@ -136,8 +128,8 @@ impl Checked {
         if self.choice.mode.copy == CopyMode::Zero {
             self.align(&mut params);
         }
-        if !self.segments.is_unlimited() {
-            let Segments { most, size, boundary } = self.segments;
+        if !self.disk.segments.is_unlimited() {
+            let Segments { most, size, boundary } = self.disk.segments;
             params.types |= sys::UBLK_PARAM_TYPE_SEGMENT;
             // The driver requires all three: these are the kernel's values for no limit.
             params.seg = sys::ublk_param_segment {
@@ -152,13 +144,13 @@ impl Checked {
 
     /// The driver takes a power of two, of at most 256 MiB: the largest one that the backend's is a multiple of.
     fn optimal_io(&self) -> u32 {
-        let largest = 1_u32.checked_shl(self.optimal_io.trailing_zeros()).unwrap_or(0);
+        let largest = 1_u32.checked_shl(self.disk.optimal_io.trailing_zeros()).unwrap_or(0);
         largest.min(limits::MAX_PHYSICAL_BLOCK_SIZE).max(self.physical)
     }
 
     /// Requests whose pages are used without a copy must be aligned for that.
     fn align(&self, params: &mut Params) {
-        let Alignment { start, gap } = self.alignment;
+        let Alignment { start, gap } = self.disk.alignment;
         if start > SECTOR_U32 {
             params.types |= sys::UBLK_PARAM_TYPE_DMA_ALIGN;
             params.dma.alignment = start - 1;

@@ -3,7 +3,7 @@
 use super::driver_form::Checked;
 use super::{Recovery, Spec};
 use crate::abi::{NO_SEGMENT_BOUNDARY, Params, SECTOR, SECTOR_U32, sys};
-use crate::backend::{Alignment, Backend, Discard, Segments};
+use crate::backend::{Alignment, Backend, Discard, Properties, Segments};
 use crate::choice::Choice;
 use crate::error::{Error, Result};
 use crate::features::Features;
@@ -15,7 +15,7 @@ impl Checked {
         let (backend, able) = (disk.properties(), disk.copy_modes());
         let (basic, flags) = (params.basic, Features(info.flags));
         let has = |attribute| basic.attrs & attribute != 0;
-        let (size, block) = (basic.dev_sectors * SECTOR, 1 << basic.logical_bs_shift);
+        let (size, block_size) = (basic.dev_sectors * SECTOR, 1 << basic.logical_bs_shift);
         let misfit = |message: String| {
             Err(Error::invalid(message).hint("it has to be the backend that the device was made with"))
         };
@@ -23,8 +23,11 @@ impl Checked {
         if backend.size < size {
             return misfit(format!("the backend has {} bytes, the disk {size}", backend.size));
         }
-        if backend.block_size > block {
-            return misfit(format!("the backend's block size is {}, the disk's {block}", backend.block_size));
+        if backend.block_size > block_size {
+            return misfit(format!(
+                "the backend's block size is {}, the disk's {block_size}",
+                backend.block_size
+            ));
         }
         let told = params.discard;
         let discard = (params.types & sys::UBLK_PARAM_TYPE_DISCARD != 0).then_some(Discard {
@@ -54,9 +57,6 @@ impl Checked {
             partition_scan: !flags.has(sys::UBLK_F_NO_AUTO_PART_SCAN.into()),
             ..Spec::default()
         };
-        let physical = 1 << basic.physical_bs_shift;
-        let write_cache = has(sys::UBLK_ATTR_VOLATILE_CACHE);
-        let choice = Choice::made(mode);
         let alignment = alignment_of(params);
         let wanted = backend.alignment;
         if mode.copy == CopyMode::Zero
@@ -74,19 +74,11 @@ impl Checked {
                 "the backend takes fewer or smaller memory segments than the disk's requests have".to_owned(),
             );
         }
-        Ok(Self {
-            block,
-            physical,
-            size,
-            discard,
-            write_cache,
-            choice,
-            alignment,
-            chunk,
-            optimal_io,
-            segments,
-            spec,
-        })
+        let write_cache = has(sys::UBLK_ATTR_VOLATILE_CACHE);
+        let disk =
+            Properties { size, block_size, write_cache, discard, alignment, chunk, optimal_io, segments };
+        let physical = 1 << basic.physical_bs_shift;
+        Ok(Self { disk, physical, choice: Choice::made(mode), spec })
     }
 }
 

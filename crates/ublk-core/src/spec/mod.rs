@@ -116,7 +116,7 @@ mod tests {
         let (info, params) = (made.info(), made.params(512 << 10));
         let taken = Checked::existing(&info, &params, &disk(DISK)).unwrap();
         assert_eq!(taken.spec.recovery, Some(Recovery::Reissue));
-        assert!(taken.write_cache);
+        assert!(taken.disk.write_cache);
         assert_eq!(taken.info().flags, info.flags);
         assert_eq!(taken.params(512 << 10).discard.max_discard_sectors, params.discard.max_discard_sectors);
         let smaller = Properties { size: DISK.size - 512, ..DISK };
@@ -150,7 +150,7 @@ mod tests {
         let alignment = Alignment { start: 4096, gap: 65536 };
         let mut made = Spec::default().check(&DISK).unwrap();
         made.choice = Choice::made(Mode { copy: CopyMode::Zero, transport: Transport::PerIo });
-        made.alignment = alignment;
+        made.disk.alignment = alignment;
         let (info, params) = (made.info(), made.params(512 << 10));
         let taken = Checked::existing(&info, &params, &Aligned(alignment)).unwrap();
         // As it is added anew for a start after a stop.

@@ -38,6 +38,10 @@ pub struct Calls {
     records: Vec<Record>,
     free: Vec<Call>,
     depth: u16,
+    /// Of all calls: operations in the ring, and data that is lent.
+    operations: u32,
+    /// How many of these are data that is lent.
+    lent: u32,
 }
 
 impl Calls {
@@ -52,7 +56,7 @@ impl Calls {
             length: 0,
             live: true,
         };
-        Self { records: (0..depth).map(own).collect(), free: Vec::new(), depth }
+        Self { records: (0..depth).map(own).collect(), free: Vec::new(), depth, operations: 0, lent: 0 }
     }
 
     /// How many there are or were at a time.
@@ -138,20 +142,46 @@ impl Calls {
         record.is_some_and(|record| record.live && record.generation == generation)
     }
 
+    /// An operation of the call is in the ring.
     #[inline]
     pub fn started(&mut self, tag: u16, call: Call) {
+        self.operations += 1;
         self.at_mut(tag.into()).operations += 1;
         if call != Call::from(tag) {
             self.at_mut(call).operations += 1;
         }
     }
 
+    /// An operation of the call has completed.
     #[inline]
     pub fn completed(&mut self, tag: u16, call: Call) {
+        self.operations -= 1;
         self.at_mut(tag.into()).operations -= 1;
         if call != Call::from(tag) {
             self.at_mut(call).operations -= 1;
         }
+    }
+
+    /// Data of the call is lent, which counts as an operation.
+    pub fn lend(&mut self, tag: u16, call: Call) {
+        self.started(tag, call);
+        self.lent += 1;
+    }
+
+    /// Data of the call that was lent is returned.
+    pub fn returned(&mut self, tag: u16, call: Call) {
+        self.completed(tag, call);
+        self.lent -= 1;
+    }
+
+    /// How many operations of all calls there are, in the ring or on data that is lent.
+    pub fn total(&self) -> u32 {
+        self.operations
+    }
+
+    /// Whether none of these is in the ring.
+    pub fn ring_is_done(&self) -> bool {
+        self.operations == self.lent
     }
 
     /// Whether operations of the call are in the ring.

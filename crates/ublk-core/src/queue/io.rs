@@ -31,16 +31,26 @@ pub struct Io<'q> {
     /// The request, as it came from the driver. An engine serves a [`Piece`] of it.
     pub request: Request,
     /// The call that is served.
-    pub(super) call: Call,
-    pub(super) data: &'q mut Data,
-    pub(super) ring: &'q mut Ring,
-    pub(super) calls: &'q mut Calls,
-    pub(super) operations: &'q mut u32,
-    pub(super) lent: &'q mut u32,
-    pub(super) complaint: &'q mut Option<String>,
+    call: Call,
+    data: &'q mut Data,
+    ring: &'q mut Ring,
+    calls: &'q mut Calls,
+    complaint: &'q mut Option<String>,
 }
 
-impl Io<'_> {
+impl<'q> Io<'q> {
+    /// The means to serve a request, from the parts of its queue.
+    #[inline]
+    pub(super) fn new(
+        request: Request,
+        data: &'q mut Data,
+        ring: &'q mut Ring,
+        calls: &'q mut Calls,
+        complaint: &'q mut Option<String>,
+    ) -> Self {
+        Self { request, call: request.ticket.tag.into(), data, ring, calls, complaint }
+    }
+
     /// The number of the call that is served: below that of any other call at the same time. For state that an engine
     /// keeps of it.
     #[inline]
@@ -392,9 +402,7 @@ impl Io<'_> {
         self.borrow()?;
         let (address, length) = self.buffer(piece);
         let (tag, call) = (self.request.ticket.tag, self.call);
-        self.calls.started(tag, call);
-        *self.operations += 1;
-        *self.lent += 1;
+        self.calls.lend(tag, call);
         // SAFETY: the tag's buffer, of which no reference exists while this counts as an operation. A queue that ends before
         // gives its buffers up instead of freeing them.
         Ok(unsafe { Lease::new(address, length, completer.clone(), tag, call) })
@@ -411,7 +419,6 @@ impl Io<'_> {
             return Step::Done(Err(self.failed(&error)));
         }
         self.calls.started(tag, self.call);
-        *self.operations += 1;
         Step::Pending
     }
 

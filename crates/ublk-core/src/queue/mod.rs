@@ -113,10 +113,6 @@ pub struct Queue {
     data: ManuallyDrop<Data>,
     common: ThreadCommon,
     calls: Calls,
-    /// Operations of the engine in the ring, and data that is lent.
-    operations: u32,
-    /// How many of them are data that is lent.
-    lent: u32,
     /// Requests in shared memory that are answered once their data was copied, and their results.
     copying: Vec<(Ticket, i32)>,
     /// Why the last request failed, by its engine.
@@ -188,8 +184,6 @@ impl Queue {
             data: ManuallyDrop::new(data),
             common,
             calls: Calls::new(depth),
-            operations: 0,
-            lent: 0,
             copying: Vec::new(),
             complaint: None,
             polling: Polling::new(limit),
@@ -251,7 +245,6 @@ impl Queue {
                 KIND_OPERATION => {
                     let (tag, call) = (tag_of(name), call_of(name));
                     self.calls.completed(tag, call);
-                    self.operations -= 1;
                     self.in_flight.operated(tag, Completion { call, key: key_of(name), result });
                 }
                 // Listened to no more.
@@ -307,16 +300,8 @@ impl Queue {
         if !self.in_flight.tags.owns(ticket) {
             return Err(Violation::NotOwned(ticket));
         }
-        Ok(Io {
-            request: self.in_flight.request(ticket.tag),
-            call: ticket.tag.into(),
-            data: &mut self.data,
-            ring: &mut self.ring,
-            calls: &mut self.calls,
-            operations: &mut self.operations,
-            lent: &mut self.lent,
-            complaint: &mut self.complaint,
-        })
+        let request = self.in_flight.request(ticket.tag);
+        Ok(Io::new(request, &mut self.data, &mut self.ring, &mut self.calls, &mut self.complaint))
     }
 
     /// The completion for an event outside the ring, if its call still waits.
@@ -327,9 +312,7 @@ impl Queue {
                 waits.then_some(Event::Operation(ticket, Completion { call, key, result }))
             }
             Outside::Returned { tag, call } => {
-                self.calls.completed(tag, call);
-                self.operations -= 1;
-                self.lent -= 1;
+                self.calls.returned(tag, call);
                 None
             }
         }
@@ -390,17 +373,17 @@ impl Queue {
 
     /// Whether every tag has ended and all answers were sent: the device was stopped.
     pub fn settled(&self) -> bool {
-        self.in_flight.tags.settled() && self.operations == 0 && self.commands.quiet()
+        self.in_flight.tags.settled() && self.calls.total() == 0 && self.commands.quiet()
     }
 
     /// How many operations of the backend use the queue's memory: in the ring, or elsewhere on [lent](Io::lend) data.
     pub fn operations(&self) -> u32 {
-        self.operations
+        self.calls.total()
     }
 
     /// Whether none of them is in the ring.
     pub(crate) fn ring_is_done(&self) -> bool {
-        self.operations == self.lent
+        self.calls.ring_is_done()
     }
 
     /// Asks the kernel to end the backend's operations early. The next turn tells it.
@@ -417,7 +400,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        if self.operations > 0 || self.in_flight.tags.offered() > 0 || !self.commands.quiet() {
+        if self.calls.total() > 0 || self.in_flight.tags.offered() > 0 || !self.commands.quiet() {
             // The kernel may still write to the buffers, and cancels in its own time: they are never reused.
             return;
         }

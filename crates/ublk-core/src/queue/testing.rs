@@ -22,8 +22,6 @@ pub struct TestQueue {
     ring: Ring,
     data: Data,
     calls: Calls,
-    operations: u32,
-    lent: u32,
     complaint: Option<String>,
     waker: Waker,
     requests: Vec<Option<Request>>,
@@ -51,8 +49,6 @@ impl TestQueue {
             ring: Ring::new((u32::from(depth) * u32::from(operations)).clamp(8, 256), &slots).unwrap(),
             data,
             calls: Calls::new(depth),
-            operations: 0,
-            lent: 0,
             complaint: None,
             waker,
             requests: vec![None; depth.into()],
@@ -79,16 +75,8 @@ impl TestQueue {
     /// The means to serve the tag's request.
     pub fn io(&mut self, tag: u16) -> Io<'_> {
         let request = self.requests[usize::from(tag)];
-        Io {
-            request: request.expect("something completed for a request that was answered"),
-            call: tag.into(),
-            data: &mut self.data,
-            ring: &mut self.ring,
-            calls: &mut self.calls,
-            operations: &mut self.operations,
-            lent: &mut self.lent,
-            complaint: &mut self.complaint,
-        }
+        let request = request.expect("something completed for a request that was answered");
+        Io::new(request, &mut self.data, &mut self.ring, &mut self.calls, &mut self.complaint)
     }
 
     /// The tag's request is answered.
@@ -108,7 +96,7 @@ impl TestQueue {
             completed.push((tag_of(name), completion));
         }
         for (tag, completion) in &completed {
-            self.returned(*tag, completion.call);
+            self.calls.completed(*tag, completion.call);
         }
         self.waker.clear();
         completed
@@ -123,20 +111,14 @@ impl TestQueue {
                 waits.then_some((ticket.tag, Completion { call, key, result }))
             }
             Outside::Returned { tag, call } => {
-                self.returned(tag, call);
-                self.lent -= 1;
+                self.calls.returned(tag, call);
                 None
             }
         }
     }
 
-    fn returned(&mut self, tag: u16, call: u32) {
-        self.calls.completed(tag, call);
-        self.operations -= 1;
-    }
-
     /// How many operations are in the ring.
     pub fn operations(&self) -> u32 {
-        self.operations
+        self.calls.total()
     }
 }

@@ -39,25 +39,22 @@
 //! The file is not mapped, so truncating it cannot crash the process. The tables in memory stay complete, and the next
 //! save writes the file again from them.
 
+mod evict;
 #[cfg(test)]
 pub mod faults;
 mod format;
+mod open;
+mod save;
 #[cfg(test)]
 mod tests;
 
 use super::bits::{Bits, at};
-use crate::backend::map_file::{allocate, blank, sync_parent};
 use crate::claim::{self, Place, Role};
-use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
-use format::{
-    PAGE, Stamp, WORDS_PER_PAGE, both, check, header, put, read, tables_of, words, write, write_all,
-    write_both,
-};
-use std::fs::{File, OpenOptions};
+use format::{PAGE, Stamp, put, tables_of};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
@@ -87,14 +84,6 @@ pub enum Found {
     Empty,
     /// It holds data, so there has to be a map.
     Used,
-}
-
-/// A failure to write the table of present chunks.
-#[derive(Debug)]
-pub struct Unfiled {
-    pub error: io::Error,
-    /// The file is as it was before: the chunks may be present again.
-    pub unchanged: bool,
 }
 
 /// See the [module](self).
@@ -145,142 +134,7 @@ fn span(chunks: &[u64]) -> Option<Range<usize>> {
     Some(at(*chunks.iter().min()?)..at(*chunks.iter().max()?) + 1)
 }
 
-fn bits(bytes: usize) -> Result<Bits> {
-    Bits::new(bytes).map_err(|error| Error::system("cannot map memory for the chunks' map", &error))
-}
-
 impl Map {
-    /// A map in memory, in which every chunk is missing.
-    pub fn volatile(size: u64, chunk: u64) -> Result<Self> {
-        let identity = Identity { size, chunk, name: String::new() };
-        Ok(Self { size, chunk, live: bits(pages(&identity).max(1) * PAGE)?, dirty: None, kept: None })
-    }
-
-    /// The same for a bounded cache.
-    pub fn volatile_bounded(size: u64, chunk: u64) -> Result<Self> {
-        let map = Self::volatile(size, chunk)?;
-        Ok(Self { dirty: Some(bits(map.live.words() * 8)?), ..map })
-    }
-
-    /// The map in a file of its own, which is created if it does not exist. `found`: the state of its storage.
-    pub fn open(path: &Path, identity: &Identity, found: Found) -> Result<Self> {
-        Self::open_as(path, identity, found, false)
-    }
-
-    /// The same for a bounded cache.
-    pub fn open_bounded(path: &Path, identity: &Identity, found: Found) -> Result<Self> {
-        Self::open_as(path, identity, found, true)
-    }
-
-    fn open_as(path: &Path, identity: &Identity, found: Found, bounded: bool) -> Result<Self> {
-        let name = path.display();
-        if identity.name.len() > MOST_NAME {
-            return Err(Error::invalid(format!("the identity is longer than {MOST_NAME} bytes")));
-        }
-        let system = |error: io::Error| {
-            Error::system(format!("cannot use the map {name}"), &error).kind(ErrorKind::Backend)
-        };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NONBLOCK) // do not wait for a FIFO's writer
-            .open(path)
-            .map_err(system)?;
-        if !file.metadata().map_err(system)?.is_file() {
-            return Err(Error::new(ErrorKind::Backend, format!("the map {name} is no regular file")));
-        }
-        claim::keep(path, &file).map_err(|error| error.hint("a cache serves one disk at a time"))?;
-        let tables = pages(identity) * PAGE;
-        let (live, saved, dirty) = (bits(tables)?, bits(tables)?, bits(tables)?);
-        let stamp = Stamp::now(&file).map_err(system)?;
-        let length = PAGE + tables_of(bounded) * tables;
-        if found == Found::New || blank(&file, length).map_err(system)? {
-            if found == Found::Used {
-                return Err(Error::new(
-                    ErrorKind::Backend,
-                    format!("the map {name} is empty, but its cache is not"),
-                )
-                .hint("it says what the cache holds, which may be written data: restore it, or use another cache"));
-            }
-            file.set_len(0).map_err(system)?;
-            allocate(&file, length).map_err(system)?;
-            file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
-            // A map that is lost with the power would have what was written to the disk fetched over.
-            file.sync_all().and_then(|()| sync_parent(path)).map_err(system)?;
-        } else {
-            let before = check(&file, path, identity, bounded, tables)?;
-            // Whatever the file says of chunks that the disk does not have.
-            let read = |at, table: &Bits| {
-                read(&file, at, table).map(|()| table.truncate(chunks(identity))).map_err(system)
-            };
-            read(PAGE, &saved)?;
-            if bounded {
-                read(PAGE + 2 * tables, &dirty)?;
-            }
-            let vouched = before.vouches(&stamp);
-            if bounded && !vouched && !before.closed {
-                saved.keep(&dirty);
-            }
-            if !bounded {
-                // An earlier process may have been killed before it synced the file.
-                write(&file, PAGE, &saved).and_then(|()| file.sync_data()).map_err(system)?;
-            }
-            if vouched {
-                read(PAGE + tables, &live)?;
-            } else {
-                // The table before the header: it is not trusted until the header is written.
-                write_all(&file, PAGE + tables, &saved).map_err(system)?;
-            }
-            if before != stamp {
-                file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
-            }
-        }
-        let (written, lost, filed, loose) = (bits(tables)?, bits(tables)?, bits(tables)?, bits(tables)?);
-        for word in 0..live.words() {
-            let (saved, live) = (saved.word(word).load(SeqCst), &live.word(word));
-            if saved != 0 {
-                live.fetch_or(saved, SeqCst); // else its memory stays untouched
-            }
-            let live = live.load(SeqCst);
-            if live != 0 {
-                filed.word(word).store(live, SeqCst);
-                // Without a bound it was not recorded which of these chunks a client wrote.
-                let wrote = if bounded { dirty.word(word).load(SeqCst) } else { u64::MAX };
-                written.word(word).store(live & !saved & wrote, SeqCst);
-                loose.word(word).store(live & !saved, SeqCst);
-            }
-        }
-        if bounded {
-            dirty.keep(&live); // a write to a chunk that is missing did not happen
-            write_all(&file, PAGE + 2 * tables, &dirty)
-                .and_then(|()| write_both(&file, PAGE, &saved, &dirty))
-                .and_then(|()| file.sync_data()) // chunks are evicted from here on
-                .map_err(system)?;
-        }
-        let unsaved = (0..tables / PAGE)
-            .map(|page| AtomicBool::new(words(page).any(|word| loose.word(word).load(SeqCst) != 0)))
-            .collect();
-        let kept = Kept {
-            file,
-            path: path.to_owned(),
-            identity: identity.clone(),
-            stamp,
-            saved,
-            written,
-            lost,
-            any_lost: AtomicBool::new(false),
-            filed: Mutex::new(filed),
-            unsaved,
-            saving: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
-        };
-        let dirty = bounded.then_some(dirty);
-        Ok(Self { size: identity.size, chunk: identity.chunk, live, dirty, kept: Some(kept) })
-    }
-
     /// Of the disk, in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -397,129 +251,6 @@ impl Map {
         self.live.count()
     }
 
-    /// Whether a write may begin: these chunks are marked as written, or nobody has to know.
-    pub fn dirty_all(&self, chunks: Range<u64>) -> bool {
-        self.dirty.as_ref().is_none_or(|dirty| dirty.has_all(chunks))
-    }
-
-    /// Whether a client has written to a chunk since it was fetched. Only a bounded cache knows.
-    pub fn is_dirty(&self, chunk: u64) -> bool {
-        self.dirty.as_ref().is_some_and(|dirty| dirty.has(chunk))
-    }
-
-    /// How many chunks that holds for.
-    pub fn count_dirty(&self) -> Option<u64> {
-        self.dirty.as_ref().map(Bits::count)
-    }
-
-    /// Clients are about to write to these chunks. Marked by one thread at a time.
-    pub fn mark_dirty(&self, chunks: &[u64]) -> io::Result<()> {
-        let (Some(dirty), Some(range)) = (&self.dirty, span(chunks)) else { return Ok(()) };
-        let Some(kept) = &self.kept else {
-            chunks.iter().for_each(|chunk| dirty.set(*chunk));
-            return Ok(());
-        };
-        let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.failed() {
-            let (before, at_byte) =
-                (dirty.bytes(range.clone()), self.table(kept, 2) + range.start as u64 * 8);
-            let mut after = before.clone();
-            for chunk in chunks {
-                let word = &mut after[(at(*chunk) - range.start) * 8..][..8];
-                let bits = (&*word).try_into().map_or(0, u64::from_ne_bytes) | 1 << (chunk % 64);
-                word.copy_from_slice(&bits.to_ne_bytes());
-            }
-            put(&kept.file, &after, at_byte).inspect_err(|_| {
-                let _ = put(&kept.file, &before, at_byte); // a part may be written already
-            })?;
-        }
-        for &chunk in chunks {
-            // Before the bit: another client that sees it may write and flush at once, and the flush has to find this. A save
-            // that clears this sees the bit, since it looks with the table locked.
-            kept.unsaved[(chunk / BITS_PER_PAGE) as usize].store(true, SeqCst);
-            dirty.set(chunk);
-        }
-        Ok(())
-    }
-
-    /// A write that was to be the first to a chunk did not happen, and the chunk is missing. Returns whether it counts as
-    /// clean again.
-    pub fn clear_dirty(&self, chunk: u64) -> bool {
-        let Some(dirty) = &self.dirty else { return true };
-        let Some(kept) = &self.kept else {
-            dirty.clear(chunk);
-            return true;
-        };
-        let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-        dirty.clear(chunk);
-        let (word, at_byte) = (at(chunk), self.table(kept, 2) + at(chunk) as u64 * 8);
-        let cleared = put(&kept.file, &dirty.bytes(word..word + 1), at_byte).is_ok();
-        if !cleared {
-            dirty.set(chunk);
-        }
-        cleared
-    }
-
-    /// A chunk that is not dirty is missing from here on, in memory. Returns whether it was saved.
-    pub fn withdraw(&self, chunk: u64) -> bool {
-        let saved = self.kept.as_ref().is_some_and(|kept| {
-            let saved = kept.saved.has(chunk);
-            kept.saved.clear(chunk);
-            saved
-        });
-        self.live.clear(chunk);
-        saved
-    }
-
-    /// It is present after all: its data is still there.
-    pub fn restore(&self, chunk: u64, saved: bool) {
-        if let Some(kept) = self.kept.as_ref().filter(|_| saved) {
-            kept.saved.set(chunk);
-        }
-        self.live.set(chunk);
-    }
-
-    /// Sorted chunks, by page of the file's tables.
-    pub fn by_page(chunks: &[u64]) -> impl Iterator<Item = &[u64]> {
-        chunks.chunk_by(|one, next| one / BITS_PER_PAGE == next / BITS_PER_PAGE)
-    }
-
-    /// Some clean chunks of one [page](Self::by_page), which are missing in memory, are missing in the file: their data may
-    /// be removed.
-    ///
-    /// After a failure any part of the write may be in the file, so it is written back. Otherwise a chunk that is present
-    /// again could lack its bit: a client's write to it would be answered, and forgotten if the process is killed. If the
-    /// file cannot be written back either, the chunks have to stay missing, with their data: a bit that is still in the
-    /// file names data that is there.
-    pub fn unfile(&self, chunks: &[u64]) -> std::result::Result<(), Unfiled> {
-        let (Some(kept), Some(range)) = (&self.kept, span(chunks)) else { return Ok(()) };
-        let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = filed.bytes(range.clone());
-        chunks.iter().for_each(|chunk| filed.clear(*chunk));
-        let at = self.table(kept, 1) + range.start as u64 * 8;
-        put(&kept.file, &filed.bytes(range.clone()), at).map_err(|error| {
-            let unchanged = put(&kept.file, &before, at).is_ok();
-            if unchanged {
-                filed.restore(range.start, &before); // exactly: some of the chunks had no bit
-            }
-            Unfiled { error, unchanged }
-        })
-    }
-
-    /// The disk is closed, and everything is saved: the file says so, which makes all of it count after a boot.
-    pub fn seal(&self) -> io::Result<()> {
-        match &self.kept {
-            Some(kept) if self.dirty.is_some() && !self.failed() && !self.unsaved() => {
-                write_all(&kept.file, PAGE, &kept.saved)?;
-                let mut stamp = kept.stamp;
-                stamp.closed = true;
-                kept.file.write_all_at(&header(&kept.identity, true, &stamp), 0)?;
-                kept.file.sync_data()
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The length of a map's file, in bytes.
     pub fn length_of(identity: &Identity, bounded: bool) -> u64 {
         ((1 + tables_of(bounded) * pages(identity)) * PAGE) as u64
@@ -537,118 +268,6 @@ impl Map {
     /// Where the file has a table: 0 is `saved`, 1 `live`, 2 `dirty`.
     fn table(&self, kept: &Kept, number: usize) -> u64 {
         (PAGE + number * kept.unsaved.len() * PAGE) as u64
-    }
-
-    /// Whether it has chunks that it would have lost after a power failure.
-    pub fn unsaved(&self) -> bool {
-        // In this order: a save is under way before it cleans anything.
-        self.kept
-            .as_ref()
-            .is_some_and(|kept| kept.unsaved.iter().any(|page| page.load(SeqCst)) || kept.saving.load(SeqCst))
-    }
-
-    /// Whether a sync has failed: later flushes make nothing durable.
-    pub fn failed(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.failed.load(SeqCst))
-    }
-
-    /// Makes the bits of present chunks durable, after `sync` has made their data durable; then passes `publish` the
-    /// update of the bits in memory. One thread at a time. If it fails, see [`forget`](Self::forget). Returns whether
-    /// the file had been truncated and was written again.
-    pub fn save(
-        &self,
-        sync: impl FnOnce() -> io::Result<()>,
-        publish: impl FnOnce(&dyn Fn()) -> io::Result<()>,
-    ) -> io::Result<bool> {
-        let Some(kept) = &self.kept else { return sync().map(|()| false) };
-        if self.failed() {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        kept.saving.store(true, SeqCst);
-        let cut = self.save_pages(kept, sync, publish)?;
-        // Only now: after a failure there is something unsaved at least until `forget` has recorded it. A flush that saw
-        // neither that nor the failure would succeed.
-        kept.saving.store(false, SeqCst);
-        Ok(cut)
-    }
-
-    fn save_pages(
-        &self,
-        kept: &Kept,
-        sync: impl FnOnce() -> io::Result<()>,
-        publish: impl FnOnce(&dyn Fn()) -> io::Result<()>,
-    ) -> io::Result<bool> {
-        let cut = kept.file.metadata()?.len() != self.file_length(kept) as u64;
-        // Bits that come from here on are the next save's: their data may not be part of this sync.
-        let pages: Vec<_> = (0..kept.unsaved.len())
-            .filter(|&page| kept.unsaved[page].swap(false, SeqCst) || cut)
-            .map(|page| (page, self.live.bytes(words(page))))
-            .collect();
-        sync()?;
-        if cut {
-            self.write_again(kept)?;
-        }
-        for (page, bits) in &pages {
-            // Lost chunks must not be saved, but the rest of the page can be; there are none unless a sync failed.
-            let at = (PAGE + page * PAGE) as u64;
-            match &self.dirty {
-                None => kept.file.write_all_at(bits, at)?,
-                Some(dirty) => {
-                    let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-                    let marked = both(bits, &dirty.bytes(words(*page)));
-                    drop(filed);
-                    kept.file.write_all_at(&marked, at)?;
-                }
-            }
-        }
-        if !pages.is_empty() {
-            kept.file.sync_data()?;
-        }
-        publish(&|| pages.iter().for_each(|(page, bits)| kept.saved.fill(page * WORDS_PER_PAGE, bits)))?;
-        Ok(cut)
-    }
-
-    /// Writes header and `live` into a file that was truncated.
-    fn write_again(&self, kept: &Kept) -> io::Result<()> {
-        let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables = kept.unsaved.len() * PAGE;
-        allocate(&kept.file, self.file_length(kept))?;
-        kept.file.set_len(self.file_length(kept) as u64)?;
-        kept.file.write_all_at(&filed.bytes(0..filed.words()), (PAGE + tables) as u64)?;
-        if let Some(dirty) = &self.dirty {
-            write_all(&kept.file, PAGE + 2 * tables, dirty)?;
-        }
-        kept.file.write_all_at(&header(&kept.identity, self.dirty.is_some(), &kept.stamp), 0)
-    }
-
-    /// A sync or write-back has failed: chunks that are present but not saved may be gone. Those that were only fetched
-    /// are missing again; those that clients wrote are lost. From here on nothing is saved, and the file's `live` is
-    /// not trusted again: the next server begins with the saved chunks. On an error the file could not be changed, and
-    /// `live` may still be trusted.
-    /// `forgotten` is called with each chunk that is missing from here on.
-    pub fn forget(&self, mut forgotten: impl FnMut(u64)) -> io::Result<()> {
-        let Some(kept) = &self.kept else { return Ok(()) };
-        let mut told = Ok(());
-        if !kept.failed.swap(true, SeqCst) {
-            // With the table locked, so that no thread is writing to it.
-            let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-            told = kept.file.write_all_at(&header(&kept.identity, self.dirty.is_some(), &Stamp::NEVER), 0);
-        }
-        for word in 0..self.live.words() {
-            let unsaved = self.live.word(word).load(SeqCst) & !kept.saved.word(word).load(SeqCst);
-            if unsaved == 0 {
-                continue;
-            }
-            let written = unsaved & kept.written.word(word).load(SeqCst);
-            if written != 0 {
-                kept.any_lost.store(true, SeqCst);
-                kept.lost.word(word).fetch_or(written, SeqCst);
-            }
-            let missing = unsaved & !written;
-            self.live.word(word).fetch_and(!missing, SeqCst);
-            (0..64).filter(|bit| missing & 1 << bit != 0).for_each(|bit| forgotten(word as u64 * 64 + bit));
-        }
-        told
     }
 
     /// Its file, if it has one.

@@ -1,5 +1,8 @@
 use super::format::{BOOT, PLACE};
 use super::*;
+use crate::error::{ErrorKind, Result};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 
 fn identity() -> Identity {
     Identity { size: 100 << 20, chunk: 4096, name: "image 1".into() }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ublk_core::backend::{Backend, Engine, Io, Op, Piece, Place, Properties, Site, Step};
 use ublk_core::{Bound, Device, Error, Result, Spec};
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// Describes the disk. It is shared by all queues.
 struct Numbers {
@@ -21,7 +21,7 @@ struct Numbers {
 
 impl Backend for Numbers {
     fn properties(&self) -> Properties {
-        Properties::new(self.blocks * BLOCK)
+        Properties::new(self.blocks * BLOCK as u64)
     }
 
     /// No file holds the disk's data.
@@ -50,7 +50,7 @@ impl Engine for NumbersEngine {
             Err(errno) => return Step::Done(Err(errno)),
         };
         data.fill(0);
-        for (number, block) in (piece.offset / BLOCK..).zip(data.chunks_mut(BLOCK as usize)) {
+        for (number, block) in (piece.offset / BLOCK as u64..).zip(data.chunks_mut(BLOCK)) {
             block[..8].copy_from_slice(&number.to_le_bytes());
         }
         Step::Done(Ok(piece.count()))
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
 fn read(path: &str, block: u64) -> std::result::Result<u64, IoError> {
     let mut disk = std::fs::File::open(path)?;
     let mut number = [0; 8];
-    disk.seek(SeekFrom::Start(block * BLOCK))?;
+    disk.seek(SeekFrom::Start(block * BLOCK as u64))?;
     disk.read_exact(&mut number)?;
     Ok(u64::from_le_bytes(number))
 }

@@ -4,19 +4,7 @@
 // A test build registers nothing with Node, so nothing is used there.
 #![cfg_attr(test, allow(dead_code))]
 // Numbers from JavaScript that do not fit are refused, not truncated. See `number`.
-#![warn(
-    clippy::as_underscore,
-    clippy::borrow_as_ptr,
-    clippy::cast_lossless,
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_precision_loss,
-    clippy::cast_ptr_alignment,
-    clippy::cast_sign_loss,
-    clippy::ptr_as_ptr,
-    clippy::ptr_cast_constness,
-    clippy::ref_as_ptr
-)]
+#![warn(clippy::cast_precision_loss)]
 
 mod device;
 mod hooks;

@@ -3,7 +3,7 @@
 //! A failure prints the shortest run that shows it, and is kept in `proptest-regressions/` to be run again.
 //! `PROPTEST_RNG_SEED=n` makes a whole run repeatable, `PROPTEST_CASES=n` makes it longer.
 
-#![allow(clippy::unwrap_used)] // tests say what is wrong by panicking
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // tests say what is wrong by panicking
 
 mod batch;
 mod driver;

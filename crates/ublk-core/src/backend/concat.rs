@@ -1,5 +1,6 @@
 //! Disks one after another.
 
+use super::identity;
 use super::parts::{self, Parts, State};
 use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
 use crate::claim::Place;
@@ -75,6 +76,10 @@ impl Backend for Concat {
             start = *end;
         }
         found
+    }
+
+    fn identity(&self) -> Result<String> {
+        identity::together("a concat", &self.disks)
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {

@@ -6,6 +6,7 @@ mod concat;
 mod engine;
 mod external;
 mod file;
+mod identity;
 mod in_memory;
 mod lazy;
 mod map_file;
@@ -187,6 +188,12 @@ pub trait Backend: Send + Sync + 'static {
         let holds_data = |place: &Place<'_>| place.role == Role::Disk;
         let extent = |place| Extent { place, range: part.clone() };
         self.places().into_iter().filter(holds_data).map(extent).collect()
+    }
+
+    /// What tells its content from another: for an overlay, which was written over one content and fits no other. By
+    /// default, the sizes of its files and when they were changed.
+    fn identity(&self) -> Result<String> {
+        identity::of_files(self)
     }
 
     /// The engine that serves one queue, created and used on that queue's thread.

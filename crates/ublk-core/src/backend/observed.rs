@@ -57,6 +57,10 @@ impl Backend for Observed {
         self.inner.extents(part)
     }
 
+    fn identity(&self) -> Result<String> {
+        self.inner.identity()
+    }
+
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
         let inner = site.below(self.inner.clone())?;
         let changes = PerCall::new(site.depth());

@@ -88,6 +88,10 @@ impl Backend for Slice {
         self.disk.extents(self.offset + part.start..self.offset + part.end)
     }
 
+    fn identity(&self) -> Result<String> {
+        Ok(format!("{} bytes from {} of ({})", self.size, self.offset, self.disk.identity()?))
+    }
+
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
         let below = site.below(self.disk.clone())?;
         Ok(Box::new(SliceEngine { below, offset: self.offset, size: self.size }))

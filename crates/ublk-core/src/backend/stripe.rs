@@ -1,5 +1,6 @@
 //! Disks side by side (RAID 0): chunks go to one after the other.
 
+use super::identity;
 use super::parts::{self, Parts, State};
 use super::{
     Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Scatter, Site, Step,
@@ -137,6 +138,10 @@ impl Backend for Stripe {
             }
         }
         found
+    }
+
+    fn identity(&self) -> Result<String> {
+        identity::together(&format!("a stripe with chunks of {} bytes", self.shape.chunk), &self.disks)
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {

@@ -60,7 +60,7 @@ impl Plan for Options {
                 (source, size, self.identity.clone().unwrap_or_default())
             }
         };
-        let identity = Identity { size, chunk, name };
+        let identity = Identity { size, chunk, name: name.clone() };
         if let Some(max) = self.max {
             Lazy::check_bound(&identity, self.path.is_some(), max.0, how.max_io)?;
         }
@@ -85,6 +85,7 @@ impl Plan for Options {
             Some(max) => Lazy::bounded(storage, map, source, max.0)?,
             None => Lazy::new(storage, map, source)?,
         };
+        let lazy = lazy.named(name);
         let lazy = match self.fill {
             Some(rate) => lazy.filled((rate.0 > 0).then_some(rate.0)),
             None => lazy,

@@ -59,6 +59,8 @@ pub struct Lazy {
     background: Background,
     /// Whether it is filled in the background, and at most so many bytes a second.
     fill: Option<Option<u64>>,
+    /// The source's content.
+    name: String,
 }
 
 struct Inner {
@@ -102,7 +104,7 @@ impl Lazy {
         let chunks = Arc::new(Chunks::new(map, room));
         let filler = Filler::start(chunks.clone(), storage.clone())?;
         let inner = Arc::new(Inner { chunks, storage, source, filler, begun: Mutex::new(false) });
-        Ok(Self { inner, background: Background::default(), fill: None })
+        Ok(Self { inner, background: Background::default(), fill: None, name: String::new() })
     }
 
     /// The same disk, which fetches what is missing once it is served: at up to `rate` bytes a second, while no request
@@ -110,6 +112,12 @@ impl Lazy {
     #[must_use]
     pub fn filled(self, rate: Option<u64>) -> Self {
         Self { fill: Some(rate), ..self }
+    }
+
+    /// The same disk, whose source's content has that name; see [`Identity::name`].
+    #[must_use]
+    pub fn named(self, name: String) -> Self {
+        Self { name, ..self }
     }
 
     /// Called before an engine serves. Until then the files may be another server's, so nothing in them is changed.
@@ -230,6 +238,11 @@ impl Backend for Lazy {
 
     fn places(&self) -> Vec<Place<'_>> {
         self.inner.storage.places().into_iter().chain(self.inner.chunks.map.place()).collect()
+    }
+
+    /// That of the source: what is in the cache changes, the content does not.
+    fn identity(&self) -> Result<String> {
+        Ok(format!("{} bytes of {}", self.inner.chunks.map.size(), self.name))
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {

@@ -23,6 +23,7 @@ pub struct MemoryFile {
     file: File,
     path: PathBuf,
     claimed: bool,
+    writable: bool,
     size: AtomicU64,
 }
 
@@ -80,7 +81,14 @@ impl MemoryFile {
             )
             .hint("it may hold the data of another disk: use another file"));
         }
-        Ok(Self { file, path: path.to_owned(), claimed: true, size: AtomicU64::new(size) })
+        Ok(Self { file, path: path.to_owned(), claimed: true, writable: true, size: AtomicU64::new(size) })
+    }
+
+    /// The same for a disk that is only read: others can read it at the same time.
+    #[must_use]
+    pub fn for_reading(mut self) -> Self {
+        self.writable = false;
+        self
     }
 
     /// The same, without a claim on the file.
@@ -97,8 +105,8 @@ impl Backend for MemoryFile {
     }
 
     fn places(&self) -> Vec<Place<'_>> {
-        let Self { file, path, claimed, .. } = self;
-        vec![Place { role: Role::Disk, path, file, writable: true, claimed: *claimed }]
+        let Self { file, path, claimed, writable, .. } = self;
+        vec![Place { role: Role::Disk, path, file, writable: *writable, claimed: *claimed }]
     }
 
     fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {

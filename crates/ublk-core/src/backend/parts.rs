@@ -3,7 +3,7 @@
 use super::{
     Alignment, Backend, Below, Completion, Discard, Extent, Io, PerCall, Properties, Segments, Step,
 };
-use crate::claim::{Place, Which};
+use crate::claim::{Place, Role, Which};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno, Outcome};
 use crate::request::count_of;
@@ -157,6 +157,11 @@ pub fn check(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
     }
 }
 
+/// Whether several disks may have these bytes: those of a base, which is not written to.
+fn is_shared(extent: &Extent<'_>) -> bool {
+    extent.place.role == Role::Base && !extent.place.writable
+}
+
 /// Checks that no byte of a file belongs to two of the disks.
 fn check_apart(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
     let mut seen: Vec<(usize, Which, Extent<'_>)> = Vec::new();
@@ -168,6 +173,7 @@ fn check_apart(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
             })?;
             let overlaps = |(_, other, earlier): &&(usize, Which, Extent<'_>)| {
                 *other == which
+                    && !(is_shared(earlier) && is_shared(&extent))
                     && earlier.range.start < extent.range.end
                     && extent.range.start < earlier.range.end
             };

@@ -13,6 +13,8 @@ use std::path::Path;
 pub enum Role {
     /// Holds the disk's data.
     Disk,
+    /// Holds data of a base, which the disk reads until it has written something else there.
+    Base,
     /// Says which chunks are present.
     Map,
 }
@@ -22,18 +24,26 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Self::Disk => "disk",
+            Self::Base => "base",
             Self::Map => "map",
         }
     }
 
     /// The role with that name.
     pub fn of(name: &str) -> Option<Self> {
-        [Self::Disk, Self::Map].into_iter().find(|role| role.name() == name)
+        [Self::Disk, Self::Base, Self::Map].into_iter().find(|role| role.name() == name)
+    }
+
+    /// The role of a file of an overlay's base, with that role for the base.
+    #[must_use]
+    pub fn below_overlay(self) -> Self {
+        if self == Self::Disk { Self::Base } else { self }
     }
 
     fn words(self) -> &'static str {
         match self {
             Self::Disk => "the disk's file",
+            Self::Base => "the disk's base",
             Self::Map => "the map of the disk's file",
         }
     }

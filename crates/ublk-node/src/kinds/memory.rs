@@ -28,7 +28,7 @@ struct Options {
 }
 
 impl Plan for Options {
-    fn open(&self, _how: &Opening) -> Result<Arc<dyn Backend>> {
+    fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
         let Some(path) = &self.path else {
             return Ok(Arc::new(Memory::with(self.size.0, self.pages.unwrap_or_default())?));
         };
@@ -37,6 +37,7 @@ impl Plan for Options {
     }
 
     fn files(&self) -> Vec<(Role, String)> {
+        let memory = if how.read_only { memory.for_reading() } else { memory };
         self.path.iter().map(|path| (Role::Disk, path.clone())).collect()
     }
 }

@@ -88,6 +88,14 @@ impl Backend for Concat {
         Ok(Box::new(ConcatEngine { below, ends: self.ends.clone(), state }))
     }
 
+    fn let_go(&self) {
+        self.disks.iter().for_each(|disk| disk.let_go());
+    }
+
+    fn take_back(&self) -> Result<()> {
+        self.disks.iter().try_for_each(|disk| disk.take_back())
+    }
+
     fn close(&self) -> Result<()> {
         parts::close(&self.disks)
     }

@@ -207,6 +207,16 @@ pub trait Backend: Send + Sync + 'static {
         Err(Error::new(ErrorKind::Unsupported, "this disk's backend cannot be resized"))
     }
 
+    /// Called when its queues have ended and another process may serve the device: lets go of what that needs, such as a lock.
+    /// From here on nothing in its files is changed, unless it [takes them back](Self::take_back).
+    fn let_go(&self) {}
+
+    /// Called before queues are made: takes back what it [let go of](Self::let_go). Another process may have changed its files
+    /// meanwhile.
+    fn take_back(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Called when this process stops serving the device: makes durable what must survive. May block. A failure is reported
     /// to the device's owner.
     fn close(&self) -> Result<()> {

@@ -71,6 +71,14 @@ impl Backend for Observed {
         self.inner.resize(from, to)
     }
 
+    fn let_go(&self) {
+        self.inner.let_go();
+    }
+
+    fn take_back(&self) -> Result<()> {
+        self.inner.take_back()
+    }
+
     fn close(&self) -> Result<()> {
         self.inner.close()
     }

@@ -97,6 +97,14 @@ impl Backend for Slice {
         Ok(Box::new(SliceEngine { below, offset: self.offset, size: self.size }))
     }
 
+    fn let_go(&self) {
+        self.disk.let_go();
+    }
+
+    fn take_back(&self) -> Result<()> {
+        self.disk.take_back()
+    }
+
     fn close(&self) -> Result<()> {
         self.disk.close()
     }

@@ -159,6 +159,14 @@ impl Backend for Stripe {
         Ok(Box::new(StripeEngine { below, shape: self.shape, size: self.size, scatters, state }))
     }
 
+    fn let_go(&self) {
+        self.disks.iter().for_each(|disk| disk.let_go());
+    }
+
+    fn take_back(&self) -> Result<()> {
+        self.disks.iter().try_for_each(|disk| disk.take_back())
+    }
+
     fn close(&self) -> Result<()> {
         parts::close(&self.disks)
     }

@@ -171,6 +171,7 @@ impl Device {
     /// Claims the backend's files before anything is changed. Queues share the claim, so that it lasts as long as the queues.
     fn claim(&self, patience: Duration) -> Result<Claims> {
         let backend = self.backend()?;
+        backend.take_back().map_err(|error| error.device(self.id))?;
         Claims::take(&backend.places(), patience).map_err(|error| error.device(self.id))
     }
 

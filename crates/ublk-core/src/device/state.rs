@@ -52,8 +52,16 @@ impl Device {
         if matches!(**state, State::Live(_)) && self.outlives_its_queues() {
             self.end(state)?;
             **state = State::Waiting;
+            self.let_go_of_files();
         }
         Ok(())
+    }
+
+    /// Its queues have ended, and another process may serve the device from now on.
+    pub(super) fn let_go_of_files(&self) {
+        if let Ok(backend) = self.backend() {
+            backend.let_go();
+        }
     }
 
     /// Whether the driver keeps the disk for another server, now that the queues have ended.

@@ -133,6 +133,7 @@ impl Device {
     fn leave_queues(&self, state: &mut State, bound: &Bound) -> Result<()> {
         if let State::Live(serving) = std::mem::replace(state, State::Waiting) {
             serving.leave();
+            self.let_go_of_files();
         }
         last_server::wait_to_leave(&self.control, self.id, bound).map(drop)
     }

@@ -36,6 +36,8 @@ pub struct File {
     discard: Option<Discard>,
 }
 
+const DISCARD: Discard = Discard { granularity: 4096, alignment: 0, max: 1 << 30, max_write_zeroes: 1 << 30 };
+
 /// The hint for a file that cannot be written to.
 fn make_read_only() -> Hint {
     Hint::from("make the disk read-only").by(Remedy::ReadOnly)
@@ -79,6 +81,27 @@ impl File {
             format!("{} has {found} bytes, not the disk's {size}", path.display()),
         )
         .hint("it may hold the data of another disk: use another file"))
+    }
+
+    /// An open regular file with blocks of 512 bytes, whose owner has locked it.
+    pub(super) fn of(file: fs::File, path: &Path, read_only: bool) -> Result<Self> {
+        let found = file
+            .metadata()
+            .map_err(|error| Error::system(format!("cannot stat {}", path.display()), &error))?;
+        let size = found.len();
+        let discard = (!read_only && can_punch(&file, size, false)).then_some(DISCARD);
+        Ok(Self {
+            file,
+            witness: None,
+            path: path.to_owned(),
+            writable: !read_only,
+            claimed: false,
+            direct: false,
+            size: AtomicU64::new(size),
+            block_size: 512,
+            alignment: Alignment::default(),
+            discard,
+        })
     }
 
     /// The same, without a claim on the file.
@@ -140,13 +163,8 @@ impl File {
             (found.len(), if direct { told.offset } else { 512 })
         };
         let alignment = if direct { limits::of(&found, told.memory) } else { Alignment::default() };
-        let discard =
-            (!read_only && can_punch(&file, size.max(least), kind.is_block_device())).then_some(Discard {
-                granularity: 4096.max(block_size),
-                alignment: 0,
-                max: 1 << 30,
-                max_write_zeroes: 1 << 30,
-            });
+        let discard = (!read_only && can_punch(&file, size.max(least), kind.is_block_device()))
+            .then_some(Discard { granularity: DISCARD.granularity.max(block_size), ..DISCARD });
         Ok(Self {
             file,
             witness: None,

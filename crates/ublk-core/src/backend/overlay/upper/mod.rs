@@ -216,6 +216,11 @@ impl Upper {
         }
     }
 
+    /// The size of the disk of an upper that exists, in bytes.
+    pub fn size_at(path: &Path) -> Result<u64> {
+        Ok(read(path, false, false)?.1.size)
+    }
+
     /// The path of its file.
     pub fn path(&self) -> &Path {
         self.renamed.get().unwrap_or(&self.path)
@@ -315,6 +320,20 @@ impl Upper {
             Error::system(format!("cannot reset the upper {}", self.path().display()), &error)
                 .kind(ErrorKind::Backend)
         })
+    }
+
+    /// Locks the file again, and reads what another server may have changed since [`let_go`](Self::let_go).
+    pub fn take_back(&self) -> Result<()> {
+        let claim = if self.read_only { claim::share } else { claim::keep };
+        claim(self.path(), &self.file)?;
+        let (mine, header) = (self.store.header(), header_of(&self.file, self.path())?);
+        if (header.uuid, header.state) != (mine.uuid, mine.state) {
+            return Err(refused(self.path(), "was used for something else meanwhile")
+                .hint("serve the disk by another process, from what the upper is now"));
+        }
+        self.store.reload(header).map_err(|error| system(self.path(), &error))?;
+        self.saver.begin_again();
+        Ok(())
     }
 
     /// The disk is closed: waits for saves, and unlocks the file for another disk, even if this is still referenced.

@@ -89,6 +89,11 @@ impl Saver {
         }
     }
 
+    /// Saves are asked for again after an [`end`](Self::end).
+    pub fn begin_again(&self) {
+        self.work().ended = false;
+    }
+
     /// No more saves are asked for. Waits for those that were.
     pub fn end(&self) {
         let thread = {

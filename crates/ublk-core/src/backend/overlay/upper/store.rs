@@ -81,6 +81,15 @@ impl<M: Medium> Store<M> {
         }
     }
 
+    /// Another server has used it since.
+    pub fn reload(&self, header: Header) -> io::Result<()> {
+        let found = Log::found(&self.medium, self.layout)?;
+        self.pending.store(found.count(), SeqCst);
+        *locked(&self.log) = found;
+        *locked(&self.header) = header;
+        Ok(())
+    }
+
     pub fn medium(&self) -> &M {
         &self.medium
     }

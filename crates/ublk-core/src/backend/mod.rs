@@ -33,7 +33,7 @@ pub use memory::Memory;
 pub use memory_file::MemoryFile;
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
-pub use overlay::{Parent, Saved, Shape, Upper, Uuid};
+pub use overlay::{Overlay, Parent, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
 pub use slice::Slice;
 pub use stripe::Stripe;

@@ -1,9 +1,9 @@
-//! Any tree of slices, concats and stripes, over disks that complete in any order and fail, against an array of bytes.
+//! Any tree of slices, concats, stripes and overlays, over disks that complete in any order and fail, against an array of bytes.
 
 use super::testing::Bench;
 use super::{
-    Backend, Completer, Completion, Concat, Discard, Engine, External, File, Io, Memory, Observed, PerCall,
-    Piece, Properties, Segments, Site, Slice, Step, Stripe, Token,
+    Backend, Completer, Completion, Concat, Discard, Engine, External, File, Io, Memory, Observed, Overlay,
+    PerCall, Piece, Properties, Segments, Site, Slice, Step, Storage, Stripe, Token,
 };
 use crate::claim::Place;
 use crate::error::Result;
@@ -77,6 +77,8 @@ enum Tree {
     Concat(Vec<Tree>),
     /// Blocks in a chunk; all disks are cut to the same size.
     Stripe(Vec<Tree>, u64),
+    /// Its size in percent of its base's, and whether its upper waits.
+    Overlay(Box<Tree>, u64, bool),
 }
 
 fn trees() -> impl Strategy<Value = Tree> {
@@ -89,16 +91,31 @@ fn trees() -> impl Strategy<Value = Tree> {
                 after
             )),
             prop::collection::vec(inner.clone(), 1..4).prop_map(Tree::Concat),
-            (prop::collection::vec(inner, 1..4), 1_u64..5)
+            (prop::collection::vec(inner.clone(), 1..4), 1_u64..5)
                 .prop_map(|(trees, chunk)| Tree::Stripe(trees, chunk)),
+            (inner, prop_oneof![Just(100), 10_u64..200], any::<bool>())
+                .prop_map(|(tree, percent, later)| Tree::Overlay(Box::new(tree), percent, later)),
         ]
     })
 }
 
-/// What a tree was built to: the disk, and where each of its blocks is: which leaf, and which block of that.
+/// What a tree was built to: the disk, and its blocks.
 struct Built {
     disk: Arc<dyn Backend>,
-    blocks: Vec<(usize, u64)>,
+    blocks: Vec<Block>,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    /// The bytes that it has at first.
+    fill: u8,
+    /// Where it is: which leaf, and which block of that. None: in an upper.
+    at: Option<(usize, u64)>,
+}
+
+/// The bytes that a block of a leaf has at first.
+fn initial(leaf: usize, block: u64) -> u8 {
+    ((leaf as u64 * 37 + block * 11) % 251 + 1) as u8
 }
 
 #[derive(Default)]
@@ -112,21 +129,28 @@ impl Leaves {
     fn build(&mut self, tree: &Tree) -> Built {
         match tree {
             Tree::Leaf(blocks, kind) => {
-                let memory = || Arc::new(Memory::new(blocks * BLOCK).unwrap());
+                let leaf = self.disks.len();
+                let bytes = |block| std::iter::repeat_n(initial(leaf, block), BLOCK as usize);
+                let bytes: Vec<_> = (0..*blocks).flat_map(bytes).collect();
+                let memory = || {
+                    let memory = Memory::new(blocks * BLOCK).unwrap();
+                    memory.store(0, &bytes).unwrap();
+                    Arc::new(memory)
+                };
                 let disk: Arc<dyn Backend> = match kind {
                     0 => memory(),
                     1 => Arc::new(Later { disk: memory(), waiting: self.waiting.clone() }),
                     _ => {
                         let file = tempfile::NamedTempFile::new().unwrap();
-                        file.as_file().set_len(blocks * BLOCK).unwrap();
+                        std::fs::write(file.path(), &bytes).unwrap();
                         let disk = File::open(file.path(), false, false).unwrap().without_claim();
                         self.files.push(file);
                         Arc::new(disk)
                     }
                 };
                 self.disks.push(disk.clone());
-                let leaf = self.disks.len() - 1;
-                Built { disk, blocks: (0..*blocks).map(|block| (leaf, block)).collect() }
+                let block = |block| Block { fill: initial(leaf, block), at: Some((leaf, block)) };
+                Built { disk, blocks: (0..*blocks).map(block).collect() }
             }
             Tree::Slice(inner, before, after) => {
                 let Built { disk, blocks } = self.build(inner);
@@ -158,6 +182,18 @@ impl Leaves {
                 });
                 let blocks = blocks.collect();
                 Built { disk: Arc::new(Stripe::new(disks, chunk * BLOCK).unwrap()), blocks }
+            }
+            Tree::Overlay(inner, percent, later) => {
+                let Built { disk, blocks } = self.build(inner);
+                let size = (blocks.len() as u64 * percent / 100).max(1);
+                let waiting = self.waiting.clone();
+                let upper = Arc::new(Memory::new(size * BLOCK).unwrap());
+                let upper: Arc<dyn Backend> =
+                    if *later { Arc::new(Later { disk: upper, waiting }) } else { upper };
+                let disk = Arc::new(Overlay::with_upper(disk, upper, size * BLOCK).unwrap());
+                let fills = blocks.iter().map(|block| block.fill).chain(std::iter::repeat(0));
+                let blocks = fills.take(size as usize).map(|fill| Block { fill, at: None }).collect();
+                Built { disk, blocks }
             }
         }
     }
@@ -274,8 +310,8 @@ proptest! {
         assert_eq!(disk.properties().size, blocks.len() as u64 * BLOCK);
         let discard: Option<Discard> = disk.properties().discard;
         let mut bench = Bench::with_segments(disk, DEPTH, MAX_IO, segments);
-        let mut model =
-            Model { blocks: vec![Some(0); blocks.len()], flying: vec![None; DEPTH.into()], answers: 0 };
+        let contents = blocks.iter().map(|block| Some(block.fill)).collect();
+        let mut model = Model { blocks: contents, flying: vec![None; DEPTH.into()], answers: 0 };
         let mut started = 0;
         for action in actions {
             let offset = action.offset % blocks.len() as u64;
@@ -325,12 +361,33 @@ proptest! {
             }
         }
         assert_eq!(model.answers, started);
-        // Each block is where it belongs, and nothing else was touched.
+        for block in 0..blocks.len() as u64 {
+            let (read, mut done) = (Descriptor::new(Op::Read, block * BLOCK, BLOCK), false);
+            model.flying[0] = Some(Action { op: Op::Read, offset: block, length: 1, fill: 0, let_go: Vec::new() });
+            if let Some(outcome) = bench.start(0, read) {
+                model.answered(&mut bench, 0, outcome);
+                done = true;
+            }
+            while !done {
+                leaves.let_go(0, 0);
+                for (tag, outcome) in bench.turn() {
+                    model.answered(&mut bench, tag, outcome);
+                    done = true;
+                }
+            }
+        }
+        // Each block is where it belongs, and nothing else was touched: no base of an overlay.
         let leaf_bytes: Vec<_> = (0..leaves.disks.len()).map(|leaf| leaves.bytes(leaf)).collect();
-        let mut expected: Vec<Vec<Option<u8>>> =
-            leaf_bytes.iter().map(|bytes| vec![Some(0); bytes.len() / BLOCK as usize]).collect();
-        for (content, (leaf, block)) in model.blocks.iter().zip(&blocks) {
-            expected[*leaf][*block as usize] = *content;
+        let mut expected: Vec<Vec<Option<u8>>> = (0..)
+            .zip(&leaf_bytes)
+            .map(|(leaf, bytes)| {
+                (0..bytes.len() as u64 / BLOCK).map(|block| Some(initial(leaf, block))).collect()
+            })
+            .collect();
+        for (content, Block { at, .. }) in model.blocks.iter().zip(&blocks) {
+            if let Some((leaf, block)) = at {
+                expected[*leaf][*block as usize] = *content;
+            }
         }
         for (leaf, expected) in expected.iter().enumerate() {
             for (block, content) in expected.iter().enumerate() {

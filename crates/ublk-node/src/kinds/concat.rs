@@ -1,7 +1,7 @@
 //! Disks one after another.
 
 use super::plan::{Opening, Plan, Stack};
-use super::{Kind, read};
+use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::sync::Arc;
 use ublk_core::backend::{Backend, Concat};
@@ -9,7 +9,7 @@ use ublk_core::claim::Role;
 use ublk_core::error::Result;
 
 /// See the [module](self).
-pub const KIND: Kind = Kind { name: "concat", below: true, usual: None, read: read::<Options> };
+pub const KIND: Kind = Kind { name: "concat", below: Below::Anything, usual: None, read: read::<Options> };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use super::bytes::Bytes;
 use super::plan::{Opening, Plan};
-use super::{Kind, read};
+use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::sync::Arc;
 use ublk_core::backend::{Backend, Discard, External, Properties, Segments};
@@ -11,7 +11,7 @@ use ublk_core::error::{Error, Result};
 /// See the [module](self).
 pub const KIND: Kind = Kind {
     name: "external",
-    below: false,
+    below: Below::Nothing,
     usual: Some(("javascript", External::COPY_MODES)),
     read: read::<Options>,
 };

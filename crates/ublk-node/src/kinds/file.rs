@@ -1,7 +1,7 @@
 //! A disk in a regular file or on a block device.
 
 use super::plan::{Opening, Plan};
-use super::{Kind, read};
+use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +10,12 @@ use ublk_core::claim::Role;
 use ublk_core::error::Result;
 
 /// See the [module](self).
-pub const KIND: Kind =
-    Kind { name: "file", below: true, usual: Some(("file", File::COPY_MODES)), read: read::<Options> };
+pub const KIND: Kind = Kind {
+    name: "file",
+    below: Below::Anything,
+    usual: Some(("file", File::COPY_MODES)),
+    read: read::<Options>,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

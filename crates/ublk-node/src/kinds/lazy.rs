@@ -2,7 +2,7 @@
 
 use super::bytes::Bytes;
 use super::plan::{Opening, Plan};
-use super::{Kind, read};
+use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ublk_core::claim::Role;
 use ublk_core::error::{Error, Result};
 
 /// See the [module](self).
-pub const KIND: Kind = Kind { name: "lazy", below: false, usual: None, read: read::<Options> };
+pub const KIND: Kind = Kind { name: "lazy", below: Below::Overlay, usual: None, read: read::<Options> };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,7 +90,9 @@ impl Plan for Options {
             Some(rate) => lazy.filled((rate.0 > 0).then_some(rate.0)),
             None => lazy,
         };
-        let _ = how.lazy.set(lazy.handle()); // there is one in a stack
+        how.lazy
+            .set(lazy.handle())
+            .map_err(|_| Error::invalid("more than one lazy disk is in a stack").hint("one is possible"))?;
         Ok(Arc::new(lazy))
     }
 

@@ -2,7 +2,7 @@
 
 use super::bytes::Bytes;
 use super::plan::{Opening, Plan};
-use super::{Kind, read};
+use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,12 @@ use ublk_core::claim::Role;
 use ublk_core::error::Result;
 
 /// See the [module](self).
-pub const KIND: Kind =
-    Kind { name: "memory", below: true, usual: Some(("memory", Memory::COPY_MODES)), read: read::<Options> };
+pub const KIND: Kind = Kind {
+    name: "memory",
+    below: Below::Anything,
+    usual: Some(("memory", Memory::COPY_MODES)),
+    read: read::<Options>,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,11 +37,11 @@ impl Plan for Options {
             return Ok(Arc::new(Memory::with(self.size.0, self.pages.unwrap_or_default())?));
         };
         let memory = MemoryFile::open(Path::new(path), self.size.0)?;
+        let memory = if how.read_only { memory.for_reading() } else { memory };
         Ok(Arc::new(if self.exclusive.unwrap_or(true) { memory } else { memory.without_claim() }))
     }
 
     fn files(&self) -> Vec<(Role, String)> {
-        let memory = if how.read_only { memory.for_reading() } else { memory };
         self.path.iter().map(|path| (Role::Disk, path.clone())).collect()
     }
 }

@@ -7,6 +7,7 @@ mod file;
 mod lazy;
 mod memory;
 mod null;
+mod overlay;
 mod plan;
 mod qcow2;
 mod slice;
@@ -29,15 +30,27 @@ pub static ALL: &[Kind] = &[
     slice::KIND,
     concat::KIND,
     stripe::KIND,
+    overlay::KIND,
     external::KIND,
 ];
+
+/// What a backend can be below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below {
+    /// No other backend.
+    Nothing,
+    /// An overlay, as its base.
+    Overlay,
+    /// Any that is composed.
+    Anything,
+}
 
 /// A kind of backends.
 pub struct Kind {
     /// Its name in the field `kind`.
     pub name: &'static str,
-    /// Whether others can be made of it.
-    pub below: bool,
+    /// What can be made of it.
+    pub below: Below,
     /// How disks of this kind can be given the data of requests, and the name of such disks in `usualChoices`; `None`
     /// if that depends on the disk.
     pub usual: Option<(&'static str, &'static [CopyMode])>,

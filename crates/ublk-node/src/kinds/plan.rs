@@ -1,6 +1,6 @@
 //! A backend as JavaScript describes it, before it is opened.
 
-use super::{ALL, Kind};
+use super::{ALL, Below, Kind};
 use napi_derive::napi;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::Value;
@@ -34,6 +34,20 @@ pub struct Opening {
     pub source: Option<Arc<dyn Source>>,
     /// Gets the lazy disk, if there is one.
     pub lazy: Arc<OnceLock<Handle>>,
+}
+
+impl Opening {
+    /// For a disk that is read only.
+    pub fn reading(&self) -> Self {
+        let Self { max_io, recoverable, source, lazy, .. } = self;
+        Self {
+            read_only: true,
+            max_io: *max_io,
+            recoverable: *recoverable,
+            source: source.clone(),
+            lazy: lazy.clone(),
+        }
+    }
 }
 
 /// A backend and those below it.
@@ -96,13 +110,32 @@ impl Stack {
 /// A backend below another.
 impl<'de> Deserialize<'de> for Stack {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let stack = Self::read(&Value::deserialize(deserializer)?)
-            .map_err(|error| D::Error::custom(error.message))?;
-        if !stack.kind.below {
-            return Err(D::Error::custom(format!("a {} backend cannot be below another", stack.kind.name)));
-        }
-        Ok(stack)
+        below(deserializer, &[Below::Anything])
     }
+}
+
+/// The base of an overlay.
+pub struct Base(pub Stack);
+
+impl<'de> Deserialize<'de> for Base {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        below(deserializer, &[Below::Anything, Below::Overlay]).map(Self)
+    }
+}
+
+fn below<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    possible: &[Below],
+) -> std::result::Result<Stack, D::Error> {
+    let stack =
+        Stack::read(&Value::deserialize(deserializer)?).map_err(|error| D::Error::custom(error.message))?;
+    if !possible.contains(&stack.kind.below) {
+        let what = format!("a {} backend cannot be below another", stack.kind.name);
+        let except =
+            if stack.kind.below == Below::Overlay { ", except as the base of an overlay" } else { "" };
+        return Err(D::Error::custom(format!("{what}{except}")));
+    }
+    Ok(stack)
 }
 
 /// A file or block device that a disk was created from, as in its record.
@@ -110,7 +143,7 @@ impl<'de> Deserialize<'de> for Stack {
 #[derive(Clone)]
 pub struct FileOfDisk {
     /// Its role for the disk.
-    #[napi(ts_type = "'disk' | 'map'")]
+    #[napi(ts_type = "'disk' | 'base' | 'map'")]
     pub role: String,
     /// Its path.
     pub path: String,

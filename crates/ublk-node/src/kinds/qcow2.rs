@@ -1,7 +1,7 @@
 //! A disk in a qcow2 image.
 
 use super::plan::{Opening, Plan};
-use super::{Kind, read};
+use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +11,12 @@ use ublk_core::error::Result;
 use ublk_formats::Qcow2;
 
 /// See the [module](self).
-pub const KIND: Kind =
-    Kind { name: "qcow2", below: true, usual: Some(("qcow2", Qcow2::COPY_MODES)), read: read::<Options> };
+pub const KIND: Kind = Kind {
+    name: "qcow2",
+    below: Below::Anything,
+    usual: Some(("qcow2", Qcow2::COPY_MODES)),
+    read: read::<Options>,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use super::bytes::Bytes;
 use super::plan::{Opening, Plan, Stack};
-use super::{Kind, read};
+use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::sync::Arc;
 use ublk_core::backend::{Backend, Slice};
@@ -10,7 +10,7 @@ use ublk_core::claim::Role;
 use ublk_core::error::Result;
 
 /// See the [module](self).
-pub const KIND: Kind = Kind { name: "slice", below: true, usual: None, read: read::<Options> };
+pub const KIND: Kind = Kind { name: "slice", below: Below::Anything, usual: None, read: read::<Options> };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,6 +6,12 @@ export { type LazyBackend, type LazyOptions, lazy } from './backends/lazy.js'
 export type { Backend, NativeBackend, StackableBackend } from './backends/list.js'
 export { type MemoryBackend, type MemoryOptions, memory } from './backends/memory.js'
 export { type NullBackend, nullDisk } from './backends/null.js'
+export {
+  type BaseBackend,
+  type OverlayBackend,
+  type OverlayOptions,
+  overlay,
+} from './backends/overlay.js'
 export { type Qcow2Backend, type Qcow2Options, qcow2 } from './backends/qcow2.js'
 export { type SliceBackend, type SliceOptions, slice } from './backends/slice.js'
 export { type StripeBackend, type StripeOptions, stripe } from './backends/stripe.js'

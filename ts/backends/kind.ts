@@ -13,6 +13,8 @@ export interface Kind<Backend extends Described = Described> {
   readonly native: boolean
   /** Whether other backends can be composed of it. */
   readonly stackable: boolean
+  /** Whether a lazy disk can be below it, too. */
+  readonly takesLazy?: boolean
   /** Its options of `ublk-ts create`. */
   readonly commandLine?: CommandLine
 
@@ -47,9 +49,11 @@ export interface Kind<Backend extends Described = Described> {
   /** The files that its server uses. */
   paths?(backend: Backend): readonly string[]
   /** Where its data is if that is in memory: the path of a file, or null for memory of the server. */
-  memory?(backend: Backend): string | null
+  memory?(backend: Backend): string | null | undefined
   /** The same with its data where that outlives the server. `made` is called with the file that is created for that. */
   lasting?(backend: Backend, made: (path: string) => void): Backend
+  /** The field with the path of that file. */
+  readonly lastingIn?: string
   /** Where to get the bytes that it lacks, if JavaScript has to be asked. */
   filling?(backend: Backend): Filling | undefined
   /**

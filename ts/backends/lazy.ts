@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { checkFlag, checkOptions, type Names } from '../check.js'
@@ -14,6 +13,7 @@ import { diskSize } from './disk-size.js'
 import type { FileOptions } from './file.js'
 import { mostAtOnce, openHttpImage, shownUrl } from './http-image.js'
 import type { Kind } from './kind.js'
+import { scratchFile } from './scratch-file.js'
 
 /** Where a {@link lazy} disk gets its data, and how. */
 export interface LazyOptions {
@@ -272,10 +272,11 @@ export const lazyKind: Kind<LazyBackend> = {
     [source, cache].filter(path => path !== undefined && !isWeb(path)) as string[],
   lasting: (backend, made) => {
     if (backend.cache !== undefined) return backend
-    const cache = `/dev/shm/ublk-ts-${randomUUID()}`
+    const cache = scratchFile()
     for (const path of [cache, `${cache}.map`]) made(path)
     return { ...backend, cache }
   },
+  lastingIn: 'cache',
   filling: ({ fetch, timeout }) => (fetch ? { fetch, timeout, atOnce: mostAtOnce(fetch) } : undefined),
   label: ({ source, cache }) =>
     source === undefined ? (cache ?? '') : isWeb(source) ? shownUrl(source) : source,

@@ -5,6 +5,7 @@ import type { Described, Kind } from './kind.js'
 import { type LazyBackend, lazyKind } from './lazy.js'
 import { type MemoryBackend, memoryKind } from './memory.js'
 import { type NullBackend, nullKind } from './null.js'
+import { type OverlayBackend, overlayKind } from './overlay.js'
 import { type Qcow2Backend, qcow2Kind } from './qcow2.js'
 import { type SliceBackend, sliceKind } from './slice.js'
 import { type StripeBackend, stripeKind } from './stripe.js'
@@ -21,6 +22,7 @@ export const KINDS: readonly Kind[] = [
   sliceKind,
   concatKind,
   stripeKind,
+  overlayKind,
 ]
 
 /** A backend that can be a part of others. */
@@ -32,6 +34,7 @@ export type StackableBackend =
   | SliceBackend
   | ConcatBackend
   | StripeBackend
+  | OverlayBackend
 
 /** A backend that stores a disk's data natively: the result of {@link memory}, {@link nullDisk}, {@link file}, … */
 export type NativeBackend = StackableBackend | LazyBackend

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { resolve } from 'node:path'
 import { checkOptions } from '../check.js'
 import { invalid } from '../errors.js'
@@ -8,6 +7,7 @@ import { exclusiveOf } from './claim.js'
 import { diskSize } from './disk-size.js'
 import type { FileOptions } from './file.js'
 import type { Kind } from './kind.js'
+import { scratchFile } from './scratch-file.js'
 
 /** A disk in memory; see {@link memory}. */
 export interface MemoryBackend {
@@ -91,11 +91,12 @@ export const memoryKind: Kind<MemoryBackend> = {
   memory: ({ file }) => file ?? null,
   lasting: (backend, made) => {
     if (backend.file !== undefined) return backend
-    const file = `/dev/shm/ublk-ts-${randomUUID()}`
+    const file = scratchFile()
     const lasting = memoryKind.check({ ...backend, file })
     made(file)
     return lasting
   },
+  lastingIn: 'file',
   label: ({ file }) => file ?? '',
   commandLine: {
     main: {

@@ -6,6 +6,7 @@ import { formatSize } from '../size.js'
 import { nameOf } from '../user-values.js'
 import type { Described, DescribedJson, Kind } from './kind.js'
 import { KINDS, kindOf } from './list.js'
+import { isScratchFile } from './scratch-file.js'
 
 /** The maximum depth of a stack. */
 const MOST_LEVELS = 16
@@ -23,7 +24,10 @@ export function checkStack(backend: unknown): Described {
       "make one with memory('16M'), nullDisk('1T'), file('disk.img') or lazy({ size, fetch })",
     )
   }
-  return checked(backend as Described, kind, 1)
+  const made = checked(backend as Described, kind, 1)
+  const lazy = nodesOf(made).filter(({ kind }) => kind.name === 'lazy')
+  if (lazy.length > 1) throw invalid('more than one lazy disk is in a stack', 'one is possible')
+  return made
 }
 
 function checked(backend: Described, kind: Kind, level: number): Described {
@@ -32,23 +36,30 @@ function checked(backend: Described, kind: Kind, level: number): Described {
   if (!kind.below || !kind.withBelow) return made
   const below = kind.below(made).map(each => {
     const its = kindOf(each)
-    if (its?.stackable) return checked(each, its, level + 1)
+    if (its?.stackable || (its && kind.takesLazy && its.name === 'lazy')) {
+      return checked(each, its, level + 1)
+    }
     throw invalid(
-      `${nameBelow(each, its)} cannot be below a ${kind.name}`,
-      `disks of kind ${list(stackable())} can`,
+      `${nameBelow(each, its)} cannot be below ${withArticle(kind.name)}`,
+      `disks of kind ${list(stackable(kind))} can`,
     )
   })
   return kind.withBelow(made, below)
 }
 
+function withArticle(name: string): string {
+  return `${/^[aeiou]/.test(name) ? 'an' : 'a'} ${name}`
+}
+
 function nameBelow(backend: unknown, kind: Kind | undefined): string {
-  if (kind?.native) return `a ${kind.name} disk`
+  if (kind?.native) return `${withArticle(kind.name)} disk`
   const described = typeof backend === 'object' && backend !== null && 'kind' in backend
   return kind || !described ? 'a disk written in JavaScript' : `the unknown kind ${nameOf(backend.kind)}`
 }
 
-function stackable(): string[] {
-  return KINDS.filter(kind => kind.stackable).map(kind => kind.name)
+/** The names of the kinds that can be below another. */
+function stackable({ takesLazy }: Kind): string[] {
+  return KINDS.filter(kind => kind.stackable || (takesLazy && kind.name === 'lazy')).map(kind => kind.name)
 }
 
 function list(names: readonly string[]): string {
@@ -119,17 +130,20 @@ export function lastingStack(backend: Described, made: (path: string) => void): 
   return mapStack(backend, (each, kind) => kind.lasting?.(each, made) ?? each)
 }
 
-/** The same without the files of its memory, to compare stacks: these files differ each time. */
-export function withoutMemoryFiles(backend: Json): Json {
-  const without = (each: Described, kind: Kind): Described => {
-    return kind.memory ? ({ ...each, file: undefined } as Described) : each
+/** The same without the files that {@link lastingStack} made, to compare stacks: these files differ each time. */
+export function withoutScratchFiles(backend: Json): Json {
+  const without = (each: Described, { lastingIn: field }: Kind): Described => {
+    const file = field === undefined ? undefined : (each as Described & Record<string, unknown>)[field]
+    return isScratchFile(file) ? ({ ...each, [field as string]: undefined } as Described) : each
   }
   return kindOf(backend) ? (mapStack(backend as unknown as Described, without) as unknown as Json) : backend
 }
 
 /** Where it gets missing data. */
 export function fillingOf(backend: unknown): Filling | undefined {
-  return kindOf(backend)?.filling?.(backend as Described)
+  return nodesOf(backend)
+    .map(({ backend, kind }) => kind.filling?.(backend))
+    .find(filling => filling !== undefined)
 }
 
 /**
@@ -139,8 +153,16 @@ export function fillingOf(backend: unknown): Filling | undefined {
  */
 export async function prepared<Backend>(backend: Backend, signal: AbortSignal): Promise<Backend> {
   const kind = kindOf(backend)
-  if (!kind?.prepare) return backend
-  return (await kind.prepare(kind.check(backend as unknown as Described), signal)) as unknown as Backend
+  if (!kind?.prepare && !kind?.below) return backend
+  return (await preparedStack(checkStack(backend), kind, signal)) as unknown as Backend
+}
+
+async function preparedStack(backend: Described, kind: Kind, signal: AbortSignal): Promise<Described> {
+  if (kind.prepare) return await kind.prepare(backend, signal)
+  const below = kind.below?.(backend)
+  if (!below || !kind.withBelow) return backend
+  const each = below.map(async each => await preparedStack(each, kindOf(each) as Kind, signal))
+  return kind.withBelow(backend, await Promise.all(each))
 }
 
 /** The files that its server uses. */

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import { ofSize, withoutMemoryFiles } from '../backends/stack.js'
+import { ofSize, withoutScratchFiles } from '../backends/stack.js'
 import { UblkError } from '../errors.js'
 import { UblkDevice } from '../index.js'
 import { type RecordedOptions, readRecord } from '../remote/record-file.js'
@@ -31,10 +31,10 @@ export async function recoverInstead(job: Job): Promise<Job> {
   return { ...job, action: 'recover', options, scratch, log: { ...job.log, path: job.log.path ?? log } }
 }
 
-/** Ignores the files of memory, which differ each time, and the disk's size, which may have changed. */
+/** Ignores the files in memory that were made for a disk, which differ each time, and the disk's size, which may have changed. */
 function firstDifference(one: RecordedOptions, other: RecordedOptions): string | undefined {
   const plain = ({ backend, ...looks }: RecordedOptions): Record<string, unknown> => {
-    return { ...looks, backend: ofSize(withoutMemoryFiles(backend), 0) }
+    return { ...looks, backend: ofSize(withoutScratchFiles(backend), 0) }
   }
   const [a, b] = [plain(one), plain(other)]
   return [...new Set([...Object.keys(a), ...Object.keys(b)])].find(key => !isDeepStrictEqual(a[key], b[key]))

@@ -83,11 +83,16 @@ export function readChoice(id: number): ServingChoice | undefined {
   return found.state === 'served' || found.state === 'dead' ? found.record.choice : undefined
 }
 
-/** Whether a device's record says that its disk is lazy. */
+/** Whether a device's record says that its disk is lazy, or has a lazy one below it. */
 export function isLazy(id: number): boolean {
   const found = readRecord(id)
   const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
-  return (record?.options.backend as { kind?: unknown } | null | undefined)?.kind === 'lazy'
+  return hasLazy(record?.options.backend)
+}
+
+function hasLazy(backend: unknown): boolean {
+  if (typeof backend !== 'object' || backend === null) return false
+  return (backend as { kind?: unknown }).kind === 'lazy' || Object.values(backend).some(hasLazy)
 }
 
 /** The files that a device's disk was created from, if it has a valid record that names them. */

@@ -58,6 +58,13 @@ const TABLE = {
     native: true,
     resizes: false,
   },
+  overlay: {
+    program: dir => `overlay(file('${dir}/disk'), { upper: '${dir}/upper' })`,
+    words: dir => ['--file', `${dir}/disk`, '--overlay', `${dir}/upper`],
+    copy: ['copy', 'zero'],
+    native: true,
+    resizes: true,
+  },
   lazy: {
     program: dir =>
       `lazy({ size: ${SIZE}, cache: '${dir}/cache', fetch: ({ length }) => new Uint8Array(length) })`,

@@ -61,6 +61,8 @@ pub struct Mapper {
     scratch: Scratch,
     /// Mappings are in the file before a write is answered: they have to survive this process.
     through: bool,
+    /// Clusters that were given places, which no queue may write to yet: see [`after_allocations`](Self::after_allocations).
+    allocated: Vec<(u64, Entry)>,
 }
 
 /// Runs a future of imago's, which waits for nothing but itself.
@@ -118,7 +120,8 @@ impl Mapper {
             order.opened();
         }
         let version = layers[0].header.as_ref().map_or(0, |header| header.version);
-        Ok(Self { format, image, version, has_backing: layers.len() > 1, scratch, through })
+        let (has_backing, allocated) = (layers.len() > 1, Vec::new());
+        Ok(Self { format, image, version, has_backing, scratch, through, allocated })
     }
 
     /// The image that is written to.
@@ -149,7 +152,8 @@ impl Mapper {
             let place = match mapping {
                 Mapping::Zero { .. } => Some(None),
                 Mapping::Raw { storage, offset, writable, .. } => {
-                    let writable = writable && storage.index() == 0;
+                    let saved = !(self.through && shared.unsaved.load(SeqCst));
+                    let writable = writable && saved && storage.index() == 0;
                     Some(Some((storage.index(), offset, writable)))
                 }
                 Mapping::Special { .. } => None,
@@ -212,7 +216,8 @@ impl Mapper {
         Ok(())
     }
 
-    /// Gives all clusters of a range places of their own in the image, which have what the clusters have now.
+    /// Gives all clusters of a range places of their own in the image, which have what the clusters have now. Queues write
+    /// there after [`after_allocations`](Self::after_allocations).
     pub fn allocate(&mut self, range: Range<u64>, shared: &Shared) -> io::Result<()> {
         let unit = shared.table.unit();
         let mut at = range.start;
@@ -230,7 +235,7 @@ impl Mapper {
             let mut place = offset.checked_sub(at - first).ok_or(io::ErrorKind::InvalidData)?;
             let mut cluster = first;
             while cluster < last {
-                self.set(cluster, self.entry(0, place, true)?, shared)?;
+                self.allocated.push((cluster, self.entry(0, place, true)?));
                 (cluster, place) = (cluster + unit, place + unit);
             }
             at = last;
@@ -238,9 +243,14 @@ impl Mapper {
         Ok(())
     }
 
-    /// What has to follow allocations before they are answered.
+    /// What has to follow allocations before they are answered. Only now are the places in the table: any queue that finds
+    /// one there writes to it and answers, without asking whether the mapping is in the file.
     pub fn after_allocations(&mut self, shared: &Shared) -> io::Result<()> {
-        if self.through { self.save(shared) } else { Ok(()) }
+        let allocated = std::mem::take(&mut self.allocated);
+        if self.through && !allocated.is_empty() {
+            self.save(shared)?;
+        }
+        allocated.into_iter().try_for_each(|(at, entry)| self.set(at, entry, shared))
     }
 
     /// Writes all changes of mappings to the file. They are durable after the next sync.

@@ -187,10 +187,8 @@ fn do_all(mapper: &mut Mapper, shared: &Shared, batch: &mut Vec<Job>, reporter: 
             }
         }
     }
-    if !allocated.is_empty() {
-        let outcome = told(mapper.after_allocations(shared));
-        allocated.into_iter().for_each(|answer| answer.is(&outcome));
-    }
+    let outcome = told(mapper.after_allocations(shared));
+    allocated.into_iter().for_each(|answer| answer.is(&outcome));
     if !clears.is_empty() {
         match mapper.clear(&clears, shared) {
             Ok(outcomes) => {

@@ -4,6 +4,7 @@ mod crash;
 mod differential;
 mod fuzz;
 mod opening;
+mod through;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -20,7 +20,7 @@ It measures and never judges.
   --suite race     our disks in null, memory and files against kublk, rublk, go-ublk, nbdkit, the kernel's loop device
                    and null_blk; those that do not run are told of. About 12 minutes a round: see docs/performance.md
   --suite stacks   disks made of others: a stripe of two files against kublk's, three slices of a file against the file
-  --suite images   a disk in a qcow2 image against one in a file, and against qemu-nbd with the kernel's NBD client
+  --suite images   a disk in a qcow2 image against one in a file, rublk's, and qemu-nbd with the kernel's NBD client
   --suite builds   our null, memory and file disks against those of another build, which --other names
   --suite growth   what more iodepth, larger buffers and more queues cost, beside kublk; queues are measured in QEMU
   --rounds N       rounds of each workload and disk (11)

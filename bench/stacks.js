@@ -14,11 +14,14 @@ function pairs(workloads, disks) {
   }
 }
 
-/** Stripes of two files, chunks of 64 KiB: each against kublk's, which moves data in the same way. */
+/**
+ * Stripes of two files, chunks of 64 KiB: each against kublk's, which moves data in the same way. Bound to a CPU, as kublk
+ * always is.
+ */
 function stripes(where) {
   return pairs([...SMALL, ...LARGE], {
-    [`stripe-${where}-zero`]: `kublk-stripe-${where}-auto-none`,
-    [`stripe-${where}-copy`]: `kublk-stripe-${where}-none`,
+    [`stripe-${where}-zero-bound`]: `kublk-stripe-${where}-auto-none`,
+    [`stripe-${where}-copy-bound`]: `kublk-stripe-${where}-none`,
   })
 }
 
@@ -34,14 +37,18 @@ export const STACKS = {
   memory: '6G',
 }
 
-/** A qcow2 image against a file, and against QEMU's server with the kernel's NBD client. */
+/** A qcow2 image against a file, against rublk's, and against QEMU's server with the kernel's NBD client. */
 export const IMAGES = {
   parts: ['io', 'calls', 'allocations'],
   heats: {
     images: {
       workloads: [...SMALL, ...LARGE, ...ALONE],
-      disks: ['qcow2-tmpfs', 'file-tmpfs', 'nbd-qcow2'],
-      targets: { 'qcow2-tmpfs': ['qcow2-tmpfs', 'file-tmpfs'], 'nbd-qcow2': ['qcow2-tmpfs', 'nbd-qcow2'] },
+      disks: ['file-tmpfs', 'qcow2-tmpfs', 'rublk-qcow2-tmpfs', 'nbd-qcow2'],
+      targets: {
+        'qcow2-tmpfs': ['qcow2-tmpfs', 'file-tmpfs'],
+        'rublk-qcow2-tmpfs': ['qcow2-tmpfs', 'rublk-qcow2-tmpfs'],
+        'nbd-qcow2': ['qcow2-tmpfs', 'nbd-qcow2'],
+      },
     },
   },
   tolerant: true,

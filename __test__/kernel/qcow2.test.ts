@@ -99,20 +99,18 @@ for (const { transport, copy } of modes.filter(kernelHas)) {
   })
 }
 
-test.serial(
-  'an image survives servers that are killed under writes and discards, and an upgrade',
-  async t => {
-    await sh(
-      `cd "$1"; rm -f image stop; head -c 20M /dev/urandom >base
+test.serial('an image survives servers that are killed under a checked load, and an upgrade', async t => {
+  await sh(
+    `cd "$1"; rm -f image stop; head -c 20M /dev/urandom >base
      qemu-img create -q -f qcow2 -o cluster_size=16k -b "$1/base" -F raw image 32M`,
-      DIR,
-    )
-    const words = `--qcow2 ${IMAGE} --backing ${DIR} --recovery reissue ${EIGHT}`
-    const disk = await Detached.create(words)
-    // Verified data, in which ranges are discarded; and a part with writes and discards at the same places.
-    const load = result(
-      shell(
-        `cd "$2"; fio="fio --filename=$1 --direct=1 --ioengine=libaio --randrepeat=0 --output-format=terse"
+    DIR,
+  )
+  const words = `--qcow2 ${IMAGE} --backing ${DIR} --recovery reissue ${EIGHT}`
+  const disk = await Detached.create(words)
+  // Verified data, in which ranges are discarded; and a part with writes and discards at the same places.
+  const load = result(
+    shell(
+      `cd "$2"; fio="fio --filename=$1 --direct=1 --ioengine=libaio --randrepeat=0 --output-format=terse"
        { while [ ! -e stop ]; do
            $fio --name=x --iodepth=8 --rw=randwrite --bsrange=4k-128k --size=3m --numjobs=4 --offset_increment=3m \
              --verify=crc32c --verify_fatal=1 --verify_state_save=0
@@ -123,31 +121,30 @@ test.serial(
          $fio --bsrange=512-64k --offset=20m --size=8m --io_size=4m --iodepth=8 --name=w --rw=randwrite --name=d --rw=randtrim
        done >fio2.out
        wait $verified`,
-        disk.path,
-        DIR,
-      ),
-    )
-    for (let kill = 0; kill < KILLS; kill++) {
-      await sleep(200 + 150 * (kill % 7))
-      await disk.signal('SIGKILL')
-      await check(true)
-      t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
-    }
-    const { status, stderr } = await run('upgrade', disk.path, '--json')
-    t.is(status, 0, stderr)
-    await sh('sleep 0.3; touch "$1/stop"', DIR)
-    t.deepEqual(await load, SILENT)
-    t.like(disk.record.options.backend, { kind: 'qcow2', path: IMAGE, backing: [DIR] })
-    t.like(JSON.parse((await run('list', '--json')).stdout).ublkdevices[0], {
-      backend: 'qcow2',
-      source: IMAGE,
-    })
-    // Nothing was written between the parts of the load: the base shows.
-    await sh('cmp -i 13M -n 7M "$1" "$2/base"', disk.path, DIR)
-    t.deepEqual(await run('delete', disk.path), SILENT)
+      disk.path,
+      DIR,
+    ),
+  )
+  for (let kill = 0; kill < KILLS; kill++) {
+    await sleep(200 + 150 * (kill % 7))
+    await disk.signal('SIGKILL')
     await check(true)
-  },
-)
+    t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
+  }
+  const { status, stderr } = await run('upgrade', disk.path, '--json')
+  t.is(status, 0, stderr)
+  await sh('sleep 0.3; touch "$1/stop"', DIR)
+  t.deepEqual(await load, SILENT)
+  t.like(disk.record.options.backend, { kind: 'qcow2', path: IMAGE, backing: [DIR] })
+  t.like(JSON.parse((await run('list', '--json')).stdout).ublkdevices[0], {
+    backend: 'qcow2',
+    source: IMAGE,
+  })
+  // Nothing was written between the parts of the load: the base shows.
+  await sh('cmp -i 13M -n 7M "$1" "$2/base"', disk.path, DIR)
+  t.deepEqual(await run('delete', disk.path), SILENT)
+  await check(true)
+})
 
 test.serial('an image that eight threads write to holds what QEMU makes of the same operations', async t => {
   const { lanes, seed } = operations()

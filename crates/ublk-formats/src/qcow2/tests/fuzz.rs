@@ -121,12 +121,12 @@ fn wrong_headers_and_tables_neither_panic_nor_hang_nor_take_much_memory() {
     })
     .collect();
     let count = setting("UBLK_TS_QCOW2_FUZZ", 4000);
-    let seed = setting("UBLK_TS_QCOW2_SEED", 1);
+    let (seed, first) = (setting("UBLK_TS_QCOW2_SEED", 1), setting("UBLK_TS_QCOW2_ROUND", 0));
     let path = dir.path().join("spoilt");
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     let mut reached = [0; 3];
     let before = USED.load(Relaxed);
-    for round in 0..count {
+    for round in first..first + count {
         let mut random = Random(seed << 40 | round);
         let image = &images[random.below(images.len() as u64) as usize];
         let spoilt = spoil(image, &mut random);

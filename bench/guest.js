@@ -1,6 +1,7 @@
 // The guest's side of the benchmark: measures, and prints a JSON record per figure.
 
 import { cpus, release } from 'node:os'
+import { measureAttach } from './attach.js'
 import { measureCreate, measureMemory } from './create.js'
 import { measureGrowth } from './growth.js'
 import { measureHeat } from './io.js'
@@ -14,6 +15,7 @@ emit({ kind: 'machine', kernel: release(), cpus: cpus().length, node: process.ve
 if (options.suite === 'growth') {
   await measureGrowth(options, { emit, progress })
 } else {
+  if (wanted('attach')) await measureAttach({ emit, progress })
   if (wanted('memory')) {
     progress('memory of idle devices')
     emit({ kind: 'memory', ...(await measureMemory()) })

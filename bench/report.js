@@ -3,7 +3,7 @@
 import { parseWorkload } from './fio.js'
 import { growth } from './report-growth.js'
 import { race } from './report-race.js'
-import { median } from './statistics.js'
+import { median, quantile } from './statistics.js'
 import { heatsOf } from './suites.js'
 import { compare, disksIn, select, spread, table, unique } from './table.js'
 
@@ -24,6 +24,7 @@ export function report(records, { options, about }) {
   }
   if (of('calls').length > 0) parts.push(calls(of('calls'), of('absent')))
   if (of('allocations').length > 0) parts.push(allocations(of('allocations'), of('absent')))
+  if (of('attach').length > 0) parts.push(attach(of('attach')))
   for (const record of of('create')) parts.push(creation(record))
   for (const record of of('memory')) parts.push(memory(record))
   if (of('many').length > 0) parts.push(many(of('many')))
@@ -127,6 +128,31 @@ function allocations(records, absent) {
     'Allocations of the server per 1000 requests: calls of malloc and its kin',
     ['disk', ...names],
     [...rows, ...missing],
+  )
+}
+
+function attach(records) {
+  const spread = values => [0.5, 0.95, 0.99, 1].map(part => quantile(values, part).toFixed(1))
+  const rows = records.map(({ disk, beside, at_once, create_ms, delete_ms }) => [
+    disk,
+    `${beside}`,
+    `${at_once}`,
+    `${create_ms.length}`,
+    ...spread(create_ms),
+    ...spread(delete_ms),
+  ])
+  const figures = ['p50', 'p95', 'p99', 'max']
+  return table(
+    'Making and deleting disks of one process with shared threads: ms from the call until it is done',
+    [
+      'disk',
+      'beside',
+      'at once',
+      'disks',
+      ...figures.map(name => `create ${name}`),
+      ...figures.map(name => `delete ${name}`),
+    ],
+    rows,
   )
 }
 

@@ -75,6 +75,8 @@ export const SUITES = {
   stacks: STACKS,
   builds: BUILDS,
   images: IMAGES,
+  /** How long it takes to make disks and to delete them. */
+  attach: { parts: ['attach'], heats: {}, memory: '6G' },
   /** How our cost grows with what is asked, beside kublk's: each part is a table of its own. */
   growth: { parts: ['cpu', 'memory', 'queues'], heats: {}, memory: '4G' },
 }

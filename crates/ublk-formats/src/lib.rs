@@ -4,7 +4,7 @@
 
 #![deny(missing_docs)]
 // The numbers of tests fit.
-#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss))]
 
 mod qcow2;
 

@@ -133,7 +133,7 @@ fn claim(place: &Place<'_>) -> io::Result<Option<Vec<OwnedFd>>> {
 
 /// How long [`keep`] waits for a present holder: a process that was killed, and one that was just forked and has not
 /// executed its program yet, hold their files for a moment.
-const MOMENT: Duration = Duration::from_millis(250);
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Locks a file that this process has open for writing, until it is closed or [unlocked](let_go).
 pub fn keep(path: &Path, file: &File) -> Result<()> {

@@ -8,6 +8,8 @@ mod external;
 mod file;
 mod identity;
 mod in_memory;
+#[cfg(test)]
+mod later;
 mod lazy;
 mod map_file;
 mod memory;

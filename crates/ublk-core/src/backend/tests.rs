@@ -1,72 +1,19 @@
 //! Any tree of slices, concats, stripes and overlays, over disks that complete in any order and fail, against an array of bytes.
 
+use super::later::{Later, Waiting};
 use super::testing::Bench;
 use super::{
-    Backend, Completer, Completion, Concat, Discard, Engine, External, File, Io, Memory, Observed, Overlay,
-    PerCall, Piece, Properties, Segments, Site, Slice, Step, Storage, Stripe, Token,
+    Backend, Concat, Discard, External, File, Memory, Observed, Overlay, Properties, Segments, Slice,
+    Storage, Stripe,
 };
-use crate::claim::Place;
 use crate::error::Result;
-use crate::queue::{CopyMode, Descriptor, Op};
+use crate::queue::{Descriptor, Op};
 use proptest::prelude::*;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 const BLOCK: u64 = 512;
 const DEPTH: u16 = 4;
 const MAX_IO: u32 = 16 << 10;
-
-/// A disk whose requests wait until the test lets one of them go on, or fail.
-struct Later {
-    disk: Arc<Memory>,
-    waiting: Arc<Mutex<Vec<(Completer, Token, u16)>>>,
-}
-
-impl Backend for Later {
-    fn properties(&self) -> Properties {
-        self.disk.properties()
-    }
-
-    fn copy_modes(&self) -> Vec<CopyMode> {
-        vec![CopyMode::Copy]
-    }
-
-    fn places(&self) -> Vec<Place<'_>> {
-        Vec::new()
-    }
-
-    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
-        let inner = self.disk.clone().engine(site)?;
-        let pieces = PerCall::new(site.depth());
-        Ok(Box::new(LaterEngine {
-            waiting: self.waiting.clone(),
-            completer: site.completer(),
-            inner,
-            pieces,
-        }))
-    }
-}
-
-struct LaterEngine {
-    waiting: Arc<Mutex<Vec<(Completer, Token, u16)>>>,
-    completer: Completer,
-    inner: Box<dyn Engine>,
-    pieces: PerCall<Option<Piece>>,
-}
-
-impl Engine for LaterEngine {
-    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
-        *self.pieces.of(io) = Some(piece);
-        let waiter = (self.completer.clone(), io.token(3), io.request.ticket.tag);
-        self.waiting.lock().unwrap().push(waiter);
-        Step::Pending
-    }
-
-    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
-        assert_eq!(completion.key, 3);
-        let piece = self.pieces.of(io).take().expect("it is resumed once");
-        if completion.result < 0 { Step::Done(Err(-completion.result)) } else { self.inner.start(io, piece) }
-    }
-}
 
 #[derive(Debug, Clone)]
 enum Tree {
@@ -121,7 +68,7 @@ fn initial(leaf: usize, block: u64) -> u8 {
 #[derive(Default)]
 struct Leaves {
     disks: Vec<Arc<dyn Backend>>,
-    waiting: Arc<Mutex<Vec<(Completer, Token, u16)>>>,
+    waiting: Waiting,
     files: Vec<tempfile::NamedTempFile>,
 }
 

@@ -1,6 +1,7 @@
 //! Overlays against an array of bytes: several queues, new sizes, and other servers that go on with the same upper.
 
 use super::*;
+use crate::backend::later::{Later, Waiting};
 use crate::backend::testing::Bench;
 use crate::backend::{Slice, Storage};
 use crate::claim::Claims;
@@ -221,6 +222,88 @@ fn a_flush_and_a_durable_write_save_what_was_noted() {
     assert!(unsaved());
     overlay.close().unwrap();
     assert!(!unsaved());
+}
+
+/// An overlay in a file whose upper lets each request wait for [`go_on`].
+fn waiting_overlay(dir: &tempfile::TempDir) -> (Arc<Overlay>, Waiting) {
+    let (path, waiting) = (dir.path().join("upper"), Waiting::default());
+    let mut overlay = Overlay::in_file(open(&dir.path().join("base")), &path, None, false).unwrap();
+    overlay.upper = Arc::new(Later { disk: overlay.upper.clone(), waiting: waiting.clone() });
+    (Arc::new(overlay), waiting)
+}
+
+/// The oldest request that waits goes on, or fails.
+fn go_on(waiting: &Waiting, result: i32) {
+    let (completer, token, _) = waiting.lock().unwrap().remove(0);
+    completer.complete(token, result);
+}
+
+fn outcome(bench: &mut Bench) -> Outcome {
+    loop {
+        if let Some((_, outcome)) = bench.turn().pop() {
+            return outcome;
+        }
+    }
+}
+
+#[test]
+fn a_write_counts_only_when_its_data_is_there_and_before_it_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base_file(&dir, 64);
+    let before = std::fs::read(&base).unwrap();
+    for data_is_there in [false, true] {
+        let (overlay, waiting) = waiting_overlay(&dir);
+        let mut bench = Bench::new(overlay.clone(), 1, MAX_IO);
+        bench.buffer(0)[..4096].fill(0xab);
+        assert_eq!(bench.start(0, Descriptor::new(Op::Write, 8 * SECTOR, 4096)), None);
+        assert!(!overlay.kept.as_ref().unwrap().upper.unsaved(), "it is noted before its data is there");
+        assert!(!overlay.index.has(8 * SECTOR..9 * SECTOR, UPPER), "it is marked before its data is there");
+        if data_is_there {
+            go_on(&waiting, 0);
+            assert_eq!(outcome(&mut bench), Ok(4096));
+        }
+        // The server is killed, and another one goes on.
+        drop((bench, overlay));
+        let next = Overlay::in_file(open(&base), &dir.path().join("upper"), None, false).unwrap();
+        let found = read(&mut Bench::new(Arc::new(next), 1, MAX_IO), 8, 8);
+        if data_is_there {
+            assert_eq!(found, [0xab; 4096], "an answered write is lost");
+        } else {
+            assert_eq!(found, before[4096..8192]);
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_flush_nothing_more_counts_as_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base_file(&dir, 64);
+    let flush = Descriptor::new(Op::Flush, 0, 0);
+    let durable = Descriptor { flags: Flags::FUA, ..Descriptor::new(Op::Write, 8 * SECTOR, 4096) };
+    for (what, errno, fails) in [
+        (flush, libc::EIO, true),
+        (durable, libc::EIO, true),
+        // That fails for itself only.
+        (durable, libc::ENOSPC, false),
+        (durable, libc::EFAULT, false),
+    ] {
+        let _ = std::fs::remove_file(dir.path().join("upper"));
+        let (overlay, waiting) = waiting_overlay(&dir);
+        let mut bench = Bench::new(overlay.clone(), 1, MAX_IO);
+        assert_eq!(bench.start(0, what), None);
+        go_on(&waiting, -errno);
+        assert_eq!(outcome(&mut bench), Err(errno));
+        bench.buffer(0)[..4096].fill(1);
+        assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 4096)), None);
+        go_on(&waiting, 0);
+        assert_eq!(outcome(&mut bench), Ok(4096));
+        assert_eq!(bench.start(0, flush), None, "{what:?}, {errno}");
+        assert_eq!(outcome(&mut bench).is_err(), fails, "{what:?}, {errno}");
+        drop((bench, overlay));
+        let next = Overlay::in_file(open(&base), &dir.path().join("upper"), None, false).unwrap();
+        let found = read(&mut Bench::new(Arc::new(next), 1, MAX_IO), 0, 8);
+        assert_eq!(found == [1; 4096], !fails, "{what:?}, {errno}");
+    }
 }
 
 /// The message of a refusal.

@@ -141,6 +141,69 @@ test('a disk can be larger than its base, and grow and shrink', async t => {
   t.is(await read(again.path, 9), zeroes)
 })
 
+for (const type of ['tmpfs', 'ext4']) {
+  test(`an upper on a full ${type} fails writes with ENOSPC, keeps what it has, and goes on when there is room`, async t => {
+    const dir = at(`full-${type}`)
+    await sh(
+      `mkdir "$1"; if [ $2 = tmpfs ]; then mount -t tmpfs -o size=8m none "$1"; else
+         truncate -s 16M "$1.img"; mkfs.ext4 -q -m 0 "$1.img"; mount -o loop "$1.img" "$1"; fi
+       free=$(($(stat -f -c '%a * %S' "$1"))); head -c $((free - 3145728)) /dev/zero >"$1/ballast"; sync`,
+      dir,
+      type,
+    )
+    try {
+      const make = (): Promise<UblkDevice> =>
+        UblkDevice.create({ backend: overlay(file(BASE), { upper: `${dir}/upper` }) })
+      const expected = readFileSync(BASE)
+      {
+        await using disk = await make()
+        await sh('head -c 6M /dev/urandom >"$1"', at('random'))
+        // Blocks of 64 KiB, each at another place than in its order, until one fails.
+        const write = (from: number, count: number): Promise<string> =>
+          sh(
+            `for i in $(seq $3 $4); do
+               dd if="$2" of="$1" bs=64k skip=$i seek=$((i * 7 % 96)) count=1 oflag=direct status=none 2>"$5" || { echo $i; exit; }
+             done; echo none`,
+            disk.path,
+            at('random'),
+            `${from}`,
+            `${from + count - 1}`,
+            at('said'),
+          )
+        const failed = Number(await write(0, 96))
+        t.true(failed > 20 && failed < 60, `number ${failed} is the first that fails`)
+        t.regex(readFileSync(at('said'), 'utf8'), /No space left on device/)
+        const random = readFileSync(at('random'))
+        const put = (count: number): void => {
+          for (let i = 0; i < count; i++) {
+            expected.set(random.subarray(i << 16, (i + 1) << 16), ((i * 7) % 96) << 16)
+          }
+        }
+        put(failed)
+        // The block that failed has its old bytes or its new ones; all others are as they were.
+        const hole = [((failed * 7) % 96) << 16, (((failed * 7) % 96) + 1) << 16] as const
+        const content = async (): Promise<Buffer> => {
+          await sh('dd if="$1" of="$2" bs=1M iflag=direct status=none', disk.path, at('content'))
+          return readFileSync(at('content'))
+        }
+        const without = (bytes: Buffer): Buffer => Buffer.from(bytes).fill(0, ...hole)
+        t.true(without(await content()).equals(without(expected)))
+        rmSync(`${dir}/ballast`)
+        t.is((await write(failed, 96 - failed)).trim(), 'none')
+        put(96)
+        await sh('dd if=/dev/null of="$1" bs=4k count=0 conv=fsync,notrunc status=none', disk.path)
+        t.true((await content()).equals(expected))
+        await disk.delete()
+      }
+      await using again = await make()
+      await sh('dd if="$1" of="$2" bs=1M iflag=direct status=none', again.path, at('content'))
+      t.true(readFileSync(at('content')).equals(expected))
+    } finally {
+      await sh('umount "$1"', dir)
+    }
+  })
+}
+
 /** fio writes and checks until there is a file `stop`. */
 const LOAD = `cd "$2"; while [ ! -e stop ]; do
     fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=512-256k --size=12m \

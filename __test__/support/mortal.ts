@@ -10,6 +10,7 @@ export const BACKENDS = {
   memory: (dir: string): string => `memory(${SIZE}, { file: '${dir}/disk' })`,
   file: (dir: string): string => `file('${dir}/disk')`,
   stripe: (dir: string): string => `stripe([file('${dir}/left'), file('${dir}/right')], { chunk: '16K' })`,
+  overlay: (dir: string): string => `overlay(file('${dir}/disk'), { upper: '${dir}/upper' })`,
   JavaScript: (dir: string): string =>
     `worker('${new URL('../backends/in-file.js', import.meta.url)}', { path: '${dir}/disk', size: ${SIZE} })`,
 }
@@ -58,7 +59,7 @@ export class Mortal {
 
 async function serve(made: string): Promise<Server> {
   return await Server.program(`
-    import { file, memory, stripe, UblkDevice, worker } from 'ublk-ts'
+    import { file, memory, overlay, stripe, UblkDevice, worker } from 'ublk-ts'
     const disk = await UblkDevice.${made}
     console.log(disk.path)
   `)

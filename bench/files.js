@@ -11,6 +11,8 @@ const execute = promisify(execFile)
 const DIR = '/tmp/bench-files'
 /** Of each place: two sets of files fit, and what a file system needs. */
 const MiB = 2 * SPAN + SPAN / 8
+/** Of the one that has bases, and what is written over them. */
+const MOST_MiB = 8 * SPAN
 
 /** MiB that each of three slices leaves out at the beginning of the disk that it is a part of. */
 export const MARGIN = 1
@@ -34,6 +36,41 @@ export async function halvesOn(where, fileOn) {
   return [await fileOn(where, 'left', SPAN / 2), await fileOn(where, 'right', SPAN / 2)]
 }
 
+let overlays = 0
+
+/** A path of its own for what is written over the file there. */
+async function beside(where, fileOn) {
+  return `${await fileOn(where)}.${++overlays}`
+}
+
+/** A base there, and a new upper over it. */
+export async function overlayOn(where, fileOn) {
+  return { base: await fileOn('tmpfs'), upper: await beside(where, fileOn) }
+}
+
+/** The path of a new file there that is a hole. */
+export async function sparseOn(where, fileOn) {
+  const path = await beside(where, fileOn)
+  writeFileSync(path, '')
+  truncateSync(path, SPAN << 20)
+  return path
+}
+
+/** A base on tmpfs, and a new qcow2 image over it. */
+export async function clustersOn(where, fileOn) {
+  const { base, upper } = await overlayOn(where, fileOn)
+  await execute('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', upper])
+  return { base, image: upper }
+}
+
+/** A new qcow2 image over another one on tmpfs: rublk opens no raw base. */
+export async function clustersOnClusters(where, fileOn) {
+  const image = await beside(where, fileOn)
+  const base = await imageOn('tmpfs', fileOn)
+  await execute('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'qcow2', image])
+  return image
+}
+
 /** The path of a qcow2 image there, all of whose clusters are allocated. */
 export async function imageOn(where, fileOn) {
   const image = `${await fileOn(where)}.qcow2`
@@ -45,7 +82,7 @@ export async function imageOn(where, fileOn) {
 /** Makes the place for a file, and returns what takes it away. */
 const PLACES = {
   tmpfs: async dir => {
-    await execute('mount', ['-t', 'tmpfs', '-o', `size=${MiB}m`, 'none', dir])
+    await execute('mount', ['-t', 'tmpfs', '-o', `size=${MOST_MiB}m`, 'none', dir])
     return () => {}
   },
   ext4: async dir => {

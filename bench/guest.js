@@ -2,7 +2,9 @@
 
 import { cpus, release } from 'node:os'
 import { measureAttach } from './attach.js'
+import { measureClones, measureLarge } from './clones.js'
 import { measureCreate, measureMemory } from './create.js'
+import { measureFirst } from './first.js'
 import { measureGrowth } from './growth.js'
 import { measureHeat } from './io.js'
 import { measureDevices, measureProcesses } from './many.js'
@@ -32,6 +34,11 @@ if (options.suite === 'growth') {
     progress('many processes with a device each')
     emit({ kind: 'many', ...(await measureProcesses()) })
   }
+  if (wanted('clones')) {
+    for (const record of await measureClones()) emit({ kind: 'clones', ...record })
+    emit({ kind: 'large', ...(await measureLarge()) })
+  }
+  if (wanted('first')) await measureFirst(options, { emit, progress })
   if (['io', 'calls', 'allocations'].some(wanted)) {
     for (const heat of heatsOf(options)) await measureHeat(heat, options, { emit, progress })
   }

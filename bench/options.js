@@ -21,17 +21,19 @@ It measures and never judges.
                    and null_blk; those that do not run are told of. About 12 minutes a round: see docs/performance.md
   --suite stacks   disks made of others: a stripe of two files against kublk's, three slices of a file against the file
   --suite images   a disk in a qcow2 image against one in a file, rublk's, and qemu-nbd with the kernel's NBD client
+  --suite overlay  overlays against a file, dm-snapshot, qemu-nbd, rublk's qcow2 and ours; first writes, clones
   --suite builds   our null, memory and file disks against those of another build, which --other names
   --suite attach   how long it takes to make a disk and to delete it, alone, with others at once, and beside 1000
   --suite growth   what more iodepth, larger buffers and more queues cost, beside kublk; queues are measured in QEMU
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
   --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many;
-                   race, stacks, images, builds: io, calls, allocations; attach: attach; growth: cpu, memory, queues (all)
+                   race, stacks, images, builds: io, calls, allocations; overlay: these, first and clones;
+                   attach: attach; growth: cpu, memory, queues (all)
   --other DIR      builds: the other build's directory, built there with npm run build
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,
                    and null-block, the kernel's null_blk: no disk can be faster; threads: shared, crowd;
-                   race, stacks, images, builds: any disk of its tables, or a heat (all): of the race
+                   race, stacks, images, overlay, builds: any disk of its tables, or a heat (all): of the race
                    ${HEATS}.
                    A word behind a disk's name says how it is served: perio, batch, copy, user, auto or zero, which are
                    --transport and --copy of ublk-ts create, or the peer's own options; bound, to one CPU; poll,

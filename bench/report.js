@@ -2,13 +2,14 @@
 
 import { parseWorkload } from './fio.js'
 import { growth } from './report-growth.js'
+import { clones, first, large } from './report-overlay.js'
 import { race } from './report-race.js'
 import { median, quantile } from './statistics.js'
 import { heatsOf } from './suites.js'
 import { compare, disksIn, select, spread, table, unique } from './table.js'
 
 /** The suites whose heats have a table each. */
-const TABLES_OF_HEATS = ['race', 'stacks', 'images', 'builds']
+const TABLES_OF_HEATS = ['race', 'stacks', 'images', 'overlay', 'builds']
 
 /** The whole report, as text. */
 export function report(records, { options, about }) {
@@ -27,6 +28,9 @@ export function report(records, { options, about }) {
   if (of('attach').length > 0) parts.push(attach(of('attach')))
   for (const record of of('create')) parts.push(creation(record))
   for (const record of of('memory')) parts.push(memory(record))
+  if (of('first').length > 0) parts.push(first(of('first'), of('absent'), suite))
+  for (const record of of('clones')) parts.push(clones(record))
+  for (const record of of('large')) parts.push(large(record))
   if (of('many').length > 0) parts.push(many(of('many')))
   return `${parts.join('\n\n')}\n`
 }

@@ -55,6 +55,52 @@ export const IMAGES = {
   memory: '6G',
 }
 
+const PEERS = ['dm', 'nbd', 'rublk', 'clusters']
+
+/** Our overlays with a new upper and with one that has everything, in that order the others' of the same kind. */
+function overlayPeers(form, workloads) {
+  const ours = `${form}-tmpfs`
+  const others = PEERS.map(peer => (peer === 'dm' ? `dm-${form}` : `${peer}-${form}-tmpfs`))
+  return {
+    workloads,
+    disks: [ours, ...others],
+    targets: Object.fromEntries(others.map(other => [other, [ours, other]])),
+  }
+}
+
+/** Overlays against a file, and against what others make over a base. */
+export const OVERLAYS = {
+  parts: ['io', 'calls', 'allocations', 'first', 'clones'],
+  heats: {
+    overlay: {
+      workloads: [...SMALL, ...LARGE],
+      disks: ['fresh-tmpfs', 'file-tmpfs', 'present-tmpfs'],
+      targets: {
+        'fresh-tmpfs': ['fresh-tmpfs', 'file-tmpfs'],
+        'present-tmpfs': ['present-tmpfs', 'file-tmpfs'],
+      },
+      // A new upper would not stay new.
+      measures: (disk, { pattern }) => !disk.startsWith('fresh') || pattern.endsWith('read'),
+    },
+    'base-peers': overlayPeers('fresh', ['randread-4k-64', 'read-1m-8']),
+    'present-peers': overlayPeers('present', [...SMALL, ...LARGE]),
+  },
+  /** Measured in `first`, each with the disk that its figures are divided by. */
+  first: {
+    disks: [
+      'sparse-ext4',
+      'fresh-ext4',
+      'dm-fresh',
+      'nbd-fresh-ext4',
+      'clusters-fresh-ext4',
+      'rublk-fresh-ext4',
+    ],
+    base: 'sparse-ext4',
+  },
+  tolerant: true,
+  memory: '8G',
+}
+
 /** `--other DIR` names the directory of the other build. */
 export const BUILDS = {
   parts: ['io', 'calls', 'allocations'],

@@ -1,7 +1,7 @@
 // What is measured: which disks, in which workloads, and what each is compared with.
 
 import { RACE } from './race.js'
-import { BUILDS, IMAGES, STACKS } from './stacks.js'
+import { BUILDS, IMAGES, OVERLAYS, STACKS } from './stacks.js'
 
 const at = (pattern, block, depths) => depths.map(depth => `${pattern}-${block}-${depth}`)
 const random = depths => ['randread', 'randwrite'].flatMap(pattern => at(pattern, '4k', depths))
@@ -77,6 +77,7 @@ export const SUITES = {
   images: IMAGES,
   /** How long it takes to make disks and to delete them. */
   attach: { parts: ['attach'], heats: {}, memory: '6G' },
+  overlay: OVERLAYS,
   /** How our cost grows with what is asked, beside kublk's: each part is a table of its own. */
   growth: { parts: ['cpu', 'memory', 'queues'], heats: {}, memory: '4G' },
 }

@@ -3,6 +3,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { SPAN } from './fio.js'
+import { startSnapshot } from './peers/dm-snapshot.js'
 import { startGo } from './peers/go-ublk.js'
 import { dropScheduler, startLoop, startNullBlock } from './peers/kernel.js'
 import { startKublk } from './peers/kublk.js'
@@ -24,6 +25,7 @@ const PEERS = {
   nbd: { start: startNbd },
   nbdkit: { start: startNbd },
   loop: { start: startLoop },
+  dm: { start: startSnapshot },
   'null-block': { start: startNullBlock },
   // Ours, as another build has them.
   other: { start: ([, ...words], options) => startOurs(words, options), takes: 'other' },
@@ -59,8 +61,8 @@ export async function start(name, { programs, fileOn, shape, env }) {
     },
   )
   if (words.includes('none')) dropScheduler(disk.path)
-  // Files are full already, and null disks never are.
-  if (!/null|kublk|loop|file|qcow2|stripe|slices/.test(name)) await fill(disk)
+  // Files are full already, and null disks never are. What is to be new stays so.
+  if (!/null|kublk|loop|file|qcow2|stripe|slices|fresh|sparse/.test(name)) await fill(disk)
   // A server that binds its threads itself knows what it does.
   const movable = disk.pid !== undefined && disk.cpu === undefined
   return {

@@ -6,13 +6,20 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { imageOn } from '../files.js'
+import { clustersOn, imageOn } from '../files.js'
 import { Absent } from '../server.js'
 import { dropScheduler } from './kernel.js'
 
 const execute = promisify(execFile)
 const inDisks = name => join(import.meta.dirname, '../disks', name)
 const nbdkit = (socket, ...words) => ['nbdkit', '-f', '-U', socket, ...words]
+
+/** A server of an image over a base, which others use, too. */
+async function overBase(socket, where, fileOn) {
+  const { base, image } = await clustersOn(where, fileOn)
+  const below = `backing.driver=raw,backing.file.driver=file,backing.file.filename=${base},backing.file.locking=off`
+  return ['qemu-nbd', '-t', '-k', socket, '--image-opts', `driver=qcow2,file.filename=${image},${below}`]
+}
 
 const SERVERS = {
   'nbd-node': (socket, bytes) => [process.execPath, inDisks('nbd-server.js'), socket, `${bytes}`],
@@ -21,6 +28,9 @@ const SERVERS = {
     const image = `driver=qcow2,file.locking=off,file.filename=${await imageOn('tmpfs', fileOn)}`
     return ['qemu-nbd', '-t', '-k', socket, '--image-opts', image]
   },
+  'nbd-fresh-tmpfs': (socket, _bytes, fileOn) => overBase(socket, 'tmpfs', fileOn),
+  'nbd-fresh-ext4': (socket, _bytes, fileOn) => overBase(socket, 'ext4', fileOn),
+  'nbd-present-tmpfs': (socket, _bytes, fileOn) => overBase(socket, 'tmpfs', fileOn),
   'nbdkit-null': (socket, bytes) => nbdkit(socket, 'null', `${bytes}`),
   'nbdkit-memory': (socket, bytes) => nbdkit(socket, 'memory', `${bytes}`),
   'nbdkit-python': (socket, bytes) => nbdkit(socket, 'python', inDisks('nbdkit-disk.py'), `size=${bytes}`),

@@ -2,7 +2,17 @@
 
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { CHUNK, halvesOn, imageOn, MARGIN, makeShared, SHARED } from '../files.js'
+import {
+  CHUNK,
+  clustersOn,
+  halvesOn,
+  imageOn,
+  MARGIN,
+  makeShared,
+  overlayOn,
+  SHARED,
+  sparseOn,
+} from '../files.js'
 import { cli, serve } from '../server.js'
 
 const javascript = join(import.meta.dirname, '../disks/js.js')
@@ -39,8 +49,26 @@ const STACKS = {
   slices: async (where, fileOn) => slices(await fileOn(where)),
 }
 
+async function overlay([where], fileOn) {
+  const { base, upper } = await overlayOn(where, fileOn)
+  return ['--file', base, '--direct', '--no-exclusive', '--overlay', upper]
+}
+
+/** Each of these has a file of its own for what is written. */
+const NEW = {
+  fresh: overlay,
+  present: overlay,
+  clusters: async ([, where], fileOn) => {
+    const { base, image } = await clustersOn(where, fileOn)
+    return ['--qcow2', image, '--backing', base, '--no-exclusive']
+  },
+  // Written through the page cache, as an upper is.
+  sparse: async ([where], fileOn) => ['--file', await sparseOn(where, fileOn), '--no-exclusive'],
+}
+
 /**
  * `null`, `memory`, `file-…`, `qcow2-…`, `stripe-…` and `slices-…` with options behind; `js-sync` and so on; `shared` and `crowd`.
+ * `fresh-…` and `present-…` are overlays with a new upper, `clusters-…` new qcow2 images over a base, and `sparse-…` a hole.
  * `bound`: to one CPU. `program` is the command line program of another build, if one is asked for.
  */
 export async function startOurs([kind, ...given], { program: main = cli, shape, fileOn, env }) {
@@ -60,9 +88,10 @@ export async function startOurs([kind, ...given], { program: main = cli, shape, 
     file: async () => ['--file', await fileOn(words.shift()), '--direct', '--no-exclusive'],
     qcow2: async () => ['--qcow2', await imageOn(words.shift(), fileOn), '--no-exclusive'],
   }
+  const own = NEW[kind] && (await NEW[kind](words.splice(0), fileOn))
   const stack = STACKS[kind] && JSON.stringify(await STACKS[kind](words.shift(), fileOn))
-  const disk = stack ? ['--backend', stack] : await backend[kind]()
-  const overFiles = stack || kind === 'file' || kind === 'qcow2'
+  const disk = own ?? (stack ? ['--backend', stack] : await backend[kind]())
+  const overFiles = own || stack || kind === 'file' || kind === 'qcow2'
   const maxIo = shape.maxIo ?? (overFiles ? '1M' : '512K') // as kublk and rublk have them
   const form = ['--queues', queues, '--depth', depth, '--max-io', maxIo]
   const shared = words.includes('share') ? makeShared() : undefined

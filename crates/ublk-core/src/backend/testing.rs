@@ -56,6 +56,9 @@ impl Bench {
                 answers.extend(self.serve(tag, Some(completion)).map(|outcome| (tag, outcome)));
             }
         }
+        while let Some((tag, completion)) = self.queue.going_on() {
+            answers.extend(self.serve(tag, Some(completion)).map(|outcome| (tag, outcome)));
+        }
         answers
     }
 

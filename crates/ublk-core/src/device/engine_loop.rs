@@ -64,6 +64,7 @@ impl EngineLoop {
             at += 1;
             self.serve(queue, event, owner)?;
         }
+        self.go_on(queue, owner)?;
         if queue.settled() {
             return Ok(Some(Ended::Stopped));
         }
@@ -78,8 +79,18 @@ impl EngineLoop {
                 }
             }
             self.outside.clear();
+            self.go_on(queue, owner)?;
         }
         Ok(None)
+    }
+
+    /// Has the calls go on that left something to be done for all of them.
+    #[inline]
+    fn go_on(&mut self, queue: &mut Queue, owner: &dyn Owner) -> Result<()> {
+        while let Some(event) = queue.going_on() {
+            self.serve(queue, event, owner)?;
+        }
+        Ok(())
     }
 
     /// Begins to leave the queue, settled or not: only the engine's operations are waited for, since they use the

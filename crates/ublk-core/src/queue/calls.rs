@@ -1,6 +1,8 @@
 //! The calls of engines. Each request is a call, numbered by its tag. A layer that splits a request makes one more call for
 //! each part that it asks of a disk below. A call names its parent and its part, so that a completion is passed down to it.
 
+use super::completer::Token;
+
 /// Names a call in the user data of an operation: 24 bits.
 pub type Call = u32;
 
@@ -42,6 +44,8 @@ pub struct Calls {
     operations: u32,
     /// How many of these are data that is lent.
     lent: u32,
+    /// Those that go on when all else that the turn brought is done. Empty between two turns.
+    later: Vec<Token>,
 }
 
 impl Calls {
@@ -56,7 +60,14 @@ impl Calls {
             length: 0,
             live: true,
         };
-        Self { records: (0..depth).map(own).collect(), free: Vec::new(), depth, operations: 0, lent: 0 }
+        Self {
+            records: (0..depth).map(own).collect(),
+            free: Vec::new(),
+            depth,
+            operations: 0,
+            lent: 0,
+            later: Vec::new(),
+        }
     }
 
     /// How many there are or were at a time.
@@ -72,6 +83,17 @@ impl Calls {
 
     fn at_mut(&mut self, call: Call) -> &mut Record {
         &mut self.records[call as usize]
+    }
+
+    /// The call goes on when all else that the turn brought is done.
+    pub fn goes_on_later(&mut self, token: Token) {
+        self.later.push(token);
+    }
+
+    /// One of the calls that go on now.
+    #[inline]
+    pub fn going_on(&mut self) -> Option<Token> {
+        self.later.pop()
     }
 
     /// A call of `parent`'s for `length` bytes; `None` if there are too many.

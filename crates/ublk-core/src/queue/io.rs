@@ -396,6 +396,13 @@ impl<'q> Io<'q> {
         Token { ticket, call, generation: self.calls.generation(call), key }
     }
 
+    /// The call goes on with that key when all else that the turn brought is done: for what is done once for all calls of a
+    /// turn. Costs no system call.
+    pub fn go_on_later(&mut self, key: Key) {
+        let token = self.token(key);
+        self.calls.goes_on_later(token);
+    }
+
     /// Lends the piece's data. With [`CopyMode::Copy`]. `completer`: that of the engine's site.
     pub fn lend(&mut self, piece: &Piece, completer: &Completer) -> Result<Lease, Errno> {
         assert!(self.data.copy == CopyMode::Copy, "there is no data to lend");

@@ -318,6 +318,16 @@ impl Queue {
         }
     }
 
+    /// One of the calls that go on when all else that the turn brought is done, if it still waits.
+    pub(crate) fn going_on(&mut self) -> Option<Event> {
+        while let Some(token) = self.calls.going_on() {
+            if let Some(event) = self.outside(Outside::Done(token, 0)) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
     /// Why the last request failed, if its engine said so.
     pub(crate) fn complaint(&mut self) -> Option<String> {
         self.complaint.take()

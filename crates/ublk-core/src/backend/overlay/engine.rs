@@ -3,11 +3,12 @@
 use super::{Kept, Overlay, UPPER};
 use crate::backend::parts::Parts;
 use crate::backend::{Below, Completer, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
-use crate::error::Result;
-use crate::queue::{Flags, Op, Outcome};
+use crate::error;
+use crate::queue::{Errno, Flags, Op, Outcome};
+use std::ops::Range;
 use std::sync::Arc;
 
-/// A call waits for one save at a time.
+/// A call waits for one note or save at a time.
 const KEY: Key = 0;
 
 /// The most operations of a request that the ring has room for: more only take more system calls.
@@ -22,6 +23,8 @@ enum Phase {
     Split(Parts),
     /// By the upper, which changes a range of the disk.
     Change(Change),
+    /// By the note of what was written, which is written for all calls of the turn at once; the call has this outcome then.
+    Note(Change, Outcome),
     /// By the upper, which makes durable what was written.
     Flush,
     /// By a save; the call has this outcome then.
@@ -45,15 +48,20 @@ pub struct OverlayEngine {
     durable: bool,
     completer: Completer,
     phases: PerCall<Phase>,
+    /// What was written in this turn, and is not noted yet.
+    written: Vec<Range<u64>>,
+    /// What became of this turn's notes.
+    noted: Result<(), Errno>,
 }
 
 impl OverlayEngine {
-    pub fn new(overlay: Arc<Overlay>, site: &mut Site) -> Result<Self> {
+    pub fn new(overlay: Arc<Overlay>, site: &mut Site) -> error::Result<Self> {
         let disks = [&overlay.base, &overlay.upper];
-        let layers = disks.into_iter().map(|disk| site.below(disk.clone())).collect::<Result<_>>()?;
+        let layers = disks.into_iter().map(|disk| site.below(disk.clone())).collect::<error::Result<_>>()?;
         site.operations(OPERATIONS);
         let (durable, completer, phases) = (site.durable(), site.completer(), PerCall::new(site.depth()));
-        Ok(Self { overlay, layers, durable, completer, phases })
+        let (written, noted) = (Vec::with_capacity(site.depth().into()), Ok(()));
+        Ok(Self { overlay, layers, durable, completer, phases, written, noted })
     }
 
     fn read(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
@@ -112,16 +120,41 @@ impl OverlayEngine {
             Step::Done(outcome) => outcome,
         };
         let range = offset..offset + length;
-        if !self.overlay.index.has(range.clone(), UPPER) {
-            // Others read the range from the upper as soon as it is marked.
-            if let Err(errno) = io.finish_moves().and_then(|()| self.overlay.mark(range)) {
-                return Step::Done(Err(errno));
-            }
+        if self.overlay.index.has(range.clone(), UPPER) {
+            return self.noted(io, durable, outcome);
         }
+        // Others read the range from the upper as soon as it is marked.
+        if let Err(errno) = io.finish_moves() {
+            return Step::Done(Err(errno));
+        }
+        if self.overlay.kept.is_none() {
+            self.overlay.index.mark(range, UPPER);
+            return step;
+        }
+        self.written.push(range);
+        *self.phases.of(io) = Phase::Note(change, outcome);
+        io.go_on_later(KEY);
+        Step::Pending
+    }
+
+    /// All else that the turn brought is done: what was written is noted by the first of its calls.
+    fn note(&mut self, io: &mut Io<'_>, durable: bool, outcome: Outcome) -> Step {
+        if !self.written.is_empty() {
+            self.noted = self.overlay.mark(&self.written);
+            self.written.clear();
+        }
+        match self.noted {
+            Ok(()) => self.noted(io, durable, outcome),
+            Err(errno) => Step::Done(Err(errno)),
+        }
+    }
+
+    /// What a change wrote counts, until the power fails.
+    fn noted(&mut self, io: &mut Io<'_>, durable: bool, outcome: Outcome) -> Step {
         match &self.overlay.kept {
             // What is noted counts after a power failure only when it is saved.
             Some(kept) if durable && kept.upper.unsaved() => self.save(io, outcome),
-            _ => step,
+            _ => Step::Done(outcome),
         }
     }
 
@@ -182,6 +215,7 @@ impl Engine for OverlayEngine {
                 let step = self.layers[upper].pass_on(io, completion);
                 self.changed(io, change, step)
             }
+            Phase::Note(change, outcome) => self.note(io, change.durable, outcome),
             Phase::Flush => {
                 let step = self.layers[upper].pass_on(io, completion);
                 self.flushed(step)

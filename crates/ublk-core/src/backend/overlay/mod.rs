@@ -4,7 +4,8 @@
 //! Every piece goes to the disk below that has its data, so nothing is copied: a write of one sector moves one sector. The
 //! [`index`] in memory says which layer has a sector. A discarded sector is in the upper, as a hole.
 //!
-//! The order of a write: its data, the note in the upper's file, the index, the answer. So a read finds a sector in the
+//! The order of a write: its data, the note in the upper's file, the index, the answer. The notes of all writes that end in
+//! a queue's turn are one system call. So a read finds a sector in the
 //! upper only when its data is there, and so does the next server if this one is killed. What a flush makes durable, and
 //! in which order, is the upper's: see [`upper`].
 
@@ -153,12 +154,14 @@ impl Overlay {
         if layer == 0 { piece } else { piece.to(self.start + piece.offset) }
     }
 
-    /// The upper has the data of a range from here on.
-    fn mark(&self, range: Range<u64>) -> std::result::Result<(), Errno> {
+    /// The upper has the data of these ranges from here on.
+    fn mark(&self, ranges: &[Range<u64>]) -> std::result::Result<(), Errno> {
         if let Some(kept) = &self.kept {
-            kept.upper.note(range.clone())?;
+            kept.upper.note_all(ranges)?;
         }
-        self.index.mark(range, UPPER);
+        for range in ranges {
+            self.index.mark(range.clone(), UPPER);
+        }
         Ok(())
     }
 
@@ -168,7 +171,7 @@ impl Overlay {
         if range.is_empty() {
             return Ok(());
         }
-        self.mark(range).map_err(|errno| {
+        self.mark(&[range]).map_err(|errno| {
             let error = std::io::Error::from_raw_os_error(errno);
             Error::system("cannot record the disk's new size", &error).kind(ErrorKind::Backend)
         })?;

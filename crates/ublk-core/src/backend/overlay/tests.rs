@@ -275,6 +275,39 @@ fn a_write_counts_only_when_its_data_is_there_and_before_it_is_answered() {
 }
 
 #[test]
+fn all_writes_of_a_turn_are_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base_file(&dir, 64);
+    let (overlay, waiting) = waiting_overlay(&dir);
+    let mut bench = Bench::new(overlay.clone(), 8, MAX_IO);
+    // One after another, before the first, apart, and a part of a block.
+    let ranges = [(8, 8), (16, 8), (0, 8), (40, 3), (43, 1), (56, 8), (55, 1), (24, 2)];
+    for (tag, (sector, sectors)) in (0..).zip(ranges) {
+        bench.buffer(tag)[..4096].fill(tag as u8 + 1);
+        let write = Descriptor::new(Op::Write, sector * SECTOR, sectors * SECTOR);
+        assert_eq!(bench.start(tag, write), None);
+    }
+    for _ in ranges {
+        go_on(&waiting, 0);
+    }
+    let mut answered = 0;
+    while answered < ranges.len() {
+        let answers = bench.turn();
+        assert!(answers.iter().all(|(_, outcome)| outcome.is_ok()), "{answers:?}");
+        answered += answers.len();
+    }
+    // The server is killed.
+    drop((bench, overlay));
+    let next = Overlay::in_file(open(&base), &dir.path().join("upper"), None, false).unwrap();
+    let mut bench = Bench::new(Arc::new(next), 1, MAX_IO);
+    for sector in 0..64 {
+        let written = (1..).zip(ranges).find(|(_, (from, count))| (*from..from + count).contains(&sector));
+        let expected = written.map_or(pattern(sector), |(fill, _)| fill);
+        assert_eq!(read(&mut bench, sector, 1), [expected; 512], "sector {sector}");
+    }
+}
+
+#[test]
 fn after_a_failed_flush_nothing_more_counts_as_saved() {
     let dir = tempfile::tempdir().unwrap();
     let base = base_file(&dir, 64);

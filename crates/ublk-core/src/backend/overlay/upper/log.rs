@@ -27,6 +27,8 @@ pub struct Log {
     counts: [u64; 2],
     /// The last entry of the active half, in sectors: the next range may extend it.
     last: Option<Range<u64>>,
+    /// Entries that are being written.
+    bytes: Vec<u8>,
 }
 
 impl Log {
@@ -38,7 +40,7 @@ impl Log {
         }
         // A save was under way if there are entries in both.
         let active = usize::from(counts[0] != 0 && counts[1] < HALF);
-        Ok(Self { active, counts, last: None })
+        Ok(Self { active, counts, last: None, bytes: Vec::new() })
     }
 
     /// The entries of both.
@@ -56,33 +58,46 @@ impl Log {
         self.counts
     }
 
-    /// Appends a range of sectors. Returns how many entries were added; fails if there is no room.
-    pub fn add<M: Medium>(&mut self, medium: &M, layout: Layout, sectors: Range<u64>) -> io::Result<u64> {
-        let before = self.counts[self.active];
-        let mut rest = sectors;
-        if let Some(last) = self.last.clone().filter(|last| last.end == rest.start && before > 0) {
-            let all = last.start..rest.end.min(last.start + MOST);
-            self.put(medium, layout, before - 1, all.clone())?;
-            rest.start = all.end;
-            self.last = Some(all);
-        }
-        while rest.start < rest.end {
-            let at = self.counts[self.active];
-            if at == HALF {
-                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    /// Appends ranges of sectors. If it fails, for instance for lack of room, none counts for this server.
+    pub fn add<M: Medium>(
+        &mut self,
+        medium: &M,
+        layout: Layout,
+        ranges: impl Iterator<Item = Range<u64>>,
+    ) -> io::Result<()> {
+        let (mut count, mut last) = (self.counts[self.active], self.last.clone());
+        let mut first = count;
+        self.bytes.clear();
+        for sectors in ranges {
+            let mut rest = sectors;
+            if let Some(before) = last.clone().filter(|last| last.end == rest.start && count > 0) {
+                let all = before.start..rest.end.min(before.start + MOST);
+                rest.start = all.end;
+                // The last entry is longer now.
+                first = first.min(count - 1);
+                self.bytes.truncate(to_usize((count - 1 - first) * 8));
+                self.put(&all);
+                last = Some(all);
             }
-            let part = rest.start..rest.end.min(rest.start + MOST);
-            self.put(medium, layout, at, part.clone())?;
-            self.counts[self.active] += 1;
-            rest.start = part.end;
-            self.last = Some(part);
+            while rest.start < rest.end {
+                if count == HALF {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                }
+                let part = rest.start..rest.end.min(rest.start + MOST);
+                self.put(&part);
+                count += 1;
+                rest.start = part.end;
+                last = Some(part);
+            }
         }
-        Ok(self.counts[self.active] - before)
+        medium.write(&self.bytes, layout.log(self.active).start + first * 8)?;
+        (self.counts[self.active], self.last) = (count, last);
+        Ok(())
     }
 
-    fn put<M: Medium>(&self, medium: &M, layout: Layout, at: u64, sectors: Range<u64>) -> io::Result<()> {
+    fn put(&mut self, sectors: &Range<u64>) {
         let entry = sectors.start << 24 | (sectors.end - sectors.start);
-        medium.write(&entry.to_le_bytes(), layout.log(self.active).start + at * 8)
+        self.bytes.extend_from_slice(&entry.to_le_bytes());
     }
 
     /// The half whose entries a save has begun with, if it did not end.

@@ -249,7 +249,12 @@ impl Upper {
     /// A range of bytes was written: it is present from here on, also after a kill of the server. Called after its data is in
     /// the page cache and before the write is answered, on any thread. One system call.
     pub fn note(&self, range: Range<u64>) -> std::result::Result<(), Errno> {
-        let entries = self.store.note(range).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
+        self.note_all(&[range])
+    }
+
+    /// The same for several ranges, with one system call. If it fails, any of them may be present.
+    pub fn note_all(&self, ranges: &[Range<u64>]) -> std::result::Result<(), Errno> {
+        let entries = self.store.note(ranges).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
         if entries >= MANY {
             self.saver.save_soon(&self.store);
         }

@@ -118,15 +118,16 @@ impl<M: Medium> Store<M> {
         tables::each(&self.medium, self.layout, size, found)
     }
 
-    /// A range was written, and is present from here on. Its data is in the page cache. Returns how many entries the log has.
-    pub fn note(&self, range: Range<u64>) -> io::Result<u64> {
+    /// These ranges were written, and are present from here on. Their data is in the page cache. Returns how many entries the
+    /// log has.
+    pub fn note(&self, ranges: &[Range<u64>]) -> io::Result<u64> {
         if self.failed() {
             return Ok(0); // the log never counts again
         }
-        let sectors = range.start / SECTOR..range.end.div_ceil(SECTOR);
         let mut log = locked(&self.log);
         // Also what was added before a failure.
         let before = log.count();
+        let sectors = ranges.iter().map(|range| range.start / SECTOR..range.end.div_ceil(SECTOR));
         let added = log.add(&self.medium, self.layout, sectors);
         self.pending.fetch_add(log.count() - before, SeqCst);
         added.map(|_| log.fresh())

@@ -81,7 +81,8 @@ impl Disk {
         for sector in sectors.clone() {
             medium.write(&content, data + sector * SECTOR)?;
         }
-        self.store.note(sectors.start * SECTOR..sectors.end * SECTOR)?;
+        let range = sectors.start * SECTOR..sectors.end * SECTOR;
+        self.store.note(std::slice::from_ref(&range))?;
         for sector in sectors {
             let sector = self.sectors.entry(sector).or_default();
             sector.answered = Some(sector.versions.len() - 1);

@@ -101,9 +101,16 @@ pub fn each<M: Medium>(
 
 fn each_byte_of<M: Medium>(medium: &M, table: Range<u64>, runs: &mut Runs<'_>) -> io::Result<()> {
     let (mut at, mut bytes) = (table.start, Vec::new());
+    let mut data = at..at;
     while at < table.end {
-        let Some(data) = medium.data(at..table.end)? else { return Ok(()) };
-        at = data.start;
+        // Each question may look at all data up to the next hole.
+        if at == data.end {
+            data = match medium.data(at..table.end)? {
+                Some(data) => data,
+                None => return Ok(()),
+            };
+            at = data.start;
+        }
         let now = AT_ONCE.min(data.end - at);
         bytes.resize(to_usize(now), 0);
         medium.read(&mut bytes, at)?;

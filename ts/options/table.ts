@@ -28,7 +28,8 @@ export const OPTIONS: Readonly<Record<string, Option>> = {
           '`qcow2(path, { backing, exclusive })`, `lazy({ source, cache, cacheMax, fill })` or ' +
           '`lazy({ size, fetch })`, `worker(url, options)`, or an object ' +
           'with the methods of a disk; composed of other backends: ' +
-          '`stripe(disks, { chunk })`, `concat(disks)`, `slice(disk, { offset, size })`',
+          '`stripe(disks, { chunk })`, `concat(disks)`, `slice(disk, { offset, size })`, ' +
+          '`overlay(base, { upper, size })`',
       },
     },
     help: 'what stores the bytes',

@@ -318,12 +318,15 @@ pub(super) fn set_length(file: &fs::File, from: u64, to: u64) -> io::Result<()> 
     file.set_len(to)
 }
 
-/// Whether holes can be punched: tried behind the end of a file, where there is nothing to lose. Of a block
-/// device its queue tells; the kernel punches by write-zeroes there, never by discard. Where this is not so, neither
+/// Whether holes can be punched: tried in another file of the file system, or behind the end of this one, where there is
+/// nothing to lose, but which changes the time of its last change. Of a block device its queue tells; the kernel punches by write-zeroes there, never by discard. Where this is not so, neither
 /// discard nor write-zeroes is advertised, and the kernel writes zeroes as data.
 fn can_punch(file: &fs::File, size: u64, device: bool) -> bool {
     if device {
         return file.metadata().is_ok_and(|found| limits::write_zeroes(&found) > 0);
+    }
+    if let Some(other) = unit::nameless_beside(file) {
+        return punch(&other, 0, 4096).is_ok();
     }
     let Ok(behind) = libc::off_t::try_from(size.next_multiple_of(4096)) else { return false };
     punch(file, behind, 4096).is_ok()

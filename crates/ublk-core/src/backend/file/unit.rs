@@ -42,18 +42,27 @@ fn tried(file: &File) -> io::Result<u64> {
     Ok(other.metadata()?.blocks().saturating_sub(before) * 512)
 }
 
+/// A file without a name on the same file system, if that can make one.
+pub(super) fn nameless_beside(file: &File) -> Option<File> {
+    let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    let other = unnamed(path.parent()?).ok()?;
+    (other.metadata().ok()?.dev() == file.metadata().ok()?.dev()).then_some(other)
+}
+
+fn unnamed(dir: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(dir)
+}
+
 /// A file on the same file system, which is gone when it is closed.
 fn nameless(beside: &Path) -> io::Result<File> {
     let dir = beside.parent().unwrap_or(Path::new("/"));
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    if let Ok(file) = options.clone().custom_flags(libc::O_TMPFILE).open(dir) {
+    if let Ok(file) = unnamed(dir) {
         return Ok(file);
     }
     // Not every file system can make one without a name.
     let mut path = beside.as_os_str().to_owned();
     path.push(".unit");
-    let file = options.create_new(true).open(&path)?;
+    let file = OpenOptions::new().read(true).write(true).mode(0o600).create_new(true).open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
 }

@@ -16,7 +16,6 @@
 //! them.
 
 mod background;
-mod bits;
 mod chunks;
 mod engine;
 mod evict;

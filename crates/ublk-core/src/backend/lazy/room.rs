@@ -1,6 +1,6 @@
 //! The bound of a cache: how many chunks fit into it, and which of them requests are using.
 
-use super::bits::Bits;
+use crate::backend::bits::Bits;
 use crate::error::{Error, Hint, Remedy, Result};
 use crate::mapping::Mapping;
 use crate::number::to_usize;

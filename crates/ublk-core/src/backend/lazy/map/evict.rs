@@ -2,7 +2,7 @@
 
 use super::format::put;
 use super::{BITS_PER_PAGE, Map, span};
-use crate::backend::lazy::bits::{Bits, at};
+use crate::backend::bits::{Bits, at};
 use std::io;
 use std::ops::Range;
 use std::sync::PoisonError;

@@ -1,7 +1,7 @@
 //! The bytes of a map's file: a page of header, then the tables `saved` and `live`, and that of a bounded cache `dirty`.
 
 use super::Identity;
-use crate::backend::lazy::bits::Bits;
+use crate::backend::bits::Bits;
 use crate::backend::map_file;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs::File;

@@ -48,7 +48,7 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-use super::bits::{Bits, at};
+use crate::backend::bits::{Bits, at};
 use crate::claim::{self, Place, Role};
 use crate::number::to_usize;
 use format::{PAGE, Stamp, put, tables_of};

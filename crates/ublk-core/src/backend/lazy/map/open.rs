@@ -2,7 +2,7 @@
 
 use super::format::{PAGE, Stamp, check, header, read, tables_of, words, write, write_all, write_both};
 use super::{Found, Identity, Kept, MOST_NAME, Map, chunks, pages};
-use crate::backend::lazy::bits::Bits;
+use crate::backend::bits::Bits;
 use crate::backend::map_file::{allocate, blank, sync_parent};
 use crate::claim;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,4 +1,4 @@
-//! A table of bits in memory, one for each chunk of a disk.
+//! A table of bits in memory, one for each chunk or block of a disk.
 
 use crate::mapping::Mapping;
 use std::io;
@@ -19,7 +19,7 @@ impl Bits {
         self.0.length() / 8
     }
 
-    /// In one order with all other threads' changes of bits and [pins](super::room::Pins).
+    /// In one order with all other threads' changes of bits, and with other operations of that order.
     pub fn has(&self, chunk: u64) -> bool {
         self.word(at(chunk)).load(Ordering::SeqCst) & bit(chunk) != 0
     }
@@ -30,6 +30,31 @@ impl Bits {
 
     pub fn set(&self, chunk: u64) {
         self.word(at(chunk)).fetch_or(bit(chunk), Ordering::SeqCst);
+    }
+
+    /// Sets all bits of a range. Words that have them are only read.
+    #[inline]
+    pub fn set_all(&self, chunks: Range<u64>) {
+        let (mut from, end) = (chunks.start, chunks.end);
+        while from < end {
+            let next = (from / 64 * 64 + 64).min(end);
+            let bits = u64::MAX << (from % 64) & u64::MAX >> ((64 - next % 64) % 64);
+            let word = self.word(at(from));
+            if word.load(Ordering::SeqCst) & bits != bits {
+                word.fetch_or(bits, Ordering::SeqCst);
+            }
+            from = next;
+        }
+    }
+
+    /// Sets what `other` has, as far as both reach.
+    pub fn add(&self, other: &Self) {
+        for at in 0..self.words().min(other.words()) {
+            let bits = other.word(at).load(Ordering::SeqCst);
+            if bits != 0 {
+                self.word(at).fetch_or(bits, Ordering::SeqCst);
+            }
+        }
     }
 
     pub fn clear(&self, chunk: u64) {
@@ -58,6 +83,11 @@ impl Bits {
         assert!(at + 8 <= self.0.length());
         // SAFETY: in bounds by the assertion, aligned since the mapping starts a page; only ever used as an atomic.
         unsafe { AtomicU64::from_ptr(self.0.at(at).cast()) }
+    }
+
+    /// Whether none of a word's bits is set.
+    pub fn is_zero(&self, at: usize) -> bool {
+        self.word(at).load(Ordering::SeqCst) == 0
     }
 
     /// Clears what `other` lacks.
@@ -124,6 +154,20 @@ mod tests {
             [0, 63, 64, 700].into_iter().for_each(|chunk| bits.set(chunk));
             bits.truncate(count);
             assert_eq!(bits.count(), rest, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_range_sets_its_own_bits_and_no_others() {
+        for range in [0..0, 0..1, 5..64, 0..64, 63..65, 64..128, 3..200, 130..131] {
+            let bits = Bits::new(4096).unwrap();
+            bits.set(300);
+            bits.set_all(range.clone());
+            let set: Vec<_> = (0..299).filter(|bit| bits.has(*bit)).collect();
+            assert_eq!(set, range.clone().collect::<Vec<_>>(), "{range:?}");
+            let other = Bits::new(4096).unwrap();
+            other.add(&bits);
+            assert_eq!((other.count(), other.has(300)), (bits.count(), true));
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Remedy {
     NotExclusive,
     /// Bound the cache of a lazy disk.
     CacheBound,
+    /// Record the changes of a disk.
+    Track,
     /// List the devices.
     List,
     /// List what the kernel's driver can do.
@@ -29,13 +31,14 @@ pub enum Remedy {
 
 impl Remedy {
     /// Every one there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Force,
         Self::Wait,
         Self::ReadOnly,
         Self::OtherFile,
         Self::NotExclusive,
         Self::CacheBound,
+        Self::Track,
         Self::List,
         Self::Features,
         Self::Diagnose,
@@ -50,6 +53,7 @@ impl Remedy {
             Self::OtherFile => "other-file",
             Self::NotExclusive => "not-exclusive",
             Self::CacheBound => "cache-bound",
+            Self::Track => "track",
             Self::List => "list",
             Self::Features => "features",
             Self::Diagnose => "diagnose",

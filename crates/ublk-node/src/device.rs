@@ -1,6 +1,7 @@
 //! A device that this process serves.
 
 use crate::Cancel;
+use crate::changes::{ChangedPart, DiskCheckpoint};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::kinds::{FileOfDisk, Opening, Stack, file_ids};
 use crate::lazy::LazyProgress;
@@ -316,6 +317,42 @@ impl Device {
             lazy.prefetch(range.0, range.1, &|| bound.cancel.is_cancelled())
         };
         promise(env, work, |_, ()| Ok(()))
+    }
+
+    /// Makes a checkpoint of a disk that records its changes.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn checkpoint<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
+        let device = self.device.clone();
+        promise(env, move || device.with_changes(|changes| changes.checkpoint(&name)), |_, ()| Ok(()))
+    }
+
+    /// Its checkpoints, the oldest first.
+    #[napi(ts_return_type = "Promise<DiskCheckpoint[]>")]
+    pub fn checkpoints<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let device = self.device.clone();
+        let work = move || {
+            let checkpoints = device.with_changes(|changes| changes.checkpoints())?;
+            Ok(checkpoints.into_iter().map(DiskCheckpoint::from).collect())
+        };
+        promise(env, work, |_, checkpoints: Vec<DiskCheckpoint>| Ok(checkpoints))
+    }
+
+    /// Removes one.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn remove_checkpoint<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
+        let device = self.device.clone();
+        promise(env, move || device.with_changes(|changes| changes.remove_checkpoint(&name)), |_, ()| Ok(()))
+    }
+
+    /// What was changed since one, from the byte `from` on: at most `most` ranges.
+    #[napi(ts_return_type = "Promise<ChangedPart>")]
+    pub fn changed<'env>(&self, env: &'env Env, since: String, from: f64, most: u32) -> Result<Object<'env>> {
+        let device = self.device.clone();
+        let work = move || {
+            let from = whole("from", from)?;
+            device.with_changes(|changes| changes.changed(&since, from, most as usize)).map(ChangedPart::from)
+        };
+        promise(env, work, |_, part: ChangedPart| Ok(part))
     }
 
     /// The changes made since it was last asked: `CHANGE_FIELDS` numbers for each; see `wire.rs`.

@@ -2,6 +2,8 @@
 //! others: a layer over one, such as [`Observed`], or several together, such as [`Stripe`].
 
 mod asynchronous;
+mod bits;
+mod changes;
 mod concat;
 mod engine;
 mod external;
@@ -24,8 +26,10 @@ mod stripe;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tracked;
 
 pub use asynchronous::{Async, AsyncDisk};
+pub use changes::{Changed, Changes, Checkpoint};
 pub use concat::Concat;
 pub use engine::{Below, Engine, PartDone, PerCall, Site};
 pub use external::External;
@@ -39,6 +43,7 @@ pub use overlay::{Overlay, Parent, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
 pub use slice::Slice;
 pub use stripe::Stripe;
+pub use tracked::Tracked;
 
 pub use crate::claim::{Place, Role};
 pub use crate::queue::{
@@ -217,6 +222,11 @@ pub trait Backend: Send + Sync + 'static {
     /// meanwhile.
     fn take_back(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Which of its blocks were changed since its checkpoints, if it keeps a record of that. By default, it keeps none.
+    fn changes(&self) -> Option<&dyn Changes> {
+        None
     }
 
     /// Called when this process stops serving the device: makes durable what must survive. May block. A failure is reported

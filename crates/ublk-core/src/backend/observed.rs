@@ -1,6 +1,8 @@
 //! A disk whose changes are reported to an observer: after they were made, and before their requests are answered.
 
-use super::{Backend, Below, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step};
+use super::{
+    Backend, Below, Changes, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step,
+};
 use crate::claim::Place;
 use crate::error::Result;
 use crate::queue::{CopyMode, Flags, Op};
@@ -77,6 +79,10 @@ impl Backend for Observed {
 
     fn take_back(&self) -> Result<()> {
         self.inner.take_back()
+    }
+
+    fn changes(&self) -> Option<&dyn Changes> {
+        self.inner.changes()
     }
 
     fn close(&self) -> Result<()> {

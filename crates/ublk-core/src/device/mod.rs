@@ -31,11 +31,11 @@ pub use create::usual_choices;
 pub use pending_queue::{PendingQueue, ServedQueue};
 
 use crate::abi::sys;
-use crate::backend::Backend;
+use crate::backend::{Backend, Changes};
 use crate::bound::Bound;
 use crate::claim::{Claims, FileId};
 use crate::control::{Control, Target};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::Features;
 use crate::nodes;
 use crate::queue::ClientMemories;
@@ -178,6 +178,16 @@ impl Device {
     /// The identity of the files that hold the disk's data, as they were opened.
     pub fn files(&self) -> Result<Vec<FileId>> {
         self.backend()?.places().iter().map(FileId::of).collect()
+    }
+
+    /// Asks for the disk's checkpoints and what was changed since.
+    pub fn with_changes<T>(&self, ask: impl FnOnce(&dyn Changes) -> Result<T>) -> Result<T> {
+        let backend = self.backend()?;
+        let changes = backend.changes().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "the disk does not record its changes")
+                .hint(Hint::from("create it with a change map").by(Remedy::Track))
+        });
+        changes.and_then(ask).map_err(|error| error.device(self.id))
     }
 
     fn backend(&self) -> Result<Arc<dyn Backend>> {

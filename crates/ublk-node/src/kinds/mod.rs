@@ -12,6 +12,7 @@ mod plan;
 mod qcow2;
 mod slice;
 mod stripe;
+mod tracked;
 
 pub use plan::{FileOfDisk, Opening, Stack, file_ids};
 
@@ -31,6 +32,7 @@ pub static ALL: &[Kind] = &[
     concat::KIND,
     stripe::KIND,
     overlay::KIND,
+    tracked::KIND,
     external::KIND,
 ];
 

@@ -1,0 +1,301 @@
+//! The change map while its disk is served: checkpoints, each with a table of what was changed from it to the next one.
+//!
+//! The newest table is the one that requests mark. To make a checkpoint, another one takes its place, and the generation is
+//! counted up. What was changed since a checkpoint is what its table and all newer ones have together.
+
+use super::BLOCK;
+use super::file::{ChangeMap, Found, Left, MOST, MOST_NAME, PAGE};
+use crate::backend::bits::Bits;
+use crate::backend::{Changed, Checkpoint};
+use crate::error::{Error, ErrorKind, Result};
+use crate::number::to_usize;
+use crate::report::Reporter;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A checkpoint, and what was changed from it to the next one.
+#[derive(Clone)]
+pub struct Entry {
+    pub name: String,
+    pub made: u64,
+    /// See [`Checkpoint::known`].
+    pub known: bool,
+    pub bits: Arc<Bits>,
+}
+
+impl Entry {
+    /// A table for a disk of that size: whole pages of bits.
+    pub fn table(size: u64) -> io::Result<Bits> {
+        Bits::new(to_usize(size.div_ceil(BLOCK).div_ceil(PAGE * 8).max(1) * PAGE))
+    }
+}
+
+/// The blocks that a range touches.
+fn blocks(range: Range<u64>) -> Range<u64> {
+    range.start / BLOCK..range.end.div_ceil(BLOCK)
+}
+
+/// The table that requests mark.
+#[derive(Clone)]
+pub struct Table {
+    bits: Arc<Bits>,
+    pub generation: u64,
+}
+
+impl Table {
+    #[inline]
+    pub fn mark(&self, offset: u64, length: u64) {
+        let blocks = blocks(offset..offset + length);
+        // The disk may have been made smaller while the request was in flight.
+        self.bits.set_all(blocks.start..blocks.end.min(self.bits.words() as u64 * 64));
+    }
+}
+
+struct Kept {
+    map: ChangeMap,
+    entries: Vec<Entry>,
+    size: u64,
+    over: bool,
+}
+
+/// See the [module](self).
+pub struct Session {
+    /// Of the newest table. Counted up after that has changed.
+    generation: AtomicU64,
+    /// Locked for moments only, since queues wait for it.
+    newest: Mutex<Arc<Bits>>,
+    kept: Mutex<Kept>,
+    read_only: bool,
+    reporter: Reporter,
+}
+
+/// The error of a session that has ended.
+pub fn over() -> Error {
+    Error::new(ErrorKind::Closed, "the disk is not served, so its changes are not recorded")
+        .hint("start it first")
+}
+
+impl Session {
+    pub fn begin(mut map: ChangeMap, found: &Found, reporter: Reporter) -> Result<Self> {
+        let entries = map.begin(found)?;
+        let newest = match entries.last() {
+            Some(entry) => entry.bits.clone(),
+            None => Arc::new(Entry::table(found.size).map_err(|error| no_memory(&error))?),
+        };
+        Ok(Self {
+            generation: AtomicU64::new(1),
+            newest: Mutex::new(newest),
+            kept: Mutex::new(Kept { map, entries, size: found.size, over: false }),
+            read_only: found.read_only,
+            reporter,
+        })
+    }
+
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// The table to mark in.
+    pub fn newest(&self) -> Table {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        Table { bits: newest.clone(), generation: self.generation() }
+    }
+
+    /// From here on requests mark in another table. Those in flight find that out before they are answered.
+    fn switch(&self, bits: Arc<Bits>) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = bits;
+        self.generation.fetch_add(1, SeqCst);
+    }
+
+    fn kept(&self) -> Result<MutexGuard<'_, Kept>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.over { Err(over()) } else { Ok(kept) }
+    }
+
+    fn writable(&self) -> Result<MutexGuard<'_, Kept>> {
+        if self.read_only {
+            return Err(Error::invalid("the disk is read-only, so its checkpoints cannot be changed"));
+        }
+        self.kept()
+    }
+
+    pub fn checkpoint(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        let mut kept = self.writable()?;
+        if kept.entries.iter().any(|entry| entry.name == name) {
+            return Err(Error::new(ErrorKind::Exists, format!("there is a checkpoint {name} already"))
+                .hint("choose another name, or remove that one first"));
+        }
+        if kept.entries.len() >= MOST {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("the disk has {MOST} checkpoints, and cannot have more"),
+            )
+            .hint("remove one that is not needed any more"));
+        }
+        let bits = Arc::new(Entry::table(kept.size).map_err(|error| no_memory(&error))?);
+        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let made = u64::try_from(made.as_millis()).unwrap_or(u64::MAX);
+        let mut entries = kept.entries.clone();
+        entries.push(Entry { name: name.to_owned(), made, known: true, bits: bits.clone() });
+        kept.write(entries)?;
+        self.switch(bits);
+        Ok(())
+    }
+
+    pub fn checkpoints(&self) -> Vec<Checkpoint> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |at: usize| kept.entries[at..].iter().all(|entry| entry.known);
+        let checkpoint = |(at, entry): (usize, &Entry)| Checkpoint {
+            name: entry.name.clone(),
+            made: entry.made,
+            known: known(at),
+        };
+        kept.entries.iter().enumerate().map(checkpoint).collect()
+    }
+
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let mut kept = self.writable()?;
+        let at = kept.position(name)?;
+        let mut entries = kept.entries.clone();
+        let removed = entries.remove(at);
+        let Some(older) = at.checked_sub(1) else {
+            return kept.write(entries); // nobody asks for what its table has
+        };
+        // What was changed since an older checkpoint includes what was changed since this one. The table of the older one
+        // may be too small: the disk may have grown.
+        let before = entries[older].bits.clone();
+        let bits = Arc::new(Entry::table(kept.size).map_err(|error| no_memory(&error))?);
+        entries[older].known &= removed.known;
+        entries[older].bits = bits.clone();
+        kept.write(entries)?;
+        if at == kept.entries.len() {
+            self.switch(bits.clone());
+        }
+        // After the switch: whatever was marked before is there, and what is in flight is marked again.
+        bits.add(&before);
+        bits.add(&removed.bits);
+        Ok(())
+    }
+
+    pub fn changed(&self, since: &str, from: u64, most: usize) -> Result<Changed> {
+        let kept = self.kept()?;
+        let entries = &kept.entries[kept.position(since)?..];
+        let size = kept.size;
+        let known = entries.iter().all(|entry| entry.known);
+        if !known {
+            let ranges = Some(from..size).filter(|range| !range.is_empty()).into_iter().collect();
+            return Ok(Changed { size, known, ranges, next: None });
+        }
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let end = size.div_ceil(BLOCK);
+        let mut block = from / BLOCK;
+        while block < end {
+            let word = to_usize(block / 64);
+            let bits = entries.iter().filter(|entry| word < entry.bits.words());
+            let bits = bits.fold(0, |bits, entry| bits | entry.bits.word(word).load(SeqCst))
+                & u64::MAX << (block % 64);
+            if bits == 0 {
+                block = (block / 64 + 1) * 64;
+                continue;
+            }
+            let first = block / 64 * 64 + u64::from(bits.trailing_zeros());
+            let ones = u64::from((!(bits >> (first % 64))).trailing_zeros()).min(64 - first % 64);
+            block = first + ones;
+            let range = first * BLOCK..(block * BLOCK).min(size);
+            if range.is_empty() {
+                break; // behind a disk that has shrunk
+            }
+            let count = ranges.len();
+            match ranges.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ if count == most => {
+                    return Ok(Changed { size, known, ranges, next: Some(range.start) });
+                }
+                _ => ranges.push(range),
+            }
+        }
+        Ok(Changed { size, known, ranges, next: None })
+    }
+
+    /// The disk is about to get another size. What is added counts as changed.
+    pub fn resize(&self, from: u64, to: u64) -> Result<()> {
+        let mut kept = self.kept()?;
+        let path = kept.map.path().display().to_string();
+        kept.map.resize(to).map_err(|error| {
+            Error::system(format!("cannot write the change map {path}"), &error).kind(ErrorKind::Backend)
+        })?;
+        if to > from {
+            let bits = Arc::new(Entry::table(to).map_err(|error| no_memory(&error))?);
+            let before = self.newest().bits;
+            if let Some(newest) = kept.entries.last_mut() {
+                newest.bits = bits.clone();
+            }
+            self.switch(bits.clone());
+            bits.add(&before);
+            bits.set_all(blocks(from..to));
+        }
+        kept.size = to;
+        Ok(())
+    }
+
+    /// No engine is left. What is in the file now, unless that failed.
+    pub fn end(&self, content: impl FnOnce() -> Result<u64>) -> Option<Left> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.over = true;
+        if self.read_only {
+            return None;
+        }
+        let Kept { map, entries, .. } = &mut *kept;
+        let left = content().and_then(|content| {
+            let failed = |error| Error::system("the change map could not be written", &error);
+            map.complete(entries, content).map_err(failed)
+        });
+        left.inspect_err(|error| {
+            let path = map.path().display();
+            self.reporter.report(format!("{path}: {error}; everything counts as changed from now on"));
+        })
+        .ok()
+    }
+}
+
+impl Kept {
+    fn position(&self, name: &str) -> Result<usize> {
+        self.entries.iter().position(|entry| entry.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.entries.iter().map(|entry| &*entry.name).collect();
+            let hint = if names.is_empty() {
+                "make one first".into()
+            } else {
+                format!("there are {}", names.join(", "))
+            };
+            Error::new(ErrorKind::NotFound, format!("there is no checkpoint {name}")).hint(hint)
+        })
+    }
+
+    /// The checkpoints are these from now on, in the file as well.
+    fn write(&mut self, entries: Vec<Entry>) -> Result<()> {
+        self.map.write_list(&entries).map_err(|error| {
+            let path = self.map.path().display();
+            Error::system(format!("cannot write the change map {path}"), &error).kind(ErrorKind::Backend)
+        })?;
+        self.entries = entries;
+        Ok(())
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let right = !name.is_empty() && name.len() <= MOST_NAME && !name.chars().any(char::is_control);
+    if right {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{name:?} is no name of a checkpoint"))
+        .hint(format!("a name has 1 to {MOST_NAME} bytes, and no control characters")))
+}
+
+fn no_memory(error: &io::Error) -> Error {
+    Error::system("cannot map memory for the change map", error)
+}

@@ -1,6 +1,15 @@
 import { EventEmitter } from 'node:events'
 import * as native from '#binding'
 import { abortable } from './abort.js'
+import {
+  allChanged,
+  type ChangedOptions,
+  type ChangedRanges,
+  type Checkpoint,
+  changedPart,
+  checkChanged,
+  checkName,
+} from './changes.js'
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { endDevice } from './end-device.js'
@@ -222,6 +231,69 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     await abortable(signal, async cancel => {
       for (const { offset, length } of parts) await device.prefetch(offset, length, cancel)
     })
+  }
+
+  /**
+   * Makes a checkpoint of a {@link tracked} disk, whoever serves it: {@link changed} says what was changed since. It is one
+   * instant for all queues. A write that was answered before is older; one that is in flight counts as changed since. Data
+   * that a file system has not written to the disk yet is newer: sync it before.
+   *
+   * Resolves when the checkpoint will survive a power failure.
+   *
+   * @param name - At most 255 bytes.
+   * @throws UblkError: `exists` if there is such a checkpoint, `unsupported` if the disk does not record its changes,
+   * `limit` if it has 128 checkpoints, `invalid` for a name that is not possible, or a read-only disk, `closed` if it is not
+   * live, `not-found` if nobody can be asked.
+   */
+  async checkpoint(name: string): Promise<void> {
+    checkName(name)
+    if (this.#local) return await this.#local.device.checkpoint(name).catch(rethrow)
+    using server = await connect(this.id)
+    await server.checkpoint(name)
+  }
+
+  /**
+   * The checkpoints of a {@link tracked} disk, whoever serves it, the oldest first.
+   *
+   * @throws UblkError: `unsupported` if the disk does not record its changes, `closed` if it is not live, `not-found` if
+   * nobody can be asked.
+   */
+  async checkpoints(): Promise<Checkpoint[]> {
+    if (this.#local) return await this.#local.device.checkpoints().catch(rethrow)
+    using server = await connect(this.id)
+    return await server.checkpoints()
+  }
+
+  /**
+   * Removes a checkpoint of a {@link tracked} disk, whoever serves it. What was changed since older checkpoints stays known.
+   *
+   * @throws UblkError: `not-found` if there is no such checkpoint, or nobody can be asked; `unsupported` if the disk does
+   * not record its changes, `invalid` if it is read-only, `closed` if it is not live.
+   */
+  async removeCheckpoint(name: string): Promise<void> {
+    checkName(name)
+    if (this.#local) return await this.#local.device.removeCheckpoint(name).catch(rethrow)
+    using server = await connect(this.id)
+    await server.removeCheckpoint(name)
+  }
+
+  /**
+   * What was changed on a {@link tracked} disk since a checkpoint, whoever serves it: writes, discards and zeroes that were
+   * answered before this was called, in blocks of 4 KiB. The disk goes on meanwhile. Space that was added to the disk counts
+   * as changed.
+   *
+   * @throws UblkError: `not-found` if there is no such checkpoint, or nobody can be asked; `unsupported` if the disk does
+   * not record its changes, `closed` if it is not live.
+   */
+  async changed(options: ChangedOptions): Promise<ChangedRanges> {
+    checkChanged(options)
+    const { since } = options
+    if (this.#local) {
+      const { device } = this.#local
+      return await allChanged(since, from => changedPart(device, since, from)).catch(rethrow)
+    }
+    using server = await connect(this.id)
+    return await allChanged(since, from => server.changedPart(since, from))
   }
 
   /**

@@ -10,8 +10,8 @@ import { inOneLine } from './user-values.js'
  * - `no-io-uring`: io_uring is missing, disabled or blocked
  * - `unsupported`: this kernel or this backend cannot do it
  * - `limit`: a limit of the system was reached, such as the number of devices
- * - `exists`: the device id is taken
- * - `not-found`: there is no such device
+ * - `exists`: the device id, or the name of a checkpoint, is taken
+ * - `not-found`: there is no such device or checkpoint
  * - `busy`: the disk is mounted, open or otherwise held
  * - `invalid`: a value given by the caller is wrong
  * - `backend`: the storage behind the disk failed, such as a missing file

@@ -9,6 +9,7 @@ type EngineRemedy =
   | 'other-file'
   | 'not-exclusive'
   | 'cache-bound'
+  | 'track'
   | 'list'
   | 'features'
   | 'diagnose'
@@ -29,6 +30,7 @@ export const apiWords: RemedyWords = {
   'other-file': ' (otherFile: true)',
   'not-exclusive': ' (exclusive: false)',
   'cache-bound': ' (cacheMax)',
+  track: ': tracked(disk, { map })',
   list: ' (UblkDevice.list() returns them)',
   features: ' (features() says what this one can do)',
   diagnose: '',

@@ -1,6 +1,7 @@
 import * as native from '#binding'
 import { abortable } from './abort.js'
 import { ofSize } from './backends/stack.js'
+import { type ChangedPart, changedPart } from './changes.js'
 import { UblkDevice } from './device.js'
 import { invalid, rethrow, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
@@ -180,6 +181,11 @@ export class ServedDevice extends UblkDevice {
   async #share(path: string, cancel: native.Cancel): Promise<SharedMemory> {
     const { device } = this.#local
     return new SharedMemory(device, await device.share(path, cancel), path)
+  }
+
+  /** @internal For the control socket. */
+  async changedPart(since: string, from: number): Promise<ChangedPart> {
+    return await changedPart(this.#local.device, since, from).catch(rethrow)
   }
 
   /** Deletes the device, even if the disk is in use: unmount it first. */

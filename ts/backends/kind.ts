@@ -40,6 +40,8 @@ export interface Kind<Backend extends Described = Described> {
    */
   toRecord?(backend: Backend): object
 
+  /** Whether its size is that of the disk below it. */
+  readonly sameSize?: boolean
   /** Its size in bytes, if it does not depend on what is opened. */
   size?(backend: Backend): number | undefined
   /** The same with the size of an existing disk. */

@@ -9,6 +9,7 @@ import { type OverlayBackend, overlayKind } from './overlay.js'
 import { type Qcow2Backend, qcow2Kind } from './qcow2.js'
 import { type SliceBackend, sliceKind } from './slice.js'
 import { type StripeBackend, stripeKind } from './stripe.js'
+import { type TrackedBackend, trackedKind } from './tracked.js'
 import { type WorkerBackend, workerKind } from './worker.js'
 
 /** All kinds of backends, in the order of the command line's help. */
@@ -23,6 +24,7 @@ export const KINDS: readonly Kind[] = [
   concatKind,
   stripeKind,
   overlayKind,
+  trackedKind,
 ]
 
 /** A backend that can be a part of others. */
@@ -37,7 +39,7 @@ export type StackableBackend =
   | OverlayBackend
 
 /** A backend that stores a disk's data natively: the result of {@link memory}, {@link nullDisk}, {@link file}, … */
-export type NativeBackend = StackableBackend | LazyBackend
+export type NativeBackend = StackableBackend | LazyBackend | TrackedBackend
 
 /**
  * What stores a disk's data: a native backend, a {@link worker}, or an object with the methods of a disk, which is served

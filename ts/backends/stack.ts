@@ -116,12 +116,16 @@ export function stackWithoutClaims(backend: Json): Json {
 
 /** The size of a disk in bytes, if that does not depend on what is opened. */
 export function sizeOf(backend: Described): number | undefined {
-  return kindOf(backend)?.size?.(backend)
+  const kind = kindOf(backend)
+  const [disk] = (kind?.sameSize && kind.below?.(backend)) || []
+  return disk ? sizeOf(disk) : kind?.size?.(backend)
 }
 
 /** The backend with a disk's present size, in bytes. */
 export function ofSize<Backend>(backend: Backend, size: number): Backend {
-  const sized = kindOf(backend)?.ofSize?.(backend as unknown as Described, size)
+  const [kind, described] = [kindOf(backend), backend as unknown as Described]
+  const [disk] = (kind?.sameSize && kind.below?.(described)) || []
+  const sized = disk ? kind?.withBelow?.(described, [ofSize(disk, size)]) : kind?.ofSize?.(described, size)
   return sized === undefined ? backend : (sized as unknown as Backend)
 }
 

@@ -1,5 +1,7 @@
 import { Command } from 'commander'
 import { version } from '../version.js'
+import { addChanged } from './changed.js'
+import { addCheckpoint } from './checkpoint.js'
 import { addCompletion } from './completion.js'
 import { addCreate } from './create.js'
 import { addDelete } from './delete.js'
@@ -25,6 +27,8 @@ const commands = [
   addShow,
   addResize,
   addPrefetch,
+  addCheckpoint,
+  addChanged,
   addRecover,
   addUpgrade,
   addStop,

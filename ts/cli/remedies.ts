@@ -8,6 +8,7 @@ export const cliWords: RemedyWords = {
   'other-file': ' (--other-file)',
   'not-exclusive': ' (--no-exclusive)',
   'cache-bound': ' (--cache-max)',
+  track: ' (--track)',
   list: ' (see ublk-ts list)',
   features: ' (see ublk-ts features)',
   diagnose: ' (see ublk-ts doctor)',

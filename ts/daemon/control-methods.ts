@@ -30,6 +30,10 @@ export function controlMethods(
     prefetch: async ({ ranges }, { gone }) => {
       await disk.prefetch(ranges as readonly DiskRange[], { signal: gone })
     },
+    checkpoint: async ({ name }) => await disk.checkpoint(name as string),
+    checkpoints: () => disk.checkpoints(),
+    removeCheckpoint: async ({ name }) => await disk.removeCheckpoint(name as string),
+    changedPart: async ({ since, from }) => await disk.changedPart(String(since), Number(from)),
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
     quiesce: async (_, { gone }) => await handOver.quiesce(gone),
     resume: async () => await handOver.resume(),

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { ChangedPart, Checkpoint } from '../changes.js'
 import { UblkError, wrap } from '../errors.js'
 import type { DeviceInfo, DiskRange, LazyProgress, QueueStats } from '../info.js'
 import type { Size } from '../size.js'
@@ -145,6 +146,26 @@ export class ControlClient implements Disposable {
   /** Has it fetch parts of a lazy disk. Without a limit in time; if this connection goes, it gives up. */
   async prefetch(ranges: readonly DiskRange[], signal?: AbortSignal): Promise<void> {
     await this.#call('prefetch', { ranges }, { timeout: 0, signal })
+  }
+
+  /** Makes a checkpoint. */
+  async checkpoint(name: string): Promise<void> {
+    await this.#call('checkpoint', { name }, { timeout: PATIENT })
+  }
+
+  /** All checkpoints. */
+  async checkpoints(): Promise<Checkpoint[]> {
+    return (await this.#call('checkpoints', {}, { timeout: PROMPT })) as Checkpoint[]
+  }
+
+  /** Removes one. */
+  async removeCheckpoint(name: string): Promise<void> {
+    await this.#call('removeCheckpoint', { name }, { timeout: PATIENT })
+  }
+
+  /** What was changed since one, from an offset on. */
+  async changedPart(since: string, from: number): Promise<ChangedPart> {
+    return (await this.#call('changedPart', { since, from }, { timeout: PATIENT })) as ChangedPart
   }
 
   /** Resizes the disk. */

@@ -1,0 +1,97 @@
+import type * as native from '#binding'
+import { checkOptions } from './check.js'
+import { invalid } from './errors.js'
+import type { DiskRange } from './info.js'
+import { nameOf } from './user-values.js'
+
+/** A named instant in the life of a disk that records its changes. Plain data, as JSON can carry it. */
+export interface Checkpoint {
+  name: string
+  /** When it was made, in milliseconds since 1970. */
+  made: number
+  /**
+   * Whether it is known what was changed since. Otherwise everything counts as changed: the disk's server did not end in an
+   * orderly way, or the disk's file was changed while it was not served.
+   */
+  known: boolean
+}
+
+/** What was changed on a disk since a checkpoint. Plain data, as JSON can carry it. */
+export interface ChangedRanges {
+  /** The checkpoint. */
+  since: string
+  /** Of the disk, in bytes. */
+  size: number
+  /** As {@link Checkpoint.known}: if false, the one range is the whole disk. */
+  known: boolean
+  /** How many bytes the ranges cover. */
+  bytes: number
+  /** In order; whole blocks of 4 KiB, except at the end of the disk. */
+  ranges: DiskRange[]
+}
+
+/** Of what to ask for changes. */
+export interface ChangedOptions {
+  /** The name of the checkpoint. */
+  since: string
+}
+
+/** A part of {@link ChangedRanges}, as it goes from a server to its client. */
+export interface ChangedPart {
+  size: number
+  known: boolean
+  /** Offset and length of each range. */
+  ranges: number[]
+  /** From where on there may be more. */
+  next: number | null
+}
+
+/** How many ranges are asked for at a time. */
+const AT_ONCE = 2 ** 15
+
+/**
+ * Checks the name of a checkpoint; its length is checked later.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkName(name: unknown): asserts name is string {
+  if (typeof name !== 'string' || name === '') {
+    throw invalid(`the name of a checkpoint must be text, not ${nameOf(name)}`, "such as 'monday'")
+  }
+}
+
+/**
+ * Checks for what changes were asked.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkChanged(options: unknown): asserts options is ChangedOptions {
+  checkOptions<ChangedOptions>(options, 'changed()', { since: true })
+  checkName(options.since)
+}
+
+/** What a device of this process says of its changes. */
+export async function changedPart(device: native.Device, since: string, from: number): Promise<ChangedPart> {
+  const { size, known, ranges, next } = await device.changed(since, from, AT_ONCE)
+  return { size, known, ranges, next: next ?? null }
+}
+
+/** All changes, from parts that begin at an offset each. */
+export async function allChanged(
+  since: string,
+  part: (from: number) => Promise<ChangedPart>,
+): Promise<ChangedRanges> {
+  const all: ChangedRanges = { since, size: 0, known: true, bytes: 0, ranges: [] }
+  for (let from: number | null = 0; from !== null; ) {
+    const { size, known, ranges, next } = await part(from)
+    if (!known && from > 0) return await allChanged(since, part) // It was resized, or a checkpoint was removed, meanwhile.
+    Object.assign(all, { size, known })
+    for (let at = 0; at < ranges.length; at += 2) {
+      const [offset, length] = [ranges[at] as number, ranges[at + 1] as number]
+      all.ranges.push({ offset, length })
+      all.bytes += length
+    }
+    from = next
+  }
+  return all
+}

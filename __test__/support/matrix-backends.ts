@@ -51,6 +51,13 @@ const TABLE = {
     native: true,
     resizes: false,
   },
+  tracked: {
+    program: dir => `tracked(file('${dir}/disk'), { map: '${dir}/changes' })`,
+    words: dir => ['--file', `${dir}/disk`, '--track', `${dir}/changes`],
+    copy: ['copy', 'zero'],
+    native: true,
+    resizes: true,
+  },
   qcow2: {
     program: dir => `qcow2('${dir}/image')`,
     words: dir => ['--qcow2', `${dir}/image`],

@@ -12,12 +12,15 @@ import {
   drawStack,
   lastingStack,
   memoryOf,
+  ofSize,
+  sizeOf,
   stackToNative,
   stackToRecord,
   stackWithoutClaims,
   summaryOf,
 } from '../../dist/backends/stack.js'
 import { stripe } from '../../dist/backends/stripe.js'
+import { tracked } from '../../dist/backends/tracked.js'
 import { worker } from '../../dist/backends/worker.js'
 
 test('the native part refuses what it does not know, in one line', async t => {
@@ -101,6 +104,18 @@ test('what has to outlive its server gets a file, and claims are left out everyw
   t.is(made.length, 1)
   t.like(stackWithoutClaims(stackToRecord(lasting)), {
     disks: [{ disks: [{ exclusive: false }, { exclusive: false }] }, { disk: { exclusive: false } }],
+  })
+})
+
+test('a tracked disk has the size of the disk below it, and is below no other', t => {
+  const backend = tracked(slice(file('a.img'), { size: '1M' }), { map: 'a.changes' })
+  t.deepEqual(checkStack(JSON.parse(JSON.stringify(backend))), checkStack(backend))
+  t.is(sizeOf(backend), 2 ** 20)
+  const sized = ofSize(tracked(memory('1M'), { map: 'a.changes' }), 2 ** 21)
+  t.is(sizeOf(sized), 2 ** 21)
+  t.like(stackToRecord(backend), { map: `${process.cwd()}/a.changes` })
+  t.throws(() => checkStack({ kind: 'slice', disk: backend, offset: 0 }), {
+    message: 'a tracked disk cannot be below a slice',
   })
 })
 

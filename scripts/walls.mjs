@@ -105,6 +105,7 @@ const rust = {
       'registry → kinds': 'what is chosen for a kind of backend',
       'device → telemetry': 'its counters and traces',
       'device → lazy': 'how much of a lazy disk is there',
+      'device → changes': 'checkpoints, and what was changed since',
     },
   },
 }

@@ -1,49 +1,13 @@
 import type * as native from '#binding'
 import { checkOptions } from './check.js'
 import { invalid } from './errors.js'
-import type { DiskRange } from './info.js'
+import type { ChangedPart, ChangedRanges } from './info.js'
 import { nameOf } from './user-values.js'
-
-/** A named instant in the life of a disk that records its changes. Plain data, as JSON can carry it. */
-export interface Checkpoint {
-  name: string
-  /** When it was made, in milliseconds since 1970. */
-  made: number
-  /**
-   * Whether it is known what was changed since. Otherwise everything counts as changed: the disk's server did not end in an
-   * orderly way, or the disk's file was changed while it was not served.
-   */
-  known: boolean
-}
-
-/** What was changed on a disk since a checkpoint. Plain data, as JSON can carry it. */
-export interface ChangedRanges {
-  /** The checkpoint. */
-  since: string
-  /** Of the disk, in bytes. */
-  size: number
-  /** As {@link Checkpoint.known}: if false, the one range is the whole disk. */
-  known: boolean
-  /** How many bytes the ranges cover. */
-  bytes: number
-  /** In order; whole blocks of 4 KiB, except at the end of the disk. */
-  ranges: DiskRange[]
-}
 
 /** Of what to ask for changes. */
 export interface ChangedOptions {
   /** The name of the checkpoint. */
   since: string
-}
-
-/** A part of {@link ChangedRanges}, as it goes from a server to its client. */
-export interface ChangedPart {
-  size: number
-  known: boolean
-  /** Offset and length of each range. */
-  ranges: number[]
-  /** From where on there may be more. */
-  next: number | null
 }
 
 /** How many ranges are asked for at a time. */

@@ -1,21 +1,13 @@
 import { EventEmitter } from 'node:events'
 import * as native from '#binding'
 import { abortable } from './abort.js'
-import {
-  allChanged,
-  type ChangedOptions,
-  type ChangedRanges,
-  type Checkpoint,
-  changedPart,
-  checkChanged,
-  checkName,
-} from './changes.js'
+import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { endDevice } from './end-device.js'
 import { rethrow } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import type { DeviceInfo, DiskRange, LazyProgress, QueueStats } from './info.js'
+import type { ChangedRanges, Checkpoint, DeviceInfo, DiskRange, LazyProgress, QueueStats } from './info.js'
 import { checkRanges, progressOf } from './lazy-progress.js'
 import {
   checkCreate,

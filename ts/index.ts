@@ -17,13 +17,15 @@ export { type SliceBackend, type SliceOptions, slice } from './backends/slice.js
 export { type StripeBackend, type StripeOptions, stripe } from './backends/stripe.js'
 export { type TrackedBackend, type TrackedOptions, tracked } from './backends/tracked.js'
 export { type WorkerBackend, worker } from './backends/worker.js'
-export type { ChangedOptions, ChangedRanges, Checkpoint } from './changes.js'
+export type { ChangedOptions } from './changes.js'
 export type { AutoChoice, CopyMode, ServingChoice, Transport } from './choice.js'
 export { UblkDevice } from './device.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
 export type { DeviceExit, ServingEnd, UblkDeviceEvents } from './events.js'
 export { autoChoices, type Feature, features } from './features.js'
 export type {
+  ChangedRanges,
+  Checkpoint,
   DeviceInfo,
   DeviceState,
   DiskRange,

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { Checkpoint } from '../changes.js'
+import type { Checkpoint } from '../info.js'
 import { toJsonText } from '../json.js'
 import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'

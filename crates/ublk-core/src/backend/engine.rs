@@ -87,6 +87,11 @@ impl Site {
         Slot(slot)
     }
 
+    /// How many more files the engine may [add](crate::queue::Files::add) to the ring while it serves.
+    pub fn spare_files(&mut self, files: u16) {
+        self.needs.spare_files += files;
+    }
+
     /// The engine of a disk below the one that is being made.
     pub fn below(&mut self, disk: Arc<dyn Backend>) -> Result<Below> {
         let index = self.below;

@@ -47,8 +47,8 @@ pub use tracked::Tracked;
 
 pub use crate::claim::{Place, Role};
 pub use crate::queue::{
-    Completer, Completion, CopyMode, Errno, Flags, Io, Key, Lease, Needs, Op, Outcome, Piece, Scatter, Slot,
-    Step, Token,
+    Completer, Completion, CopyMode, Errno, Files, Flags, Io, Key, Lease, Needs, Op, Outcome, Piece, Scatter,
+    Slot, Step, Token,
 };
 
 use crate::error::{Error, ErrorKind, Result};

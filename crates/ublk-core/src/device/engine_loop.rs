@@ -73,12 +73,12 @@ impl EngineLoop {
                 return self.leave(queue).map(|gone| gone.then_some(Ended::Left));
             }
             self.completer.take(&mut self.outside);
-            for at in 0..self.outside.len() {
-                if let Some(event) = queue.outside(self.outside[at]) {
+            self.outside.reverse();
+            while let Some(what) = self.outside.pop() {
+                if let Some(event) = queue.outside(what) {
                     self.serve(queue, event, owner)?;
                 }
             }
-            self.outside.clear();
             self.go_on(queue, owner)?;
         }
         Ok(None)
@@ -111,7 +111,9 @@ impl EngineLoop {
         }
         self.completer.take(&mut self.outside);
         for what in self.outside.drain(..) {
-            queue.outside(what);
+            if !matches!(what, Outside::Task(_)) {
+                queue.outside(what);
+            }
         }
         queue.operations() == 0
     }

@@ -1,8 +1,11 @@
 //! Completions from outside the ring: from any thread, at any time.
 
 use super::calls::Call;
+use super::files::Files;
 use crate::request::Ticket;
 use crate::waker::Waker;
+use std::fmt;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An engine's number for one of the operations that a call waits for.
@@ -28,13 +31,27 @@ pub struct Token {
     pub(super) key: Key,
 }
 
+/// Something to do on a queue's thread.
+pub(crate) type Task = Box<dyn FnOnce(&mut Files<'_>) + Send>;
+
 /// An event outside the ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outside {
     /// The token's event has happened.
     Done(Token, i32),
     /// A lease of a call's data was given back.
     Returned { tag: u16, call: Call },
+    /// The queue's thread is to do this between two requests.
+    Task(Task),
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(token, result) => f.debug_tuple("Done").field(token).field(result).finish(),
+            Self::Returned { tag, call } => write!(f, "Returned({tag}, {call})"),
+            Self::Task(_) => f.write_str("Task"),
+        }
+    }
 }
 
 /// Resumes requests of one queue, from any thread. A request that was answered meanwhile is not resumed.
@@ -53,6 +70,19 @@ impl Completer {
     /// Reports that the token's event has happened, with its result: 0 or more, or a negative error number.
     pub fn complete(&self, token: Token, result: i32) {
         self.add(Outside::Done(token, result));
+    }
+
+    /// Has the queue's thread do something between two requests, without waiting for those in flight. The receiver gets its
+    /// result; it is disconnected if the queue ends before.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Files<'_>) -> T + Send + 'static,
+    ) -> Receiver<T> {
+        let (answer, answered) = sync_channel(1);
+        self.add(Outside::Task(Box::new(move |files| {
+            let _ = answer.send(what(files)); // the other side may wait no more
+        })));
+        answered
     }
 
     pub(super) fn returned(&self, tag: u16, call: Call) {

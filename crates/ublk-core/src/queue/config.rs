@@ -50,6 +50,8 @@ pub struct Config {
 pub struct Needs {
     /// The descriptors that it uses through the ring, in slots 1 and up.
     pub files: Vec<RawFd>,
+    /// How many more it may [add](super::Files::add) while it serves.
+    pub spare_files: u16,
     /// How many operations a request may have in the ring at a time.
     pub operations: u16,
     /// How many places of a request's data its operations may name in all, where data is scattered.
@@ -58,6 +60,6 @@ pub struct Needs {
 
 impl Default for Needs {
     fn default() -> Self {
-        Self { files: Vec::new(), operations: 1, segments: 0 }
+        Self { files: Vec::new(), spare_files: 0, operations: 1, segments: 0 }
     }
 }

@@ -14,6 +14,7 @@ mod completer;
 mod config;
 mod data;
 mod descriptors;
+mod files;
 mod in_flight;
 mod io;
 mod lease;
@@ -43,6 +44,7 @@ pub(crate) use completer::Outside;
 pub use completer::{Completer, Completion, Key, Token};
 pub(crate) use config::Config;
 pub use config::Needs;
+pub use files::Files;
 pub use io::{Io, Slot, Step};
 pub use lease::Lease;
 pub use mode::{CopyMode, Mode, Transport};
@@ -59,6 +61,7 @@ use crate::telemetry::Accounts;
 use calls::Calls;
 use data::Data;
 use descriptors::Descriptors;
+use files::Taken;
 use in_flight::{InFlight, broken};
 use io_uring::{cqueue, opcode, types};
 use listening::poll;
@@ -121,8 +124,7 @@ pub struct Queue {
     woken: bool,
     waker: Waker,
     hands_over: Arc<AtomicBool>,
-    /// The number of the backend's files in the ring's table, from slot 1 on.
-    files: u32,
+    taken: Taken,
     /// Another descriptor that wakes a sleeping turn.
     listening: Option<RawFd>,
     heard: bool,
@@ -145,14 +147,13 @@ impl Queue {
             only_by_hand,
             poll: limit,
             shared,
-            needs: Needs { files, operations, segments },
+            needs: Needs { files, spare_files, operations, segments },
             waker,
             hands_over,
             counters,
             tracer,
         } = config;
-        let mut slots = vec![char_dev.as_raw_fd()];
-        slots.extend(files);
+        let (slots, taken) = Taken::table(char_dev.as_raw_fd(), &files, spare_files);
         let table = Descriptors::map(char_dev.as_fd(), index, depth)?;
         let pages = if mode.copy == CopyMode::Zero { Pages::default() } else { pages };
         let (share, buffers) = match mode.transport {
@@ -175,8 +176,6 @@ impl Queue {
             ring.make_slots(depth.into())?;
         }
         poll(&mut ring, waker.fd(), KIND_WAKE)?;
-        #[expect(clippy::cast_possible_truncation, reason = "a process has fewer open files")]
-        let last_slot = slots.len() as u32 - 1;
         Ok(Self {
             ring,
             commands: ManuallyDrop::new(Commands::new(mode.transport, index, depth, part.of)?),
@@ -190,7 +189,7 @@ impl Queue {
             woken: false,
             waker,
             hands_over,
-            files: last_slot,
+            taken,
             listening: None,
             heard: false,
             _char_dev: char_dev,
@@ -304,7 +303,7 @@ impl Queue {
         Ok(Io::new(request, &mut self.data, &mut self.ring, &mut self.calls, &mut self.complaint))
     }
 
-    /// The completion for an event outside the ring, if its call still waits.
+    /// The completion for an event outside the ring, if its call still waits. A task is done here.
     pub(crate) fn outside(&mut self, what: Outside) -> Option<Event> {
         match what {
             Outside::Done(Token { ticket, call, generation, key }, result) => {
@@ -313,6 +312,10 @@ impl Queue {
             }
             Outside::Returned { tag, call } => {
                 self.calls.returned(tag, call);
+                None
+            }
+            Outside::Task(task) => {
+                task(&mut Files { ring: &self.ring, taken: &mut self.taken });
                 None
             }
         }
@@ -398,7 +401,7 @@ impl Queue {
 
     /// Asks the kernel to end the backend's operations early. The next turn tells it.
     pub fn cancel_operations(&mut self) -> Result<()> {
-        for slot in 1..=self.files {
+        for slot in self.taken.of_backend() {
             let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
             let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
             // SAFETY: points to no memory.

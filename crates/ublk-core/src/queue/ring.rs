@@ -170,6 +170,12 @@ impl Ring {
         Completions { queue: &mut self.0.completion }
     }
 
+    /// Puts a file into an empty slot of the file table.
+    pub fn set_file(&self, slot: u32, file: RawFd) -> Result<()> {
+        let set = self.0.submitter.register_files_update(slot, &[file]);
+        set.map(drop).map_err(|error| Error::system("cannot add a file to the ring", &error))
+    }
+
     /// Unregisters the files. Only while no operation is in flight: older kernels wait for those here.
     pub fn release_files(&self) {
         // What fails here is done with the ring, somewhat later.

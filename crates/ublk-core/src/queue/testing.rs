@@ -5,6 +5,7 @@
 use super::calls::Calls;
 use super::completer::{Completion, Outside};
 use super::data::Data;
+use super::files::{Files, Taken};
 use super::ring::{Ring, Wait};
 use super::user_data::{KIND_OPERATION, call_of, key_of, kind_of, tag_of};
 use super::vectors::Vectors;
@@ -26,15 +27,16 @@ pub struct TestQueue {
     waker: Waker,
     requests: Vec<Option<Request>>,
     generation: u32,
+    taken: Taken,
     _char_dev: File,
 }
 
 impl TestQueue {
     /// A queue of `depth` requests of at most `max_io` bytes, with what their engine needs.
     pub fn new(depth: u16, max_io: u32, needs: Needs, waker: Waker) -> Self {
-        let Needs { files, operations, segments } = needs;
+        let Needs { files, spare_files, operations, segments } = needs;
         let char_dev = File::open("/dev/null").unwrap();
-        let slots: Vec<_> = std::iter::once(char_dev.as_raw_fd()).chain(files).collect();
+        let (slots, taken) = Taken::table(char_dev.as_raw_fd(), &files, spare_files);
         let buffers = Buffers::new(TagShare::WHOLE, depth, max_io, Pages::default()).unwrap();
         let shared = Arc::new(ClientMemories::new(Reporter::new(|_| {})));
         let data = Data::new(
@@ -53,6 +55,7 @@ impl TestQueue {
             waker,
             requests: vec![None; depth.into()],
             generation: 0,
+            taken,
             _char_dev: char_dev,
         }
     }
@@ -112,6 +115,10 @@ impl TestQueue {
             }
             Outside::Returned { tag, call } => {
                 self.calls.returned(tag, call);
+                None
+            }
+            Outside::Task(task) => {
+                task(&mut Files { ring: &self.ring, taken: &mut self.taken });
                 None
             }
         }

@@ -11,6 +11,7 @@ use ublk_core::backend::{
     Backend, Completer, Completion, CopyMode, Engine, Io, Op, Piece, Properties, Site, Slot, Step,
 };
 use ublk_core::claim::Place;
+use ublk_core::spec::Threads;
 use ublk_core::{Result, Spec};
 use ublk_kernel_tests::*;
 
@@ -91,10 +92,9 @@ fn file_of(content: u8) -> fs::File {
 
 #[test]
 fn queues_that_are_idle_take_a_file_as_well_as_busy_ones() {
-    for (threads_per_queue, shared) in [(1, false), (1, true)] {
-        let threads = if shared { ublk_core::Threads::Shared } else { ublk_core::Threads::Own };
+    for threads in [Threads::Own, Threads::Shared] {
         let backend = Growing::new(file_of(1));
-        let spec = Spec { queues: 2, depth: 8, threads_per_queue, threads, ..Spec::default() };
+        let spec = Spec { queues: 2, depth: 8, threads, ..Spec::default() };
         let disk = Disk::share(&spec, backend.clone());
         let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let reader = std::thread::spawn({

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Handle, Observed, Source};
+use ublk_core::backend::{Backend, Handle, LayerInfo, Observed, Source};
 use ublk_core::claim::{FileId, check_same};
 use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
@@ -38,6 +38,25 @@ pub struct DeviceSpec {
     pub files: Option<Vec<FileOfDisk>>,
     /// The limit of each control command, in milliseconds. Default: 10 000.
     pub timeout: Option<f64>,
+}
+
+/// A layer of an overlay.
+#[napi(object)]
+pub struct DiskLayer {
+    /// Its file; `null` for one in memory.
+    pub path: Option<String>,
+    /// How many bytes the file takes up.
+    pub bytes: f64,
+    /// Whether it is written: the others stay as they are.
+    pub written: bool,
+}
+
+impl From<LayerInfo> for DiskLayer {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
+    fn from(layer: LayerInfo) -> Self {
+        let path = layer.path.map(|path| path.to_string_lossy().into_owned());
+        Self { path, bytes: layer.bytes as f64, written: layer.written }
+    }
 }
 
 /// What a device tells without being asked.
@@ -225,6 +244,27 @@ impl Device {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
         let work = move || device.resize(whole("size", size)?, &bound);
         promise(env, work, |_, ()| Ok(()))
+    }
+
+    /// Keeps the present content of a live disk under a name.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn snapshot<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
+        let device = self.device.clone();
+        promise(env, move || device.snapshot(&name), |_, ()| Ok(()))
+    }
+
+    /// Throws away what was written to a live disk since its last snapshot.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn reset<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let device = self.device.clone();
+        promise(env, move || device.reset(), |_, ()| Ok(()))
+    }
+
+    /// What was written over its base, the lowest layer first; none of a disk that is no overlay.
+    #[napi]
+    pub fn layers(&self, env: &Env) -> Result<Vec<DiskLayer>> {
+        let layers = self.device.layers().map_err(|error| raised(env, &error))?;
+        Ok(layers.into_iter().map(DiskLayer::from).collect())
     }
 
     /// The device as the driver sees it.

@@ -207,6 +207,14 @@ pub fn claim_to_shrink<'env>(env: &'env Env, id: f64, cancel: &Cancel) -> Result
     promise(env, work, |_, claimed| Ok(DiskClaim(claimed)))
 }
 
+/// Keeps a disk from being used before its reset; rejects if it is in use.
+#[napi(ts_return_type = "Promise<DiskClaim>")]
+pub fn claim_to_reset<'env>(env: &'env Env, id: f64, cancel: &Cancel) -> Result<Object<'env>> {
+    let cancel = cancel.0.clone();
+    let work = move || registry::claim_to_reset(whole("id", id)?, &cancel);
+    promise(env, work, |_, claimed| Ok(DiskClaim(claimed)))
+}
+
 /// What the running driver can do.
 #[napi(ts_return_type = "Promise<Feature[]>")]
 pub fn features(env: &Env) -> Result<Object<'_>> {

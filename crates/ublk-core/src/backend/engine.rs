@@ -137,6 +137,11 @@ pub struct PartDone {
 }
 
 impl Below {
+    /// The engine of a disk that came while the queue served; `index`: how many the engine above has below it already.
+    pub(super) fn added(engine: Box<dyn Engine>, index: u16) -> Self {
+        Self { engine, index }
+    }
+
     /// Passes the piece of the current call on to the disk: the disk's answer is the call's answer. All completions for the
     /// call must be [passed on](Self::pass_on) to the disk until it has finished.
     #[inline]

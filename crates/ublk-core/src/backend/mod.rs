@@ -39,7 +39,7 @@ pub use memory::Memory;
 pub use memory_file::MemoryFile;
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
-pub use overlay::{Overlay, Parent, Saved, Shape, Upper, Uuid};
+pub use overlay::{LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
 pub use slice::Slice;
 pub use stripe::Stripe;
@@ -212,6 +212,25 @@ pub trait Backend: Send + Sync + 'static {
     fn resize(&self, from: u64, to: u64) -> Result<()> {
         let _ = (from, to);
         Err(Error::new(ErrorKind::Unsupported, "this disk's backend cannot be resized"))
+    }
+
+    /// Keeps the present content under a name, while its engines serve: what was answered before is in the snapshot, and what is
+    /// started afterwards is not. Only one thread at a time. If it fails, nothing has changed.
+    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
+        let _ = name;
+        Err(Error::new(ErrorKind::Unsupported, "this disk has no snapshots")
+            .hint("an overlay with an upper in a file has them"))
+    }
+
+    /// Throws away what was written since the last snapshot, while its engines serve: requests wait meanwhile. Only one thread
+    /// at a time.
+    fn reset(&self) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "this disk cannot be reset").hint("an overlay can"))
+    }
+
+    /// What was written over a base, the lowest layer first; only an overlay has some.
+    fn layers(&self) -> Vec<LayerInfo> {
+        Vec::new()
     }
 
     /// Called when its queues have ended and another process may serve the device: lets go of what that needs, such as a lock.

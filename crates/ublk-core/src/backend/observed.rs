@@ -1,7 +1,8 @@
 //! A disk whose changes are reported to an observer: after they were made, and before their requests are answered.
 
 use super::{
-    Backend, Below, Changes, Completion, Engine, Extent, Io, PerCall, Piece, Properties, Site, Step,
+    Backend, Below, Changes, Completion, Engine, Extent, Io, LayerInfo, PerCall, Piece, Properties, Site,
+    Step,
 };
 use crate::claim::Place;
 use crate::error::Result;
@@ -67,6 +68,21 @@ impl Backend for Observed {
         let inner = site.below(self.inner.clone())?;
         let changes = PerCall::new(site.depth());
         Ok(Box::new(ObservedEngine { inner, observer: self.observer.clone(), changes }))
+    }
+
+    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
+        self.inner.clone().snapshot(name)
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.inner.reset()?;
+        let length = self.properties().size;
+        (self.observer)(Change { op: Op::Write, flags: Flags::NONE, offset: 0, length });
+        Ok(())
+    }
+
+    fn layers(&self) -> Vec<LayerInfo> {
+        self.inner.layers()
     }
 
     fn resize(&self, from: u64, to: u64) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The identity of a disk's file or block device, so that another one with the same name is recognized.
 
 use super::Place;
+use super::upper::disk_of;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs::{self, File};
 use std::io;
@@ -15,6 +16,8 @@ pub enum Role {
     Disk,
     /// Holds data of a base, which the disk reads until it has written something else there.
     Base,
+    /// Holds what was written over a base. A snapshot puts another file in its place, so its mark is what it says of itself.
+    Upper,
     /// Says which chunks are present.
     Map,
 }
@@ -25,25 +28,27 @@ impl Role {
         match self {
             Self::Disk => "disk",
             Self::Base => "base",
+            Self::Upper => "upper",
             Self::Map => "map",
         }
     }
 
     /// The role with that name.
     pub fn of(name: &str) -> Option<Self> {
-        [Self::Disk, Self::Base, Self::Map].into_iter().find(|role| role.name() == name)
+        [Self::Disk, Self::Base, Self::Upper, Self::Map].into_iter().find(|role| role.name() == name)
     }
 
     /// The role of a file of an overlay's base, with that role for the base.
     #[must_use]
     pub fn below_overlay(self) -> Self {
-        if self == Self::Disk { Self::Base } else { self }
+        if matches!(self, Self::Disk | Self::Upper) { Self::Base } else { self }
     }
 
     fn words(self) -> &'static str {
         match self {
             Self::Disk => "the disk's file",
             Self::Base => "the disk's base",
+            Self::Upper => "the disk's upper",
             Self::Map => "the map of the disk's file",
         }
     }
@@ -64,13 +69,23 @@ pub struct FileId {
 impl FileId {
     /// Identifies an open file.
     pub fn of(place: &Place<'_>) -> Result<Self> {
-        let mark = mark(Some(place.file), Path::new("")).map_err(|error| failed(place.path, &error))?;
+        let mark = if place.role == Role::Upper {
+            disk_of(place.file)
+        } else {
+            mark(Some(place.file), Path::new(""))
+        };
+        let mark = mark.map_err(|error| failed(place.path, &error))?;
         Ok(Self { role: place.role, path: absolute(place.path), mark })
     }
 
     /// Identifies the file at a path.
     pub fn at(role: Role, path: &Path) -> Result<Self> {
-        let mark = mark(None, path).map_err(|error| failed(path, &error))?;
+        let mark = if role == Role::Upper {
+            File::open(path).and_then(|file| disk_of(&file))
+        } else {
+            mark(None, path)
+        };
+        let mark = mark.map_err(|error| failed(path, &error))?;
         Ok(Self { role, path: absolute(path), mark })
     }
 }

@@ -12,6 +12,7 @@ mod file_id;
 mod holders;
 mod lock;
 mod loops;
+pub(crate) mod upper;
 
 pub use file_id::{FileId, Role, check_same};
 

@@ -13,6 +13,7 @@ mod create;
 mod end;
 pub(crate) mod engine_loop;
 mod last_server;
+mod layers;
 mod pending_queue;
 mod queue_worker;
 mod readiness;

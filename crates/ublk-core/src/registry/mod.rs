@@ -11,7 +11,7 @@ pub use ending::{Ending, Outcome, delete, end, rouse, stop};
 pub(crate) use ending::{remove, stop_through};
 pub use server::{Condition, Server};
 pub use sysfs::{Activity, activity};
-pub use usage::{Claimed, claim_to_shrink, users};
+pub use usage::{Claimed, claim_to_reset, claim_to_shrink, users};
 pub use users::seen;
 
 use crate::abi::sys::{self, ublksrv_ctrl_dev_info};

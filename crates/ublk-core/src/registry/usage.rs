@@ -73,6 +73,16 @@ pub fn users(id: u32) -> Vec<String> {
 /// # Errors
 /// Of kind [`ErrorKind::Busy`] if it is in use, or that is unknown.
 pub fn claim_to_shrink(id: u32, cancel: &Cancel) -> Result<Option<Claimed>> {
+    claim_unused(id, cancel, "shrinking it would cut them off", "unmount or close it, or shrink it anyway")
+}
+
+/// The same for a reset.
+pub fn claim_to_reset(id: u32, cancel: &Cancel) -> Result<Option<Claimed>> {
+    let harm = "a reset would change the disk under them";
+    claim_unused(id, cancel, harm, "unmount or close it, or reset it anyway")
+}
+
+fn claim_unused(id: u32, cancel: &Cancel, harm: &str, instead: &'static str) -> Result<Option<Claimed>> {
     let until = Instant::now() + GLANCE;
     loop {
         let usage = usage(id, true);
@@ -81,8 +91,8 @@ pub fn claim_to_shrink(id: u32, cancel: &Cancel) -> Result<Option<Claimed>> {
         }
         if Instant::now() >= until || cancel.is_cancelled() {
             let by = by(&usage);
-            let message = format!("/dev/ublkb{id} is in use ({by}): shrinking it would cut them off");
-            let hint = Hint::from("unmount or close it, or shrink it anyway").by(Remedy::Force);
+            let message = format!("/dev/ublkb{id} is in use ({by}): {harm}");
+            let hint = Hint::from(instead).by(Remedy::Force);
             return Err(Error::new(ErrorKind::Busy, message).hint(hint).device(id));
         }
         std::thread::sleep(Duration::from_millis(20));

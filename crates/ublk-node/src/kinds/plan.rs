@@ -143,7 +143,7 @@ fn below<'de, D: Deserializer<'de>>(
 #[derive(Clone)]
 pub struct FileOfDisk {
     /// Its role for the disk.
-    #[napi(ts_type = "'disk' | 'base' | 'map'")]
+    #[napi(ts_type = "'disk' | 'base' | 'upper' | 'map'")]
     pub role: String,
     /// Its path.
     pub path: String,

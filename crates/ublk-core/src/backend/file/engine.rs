@@ -2,7 +2,7 @@
 
 use super::File;
 use super::zeroes::{Way, Ways, cannot};
-use crate::backend::{Completion, Engine, Io, Key, PerCall, Piece, Site, Slot, Step};
+use crate::backend::{Completion, Engine, Io, Key, PerCall, Piece, Slot, Step};
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::number::to_usize;
@@ -48,9 +48,8 @@ pub struct FileEngine {
 }
 
 impl FileEngine {
-    pub fn new(file: Arc<File>, slot: Slot, site: &Site) -> Self {
-        let progress = PerCall::new(site.depth());
-        Self { _file: file, slot, durable: site.durable(), ways: Ways::default(), progress }
+    pub fn new(file: Arc<File>, slot: Slot, depth: u16, durable: bool) -> Self {
+        Self { _file: file, slot, durable, ways: Ways::default(), progress: PerCall::new(depth) }
     }
 
     /// Whether it has to be durable before it is answered.

@@ -5,7 +5,7 @@ mod limits;
 mod unit;
 mod zeroes;
 
-use super::{Alignment, Backend, Discard, Engine, Found, Properties, Site, Storage};
+use super::{Alignment, Backend, Discard, Engine, Found, Properties, Site, Slot, Storage};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::mapping::Mapping;
@@ -102,6 +102,16 @@ impl File {
             alignment: Alignment::default(),
             discard,
         })
+    }
+
+    /// An engine for a queue that serves already, whose ring has the file in this slot.
+    pub(super) fn engine_at(self: Arc<Self>, slot: Slot, depth: u16, durable: bool) -> Box<dyn Engine> {
+        Box::new(FileEngine::new(self, slot, depth, durable))
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> &fs::File {
+        &self.file
     }
 
     /// The same, without a claim on the file.
@@ -207,7 +217,7 @@ impl Backend for File {
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
         let slot = site.file(self.file.as_fd());
-        Ok(Box::new(FileEngine::new(self, slot, site)))
+        Ok(Box::new(FileEngine::new(self, slot, site.depth(), site.durable())))
     }
 
     /// Resizes a regular file. A block device keeps its size, which has to suffice, and its data.

@@ -91,6 +91,13 @@ impl Index {
         }
     }
 
+    /// Everything is in the base again. Nobody looks meanwhile.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            *shard.write().unwrap_or_else(PoisonError::into_inner) = Shard::default();
+        }
+    }
+
     fn read(&self, leaf: u64) -> RwLockReadGuard<'_, Shard> {
         // A panic while it was written to left a leaf as it was before or after a block was marked.
         self.shards[shard(leaf)].read().unwrap_or_else(PoisonError::into_inner)

@@ -4,6 +4,10 @@
 //! Every piece goes to the disk below that has its data, so nothing is copied: a write of one sector moves one sector. The
 //! [`index`] in memory says which layer has a sector. A discarded sector is in the upper, as a hole.
 //!
+//! The upper is the last of several *layers*: a snapshot makes the one that is written so far the layer below a new one. A
+//! file names the one below it, and the index names the layer of each sector, so that a chain of them is read at the speed
+//! of one. See [`snapshot`] and [`reset`].
+//!
 //! The order of a write: its data, the note in the upper's file, the index, the answer. The notes of all writes that end in
 //! a queue's turn are one system call. So a read finds a sector in the
 //! upper only when its data is there, and so does the next server if this one is killed. What a flush makes durable, and
@@ -11,49 +15,46 @@
 
 mod engine;
 mod index;
+mod layers;
+mod queues;
+mod reset;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod upper;
 
-pub use upper::{Parent, Saved, Shape, Upper, Uuid};
+pub use layers::LayerInfo;
+pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
 
-use super::{Backend, Engine, Extent, File, Memory, Piece, Properties, Site, parts};
+use super::{Backend, Engine, Extent, Memory, Properties, Site, parts};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno};
 use engine::OverlayEngine;
 use index::{Index, Layer};
-use std::ops::Range;
+use layers::{FIRST, Kept, Layers, Written};
+use queues::Queues;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-
-/// The number of the upper among the layers.
-const UPPER: Layer = 1;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 /// See the [module](self).
 pub struct Overlay {
     base: Arc<dyn Backend>,
     /// The bytes of the base.
     base_size: u64,
-    upper: Arc<dyn Backend>,
-    /// Where the disk's first byte is in the upper.
-    start: u64,
+    layers: Layers,
     index: Index,
     size: AtomicU64,
-    /// The file of the upper, if that is not memory.
-    kept: Option<Kept>,
-}
-
-/// What an upper in a file has beside the data.
-struct Kept {
-    upper: Upper,
-    /// A durable write or a flush has failed: the next flush saves, even if nothing is noted.
-    suspect: AtomicBool,
-    /// Another process may use the file.
+    queues: Queues,
+    /// Ends when the layer below the one that is written is sealed.
+    sealing: Mutex<Option<JoinHandle<()>>>,
+    /// Another process may use the files of the layers.
     away: AtomicBool,
 }
 
@@ -67,8 +68,20 @@ impl Overlay {
     /// The same with an empty upper, at least as large.
     pub(super) fn with_upper(base: Arc<dyn Backend>, upper: Arc<dyn Backend>, size: u64) -> Result<Self> {
         let base_size = Self::check_base(&*base)?;
-        let (index, size) = (Index::new(), AtomicU64::new(size));
-        Ok(Self { base, base_size, upper, start: 0, index, size, kept: None })
+        Ok(Self::of(base, base_size, vec![Written { disk: upper, start: 0, kept: None }], size))
+    }
+
+    fn of(base: Arc<dyn Backend>, base_size: u64, layers: Vec<Written>, size: u64) -> Self {
+        Self {
+            base,
+            base_size,
+            layers: Layers::new(layers),
+            index: Index::new(),
+            size: AtomicU64::new(size),
+            queues: Queues::default(),
+            sealing: Mutex::default(),
+            away: AtomicBool::new(false),
+        }
     }
 
     /// A disk whose writes go to the upper in a file, which is created if it does not exist. Its size is by default that of
@@ -77,9 +90,9 @@ impl Overlay {
         let base_size = Self::check_base(&*base)?;
         let (block_size, name) = (base.properties().block_size, base.identity()?);
         let shape = |size| Shape { size, block_size, base: &name, parent: None };
-        let upper = if path.symlink_metadata().is_ok() {
+        let layers = if path.symlink_metadata().is_ok() {
             let size = size.map_or_else(|| Upper::size_at(path), Ok)?;
-            Upper::open(path, &shape(size), read_only)?
+            Upper::open_chain(path, &shape(size), read_only)?
         } else if read_only {
             return Err(Error::new(
                 ErrorKind::Backend,
@@ -94,29 +107,58 @@ impl Overlay {
                 ))
                 .hint("disks consist of whole blocks"));
             }
-            Upper::create(path, &shape(size))?
+            vec![Upper::create(path, &shape(size))?]
         };
-        if upper.parent().is_some() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("the upper {} was made over a snapshot", path.display()),
-            )
-            .hint("use a version that has snapshots"));
+        let size = layers.last().map_or(base_size, Upper::size);
+        let layers = layers.into_iter().map(|upper| Written::kept(Arc::new(upper))).collect::<Result<_>>()?;
+        let overlay = Self::of(base, base_size, layers, size);
+        overlay.find_present(FIRST)?;
+        Ok(overlay)
+    }
+
+    /// A disk that begins with a snapshot of another one: its writes go to the upper at `path`, which is created over the file
+    /// of the snapshot, in the same directory, if it does not exist.
+    pub fn over_snapshot(
+        base: Arc<dyn Backend>,
+        snapshot: &Path,
+        path: &Path,
+        size: Option<u64>,
+        read_only: bool,
+    ) -> Result<Self> {
+        if path.symlink_metadata().is_err() && !read_only {
+            Self::fork(&*base, snapshot, path)?;
         }
-        let index = Index::new();
-        upper.present(&mut |range| index.mark(range, UPPER))?;
-        let file = upper.file().try_clone().map_err(|error| {
-            Error::system(format!("cannot use {}", path.display()), &error).kind(ErrorKind::Backend)
-        })?;
-        Ok(Self {
-            base,
-            base_size,
-            upper: Arc::new(File::of(file, path, read_only)?),
-            start: upper.data_offset(),
-            index,
-            size: AtomicU64::new(upper.size()),
-            kept: Some(Kept { upper, suspect: AtomicBool::new(false), away: AtomicBool::new(false) }),
-        })
+        let overlay = Self::in_file(base, path, size, read_only)?;
+        let is_it = |layer: &Written| layer.kept.as_ref().is_some_and(|kept| kept.upper.is_at(snapshot));
+        if overlay.layers.all().take(usize::from(overlay.layers.top() - FIRST)).any(is_it) {
+            return Ok(overlay);
+        }
+        let (path, snapshot) = (path.display(), snapshot.display());
+        Err(Error::new(
+            ErrorKind::Backend,
+            format!("the upper {path} was not made over the snapshot {snapshot}"),
+        )
+        .hint("leave the snapshot out, or name an upper that does not exist yet"))
+    }
+
+    /// Makes a new upper over a snapshot, for another disk with the same base.
+    fn fork(base: &dyn Backend, snapshot: &Path, path: &Path) -> Result<()> {
+        let (block_size, name) = (base.properties().block_size, base.identity()?);
+        let shape = Shape { size: Upper::size_at(snapshot)?, block_size, base: &name, parent: None };
+        match Upper::open_chain(snapshot, &shape, true)?.last() {
+            Some(layer) => layer.fork(path).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Marks what the layers from that one on have.
+    fn find_present(&self, first: Layer) -> Result<()> {
+        for number in first..=self.layers.top() {
+            if let Some(kept) = &self.layers.of(number).kept {
+                kept.upper.present(&mut |range| self.index.mark(range, number))?;
+            }
+        }
+        Ok(())
     }
 
     /// The size of a base, which has to consist of whole blocks.
@@ -143,54 +185,66 @@ impl Overlay {
         match self.base_size.checked_sub(offset) {
             _ if layer != 0 => (layer, run),
             // Nothing was written there: it is a hole of the upper.
-            None | Some(0) => (UPPER, run),
+            None | Some(0) => (self.layers.top(), run),
             Some(left) => (0, run.min(left)),
         }
     }
 
-    /// A piece in the coordinates of a layer.
-    #[inline]
-    fn in_layer(&self, layer: usize, piece: Piece) -> Piece {
-        if layer == 0 { piece } else { piece.to(self.start + piece.offset) }
-    }
-
-    /// The upper has the data of these ranges from here on.
-    fn mark(&self, ranges: &[Range<u64>]) -> std::result::Result<(), Errno> {
-        if let Some(kept) = &self.kept {
+    /// A layer has the data of these ranges from here on.
+    fn mark(&self, ranges: &[Range<u64>], layer: Layer) -> std::result::Result<(), Errno> {
+        if let Some(kept) = &self.layers.of(layer).kept {
             kept.upper.note_all(ranges)?;
         }
         for range in ranges {
-            self.index.mark(range.clone(), UPPER);
+            self.index.mark(range.clone(), layer);
         }
         Ok(())
     }
 
-    /// Makes the added bytes read as zeroes, also where the base has data: the upper has a hole there.
+    /// Makes durable what was written to these layers, the lowest first, and calls `saved` then.
+    fn save_then(self: &Arc<Self>, layers: RangeInclusive<Layer>, saved: Saved) {
+        let (first, last) = (*layers.start(), *layers.end());
+        let Some(kept) = &self.layers.of(first).kept else { return saved(Ok(())) };
+        if first == last {
+            return kept.upper.save_then(saved);
+        }
+        let this = self.clone();
+        let next: Saved = Box::new(move |result| match result {
+            Ok(()) => this.save_then(first + 1..=last, saved),
+            Err(_) => saved(result),
+        });
+        kept.upper.save_then(next);
+    }
+
+    /// Makes the added bytes read as zeroes, also where the base or a layer has data: the upper has a hole there.
     fn hide_base(&self, added: Range<u64>) -> Result<()> {
-        let range = added.start..added.end.min(self.base_size);
+        let sizes = self.layers.all().filter_map(|layer| layer.kept.as_ref()).map(|kept| kept.upper.size());
+        let below = sizes.take(usize::from(self.layers.top() - FIRST)).max().unwrap_or(0);
+        let range = added.start..added.end.min(self.base_size.max(below));
         if range.is_empty() {
             return Ok(());
         }
-        self.mark(&[range]).map_err(|errno| {
+        self.mark(&[range], self.layers.top()).map_err(|errno| {
             let error = std::io::Error::from_raw_os_error(errno);
             Error::system("cannot record the disk's new size", &error).kind(ErrorKind::Backend)
         })?;
         // Before the file has the new size: a disk that grew does not show its base.
-        self.kept.as_ref().map_or(Ok(()), |kept| kept.upper.save())
+        self.layers.written().kept.as_ref().map_or(Ok(()), |kept| kept.upper.save())
     }
 
     fn change_size(&self, from: u64, to: u64) -> Result<()> {
-        if let Some(Kept { upper, .. }) = &self.kept
+        let Written { disk, start, kept } = self.layers.written();
+        if let Some(Kept { upper, .. }) = kept
             && to > upper.capacity()
         {
             return upper.resize(to); // it refuses that
         }
-        let kept = |to| self.kept.as_ref().map_or(Ok(()), |kept| kept.upper.resize(to));
+        let kept = |to| kept.as_ref().map_or(Ok(()), |kept| kept.upper.resize(to));
         if to < from {
             kept(to)?; // never longer than its file
-            return self.upper.resize(self.start + from, self.start + to);
+            return disk.resize(start + from, start + to);
         }
-        self.upper.resize(self.start + from, self.start + to)?;
+        disk.resize(start + from, start + to)?;
         self.hide_base(from..to)?;
         kept(to)
     }
@@ -198,8 +252,9 @@ impl Overlay {
 
 impl Backend for Overlay {
     fn properties(&self) -> Properties {
-        let (base, upper) = (self.base.properties(), self.upper.properties());
-        let both = parts::together(&[self.base.clone(), self.upper.clone()], self.size());
+        let upper = &self.layers.written().disk;
+        let both = parts::together(&[self.base.clone(), upper.clone()], self.size());
+        let (base, upper) = (self.base.properties(), upper.properties());
         Properties {
             write_cache: upper.write_cache,
             discard: upper.discard,
@@ -210,22 +265,23 @@ impl Backend for Overlay {
     }
 
     fn copy_modes(&self) -> Vec<CopyMode> {
-        parts::copy_modes(&[self.base.clone(), self.upper.clone()])
+        parts::copy_modes(&[self.base.clone(), self.layers.written().disk.clone()])
     }
 
     fn places(&self) -> Vec<Place<'_>> {
         let base = self.base.places().into_iter().map(of_base);
-        base.chain(self.kept.as_ref().map(|kept| kept.upper.place())).collect()
+        // Sealed layers are locked, and found by what the upper says.
+        base.chain(self.layers.written().kept.as_ref().map(|kept| kept.upper.place())).collect()
     }
 
     fn extents(&self, part: Range<u64>) -> Vec<Extent<'_>> {
         let in_base = part.start.min(self.base_size)..part.end.min(self.base_size);
         let base = if in_base.is_empty() { Vec::new() } else { self.base.extents(in_base) };
         let base = base.into_iter().map(|extent| Extent { place: of_base(extent.place), ..extent });
-        let upper = self.kept.as_ref().map(|kept| Extent {
-            place: kept.upper.place(),
-            range: self.start + part.start..self.start + part.end,
-        });
+        let Written { start, kept, .. } = self.layers.written();
+        let upper = kept
+            .as_ref()
+            .map(|kept| Extent { place: kept.upper.place(), range: start + part.start..start + part.end });
         base.chain(upper).collect()
     }
 
@@ -242,59 +298,62 @@ impl Backend for Overlay {
         Ok(())
     }
 
+    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
+        self.take_snapshot(name)
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.empty()
+    }
+
+    fn layers(&self) -> Vec<LayerInfo> {
+        let top = self.layers.top();
+        (FIRST..=top).map(|number| self.layers.of(number).info(number == top)).collect()
+    }
+
     fn let_go(&self) {
-        if let Some(Kept { upper, away, .. }) = &self.kept {
-            // What is noted and not saved is in the file.
-            upper.let_go();
-            away.store(true, SeqCst);
-        }
+        // What is noted and not saved is in the files, and so is what is not sealed.
+        let _ = self.finish_seal();
+        self.let_go_of_layers();
         self.base.let_go();
     }
 
     fn take_back(&self) -> Result<()> {
         self.base.take_back()?;
-        let Some(Kept { upper, away, .. }) = &self.kept else { return Ok(()) };
-        if away.load(SeqCst) {
-            upper.take_back()?;
+        if self.away.load(SeqCst) {
+            for layer in self.layers.all() {
+                layer.kept.as_ref().map_or(Ok(()), |kept| kept.upper.take_back())?;
+            }
             // Another server may have written, or resized the disk.
-            upper.present(&mut |range| self.index.mark(range, UPPER))?;
-            self.size.store(upper.size(), Relaxed);
-            away.store(false, SeqCst);
+            self.find_present(self.layers.top())?;
+            if let Some(kept) = &self.layers.written().kept {
+                self.size.store(kept.upper.size(), Relaxed);
+            }
+            self.away.store(false, SeqCst);
         }
         Ok(())
     }
 
     fn close(&self) -> Result<()> {
-        let saved = self.kept.as_ref().map_or(Ok(()), Kept::close);
+        let saved = if self.away.load(SeqCst) { Ok(()) } else { self.finish_seal().and(self.save()) };
+        self.let_go_of_layers();
         saved.and(self.base.close())
     }
 }
 
-impl Kept {
-    fn close(&self) -> Result<()> {
-        if self.away.load(SeqCst) {
-            return Ok(());
+impl Overlay {
+    /// What is noted counts only until the next boot.
+    fn save(&self) -> Result<()> {
+        match &self.layers.written().kept {
+            Some(Kept { upper, .. }) if upper.unsaved() => upper.save(),
+            _ => Ok(()),
         }
-        // What is noted counts only until the next boot.
-        let saved = if self.upper.unsaved() { self.upper.save() } else { Ok(()) };
-        self.upper.let_go();
-        saved
     }
 
-    /// Whether a flush of the data is not enough.
-    fn needs_save(&self) -> bool {
-        self.upper.unsaved() || self.suspect.swap(false, SeqCst)
-    }
-
-    /// A flush or a durable write has failed: data that was written may be lost, and no map may count it as saved.
-    ///
-    /// Other errors than EIO are those of the request itself, such as a full file system. But a sync may have failed before:
-    /// the kernel reports that once to each open file. The upper has its own, so its next save finds out.
-    fn sync_failed(&self, errno: Errno) {
-        if errno == libc::EIO {
-            self.upper.poison();
+    fn let_go_of_layers(&self) {
+        if !self.away.swap(true, SeqCst) {
+            self.layers.all().filter_map(|layer| layer.kept.as_ref()).for_each(|kept| kept.upper.let_go());
         }
-        self.suspect.store(true, SeqCst);
     }
 }
 

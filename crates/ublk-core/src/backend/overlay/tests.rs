@@ -1,9 +1,11 @@
 //! Overlays against an array of bytes: several queues, new sizes, and other servers that go on with the same upper.
 
+mod snapshots;
+
 use super::*;
 use crate::backend::later::{Later, Waiting};
 use crate::backend::testing::Bench;
-use crate::backend::{Slice, Storage};
+use crate::backend::{File, Slice, Storage};
 use crate::claim::Claims;
 use crate::queue::{Descriptor, Flags, Op, Outcome};
 use proptest::prelude::*;
@@ -204,7 +206,7 @@ fn a_flush_and_a_durable_write_save_what_was_noted() {
     let dir = tempfile::tempdir().unwrap();
     let base = base_file(&dir, 64);
     let overlay = Arc::new(Overlay::in_file(open(&base), &dir.path().join("upper"), None, false).unwrap());
-    let unsaved = || overlay.kept.as_ref().unwrap().upper.unsaved();
+    let unsaved = || overlay.layers.written().kept.as_ref().unwrap().upper.unsaved();
     let mut bench = Bench::new(overlay.clone(), 1, MAX_IO);
     assert!(!unsaved());
     write(&mut bench, 0, 8, 1).unwrap();
@@ -228,7 +230,8 @@ fn a_flush_and_a_durable_write_save_what_was_noted() {
 fn waiting_overlay(dir: &tempfile::TempDir) -> (Arc<Overlay>, Waiting) {
     let (path, waiting) = (dir.path().join("upper"), Waiting::default());
     let mut overlay = Overlay::in_file(open(&dir.path().join("base")), &path, None, false).unwrap();
-    overlay.upper = Arc::new(Later { disk: overlay.upper.clone(), waiting: waiting.clone() });
+    let upper = overlay.layers.written_mut();
+    upper.disk = Arc::new(Later { disk: upper.disk.clone(), waiting: waiting.clone() });
     (Arc::new(overlay), waiting)
 }
 
@@ -256,8 +259,11 @@ fn a_write_counts_only_when_its_data_is_there_and_before_it_is_answered() {
         let mut bench = Bench::new(overlay.clone(), 1, MAX_IO);
         bench.buffer(0)[..4096].fill(0xab);
         assert_eq!(bench.start(0, Descriptor::new(Op::Write, 8 * SECTOR, 4096)), None);
-        assert!(!overlay.kept.as_ref().unwrap().upper.unsaved(), "it is noted before its data is there");
-        assert!(!overlay.index.has(8 * SECTOR..9 * SECTOR, UPPER), "it is marked before its data is there");
+        assert!(
+            !overlay.layers.written().kept.as_ref().unwrap().upper.unsaved(),
+            "it is noted before its data is there"
+        );
+        assert!(!overlay.index.has(8 * SECTOR..9 * SECTOR, FIRST), "it is marked before its data is there");
         if data_is_there {
             go_on(&waiting, 0);
             assert_eq!(outcome(&mut bench), Ok(4096));

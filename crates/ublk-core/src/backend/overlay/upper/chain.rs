@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The most uppers of a disk.
 pub const MOST_LAYERS: usize = 16;
@@ -64,15 +65,17 @@ impl Upper {
     ///
     /// Writes may still go to this upper until it is [sealed](Self::seal), which has to follow. One that is not, since the
     /// server was killed, is sealed when the chain is opened.
-    pub fn snapshot(&self, name: &str) -> Result<Self> {
+    pub fn snapshot(&self, name: &str) -> Result<Arc<Self>> {
+        self.prepare_snapshot(name)?.take_place_of(self)
+    }
+
+    /// The first part of a [snapshot](Self::snapshot), after which nothing has changed yet.
+    pub fn prepare_snapshot(&self, name: &str) -> Result<Prepared> {
         let header = self.store.header();
         let path = self.path();
-        let failed = |error: io::Error| {
-            Error::system(format!("cannot make the snapshot {name}"), &error).kind(ErrorKind::Backend)
-        };
-        if name.is_empty() || name.contains(['/', '\0']) {
+        if !is_name(name) {
             return Err(Error::invalid(format!("{name:?} is no name of a snapshot"))
-                .hint("it becomes a part of a file's name: use letters and digits"));
+                .hint("it becomes a part of a file's name: use letters, digits, '-', '_' and '.'"));
         }
         if header.state != State::Written || self.read_only {
             return Err(refused(path, "is not written, so there is nothing to make a snapshot of"));
@@ -89,19 +92,12 @@ impl Upper {
                 return Err(Error::new(ErrorKind::Backend, format!("{} exists already", below.display()))
                     .hint("use another name for the snapshot, or remove that file"));
             }
-            fs::remove_file(&below).map_err(failed)?;
+            fs::remove_file(&below).map_err(|error| failed(&below, &error))?;
         }
         let block_size = u32::try_from(header.block_size).unwrap_or(512);
         let shape = Shape { size: header.size, block_size, base: &header.base, parent: Some(parent) };
-        let new = Self::create_at(&below, path, &shape)?;
-        if let Err(error) = exchange(&below, path).or_else(|error| replace(&error, &below, path)) {
-            if !self.is_at(&below) {
-                let _ = fs::remove_file(&below);
-            }
-            return Err(failed(error));
-        }
-        let _ = self.renamed.set(below); // it was never renamed before, or would be sealed
-        Ok(new)
+        let new = Self::create_at(&below, path, &shape, Some(header.disk))?;
+        Ok(Prepared { new: Arc::new(new), below, done: false })
     }
 
     /// A new upper over this one, which is sealed, in the same directory: of another disk, or for the same.
@@ -126,12 +122,57 @@ impl Upper {
     }
 
     /// Whether that path leads to its file.
-    fn is_at(&self, path: &Path) -> bool {
+    pub fn is_at(&self, path: &Path) -> bool {
         match (fs::metadata(path), self.file.metadata()) {
             (Ok(found), Ok(own)) => (found.dev(), found.ino()) == (own.dev(), own.ino()),
             _ => false,
         }
     }
+}
+
+/// The new upper of a snapshot, which has the snapshot's name until it [takes the place](Self::take_place_of) of the old one.
+/// Without that it is removed.
+pub struct Prepared {
+    new: Arc<Upper>,
+    below: PathBuf,
+    done: bool,
+}
+
+impl Prepared {
+    /// The new upper.
+    pub fn upper(&self) -> &Upper {
+        &self.new
+    }
+
+    /// The second part of a snapshot: both exchange their names.
+    pub fn take_place_of(mut self, old: &Upper) -> Result<Arc<Upper>> {
+        let path = old.path();
+        exchange(&self.below, path)
+            .or_else(|error| replace(&error, &self.below, path))
+            .map_err(|error| failed(&self.below, &error))?;
+        let _ = old.renamed.set(self.below.clone()); // it was never renamed before, or would be sealed
+        self.done = true;
+        Ok(self.new.clone())
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // Not the old one, whose name it may be after a failure.
+        if !self.done && self.new.is_at(&self.below) {
+            let _ = fs::remove_file(&self.below);
+        }
+    }
+}
+
+fn failed(below: &Path, error: &io::Error) -> Error {
+    Error::system(format!("cannot make the snapshot {}", below.display()), error).kind(ErrorKind::Backend)
+}
+
+/// Whether a snapshot can have that name.
+fn is_name(name: &str) -> bool {
+    let fits = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+    !name.is_empty() && name.chars().all(fits)
 }
 
 fn file_name(path: &Path) -> Result<String> {

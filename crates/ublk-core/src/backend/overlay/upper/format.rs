@@ -12,6 +12,7 @@
 
 use super::{Parent, Shape, Uuid};
 use crate::backend::map_file::Stamp;
+use crate::claim::upper::{DISK, MAGIC};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
 use std::ops::Range;
@@ -26,7 +27,6 @@ pub const BLOCK: u64 = 4096;
 pub const SECTOR: u64 = 512;
 /// Sectors of a block.
 pub const PER_BLOCK: u64 = BLOCK / SECTOR;
-const MAGIC: &[u8; 16] = b"ublk-ts overlay\0";
 const VERSION: u64 = 1;
 /// A part of the header that is never written in part.
 pub const ATOM: usize = 512;
@@ -124,6 +124,8 @@ pub struct Header {
     pub block_size: u64,
     pub layout: Layout,
     pub uuid: Uuid,
+    /// The disk that writes it: a snapshot's new upper is of the same one, a fork is of another.
+    pub disk: Uuid,
     pub stamp: Stamp,
     pub state: State,
     pub base: String,
@@ -155,6 +157,7 @@ impl Header {
             block_size: u64::from(*block_size),
             layout: Layout::new(*size),
             uuid,
+            disk: uuid,
             stamp,
             state: State::Written,
             base: (*base).to_owned(),
@@ -185,6 +188,7 @@ impl Header {
             page[at].copy_from_slice(&number.to_le_bytes());
         }
         page[UUID].copy_from_slice(&self.uuid.0);
+        page[DISK].copy_from_slice(&self.disk.0);
         page[PARENT].copy_from_slice(&parent.0);
         page[BOOT].copy_from_slice(&self.stamp.boot);
         page[BASE..BASE + self.base.len()].copy_from_slice(self.base.as_bytes());
@@ -231,6 +235,7 @@ impl Header {
             block_size: number(BLOCK_SIZE),
             layout,
             uuid: uuid(UUID),
+            disk: uuid(DISK),
             stamp: Stamp { boot: page[BOOT].try_into().unwrap_or([0; 36]), place: number(PLACE) },
             state: *state.ok_or_else(|| damaged("its state is unknown"))?,
             base,

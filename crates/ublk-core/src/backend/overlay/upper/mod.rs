@@ -31,6 +31,7 @@ use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
 use crate::queue::Errno;
+pub use chain::{MOST_LAYERS, Prepared};
 use format::{Header, PAGE, State, refused};
 use medium::Medium;
 use names::New;
@@ -113,11 +114,12 @@ pub struct Upper {
 impl Upper {
     /// A new one at a path where there is no file. If this process dies meanwhile, there is none either.
     pub fn create(path: &Path, shape: &Shape<'_>) -> Result<Self> {
-        Self::create_at(path, path, shape)
+        Self::create_at(path, path, shape, None)
     }
 
-    /// The same, for an upper that will be at `path` when it has exchanged its name with another file.
-    fn create_at(at: &Path, path: &Path, shape: &Shape<'_>) -> Result<Self> {
+    /// The same, for an upper that will be at `path` when it has exchanged its name with another file. `disk`: the one that
+    /// it is for, if that exists.
+    fn create_at(at: &Path, path: &Path, shape: &Shape<'_>, disk: Option<Uuid>) -> Result<Self> {
         let failed = |error: io::Error| match error.raw_os_error() {
             Some(libc::EEXIST) => {
                 refused(at, "exists already").hint("open it, or name a file that does not exist yet")
@@ -129,6 +131,7 @@ impl Upper {
                 .kind(ErrorKind::Backend),
         };
         let mut header = Header::new(shape, Uuid::new().map_err(failed)?, Stamp { boot: [0; 36], place: 0 })?;
+        header.disk = disk.unwrap_or(header.disk);
         if at.symlink_metadata().is_ok() {
             return Err(failed(io::Error::from_raw_os_error(libc::EEXIST)));
         }
@@ -208,7 +211,7 @@ impl Upper {
     /// Its file, which is locked already.
     pub fn place(&self) -> Place<'_> {
         Place {
-            role: Role::Disk,
+            role: Role::Upper,
             path: self.path(),
             file: &self.file,
             writable: !self.read_only,
@@ -219,6 +222,12 @@ impl Upper {
     /// The size of the disk of an upper that exists, in bytes.
     pub fn size_at(path: &Path) -> Result<u64> {
         Ok(read(path, false, false)?.1.size)
+    }
+
+    /// How many bytes its file takes up.
+    pub fn bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        self.file.metadata().map_or(0, |found| found.blocks() * 512)
     }
 
     /// The path of its file.

@@ -22,7 +22,7 @@ fn refused(path: &Path) -> Error {
 
 /// A disk with some snapshots, each with a block of its own.
 fn with_snapshots(place: &Place, names: &[&str]) {
-    let mut upper = Upper::create(&place.at("vm1.cow"), &shape()).unwrap();
+    let mut upper = std::sync::Arc::new(Upper::create(&place.at("vm1.cow"), &shape()).unwrap());
     for (at, name) in (0..).zip(names) {
         write(&upper, at * 4096..at * 4096 + 4096, 1);
         let new = upper.snapshot(name).unwrap();

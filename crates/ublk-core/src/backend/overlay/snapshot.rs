@@ -1,0 +1,87 @@
+//! Snapshots of a disk that is in use: a new layer, which is written from one instant on.
+//!
+//! 1. The new upper is made, under the snapshot's name. Each queue's ring gets its file. Nothing has changed yet: what fails
+//!    here leaves the disk as it was.
+//! 2. The new upper and the old one exchange their names, durably.
+//! 3. The number of the layer that is written grows by one. A write reads it when it starts. So this is one instant for all
+//!    queues: a write that was answered before has the old number, and one that is started afterwards has the new one.
+//! 4. On a thread of its own: writes with the old number are waited for, then the old upper is saved and sealed.
+//!
+//! A crash before 2 leaves the old upper at its path, and a file beside it that the next snapshot of that name replaces. After
+//! 2, the path leads to the new upper, which names the old one as the layer below. So 2 comes before 3: otherwise writes
+//! could be answered that are only in a file which nothing leads to. Until 4 has ended, a flush saves both uppers, the old one
+//! first, so that all that was flushed is in their tables. Whoever opens such a chain seals the old upper.
+
+use super::Overlay;
+use super::layers::Written;
+use crate::error::{Error, ErrorKind, Result};
+use std::os::fd::AsFd;
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How long a queue may take for what it does between two requests.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same for the end of writes, of which nobody knows how long they take.
+const LONG: Duration = Duration::from_secs(3600);
+
+impl Overlay {
+    /// See the [module](self).
+    pub fn take_snapshot(self: &Arc<Self>, name: &str) -> Result<()> {
+        let top = self.layers.top();
+        let old = self.layers.of(top).kept.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                "what is written to this disk is in memory: it has no snapshots",
+            )
+            .hint("make the overlay with an upper in a file")
+        })?;
+        self.finish_seal()?;
+        if self.layers.is_full() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the upper {} has {top} layers already, the most that are possible",
+                    old.upper.path().display()
+                ),
+            )
+            .hint("fork an earlier snapshot, or copy the disk to a new image"));
+        }
+        let new = old.upper.prepare_snapshot(name)?;
+        let (file, number) = (Written::file_of(new.upper())?, top + 1);
+        let its = file.clone();
+        let added = self.queues.each(PATIENCE, move |seat, files| {
+            files.add(its.file().as_fd()).map(|slot| seat.put(number, slot))
+        })?;
+        added.into_iter().collect::<Result<()>>()?;
+        self.layers.add(Written::in_file(new.take_place_of(&old.upper)?, file));
+        let this = self.clone();
+        let seal = move || drop(this.seal(top)); // a failure shows when it is tried again
+        let sealing = thread::Builder::new().name("overlay-seal".into()).spawn(seal);
+        *self.sealing.lock().unwrap_or_else(PoisonError::into_inner) = sealing.ok();
+        Ok(())
+    }
+
+    /// Seals a layer to which no more writes are started.
+    fn seal(&self, layer: u8) -> Result<()> {
+        if !self.queues.wait(LONG, |seat, layer| !seat.is_changing(layer), layer)? {
+            return Err(Error::new(ErrorKind::Timeout, "writes from before the last snapshot do not end"));
+        }
+        if let Some(kept) = &self.layers.of(layer).kept {
+            kept.upper.seal()?;
+        }
+        self.layers.sealed(layer);
+        Ok(())
+    }
+
+    /// Waits until all layers but the one that is written are sealed.
+    pub fn finish_seal(&self) -> Result<()> {
+        let thread = self.sealing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join(); // a failure shows below
+        }
+        let unsealed = self.layers.unsealed();
+        (*unsealed.start()..*unsealed.end()).try_for_each(|layer| self.seal(layer))
+    }
+}

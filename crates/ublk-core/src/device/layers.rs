@@ -1,0 +1,62 @@
+//! Snapshots of an overlay that is in use, and back to the last one.
+
+use super::Device;
+use super::state::State;
+use crate::backend::{Backend, LayerInfo};
+use crate::error::{Error, ErrorKind, Result};
+use crate::nodes::Kind;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, MutexGuard};
+
+nix::ioctl_none_bad!(blkflsbuf, 0x1261);
+
+impl Device {
+    /// Keeps the present content of a live disk under a name. No request fails or waits for another.
+    pub fn snapshot(&self, name: &str) -> Result<()> {
+        let (_state, backend) = self.live_backend()?;
+        backend.snapshot(name).map_err(|error| error.device(self.id))
+    }
+
+    /// Throws away what was written to a live disk since its last snapshot. Requests wait meanwhile; what the kernel has of the
+    /// disk in its buffers goes, too.
+    pub fn reset(&self) -> Result<()> {
+        let (_state, backend) = self.live_backend()?;
+        if backend.layers().is_empty() {
+            return backend.reset().map_err(|error| error.device(self.id)); // it refuses that
+        }
+        // Once before, so that nothing is written back later; and what was read meanwhile.
+        self.drop_buffers()?;
+        backend.reset().map_err(|error| error.device(self.id))?;
+        self.drop_buffers()
+    }
+
+    /// What was written over a base, the lowest layer first; none of a disk that is no overlay.
+    pub fn layers(&self) -> Result<Vec<LayerInfo>> {
+        Ok(self.backend()?.layers())
+    }
+
+    /// Keeps the device as it is while its backend changes.
+    fn live_backend(&self) -> Result<(MutexGuard<'_, State>, Arc<dyn Backend>)> {
+        let mut state = self.state();
+        self.look(&mut state)?;
+        if !matches!(*state, State::Live(_)) {
+            return Err(self.not_live(&state));
+        }
+        let backend = self.backend()?;
+        Ok((state, backend))
+    }
+
+    /// Has the kernel write back what is in the disk's buffers, and forget them.
+    fn drop_buffers(&self) -> Result<()> {
+        let path = Kind::Disk.path(self.id);
+        let failed = |error: std::io::Error| {
+            Error::system(format!("cannot drop the kernel's buffers of {path}"), &error)
+                .kind(ErrorKind::System)
+                .device(self.id)
+        };
+        let disk = File::open(&path).map_err(failed)?;
+        // SAFETY: the ioctl takes no argument.
+        unsafe { blkflsbuf(disk.as_raw_fd()) }.map(drop).map_err(|errno| failed(errno.into()))
+    }
+}

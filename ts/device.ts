@@ -1,22 +1,34 @@
 import { EventEmitter } from 'node:events'
 import * as native from '#binding'
 import { abortable } from './abort.js'
+import { isScratchFile } from './backends/scratch-file.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { endDevice } from './end-device.js'
-import { rethrow } from './errors.js'
+import { invalid, rethrow, UblkError } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import type { ChangedRanges, Checkpoint, DeviceInfo, DiskRange, LazyProgress, QueueStats } from './info.js'
+import type {
+  ChangedRanges,
+  Checkpoint,
+  DeviceInfo,
+  DiskLayer,
+  DiskRange,
+  LazyProgress,
+  QueueStats,
+} from './info.js'
+import { layersOf } from './layers.js'
 import { checkRanges, progressOf } from './lazy-progress.js'
 import {
   checkCreate,
   checkEnd,
   checkRecover,
+  checkReset,
   checkResize,
   checkWaiting,
   type EndOptions,
   type RecoverOptions,
+  type ResetOptions,
   type ResizeOptions,
 } from './lifecycle-options.js'
 import { callListeners } from './listeners.js'
@@ -26,18 +38,19 @@ import type { CreateOptions } from './options/device-options.js'
 import { connect } from './remote/control-client.js'
 import { identityOf } from './remote/identity.js'
 import { devicesOfServers, ofServer } from './remote/info-from-server.js'
-import { readChoice, removeStale } from './remote/record-file.js'
+import { readChoice, removeStale, upperOf } from './remote/record-file.js'
 import type { ServedDevice } from './served-device.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
 import type { TraceListener } from './trace.js'
+import { nameOf } from './user-values.js'
 
 /**
  * A handle to a ublk device of this machine, which any process may serve. {@link UblkDevice.open} returns one for an
  * existing device. {@link UblkDevice.create} creates a device that this process serves, and returns a
  * {@link ServedDevice}, which has more methods.
  *
- * If another process serves the device, `stats`, `trace` and `resize` are sent to that process. For this the device needs
+ * If another process serves the device, `stats`, `trace`, `resize`, `snapshot` and `reset` are sent to that process. For this the device needs
  * a record: `ublk-ts create` and the option `record` write one.
  *
  * @example
@@ -335,6 +348,71 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     } finally {
       await this.info().catch(() => {})
     }
+  }
+
+  /**
+   * Keeps the present content of an overlay's disk under a name, while the disk is in use, whoever serves it. The snapshot
+   * is of one instant: what was answered before is in it, and what is started afterwards is not. No request fails, and
+   * reads wait for nothing. The upper keeps its path; the snapshot is the file with `.` and the name behind that.
+   *
+   * What programs have not written yet is not in it: sync the file system first (sync(1), or fsfreeze(8) for a file system
+   * that is clean in the snapshot).
+   *
+   * @param name - Letters, digits, `-`, `_` and `.`.
+   * @throws UblkError of kind `unsupported` for a disk that is no overlay with an upper in a file, or has 16 layers already;
+   * `invalid` for another name; `backend` if the name is taken or the disk is read-only; `closed` if it is not live;
+   * `not-found` if another process serves it and has no record. Nothing has changed then.
+   *
+   * @example
+   * ```ts
+   * await disk.snapshot('before-upgrade') // vm1.cow.before-upgrade
+   * ```
+   */
+  async snapshot(name: string): Promise<void> {
+    if (typeof name !== 'string') {
+      throw invalid(`the name of a snapshot must be text, not ${nameOf(name)}`, "such as 'before-upgrade'")
+    }
+    if (isScratchFile(upperOf(this.id))) {
+      // Its file goes with the device.
+      throw new UblkError('unsupported', 'what is written to this disk is in memory: it has no snapshots', {
+        device: this.id,
+        hint: 'make the overlay with an upper in a file',
+      })
+    }
+    if (this.#local) return await this.#local.device.snapshot(name).catch(rethrow)
+    using server = await connect(this.id)
+    await server.snapshot(name)
+  }
+
+  /**
+   * Throws away what was written to an overlay's disk since its last snapshot, or at all if it has none. The disk stays
+   * attached; requests wait meanwhile, and what the kernel has of the disk in its buffers is dropped. After a crash all
+   * that was written is there, or nothing.
+   *
+   * @throws UblkError of kind `unsupported` for a disk that is no overlay, or is read-only; `busy` if the disk is in use,
+   * unless `force` is given: a mounted file system does not expect that; `closed` if it is not live; `not-found` if another
+   * process serves it and has no record.
+   */
+  async reset(options: ResetOptions = {}): Promise<void> {
+    checkReset(options)
+    const { force = false, signal } = options
+    const local = this.#local
+    if (local) return await abortable(signal, cancel => local.reset(force, cancel))
+    signal?.throwIfAborted()
+    using server = await connect(this.id)
+    await server.reset({ force, signal })
+  }
+
+  /**
+   * What was written over the base of an overlay, whoever serves it: its snapshots, the oldest first, and the upper. Empty
+   * for another disk.
+   *
+   * @throws UblkError of kind `not-found` if another process serves it and has no record.
+   */
+  async layers(): Promise<DiskLayer[]> {
+    if (this.#local) return layersOf(this.#local.device)
+    using server = await connect(this.id)
+    return await server.layers()
   }
 
   /**

@@ -28,6 +28,7 @@ export type {
   Checkpoint,
   DeviceInfo,
   DeviceState,
+  DiskLayer,
   DiskRange,
   LatencyStats,
   LazyProgress,
@@ -38,6 +39,7 @@ export type { Json } from './json.js'
 export type {
   EndOptions,
   RecoverOptions,
+  ResetOptions,
   ResizeOptions,
 } from './lifecycle-options.js'
 export type { Operation } from './operation.js'

@@ -197,3 +197,13 @@ export interface ChangedPart {
   /** From where on there may be more. */
   next: number | null
 }
+
+/** A layer of an overlay: what was written to it between two snapshots. */
+export interface DiskLayer {
+  /** Its file; null for one in memory. */
+  path: string | null
+  /** How many bytes the file takes up. */
+  bytes: number
+  /** Whether it is the upper, which is written: the others are snapshots, and stay as they are. */
+  written: boolean
+}

@@ -33,6 +33,19 @@ export interface ResizeOptions {
   signal?: AbortSignal
 }
 
+/** How to reset an overlay's disk. */
+export interface ResetOptions {
+  /**
+   * Reset the disk even if it is mounted, open or otherwise in use: it changes under its users, and a mounted file system
+   * may then write what does not fit to it.
+   *
+   * @defaultValue false
+   */
+  force?: boolean
+  /** Stops waiting. */
+  signal?: AbortSignal
+}
+
 /** How to stop or delete a device. */
 export interface EndOptions {
   /**
@@ -90,6 +103,13 @@ function names<Options>(list: readonly string[]): Names<Options> {
 /** @throws UblkError of kind `invalid`. */
 export function checkResize(options: unknown): asserts options is ResizeOptions {
   checkOptions<ResizeOptions>(options, 'resize()', { force: true, signal: true })
+  checkFlag(options.force, 'force')
+  checkSignal(options.signal)
+}
+
+/** @throws UblkError of kind `invalid`. */
+export function checkReset(options: unknown): asserts options is ResetOptions {
+  checkOptions<ResetOptions>(options, 'reset()', { force: true, signal: true })
   checkFlag(options.force, 'force')
   checkSignal(options.signal)
 }

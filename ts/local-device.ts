@@ -130,6 +130,21 @@ export class LocalDevice {
     }
   }
 
+  /**
+   * Throws away what was written since the last snapshot.
+   *
+   * @param force - Whether even if the disk is in use.
+   */
+  async reset(force: boolean, cancel: native.Cancel): Promise<void> {
+    // Keeps the disk from being mounted meanwhile.
+    const claim = force ? undefined : await native.claimToReset(this.device.id, cancel)
+    try {
+      await this.device.reset()
+    } finally {
+      claim?.release()
+    }
+  }
+
   /** Its backend always has at least as many bytes as the disk. A failure leaves the old size. */
   async #resize(before: number, size: number, cancel: native.Cancel): Promise<void> {
     if (size > before) await this.server?.resize(size)

@@ -20,6 +20,8 @@ export interface OverlayBackend {
   readonly base: BaseBackend
   /** The file with what was written; undefined if that is in memory. */
   readonly upper: string | undefined
+  /** The file of the snapshot over which the upper was made. */
+  readonly snapshot: string | undefined
   /** In bytes; undefined: as the upper says, or the base. */
   readonly size: number | undefined
 }
@@ -33,6 +35,14 @@ export interface OverlayOptions {
    * @defaultValue in memory; it is lost when the device is deleted
    */
   upper?: string | URL | undefined
+  /**
+   * The file of a {@link UblkDevice.snapshot | snapshot} of another disk with the same base: the disk begins with its
+   * content. The upper is created over it, in the same directory; one that exists must have been. The snapshot stays as it is, and
+   * any number of disks can be over it.
+   *
+   * @defaultValue the disk begins with the content of the base
+   */
+  snapshot?: string | URL | undefined
   /**
    * The size of the disk: bytes, or text such as `'20G'`; a multiple of the block size. Beyond its base the disk reads as
    * zeroes.
@@ -62,12 +72,19 @@ export interface OverlayOptions {
  */
 export function overlay(base: BaseBackend, options: OverlayOptions = {}): OverlayBackend {
   checkDisk(base, 'overlay()')
-  checkOptions<OverlayOptions>(options, 'overlay()', { upper: true, size: true })
-  const { upper, size } = options
+  checkOptions<OverlayOptions>(options, 'overlay()', { upper: true, snapshot: true, size: true })
+  const { upper, snapshot, size } = options
+  if (snapshot !== undefined && upper === undefined) {
+    throw invalid(
+      'an overlay over a snapshot needs an upper in a file',
+      'name one in the directory of the snapshot',
+    )
+  }
   return {
     kind: 'overlay',
     base,
     upper: upper === undefined ? undefined : pathOf(upper, 'the path of the upper'),
+    snapshot: snapshot === undefined ? undefined : pathOf(snapshot, 'the path of the snapshot'),
     size: size === undefined ? undefined : diskSize(size),
   }
 }
@@ -86,9 +103,12 @@ export const overlayKind: Kind<OverlayBackend> = {
   check: ({ kind: _, base, ...options }) => overlay(base, options),
   below: ({ base }) => [base],
   withBelow: (backend, [base]) => ({ ...backend, base: base as BaseBackend }),
-  toNative: ({ base, upper, size }) => ({ base, upper, size }),
-  toRecord: backend =>
-    backend.upper === undefined ? backend : { ...backend, upper: resolve(backend.upper) },
+  toNative: ({ base, upper, snapshot, size }) => ({ base, upper, snapshot, size }),
+  toRecord: ({ upper, snapshot, ...backend }) => ({
+    ...backend,
+    upper: upper === undefined ? undefined : resolve(upper),
+    snapshot: snapshot === undefined ? undefined : resolve(snapshot),
+  }),
   size: ({ size }) => size,
   ofSize: (backend, size) => ({ ...backend, size }),
   paths: ({ upper }) => (upper === undefined ? [] : [upper]),
@@ -111,13 +131,23 @@ export const overlayKind: Kind<OverlayBackend> = {
         summary:
           'leave it as it is, and keep what is written in this file, or in memory: `memory` (./memory is a file)',
       },
+      {
+        flags: '--snapshot <path>',
+        summary: 'the overlay begins with the content of this snapshot, in the directory of its file',
+      },
       { flags: '--overlay-size <size>', summary: 'the size of the disk over it (default: as large)' },
     ],
     over: {
       main: ['--file', '--lazy', '--concat', '--stripe', '--mem', '--null'],
-      make: (base, { overlay: upper, overlaySize: size }) => {
-        if (upper === undefined) throw invalid('--overlay-size is only for --overlay')
-        return overlay(base as BaseBackend, { upper: upperOfFlag(upper as string), size: size as Size })
+      make: (base, { overlay: upper, snapshot, overlaySize: size }) => {
+        if (upper === undefined) {
+          throw invalid(`--${snapshot === undefined ? 'overlay-size' : 'snapshot'} is only for --overlay`)
+        }
+        return overlay(base as BaseBackend, {
+          upper: upperOfFlag(upper as string),
+          snapshot: snapshot === undefined ? undefined : resolve(snapshot as string),
+          size: size as Size,
+        })
       },
     },
   },

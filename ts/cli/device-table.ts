@@ -3,9 +3,10 @@ import { drawStack, nodesOf, summaryOf } from '../backends/stack.js'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
-import type { DeviceInfo, LazyProgress } from '../info.js'
+import type { DeviceInfo, DiskLayer, LazyProgress } from '../info.js'
 import { type Json, toJsonText } from '../json.js'
-import { isLazy, readRecord } from '../remote/record-file.js'
+import { isLazy, isOverlay, readRecord } from '../remote/record-file.js'
+import { formatSize } from '../size.js'
 import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
 
@@ -19,9 +20,11 @@ interface Sights {
   server: string | null
   /** How much of a lazy disk is there. */
   lazy: LazyProgress | null
+  /** What was written over the base of an overlay. */
+  layers: DiskLayer[]
 }
 
-const unseen: Sights = { users: [], scheduler: null, server: null, lazy: null }
+const unseen: Sights = { users: [], scheduler: null, server: null, lazy: null, layers: [] }
 
 /** What the listings of devices show. */
 export interface DeviceRow extends DeviceInfo, Sights {
@@ -60,6 +63,14 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
     value: row => drawStack(row.stack),
     lines: true,
     json: row => row.stack,
+  },
+  {
+    name: 'LAYERS',
+    summary:
+      'of an overlay: its snapshots, the oldest first, and its upper, with the space that they take up',
+    value: row => drawLayers(row.layers),
+    lines: true,
+    json: row => row.layers.map(layer => ({ ...layer })),
   },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
   { name: 'DEPTH', summary: 'requests in flight per queue', value: row => row.depth },
@@ -195,7 +206,8 @@ export async function look(
     const scheduler = wanted('SCHED') ? await schedulerOf(device) : unseen.scheduler
     const server = wanted('SERVER') ? await commandOf(device) : unseen.server
     const lazy = LAZY_COLUMNS.some(wanted) ? await lazyOf(device, open) : unseen.lazy
-    return toRow(device, { users, scheduler, server, lazy })
+    const layers = wanted('LAYERS') ? await layersOf(device, open) : unseen.layers
+    return toRow(device, { users, scheduler, server, lazy, layers })
   })
   return await Promise.all(rows)
 }
@@ -216,6 +228,26 @@ async function lazyOf(
   return await open(id)
     .then(async device => (await device.lazyProgress()) ?? null)
     .catch(() => null)
+}
+
+/** None if its server cannot be asked. */
+async function layersOf(
+  { id, serverAlive }: DeviceInfo,
+  open: Api['UblkDevice']['open'],
+): Promise<DiskLayer[]> {
+  if (!serverAlive || !isOverlay(id)) return []
+  return await open(id)
+    .then(async device => await device.layers())
+    .catch(() => [])
+}
+
+/** A line for each layer. */
+function drawLayers(layers: readonly DiskLayer[]): string[] {
+  const line = ({ path, bytes, written }: DiskLayer): string => {
+    const size = path === null ? '' : ` (${formatSize(bytes)}${written ? '' : ', a snapshot'})`
+    return `${path ?? 'in memory'}${size}`
+  }
+  return layers.map(line)
 }
 
 async function commandOf({ pid }: DeviceInfo): Promise<string | null> {

@@ -11,9 +11,11 @@ import { addList } from './list.js'
 import { addMetrics } from './metrics.js'
 import { addPrefetch } from './prefetch.js'
 import { addRecover } from './recover.js'
+import { addReset } from './reset.js'
 import { addResize } from './resize.js'
 import { addServe } from './serve-detached.js'
 import { addShow } from './show.js'
+import { addSnapshot } from './snapshot.js'
 import { addStats } from './stats.js'
 import { addStop } from './stop.js'
 import { addTop } from './top.js'
@@ -26,6 +28,8 @@ const commands = [
   addList,
   addShow,
   addResize,
+  addSnapshot,
+  addReset,
   addPrefetch,
   addCheckpoint,
   addChanged,

@@ -35,6 +35,9 @@ export function controlMethods(
     removeCheckpoint: async ({ name }) => await disk.removeCheckpoint(name as string),
     changedPart: async ({ since, from }) => await disk.changedPart(String(since), Number(from)),
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
+    snapshot: async ({ name }) => await disk.snapshot(name as string),
+    reset: async ({ force }) => await disk.reset({ force: force === true }),
+    layers: () => disk.layers(),
     quiesce: async (_, { gone }) => await handOver.quiesce(gone),
     resume: async () => await handOver.resume(),
     release: async () => {

@@ -3,7 +3,15 @@ import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkError, wrap } from '../errors.js'
-import type { ChangedPart, Checkpoint, DeviceInfo, DiskRange, LazyProgress, QueueStats } from '../info.js'
+import type {
+  ChangedPart,
+  Checkpoint,
+  DeviceInfo,
+  DiskLayer,
+  DiskRange,
+  LazyProgress,
+  QueueStats,
+} from '../info.js'
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
 import { onRejection } from '../user-values.js'
@@ -171,6 +179,27 @@ export class ControlClient implements Disposable {
   async resize(size: Size, options: { force?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
     const { force = false, signal } = options
     await this.#call('resize', { size, force }, { timeout: PATIENT, signal })
+  }
+
+  /** Makes a snapshot of the disk. */
+  async snapshot(name: string): Promise<void> {
+    await this.#call('snapshot', { name }, { timeout: PATIENT })
+  }
+
+  /** Throws away what was written since the last one. */
+  async reset(options: { force?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
+    const { force = false, signal } = options
+    await this.#call('reset', { force }, { timeout: PATIENT, signal })
+  }
+
+  /** What was written over the disk's base. None from servers of earlier versions. */
+  async layers(timeout: number = PROMPT): Promise<DiskLayer[]> {
+    try {
+      return (await this.#call('layers', {}, { timeout })) as DiskLayer[]
+    } catch (error) {
+      if (wrap(error).kind === 'invalid') return []
+      throw error
+    }
   }
 
   /** Has it quiesce the device for another process. If this connection is closed, it takes the device back. */

@@ -90,6 +90,20 @@ export function isLazy(id: number): boolean {
   return hasLazy(record?.options.backend)
 }
 
+/** Whether a device's record says that its disk is an overlay. */
+export function isOverlay(id: number): boolean {
+  const found = readRecord(id)
+  const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
+  return (record?.options.backend as { kind?: unknown } | null | undefined)?.kind === 'overlay'
+}
+
+/** The file of the upper that a device's record names, if its disk is an overlay. */
+export function upperOf(id: number): unknown {
+  const found = readRecord(id)
+  const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
+  return (record?.options.backend as { upper?: unknown } | null | undefined)?.upper
+}
+
 function hasLazy(backend: unknown): boolean {
   if (typeof backend !== 'object' || backend === null) return false
   return (backend as { kind?: unknown }).kind === 'lazy' || Object.values(backend).some(hasLazy)

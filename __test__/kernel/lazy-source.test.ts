@@ -90,7 +90,7 @@ async function progress(id: number): Promise<LazyProgress> {
   return (await disk.lazyProgress()) as LazyProgress
 }
 
-test('an image on a web server, with a bounded cache: right, within its bound, and kept when its server is killed', async t => {
+test('an image on a web server, with a bounded cache: right, within its bound, and kept when its server is killed or upgraded', async t => {
   await using server = await ImageServer.start({ size: SIZE })
   const cache = join(dir, 'bounded')
   const secret = server.url.replace('http://', 'http://user:secret@')
@@ -111,7 +111,7 @@ test('an image on a web server, with a bounded cache: right, within its bound, a
   const written = new Map<number, number>()
   const reads = Math.min(SIZE / (64 * 1024) / 2, 8192) // in each of three rounds
   let largest = await most(cache, async () => await readRandomly(t, path, reads))
-  for (const round of [1, 2]) {
+  for (const [round, next] of ['recover', 'upgrade', 'recover'].entries()) {
     const file = await open(path, 'r+')
     for (let at = 0; at < 8; at++) {
       const offset = Math.floor((SIZE / 8) * at) + round * 8192
@@ -123,12 +123,12 @@ test('an image on a web server, with a bounded cache: right, within its bound, a
     const { pid } = await (await UblkDevice.open(id)).info()
     const reading = readRandomly(t, path, reads, written) // It goes on when another server has come.
     await sleep(200)
-    process.kill(pid, 'SIGKILL')
+    if (next === 'recover') process.kill(pid, 'SIGKILL')
     largest = Math.max(
       largest,
       await most(cache, async () => {
-        const recovered = await run('recover', `${id}`)
-        t.is(recovered.status, 0, recovered.stderr)
+        const served = await run(next, `${id}`)
+        t.is(served.status, 0, served.stderr)
         await reading
       }),
     )

@@ -78,8 +78,6 @@ export function noHandOver(combination: Combination): RegExp | undefined {
   if (recovery === 'fail') return /it fails requests while nobody serves it/
   if (!supported.has('QUIESCE')) return /this kernel cannot hand a device over/
   if (transport === 'batch' && recovery === 'requeue') return /with transport batch and recovery requeue/
-  // The present server keeps its cache locked until the next one serves the disk.
-  if (backend === 'lazy' && throughCommands(combination)) return /a cache serves one disk at a time/
   return undefined
 }
 

@@ -62,6 +62,7 @@ impl Background {
         }
         let fill = Fill { disk, rate, state: self.state.clone(), ending: self.ending.clone() };
         self.state.set(Filling::Running);
+        *self.ending.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
         let started = std::thread::Builder::new()
             .name("ublk-fill".into())
             .stack_size(256 << 10)
@@ -214,7 +215,7 @@ pub fn bring(disk: &Weak<Inner>, chunks: Range<u64>, cancelled: &dyn Fn() -> boo
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                if disk.strong_count() == 0 {
+                if disk.upgrade().is_none_or(|disk| disk.chunks.closing.load(SeqCst)) {
                     return Err(gone());
                 }
             }

@@ -1,7 +1,7 @@
 //! Serves one queue of a lazy disk: what is there goes to the storage's own engine at once.
 
 use super::chunks::{Chunks, Claim, Plan, Use, Waiter};
-use super::{Job, Lazy};
+use super::{Inner, Job};
 use crate::backend::{Backend, Below, Completer, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
 use crate::error::Result;
 use crate::queue::{Flags, Op, Outcome};
@@ -42,7 +42,7 @@ struct Progress {
 }
 
 pub struct LazyEngine {
-    lazy: Arc<Lazy>,
+    inner: Arc<Inner>,
     storage: Below,
     durable: bool,
     completer: Completer,
@@ -50,19 +50,19 @@ pub struct LazyEngine {
 }
 
 impl LazyEngine {
-    pub fn new(lazy: Arc<Lazy>, site: &mut Site) -> Result<Self> {
-        let storage: Arc<dyn Backend> = lazy.inner.storage.clone();
+    pub(super) fn new(inner: Arc<Inner>, site: &mut Site) -> Result<Self> {
+        let storage: Arc<dyn Backend> = inner.storage.clone();
         let storage = site.below(storage)?;
-        if let Some(room) = &lazy.inner.chunks.room {
-            let map = &lazy.inner.chunks.map;
+        if let Some(room) = &inner.chunks.room {
+            let map = &inner.chunks.map;
             room.check_requests(map.chunk(), map.length(), site.max_io())?;
         }
         let (durable, completer, progress) = (site.durable(), site.completer(), PerCall::new(site.depth()));
-        Ok(Self { lazy, storage, durable, completer, progress })
+        Ok(Self { inner, storage, durable, completer, progress })
     }
 
     fn chunks(&self) -> &Arc<Chunks> {
-        &self.lazy.inner.chunks
+        &self.inner.chunks
     }
 
     /// Sends the call to the storage as soon as its chunks are there.
@@ -119,7 +119,7 @@ impl LazyEngine {
                 Step::Done(Err(libc::ENOSPC))
             }
             Plan::Evict(count) => {
-                match self.lazy.inner.filler.jobs().send(Job::Evict(count, self.waiter(io))) {
+                match self.inner.filler.jobs().send(Job::Evict(count, self.waiter(io))) {
                     Ok(()) => {
                         self.set(io, Phase::Chunks { left: 1, error: 0 });
                         Step::Pending
@@ -129,7 +129,7 @@ impl LazyEngine {
             }
             Plan::Wait { times, fetch } => {
                 self.set(io, Phase::Chunks { left: times, error: 0 });
-                fetch.into_iter().for_each(|range| self.lazy.inner.fetch(range, true));
+                fetch.into_iter().for_each(|range| self.inner.fetch(range, true));
                 Step::Pending
             }
         }
@@ -138,7 +138,7 @@ impl LazyEngine {
     /// Keeps chunks from being evicted; see [`Pins`](super::room::Pins).
     #[inline]
     fn pin(&mut self, io: &Io<'_>, chunks: &Range<u64>) {
-        if let Some(room) = &self.lazy.inner.chunks.room {
+        if let Some(room) = &self.inner.chunks.room {
             room.pins.pin(chunks.clone());
             self.progress.of(io).pinned = chunks.clone();
         }
@@ -146,7 +146,7 @@ impl LazyEngine {
 
     #[inline]
     fn unpin(&mut self, io: &Io<'_>) {
-        if let Some(room) = &self.lazy.inner.chunks.room {
+        if let Some(room) = &self.inner.chunks.room {
             room.pins.unpin(std::mem::take(&mut self.progress.of(io).pinned));
         }
     }
@@ -160,7 +160,7 @@ impl LazyEngine {
         let Step::Done(mut outcome) = step else { return step };
         // Others read a chunk as soon as it counts as overwritten; one that is not pinned may become a hole.
         let moves =
-            self.lazy.inner.chunks.room.is_some() || matches!(self.progress.of(io).phase, Phase::Storage(_));
+            self.inner.chunks.room.is_some() || matches!(self.progress.of(io).phase, Phase::Storage(_));
         if let (Ok(_), true) = (outcome, moves)
             && let Err(errno) = io.finish_moves()
         {
@@ -172,13 +172,13 @@ impl LazyEngine {
                 match claim.fulfil() {
                     Err(error) => outcome = Err(error.raw_os_error().unwrap_or(libc::EIO)),
                     Ok(()) if self.chunks().unwatched() => {
-                        let _ = self.lazy.inner.filler.jobs().send(Job::Look); // closed: it has saved everything
+                        let _ = self.inner.filler.jobs().send(Job::Look); // closed: it has saved everything
                     }
                     Ok(()) => {}
                 }
             }
             Phase::Read { epoch }
-                if outcome.is_ok() && !self.chunks().intact(&*self.lazy.inner.storage, epoch) =>
+                if outcome.is_ok() && !self.chunks().intact(&*self.inner.storage, epoch) =>
             {
                 return self.read_again(io, piece);
             }
@@ -198,11 +198,10 @@ impl LazyEngine {
                 self.chunks().failed(&io::Error::from_raw_os_error(errno));
             }
             Err(_) if durable => {
-                self.chunks().intact(&*self.lazy.inner.storage, 0);
+                self.chunks().intact(&*self.inner.storage, 0);
             }
             Ok(_)
-                if (durable || piece.op == Op::Flush)
-                    && !self.chunks().is_durable(&*self.lazy.inner.storage) =>
+                if (durable || piece.op == Op::Flush) && !self.chunks().is_durable(&*self.inner.storage) =>
             {
                 return Step::Done(Err(libc::EIO));
             }
@@ -225,7 +224,7 @@ impl LazyEngine {
 
     /// Finishes the call when the map is saved.
     fn save(&mut self, io: &Io<'_>, outcome: Outcome) -> Step {
-        match self.lazy.inner.filler.jobs().send(Job::Save(self.waiter(io))) {
+        match self.inner.filler.jobs().send(Job::Save(self.waiter(io))) {
             Ok(()) => {
                 self.set(io, Phase::Save(outcome));
                 Step::Pending
@@ -282,7 +281,7 @@ impl Engine for LazyEngine {
 
 impl Drop for LazyEngine {
     fn drop(&mut self) {
-        if let Some(room) = &self.lazy.inner.chunks.room {
+        if let Some(room) = &self.inner.chunks.room {
             self.progress.all().for_each(|call| room.pins.unpin(call.pinned.clone()));
         }
     }

@@ -30,6 +30,8 @@ pub enum Job {
     Look,
     /// Makes them durable, and ends.
     Close,
+    /// Ends at once: another process may use the files from then on.
+    Leave,
 }
 
 /// The thread's handle.
@@ -57,11 +59,20 @@ impl Filler {
 
     /// Waits until all jobs are done and durable, and returns whether that succeeded. Later fills fail.
     pub fn close(&self) -> io::Result<()> {
+        self.end(Job::Close)
+    }
+
+    /// Ends without saving what is only noted in the page cache. Later fills fail.
+    pub fn leave(&self) {
+        let _ = self.end(Job::Leave); // a panic was printed
+    }
+
+    fn end(&self, how: Job) -> io::Result<()> {
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(());
         };
         self.chunks.closing.store(true, SeqCst);
-        let _ = self.jobs.send(Job::Close); // closed before: nothing is left to do
+        let _ = self.jobs.send(how); // closed before: nothing is left to do
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the filler's thread panicked")))
     }
 }
@@ -99,9 +110,9 @@ fn run(todo: &Receiver<Job>, chunks: &Chunks, storage: &dyn Storage) -> io::Resu
             // Failures are reported to the owner.
             Err(RecvTimeoutError::Timeout) if due.is_empty() => drop(save()),
             Err(RecvTimeoutError::Timeout) => {}
-            end @ (Ok(Job::Close) | Err(RecvTimeoutError::Disconnected)) => {
+            end @ (Ok(Job::Close | Job::Leave) | Err(RecvTimeoutError::Disconnected)) => {
                 due.into_iter().for_each(|job| refuse(chunks, job, libc::EIO));
-                return if end.is_ok() { save() } else { Ok(()) };
+                return if matches!(end, Ok(Job::Close)) { save() } else { Ok(()) };
             }
         }
         later.extend(due.into_iter().filter_map(|job| find_room(chunks, storage, job)));
@@ -113,7 +124,7 @@ fn find_room(chunks: &Chunks, storage: &dyn Storage, job: Job) -> Option<Job> {
     let found = caught(|| match &job {
         Job::Store { chunks: range, .. } => chunks.make_room(storage, range.clone()),
         Job::Evict(count, _) => chunks.evict_for(storage, *count),
-        Job::Save(_) | Job::Look | Job::Close => Ok(()),
+        Job::Save(_) | Job::Look | Job::Close | Job::Leave => Ok(()),
     });
     match (found, job) {
         (Err(error), job) if errno_of(&error) == libc::EAGAIN => return Some(job),
@@ -127,7 +138,7 @@ fn find_room(chunks: &Chunks, storage: &dyn Storage, job: Job) -> Option<Job> {
             }
         }
         (Ok(()), Job::Evict(_, waiter)) => waiter.tell(0),
-        (Ok(()), Job::Save(_) | Job::Look | Job::Close) => {}
+        (Ok(()), Job::Save(_) | Job::Look | Job::Close | Job::Leave) => {}
     }
     None
 }
@@ -137,7 +148,7 @@ fn refuse(chunks: &Chunks, job: Job, errno: i32) {
     match job {
         Job::Store { chunks: range, .. } => chunks.give_up(range, -errno),
         Job::Evict(_, waiter) => waiter.tell(-errno),
-        Job::Save(_) | Job::Look | Job::Close => {}
+        Job::Save(_) | Job::Look | Job::Close | Job::Leave => {}
     }
 }
 

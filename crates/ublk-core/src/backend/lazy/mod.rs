@@ -31,6 +31,7 @@ mod turns;
 use background::Background;
 pub use file_source::FileSource;
 pub use filler::Fill;
+use map::MapFile;
 pub use map::{Found, Identity, Map};
 pub use progress::{Filling, Progress};
 
@@ -43,7 +44,8 @@ use engine::LazyEngine;
 use filler::{Filler, Job};
 use room::Room;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 /// Where the data of a lazy disk comes from.
 pub trait Source: Send + Sync {
@@ -54,7 +56,12 @@ pub trait Source: Send + Sync {
 
 /// See the [module](self).
 pub struct Lazy {
-    inner: Arc<Inner>,
+    current: Arc<Current>,
+    storage: Arc<dyn Storage>,
+    /// The file of the map, if it is kept.
+    map: Option<MapFile>,
+    /// The bound of the cache.
+    max: Option<u64>,
     background: Background,
     /// Whether it is filled in the background, and at most so many bytes a second.
     fill: Option<Option<u64>>,
@@ -62,6 +69,10 @@ pub struct Lazy {
     name: String,
 }
 
+/// Replaced when the disk is taken back: another process may have changed the files meanwhile.
+type Current = RwLock<Arc<Inner>>;
+
+/// One term of serving the disk.
 struct Inner {
     chunks: Arc<Chunks>,
     storage: Arc<dyn Storage>,
@@ -69,6 +80,8 @@ struct Inner {
     filler: Filler,
     /// It is served: its files are claimed, and what is in them fits into the bound.
     begun: Mutex<bool>,
+    /// Another process may use the files.
+    away: AtomicBool,
 }
 
 impl Lazy {
@@ -98,12 +111,18 @@ impl Lazy {
         if max.is_some() {
             Self::check_bounded(&*storage, map.chunk())?;
         }
-        let chunks = map.size().div_ceil(map.chunk());
-        let room = max.map(|max| Room::new(max, map.chunk(), chunks, map.length())).transpose()?;
-        let chunks = Arc::new(Chunks::new(map, room));
-        let filler = Filler::start(chunks.clone(), storage.clone())?;
-        let inner = Arc::new(Inner { chunks, storage, source, filler, begun: Mutex::new(false) });
-        Ok(Self { inner, background: Background::default(), fill: None, name: String::new() })
+        let file = map.home();
+        let inner = Inner::new(map, max, storage.clone(), source)?;
+        let current = Arc::new(RwLock::new(Arc::new(inner)));
+        Ok(Self {
+            current,
+            storage,
+            map: file,
+            max,
+            background: Background::default(),
+            fill: None,
+            name: String::new(),
+        })
     }
 
     /// The same disk, which fetches what is missing once it is served: at up to `rate` bytes a second, while no request
@@ -120,21 +139,25 @@ impl Lazy {
     }
 
     /// Called before an engine serves. Until then the files may be another server's, so nothing in them is changed.
-    fn begin(&self) -> Result<()> {
-        let mut begun = self.inner.begun.lock().unwrap_or_else(PoisonError::into_inner);
+    fn begin(&self, inner: &Arc<Inner>) -> Result<()> {
+        let mut begun = inner.begun.lock().unwrap_or_else(PoisonError::into_inner);
         if !*begun {
-            self.inner.chunks.fit(&*self.inner.storage)?;
+            inner.chunks.fit(&*self.storage)?;
             if let Some(rate) = self.fill {
-                self.background.start(Arc::downgrade(&self.inner), rate)?;
+                self.background.start(Arc::downgrade(inner), rate)?;
             }
             *begun = true;
         }
         Ok(())
     }
 
+    fn inner(&self) -> Arc<Inner> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// For a look at it from elsewhere.
     pub fn handle(&self) -> Handle {
-        Handle { inner: Arc::downgrade(&self.inner), filling: self.background.state() }
+        Handle { current: Arc::downgrade(&self.current), filling: self.background.state() }
     }
 
     /// Whether requests of up to `max_io` bytes fit into a cache of at most `max` bytes, whose map is in a file if it is
@@ -168,6 +191,14 @@ impl Lazy {
 }
 
 impl Inner {
+    fn new(map: Map, max: Option<u64>, storage: Arc<dyn Storage>, source: Arc<dyn Source>) -> Result<Self> {
+        let chunks = map.size().div_ceil(map.chunk());
+        let room = max.map(|max| Room::new(max, map.chunk(), chunks, map.length())).transpose()?;
+        let chunks = Arc::new(Chunks::new(map, room));
+        let filler = Filler::start(chunks.clone(), storage.clone())?;
+        Ok(Self { chunks, storage, source, filler, begun: Mutex::new(false), away: AtomicBool::new(false) })
+    }
+
     /// Asks the source for missing chunks, which are busy already. `wanted`: a request waits for them.
     fn fetch(&self, range: Range<u64>, wanted: bool) {
         self.source.fetch(Fill::new(&self.chunks, self.filler.jobs(), range, wanted));
@@ -177,14 +208,18 @@ impl Inner {
 /// A lazy disk, for as long as it exists.
 #[derive(Clone)]
 pub struct Handle {
-    inner: Weak<Inner>,
+    current: Weak<Current>,
     filling: background::State,
 }
 
 impl Handle {
+    fn inner(&self) -> Option<Arc<Inner>> {
+        Some(self.current.upgrade()?.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     /// How much of the disk is there, and what was done for that. Disturbs no queue.
     pub fn progress(&self) -> Option<Progress> {
-        let inner = self.inner.upgrade()?;
+        let inner = self.inner()?;
         let map = &inner.chunks.map;
         let bytes = |chunks: u64| (chunks * map.chunk()).min(map.size());
         let [fetches, fetched, failures, evicted] = inner.chunks.counters.now();
@@ -204,7 +239,7 @@ impl Handle {
 
     /// Fetches what is missing of a range of bytes. Blocks until it is there; a bounded cache may evict it again.
     pub fn prefetch(&self, offset: u64, length: u64, cancelled: &dyn Fn() -> bool) -> Result<()> {
-        let Some(inner) = self.inner.upgrade() else {
+        let Some(inner) = self.inner() else {
             return Err(Error::new(ErrorKind::Closed, "the disk is not served any more"));
         };
         if !*inner.begun.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -218,50 +253,78 @@ impl Handle {
             return Ok(());
         }
         let chunks = inner.chunks.touched(offset, length);
+        let disk = Arc::downgrade(&inner);
         drop(inner); // it may be closed meanwhile
-        background::bring(&self.inner, chunks, cancelled)
+        background::bring(&disk, chunks, cancelled)
             .map_err(|error| Error::system("cannot fetch all of that", &error).kind(ErrorKind::Backend))
     }
 }
 
 impl Backend for Lazy {
     fn properties(&self) -> Properties {
-        let storage = self.inner.storage.properties();
+        let storage = self.storage.properties();
         // A map in a file is as good as the last flush.
-        Properties { write_cache: storage.write_cache || self.inner.chunks.map.is_kept(), ..storage }
+        Properties { write_cache: storage.write_cache || self.map.is_some(), ..storage }
     }
 
     fn copy_modes(&self) -> Vec<CopyMode> {
-        self.inner.storage.copy_modes()
+        self.storage.copy_modes()
     }
 
     fn places(&self) -> Vec<Place<'_>> {
-        self.inner.storage.places().into_iter().chain(self.inner.chunks.map.place()).collect()
+        self.storage.places().into_iter().chain(self.map.as_ref().map(MapFile::place)).collect()
     }
 
     /// That of the source: what is in the cache changes, the content does not.
     fn identity(&self) -> Result<String> {
-        Ok(format!("{} bytes of {}", self.inner.chunks.map.size(), self.name))
+        Ok(format!("{} bytes of {}", self.storage.properties().size, self.name))
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
-        self.inner.chunks.report_to(site.reporter());
-        let engine = LazyEngine::new(self.clone(), site)?;
-        self.begin()?;
+        let inner = self.inner();
+        inner.chunks.report_to(site.reporter());
+        let engine = LazyEngine::new(inner.clone(), site)?;
+        self.begin(&inner)?;
         Ok(Box::new(engine))
+    }
+
+    fn let_go(&self) {
+        let inner = self.inner();
+        // After a failed sync the file does not say what is lost: no other process could refuse to read that.
+        if !inner.chunks.map.is_kept() || inner.chunks.map.failed() {
+            return;
+        }
+        self.background.end();
+        // What is present and not saved is in the file, and what is being fetched is fetched again.
+        inner.filler.leave();
+        inner.chunks.map.let_go();
+        inner.away.store(true, SeqCst);
+    }
+
+    fn take_back(&self) -> Result<()> {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.away.load(SeqCst) {
+            let map = current.chunks.map.again()?;
+            *current = Arc::new(Inner::new(map, self.max, self.storage.clone(), current.source.clone())?);
+        }
+        Ok(())
     }
 
     fn close(&self) -> Result<()> {
         self.background.end();
-        let saved = self.inner.filler.close().map_err(|error| {
+        let inner = self.inner();
+        if inner.away.load(SeqCst) {
+            return self.storage.close();
+        }
+        let saved = inner.filler.close().map_err(|error| {
             let what = "data fetched or written since the last flush may be lost";
             Error::system(format!("the disk's cache could not be saved: {what}"), &error)
                 .kind(ErrorKind::Backend)
         });
-        if let (Ok(()), Err(error)) = (&saved, self.inner.chunks.map.seal()) {
-            self.inner.chunks.report(format!("cannot record in the map that the disk was closed: {error}"));
+        if let (Ok(()), Err(error)) = (&saved, inner.chunks.map.seal()) {
+            inner.chunks.report(format!("cannot record in the map that the disk was closed: {error}"));
         }
-        self.inner.chunks.map.let_go();
-        saved.and(self.inner.storage.close())
+        inner.chunks.map.let_go();
+        saved.and(self.storage.close())
     }
 }

@@ -49,8 +49,8 @@ impl Map {
                 let bits = (&*word).try_into().map_or(0, u64::from_ne_bytes) | 1 << (chunk % 64);
                 word.copy_from_slice(&bits.to_ne_bytes());
             }
-            put(&kept.file, &after, at_byte).inspect_err(|_| {
-                let _ = put(&kept.file, &before, at_byte); // a part may be written already
+            put(&kept.on.file, &after, at_byte).inspect_err(|_| {
+                let _ = put(&kept.on.file, &before, at_byte); // a part may be written already
             })?;
         }
         for &chunk in chunks {
@@ -73,7 +73,7 @@ impl Map {
         let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
         dirty.clear(chunk);
         let (word, at_byte) = (at(chunk), self.table(kept, 2) + at(chunk) as u64 * 8);
-        let cleared = put(&kept.file, &dirty.bytes(word..word + 1), at_byte).is_ok();
+        let cleared = put(&kept.on.file, &dirty.bytes(word..word + 1), at_byte).is_ok();
         if !cleared {
             dirty.set(chunk);
         }
@@ -117,8 +117,8 @@ impl Map {
         let before = filed.bytes(range.clone());
         chunks.iter().for_each(|chunk| filed.clear(*chunk));
         let at = self.table(kept, 1) + range.start as u64 * 8;
-        put(&kept.file, &filed.bytes(range.clone()), at).map_err(|error| {
-            let unchanged = put(&kept.file, &before, at).is_ok();
+        put(&kept.on.file, &filed.bytes(range.clone()), at).map_err(|error| {
+            let unchanged = put(&kept.on.file, &before, at).is_ok();
             if unchanged {
                 filed.restore(range.start, &before); // exactly: some of the chunks had no bit
             }

@@ -57,7 +57,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const BITS_PER_PAGE: u64 = PAGE as u64 * 8;
 /// The longest name of a disk's contents, in bytes.
@@ -97,11 +97,28 @@ pub struct Map {
     kept: Option<Kept>,
 }
 
+/// The file of a map.
+#[derive(Clone)]
+pub struct MapFile {
+    /// Locked from the moment it is opened, since the map is read then, until the disk is closed.
+    file: Arc<File>,
+    path: PathBuf,
+}
+
+impl MapFile {
+    /// Its place; it is locked already.
+    pub fn place(&self) -> Place<'_> {
+        Place { role: Role::Map, path: &self.path, file: &self.file, writable: true, claimed: false }
+    }
+
+    fn lock(&self) -> crate::error::Result<()> {
+        claim::keep(&self.path, &self.file).map_err(|error| error.hint("a cache serves one disk at a time"))
+    }
+}
+
 /// What makes a map outlive the process.
 struct Kept {
-    /// Locked from the moment it is opened, since the map is read then, until the disk is closed.
-    file: File,
-    path: PathBuf,
+    on: MapFile,
     identity: Identity,
     stamp: Stamp,
     /// Present chunks whose data is durable. They survive a power failure, of a bounded cache if they are dirty.
@@ -155,16 +172,15 @@ impl Map {
         self.kept.is_some()
     }
 
-    /// Its file, if it has one, which is locked already.
-    pub fn place(&self) -> Option<Place<'_>> {
-        let Kept { file, path, .. } = self.kept.as_ref()?;
-        Some(Place { role: Role::Map, path, file, writable: true, claimed: false })
+    /// Its file, if it has one.
+    pub fn home(&self) -> Option<MapFile> {
+        self.kept.as_ref().map(|Kept { on, .. }| on.clone())
     }
 
-    /// The disk is closed: unlocks the file for another disk, even if this map is still referenced.
+    /// The disk is closed, or left to another process: unlocks the file, even if this map is still referenced.
     pub fn let_go(&self) {
         if let Some(kept) = &self.kept {
-            claim::let_go(&kept.file);
+            claim::let_go(&kept.on.file);
         }
     }
 
@@ -221,7 +237,7 @@ impl Map {
         let offset = self.table(kept, 1) + range.start as u64 * 8;
         // A part may be written already, which is harmless: it names chunks whose data is there, and before a chunk's data
         // is removed, this part of the table is written again.
-        put(&kept.file, &after, offset).inspect_err(|_| filed.restore(range.start, &before))
+        put(&kept.on.file, &after, offset).inspect_err(|_| filed.restore(range.start, &before))
     }
 
     /// Some chunks are present from here on, for which [`file`](Self::file) was called. `written`: a client wrote them.
@@ -272,6 +288,6 @@ impl Map {
 
     /// Its file, if it has one.
     pub fn path(&self) -> Option<&Path> {
-        self.kept.as_ref().map(|kept| &*kept.path)
+        self.kept.as_ref().map(|kept| &*kept.on.path)
     }
 }

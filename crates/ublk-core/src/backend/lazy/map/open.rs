@@ -1,17 +1,16 @@
 //! Opens a map: finds out which chunks count, after a boot, a crash, or a server that was killed.
 
 use super::format::{PAGE, Stamp, check, header, read, tables_of, words, write, write_all, write_both};
-use super::{Found, Identity, Kept, MOST_NAME, Map, chunks, pages};
+use super::{Found, Identity, Kept, MOST_NAME, Map, MapFile, chunks, pages};
 use crate::backend::bits::Bits;
 use crate::backend::map_file::{allocate, blank, sync_parent};
-use crate::claim;
 use crate::error::{Error, ErrorKind, Result};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 fn bits(bytes: usize) -> Result<Bits> {
     Bits::new(bytes).map_err(|error| Error::system("cannot map memory for the chunks' map", &error))
@@ -60,12 +59,29 @@ impl Map {
         if !file.metadata().map_err(system)?.is_file() {
             return Err(Error::new(ErrorKind::Backend, format!("the map {name} is no regular file")));
         }
-        claim::keep(path, &file).map_err(|error| error.hint("a cache serves one disk at a time"))?;
+        Self::load(MapFile { file: Arc::new(file), path: path.to_owned() }, identity, found, bounded)
+    }
+
+    /// The map as it is now, after this process has [let go](Self::let_go) of its file: another one may have changed it.
+    pub fn again(&self) -> Result<Self> {
+        let Some(Kept { on, identity, .. }) = &self.kept else {
+            return Err(Error::invalid("the map is in memory"));
+        };
+        Self::load(on.clone(), identity, Found::Used, self.is_bounded()).inspect_err(|_| self.let_go())
+    }
+
+    fn load(on: MapFile, identity: &Identity, found: Found, bounded: bool) -> Result<Self> {
+        let MapFile { file, path } = &on;
+        let name = path.display();
+        let system = |error: io::Error| {
+            Error::system(format!("cannot use the map {name}"), &error).kind(ErrorKind::Backend)
+        };
+        on.lock()?;
         let tables = pages(identity) * PAGE;
         let (live, saved, dirty) = (bits(tables)?, bits(tables)?, bits(tables)?);
-        let stamp = Stamp::now(&file).map_err(system)?;
+        let stamp = Stamp::now(file).map_err(system)?;
         let length = PAGE + tables_of(bounded) * tables;
-        if found == Found::New || blank(&file, length).map_err(system)? {
+        if found == Found::New || blank(file, length).map_err(system)? {
             if found == Found::Used {
                 return Err(Error::new(
                     ErrorKind::Backend,
@@ -74,15 +90,15 @@ impl Map {
                 .hint("it says what the cache holds, which may be written data: restore it, or use another cache"));
             }
             file.set_len(0).map_err(system)?;
-            allocate(&file, length).map_err(system)?;
+            allocate(file, length).map_err(system)?;
             file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
             // A map that is lost with the power would have what was written to the disk fetched over.
             file.sync_all().and_then(|()| sync_parent(path)).map_err(system)?;
         } else {
-            let before = check(&file, path, identity, bounded, tables)?;
+            let before = check(file, path, identity, bounded, tables)?;
             // Whatever the file says of chunks that the disk does not have.
             let read = |at, table: &Bits| {
-                read(&file, at, table).map(|()| table.truncate(chunks(identity))).map_err(system)
+                read(file, at, table).map(|()| table.truncate(chunks(identity))).map_err(system)
             };
             read(PAGE, &saved)?;
             if bounded {
@@ -94,13 +110,13 @@ impl Map {
             }
             if !bounded {
                 // An earlier process may have been killed before it synced the file.
-                write(&file, PAGE, &saved).and_then(|()| file.sync_data()).map_err(system)?;
+                write(file, PAGE, &saved).and_then(|()| file.sync_data()).map_err(system)?;
             }
             if vouched {
                 read(PAGE + tables, &live)?;
             } else {
                 // The table before the header: it is not trusted until the header is written.
-                write_all(&file, PAGE + tables, &saved).map_err(system)?;
+                write_all(file, PAGE + tables, &saved).map_err(system)?;
             }
             if before != stamp {
                 file.write_all_at(&header(identity, bounded, &stamp), 0).map_err(system)?;
@@ -123,8 +139,8 @@ impl Map {
         }
         if bounded {
             dirty.keep(&live); // a write to a chunk that is missing did not happen
-            write_all(&file, PAGE + 2 * tables, &dirty)
-                .and_then(|()| write_both(&file, PAGE, &saved, &dirty))
+            write_all(file, PAGE + 2 * tables, &dirty)
+                .and_then(|()| write_both(file, PAGE, &saved, &dirty))
                 .and_then(|()| file.sync_data()) // chunks are evicted from here on
                 .map_err(system)?;
         }
@@ -132,8 +148,7 @@ impl Map {
             .map(|page| AtomicBool::new(words(page).any(|word| loose.word(word).load(SeqCst) != 0)))
             .collect();
         let kept = Kept {
-            file,
-            path: path.to_owned(),
+            on,
             identity: identity.clone(),
             stamp,
             saved,

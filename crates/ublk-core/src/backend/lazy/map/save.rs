@@ -48,7 +48,7 @@ impl Map {
         sync: impl FnOnce() -> io::Result<()>,
         publish: impl FnOnce(&dyn Fn()) -> io::Result<()>,
     ) -> io::Result<bool> {
-        let cut = kept.file.metadata()?.len() != self.file_length(kept) as u64;
+        let cut = kept.on.file.metadata()?.len() != self.file_length(kept) as u64;
         // Bits that come from here on are the next save's: their data may not be part of this sync.
         let pages: Vec<_> = (0..kept.unsaved.len())
             .filter(|&page| kept.unsaved[page].swap(false, SeqCst) || cut)
@@ -62,17 +62,17 @@ impl Map {
             // Lost chunks must not be saved, but the rest of the page can be; there are none unless a sync failed.
             let at = (PAGE + page * PAGE) as u64;
             match &self.dirty {
-                None => kept.file.write_all_at(bits, at)?,
+                None => kept.on.file.write_all_at(bits, at)?,
                 Some(dirty) => {
                     let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
                     let marked = both(bits, &dirty.bytes(words(*page)));
                     drop(filed);
-                    kept.file.write_all_at(&marked, at)?;
+                    kept.on.file.write_all_at(&marked, at)?;
                 }
             }
         }
         if !pages.is_empty() {
-            kept.file.sync_data()?;
+            kept.on.file.sync_data()?;
         }
         publish(&|| pages.iter().for_each(|(page, bits)| kept.saved.fill(page * WORDS_PER_PAGE, bits)))?;
         Ok(cut)
@@ -82,13 +82,13 @@ impl Map {
     fn write_again(&self, kept: &Kept) -> io::Result<()> {
         let filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
         let tables = kept.unsaved.len() * PAGE;
-        allocate(&kept.file, self.file_length(kept))?;
-        kept.file.set_len(self.file_length(kept) as u64)?;
-        kept.file.write_all_at(&filed.bytes(0..filed.words()), (PAGE + tables) as u64)?;
+        allocate(&kept.on.file, self.file_length(kept))?;
+        kept.on.file.set_len(self.file_length(kept) as u64)?;
+        kept.on.file.write_all_at(&filed.bytes(0..filed.words()), (PAGE + tables) as u64)?;
         if let Some(dirty) = &self.dirty {
-            write_all(&kept.file, PAGE + 2 * tables, dirty)?;
+            write_all(&kept.on.file, PAGE + 2 * tables, dirty)?;
         }
-        kept.file.write_all_at(&header(&kept.identity, self.dirty.is_some(), &kept.stamp), 0)
+        kept.on.file.write_all_at(&header(&kept.identity, self.dirty.is_some(), &kept.stamp), 0)
     }
 
     /// A sync or write-back has failed: chunks that are present but not saved may be gone. Those that were only fetched
@@ -102,7 +102,7 @@ impl Map {
         if !kept.failed.swap(true, SeqCst) {
             // With the table locked, so that no thread is writing to it.
             let _filed = kept.filed.lock().unwrap_or_else(PoisonError::into_inner);
-            told = kept.file.write_all_at(&header(&kept.identity, self.dirty.is_some(), &Stamp::NEVER), 0);
+            told = kept.on.file.write_all_at(&header(&kept.identity, self.dirty.is_some(), &Stamp::NEVER), 0);
         }
         for word in 0..self.live.words() {
             let unsaved = self.live.word(word).load(SeqCst) & !kept.saved.word(word).load(SeqCst);
@@ -125,11 +125,11 @@ impl Map {
     pub fn seal(&self) -> io::Result<()> {
         match &self.kept {
             Some(kept) if self.dirty.is_some() && !self.failed() && !self.unsaved() => {
-                write_all(&kept.file, PAGE, &kept.saved)?;
+                write_all(&kept.on.file, PAGE, &kept.saved)?;
                 let mut stamp = kept.stamp;
                 stamp.closed = true;
-                kept.file.write_all_at(&header(&kept.identity, true, &stamp), 0)?;
-                kept.file.sync_data()
+                kept.on.file.write_all_at(&header(&kept.identity, true, &stamp), 0)?;
+                kept.on.file.sync_data()
             }
             _ => Ok(()),
         }

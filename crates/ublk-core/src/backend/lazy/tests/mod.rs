@@ -1,5 +1,7 @@
 //! Lazy disks without a kernel: what fills them, and their progress.
 
+mod hand_over;
+
 use super::*;
 use crate::backend::testing::Bench;
 use crate::backend::{File as Stored, Memory};
@@ -45,7 +47,7 @@ fn disk(bounded: Option<u64>) -> (Lazy, Arc<Memory>, Arc<At>) {
 
 /// As if an engine served it.
 fn served(lazy: Lazy) -> Lazy {
-    lazy.begin().unwrap();
+    lazy.begin(&lazy.inner()).unwrap();
     lazy
 }
 
@@ -217,7 +219,7 @@ fn a_bounded_cache_is_cleaned_when_it_is_served_and_not_before() {
     };
     let lazy = served(open(1 << 20).unwrap());
     lazy.handle().prefetch(0, 64 << 10, &|| false).unwrap();
-    lazy.inner.storage.store(2 << 20, &vec![1; 1 << 20]).unwrap();
+    lazy.inner().storage.store(2 << 20, &vec![1; 1 << 20]).unwrap();
     lazy.close().unwrap();
     drop(lazy);
     let blocks = || {
@@ -260,10 +262,11 @@ fn a_disk_can_be_closed_while_all_that_could_be_evicted_is_pinned() {
     let (lazy, ..) = disk(Some(41_000));
     let lazy = served(lazy);
     lazy.handle().prefetch(0, 8 * CHUNK, &|| false).unwrap();
-    let room = lazy.inner.chunks.room.as_ref().unwrap();
+    let inner = lazy.inner();
+    let room = inner.chunks.room.as_ref().unwrap();
     room.pins.pin(0..SIZE / CHUNK);
     let (sender, told) = std::sync::mpsc::channel();
-    lazy.inner.filler.jobs().send(Job::Evict(room.most, chunks::Waiter::Thread(sender))).unwrap();
+    lazy.inner().filler.jobs().send(Job::Evict(room.most, chunks::Waiter::Thread(sender))).unwrap();
     let (lazy, (done, closed)) = (Arc::new(lazy), std::sync::mpsc::channel());
     let own = lazy.clone();
     std::thread::spawn(move || done.send(own.close().is_ok()).unwrap());
@@ -300,7 +303,7 @@ fn crowded() -> (Lazy, Arc<Slow>) {
     let map = Map::volatile_bounded(SIZE, CHUNK).unwrap();
     let lazy = served(Lazy::bounded(storage, map, source.clone(), 41_000).unwrap());
     let (sender, _) = std::sync::mpsc::channel();
-    let overwrite = |chunk: u64| match lazy.inner.chunks.plan(
+    let overwrite = |chunk: u64| match lazy.inner().chunks.plan(
         chunk * CHUNK,
         CHUNK,
         Use::Overwrite,
@@ -318,11 +321,11 @@ fn crowded() -> (Lazy, Arc<Slow>) {
 fn ask(lazy: &Lazy, range: std::ops::Range<u64>) -> std::sync::mpsc::Receiver<i32> {
     use super::chunks::{Plan, Use, Waiter};
     let (sender, told) = std::sync::mpsc::channel();
-    let (offset, length) = lazy.inner.chunks.bytes(&range);
-    let plan = lazy.inner.chunks.plan(offset, length, Use::Read, &Waiter::Thread(sender));
+    let (offset, length) = lazy.inner().chunks.bytes(&range);
+    let plan = lazy.inner().chunks.plan(offset, length, Use::Read, &Waiter::Thread(sender));
     let Plan::Wait { fetch, .. } = plan else { panic!("it is missing") };
     assert_eq!(fetch, [range]);
-    fetch.into_iter().for_each(|range| lazy.inner.fetch(range, true));
+    fetch.into_iter().for_each(|range| lazy.inner().fetch(range, true));
     told
 }
 
@@ -375,7 +378,7 @@ fn a_miss_that_waits_for_space_does_not_keep_its_disk_from_closing() {
 fn request(lazy: &Lazy, storage: &Memory, chunk: u64, written: Option<u8>) -> Option<u8> {
     use super::chunks::{Plan, Use, Waiter};
     use crate::backend::Storage;
-    let (inner, offset) = (&lazy.inner, chunk * CHUNK);
+    let (inner, offset) = (lazy.inner(), chunk * CHUNK);
     let pins = &inner.chunks.room.as_ref().unwrap().pins;
     let (sender, told) = std::sync::mpsc::channel();
     let usage = if written.is_some() { Use::Overwrite } else { Use::Read };
@@ -522,7 +525,7 @@ fn a_flush_fails_although_another_queue_got_the_error_and_has_not_recorded_it() 
         };
         let write = Descriptor { flags: Flags::FUA, ..Descriptor::new(Op::Write, 0, CHUNK) };
         let flush = Descriptor::new(Op::Flush, 0, 0);
-        assert!(ask(write).is_ok() && ask(flush).is_ok() && !lazy.inner.chunks.map.unsaved());
+        assert!(ask(write).is_ok() && ask(flush).is_ok() && !lazy.inner().chunks.map.unsaved());
         storage.loses.store(true, SeqCst);
         assert_eq!(ask(if durable_write { write } else { flush }), Err(libc::EIO));
         assert_eq!(ask(flush), Err(libc::EIO), "and so does every later one");

@@ -43,6 +43,11 @@ fn make_read_only() -> Hint {
     Hint::from("make the disk read-only").by(Remedy::ReadOnly)
 }
 
+/// Takes O_NONBLOCK off an open file: the ring would take it as the wish never to wait for the medium.
+fn blocking(file: &fs::File, flags: i32) -> std::io::Result<()> {
+    Ok(fcntl(file, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags))).map(drop)?)
+}
+
 impl File {
     /// How it can be given the data of requests, the best first.
     pub const COPY_MODES: &'static [CopyMode] = &[CopyMode::Zero, CopyMode::Copy];
@@ -85,10 +90,9 @@ impl File {
 
     /// An open regular file with blocks of 512 bytes, whose owner has locked it.
     pub(super) fn of(file: fs::File, path: &Path, read_only: bool) -> Result<Self> {
-        let found = file
-            .metadata()
-            .map_err(|error| Error::system(format!("cannot stat {}", path.display()), &error))?;
-        let size = found.len();
+        let failed = |error: &std::io::Error| Error::system(format!("cannot use {}", path.display()), error);
+        blocking(&file, 0).map_err(|error| failed(&error))?;
+        let size = file.metadata().map_err(|error| failed(&error))?.len();
         let discard = (!read_only && can_punch(&file, size, false)).then_some(DISCARD);
         Ok(Self {
             file,
@@ -156,9 +160,7 @@ impl File {
                 _ => failed,
             }
         })?;
-        // The ring would take it as the wish never to wait for the medium.
-        fcntl(&file, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags)))
-            .map_err(|errno| Error::system(format!("cannot use {name}"), &errno.into()))?;
+        blocking(&file, flags).map_err(|error| Error::system(format!("cannot use {name}"), &error))?;
         let found = file.metadata().map_err(|error| Error::system(format!("cannot stat {name}"), &error))?;
         let kind = found.file_type();
         let told = limits::direct_alignment(&file);

@@ -2,15 +2,15 @@
 
 use super::serving::Serving;
 use super::{Device, Listener, PendingQueue, State, last_server};
-use crate::abi::sys;
+use crate::abi::{SECTOR, sys};
 use crate::backend::Backend;
 use crate::bound::Bound;
 use crate::control::{Control, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Transport;
 use crate::spec::{Checked, Recovery};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the previous server may take to release its files.
@@ -52,14 +52,25 @@ impl Device {
     ) -> Result<()> {
         let mut state = self.idle()?;
         *state = State::Waiting;
+        // If it fails, another process may take the device over.
+        *state = State::Live(self.try_recover(bound, hand_out).inspect_err(|_| self.let_go_of_files())?);
+        Ok(())
+    }
+
+    fn try_recover<G>(
+        &self,
+        bound: &Bound,
+        hand_out: impl FnOnce(Vec<PendingQueue>) -> Result<G>,
+    ) -> Result<Serving> {
         let claims = self.claim(DYING)?;
         let char_dev = last_server::open_to_recover(&self.control, self.target, bound)?;
-        let serving = self.serve_queues(char_dev, claims, bound, hand_out, Serving::leave, |bound| {
+        // Another server may have resized it meanwhile.
+        let size = self.control.params(self.target, bound)?.basic.dev_sectors * SECTOR;
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).resized(size);
+        self.serve_queues(char_dev, claims, bound, hand_out, Serving::leave, |bound| {
             self.wait_for_disk(bound)?; // this server's /dev may be another
             self.control.end_recovery(self.target, bound)
-        });
-        *state = State::Live(serving?);
-        Ok(())
+        })
     }
 
     /// Stops serving a live device, so that another server can take it over, or this one again: its disk stays, and new

@@ -452,6 +452,7 @@ fn make<'env>(
         let opening = Opening {
             read_only: wishes.read_only,
             max_io: wishes.max_io,
+            existing,
             recoverable: existing || wishes.recovery.is_some(),
             source,
             lazy: lazy.clone(),

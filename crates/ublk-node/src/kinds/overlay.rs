@@ -29,7 +29,10 @@ impl Plan for Options {
     fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
         let base = self.base.0.open(&how.reading())?;
         let size = self.size.map(|size| size.0);
-        Ok(Arc::new(match (&self.upper, &self.snapshot) {
+        if let (true, Some(path), Some(size)) = (how.existing && !how.read_only, &self.upper, size) {
+            Overlay::end_resize(&*base, Path::new(path), size)?;
+        }
+        let overlay = match (&self.upper, &self.snapshot) {
             (None, None) => Overlay::in_memory(base, size)?,
             (None, Some(_)) => {
                 return Err(Error::invalid("an overlay in memory cannot be over a snapshot")
@@ -39,7 +42,11 @@ impl Plan for Options {
             (Some(path), Some(snapshot)) => {
                 Overlay::over_snapshot(base, Path::new(snapshot), Path::new(path), size, how.read_only)?
             }
-        }))
+        };
+        if how.existing {
+            overlay.goes_on();
+        }
+        Ok(Arc::new(overlay))
     }
 
     fn files(&self) -> Vec<(Role, String)> {

@@ -28,6 +28,8 @@ pub struct Opening {
     pub read_only: bool,
     /// The most bytes of a request.
     pub max_io: u32,
+    /// Whether the disk exists already, with clients.
+    pub existing: bool,
     /// Whether the disk may outlive this process.
     pub recoverable: bool,
     /// What a lazy disk is filled from.
@@ -39,10 +41,11 @@ pub struct Opening {
 impl Opening {
     /// For a disk that is read only.
     pub fn reading(&self) -> Self {
-        let Self { max_io, recoverable, source, lazy, .. } = self;
+        let Self { max_io, existing, recoverable, source, lazy, .. } = self;
         Self {
             read_only: true,
             max_io: *max_io,
+            existing: *existing,
             recoverable: *recoverable,
             source: source.clone(),
             lazy: lazy.clone(),

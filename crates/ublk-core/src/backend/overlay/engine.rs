@@ -86,6 +86,7 @@ impl OverlayEngine {
             // A snapshot adds one.
             site.spare_files((MOST - overlay.layers.top()).into());
         }
+        overlay.report_to(&site.reporter());
         site.operations(OPERATIONS);
         let seat = overlay.queues.join(site.completer());
         let (depth, durable, completer) = (site.depth(), site.durable(), site.completer());

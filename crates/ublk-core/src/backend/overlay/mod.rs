@@ -30,6 +30,7 @@ use super::{Backend, Engine, Extent, Memory, Properties, Site, parts};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno};
+use crate::report::Reporter;
 use engine::OverlayEngine;
 use index::{Index, Layer};
 use layers::{FIRST, Kept, Layers, Written};
@@ -40,12 +41,14 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// See the [module](self).
 pub struct Overlay {
     base: Arc<dyn Backend>,
+    /// The identity of its content.
+    base_name: String,
     /// The bytes of the base.
     base_size: u64,
     layers: Layers,
@@ -56,6 +59,8 @@ pub struct Overlay {
     sealing: Mutex<Option<JoinHandle<()>>>,
     /// Another process may use the files of the layers.
     away: AtomicBool,
+    /// Receives the errors of saves that no request waits for.
+    reporter: Mutex<Option<Reporter>>,
 }
 
 impl Overlay {
@@ -67,13 +72,20 @@ impl Overlay {
 
     /// The same with an empty upper, at least as large.
     pub(super) fn with_upper(base: Arc<dyn Backend>, upper: Arc<dyn Backend>, size: u64) -> Result<Self> {
-        let base_size = Self::check_base(&*base)?;
-        Ok(Self::of(base, base_size, vec![Written { disk: upper, start: 0, kept: None }], size))
+        let (base_size, name) = (Self::check_base(&*base)?, base.identity()?);
+        Ok(Self::of(base, base_size, name, vec![Written { disk: upper, start: 0, kept: None }], size))
     }
 
-    fn of(base: Arc<dyn Backend>, base_size: u64, layers: Vec<Written>, size: u64) -> Self {
+    fn of(
+        base: Arc<dyn Backend>,
+        base_size: u64,
+        base_name: String,
+        layers: Vec<Written>,
+        size: u64,
+    ) -> Self {
         Self {
             base,
+            base_name,
             base_size,
             layers: Layers::new(layers),
             index: Index::new(),
@@ -81,6 +93,7 @@ impl Overlay {
             queues: Queues::default(),
             sealing: Mutex::default(),
             away: AtomicBool::new(false),
+            reporter: Mutex::default(),
         }
     }
 
@@ -111,7 +124,7 @@ impl Overlay {
         };
         let size = layers.last().map_or(base_size, Upper::size);
         let layers = layers.into_iter().map(|upper| Written::kept(Arc::new(upper))).collect::<Result<_>>()?;
-        let overlay = Self::of(base, base_size, layers, size);
+        let overlay = Self::of(base, base_size, name, layers, size);
         overlay.find_present(FIRST)?;
         Ok(overlay)
     }
@@ -141,6 +154,23 @@ impl Overlay {
         .hint("leave the snapshot out, or name an upper that does not exist yet"))
     }
 
+    /// A disk that exists already, whose server was killed, is going to be served again with `size` bytes: ends a resize that
+    /// was interrupted. The upper is never smaller than the disk meanwhile.
+    pub fn end_resize(base: &dyn Backend, path: &Path, size: u64) -> Result<()> {
+        let (block_size, name, found) =
+            (base.properties().block_size, base.identity()?, Upper::size_at(path)?);
+        if found <= size {
+            return Ok(());
+        }
+        let shape = Shape { size: found, block_size, base: &name, parent: None };
+        Upper::open_chain(path, &shape, false)?.last().map_or(Ok(()), |upper| upper.resize(size))
+    }
+
+    /// It is served again for clients that were there before. If its last server has lost data, flushes fail.
+    pub fn goes_on(&self) {
+        self.layers.all().filter_map(|layer| layer.kept.as_ref()).for_each(|kept| kept.upper.goes_on());
+    }
+
     /// Makes a new upper over a snapshot, for another disk with the same base.
     fn fork(base: &dyn Backend, snapshot: &Path, path: &Path) -> Result<()> {
         let (block_size, name) = (base.properties().block_size, base.identity()?);
@@ -151,6 +181,18 @@ impl Overlay {
         }
     }
 
+    /// Its uppers report the errors of saves that no request waits for.
+    fn report_to(&self, reporter: &Reporter) {
+        for kept in self.layers.all().filter_map(|layer| layer.kept.as_ref()) {
+            kept.upper.report_to(reporter.clone());
+        }
+        *self.reporter.lock().unwrap_or_else(PoisonError::into_inner) = Some(reporter.clone());
+    }
+
+    fn reporter(&self) -> Option<Reporter> {
+        self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Marks what the layers from that one on have.
     fn find_present(&self, first: Layer) -> Result<()> {
         for number in first..=self.layers.top() {
@@ -159,6 +201,16 @@ impl Overlay {
             }
         }
         Ok(())
+    }
+
+    /// The base was not served, or served elsewhere, until now.
+    fn check_base_is_the_same(&self) -> Result<()> {
+        let now = self.base.identity()?;
+        if now == self.base_name {
+            return Ok(());
+        }
+        let message = format!("the base was changed: it was {}, and is {now}", self.base_name);
+        Err(Error::new(ErrorKind::Backend, message).hint("use the base as it was, or create another overlay"))
     }
 
     /// The size of a base, which has to consist of whole blocks.
@@ -312,14 +364,19 @@ impl Backend for Overlay {
     }
 
     fn let_go(&self) {
-        // What is noted and not saved is in the files, and so is what is not sealed.
+        // What is noted and not saved is in the files, and so is what is not sealed. After a failed sync it may be lost, and
+        // does not count: another server would serve what was there before.
         let _ = self.finish_seal();
+        if self.layers.all().filter_map(|layer| layer.kept.as_ref()).any(|kept| kept.upper.failed()) {
+            return;
+        }
         self.let_go_of_layers();
         self.base.let_go();
     }
 
     fn take_back(&self) -> Result<()> {
         self.base.take_back()?;
+        self.check_base_is_the_same()?;
         if self.away.load(SeqCst) {
             for layer in self.layers.all() {
                 layer.kept.as_ref().map_or(Ok(()), |kept| kept.upper.take_back())?;

@@ -18,13 +18,21 @@ use crate::error::{Error, ErrorKind, Result};
 use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a queue may take for what it does between two requests.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The same for the end of writes, of which nobody knows how long they take.
 const LONG: Duration = Duration::from_secs(3600);
+
+/// How often it looks whether they have ended.
+const PAUSE: Duration = Duration::from_millis(1);
+
+fn unended() -> Error {
+    Error::new(ErrorKind::Timeout, "writes from before the last snapshot do not end")
+        .hint("try again when they have: what they wait for is the disk's base or storage")
+}
 
 impl Overlay {
     /// See the [module](self).
@@ -49,6 +57,9 @@ impl Overlay {
             .hint("fork an earlier snapshot, or copy the disk to a new image"));
         }
         let new = old.upper.prepare_snapshot(name)?;
+        if let Some(reporter) = self.reporter() {
+            new.upper().report_to(reporter);
+        }
         let (file, number) = (Written::file_of(new.upper())?, top + 1);
         let its = file.clone();
         let added = self.queues.each(PATIENCE, move |seat, files| {
@@ -57,16 +68,24 @@ impl Overlay {
         added.into_iter().collect::<Result<()>>()?;
         self.layers.add(Written::in_file(new.take_place_of(&old.upper)?, file));
         let this = self.clone();
-        let seal = move || drop(this.seal(top)); // a failure shows when it is tried again
+        // A failure shows when it is tried again.
+        let seal = move || {
+            if let (Err(error), Some(reporter)) = (this.seal(top, LONG), this.reporter()) {
+                reporter.report(format!(
+                    "the layer below the last snapshot is not sealed yet: {}",
+                    error.message
+                ));
+            }
+        };
         let sealing = thread::Builder::new().name("overlay-seal".into()).spawn(seal);
         *self.sealing.lock().unwrap_or_else(PoisonError::into_inner) = sealing.ok();
         Ok(())
     }
 
     /// Seals a layer to which no more writes are started.
-    fn seal(&self, layer: u8) -> Result<()> {
-        if !self.queues.wait(LONG, |seat, layer| !seat.is_changing(layer), layer)? {
-            return Err(Error::new(ErrorKind::Timeout, "writes from before the last snapshot do not end"));
+    fn seal(&self, layer: u8, patience: Duration) -> Result<()> {
+        if !self.queues.wait(patience, |seat, layer| !seat.is_changing(layer), layer)? {
+            return Err(unended());
         }
         if let Some(kept) = &self.layers.of(layer).kept {
             kept.upper.seal()?;
@@ -77,11 +96,18 @@ impl Overlay {
 
     /// Waits until all layers but the one that is written are sealed.
     pub fn finish_seal(&self) -> Result<()> {
-        let thread = self.sealing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let mut sealing = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + PATIENCE;
+        while sealing.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            if Instant::now() > until {
+                return Err(unended());
+            }
+            thread::sleep(PAUSE);
+        }
+        if let Some(thread) = sealing.take() {
             let _ = thread.join(); // a failure shows below
         }
         let unsealed = self.layers.unsealed();
-        (*unsealed.start()..*unsealed.end()).try_for_each(|layer| self.seal(layer))
+        (*unsealed.start()..*unsealed.end()).try_for_each(|layer| self.seal(layer, PATIENCE))
     }
 }

@@ -335,7 +335,8 @@ fn after_a_failed_flush_nothing_more_counts_as_saved() {
         bench.buffer(0)[..4096].fill(1);
         assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 4096)), None);
         go_on(&waiting, 0);
-        assert_eq!(outcome(&mut bench), Ok(4096));
+        // It would be lost without a word.
+        assert_eq!(outcome(&mut bench), if fails { Err(libc::EIO) } else { Ok(4096) });
         assert_eq!(bench.start(0, flush), None, "{what:?}, {errno}");
         assert_eq!(outcome(&mut bench).is_err(), fails, "{what:?}, {errno}");
         drop((bench, overlay));
@@ -409,6 +410,55 @@ fn a_disk_that_was_handed_over_is_taken_back_with_what_the_other_server_wrote() 
     drop((bench, first));
     let third = open().unwrap();
     assert_eq!(read(&mut Bench::new(third, 1, MAX_IO), 8, 16), [[2; 4096], [3; 4096]].concat());
+}
+
+/// It could not know what is lost.
+#[test]
+fn a_disk_whose_upper_has_lost_data_is_not_left_to_another_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, path) = (base_file(&dir, 64), dir.path().join("upper"));
+    let first = Overlay::in_file(open(&base), &path, None, false).unwrap();
+    first.layers.written().kept.as_ref().unwrap().upper.poison();
+    first.let_go();
+    assert!(refused(Overlay::in_file(open(&base), &path, None, false)).contains("is in use"));
+    first.take_back().unwrap();
+    assert!(first.close().is_err());
+}
+
+/// The upper grows before the disk, and shrinks after it.
+#[test]
+fn a_resize_that_a_kill_interrupted_is_ended_by_the_next_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, path) = (base_file(&dir, 64), dir.path().join("upper"));
+    {
+        let first = Arc::new(Overlay::in_file(open(&base), &path, None, false).unwrap());
+        write(&mut Bench::new(first.clone(), 1, MAX_IO), 0, 8, 1).unwrap();
+        first.resize(64 * SECTOR, 80 * SECTOR).unwrap();
+    }
+    let again = || Overlay::in_file(open(&base), &path, Some(64 * SECTOR), false).map(Arc::new);
+    assert!(refused(again()).contains("is of a disk of 40960 bytes, not 32768"));
+    Overlay::end_resize(&*open(&base), &path, 64 * SECTOR).unwrap();
+    Overlay::end_resize(&*open(&base), &path, 64 * SECTOR).unwrap();
+    let second = again().unwrap();
+    assert_eq!(read(&mut Bench::new(second, 1, MAX_IO), 0, 8), [1; 4096]);
+}
+
+#[test]
+fn a_base_that_was_changed_while_it_was_not_served_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base_file(&dir, 64);
+    let disks = [
+        Overlay::in_file(open(&base), &dir.path().join("upper"), None, false).unwrap(),
+        Overlay::in_memory(open(&base), None).unwrap(),
+    ];
+    for disk in &disks {
+        disk.take_back().unwrap(); // as before each start
+    }
+    let file = std::fs::File::options().write(true).open(&base).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    for disk in &disks {
+        assert!(refused(disk.take_back()).starts_with("the base was changed: it was a file of 32768 bytes"));
+    }
 }
 
 #[test]

@@ -111,10 +111,12 @@ pub enum State {
     Resetting,
     /// All that it holds is being copied to what lies below.
     Committing,
+    /// A sync has failed in the boot of the stamp: what the log names may be lost.
+    Failed,
 }
 
 impl State {
-    const ALL: [Self; 4] = [Self::Written, Self::Sealed, Self::Resetting, Self::Committing];
+    const ALL: [Self; 5] = [Self::Written, Self::Sealed, Self::Resetting, Self::Committing, Self::Failed];
 }
 
 /// The first page.

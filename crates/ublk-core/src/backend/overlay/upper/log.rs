@@ -5,7 +5,7 @@
 //!
 //! Entries that are left behind the end, by a server that was killed while it cleared a half, do no harm if they come to
 //! count again: the tables name their ranges already, and a range that is present stays so until a reset cuts the whole
-//! log.
+//! log. Those that a power failure left are all wiped: they may name data that was lost.
 
 use super::format::{HALF, Layout, SECTOR};
 use super::medium::Medium;
@@ -149,6 +149,23 @@ pub fn each<M: Medium>(
             found(start..start + (entry & MOST) * SECTOR);
         }
         at += now;
+    }
+    Ok(())
+}
+
+/// Clears both halves, whatever they have: a power failure leaves any part of the entries, also some behind a gap.
+pub fn wipe<M: Medium>(medium: &M, layout: Layout) -> io::Result<()> {
+    let zeroes = vec![0; to_usize(AT_ONCE * 8)];
+    for half in [0, 1] {
+        let Range { start: mut at, end } = layout.log(half);
+        while let Some(data) = medium.data(at..end)? {
+            let now = (data.end - data.start).min(AT_ONCE * 8);
+            medium.write(&zeroes[..to_usize(now)], data.start)?;
+            at = data.start + now;
+            if at == end {
+                break;
+            }
+        }
     }
     Ok(())
 }

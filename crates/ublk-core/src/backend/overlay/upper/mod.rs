@@ -31,6 +31,7 @@ use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
 use crate::queue::Errno;
+use crate::report::Reporter;
 pub use chain::{MOST_LAYERS, Prepared};
 use format::{Header, PAGE, State, refused};
 use medium::Medium;
@@ -107,6 +108,8 @@ pub struct Upper {
     /// Its name since a snapshot.
     renamed: OnceLock<PathBuf>,
     read_only: bool,
+    /// Its last server has lost data in this boot.
+    lost: bool,
     store: Arc<Store<File>>,
     saver: Arc<Saver>,
 }
@@ -149,7 +152,7 @@ impl Upper {
             }
         };
         let file = new.publish(at).map_err(failed)?;
-        Ok(Self::of(file, path, store, false))
+        Ok(Self::of(file, path, store, false, false))
     }
 
     /// One that exists. `read_only`: it is not changed, and shared with others that do not change it.
@@ -168,21 +171,28 @@ impl Upper {
         let header = header_of(&file, path)?;
         admit(&header, path, shape, read_only, layer)?;
         let stamp = Stamp::now(&file).map_err(failed)?;
-        let medium = reopened(&file).map_err(failed)?;
+        let medium = if read_only { file.try_clone() } else { reopened(&file) }.map_err(failed)?;
+        let lost = header.state == State::Failed && header.stamp.vouches(&stamp);
         let store = if read_only {
             Store::open_read_only(medium, header, stamp)
         } else {
             Store::open(medium, header, stamp)
         };
-        Ok(Self::of(file, path, store.map_err(failed)?, read_only))
+        let upper = Self::of(file, path, store.map_err(failed)?, read_only, lost);
+        if read_only && upper.store.unsaved() {
+            return Err(refused(path, "has writes that its last server, which was killed, did not save")
+                .hint("serve its disk once for writing: that saves them"));
+        }
+        Ok(upper)
     }
 
-    fn of(file: File, path: &Path, store: Store<File>, read_only: bool) -> Self {
+    fn of(file: File, path: &Path, store: Store<File>, read_only: bool, lost: bool) -> Self {
         Self {
             file: Arc::new(file),
             path: path.to_owned(),
             renamed: OnceLock::new(),
             read_only,
+            lost,
             store: Arc::new(store),
             saver: Arc::default(),
         }
@@ -250,6 +260,18 @@ impl Upper {
         self.store.header().base
     }
 
+    /// Receives the errors of saves that no request waits for.
+    pub fn report_to(&self, reporter: Reporter) {
+        self.saver.report_to(reporter);
+    }
+
+    /// It belongs to a disk that exists already, whose clients have to learn of what the last server has lost.
+    pub fn goes_on(&self) {
+        if self.lost {
+            self.store.fail();
+        }
+    }
+
     /// Calls `found` with each range of bytes that is present. May block; a range may come more than once.
     pub fn present(&self, found: &mut dyn FnMut(Range<u64>)) -> Result<()> {
         self.store.present(found).map_err(|error| system(self.path(), &error))
@@ -272,7 +294,7 @@ impl Upper {
 
     /// Whether a flush has to save: something is noted and not saved, or was lost.
     pub fn unsaved(&self) -> bool {
-        self.store.unsaved()
+        !self.read_only && self.store.unsaved()
     }
 
     /// Whether a sync has failed: later saves fail as well.
@@ -287,6 +309,9 @@ impl Upper {
 
     /// Makes durable all data that was written, and all that was noted. Blocks.
     pub fn save(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         self.store.save().map_err(|error| {
             Error::system(format!("cannot save the upper {}", self.path().display()), &error)
                 .kind(ErrorKind::Backend)
@@ -313,7 +338,9 @@ impl Upper {
         let (before, length) = (self.size(), layout.length(size));
         if size > before {
             // To its end first: a resize that did not end may have left data behind it.
-            self.store.medium().cut(layout.length(before), length).map_err(failed)?;
+            // And durably, before the header says so.
+            let medium = self.store.medium();
+            medium.cut(layout.length(before), length).and_then(|()| medium.sync()).map_err(failed)?;
         }
         self.store.change(|header| header.size = size).map_err(failed)?;
         if size < before {
@@ -340,14 +367,18 @@ impl Upper {
     pub fn take_back(&self) -> Result<()> {
         let claim = if self.read_only { claim::share } else { claim::keep };
         claim(self.path(), &self.file)?;
+        self.read_again().inspect_err(|_| claim::let_go(&self.file))?;
+        self.saver.begin_again();
+        Ok(())
+    }
+
+    fn read_again(&self) -> Result<()> {
         let (mine, header) = (self.store.header(), header_of(&self.file, self.path())?);
         if (header.uuid, header.state) != (mine.uuid, mine.state) {
             return Err(refused(self.path(), "was used for something else meanwhile")
                 .hint("serve the disk by another process, from what the upper is now"));
         }
-        self.store.reload(header).map_err(|error| system(self.path(), &error))?;
-        self.saver.begin_again();
-        Ok(())
+        self.store.reload(header).map_err(|error| system(self.path(), &error))
     }
 
     /// The disk is closed: waits for saves, and unlocks the file for another disk, even if this is still referenced.

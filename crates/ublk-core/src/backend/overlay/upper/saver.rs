@@ -4,6 +4,7 @@
 use super::medium::Medium;
 use super::store::Store;
 use crate::queue::Errno;
+use crate::report::Reporter;
 use std::io;
 use std::mem::take;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,8 @@ struct Work {
     ended: bool,
     thread: Option<JoinHandle<()>>,
     running: bool,
+    /// Told of a failure that nobody waits for.
+    reporter: Option<Reporter>,
 }
 
 /// See the [module](self).
@@ -37,6 +40,11 @@ pub struct Saver {
 impl Saver {
     fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Receives the errors of saves that nobody waits for.
+    pub fn report_to(&self, reporter: Reporter) {
+        self.work().reporter = Some(reporter);
     }
 
     /// Saves, and calls `saved` then.
@@ -67,7 +75,7 @@ impl Saver {
                 let waiting = take(&mut work.waiting);
                 work.due = false;
                 drop(work);
-                answer(waiting, store.save());
+                self.answer(waiting, store.save());
             }
         }
     }
@@ -85,8 +93,18 @@ impl Saver {
             let waiting = take(&mut work.waiting);
             work.due = false;
             drop(work);
-            answer(waiting, store.save());
+            self.answer(waiting, store.save());
         }
+    }
+
+    fn answer(&self, waiting: Vec<Saved>, saved: io::Result<()>) {
+        let reporter = self.work().reporter.clone();
+        if let (Err(error), [], Some(reporter)) = (&saved, &*waiting, reporter) {
+            reporter
+                .report(format!("what was written to the upper is not durable: it cannot be saved: {error}"));
+        }
+        let told = saved.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        waiting.into_iter().for_each(|saved| saved(told));
     }
 
     /// Saves are asked for again after an [`end`](Self::end).
@@ -107,9 +125,4 @@ impl Saver {
             let _ = thread.join();
         }
     }
-}
-
-fn answer(waiting: Vec<Saved>, saved: io::Result<()>) {
-    let told = saved.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
-    waiting.into_iter().for_each(|saved| saved(told));
 }

@@ -48,15 +48,16 @@ impl<M: Medium> Store<M> {
             end_reset(&medium, &mut header)?;
         }
         let mut log = Log::found(&medium, layout)?;
-        if !header.stamp.vouches(&now) {
+        if !header.stamp.vouches(&now) || header.state == State::Failed {
             // Before the stamp, which would make them count.
-            for (half, count) in log.counts().into_iter().enumerate() {
-                log::clear(&medium, layout, half, count)?;
-            }
+            log::wipe(&medium, layout)?;
             log = Log::default();
         }
-        if header.stamp != now {
+        if header.stamp != now || header.state == State::Failed {
             header.stamp = now;
+            if header.state == State::Failed {
+                header.state = State::Written;
+            }
             medium.write(&header.bytes()[..ATOM], 0)?;
         }
         Ok(Self::of(medium, header, log))
@@ -64,7 +65,7 @@ impl<M: Medium> Store<M> {
 
     /// The same without changing it.
     pub fn open_read_only(medium: M, header: Header, now: Stamp) -> io::Result<Self> {
-        let vouched = header.stamp.vouches(&now);
+        let vouched = header.stamp.vouches(&now) && header.state != State::Failed;
         let log = if vouched { Log::found(&medium, header.layout)? } else { Log::default() };
         Ok(Self::of(medium, header, log))
     }
@@ -79,6 +80,14 @@ impl<M: Medium> Store<M> {
             saving: Mutex::new(()),
             failed: AtomicBool::new(false),
         }
+    }
+
+    /// Fails like the last server of the disk, which has [failed](Self::poison).
+    pub fn fail(&self) {
+        self.failed.store(true, SeqCst);
+        let mut header = locked(&self.header);
+        header.state = State::Failed;
+        let _ = self.medium.write(&header.bytes()[..ATOM], 0); // as `poison`
     }
 
     /// Another server has used it since.
@@ -122,7 +131,7 @@ impl<M: Medium> Store<M> {
     /// log has.
     pub fn note(&self, ranges: &[Range<u64>]) -> io::Result<u64> {
         if self.failed() {
-            return Ok(0); // the log never counts again
+            return Err(io::Error::from_raw_os_error(libc::EIO)); // the log never counts again
         }
         let mut log = locked(&self.log);
         // Also what was added before a failure.
@@ -160,8 +169,11 @@ impl<M: Medium> Store<M> {
         if self.failed() {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
-        let size = locked(&self.header).size;
-        if self.medium.length()? < self.layout.length(size) {
+        let cut = {
+            let header = locked(&self.header); // a shrink changes it before it cuts the file
+            self.medium.length()? < self.layout.length(header.size)
+        };
+        if cut {
             self.poison();
             return Err(io::Error::other("it was truncated"));
         }
@@ -201,11 +213,12 @@ impl<M: Medium> Store<M> {
     }
 
     /// A sync of the data has failed: what was written since the last one may be lost, and the kernel says so only once. From
-    /// here on nothing is saved, and the log does not count again: the next server begins with the tables.
+    /// here on nothing is saved, and the log does not count again: the next server begins with the tables. One that takes over
+    /// the disk in this boot fails its flushes, too: no client was told yet that it lost data.
     pub fn poison(&self) {
         if !self.failed.swap(true, SeqCst) {
             let mut header = locked(&self.header);
-            header.stamp = Stamp::NEVER;
+            header.state = State::Failed;
             // If that fails as well, only the next server's first sync can notice.
             let _ = self.medium.write(&header.bytes()[..ATOM], 0);
         }

@@ -290,3 +290,74 @@ fn notes_of_several_queues_are_all_there_after_a_kill() {
         assert!(has(from) && has(from + length - 1) && !has(from + length), "{number}");
     }
 }
+
+/// A power failure leaves any part of the log, also a later one without what was before it.
+#[test]
+fn entries_that_a_power_failure_left_behind_a_gap_never_count_again() {
+    let place = Place::new();
+    let path = place.at("vm1.cow");
+    let blocks = |from: u64, count: u64| (from..from + count).map(|at| at * 8192..at * 8192 + 4096);
+    let log = {
+        let upper = Upper::create(&path, &shape()).unwrap();
+        blocks(0, 2000).for_each(|range| upper.note(range).unwrap());
+        upper.store.layout().log(0).start
+    };
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 4096], log).unwrap(); // the first 512 entries
+    reboot(&path);
+    {
+        let upper = Upper::open(&path, &shape(), false).unwrap();
+        assert_eq!(present(&upper), []);
+        blocks(10_000, 512).for_each(|range| upper.note(range).unwrap());
+    }
+    let upper = Upper::open(&path, &shape(), false).unwrap(); // after a kill
+    assert_eq!(present(&upper), blocks(10_000, 512).collect::<Vec<_>>());
+}
+
+/// The kernel reports a failed write-back once: the next server could not know.
+#[test]
+fn a_server_that_takes_over_after_a_failed_sync_fails_flushes_and_new_writes_until_the_disk_is_made_again() {
+    let place = Place::new();
+    let path = place.at("vm1.cow");
+    {
+        let upper = Upper::create(&path, &shape()).unwrap();
+        write(&upper, 0..4096, 1);
+        upper.save().unwrap();
+        write(&upper, 8192..12_288, 2);
+        upper.poison();
+        assert!(upper.note(16_384..20_480).is_err(), "it would be lost at the next start");
+    }
+    for _ in 0..2 {
+        let upper = Upper::open(&path, &shape(), false).unwrap();
+        upper.goes_on();
+        assert!(upper.failed() && upper.unsaved() && upper.save().is_err());
+        assert_eq!(present(&upper), std::slice::from_ref(&(0..4096)));
+    }
+    let upper = Upper::open(&path, &shape(), false).unwrap();
+    assert!(!upper.failed() && !upper.unsaved());
+    write(&upper, 8192..12_288, 3);
+    upper.save().unwrap();
+    drop(upper);
+    let upper = Upper::open(&path, &shape(), false).unwrap();
+    upper.goes_on();
+    assert!(!upper.failed());
+    assert_eq!(present(&upper), [0..4096, 8192..12_288]);
+}
+
+#[test]
+fn an_upper_that_is_only_read_is_not_changed_and_has_to_be_saved() {
+    let place = Place::new();
+    let path = place.at("vm1.cow");
+    {
+        let upper = Upper::create(&path, &shape()).unwrap();
+        write(&upper, 0..4096, 1);
+    }
+    let error = Upper::open(&path, &shape(), true).err().unwrap().to_string();
+    assert!(error.contains("has writes that its last server, which was killed, did not save"), "{error}");
+    Upper::open(&path, &shape(), false).unwrap().save().unwrap();
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    let upper = Upper::open(&path, &shape(), true).unwrap();
+    assert!(!upper.unsaved() && upper.save().is_ok());
+    drop(upper);
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
+}

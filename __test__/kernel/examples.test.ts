@@ -94,3 +94,23 @@ test('flaky-disk: delays and errors come when they are asked for', async t => {
   t.notRegex(await dd(), /error|No space/)
   t.true(performance.now() - start >= 150)
 })
+
+test('boot-clones: each system starts from the image, and has its own files', async t => {
+  const out = await sh(
+    `cd "$(mktemp -d)"; mkdir -p root/bin root/sbin root/etc root/proc; cp "$(command -v busybox)" root/bin/busybox
+    ln -s busybox root/bin/sh; ln -s busybox root/bin/cat; ln -s busybox root/bin/hostname; echo new >root/etc/state
+    cat >root/sbin/init <<'END'
+#!/bin/sh
+# Each has seen the state of the others by then, if it is theirs.
+echo "$$ $(hostname) $(cat /etc/state)"; echo "of $(hostname)" >/etc/state; /bin/busybox sleep 0.5; cat /etc/state
+END
+    chmod +x root/sbin/init; mkfs.ext4 -q -d root image 8M >&2; sha256sum image >sum
+    node "$1" image 3; sha256sum --quiet -c sum`,
+    fileURLToPath(example('boot-clones')),
+  )
+  const clones = ['clone-1', 'clone-2', 'clone-3']
+  t.deepEqual(
+    out.trim().split('\n').sort(),
+    [...clones.map(name => `1 ${name} new`), ...clones.map(name => `of ${name}`)].sort(),
+  )
+})

@@ -2,11 +2,12 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { file, lazy, memory, type NativeBackend, overlay, slice, stripe, UblkDevice } from 'ublk-ts'
+import { file, lazy, memory, type NativeBackend, overlay, qcow2, slice, stripe, UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
 import { result, run, sh, shell } from '../support/program.js'
+import { writeImage } from '../support/qcow2-image.js'
 import { verify } from '../support/verify.js'
 
 leaveNoServerBehind(test)
@@ -237,7 +238,7 @@ for (const upper of [at('killed'), 'memory']) {
   })
 }
 
-test('a base can be a lazy disk or another overlay, and a stripe can be made of overlays', async t => {
+test('a base can be a lazy disk, a qcow2 image or another overlay, and a stripe can be made of overlays', async t => {
   const sameAs = async (path: string, other: string, size: string): Promise<void> => {
     await sh('cmp -n "$3" "$1" "$2"', path, other, size)
     t.pass()
@@ -248,6 +249,20 @@ test('a base can be a lazy disk or another overlay, and a stripe can be made of 
     await sameAs(disk.path, BASE, `${SIZE}`)
     t.is((await disk.lazyProgress())?.present, SIZE)
     await verify(disk.path, ['random-16'], '4m')
+  }
+  {
+    writeImage(at('image'), 16 * MIB)
+    await using image = await UblkDevice.create({ backend: qcow2(at('image')) })
+    await sh('head -c 16M "$2" | dd of="$1" bs=1M iflag=fullblock oflag=direct status=none', image.path, BASE)
+    await image.delete()
+    const before = await sh('sha256sum <"$1"', at('image'))
+    await using disk = await UblkDevice.create({
+      backend: overlay(qcow2(at('image')), { upper: at('over-image') }),
+    })
+    await sameAs(disk.path, BASE, `${16 * MIB}`)
+    await verify(disk.path, ['random-16'], '4m')
+    await disk.delete()
+    t.is(await sh('sha256sum <"$1"', at('image')), before)
   }
   {
     await using disk = await UblkDevice.create({ backend: overlay(file(BASE), { upper: at('below') }) })

@@ -138,7 +138,7 @@ export const overlayKind: Kind<OverlayBackend> = {
       { flags: '--overlay-size <size>', summary: 'the size of the disk over it (default: as large)' },
     ],
     over: {
-      main: ['--file', '--lazy', '--concat', '--stripe', '--mem', '--null'],
+      main: ['--file', '--qcow2', '--lazy', '--concat', '--stripe', '--mem', '--null'],
       make: (base, { overlay: upper, snapshot, overlaySize: size }) => {
         if (upper === undefined) {
           throw invalid(`--${snapshot === undefined ? 'overlay-size' : 'snapshot'} is only for --overlay`)

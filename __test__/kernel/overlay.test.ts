@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs
 import { join } from 'node:path'
 import test from 'ava'
 import { file, lazy, memory, type NativeBackend, overlay, qcow2, slice, stripe, UblkDevice } from 'ublk-ts'
-import { Detached, gone, leaveNoServerBehind } from '../support/detached.js'
+import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -215,16 +215,8 @@ for (const upper of [at('killed'), 'memory']) {
   test(`a detached overlay survives SIGKILL and an upgrade under a checked load: ${upper === 'memory' ? upper : 'a file'}`, async t => {
     const disk = await Detached.create(`--file ${BASE} --overlay ${upper} --recovery reissue --queues 2`)
     const load = result(shell(LOAD, disk.path, DIR))
-    for (const round of [1, 2]) {
-      await sh('sleep 0.$1', `${round * 3}`)
-      await disk.signal('SIGKILL')
-      t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
-    }
-    const { pid } = disk
-    const { status, stderr } = await run('upgrade', disk.path, '--json')
-    t.is(status, 0, stderr)
-    await gone(pid)
-    await sh('sleep 0.3; touch "$1/stop"', DIR)
+    await disk.changeServers(t)
+    await sh('touch "$1/stop"', DIR)
     t.deepEqual(await load, SILENT)
     rmSync(at('stop'))
     const shown = disk.record.options.backend

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { type Backend, concat, file, memory, nullDisk, slice, stripe, UblkDevice, worker } from 'ublk-ts'
-import { Detached, gone, leaveNoServerBehind } from '../support/detached.js'
+import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -86,16 +86,8 @@ test('a detached stripe survives SIGKILL and an upgrade under a checked load', a
       DIR,
     ),
   )
-  for (const round of [1, 2]) {
-    await sh('sleep 0.$1', `${round * 3}`)
-    await disk.signal('SIGKILL')
-    t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
-  }
-  const { pid } = disk
-  const { status, stderr } = await run('upgrade', disk.path, '--json')
-  t.is(status, 0, stderr)
-  await gone(pid)
-  await sh('sleep 0.3; touch "$1/stop"', DIR)
+  await disk.changeServers(t)
+  await sh('touch "$1/stop"', DIR)
   t.deepEqual(await load, SILENT)
 
   t.like(disk.record.options.backend, { kind: 'stripe', chunk: 16384, disks: [{ path: A }, { path: B }] })

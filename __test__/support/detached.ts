@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
-import type { TestFn } from 'ava'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Assertions, TestFn } from 'ava'
 import { leaveNothingBehind } from './devices.js'
 import { run } from './program.js'
 import { until } from './server.js'
@@ -54,6 +55,21 @@ export class Detached {
     const { pid } = this
     process.kill(pid, name)
     if (ends) await gone(pid)
+  }
+
+  /** Two servers are killed and the next one is upgraded, while a load goes on. No command says anything else than it should. */
+  async changeServers(t: Assertions): Promise<void> {
+    for (const pause of [300, 600]) {
+      await sleep(pause)
+      await this.signal('SIGKILL')
+      const recovered = { status: 0, signal: null, stdout: `${this.path}\n`, stderr: '' }
+      t.deepEqual(await run('recover', this.path), recovered)
+    }
+    const { pid } = this
+    const { status, stderr } = await run('upgrade', this.path, '--json')
+    t.is(status, 0, stderr)
+    await gone(pid)
+    await sleep(300)
   }
 }
 

@@ -2,7 +2,18 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { file, lazy, memory, type NativeBackend, overlay, qcow2, slice, stripe, UblkDevice } from 'ublk-ts'
+import {
+  file,
+  lazy,
+  memory,
+  type NativeBackend,
+  overlay,
+  qcow2,
+  slice,
+  stripe,
+  tracked,
+  UblkDevice,
+} from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
@@ -329,6 +340,17 @@ test('what does not belong together is said in one line, and nothing is touched'
     message: /own is in use: process \d+/,
   })
   await t.throwsAsync(UblkDevice.create({ backend: file(BASE) }), { message: /base is in use: / })
+  // A disk that cannot be made leaves none of the files that would have been made for it.
+  const made = ['vain', 'vain.changes', 'vain.cache', 'vain.cache.map'].map(at)
+  const vain: NativeBackend[] = [
+    overlay(file(BASE), { upper: made[0] as string }),
+    tracked(memory('16M'), { map: made[1] as string }),
+    lazy({ source: at('other'), cache: made[2] as string }),
+  ]
+  for (const backend of vain) {
+    await t.throwsAsync(UblkDevice.create({ backend, id: disk.id }), { code: 'EEXIST' })
+    t.deepEqual(made.filter(existsSync), [], backend.kind)
+  }
   const { status, stderr } = await run('create', '--file', BASE, '--overlay-size', '1G')
   t.is(status, 2)
   t.is(stderr, 'ublk-ts: --overlay-size is only for --overlay\n')

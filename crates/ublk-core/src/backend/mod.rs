@@ -16,6 +16,7 @@ mod lazy;
 mod map_file;
 mod memory;
 mod memory_file;
+mod new_file;
 mod null;
 mod observed;
 mod overlay;
@@ -257,8 +258,8 @@ pub trait Backend: Send + Sync + 'static {
 
 /// A backend in which others can store data, beside the requests of its engines.
 pub trait Storage: Backend {
-    /// The map that says which of its data counts is durable. A new file gets its length only now, since one that has it
-    /// counts as used, and so does its map.
+    /// Called before a disk is served with it: the map that says which of its data counts is durable. A new file gets its
+    /// length only now, since one that has it counts as used, and so does its map.
     fn begin(&self) -> Result<()> {
         Ok(())
     }

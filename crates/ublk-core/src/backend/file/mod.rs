@@ -5,6 +5,7 @@ mod limits;
 mod unit;
 mod zeroes;
 
+use super::new_file::NewFile;
 use super::{Alignment, Backend, Discard, Engine, Found, Properties, Site, Slot, Storage};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
@@ -22,6 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An open file or block device.
 pub struct File {
+    /// Until a disk is served with it. Before the open file, whose claim ends then.
+    new: NewFile,
     file: fs::File,
     path: PathBuf,
     writable: bool,
@@ -65,9 +68,11 @@ impl File {
             move |error| Error::system(format!("cannot {what} {}", path.display()), &error)
         };
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.open(path).map_err(|error| failed("make")(error).kind(ErrorKind::Backend))?;
+        options.read(true).write(true);
+        let (_, new) = NewFile::open_or_create(&options, path)
+            .map_err(|error| failed("make")(error).kind(ErrorKind::Backend))?;
         let mut file = Self::open_with(&mut options, path, false, direct, size)?;
+        file.new = new;
         let holds = file.file.metadata().map_err(failed("use"))?;
         let found = file.properties().size;
         let new = holds.is_file() && found == 0;
@@ -95,6 +100,7 @@ impl File {
         let size = file.metadata().map_err(|error| failed(&error))?.len();
         let discard = (!read_only && can_punch(&file, size, false)).then_some(DISCARD);
         Ok(Self {
+            new: NewFile::default(),
             file,
             witness: None,
             path: path.to_owned(),
@@ -178,6 +184,7 @@ impl File {
         let discard = (!read_only && can_punch(&file, size.max(least), kind.is_block_device()))
             .then_some(Discard { granularity: DISCARD.granularity.max(block_size), ..DISCARD });
         Ok(Self {
+            new: NewFile::default(),
             file,
             witness: None,
             path: path.to_owned(),
@@ -249,9 +256,11 @@ impl Storage for File {
             Error::system(format!("cannot make {}", self.path.display()), &error).kind(ErrorKind::Backend)
         };
         let found = self.file.metadata().map_err(failed)?;
-        if found.is_file() && found.len() == 0 {
-            self.file.set_len(self.size.load(Relaxed)).map_err(failed)?;
+        let size = self.size.load(Relaxed);
+        if found.is_file() && found.len() < size {
+            self.file.set_len(size).map_err(failed)?;
         }
+        self.new.keep();
         Ok(())
     }
 

@@ -107,7 +107,6 @@ impl Lazy {
         if map.is_bounded() != max.is_some() {
             return Err(Error::invalid("the map is for another kind of cache"));
         }
-        storage.begin()?;
         if max.is_some() {
             Self::check_bounded(&*storage, map.chunk())?;
         }
@@ -142,6 +141,8 @@ impl Lazy {
     fn begin(&self, inner: &Arc<Inner>) -> Result<()> {
         let mut begun = inner.begun.lock().unwrap_or_else(PoisonError::into_inner);
         if !*begun {
+            self.storage.begin()?;
+            inner.chunks.map.begin();
             inner.chunks.fit(&*self.storage)?;
             if let Some(rate) = self.fill {
                 self.background.start(Arc::downgrade(inner), rate)?;

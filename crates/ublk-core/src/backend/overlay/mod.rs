@@ -26,6 +26,7 @@ mod upper;
 pub use layers::LayerInfo;
 pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
 
+use super::new_file::NewFile;
 use super::{Backend, Engine, Extent, Memory, Properties, Site, parts};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +47,8 @@ use std::thread::JoinHandle;
 
 /// See the [module](self).
 pub struct Overlay {
+    /// The upper, until a queue is served. Before the layers, whose lock ends then.
+    new: NewFile,
     base: Arc<dyn Backend>,
     /// The identity of its content.
     base_name: String,
@@ -84,6 +87,7 @@ impl Overlay {
         size: u64,
     ) -> Self {
         Self {
+            new: NewFile::default(),
             base,
             base_name,
             base_size,
@@ -103,6 +107,7 @@ impl Overlay {
         let base_size = Self::check_base(&*base)?;
         let (block_size, name) = (base.properties().block_size, base.identity()?);
         let shape = |size| Shape { size, block_size, base: &name, parent: None };
+        let mut new = NewFile::default();
         let layers = if path.symlink_metadata().is_ok() {
             let size = size.map_or_else(|| Upper::size_at(path), Ok)?;
             Upper::open_chain(path, &shape(size), read_only)?
@@ -120,11 +125,13 @@ impl Overlay {
                 ))
                 .hint("disks consist of whole blocks"));
             }
-            vec![Upper::create(path, &shape(size))?]
+            let upper = Upper::create(path, &shape(size))?;
+            new = upper.is_new()?;
+            vec![upper]
         };
         let size = layers.last().map_or(base_size, Upper::size);
         let layers = layers.into_iter().map(|upper| Written::kept(Arc::new(upper))).collect::<Result<_>>()?;
-        let overlay = Self::of(base, base_size, name, layers, size);
+        let overlay = Self { new, ..Self::of(base, base_size, name, layers, size) };
         overlay.find_present(FIRST)?;
         Ok(overlay)
     }
@@ -138,10 +145,12 @@ impl Overlay {
         size: Option<u64>,
         read_only: bool,
     ) -> Result<Self> {
-        if path.symlink_metadata().is_err() && !read_only {
-            Self::fork(&*base, snapshot, path)?;
-        }
-        let overlay = Self::in_file(base, path, size, read_only)?;
+        let new = if path.symlink_metadata().is_err() && !read_only {
+            Self::fork(&*base, snapshot, path)?
+        } else {
+            NewFile::default()
+        };
+        let overlay = Self { new, ..Self::in_file(base, path, size, read_only)? };
         let is_it = |layer: &Written| layer.kept.as_ref().is_some_and(|kept| kept.upper.is_at(snapshot));
         if overlay.layers.all().take(usize::from(overlay.layers.top() - FIRST)).any(is_it) {
             return Ok(overlay);
@@ -172,12 +181,12 @@ impl Overlay {
     }
 
     /// Makes a new upper over a snapshot, for another disk with the same base.
-    fn fork(base: &dyn Backend, snapshot: &Path, path: &Path) -> Result<()> {
+    fn fork(base: &dyn Backend, snapshot: &Path, path: &Path) -> Result<NewFile> {
         let (block_size, name) = (base.properties().block_size, base.identity()?);
         let shape = Shape { size: Upper::size_at(snapshot)?, block_size, base: &name, parent: None };
         match Upper::open_chain(snapshot, &shape, true)?.last() {
-            Some(layer) => layer.fork(path).map(drop),
-            None => Ok(()),
+            Some(layer) => layer.fork(path)?.is_new(),
+            None => Ok(NewFile::default()),
         }
     }
 
@@ -338,7 +347,9 @@ impl Backend for Overlay {
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
-        Ok(Box::new(OverlayEngine::new(self, site)?))
+        let engine = OverlayEngine::new(self.clone(), site)?;
+        self.new.keep();
+        Ok(Box::new(engine))
     }
 
     fn resize(&self, from: u64, to: u64) -> Result<()> {
@@ -408,6 +419,7 @@ impl Overlay {
     }
 
     fn let_go_of_layers(&self) {
+        self.new.remove();
         if !self.away.swap(true, SeqCst) {
             self.layers.all().filter_map(|layer| layer.kept.as_ref()).for_each(|kept| kept.upper.let_go());
         }

@@ -360,6 +360,8 @@ fn an_upper_fits_the_base_that_it_was_made_over_and_no_other() {
     assert_eq!(refused(made(open(&base), None, true)), format!("the upper {shown} does not exist"));
     assert!(!path.exists());
     drop(made(open(&base), None, false).unwrap());
+    assert!(!path.exists(), "no disk was served from it");
+    drop(Bench::new(Arc::new(made(open(&base), None, false).unwrap()), 1, MAX_IO));
     drop(made(open(&base), None, false).unwrap());
     let other = refused(made(open(&base), Some(128 * SECTOR), false));
     assert_eq!(other, format!("the upper {shown} is of a disk of 32768 bytes, not 65536"));

@@ -13,6 +13,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+use super::new_file::NewFile;
 use super::{Backend, Changed, Changes, Checkpoint, CopyMode, Engine, Extent, Properties, Site};
 use crate::claim::{Claims, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +35,7 @@ pub const BLOCK: u64 = 4096;
 /// See the [module](self).
 pub struct Tracked {
     disk: Arc<dyn Backend>,
+    new: NewFile,
     file: Arc<File>,
     path: PathBuf,
     read_only: bool,
@@ -75,15 +77,13 @@ impl Tracked {
             Error::system(format!("cannot use the change map {}", path.display()), &error)
                 .kind(ErrorKind::Backend)
         };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .create(!read_only)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NONBLOCK) // do not wait for a FIFO's writer
-            .open(path)
-            .map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(!read_only).custom_flags(libc::O_NONBLOCK); // do not wait for a FIFO's writer
+        let (file, new) = if read_only {
+            (options.open(path).map_err(failed)?, NewFile::default())
+        } else {
+            NewFile::open_or_create(&options, path).map_err(failed)?
+        };
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(Error::new(
                 ErrorKind::Backend,
@@ -96,7 +96,7 @@ impl Tracked {
         file::check(&file, path, size)?;
         let here = RandomState::new().hash_one(path);
         let state = Mutex::new(State { size, ..State::default() });
-        Ok(Self { disk, file: Arc::new(file), path: path.to_owned(), read_only, here, state })
+        Ok(Self { disk, new, file: Arc::new(file), path: path.to_owned(), read_only, here, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -187,6 +187,7 @@ impl Backend for Tracked {
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
         let hold = self.hold(site)?;
         let below = site.below(self.disk.clone())?;
+        self.new.keep();
         Ok(Box::new(TrackedEngine::new(below, hold, site.depth())))
     }
 

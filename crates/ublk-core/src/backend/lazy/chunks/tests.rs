@@ -134,6 +134,7 @@ fn kept() -> (Arc<Chunks>, Medium, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity { size: 10 * CHUNK, chunk: CHUNK, name: String::new() };
     let map = Map::open(&dir.path().join("map"), &identity, Found::New).unwrap();
+    map.begin();
     let (chunks, medium) = (Arc::new(Chunks::new(map, None)), Medium::default());
     chunks.complete(&[0], false, 0).unwrap();
     chunks.save(&medium).unwrap();

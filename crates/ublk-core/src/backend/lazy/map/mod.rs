@@ -49,6 +49,7 @@ mod save;
 mod tests;
 
 use crate::backend::bits::{Bits, at};
+use crate::backend::new_file::NewFile;
 use crate::claim::{self, Place, Role};
 use crate::number::to_usize;
 use format::{PAGE, Stamp, put, tables_of};
@@ -118,6 +119,8 @@ impl MapFile {
 
 /// What makes a map outlive the process.
 struct Kept {
+    /// Until a disk is served with it. Before the open file, whose lock ends then.
+    new: NewFile,
     on: MapFile,
     identity: Identity,
     stamp: Stamp,
@@ -180,7 +183,15 @@ impl Map {
     /// The disk is closed, or left to another process: unlocks the file, even if this map is still referenced.
     pub fn let_go(&self) {
         if let Some(kept) = &self.kept {
+            kept.new.remove();
             claim::let_go(&kept.on.file);
+        }
+    }
+
+    /// A disk is served with it.
+    pub fn begin(&self) {
+        if let Some(kept) = &self.kept {
+            kept.new.keep();
         }
     }
 

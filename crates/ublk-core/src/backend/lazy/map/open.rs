@@ -4,6 +4,7 @@ use super::format::{PAGE, Stamp, check, header, read, tables_of, words, write, w
 use super::{Found, Identity, Kept, MOST_NAME, Map, MapFile, chunks, pages};
 use crate::backend::bits::Bits;
 use crate::backend::map_file::{allocate, blank, sync_parent};
+use crate::backend::new_file::NewFile;
 use crate::error::{Error, ErrorKind, Result};
 use std::fs::OpenOptions;
 use std::io;
@@ -47,19 +48,13 @@ impl Map {
         let system = |error: io::Error| {
             Error::system(format!("cannot use the map {name}"), &error).kind(ErrorKind::Backend)
         };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NONBLOCK) // do not wait for a FIFO's writer
-            .open(path)
-            .map_err(system)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NONBLOCK); // do not wait for a FIFO's writer
+        let (file, new) = NewFile::open_or_create(&options, path).map_err(system)?;
         if !file.metadata().map_err(system)?.is_file() {
             return Err(Error::new(ErrorKind::Backend, format!("the map {name} is no regular file")));
         }
-        Self::load(MapFile { file: Arc::new(file), path: path.to_owned() }, identity, found, bounded)
+        Self::load(MapFile { file: Arc::new(file), path: path.to_owned() }, identity, found, bounded, new)
     }
 
     /// The map as it is now, after this process has [let go](Self::let_go) of its file: another one may have changed it.
@@ -67,10 +62,11 @@ impl Map {
         let Some(Kept { on, identity, .. }) = &self.kept else {
             return Err(Error::invalid("the map is in memory"));
         };
-        Self::load(on.clone(), identity, Found::Used, self.is_bounded()).inspect_err(|_| self.let_go())
+        Self::load(on.clone(), identity, Found::Used, self.is_bounded(), NewFile::default())
+            .inspect_err(|_| self.let_go())
     }
 
-    fn load(on: MapFile, identity: &Identity, found: Found, bounded: bool) -> Result<Self> {
+    fn load(on: MapFile, identity: &Identity, found: Found, bounded: bool, new: NewFile) -> Result<Self> {
         let MapFile { file, path } = &on;
         let name = path.display();
         let system = |error: io::Error| {
@@ -148,6 +144,7 @@ impl Map {
             .map(|page| AtomicBool::new(words(page).any(|word| loose.word(word).load(SeqCst) != 0)))
             .collect();
         let kept = Kept {
+            new,
             on,
             identity: identity.clone(),
             stamp,

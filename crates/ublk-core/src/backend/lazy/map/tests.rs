@@ -8,6 +8,16 @@ fn identity() -> Identity {
     Identity { size: 100 << 20, chunk: 4096, name: "image 1".into() }
 }
 
+/// A map that a disk is served with.
+fn open(path: &Path, identity: &Identity, found: Found) -> Result<Map> {
+    Map::open(path, identity, found).inspect(Map::begin)
+}
+
+/// The same for a bounded cache.
+fn open_bounded(path: &Path, identity: &Identity, found: Found) -> Result<Map> {
+    Map::open_bounded(path, identity, found).inspect(Map::begin)
+}
+
 struct Place(std::path::PathBuf);
 
 impl Place {
@@ -16,7 +26,7 @@ impl Place {
     }
 
     fn open(&self) -> Result<Map> {
-        Map::open(&self.0, &identity(), Found::Empty)
+        open(&self.0, &identity(), Found::Empty)
     }
 
     /// As if the machine had been booted again.
@@ -93,11 +103,11 @@ fn the_map_of_another_disk_is_refused_and_so_is_a_second_user() {
         Identity { chunk: 8192, ..identity() },
         Identity { name: "image 2".into(), ..identity() },
     ] {
-        assert!(Map::open(&place.0, &other, Found::Used).err().unwrap().message.contains("another disk"));
+        assert!(open(&place.0, &other, Found::Used).err().unwrap().message.contains("another disk"));
     }
     std::fs::write(&place.0, vec![7; 20_000]).unwrap();
     assert!(place.open().err().unwrap().message.contains("not a map of ublk-ts"));
-    assert!(!Map::open(&place.0, &identity(), Found::New).unwrap().has(0));
+    assert!(!open(&place.0, &identity(), Found::New).unwrap().has(0));
 }
 
 #[test]
@@ -105,12 +115,12 @@ fn a_map_that_says_nothing_is_refused_for_a_cache_that_holds_data() {
     let place = Place::new("blank");
     for bytes in [vec![], vec![0; 30_000]] {
         std::fs::write(&place.0, bytes).unwrap();
-        let refused = Map::open(&place.0, &identity(), Found::Used).err().unwrap();
+        let refused = open(&place.0, &identity(), Found::Used).err().unwrap();
         assert!(refused.message.contains("is empty, but its cache is not"), "{refused}");
         assert!(!place.open().unwrap().has(0), "nothing is lost without it where there is nothing");
     }
     std::fs::remove_file(&place.0).unwrap();
-    assert!(Map::open(&place.0, &identity(), Found::Used).is_err());
+    assert!(open(&place.0, &identity(), Found::Used).is_err());
 }
 
 /// Any user can make one that takes years to read.
@@ -181,8 +191,8 @@ fn live_is_trusted_only_where_it_was_written() {
 fn fuzz(bounded: bool, mut use_it: impl FnMut(Map)) {
     let place = Place::new(&format!("fuzz-{bounded}"));
     let open = |found| match bounded {
-        false => Map::open(&place.0, &identity(), found),
-        true => Map::open_bounded(&place.0, &identity(), found),
+        false => open(&place.0, &identity(), found),
+        true => open_bounded(&place.0, &identity(), found),
     };
     let map = open(Found::Empty).unwrap();
     add(&map, &[1, 2, 20_000]);
@@ -269,7 +279,7 @@ fn any_bytes_are_a_bounded_map_or_refused() {
 
 /// A bounded map with these chunks fetched and saved; 2 was written and saved then, 3 is written after the save.
 fn bounded(place: &Place) -> Map {
-    let map = Map::open_bounded(&place.0, &identity(), Found::Empty).unwrap();
+    let map = open_bounded(&place.0, &identity(), Found::Empty).unwrap();
     add(&map, &[1, 2, 3, 20_000]);
     map.mark_dirty(&[2]).unwrap();
     save(&map, || Ok(())).unwrap();
@@ -301,7 +311,7 @@ fn an_eviction_that_failed_has_changed_nothing_in_the_file() {
         }
         map.mark_dirty(&[1]).unwrap(); // for a client's write, which is answered
         drop(map); // killed
-        let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+        let map = open_bounded(&place.0, &identity(), Found::Used).unwrap();
         assert!(map.has(1) && map.is_dirty(1), "a client wrote to it");
         assert!(!map.has(5) && map.has(6) == refetched, "a hole");
     }
@@ -316,7 +326,7 @@ fn an_eviction_that_cannot_be_undone_says_so() {
     assert!(!map.unfile(&[1, 5]).unwrap_err().unchanged);
     add(&map, &[6]);
     drop(map);
-    assert_eq!(present(&Map::open_bounded(&place.0, &identity(), Found::Used).unwrap()), [2, 3, 6, 20_000]);
+    assert_eq!(present(&open_bounded(&place.0, &identity(), Found::Used).unwrap()), [2, 3, 6, 20_000]);
 }
 
 /// The kernel's word on the mapping that an address lies in: how much of it takes memory, in KiB.
@@ -340,7 +350,7 @@ fn resident(address: usize) -> u64 {
 fn a_map_takes_memory_for_what_is_present_alone() {
     let place = Place::new("memory");
     let identity = Identity { size: 1 << 39, ..identity() };
-    let map = Map::open_bounded(&place.0, &identity, Found::New).unwrap();
+    let map = open_bounded(&place.0, &identity, Found::New).unwrap();
     let length = Map::length_of(&identity, true);
     assert_eq!((map.length(), std::fs::metadata(&place.0).unwrap().len()), (length, length));
     add(&map, &[1]);
@@ -355,7 +365,7 @@ fn what_was_evicted_is_missing_after_a_kill_and_what_was_written_stays_dirty() {
     evict(&map, 20_000);
     assert!(!map.has(20_000) && !map.settled_all(20_000..20_001));
     drop(map);
-    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    let map = open_bounded(&place.0, &identity(), Found::Used).unwrap();
     assert_eq!(present(&map), [1, 2, 3]);
     assert_eq!([1, 2, 3].map(|chunk| map.is_dirty(chunk)), [false, true, true]);
 }
@@ -368,13 +378,13 @@ fn after_a_power_failure_only_written_chunks_of_a_bounded_cache_count() {
     drop(map);
     place.reboot();
     // The write to 3 was not flushed. The chunk may have a part of it, so it is fetched again.
-    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    let map = open_bounded(&place.0, &identity(), Found::Used).unwrap();
     assert_eq!(present(&map), [2]);
     assert!(map.is_dirty(2) && !map.is_dirty(3));
     drop(map);
     // Another failure right after that changes nothing.
     place.reboot();
-    assert_eq!(present(&Map::open_bounded(&place.0, &identity(), Found::Used).unwrap()), [2]);
+    assert_eq!(present(&open_bounded(&place.0, &identity(), Found::Used).unwrap()), [2]);
 }
 
 /// Each page of the file on the medium is the one of any moment since the last sync: the kernel writes pages back in any
@@ -394,7 +404,7 @@ fn a_power_failure_shows_no_hole_whichever_pages_reached_the_medium() {
             if closed {
                 map.seal().unwrap();
                 drop(map);
-                map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+                map = open_bounded(&place.0, &identity(), Found::Used).unwrap();
             }
             let synced = std::fs::read(&place.0).unwrap();
             // Its data is a hole now, and is so still if the client's first write to it has not reached the medium.
@@ -409,7 +419,7 @@ fn a_power_failure_shows_no_hole_whichever_pages_reached_the_medium() {
             }
             std::fs::write(&place.0, medium).unwrap();
             place.reboot();
-            let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+            let map = open_bounded(&place.0, &identity(), Found::Used).unwrap();
             assert_eq!(present(&map), [2, 3], "{older:03b} {closed}");
         }
     }
@@ -423,7 +433,7 @@ fn a_bounded_cache_that_was_closed_counts_whole_after_a_boot_and_once() {
     drop(map);
     place.reboot();
     assert!(
-        present(&Map::open_bounded(&place.0, &identity(), Found::Used).unwrap()) == [2],
+        present(&open_bounded(&place.0, &identity(), Found::Used).unwrap()) == [2],
         "a map with something to save is not sealed"
     );
     let other = Place::new("sealed-2");
@@ -432,24 +442,24 @@ fn a_bounded_cache_that_was_closed_counts_whole_after_a_boot_and_once() {
     map.seal().unwrap();
     drop(map);
     other.reboot();
-    let map = Map::open_bounded(&other.0, &identity(), Found::Used).unwrap();
+    let map = open_bounded(&other.0, &identity(), Found::Used).unwrap();
     assert_eq!(present(&map), [1, 2, 3, 20_000]);
     assert!(map.settled_all(1..4) && !map.unsaved());
     drop(map);
     other.reboot();
-    assert_eq!(present(&Map::open_bounded(&other.0, &identity(), Found::Used).unwrap()), [2, 3]);
+    assert_eq!(present(&open_bounded(&other.0, &identity(), Found::Used).unwrap()), [2, 3]);
 }
 
 #[test]
 fn what_a_killed_process_wrote_survives_a_boot_once_the_next_one_has_flushed() {
     let place = Place::new("marks");
     drop(bounded(&place));
-    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    let map = open_bounded(&place.0, &identity(), Found::Used).unwrap();
     assert!(map.unsaved() && map.is_dirty(3));
     save(&map, || Ok(())).unwrap();
     drop(map);
     place.reboot();
-    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    let map = open_bounded(&place.0, &identity(), Found::Used).unwrap();
     assert!(map.has(3) && map.is_dirty(3));
 }
 
@@ -458,12 +468,12 @@ fn maps_with_and_without_a_bound_are_not_taken_for_each_other() {
     let (one, other) = (Place::new("bound-1"), Place::new("bound-2"));
     drop(bounded(&one));
     drop(other.open().unwrap());
-    let refused = Map::open(&one.0, &identity(), Found::Used).err().unwrap();
+    let refused = open(&one.0, &identity(), Found::Used).err().unwrap();
     assert!(refused.message.contains("is of a bounded cache"), "{refused}");
-    let refused = Map::open_bounded(&other.0, &identity(), Found::Used).err().unwrap();
+    let refused = open_bounded(&other.0, &identity(), Found::Used).err().unwrap();
     assert!(refused.message.contains("was made without a bound"), "{refused}");
     let identity = Identity { name: "image 2".into(), ..identity() };
-    let refused = Map::open_bounded(&one.0, &identity, Found::Used).err().unwrap();
+    let refused = open_bounded(&one.0, &identity, Found::Used).err().unwrap();
     assert!(refused.message.contains("another disk"), "{refused}");
 }
 
@@ -475,7 +485,7 @@ fn a_bounded_map_that_is_cut_short_is_whole_again_after_the_next_save() {
     assert!(save(&map, || Ok(())).unwrap());
     drop(map);
     place.reboot();
-    let map = Map::open_bounded(&place.0, &identity(), Found::Used).unwrap();
+    let map = open_bounded(&place.0, &identity(), Found::Used).unwrap();
     assert_eq!(present(&map), [2, 3]);
 }
 
@@ -485,7 +495,7 @@ fn a_flush_makes_a_write_durable_whoever_has_marked_its_chunk() {
     use std::sync::atomic::AtomicU64;
     const CHUNKS: u64 = if cfg!(miri) { 20 } else { 20_000 };
     let place = Place::new("flushed");
-    let map = Map::open_bounded(&place.0, &identity(), Found::Empty).unwrap();
+    let map = open_bounded(&place.0, &identity(), Found::Empty).unwrap();
     add(&map, &(0..CHUNKS).collect::<Vec<_>>());
     save(&map, || Ok(())).unwrap();
     let (file, flushed, lost) = (File::open(&place.0).unwrap(), AtomicU64::new(0), AtomicU64::new(0));

@@ -242,14 +242,19 @@ fn a_cache_is_new_until_its_map_is() {
     let (path, map) = (dir.path().join("cache"), dir.path().join("map"));
     let identity = Identity { size: SIZE, chunk: CHUNK, name: "image".into() };
     let of_before = Map::open(&map, &identity, Found::New).unwrap();
+    of_before.begin();
     of_before.file(&[0]).unwrap();
     drop(of_before);
     let create = || Stored::open_or_create(&path, SIZE, false).unwrap();
-    drop(create()); // killed
+    drop(create());
+    assert!(!path.exists(), "no disk was served from it");
+    std::mem::forget(create()); // killed
     let (storage, found) = create();
     let map = Map::open(&map, &identity, found).unwrap();
     assert!(!map.has(0), "a hole");
-    drop(Lazy::new(Arc::new(storage), map, Arc::new(At::default())).unwrap());
+    let lazy = Lazy::new(Arc::new(storage), map, Arc::new(At::default())).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    drop(served(lazy));
     let (storage, found) = create();
     assert_eq!((fs::metadata(&path).unwrap().len(), found), (SIZE, Found::Empty));
     storage.store(0, &[1]).unwrap();

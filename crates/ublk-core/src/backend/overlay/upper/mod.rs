@@ -27,6 +27,7 @@ mod tables;
 mod tests;
 
 use crate::backend::map_file::Stamp;
+use crate::backend::new_file::NewFile;
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
@@ -153,6 +154,11 @@ impl Upper {
         };
         let file = new.publish(at).map_err(failed)?;
         Ok(Self::of(file, path, store, false, false))
+    }
+
+    /// It was created for a disk that may not come.
+    pub fn is_new(&self) -> Result<NewFile> {
+        NewFile::at(&self.path, &self.file).map_err(|error| system(&self.path, &error))
     }
 
     /// One that exists. `read_only`: it is not changed, and shared with others that do not change it.

@@ -27,6 +27,11 @@ pub fn blank(file: &File, length: usize) -> io::Result<bool> {
     }
 }
 
+/// FNV-1a of 64 bits.
+pub fn checksum(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Allocates the file's blocks now: if a later write found no space, its request would fail.
 pub fn allocate(file: &File, length: usize) -> io::Result<()> {
     match nix::fcntl::posix_fallocate(file, 0, length.cast_signed() as libc::off_t) {

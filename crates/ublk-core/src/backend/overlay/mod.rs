@@ -27,7 +27,7 @@ pub use layers::LayerInfo;
 pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
 
 use super::new_file::NewFile;
-use super::{Backend, Engine, Extent, Memory, Properties, Site, parts};
+use super::{Backend, Engine, Extent, Memory, Properties, Site, identity, parts};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno};
@@ -75,7 +75,7 @@ impl Overlay {
 
     /// The same with an empty upper, at least as large.
     pub(super) fn with_upper(base: Arc<dyn Backend>, upper: Arc<dyn Backend>, size: u64) -> Result<Self> {
-        let (base_size, name) = (Self::check_base(&*base)?, base.identity()?);
+        let (base_size, name) = (Self::check_base(&*base)?, identity_of(&*base)?);
         Ok(Self::of(base, base_size, name, vec![Written { disk: upper, start: 0, kept: None }], size))
     }
 
@@ -105,7 +105,7 @@ impl Overlay {
     /// the upper, or of the base for a new one. `read_only`: the upper exists, and is shared with others that only read it.
     pub fn in_file(base: Arc<dyn Backend>, path: &Path, size: Option<u64>, read_only: bool) -> Result<Self> {
         let base_size = Self::check_base(&*base)?;
-        let (block_size, name) = (base.properties().block_size, base.identity()?);
+        let (block_size, name) = (base.properties().block_size, identity_of(&*base)?);
         let shape = |size| Shape { size, block_size, base: &name, parent: None };
         let mut new = NewFile::default();
         let layers = if path.symlink_metadata().is_ok() {
@@ -167,7 +167,7 @@ impl Overlay {
     /// was interrupted. The upper is never smaller than the disk meanwhile.
     pub fn end_resize(base: &dyn Backend, path: &Path, size: u64) -> Result<()> {
         let (block_size, name, found) =
-            (base.properties().block_size, base.identity()?, Upper::size_at(path)?);
+            (base.properties().block_size, identity_of(base)?, Upper::size_at(path)?);
         if found <= size {
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl Overlay {
 
     /// Makes a new upper over a snapshot, for another disk with the same base.
     fn fork(base: &dyn Backend, snapshot: &Path, path: &Path) -> Result<NewFile> {
-        let (block_size, name) = (base.properties().block_size, base.identity()?);
+        let (block_size, name) = (base.properties().block_size, identity_of(base)?);
         let shape = Shape { size: Upper::size_at(snapshot)?, block_size, base: &name, parent: None };
         match Upper::open_chain(snapshot, &shape, true)?.last() {
             Some(layer) => layer.fork(path)?.is_new(),
@@ -214,7 +214,7 @@ impl Overlay {
 
     /// The base was not served, or served elsewhere, until now.
     fn check_base_is_the_same(&self) -> Result<()> {
-        let now = self.base.identity()?;
+        let now = identity_of(&*self.base)?;
         if now == self.base_name {
             return Ok(());
         }
@@ -424,6 +424,11 @@ impl Overlay {
             self.layers.all().filter_map(|layer| layer.kept.as_ref()).for_each(|kept| kept.upper.let_go());
         }
     }
+}
+
+/// The identity of a base, as uppers keep it.
+fn identity_of(base: &dyn Backend) -> Result<String> {
+    base.identity().map(identity::kept)
 }
 
 /// A file of a base's data.

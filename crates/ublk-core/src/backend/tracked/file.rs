@@ -21,7 +21,7 @@
 
 use super::BLOCK;
 use super::session::Entry;
-use crate::backend::map_file::{self, Stamp};
+use crate::backend::map_file::{self, Stamp, checksum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
 use std::fs::File;
@@ -108,11 +108,6 @@ pub struct Found {
     /// What tells its content from another.
     pub content: u64,
     pub read_only: bool,
-}
-
-/// FNV-1a of 64 bits.
-pub fn checksum(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The first part of a change map.

@@ -13,6 +13,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+use super::map_file::checksum;
 use super::new_file::NewFile;
 use super::{Backend, Changed, Changes, Checkpoint, CopyMode, Engine, Extent, Properties, Site};
 use crate::claim::{Claims, Place, Role};
@@ -150,7 +151,7 @@ impl Tracked {
         if words.is_empty() {
             words.push(self.here);
         }
-        Ok(file::checksum(words.iter().flat_map(|word| word.to_le_bytes())))
+        Ok(checksum(words.iter().flat_map(|word| word.to_le_bytes())))
     }
 
     /// Makes durable what the files of the disk below hold.

@@ -11,6 +11,7 @@
 //! Whatever changes in the header while the file exists is in its first 512 bytes, which a medium writes as a whole.
 
 use super::{Parent, Shape, Uuid};
+use crate::backend::identity::MOST as MOST_IDENTITY;
 use crate::backend::map_file::Stamp;
 use crate::claim::upper::{DISK, MAGIC};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,8 +31,6 @@ pub const PER_BLOCK: u64 = BLOCK / SECTOR;
 const VERSION: u64 = 1;
 /// A part of the header that is never written in part.
 pub const ATOM: usize = 512;
-/// The longest text that identifies a base, in bytes.
-const MOST_BASE: usize = 1024;
 /// The longest name of a file, in bytes.
 pub const MOST_NAME: usize = 255;
 /// The most sectors that an entry of the log can begin at: 512 TiB.
@@ -148,8 +147,8 @@ impl Header {
             return Err(Error::invalid(format!("an overlay of {size} bytes is too large"))
                 .hint(format!("an upper describes at most {MOST_SIZE} bytes")));
         }
-        if base.len() > MOST_BASE {
-            return Err(Error::invalid(format!("the base's identity is longer than {MOST_BASE} bytes")));
+        if base.len() > MOST_IDENTITY {
+            return Err(Error::invalid(format!("the base's identity is longer than {MOST_IDENTITY} bytes")));
         }
         if let Some(parent) = parent {
             parent.check()?;
@@ -223,7 +222,7 @@ impl Header {
             String::from_utf8(page[from..from + length].to_vec()).ok()
         };
         let base =
-            text(BASE, number(BASE_LENGTH), MOST_BASE).ok_or_else(|| damaged("its base has no name"))?;
+            text(BASE, number(BASE_LENGTH), MOST_IDENTITY).ok_or_else(|| damaged("its base has no name"))?;
         let name =
             text(NAME, number(NAME_LENGTH), MOST_NAME).ok_or_else(|| damaged("its parent has no name"))?;
         let uuid = |at: Range<usize>| Uuid(page[at].try_into().unwrap_or_default());

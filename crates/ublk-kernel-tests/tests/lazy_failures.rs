@@ -313,6 +313,7 @@ fn what_was_not_saved_is_trusted_only_while_its_file_system_stays_mounted() {
     let path = mounted.join("map");
     let open = |found| Map::open(&path, &identity(), found).unwrap();
     let map = open(Found::New);
+    map.begin();
     map.file(&[1]).unwrap();
     drop(map);
     assert!(open(Found::Used).has(1), "a process that was killed");

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import test from 'ava'
-import { file, memory, nullDisk, UblkDevice, worker } from 'ublk-ts'
+import { file, memory, nullDisk, overlay, tracked, UblkDevice, worker } from 'ublk-ts'
 import { leaveNothingBehind } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
 import { result, sh, shell } from '../support/program.js'
@@ -97,6 +97,45 @@ for (const [kind, of] of Object.entries(kinds)) {
     })
   })
 }
+
+const resizable = {
+  'in a memory file': kinds['in a memory file'],
+  'in a file': kinds['in a file'],
+  'that is tracked': (dir: string) => ({
+    text: `tracked(file('${dir}/disk'), { map: '${dir}/map' })`,
+    make: () => tracked(file(`${dir}/disk`), { map: `${dir}/map` }),
+  }),
+  'over a base': (dir: string) => ({
+    text: `tracked(overlay(file('${dir}/disk'), { upper: '${dir}/upper' }), { map: '${dir}/map' })`,
+    make: () => tracked(overlay(file(`${dir}/disk`), { upper: `${dir}/upper` }), { map: `${dir}/map` }),
+  }),
+}
+
+test('a disk that another server has grown is taken back with its new size', async t => {
+  for (const [kind, of] of Object.entries(resizable)) {
+    await inDirectory(async dir => {
+      await sh('truncate -s "$2" "$1/disk"', dir, `${SIZE}`)
+      const { text, make } = of(dir)
+      const disk = await UblkDevice.create({ backend: make(), recovery: 'reissue' })
+      await disk.quiesce()
+      const next = await Server.program(`
+        import { file, memory, overlay, tracked, UblkDevice } from 'ublk-ts'
+        const disk = await UblkDevice.recover(${disk.id}, { backend: ${text} })
+        await disk.resize(${2 * SIZE})
+        console.log(disk.path)
+      `)
+      await next.interrupt('SIGKILL')
+      await disk.resume()
+      t.is((await disk.info()).size, 2 * SIZE, kind)
+      const end = `${(2 * SIZE) / 2 ** 20 - 1}`
+      const added = 'dd if="$1" bs=1M skip="$2" iflag=direct status=none | md5sum'
+      t.is(await sh(added, disk.path, end), await sh('head -c 1M /dev/zero | md5sum'), kind)
+      await sh('dd if=/dev/urandom of="$1" bs=1M seek="$2" count=1 oflag=direct status=none', disk.path, end)
+      t.not(await sh(added, disk.path, end), await sh('head -c 1M /dev/zero | md5sum'), kind)
+      await disk.delete()
+    })
+  }
+})
 
 test('a quiesced device is served again by the same process', async t => {
   const disk = await UblkDevice.create({ backend: memory('16M'), recovery: 'requeue' })

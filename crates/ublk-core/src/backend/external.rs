@@ -45,4 +45,9 @@ impl Backend for External {
         self.size.store(to, Relaxed);
         Ok(())
     }
+
+    fn take_back(&self, size: u64) -> Result<()> {
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
 }

@@ -120,6 +120,11 @@ impl Backend for MemoryFile {
         self.size.store(size, Relaxed);
         Ok(())
     }
+
+    fn take_back(&self, size: u64) -> Result<()> {
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
 }
 
 struct MemoryFileEngine {

@@ -23,6 +23,8 @@ mod overlay;
 mod parts;
 mod slice;
 mod stripe;
+#[cfg(test)]
+mod taken_back;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -239,8 +241,10 @@ pub trait Backend: Send + Sync + 'static {
     fn let_go(&self) {}
 
     /// Called before queues are made: takes back what it [let go of](Self::let_go). Another process may have changed its files
-    /// meanwhile.
-    fn take_back(&self) -> Result<()> {
+    /// meanwhile, and resized the disk, which has `size` bytes now: a backend that can be [resized](Self::resize) has that size
+    /// from here on. The device is not served with a backend that has less.
+    fn take_back(&self, size: u64) -> Result<()> {
+        let _ = size;
         Ok(())
     }
 

@@ -45,6 +45,11 @@ impl Backend for Null {
         self.size.store(to, Relaxed);
         Ok(())
     }
+
+    fn take_back(&self, size: u64) -> Result<()> {
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
 }
 
 struct NullEngine {

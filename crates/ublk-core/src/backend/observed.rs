@@ -93,8 +93,8 @@ impl Backend for Observed {
         self.inner.let_go();
     }
 
-    fn take_back(&self) -> Result<()> {
-        self.inner.take_back()
+    fn take_back(&self, size: u64) -> Result<()> {
+        self.inner.take_back(size)
     }
 
     fn changes(&self) -> Option<&dyn Changes> {

@@ -101,8 +101,8 @@ impl Backend for Slice {
         self.disk.let_go();
     }
 
-    fn take_back(&self) -> Result<()> {
-        self.disk.take_back()
+    fn take_back(&self, _size: u64) -> Result<()> {
+        self.disk.take_back(self.disk.properties().size)
     }
 
     fn close(&self) -> Result<()> {

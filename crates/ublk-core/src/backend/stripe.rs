@@ -163,8 +163,8 @@ impl Backend for Stripe {
         self.disks.iter().for_each(|disk| disk.let_go());
     }
 
-    fn take_back(&self) -> Result<()> {
-        self.disks.iter().try_for_each(|disk| disk.take_back())
+    fn take_back(&self, _size: u64) -> Result<()> {
+        self.disks.iter().try_for_each(|disk| disk.take_back(disk.properties().size))
     }
 
     fn close(&self) -> Result<()> {

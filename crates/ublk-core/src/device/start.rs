@@ -36,7 +36,8 @@ impl Device {
         hand_out: impl FnOnce(Vec<PendingQueue>) -> Result<G>,
     ) -> Result<()> {
         let mut state = self.idle()?;
-        let claims = self.claim(LEAVING)?;
+        let size = self.checked.lock().unwrap_or_else(PoisonError::into_inner).size();
+        let claims = self.claim(size, LEAVING)?;
         if matches!(*state, State::Idle { used: true }) {
             self.refresh(&mut state, bound)?;
         }

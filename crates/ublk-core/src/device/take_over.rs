@@ -62,10 +62,10 @@ impl Device {
         bound: &Bound,
         hand_out: impl FnOnce(Vec<PendingQueue>) -> Result<G>,
     ) -> Result<Serving> {
-        let claims = self.claim(DYING)?;
-        let char_dev = last_server::open_to_recover(&self.control, self.target, bound)?;
         // Another server may have resized it meanwhile.
         let size = self.control.params(self.target, bound)?.basic.dev_sectors * SECTOR;
+        let claims = self.claim(size, DYING)?;
+        let char_dev = last_server::open_to_recover(&self.control, self.target, bound)?;
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).resized(size);
         self.serve_queues(char_dev, claims, bound, hand_out, Serving::leave, |bound| {
             self.wait_for_disk(bound)?; // this server's /dev may be another

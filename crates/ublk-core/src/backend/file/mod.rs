@@ -248,6 +248,11 @@ impl Backend for File {
         self.size.store(size, Relaxed);
         Ok(())
     }
+
+    fn take_back(&self, size: u64) -> Result<()> {
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
 }
 
 impl Storage for File {

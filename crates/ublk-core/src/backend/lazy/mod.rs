@@ -302,7 +302,7 @@ impl Backend for Lazy {
         inner.away.store(true, SeqCst);
     }
 
-    fn take_back(&self) -> Result<()> {
+    fn take_back(&self, _size: u64) -> Result<()> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.away.load(SeqCst) {
             let map = current.chunks.map.again()?;

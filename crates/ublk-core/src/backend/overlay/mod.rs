@@ -385,8 +385,8 @@ impl Backend for Overlay {
         self.base.let_go();
     }
 
-    fn take_back(&self) -> Result<()> {
-        self.base.take_back()?;
+    fn take_back(&self, size: u64) -> Result<()> {
+        self.base.take_back(self.base.properties().size)?;
         self.check_base_is_the_same()?;
         if self.away.load(SeqCst) {
             for layer in self.layers.all() {
@@ -394,9 +394,7 @@ impl Backend for Overlay {
             }
             // Another server may have written, or resized the disk.
             self.find_present(self.layers.top())?;
-            if let Some(kept) = &self.layers.written().kept {
-                self.size.store(kept.upper.size(), Relaxed);
-            }
+            self.size.store(size, Relaxed);
             self.away.store(false, SeqCst);
         }
         Ok(())

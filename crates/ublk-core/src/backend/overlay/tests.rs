@@ -396,14 +396,14 @@ fn a_disk_that_was_handed_over_is_taken_back_with_what_the_other_server_wrote() 
     assert!(refused(open()).contains("is in use"));
     first.let_go();
     let second = open().unwrap();
-    assert!(refused(first.take_back()).contains("is in use"));
+    assert!(refused(first.take_back(first.properties().size)).contains("is in use"));
     let mut bench = Bench::new(second.clone(), 1, MAX_IO);
     assert_eq!(read(&mut bench, 0, 8), [1; 4096]);
     write(&mut bench, 8, 8, 2).unwrap();
     second.resize(64 * SECTOR, 80 * SECTOR).unwrap();
     // It was killed, or has let go as well.
     drop((bench, second));
-    first.take_back().unwrap();
+    first.take_back(80 * SECTOR).unwrap();
     assert_eq!(first.properties().size, 80 * SECTOR);
     let mut bench = Bench::new(first.clone(), 1, MAX_IO);
     assert_eq!(read(&mut bench, 0, 16), [[1; 4096], [2; 4096]].concat());
@@ -423,7 +423,7 @@ fn a_disk_whose_upper_has_lost_data_is_not_left_to_another_server() {
     first.layers.written().kept.as_ref().unwrap().upper.poison();
     first.let_go();
     assert!(refused(Overlay::in_file(open(&base), &path, None, false)).contains("is in use"));
-    first.take_back().unwrap();
+    first.take_back(first.properties().size).unwrap();
     assert!(first.close().is_err());
 }
 
@@ -454,12 +454,15 @@ fn a_base_that_was_changed_while_it_was_not_served_is_refused() {
         Overlay::in_memory(open(&base), None).unwrap(),
     ];
     for disk in &disks {
-        disk.take_back().unwrap(); // as before each start
+        disk.take_back(disk.properties().size).unwrap(); // as before each start
     }
     let file = std::fs::File::options().write(true).open(&base).unwrap();
     file.set_modified(std::time::UNIX_EPOCH).unwrap();
     for disk in &disks {
-        assert!(refused(disk.take_back()).starts_with("the base was changed: it was a file of 32768 bytes"));
+        assert!(
+            refused(disk.take_back(disk.properties().size))
+                .starts_with("the base was changed: it was a file of 32768 bytes")
+        );
     }
 }
 

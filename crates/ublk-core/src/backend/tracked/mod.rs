@@ -214,8 +214,10 @@ impl Backend for Tracked {
         self.disk.let_go();
     }
 
-    fn take_back(&self) -> Result<()> {
-        self.disk.take_back()
+    fn take_back(&self, size: u64) -> Result<()> {
+        self.disk.take_back(size)?;
+        self.state().size = size;
+        Ok(())
     }
 
     fn changes(&self) -> Option<&dyn Changes> {

@@ -42,7 +42,7 @@ fn each_process_finds_what_the_other_has_fetched_and_written() {
         one.let_go();
 
         let other = open(dir.path(), max, other_source.clone()).unwrap();
-        assert_eq!(one.take_back().unwrap_err().kind, ErrorKind::Busy);
+        assert_eq!(one.take_back(one.properties().size).unwrap_err().kind, ErrorKind::Busy);
         ask(&other, read(0)).unwrap();
         ask(&other, read(1)).unwrap();
         assert_eq!(other_source.asked.load(SeqCst), 0, "both are there");
@@ -51,7 +51,7 @@ fn each_process_finds_what_the_other_has_fetched_and_written() {
         ask(&other, write(0)).unwrap();
         other.let_go();
 
-        one.take_back().unwrap();
+        one.take_back(one.properties().size).unwrap();
         let asked = source.asked.load(SeqCst);
         for chunk in 0..4 {
             ask(&one, read(chunk)).unwrap();
@@ -121,7 +121,7 @@ fn a_disk_that_has_lost_data_is_not_left_to_another_process() {
     one.inner().chunks.failed(&io::Error::from_raw_os_error(libc::EIO));
     one.let_go();
     assert_eq!(open(dir.path(), None, Arc::new(At::default())).err().unwrap().kind, ErrorKind::Busy);
-    one.take_back().unwrap();
+    one.take_back(one.properties().size).unwrap();
     assert_eq!(ask(&one, Descriptor::new(Op::Flush, 0, 0)), Err(libc::EIO));
     assert!(one.close().is_err());
     drop(open(dir.path(), None, Arc::new(At::default())).unwrap());

@@ -73,6 +73,20 @@ impl Bits {
         })
     }
 
+    /// The first bit of a range that is set.
+    pub fn next_within(&self, chunks: Range<u64>) -> Option<u64> {
+        let mut from = chunks.start;
+        while from < chunks.end && at(from) < self.words() {
+            let word = self.word(at(from)).load(Ordering::SeqCst) & u64::MAX << (from % 64);
+            if word != 0 {
+                let found = from / 64 * 64 + u64::from(word.trailing_zeros());
+                return (found < chunks.end).then_some(found);
+            }
+            from = (from / 64 + 1) * 64;
+        }
+        None
+    }
+
     /// How many bits are set.
     pub fn count(&self) -> u64 {
         (0..self.words()).map(|at| u64::from(self.word(at).load(Ordering::SeqCst).count_ones())).sum()

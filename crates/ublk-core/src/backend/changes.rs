@@ -1,6 +1,8 @@
 //! Checkpoints of a disk, and which of its blocks were changed since.
 
 use crate::error::Result;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 
 /// A record of changed blocks: what a backend answers that keeps one.
@@ -19,6 +21,32 @@ pub trait Changes: Send + Sync {
 
     /// What was changed since a checkpoint, from the byte `from` on: at most `most` ranges, in order.
     fn changed(&self, since: &str, from: u64, most: usize) -> Result<Changed>;
+
+    /// Passes what was changed since a checkpoint, or without one all of the disk, to `sink`: as it is at one instant, while
+    /// the disk goes on. Blocks until all is done, or it is cancelled.
+    fn diff(
+        &self,
+        since: Option<&str>,
+        sink: &mut (dyn Sink + Send),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()>;
+}
+
+/// Where a diff goes. All but [`aside`](Self::aside) may block.
+pub trait Sink {
+    /// What comes is of a disk of that size, in bytes. Called first.
+    fn begin(&mut self, size: u64) -> io::Result<()>;
+
+    /// What changed comes in whole units of this many bytes: a power of two from 4096 to 256 KiB. After [`begin`](Self::begin).
+    fn unit(&self) -> u64 {
+        4096
+    }
+
+    /// The disk has this data there. Called for each changed block once, in any order.
+    fn put(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// A file for data that this is too slow for, which nobody else sees.
+    fn aside(&self) -> io::Result<File>;
 }
 
 /// A named instant in the life of a disk.

@@ -21,6 +21,7 @@ mod null;
 mod observed;
 mod overlay;
 mod parts;
+mod reader;
 mod slice;
 mod stripe;
 #[cfg(test)]
@@ -32,7 +33,7 @@ mod tests;
 mod tracked;
 
 pub use asynchronous::{Async, AsyncDisk};
-pub use changes::{Changed, Changes, Checkpoint};
+pub use changes::{Changed, Changes, Checkpoint, Sink};
 pub use concat::Concat;
 pub use engine::{Below, Engine, PartDone, PerCall, Site};
 pub use external::External;

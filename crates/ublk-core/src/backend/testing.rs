@@ -3,15 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 use super::{Backend, Completer, Completion, Engine, Site, Step};
-use crate::queue::testing::TestQueue;
-use crate::queue::{Descriptor, Outcome, Waker};
+
+use crate::queue::{Descriptor, LoneQueue, Outcome, Waker};
 use crate::report::Reporter;
 use std::sync::Arc;
 
 /// See the [module](self).
 pub struct Bench {
     engine: Box<dyn Engine>,
-    queue: TestQueue,
+    queue: LoneQueue,
     completer: Completer,
 }
 
@@ -29,7 +29,7 @@ impl Bench {
         let engine = backend.engine(&mut site).unwrap();
         let mut needs = site.needs();
         needs.segments = needs.segments.min(segments);
-        Self { engine, queue: TestQueue::new(depth, max_io, needs, waker), completer }
+        Self { engine, queue: LoneQueue::new(depth, max_io, needs, waker).unwrap(), completer }
     }
 
     /// The tag's buffer.
@@ -46,7 +46,7 @@ impl Bench {
     /// What completed, by ring or otherwise, goes to the engine. The requests that were answered.
     pub fn turn(&mut self) -> Vec<(u16, Outcome)> {
         let mut answers = Vec::new();
-        for (tag, completion) in self.queue.turn() {
+        for (tag, completion) in self.queue.turn().unwrap() {
             answers.extend(self.serve(tag, Some(completion)).map(|outcome| (tag, outcome)));
         }
         let mut outside = Vec::new();

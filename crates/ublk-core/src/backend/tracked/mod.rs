@@ -7,15 +7,18 @@
 //! The file is read when the first engine is created, since the previous server may write to it until then, and written
 //! when the last engine is dropped, which comes before the claims on the disk's files end.
 
+mod copier;
+mod diff;
 mod engine;
 mod file;
+mod seats;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use super::map_file::checksum;
 use super::new_file::NewFile;
-use super::{Backend, Changed, Changes, Checkpoint, CopyMode, Engine, Extent, Properties, Site};
+use super::{Backend, Changed, Changes, Checkpoint, CopyMode, Engine, Extent, Properties, Sink, Site};
 use crate::claim::{Claims, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use engine::TrackedEngine;
@@ -189,7 +192,7 @@ impl Backend for Tracked {
         let hold = self.hold(site)?;
         let below = site.below(self.disk.clone())?;
         self.new.keep();
-        Ok(Box::new(TrackedEngine::new(below, hold, site.depth())))
+        Ok(Box::new(TrackedEngine::new(below, hold, site)))
     }
 
     fn resize(&self, from: u64, to: u64) -> Result<()> {
@@ -257,5 +260,14 @@ impl Changes for Tracked {
 
     fn changed(&self, since: &str, from: u64, most: usize) -> Result<Changed> {
         self.served()?.changed(since, from, most)
+    }
+
+    fn diff(
+        &self,
+        since: Option<&str>,
+        sink: &mut (dyn Sink + Send),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        self.served()?.diff(self.disk.clone(), since, sink, cancelled)
     }
 }

@@ -3,8 +3,12 @@
 //! The newest table is the one that requests mark. To make a checkpoint, another one takes its place, and the generation is
 //! counted up. What was changed since a checkpoint is what its table and all newer ones have together.
 
+mod take_diff;
+
 use super::BLOCK;
+use super::diff::Diff;
 use super::file::{ChangeMap, Found, Left, MOST, MOST_NAME, PAGE};
+use super::seats::Seats;
 use crate::backend::bits::Bits;
 use crate::backend::{Changed, Checkpoint};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,23 +38,38 @@ impl Entry {
 }
 
 /// The blocks that a range touches.
-fn blocks(range: Range<u64>) -> Range<u64> {
+#[inline]
+pub fn blocks(range: Range<u64>) -> Range<u64> {
     range.start / BLOCK..range.end.div_ceil(BLOCK)
 }
 
-/// The table that requests mark.
+/// What requests mark, and wait for.
 #[derive(Clone)]
-pub struct Table {
+pub struct Newest {
     bits: Arc<Bits>,
+    /// The diff that is under way, and whether its instant has passed.
+    diff: Option<(Arc<Diff>, bool)>,
+    /// How many instants of diffs there were.
+    pub epoch: u64,
     pub generation: u64,
 }
 
-impl Table {
+impl Newest {
     #[inline]
     pub fn mark(&self, offset: u64, length: u64) {
-        let blocks = blocks(offset..offset + length);
+        let mut blocks = blocks(offset..offset + length);
         // The disk may have been made smaller while the request was in flight.
-        self.bits.set_all(blocks.start..blocks.end.min(self.bits.words() as u64 * 64));
+        blocks.end = blocks.end.min(self.bits.words() as u64 * 64);
+        if let Some((diff, false)) = &self.diff {
+            diff.note(&blocks);
+        }
+        self.bits.set_all(blocks);
+    }
+
+    /// The diff whose instant has passed.
+    #[inline]
+    pub fn taken(&self) -> Option<&Arc<Diff>> {
+        self.diff.as_ref().filter(|(_, taken)| *taken).map(|(diff, _)| diff)
     }
 }
 
@@ -61,12 +80,26 @@ struct Kept {
     over: bool,
 }
 
+/// A session has one diff at a time.
+#[derive(Default)]
+enum Running {
+    #[default]
+    None,
+    /// It does not read the disk yet.
+    Begun,
+    Diff(Arc<Diff>),
+    /// The session is over.
+    Never,
+}
+
 /// See the [module](self).
 pub struct Session {
-    /// Of the newest table. Counted up after that has changed.
+    /// Of what is newest. Counted up after that has changed.
     generation: AtomicU64,
     /// Locked for moments only, since queues wait for it.
-    newest: Mutex<Arc<Bits>>,
+    newest: Mutex<Newest>,
+    pub seats: Seats,
+    running: Mutex<Running>,
     kept: Mutex<Kept>,
     read_only: bool,
     reporter: Reporter,
@@ -87,7 +120,9 @@ impl Session {
         };
         Ok(Self {
             generation: AtomicU64::new(1),
-            newest: Mutex::new(newest),
+            newest: Mutex::new(Newest { bits: newest, diff: None, epoch: 0, generation: 1 }),
+            seats: Seats::default(),
+            running: Mutex::default(),
             kept: Mutex::new(Kept { map, entries, size: found.size, over: false }),
             read_only: found.read_only,
             reporter,
@@ -99,16 +134,22 @@ impl Session {
         self.generation.load(SeqCst)
     }
 
-    /// The table to mark in.
-    pub fn newest(&self) -> Table {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        Table { bits: newest.clone(), generation: self.generation() }
+    /// What to mark, and wait for.
+    pub fn newest(&self) -> Newest {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From here on requests mark in another table. Those in flight find that out before they are answered.
     fn switch(&self, bits: Arc<Bits>) {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = bits;
-        self.generation.fetch_add(1, SeqCst);
+        self.change(|newest| newest.bits = bits);
+    }
+
+    /// Requests that begin from here on find this, and those in flight before they are answered.
+    fn change(&self, how: impl FnOnce(&mut Newest)) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        how(&mut newest);
+        newest.generation += 1;
+        self.generation.store(newest.generation, SeqCst);
     }
 
     fn kept(&self) -> Result<MutexGuard<'_, Kept>> {
@@ -225,6 +266,10 @@ impl Session {
     /// The disk is about to get another size. What is added counts as changed.
     pub fn resize(&self, from: u64, to: u64) -> Result<()> {
         let mut kept = self.kept()?;
+        if matches!(&*self.running(), Running::Begun | Running::Diff(_)) {
+            return Err(Error::new(ErrorKind::Busy, "the disk cannot be resized while its diff is written")
+                .hint("wait until that has ended"));
+        }
         let path = kept.map.path().display().to_string();
         kept.map.resize(to).map_err(|error| {
             Error::system(format!("cannot write the change map {path}"), &error).kind(ErrorKind::Backend)
@@ -245,6 +290,7 @@ impl Session {
 
     /// No engine is left. What is in the file now, unless that failed.
     pub fn end(&self, content: impl FnOnce() -> Result<u64>) -> Option<Left> {
+        self.end_diff();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.over = true;
         if self.read_only {

@@ -1,6 +1,4 @@
-//! A queue without a driver, for tests: requests come from the test, which also serves them.
-
-#![allow(clippy::unwrap_used, reason = "only tests use it")]
+//! A queue without a driver: its owner makes the requests, and serves them with an engine.
 
 use super::calls::Calls;
 use super::completer::{Completion, Outside};
@@ -12,6 +10,7 @@ use super::vectors::Vectors;
 use super::{
     Buffers, ClientMemories, CopyMode, Descriptor, Io, Needs, Request, TagShare, Ticket, Token, Waker,
 };
+use crate::error::{Error, Result};
 use crate::pages::Pages;
 use crate::report::Reporter;
 use std::fs::File;
@@ -19,7 +18,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 /// See the [module](self).
-pub struct TestQueue {
+pub struct LoneQueue {
     ring: Ring,
     data: Data,
     calls: Calls,
@@ -31,13 +30,14 @@ pub struct TestQueue {
     _char_dev: File,
 }
 
-impl TestQueue {
+impl LoneQueue {
     /// A queue of `depth` requests of at most `max_io` bytes, with what their engine needs.
-    pub fn new(depth: u16, max_io: u32, needs: Needs, waker: Waker) -> Self {
+    pub fn new(depth: u16, max_io: u32, needs: Needs, waker: Waker) -> Result<Self> {
         let Needs { files, spare_files, operations, segments } = needs;
-        let char_dev = File::open("/dev/null").unwrap();
+        let char_dev =
+            File::open("/dev/null").map_err(|error| Error::system("cannot open /dev/null", &error))?;
         let (slots, taken) = Taken::table(char_dev.as_raw_fd(), &files, spare_files);
-        let buffers = Buffers::new(TagShare::WHOLE, depth, max_io, Pages::default()).unwrap();
+        let buffers = Buffers::new(TagShare::WHOLE, depth, max_io, Pages::default())?;
         let shared = Arc::new(ClientMemories::new(Reporter::new(|_| {})));
         let data = Data::new(
             CopyMode::Copy,
@@ -47,8 +47,10 @@ impl TestQueue {
             shared,
             char_dev.as_raw_fd(),
         );
-        Self {
-            ring: Ring::new((u32::from(depth) * u32::from(operations)).clamp(8, 256), &slots).unwrap(),
+        let ring = Ring::new((u32::from(depth) * u32::from(operations)).clamp(8, 256), &slots)?;
+        ring.ring_bell(waker.fd())?;
+        Ok(Self {
+            ring,
             data,
             calls: Calls::new(depth),
             complaint: None,
@@ -57,13 +59,13 @@ impl TestQueue {
             generation: 0,
             taken,
             _char_dev: char_dev,
-        }
+        })
     }
 
     /// The tag's buffer.
     pub fn buffer(&mut self, tag: u16) -> &mut [u8] {
         let length = self.data.buffers.each();
-        // SAFETY: the tests look only while the tag's request is not served.
+        // SAFETY: of the queue's own memory; its owner looks only while the tag's request is not served.
         unsafe { self.data.buffers.slice(tag, length) }
     }
 
@@ -89,8 +91,9 @@ impl TestQueue {
     }
 
     /// What completed in the ring.
-    pub fn turn(&mut self) -> Vec<(u16, Completion)> {
-        self.ring.enter(Wait::No, 0).unwrap();
+    pub fn turn(&mut self) -> Result<Vec<(u16, Completion)>> {
+        self.waker.clear();
+        self.ring.enter(Wait::No, 0)?;
         let mut completed = Vec::new();
         for entry in self.ring.completions() {
             let name = entry.user_data();
@@ -101,8 +104,7 @@ impl TestQueue {
         for (tag, completion) in &completed {
             self.calls.completed(*tag, completion.call);
         }
-        self.waker.clear();
-        completed
+        Ok(completed)
     }
 
     /// The completion for an event outside the ring, if its call still waits.
@@ -131,7 +133,17 @@ impl TestQueue {
     }
 
     /// How many operations are in the ring.
+    #[cfg(any(test, feature = "testing"))]
     pub fn operations(&self) -> u32 {
         self.calls.total()
+    }
+}
+
+impl Drop for LoneQueue {
+    fn drop(&mut self) {
+        if self.calls.total() > 0 {
+            // Its ring has failed: the kernel may still write into the buffers.
+            std::mem::forget(self.data.buffers.clone());
+        }
     }
 }

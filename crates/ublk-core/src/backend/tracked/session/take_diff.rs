@@ -1,0 +1,132 @@
+//! The steps of a diff; see [`Diff`].
+
+use super::{Running, Session, no_memory, over};
+use crate::backend::reader::Reader;
+use crate::backend::tracked::copier::{self, AT_ONCE, PART_BYTES, cannot_write};
+use crate::backend::tracked::diff::Diff;
+use crate::backend::{Backend, Sink};
+use crate::error::{Error, ErrorKind, Result};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a queue may take for what it does between two requests, while the others wait.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long changes may take to end that were begun before the instant.
+const LONG: Duration = Duration::from_secs(60);
+
+impl Session {
+    pub(super) fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes what was changed since a checkpoint, or everything, to `sink`.
+    pub fn diff(
+        &self,
+        disk: Arc<dyn Backend>,
+        since: Option<&str>,
+        sink: &mut (dyn Sink + Send),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let size = self.begin_diff(since)?;
+        let done = self.run_diff(disk, since, size, sink, cancelled);
+        self.change(|newest| newest.diff = None);
+        let mut running = self.running();
+        if !matches!(&*running, Running::Never) {
+            *running = Running::None;
+        }
+        done
+    }
+
+    /// The size of the disk, which does not change from here on.
+    fn begin_diff(&self, since: Option<&str>) -> Result<u64> {
+        let kept = self.kept()?;
+        since.map_or(Ok(0), |since| kept.position(since))?;
+        let mut running = self.running();
+        match &*running {
+            Running::None => *running = Running::Begun,
+            Running::Never => return Err(over()),
+            Running::Begun | Running::Diff(_) => {
+                return Err(Error::new(ErrorKind::Busy, "another diff of the disk is under way")
+                    .hint("wait until it has ended"));
+            }
+        }
+        Ok(kept.size)
+    }
+
+    fn run_diff(
+        &self,
+        disk: Arc<dyn Backend>,
+        since: Option<&str>,
+        size: u64,
+        sink: &mut (dyn Sink + Send),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        sink.begin(size).map_err(|error| cannot_write(&error))?;
+        let diff = Arc::new(Diff::new(size, sink.unit()).map_err(|error| no_memory(&error))?);
+        let reader = {
+            // Locked, so that the session does not end before: another server may use the disk's files then.
+            let mut running = self.running();
+            if matches!(&*running, Running::Never) {
+                return Err(over());
+            }
+            let reader = Reader::new(disk, AT_ONCE, PART_BYTES, self.reporter.clone())?;
+            *running = Running::Diff(diff.clone());
+            reader
+        };
+        if let Err(error) = self.take(since, &diff, cancelled) {
+            diff.fail(error);
+        }
+        copier::run(&diff, reader, sink, cancelled)
+    }
+
+    /// From watching to the end of all changes from before the instant.
+    fn take(&self, since: Option<&str>, diff: &Arc<Diff>, cancelled: &dyn Fn() -> bool) -> Result<()> {
+        // Changes from before the instant of an earlier diff, which may have failed before they ended.
+        let epoch = self.newest().epoch;
+        self.wait_for_changes(epoch + 1, diff, cancelled)?;
+        self.change(|newest| newest.diff = Some((diff.clone(), false)));
+        self.seats.meet(epoch, PATIENCE)?;
+        {
+            let kept = self.kept()?;
+            let entries = since.map(|since| Ok(&kept.entries[kept.position(since)?..])).transpose()?;
+            match entries.filter(|entries| entries.iter().all(|entry| entry.known)) {
+                Some(entries) => entries.iter().for_each(|entry| diff.note_table(Some(&entry.bits))),
+                None => diff.note_table(None),
+            }
+        }
+        self.change(|newest| {
+            newest.diff = Some((diff.clone(), true)); // this is the instant
+            newest.epoch += 1;
+        });
+        self.seats.meet(epoch, PATIENCE)?;
+        diff.release_others();
+        self.wait_for_changes(epoch, diff, cancelled)
+    }
+
+    /// Waits until no change is under way that came after that instant, and before the next one.
+    fn wait_for_changes(&self, epoch: u64, diff: &Diff, cancelled: &dyn Fn() -> bool) -> Result<()> {
+        let (until, mut pause) = (Instant::now() + LONG, Duration::from_micros(100));
+        while self.seats.meet(epoch, PATIENCE)? > 0 && !diff.is_over() {
+            if cancelled() {
+                return Err(Error::new(ErrorKind::Cancelled, "the diff was cancelled"));
+            }
+            if Instant::now() > until {
+                return Err(Error::new(ErrorKind::Timeout, "writes from before the diff do not end")
+                    .hint("try again when they have: what they wait for is the disk's storage"));
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// The session is over: nothing reads the disk any more.
+    pub(super) fn end_diff(&self) {
+        let running = std::mem::replace(&mut *self.running(), Running::Never);
+        if let Running::Diff(diff) = running {
+            diff.abandon(over());
+        }
+    }
+}

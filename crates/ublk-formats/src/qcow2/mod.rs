@@ -27,7 +27,9 @@ mod session;
 mod storage;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+
+pub(crate) use mapper::run as run_now;
 
 use chain::Layer;
 use engine::Qcow2Engine;

@@ -15,7 +15,7 @@ fn qemu(program: &str, words: &[&str]) -> Output {
 }
 
 /// The same, which must succeed.
-fn qemu_ok(program: &str, words: &[&str]) -> String {
+pub fn qemu_ok(program: &str, words: &[&str]) -> String {
     let output = qemu(program, words);
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -45,7 +45,7 @@ fn has_no_errors(path: &Path) -> Result<(), String> {
 }
 
 /// Numbers that look random, the same for the same seed.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -56,7 +56,7 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 }

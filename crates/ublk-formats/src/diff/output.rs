@@ -1,0 +1,117 @@
+//! A file that appears under its name when it is complete.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use ublk_core::claim;
+use ublk_core::error::{Error, ErrorKind, Result};
+
+/// See the [module](self).
+pub struct Output {
+    file: File,
+    path: PathBuf,
+    /// Where it is until then, if its file system cannot make a file without a name.
+    temporary: Option<PathBuf>,
+}
+
+impl Output {
+    /// A file that is to appear at `path`, where there is none.
+    pub fn create(path: &Path) -> Result<Self> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::new(ErrorKind::Exists, format!("{} exists already", path.display()))
+                .hint("name another file, or remove that one"));
+        }
+        let path = path.to_owned();
+        if let Ok(file) = nameless(&directory(&path)) {
+            return Ok(Self { file, path, temporary: None });
+        }
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".part");
+        let temporary = PathBuf::from(temporary);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&temporary)
+            .map_err(|error| failed(&path, &error))?;
+        // A server that was killed may have left one; one that writes it has it locked.
+        claim::keep(&temporary, &file)?;
+        file.set_len(0).map_err(|error| failed(&path, &error))?;
+        Ok(Self { file, path, temporary: Some(temporary) })
+    }
+
+    /// Its file.
+    pub fn file(&self) -> Result<File> {
+        self.file.try_clone().map_err(|error| failed(&self.path, &error))
+    }
+
+    /// Where to put aside what cannot be written yet.
+    pub fn aside(&self) -> Aside {
+        Aside(directory(&self.path))
+    }
+
+    /// Makes it durable, and lets it appear.
+    pub fn complete(self) -> Result<()> {
+        let fail = |error: io::Error| failed(&self.path, &error);
+        self.file.sync_all().map_err(fail)?;
+        let there = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let from = self.temporary.as_deref().unwrap_or(Path::new(&there));
+        let (old, new) = (c_path(from).map_err(fail)?, c_path(&self.path).map_err(fail)?);
+        // SAFETY: both are paths that end with a zero.
+        let linked = unsafe {
+            libc::linkat(libc::AT_FDCWD, old.as_ptr(), libc::AT_FDCWD, new.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+        };
+        if linked != 0 {
+            return Err(fail(io::Error::last_os_error()));
+        }
+        File::open(directory(&self.path)).and_then(|dir| dir.sync_all()).map_err(fail)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = fs::remove_file(temporary); // it is recognised, and used again
+        }
+    }
+}
+
+/// The directory for what an output is too slow for.
+#[derive(Debug, Clone)]
+pub struct Aside(PathBuf);
+
+impl Aside {
+    /// For an output that is no file.
+    pub fn temporary() -> Self {
+        Self(std::env::temp_dir())
+    }
+
+    /// A file that nobody else sees.
+    pub(super) fn file(&self) -> io::Result<File> {
+        nameless(&self.0).or_else(|_| {
+            let path = self.0.join(format!(".ublk-ts.{}.aside", std::process::id()));
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            fs::remove_file(path)?;
+            Ok(file)
+        })
+    }
+}
+
+fn nameless(dir: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(dir)
+}
+
+fn directory(path: &Path) -> PathBuf {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn c_path(path: &Path) -> io::Result<std::ffi::CString> {
+    use std::os::unix::ffi::OsStrExt;
+    Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn failed(path: &Path, error: &io::Error) -> Error {
+    Error::system(format!("cannot write {}", path.display()), error).kind(ErrorKind::Backend)
+}

@@ -106,6 +106,7 @@ const rust = {
       'device → telemetry': 'its counters and traces',
       'device → lazy': 'how much of a lazy disk is there',
       'device → changes': 'checkpoints, and what was changed since',
+      'device → diff': 'writes what was changed since',
     },
   },
 }

@@ -5,6 +5,7 @@ import { isScratchFile } from './backends/scratch-file.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
+import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
 import { endDevice } from './end-device.js'
 import { invalid, rethrow, UblkError } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
@@ -299,6 +300,31 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     }
     using server = await connect(this.id)
     return await allChanged(since, from => server.changedPart(since, from))
+  }
+
+  /**
+   * Writes what was changed on a {@link tracked} disk since a checkpoint, or all of it, to a file or a stream: as the disk is
+   * at one instant, while it goes on. {@link applyDiff} puts it into a copy of the disk as it was at the checkpoint. Every write
+   * that was answered before this was called is in it, and no write that begins after it has resolved. A write to a changed
+   * block that is not copied yet waits until it is. Its file is written and synced by the server of the disk. A disk has one
+   * diff at a time, and is not resized meanwhile.
+   *
+   * For a chain of diffs make the next checkpoint before each diff: the next diff is then since that one.
+   *
+   * @throws UblkError: `not-found` if there is no such checkpoint, or nobody can be asked; `exists` if the file exists;
+   * `backend` if it cannot be written; `busy` if another diff is under way; `unsupported` if the disk does not record its
+   * changes; `closed` if it is not live, or is no longer served.
+   * @throws the signal's reason if it was aborted.
+   */
+  async diff(options: DiffOptions): Promise<void> {
+    const checked = checkDiff(options)
+    const { signal } = options
+    const local = this.#local
+    await writeDiff(checked, async wishes => {
+      if (local) return await abortable(signal, cancel => local.device.diff(wishes, cancel))
+      using server = await connect(this.id)
+      await server.diff(wishes, signal)
+    })
   }
 
   /**

@@ -3,6 +3,7 @@ import { abortable } from './abort.js'
 import { ofSize } from './backends/stack.js'
 import { changedPart } from './changes.js'
 import { UblkDevice } from './device.js'
+import { checkDiff } from './diff.js'
 import { invalid, rethrow, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { ChangedPart, DeviceInfo, QueueStats } from './info.js'
@@ -186,6 +187,16 @@ export class ServedDevice extends UblkDevice {
   /** @internal For the control socket. */
   async changedPart(since: string, from: number): Promise<ChangedPart> {
     return await changedPart(this.#local.device, since, from).catch(rethrow)
+  }
+
+  /** @internal For the control socket: `wishes` come from another process. */
+  async writeDiff(wishes: { [name: string]: unknown }, signal: AbortSignal): Promise<void> {
+    const { socket, out, ...others } = wishes
+    // A stream goes to the client's socket.
+    const checked = checkDiff({ ...others, out })
+    await abortable(signal, cancel =>
+      this.#local.device.diff({ ...checked, socket: socket === true }, cancel),
+    )
   }
 
   /** Deletes the device, even if the disk is in use: unmount it first. */

@@ -1,10 +1,12 @@
 import { Command } from 'commander'
 import { version } from '../version.js'
+import { addApply } from './apply.js'
 import { addChanged } from './changed.js'
 import { addCheckpoint } from './checkpoint.js'
 import { addCompletion } from './completion.js'
 import { addCreate } from './create.js'
 import { addDelete } from './delete.js'
+import { addDiff } from './diff.js'
 import { addDoctor } from './doctor.js'
 import { addFeatures } from './features.js'
 import { addList } from './list.js'
@@ -33,6 +35,8 @@ const commands = [
   addPrefetch,
   addCheckpoint,
   addChanged,
+  addDiff,
+  addApply,
   addRecover,
   addUpgrade,
   addStop,

@@ -34,6 +34,7 @@ export function controlMethods(
     checkpoints: () => disk.checkpoints(),
     removeCheckpoint: async ({ name }) => await disk.removeCheckpoint(name as string),
     changedPart: async ({ since, from }) => await disk.changedPart(String(since), Number(from)),
+    diff: async (wishes, { gone }) => await disk.writeDiff(wishes, gone),
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
     snapshot: async ({ name }) => await disk.snapshot(name as string),
     reset: async ({ force }) => await disk.reset({ force: force === true }),

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { DiffWishes } from '#binding'
 import { UblkError, wrap } from '../errors.js'
 import type {
   ChangedPart,
@@ -173,6 +174,11 @@ export class ControlClient implements Disposable {
   /** What was changed since one, from an offset on. */
   async changedPart(since: string, from: number): Promise<ChangedPart> {
     return (await this.#call('changedPart', { since, from }, { timeout: PATIENT })) as ChangedPart
+  }
+
+  /** Has it write a diff. Without a limit in time; if this connection goes, it gives up. */
+  async diff(diff: DiffWishes, signal?: AbortSignal): Promise<void> {
+    await this.#call('diff', { ...diff }, { timeout: 0, signal })
   }
 
   /** Resizes the disk. */

@@ -2,6 +2,7 @@
 
 use crate::Cancel;
 use crate::changes::{ChangedPart, DiskCheckpoint};
+use crate::diff::{DiffWishes, write_diff};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::kinds::{FileOfDisk, Opening, Stack, file_ids};
 use crate::lazy::LazyProgress;
@@ -393,6 +394,13 @@ impl Device {
             device.with_changes(|changes| changes.changed(&since, from, most as usize)).map(ChangedPart::from)
         };
         promise(env, work, |_, part: ChangedPart| Ok(part))
+    }
+
+    /// Writes a diff of the disk.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn diff<'env>(&self, env: &'env Env, wishes: DiffWishes, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, cancel) = (self.device.clone(), cancel.0.clone());
+        promise(env, move || write_diff(&device, &wishes, &cancel), |_, ()| Ok(()))
     }
 
     /// The changes made since it was last asked: `CHANGE_FIELDS` numbers for each; see `wire.rs`.

@@ -8,6 +8,7 @@
 
 mod changes;
 mod device;
+mod diff;
 mod hooks;
 mod kinds;
 mod lazy;

@@ -13,6 +13,7 @@
 //! upper only when its data is there, and so does the next server if this one is killed. What a flush makes durable, and
 //! in which order, is the upper's: see [`upper`].
 
+mod changes;
 mod engine;
 mod index;
 mod layers;
@@ -27,7 +28,7 @@ pub use layers::LayerInfo;
 pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
 
 use super::new_file::NewFile;
-use super::{Backend, Engine, Extent, Memory, Properties, Site, identity, parts};
+use super::{Backend, Changes, Engine, Extent, Memory, Properties, Site, identity, parts};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno};
@@ -398,6 +399,10 @@ impl Backend for Overlay {
             self.away.store(false, SeqCst);
         }
         Ok(())
+    }
+
+    fn changes(&self) -> Option<&dyn Changes> {
+        self.tells_changes().then_some(self)
     }
 
     fn close(&self) -> Result<()> {

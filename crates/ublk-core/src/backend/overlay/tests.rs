@@ -1,5 +1,6 @@
 //! Overlays against an array of bytes: several queues, new sizes, and other servers that go on with the same upper.
 
+mod changes;
 mod snapshots;
 
 use super::*;

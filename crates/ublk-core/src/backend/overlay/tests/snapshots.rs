@@ -17,11 +17,11 @@ fn beside<T: Send>(queues: &mut [Bench], what: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-fn snapshot(overlay: &Arc<Overlay>, queues: &mut [Bench], name: &str) -> Result<()> {
+pub fn snapshot(overlay: &Arc<Overlay>, queues: &mut [Bench], name: &str) -> Result<()> {
     beside(queues, || Backend::snapshot(overlay.clone(), name))
 }
 
-fn queues(overlay: &Arc<Overlay>) -> [Bench; 2] {
+pub fn queues(overlay: &Arc<Overlay>) -> [Bench; 2] {
     [0, 1].map(|_| Bench::new(overlay.clone(), 1, MAX_IO))
 }
 

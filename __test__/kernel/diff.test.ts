@@ -2,7 +2,15 @@
 /**
  * Diffs of disks that are written meanwhile, and what they make of a copy of the base.
  */
-import { createWriteStream, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  createWriteStream,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { applyDiff, file, overlay, qcow2, tracked, UblkDevice } from 'ublk-ts'
@@ -13,7 +21,7 @@ import { until } from '../support/server.js'
 leaveNoServerBehind(test)
 
 const MIB = 2 ** 20
-const SIZE = 64 * MIB
+const SIZE = 40 * MIB
 const BLOCK = 4096
 const SILENT = { status: 0, signal: null, stdout: '', stderr: '' }
 const DIR = mkdtempSync('/dev/shm/diff-')
@@ -113,26 +121,26 @@ for (const [kind, below] of Object.entries(disks)) {
     await until(() => FIRST.every(first => existsSync(at(`stop${first}`))), 'both have ended a round')
     await disk.diff({ since, out: at('stream') })
     isOfOneInstant(t, await applied('stream'))
-    await disk.diff({ since, out: createWriteStream(at('piped')) })
-    isOfOneInstant(t, await applied('piped'))
-    await disk.diff({ since, out: at('raw'), format: 'raw' })
-    isOfOneInstant(t, await applied('raw'))
     await disk.diff({ since, out: at('image'), format: 'qcow2', backing: 'base' })
     await sh('cd "$1"; qemu-img check -q image; qemu-img convert -f qcow2 -O raw image copy', DIR)
     isOfOneInstant(t, at('copy'))
+    if (kind === 'a file') {
+      await disk.diff({ since, out: createWriteStream(at('piped')) })
+      isOfOneInstant(t, await applied('piped'))
+      await disk.diff({ since, out: at('raw'), format: 'raw' })
+      isOfOneInstant(t, await applied('raw'))
+    }
     await writers.end()
 
     // Of a quiet moment, they are all the same.
     const last = await sha256(disk.path)
-    await disk.diff({ since, out: at('last.stream') })
-    t.is(await sha256(await applied('last.stream')), last)
+    await disk.diff({ since, out: at('last.raw'), format: 'raw' })
+    t.is(await sha256(await applied('last.raw')), last)
     await disk.diff({ since, out: at('last.image'), format: 'qcow2', backing: 'base' })
     await sh(
       'cd "$1"; qemu-img check -q last.image; qemu-img compare -q -f qcow2 -F raw last.image copy',
       DIR,
     )
-    await disk.diff({ since, out: at('last.raw'), format: 'raw' })
-    t.is(await sha256(await applied('last.raw')), last)
     await disk.diff({ out: at('all.image'), format: 'qcow2' })
     await sh('cd "$1"; qemu-img check -q all.image; qemu-img compare -q -f qcow2 -F raw all.image copy', DIR)
   })
@@ -192,7 +200,7 @@ test('what is wrong with a diff is said in one line, and nothing is touched', as
   await says(/the diff .*wrong is damaged; nothing was changed: /, 'apply', at('wrong'), '--to', at('base'))
   await says(/base is no diff; /, 'apply', at('base'), '--to', at('base'))
   t.is(await sha256(at('base')), base)
-  await says(/is of a disk of 67108864 bytes, and .*good has \d+; /, 'apply', at('good'), '--to', at('good'))
+  await says(/is of a disk of 41943040 bytes, and .*good has \d+; /, 'apply', at('good'), '--to', at('good'))
   await says(
     /a\.img is in use: .*; apply the diff to something that nobody uses/,
     'apply',

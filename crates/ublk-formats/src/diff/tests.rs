@@ -114,6 +114,7 @@ fn put_all(sink: &mut dyn Sink, after: &[u8], ranges: &[Range<usize>]) {
 }
 
 #[test]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of ranges may have one")]
 fn every_format_makes_of_the_base_what_the_disk_was() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

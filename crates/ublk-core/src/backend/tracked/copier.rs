@@ -8,13 +8,14 @@ use super::diff::{Copied, Data, Diff};
 use crate::backend::Sink;
 use crate::backend::reader::Reader;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io_flusher::IoFlusher;
 use crate::number::{const_u32, to_usize};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many ranges are read at once.
 pub const AT_ONCE: u16 = 16;
@@ -40,7 +41,10 @@ pub fn run(
 ) -> Result<()> {
     let aside = Aside { file: sink.aside().map(Arc::new), end: 0 };
     std::thread::scope(|scope| {
-        let output = scope.spawn(|| write_out(diff, sink));
+        let output = scope.spawn(|| {
+            give_way();
+            write_out(diff, sink);
+        });
         if let Err(error) = copy(diff, reader, aside, cancelled) {
             diff.fail(error);
         }
@@ -59,15 +63,21 @@ struct Aside {
 }
 
 fn copy(diff: &Diff, mut reader: Reader, mut aside: Aside, cancelled: &dyn Fn() -> bool) -> Result<()> {
-    let mut cursor = 0;
+    let _flusher = IoFlusher::new(); // requests wait for this thread
+    let mut pace = Pace { cursor: 0, looked: Instant::now(), resume: Instant::now() };
     let copied = loop {
-        let parts = match next(diff, &mut reader, &mut cursor, cancelled) {
-            Ok(parts) if parts.is_empty() => break Ok(()),
-            Ok(parts) => parts,
+        let (parts, wanted) = match next(diff, &mut reader, &mut pace, cancelled) {
+            Ok((parts, _)) if parts.is_empty() => break Ok(()),
+            Ok(found) => found,
             Err(error) => break Err(error),
         };
+        let began = Instant::now();
         if let Err(error) = copy_parts(diff, &mut reader, &parts, &mut aside) {
             break Err(error);
+        }
+        if !wanted {
+            let now = Instant::now();
+            pace.resume = now + (now - began);
         }
     };
     drop(reader);
@@ -118,37 +128,58 @@ impl Aside {
     }
 }
 
-/// What to copy next; nothing if all is copied, or it is over.
+/// How what no change waits for is copied.
+struct Pace {
+    cursor: u64,
+    /// Not before: it pauses as long as it reads, so that the requests of the disk have time.
+    resume: Instant,
+    /// When the reader last did what others asked of it.
+    looked: Instant,
+}
+
+/// What to copy next, and whether changes wait for it; nothing if all is copied, or it is over.
 fn next(
     diff: &Diff,
     reader: &mut Reader,
-    cursor: &mut u64,
+    pace: &mut Pace,
     cancelled: &dyn Fn() -> bool,
-) -> Result<Vec<Range<u64>>> {
+) -> Result<(Vec<Range<u64>>, bool)> {
     let mut state = diff.state();
     loop {
         if diff.is_over() {
-            return Ok(Vec::new()); // `failure` says why
+            return Ok((Vec::new(), false)); // `failure` says why
         }
         if cancelled() {
             return Err(Error::new(ErrorKind::Cancelled, "the diff was cancelled"));
         }
         let wanted = diff.wanted(&state, AT_ONCE.into(), PART);
         if !wanted.is_empty() {
-            return Ok(wanted);
+            return Ok((wanted, true));
         }
-        if state.bytes < AHEAD {
-            return Ok(diff.rest(cursor, AT_ONCE_AHEAD, PART));
-        }
-        state = diff.happened.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
-        if state.waiting.is_empty() {
+        let now = Instant::now();
+        if now >= pace.looked + LOOK {
             drop(state);
             reader.idle().map_err(|errno| {
                 Error::system("cannot read the disk", &io::Error::from_raw_os_error(errno))
             })?;
+            pace.looked = now;
             state = diff.state();
+            continue;
         }
+        let full = state.bytes >= AHEAD;
+        if !full && now >= pace.resume {
+            return Ok((diff.rest(&mut pace.cursor, AT_ONCE_AHEAD, PART), false));
+        }
+        let pause = if full { LOOK } else { LOOK.min(pace.resume - now) };
+        state = diff.happened.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
     }
+}
+
+/// The thread's priority is below that of threads that serve disks.
+fn give_way() {
+    const LOW: i32 = 10;
+    // SAFETY: plain numbers; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOW) };
 }
 
 fn write_out(diff: &Diff, sink: &mut (dyn Sink + Send)) {

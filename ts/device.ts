@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import * as native from '#binding'
 import { abortable } from './abort.js'
+import type { OverlayBackend } from './backends/overlay.js'
 import { isScratchFile } from './backends/scratch-file.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
 import { checkFunction, checkId } from './check.js'
@@ -9,12 +10,15 @@ import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
 import { endDevice } from './end-device.js'
 import { invalid, rethrow, UblkError } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
+import { checkFlatten, type FlattenOptions, flatteningOf } from './flatten.js'
+import { type ForkOptions, planFork } from './fork.js'
 import type {
   ChangedRanges,
   Checkpoint,
   DeviceInfo,
   DiskLayer,
   DiskRange,
+  FlattenProgress,
   LazyProgress,
   QueueStats,
 } from './info.js'
@@ -39,7 +43,7 @@ import type { CreateOptions } from './options/device-options.js'
 import { connect } from './remote/control-client.js'
 import { identityOf } from './remote/identity.js'
 import { devicesOfServers, ofServer } from './remote/info-from-server.js'
-import { readChoice, removeStale, upperOf } from './remote/record-file.js'
+import { readBackend, readChoice, removeStale, upperOf } from './remote/record-file.js'
 import type { ServedDevice } from './served-device.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
@@ -51,7 +55,7 @@ import { nameOf } from './user-values.js'
  * existing device. {@link UblkDevice.create} creates a device that this process serves, and returns a
  * {@link ServedDevice}, which has more methods.
  *
- * If another process serves the device, `stats`, `trace`, `resize`, `snapshot` and `reset` are sent to that process. For this the device needs
+ * If another process serves the device, `stats`, `trace`, `resize`, `snapshot`, `reset` and the like are sent to that process. For this the device needs
  * a record: `ublk-ts create` and the option `record` write one.
  *
  * @example
@@ -398,16 +402,79 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     if (typeof name !== 'string') {
       throw invalid(`the name of a snapshot must be text, not ${nameOf(name)}`, "such as 'before-upgrade'")
     }
-    if (isScratchFile(upperOf(this.id))) {
-      // Its file goes with the device.
-      throw new UblkError('unsupported', 'what is written to this disk is in memory: it has no snapshots', {
-        device: this.id,
-        hint: 'make the overlay with an upper in a file',
-      })
-    }
+    this.#refuseMemory('it has no snapshots')
     if (this.#local) return await this.#local.device.snapshot(name).catch(rethrow)
     using server = await connect(this.id)
     await server.snapshot(name)
+  }
+
+  /**
+   * Makes a {@link snapshot} of an overlay's disk while it is in use, whoever serves it, and resolves with the backend of
+   * another disk that begins with it. Both disks go on from there, each with an upper of its own.
+   *
+   * @throws UblkError as {@link snapshot}: of kind `unsupported` for a disk that is no overlay with an upper in a file,
+   * `exists` if the new upper exists, `invalid` if it is in another directory, `backend` if the snapshot's name is taken.
+   * Nothing has changed then.
+   *
+   * @example
+   * ```ts
+   * const other = await UblkDevice.create({ backend: await disk.fork({ upper: 'vm2.cow' }) })
+   * ```
+   */
+  async fork(options: ForkOptions): Promise<OverlayBackend> {
+    const { name, backend } = planFork(this.id, this.#local?.backend ?? readBackend(this.id), options)
+    await this.snapshot(name)
+    return backend
+  }
+
+  /** For what needs an upper that stays. */
+  #refuseMemory(what: string): void {
+    if (!isScratchFile(upperOf(this.id))) return // Otherwise its file goes with the device.
+    throw new UblkError('unsupported', `what is written to this disk is in memory: ${what}`, {
+      device: this.id,
+      hint: 'make the overlay with an upper in a file',
+    })
+  }
+
+  /**
+   * Copies to the upper of an overlay's disk all that it lacks, while the disk is in use, whoever serves it. Afterwards the
+   * upper needs neither its base nor its snapshots, and the disk can be made again with `overlay(null, { upper })`.
+   *
+   * Resolves when that is done. What was copied stays if it is aborted, or the disk is stopped, or its server killed: then
+   * the next flatten copies the rest. Until the end nothing else is changed: the base and the snapshots are still needed.
+   * A write waits while the part of up to 1 MiB that it writes to is being copied. The space of what the base has as zeroes
+   * is not taken up.
+   *
+   * @throws UblkError of kind `unsupported` for a disk that is no overlay with an upper in a file, or is read-only; `busy`
+   * if it is being flattened; `backend` if base, upper or their file systems fail; `closed` if it is stopped meanwhile;
+   * `not-found` if another process serves it and has no record. What was copied stays.
+   * @throws the signal's reason if it was aborted.
+   *
+   * @example
+   * ```ts
+   * await disk.flatten({ rate: '50M' })
+   * ```
+   */
+  async flatten(options: FlattenOptions = {}): Promise<void> {
+    const rate = checkFlatten(options)
+    this.#refuseMemory('it cannot be flattened')
+    const { signal } = options
+    const local = this.#local
+    if (local) return await abortable(signal, cancel => local.device.flatten(rate, cancel))
+    signal?.throwIfAborted()
+    using server = await connect(this.id)
+    await server.flatten(rate, signal)
+  }
+
+  /**
+   * How far the {@link flatten} of a disk has come, whoever serves it; undefined if none is under way.
+   *
+   * @throws UblkError of kind `not-found` if another process serves it and has no record.
+   */
+  async flattening(): Promise<FlattenProgress | undefined> {
+    if (this.#local) return flatteningOf(this.#local.device)
+    using server = await connect(this.id)
+    return (await server.flattening()) ?? undefined
   }
 
   /**

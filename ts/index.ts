@@ -25,6 +25,8 @@ export type { DiffOptions } from './diff.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
 export type { DeviceExit, ServingEnd, UblkDeviceEvents } from './events.js'
 export { autoChoices, type Feature, features } from './features.js'
+export type { FlattenOptions } from './flatten.js'
+export type { ForkOptions } from './fork.js'
 export type {
   ChangedRanges,
   Checkpoint,
@@ -32,6 +34,7 @@ export type {
   DeviceState,
   DiskLayer,
   DiskRange,
+  FlattenProgress,
   LatencyStats,
   LazyProgress,
   OpCounters,

@@ -207,3 +207,11 @@ export interface DiskLayer {
   /** Whether it is the upper, which is written: the others are snapshots, and stay as they are. */
   written: boolean
 }
+
+/** How far a {@link UblkDevice.flatten | flatten} has come. Plain data, as JSON can carry it. */
+export interface FlattenProgress {
+  /** Up to where the upper has all of the disk, in bytes. */
+  done: number
+  /** Of the disk, in bytes. */
+  size: number
+}

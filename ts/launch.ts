@@ -1,6 +1,6 @@
 import type * as native from '#binding'
 import { abortable } from './abort.js'
-import { kindOf } from './backends/list.js'
+import { isNative, kindOf, type NativeBackend } from './backends/list.js'
 import { fillingOf, prepared } from './backends/stack.js'
 import type { WorkerBackend } from './backends/worker.js'
 import { type UblkError, wrap } from './errors.js'
@@ -35,6 +35,8 @@ export type Calls = Parameters<typeof native.Device.create>
 export class Launch {
   #options: CreateOptions
   readonly #undo: (() => Promise<unknown>)[] = []
+  /** As it was described, before anything was asked for it. */
+  readonly #described: NativeBackend | undefined
   #register: Register | undefined
   #device: native.Device | undefined
   #entry: LocalDevice | undefined
@@ -48,6 +50,7 @@ export class Launch {
 
   private constructor(options: CreateOptions) {
     this.#options = options
+    this.#described = isNative(options.backend) ? options.backend : undefined
   }
 
   /**
@@ -99,7 +102,7 @@ export class Launch {
     const devices = LocalDevices.open() // If this process exits while the device is made, it is deleted.
     const device = await make([spec, cancel, this.#onEvent, callbacks.onFetch, callbacks.onChange])
     this.#device = device
-    const entry = new LocalDevice(device, server, callbacks, () => this.#detach())
+    const entry = new LocalDevice(device, server, this.#described, callbacks, () => this.#detach())
     this.#entry = entry
     devices.add(entry)
     this.#undo.push(

@@ -1,5 +1,6 @@
 import { clearInterval, setImmediate, setInterval } from 'node:timers'
 import * as native from '#binding'
+import type { NativeBackend } from './backends/list.js'
 import type { DeviceInfo } from './info.js'
 import { traceOf } from './native-trace.js'
 import { isDurable } from './runtime/backend-properties.js'
@@ -42,12 +43,14 @@ export class LocalDevice {
 
   /**
    * @param server - Serves it, unless native threads do.
+   * @param backend - Its description, if it has one.
    * @param callbacks - The functions that the native device calls.
    * @param detach - Called when the device was deleted, after its last events: it drops references to the device.
    */
   constructor(
     readonly device: native.Device,
     readonly server: JsServer | undefined,
+    readonly backend: NativeBackend | undefined,
     readonly callbacks: NativeCallbacks,
     private readonly detach: () => void,
   ) {

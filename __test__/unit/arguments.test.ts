@@ -7,6 +7,7 @@ import {
   lazy,
   memory,
   nullDisk,
+  overlay,
   UblkDevice,
   UblkError,
   worker,
@@ -180,6 +181,8 @@ const wrong: [string, () => unknown, RegExp, RegExp?][] = [
   ['a file of a number', () => file(5 as never), /path of the file must be text or a file: URL, not 5/],
   ['a file on the web', () => file(new URL('https://example.org/')), /path of the file is 'https:/],
   ['a file with a zero byte', () => file('a\0b'), /zero byte/],
+  ['an overlay of nothing', () => overlay(undefined as never), /overlay\(\) takes a backend, not undefined/],
+  ['an overlay without a base', () => overlay(null), /an overlay without a base needs an upper/],
   [
     'lazy without options',
     () => lazy(undefined as never),

@@ -42,6 +42,12 @@ test('the OpenMetrics text is well formed and says what was counted', async t =>
       queueOf(1, { writeZeroes: opOf(20e6) }),
     ]),
     readingOf(12, 0, [], { trouble }),
+    readingOf(13, 0, [], {
+      layers: [
+        { path: '/a.cow.one', bytes: 4096, written: false },
+        { path: '/a.cow', bytes: 8192, written: true },
+      ],
+    }),
   ])
   const families = parseOpenMetrics(text)
   const value = (family: string, name: string, labels: Record<string, string>) =>
@@ -56,7 +62,9 @@ test('the OpenMetrics text is well formed and says what was counted', async t =>
   t.deepEqual(value('ublk_bytes', 'ublk_bytes_total', reads), [16384])
   t.deepEqual(value('ublk_errors', 'ublk_errors_total', reads), [0])
   t.deepEqual(value('ublk_in_flight', 'ublk_in_flight', { device: 'ublkb0' }), [2, 0])
-  t.deepEqual(value('ublk_up', 'ublk_up', {}), [1, 0])
+  t.deepEqual(value('ublk_up', 'ublk_up', {}), [1, 0, 1])
+  t.deepEqual(value('ublk_layer_bytes', 'ublk_layer_bytes', { device: 'ublkb13', written: 'false' }), [4096])
+  t.deepEqual(value('ublk_layer_bytes', 'ublk_layer_bytes', { layer: '/a.cow' }), [8192])
   t.deepEqual(value('ublk_device_info', 'ublk_device_info', { path: '/dev/ublkb0', state: 'live' }), [1])
   const durations = 'ublk_request_duration_seconds'
   t.is(families.get(durations)?.type, 'histogram')

@@ -16,8 +16,8 @@ export type BaseBackend = StackableBackend | LazyBackend
 /** A disk over a base that stays as it is; see {@link overlay}. */
 export interface OverlayBackend {
   readonly kind: 'overlay'
-  /** The disk that it reads from where nothing was written. */
-  readonly base: BaseBackend
+  /** The disk that it reads from where nothing was written; null if its upper needs none. */
+  readonly base: BaseBackend | null
   /** The file with what was written; undefined if that is in memory. */
   readonly upper: string | undefined
   /** The file of the snapshot over which the upper was made. */
@@ -61,6 +61,7 @@ export interface OverlayOptions {
  * Flush makes what was written durable. After a power failure the disk has the data as of the last flush, or newer.
  *
  * @param base - A native backend, such as `file('base.img')`; also `lazy`, which serves one disk at a time if it has a cache.
+ * Null for the upper of a disk that was {@link UblkDevice.flatten | flattened}.
  * @param options - Where to keep what is written.
  * @throws UblkError of kind `invalid` if an option is wrong. `UblkDevice.create` opens base and upper, and rejects with kind
  * `backend` if that fails or they do not belong together, or `busy` if another process uses the upper.
@@ -70,8 +71,8 @@ export interface OverlayOptions {
  * await UblkDevice.create({ backend: overlay(file('base.img'), { upper: 'vm1.cow' }) })
  * ```
  */
-export function overlay(base: BaseBackend, options: OverlayOptions = {}): OverlayBackend {
-  checkDisk(base, 'overlay()')
+export function overlay(base: BaseBackend | null, options: OverlayOptions = {}): OverlayBackend {
+  if (base !== null) checkDisk(base, 'overlay()')
   checkOptions<OverlayOptions>(options, 'overlay()', { upper: true, snapshot: true, size: true })
   const { upper, snapshot, size } = options
   if (snapshot !== undefined && upper === undefined) {
@@ -79,6 +80,9 @@ export function overlay(base: BaseBackend, options: OverlayOptions = {}): Overla
       'an overlay over a snapshot needs an upper in a file',
       'name one in the directory of the snapshot',
     )
+  }
+  if (base === null && upper === undefined) {
+    throw invalid('an overlay without a base needs an upper', 'name the upper of a disk that was flattened')
   }
   return {
     kind: 'overlay',
@@ -101,9 +105,9 @@ export const overlayKind: Kind<OverlayBackend> = {
   stackable: true,
   takesLazy: true,
   check: ({ kind: _, base, ...options }) => overlay(base, options),
-  below: ({ base }) => [base],
-  withBelow: (backend, [base]) => ({ ...backend, base: base as BaseBackend }),
-  toNative: ({ base, upper, snapshot, size }) => ({ base, upper, snapshot, size }),
+  below: ({ base }) => (base === null ? [] : [base]),
+  withBelow: (backend, [base = null]) => ({ ...backend, base: base as BaseBackend | null }),
+  toNative: ({ base, upper, snapshot, size }) => ({ base: base ?? undefined, upper, snapshot, size }),
   toRecord: ({ upper, snapshot, ...backend }) => ({
     ...backend,
     upper: upper === undefined ? undefined : resolve(upper),
@@ -125,6 +129,11 @@ export const overlayKind: Kind<OverlayBackend> = {
     return size === undefined ? where : `${where}, ${formatSize(size)}`
   },
   commandLine: {
+    main: {
+      flags: '--upper <path>',
+      summary: 'the upper of an overlay that was flattened: it needs no base',
+      make: upper => overlay(null, { upper: resolve(upper) }),
+    },
     more: [
       {
         flags: '--overlay <path>',
@@ -138,7 +147,7 @@ export const overlayKind: Kind<OverlayBackend> = {
       { flags: '--overlay-size <size>', summary: 'the size of the disk over it (default: as large)' },
     ],
     over: {
-      main: ['--file', '--qcow2', '--lazy', '--concat', '--stripe', '--mem', '--null'],
+      main: ['--file', '--qcow2', '--lazy', '--concat', '--stripe', '--mem', '--null', '--upper'],
       make: (base, { overlay: upper, snapshot, overlaySize: size }) => {
         if (upper === undefined) {
           throw invalid(`--${snapshot === undefined ? 'overlay-size' : 'snapshot'} is only for --overlay`)

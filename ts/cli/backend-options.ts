@@ -78,11 +78,12 @@ type MakeOver = (backend: Described, flags: Flags) => Described
 
 /** The main options that an option can be combined with. */
 function mainOptionsFor(option: CommandOption): string[] {
-  return KINDS.flatMap(({ commandLine }) => {
+  const names = KINDS.flatMap(({ commandLine }) => {
     const { main, more = [], also = [], over } = commandLine ?? {}
     const takes = more.includes(option) || also.includes(nameOf(option))
     return [...(main && takes ? [longName(main)] : []), ...(more.includes(option) ? (over?.main ?? []) : [])]
   })
+  return [...new Set(names)]
 }
 
 /** An option that turns something off is given if its value is false. */

@@ -3,7 +3,7 @@ import { drawStack, nodesOf, summaryOf } from '../backends/stack.js'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
-import type { DeviceInfo, DiskLayer, LazyProgress } from '../info.js'
+import type { DeviceInfo, DiskLayer, FlattenProgress, LazyProgress } from '../info.js'
 import { type Json, toJsonText } from '../json.js'
 import { isLazy, isOverlay, readRecord } from '../remote/record-file.js'
 import { formatSize } from '../size.js'
@@ -22,9 +22,18 @@ interface Sights {
   lazy: LazyProgress | null
   /** What was written over the base of an overlay. */
   layers: DiskLayer[]
+  /** How far the flatten of an overlay has come. */
+  flattening: FlattenProgress | null
 }
 
-const unseen: Sights = { users: [], scheduler: null, server: null, lazy: null, layers: [] }
+const unseen: Sights = {
+  users: [],
+  scheduler: null,
+  server: null,
+  lazy: null,
+  layers: [],
+  flattening: null,
+}
 
 /** What the listings of devices show. */
 export interface DeviceRow extends DeviceInfo, Sights {
@@ -71,6 +80,13 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
     value: row => drawLayers(row.layers),
     lines: true,
     json: row => row.layers.map(layer => ({ ...layer })),
+  },
+  {
+    name: 'FLATTENED',
+    summary: 'of an overlay that is being flattened: how much of the disk is copied',
+    value: ({ flattening }) =>
+      flattening && `${Math.floor((flattening.done / Math.max(flattening.size, 1)) * 100)}%`,
+    json: ({ flattening }) => flattening && { ...flattening },
   },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
   { name: 'DEPTH', summary: 'requests in flight per queue', value: row => row.depth },
@@ -207,7 +223,8 @@ export async function look(
     const server = wanted('SERVER') ? await commandOf(device) : unseen.server
     const lazy = LAZY_COLUMNS.some(wanted) ? await lazyOf(device, open) : unseen.lazy
     const layers = wanted('LAYERS') ? await layersOf(device, open) : unseen.layers
-    return toRow(device, { users, scheduler, server, lazy, layers })
+    const flattening = wanted('FLATTENED') ? await flatteningOf(device, open) : unseen.flattening
+    return toRow(device, { users, scheduler, server, lazy, layers, flattening })
   })
   return await Promise.all(rows)
 }
@@ -239,6 +256,17 @@ async function layersOf(
   return await open(id)
     .then(async device => await device.layers())
     .catch(() => [])
+}
+
+/** Null if its server cannot be asked. */
+async function flatteningOf(
+  { id, serverAlive }: DeviceInfo,
+  open: Api['UblkDevice']['open'],
+): Promise<FlattenProgress | null> {
+  if (!serverAlive || !isOverlay(id)) return null
+  return await open(id)
+    .then(async device => (await device.flattening()) ?? null)
+    .catch(() => null)
 }
 
 /** A line for each layer. */

@@ -9,6 +9,8 @@ import { addDelete } from './delete.js'
 import { addDiff } from './diff.js'
 import { addDoctor } from './doctor.js'
 import { addFeatures } from './features.js'
+import { addFlatten } from './flatten.js'
+import { addFork } from './fork.js'
 import { addList } from './list.js'
 import { addMetrics } from './metrics.js'
 import { addPrefetch } from './prefetch.js'
@@ -32,6 +34,8 @@ const commands = [
   addResize,
   addSnapshot,
   addReset,
+  addFork,
+  addFlatten,
   addPrefetch,
   addCheckpoint,
   addChanged,

@@ -1,5 +1,6 @@
 import type { OpCounters, QueueStats } from '../info.js'
 import type { Operation } from '../operation.js'
+import { formatSize } from '../size.js'
 import { OPERATIONS, totalOf } from '../watch/interval.js'
 import type { Reading } from '../watch/readings.js'
 import type { Column } from './table.js'
@@ -7,6 +8,7 @@ import type { Column } from './table.js'
 /** One operation of a device, or of one of its queues. */
 export interface StatsRow {
   readonly device: Reading['device']
+  readonly layers: Reading['layers']
   /** null: all queues. */
   readonly queue: number | null
   readonly op: Operation
@@ -15,6 +17,15 @@ export interface StatsRow {
   readonly turns: number
   /** The length of the interval, if it is known. */
   readonly seconds: number | null
+}
+
+/** What the layers of an overlay take up. */
+const layersColumn: Column<StatsRow> = {
+  name: 'LAYERS',
+  summary: 'of an overlay: its snapshots, the oldest first, and its upper, and the bytes that they take up',
+  value: ({ layers }) =>
+    layers.map(({ path, bytes }) => `${path ?? 'in memory'} (${formatSize(bytes)})`).join(', ') || null,
+  json: ({ layers }) => layers.map(layer => ({ ...layer })),
 }
 
 /** The columns of counts. */
@@ -30,6 +41,7 @@ export const totalColumns: readonly Column<StatsRow>[] = [
   { name: 'ERRORS', summary: 'requests that failed', value: row => row.counters.errors },
   ...times(),
   { name: 'TURNS', summary: "iterations of the queue's loop, all operations", value: row => row.turns },
+  layersColumn,
 ]
 
 /** The columns of rates. */
@@ -57,7 +69,16 @@ export const rateColumns: readonly Column<StatsRow>[] = [
 
 /** The columns that are shown by default. */
 export function usualOf(columns: readonly Column<StatsRow>[], byQueue: boolean): string[] {
-  const unusual = ['PATH', 'P90', 'P999', 'IN-FLIGHT', 'TURNS', 'TURNS/S', ...(byQueue ? [] : ['QUEUE'])]
+  const unusual = [
+    'PATH',
+    'P90',
+    'P999',
+    'IN-FLIGHT',
+    'TURNS',
+    'TURNS/S',
+    'LAYERS',
+    ...(byQueue ? [] : ['QUEUE']),
+  ]
   return columns.map(column => column.name).filter(name => !unusual.includes(name))
 }
 
@@ -102,12 +123,12 @@ export function rowsOf(
   devices: readonly { reading: Reading; queues: readonly QueueStats[]; seconds?: number }[],
   { byQueue, all }: { byQueue: boolean; all: boolean },
 ): StatsRow[] {
-  return devices.flatMap(({ reading: { device }, queues, seconds = null }) => {
+  return devices.flatMap(({ reading: { device, layers }, queues, seconds = null }) => {
     const parts = byQueue ? queues : [{ queue: null, ...totalOf(queues) }]
     return parts.flatMap(part =>
       OPERATIONS.filter(op => all || op === 'read' || op === 'write' || part[op].ops > 0).map(op => {
         const { queue, inFlight, turns } = part
-        return { device, queue, op, counters: part[op], inFlight, turns, seconds }
+        return { device, layers, queue, op, counters: part[op], inFlight, turns, seconds }
       }),
     )
   })

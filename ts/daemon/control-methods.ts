@@ -38,6 +38,10 @@ export function controlMethods(
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
     snapshot: async ({ name }) => await disk.snapshot(name as string),
     reset: async ({ force }) => await disk.reset({ force: force === true }),
+    flatten: async ({ rate }, { gone }) => {
+      await disk.flatten({ ...(rate === undefined ? {} : { rate: rate as number }), signal: gone })
+    },
+    flattening: async () => (await disk.flattening()) ?? null,
     layers: () => disk.layers(),
     quiesce: async (_, { gone }) => await handOver.quiesce(gone),
     resume: async () => await handOver.resume(),

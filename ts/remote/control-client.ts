@@ -10,6 +10,7 @@ import type {
   DeviceInfo,
   DiskLayer,
   DiskRange,
+  FlattenProgress,
   LazyProgress,
   QueueStats,
 } from '../info.js'
@@ -196,6 +197,21 @@ export class ControlClient implements Disposable {
   async reset(options: { force?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
     const { force = false, signal } = options
     await this.#call('reset', { force }, { timeout: PATIENT, signal })
+  }
+
+  /** Copies to the upper all that it lacks. Without a limit in time; if this connection goes, it ends. */
+  async flatten(rate: number | undefined, signal?: AbortSignal): Promise<void> {
+    await this.#call('flatten', { rate }, { timeout: 0, signal })
+  }
+
+  /** How far that has come; null if it is not under way, and from servers of earlier versions. */
+  async flattening(timeout: number = PROMPT): Promise<FlattenProgress | null> {
+    try {
+      return (await this.#call('flattening', {}, { timeout })) as FlattenProgress | null
+    } catch (error) {
+      if (wrap(error).kind === 'invalid') return null
+      throw error
+    }
   }
 
   /** What was written over the disk's base. None from servers of earlier versions. */

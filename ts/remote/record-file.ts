@@ -90,18 +90,28 @@ export function isLazy(id: number): boolean {
   return hasLazy(record?.options.backend)
 }
 
+/** The backend in a device's record, if it is valid. */
+export function readBackend(id: number): Json | undefined {
+  const found = readRecord(id)
+  return found.state === 'served' || found.state === 'dead' ? found.record.options.backend : undefined
+}
+
 /** Whether a device's record says that its disk is an overlay. */
 export function isOverlay(id: number): boolean {
-  const found = readRecord(id)
-  const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
-  return (record?.options.backend as { kind?: unknown } | null | undefined)?.kind === 'overlay'
+  return overlayOf(readBackend(id)) !== undefined
 }
 
 /** The file of the upper that a device's record names, if its disk is an overlay. */
 export function upperOf(id: number): unknown {
-  const found = readRecord(id)
-  const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
-  return (record?.options.backend as { upper?: unknown } | null | undefined)?.upper
+  return overlayOf(readBackend(id))?.['upper']
+}
+
+/** The overlay that a disk is, or that a record of its changes is kept of. */
+export function overlayOf(backend: unknown): { readonly [field: string]: unknown } | undefined {
+  if (typeof backend !== 'object' || backend === null) return undefined
+  const described = backend as { readonly [field: string]: unknown }
+  if (described['kind'] === 'tracked') return overlayOf(described['disk'])
+  return described['kind'] === 'overlay' ? described : undefined
 }
 
 function hasLazy(backend: unknown): boolean {

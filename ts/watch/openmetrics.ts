@@ -54,8 +54,15 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
   const lazyFetched = counter('ublk_lazy_fetched_bytes_total', 'Bytes that it gave.', 'device')
   const lazyFailures = counter('ublk_lazy_failures_total', 'How often it failed.', 'device')
   const lazyEvicted = counter('ublk_lazy_evicted_bytes_total', 'Bytes that were evicted.', 'device')
+  const layerBytes = gauge(
+    'ublk_layer_bytes',
+    'Bytes that the file of a layer of an overlay takes up: a snapshot, or the upper, which is written.',
+    'device',
+    'layer',
+    'written',
+  )
 
-  for (const { device, queues, lazy, trouble } of readings) {
+  for (const { device, queues, lazy, layers, trouble } of readings) {
     const name = { device: device.path.replace('/dev/', '') }
     up.set(name, trouble ? 0 : 1)
     size.set(name, device.size)
@@ -68,6 +75,9 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
       lazyFetched.inc(name, lazy.fetched)
       lazyFailures.inc(name, lazy.failures)
       lazyEvicted.inc(name, lazy.evicted)
+    }
+    for (const { path, bytes, written } of layers) {
+      if (path !== null) layerBytes.set({ ...name, layer: path, written: `${written}` }, bytes)
     }
     for (const stats of queues) {
       const queue = { ...name, queue: `${stats.queue}` }

@@ -1,8 +1,8 @@
 import type { UblkDevice } from '../device.js'
 import { UblkError, wrap } from '../errors.js'
-import type { DeviceInfo, LazyProgress, QueueStats } from '../info.js'
+import type { DeviceInfo, DiskLayer, LazyProgress, QueueStats } from '../info.js'
 import { type ControlClient, connect } from '../remote/control-client.js'
-import { isLazy } from '../remote/record-file.js'
+import { isLazy, isOverlay } from '../remote/record-file.js'
 
 /** A device's counters at one moment. */
 export interface Reading {
@@ -13,14 +13,20 @@ export interface Reading {
   readonly queues: readonly QueueStats[]
   /** How much of it is there, of a lazy disk. */
   readonly lazy: LazyProgress | null
+  /** What each layer of an overlay holds. */
+  readonly layers: readonly DiskLayer[]
   /** Why it does not. */
   readonly trouble: UblkError | null
 }
 
-/** A server, and whether its disk is lazy. */
+/** What a server answers. */
+type Answer = Pick<Reading, 'queues' | 'lazy' | 'layers'>
+
+/** A server, and whether its disk is lazy, or an overlay. */
 interface Asked {
   readonly server: ControlClient
   readonly lazy: boolean
+  readonly overlay: boolean
 }
 
 /** How long a server may take to answer, in milliseconds, so that it does not delay the others. */
@@ -58,15 +64,16 @@ export class Readings implements Disposable {
   async #read(device: DeviceInfo): Promise<Reading> {
     try {
       if (!device.serverAlive) throw nobody(device)
-      const { queues, lazy } = await this.#ask(device.id)
-      return { device, at: performance.now(), queues, lazy, trouble: null }
+      const answer = await this.#ask(device.id)
+      return { device, at: performance.now(), ...answer, trouble: null }
     } catch (error) {
       this.#drop(device.id)
-      return { device, at: performance.now(), queues: [], lazy: null, trouble: wrap(error) }
+      const at = performance.now()
+      return { device, at, queues: [], lazy: null, layers: [], trouble: wrap(error) }
     }
   }
 
-  async #ask(id: number): Promise<Pick<Reading, 'queues' | 'lazy'>> {
+  async #ask(id: number): Promise<Answer> {
     const known = this.#servers.get(id)
     if (known) {
       try {
@@ -78,7 +85,7 @@ export class Readings implements Disposable {
       }
     }
     const server = await connect(id, BRIEF)
-    const asked = { server, lazy: isLazy(id) }
+    const asked = { server, lazy: isLazy(id), overlay: isOverlay(id) }
     this.#servers.set(id, asked)
     return await countersOf(asked)
   }
@@ -93,12 +100,13 @@ export class Readings implements Disposable {
   }
 }
 
-async function countersOf({ server, lazy }: Asked): Promise<Pick<Reading, 'queues' | 'lazy'>> {
-  const [queues, progress] = await Promise.all([
+async function countersOf({ server, lazy, overlay }: Asked): Promise<Answer> {
+  const [queues, progress, layers] = await Promise.all([
     server.stats(BRIEF),
     lazy ? server.lazyProgress(BRIEF) : null,
+    overlay ? server.layers(BRIEF) : [],
   ])
-  return { queues, lazy: progress }
+  return { queues, lazy: progress, layers }
 }
 
 function nobody({ id }: DeviceInfo): UblkError {

@@ -5,6 +5,7 @@ use crate::changes::{ChangedPart, DiskCheckpoint};
 use crate::diff::{DiffWishes, write_diff};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::kinds::{FileOfDisk, Opening, Stack, file_ids};
+use crate::layers::{DiskLayer, FlattenProgress};
 use crate::lazy::LazyProgress;
 use crate::number::{maybe, whole, with_integers};
 use crate::queue::{Offer, hand_out, leave_all};
@@ -20,7 +21,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Handle, LayerInfo, Observed, Source};
+use ublk_core::backend::{Backend, Handle, Observed, Source};
 use ublk_core::claim::{FileId, check_same};
 use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
@@ -39,25 +40,6 @@ pub struct DeviceSpec {
     pub files: Option<Vec<FileOfDisk>>,
     /// The limit of each control command, in milliseconds. Default: 10 000.
     pub timeout: Option<f64>,
-}
-
-/// A layer of an overlay.
-#[napi(object)]
-pub struct DiskLayer {
-    /// Its file; `null` for one in memory.
-    pub path: Option<String>,
-    /// How many bytes the file takes up.
-    pub bytes: f64,
-    /// Whether it is written: the others stay as they are.
-    pub written: bool,
-}
-
-impl From<LayerInfo> for DiskLayer {
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
-    fn from(layer: LayerInfo) -> Self {
-        let path = layer.path.map(|path| path.to_string_lossy().into_owned());
-        Self { path, bytes: layer.bytes as f64, written: layer.written }
-    }
 }
 
 /// What a device tells without being asked.
@@ -259,6 +241,21 @@ impl Device {
     pub fn reset<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let device = self.device.clone();
         promise(env, move || device.reset(), |_, ()| Ok(()))
+    }
+
+    /// Copies to a live overlay's upper all that it lacks, at most `rate` bytes a second. Resolves when that is done.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn flatten<'env>(&self, env: &'env Env, rate: Option<f64>, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        let work = move || device.flatten(maybe("rate", rate)?, &bound);
+        promise(env, work, |_, ()| Ok(()))
+    }
+
+    /// How far that has come, while it is under way.
+    #[napi]
+    pub fn flattening(&self, env: &Env) -> Result<Option<FlattenProgress>> {
+        let progress = self.device.flattening().map_err(|error| raised(env, &error))?;
+        Ok(progress.map(FlattenProgress::from))
     }
 
     /// What was written over its base, the lowest layer first; none of a disk that is no overlay.

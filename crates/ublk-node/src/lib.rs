@@ -11,6 +11,7 @@ mod device;
 mod diff;
 mod hooks;
 mod kinds;
+mod layers;
 mod lazy;
 mod lock;
 mod notify;

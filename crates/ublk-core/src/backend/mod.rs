@@ -43,7 +43,7 @@ pub use memory::Memory;
 pub use memory_file::MemoryFile;
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
-pub use overlay::{LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
+pub use overlay::{FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
 pub use slice::Slice;
 pub use stripe::Stripe;
@@ -230,6 +230,21 @@ pub trait Backend: Send + Sync + 'static {
     /// at a time.
     fn reset(&self) -> Result<()> {
         Err(Error::new(ErrorKind::Unsupported, "this disk cannot be reset").hint("an overlay can"))
+    }
+
+    /// Copies to what is written all that it lacks, while its engines serve, so that it needs neither its base nor its
+    /// snapshots: at most `rate` bytes a second. Blocks until that is done, it fails, it is `given_up`, or the disk is not served
+    /// any more. What was copied stays: the next one goes on from there. Nobody makes a snapshot, resets or resizes the
+    /// disk meanwhile: that is refused.
+    fn flatten(self: Arc<Self>, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {
+        let _ = (rate, given_up);
+        Err(Error::new(ErrorKind::Unsupported, "this disk cannot be flattened")
+            .hint("an overlay with an upper in a file can"))
+    }
+
+    /// How far that has come, while it is under way.
+    fn flattening(&self) -> Option<FlattenProgress> {
+        None
     }
 
     /// What was written over a base, the lowest layer first; only an overlay has some.

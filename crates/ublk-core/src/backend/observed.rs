@@ -1,8 +1,8 @@
 //! A disk whose changes are reported to an observer: after they were made, and before their requests are answered.
 
 use super::{
-    Backend, Below, Changes, Completion, Engine, Extent, Io, LayerInfo, PerCall, Piece, Properties, Site,
-    Step,
+    Backend, Below, Changes, Completion, Engine, Extent, FlattenProgress, Io, LayerInfo, PerCall, Piece,
+    Properties, Site, Step,
 };
 use crate::claim::Place;
 use crate::error::Result;
@@ -79,6 +79,14 @@ impl Backend for Observed {
         let length = self.properties().size;
         (self.observer)(Change { op: Op::Write, flags: Flags::NONE, offset: 0, length });
         Ok(())
+    }
+
+    fn flatten(self: Arc<Self>, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {
+        self.inner.clone().flatten(rate, given_up)
+    }
+
+    fn flattening(&self) -> Option<FlattenProgress> {
+        self.inner.flattening()
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

@@ -48,6 +48,16 @@ impl Reader {
         ranges: &[Range<u64>],
         take: &mut dyn FnMut(usize, &[u8]),
     ) -> std::result::Result<(), Errno> {
+        self.read_unless(&|| false, ranges, take)
+    }
+
+    /// The same, unless it is `given_up` while it waits for something else than the kernel: nothing more can be read then.
+    pub fn read_unless(
+        &mut self,
+        given_up: &dyn Fn() -> bool,
+        ranges: &[Range<u64>],
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> std::result::Result<(), Errno> {
         let mut ranges: Vec<_> = ranges.to_vec();
         let mut batch = Batch { left: ranges.len(), ranges: &mut ranges, take, failed: None };
         for tag in (0..self.depth).take(batch.ranges.len()) {
@@ -55,6 +65,9 @@ impl Reader {
         }
         while batch.left > 0 {
             if self.turn(&mut batch)? {
+                if given_up() && self.queue.operations() == 0 {
+                    return Err(libc::ECANCELED);
+                }
                 self.waker.wait(NAP);
             }
         }

@@ -138,7 +138,14 @@ pub fn check_same(found: &[FileId], recorded_files: &[FileId]) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
+    // An overlay that was flattened meanwhile needs its base no more.
+    let count = |files: &[FileId], role| files.iter().filter(|file| file.role == role).count();
+    let flattened = count(found, Role::Upper) > 0 && count(found, Role::Base) == 0;
     for (at, recorded) in recorded_files.iter().enumerate() {
+        let role = recorded.role;
+        if flattened && role != Role::Upper && count(found, role) < count(recorded_files, role) {
+            continue;
+        }
         let words = recorded.role.words();
         let has_role = |file: &&FileId| file.role == recorded.role;
         let earlier = recorded_files[..at].iter().filter(has_role).count();
@@ -201,6 +208,17 @@ mod tests {
         check_same(&recorded, &recorded[..1]).unwrap();
         let error = check_same(&recorded[..1], &recorded).unwrap_err();
         assert_eq!(error.message, "the map of the disk's file /a.map is missing in the backend");
+    }
+
+    #[test]
+    fn the_files_of_a_base_that_is_not_needed_any_more_may_be_missing() {
+        let upper = id(Role::Upper, "/a.cow", "2");
+        let recorded = [id(Role::Base, "/a", "1"), id(Role::Map, "/a.map", "3"), upper.clone()];
+        check_same(std::slice::from_ref(&upper), &recorded).unwrap();
+        let error = check_same(&[id(Role::Upper, "/b.cow", "4")], &recorded).unwrap_err();
+        assert!(error.message.starts_with("the disk's upper was replaced"), "{error}");
+        let error = check_same(&[id(Role::Base, "/b", "4"), upper], &recorded).unwrap_err();
+        assert!(error.message.starts_with("the disk's base was replaced"), "{error}");
     }
 
     #[test]

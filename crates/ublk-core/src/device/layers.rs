@@ -1,8 +1,9 @@
-//! Snapshots of an overlay that is in use, and back to the last one.
+//! Snapshots of an overlay that is in use, back to the last one, and without a base.
 
 use super::Device;
 use super::state::State;
-use crate::backend::{Backend, LayerInfo};
+use crate::backend::{Backend, FlattenProgress, LayerInfo};
+use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::nodes::Kind;
 use std::fs::File;
@@ -29,6 +30,19 @@ impl Device {
         self.drop_buffers()?;
         backend.reset().map_err(|error| error.device(self.id))?;
         self.drop_buffers()
+    }
+
+    /// Copies to a live disk's upper all that it lacks, at most `rate` bytes a second. Blocks until that is done, the disk is
+    /// stopped, or the bound's token is used.
+    pub fn flatten(&self, rate: Option<u64>, bound: &Bound) -> Result<()> {
+        // It may be stopped meanwhile.
+        let backend = self.live_backend()?.1;
+        backend.flatten(rate, &|| bound.cancel.is_cancelled()).map_err(|error| error.device(self.id))
+    }
+
+    /// How far that has come, while it is under way.
+    pub fn flattening(&self) -> Result<Option<FlattenProgress>> {
+        Ok(self.backend()?.flattening())
     }
 
     /// What was written over a base, the lowest layer first; none of a disk that is no overlay.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use ublk_core::backend::{Backend, Overlay};
 use ublk_core::claim::Role;
-use ublk_core::error::{Error, Result};
+use ublk_core::error::{Error, ErrorKind, Result};
 
 /// See the [module](self).
 pub const KIND: Kind = Kind { name: "overlay", below: Below::Anything, usual: None, read: read::<Options> };
@@ -16,7 +16,8 @@ pub const KIND: Kind = Kind { name: "overlay", below: Below::Anything, usual: No
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    base: Base,
+    /// Without one the upper has to be of a disk that was flattened.
+    base: Option<Base>,
     /// The file with what was written; without one that is in memory.
     upper: Option<String>,
     /// The file of a snapshot, over which a new upper is made.
@@ -25,9 +26,35 @@ struct Options {
     size: Option<Bytes>,
 }
 
+impl Options {
+    /// What takes the place of the base, if that is not needed.
+    fn nothing_below(&self) -> Result<Option<Arc<dyn Backend>>> {
+        let paths = [&self.upper, &self.snapshot].into_iter().flatten().map(Path::new);
+        // An upper that exists is over the snapshot already.
+        let found = paths.filter(|path| path.symlink_metadata().is_ok()).take(1);
+        found.map(Overlay::nothing_below).next().unwrap_or(Ok(None))
+    }
+
+    fn base(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
+        match (self.nothing_below()?, &self.base, &self.upper) {
+            (Some(nothing), ..) => Ok(nothing),
+            (None, Some(base), _) => base.0.open(&how.reading()),
+            (None, None, Some(upper)) if Path::new(upper).symlink_metadata().is_err() => {
+                Err(Error::new(ErrorKind::Backend, format!("the upper {upper} does not exist"))
+                    .hint("name the upper of a disk that was flattened: a new one needs a base"))
+            }
+            (None, None, Some(upper)) => {
+                Err(Error::new(ErrorKind::Backend, format!("the upper {upper} needs its base"))
+                    .hint("only the upper of a disk that was flattened can be used without one"))
+            }
+            (None, None, None) => Err(Error::invalid("an overlay has a base, or an upper in a file")),
+        }
+    }
+}
+
 impl Plan for Options {
     fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
-        let base = self.base.0.open(&how.reading())?;
+        let base = self.base(how)?;
         let size = self.size.map(|size| size.0);
         if let (true, Some(path), Some(size)) = (how.existing && !how.read_only, &self.upper, size) {
             Overlay::end_resize(&*base, Path::new(path), size)?;
@@ -50,7 +77,10 @@ impl Plan for Options {
     }
 
     fn files(&self) -> Vec<(Role, String)> {
-        let base = self.base.0.files().into_iter().map(|(role, path)| (role.below_overlay(), path));
+        // Whatever keeps it from being read is an error when it is opened.
+        let needed = self.base.as_ref().filter(|_| !matches!(self.nothing_below(), Ok(Some(_))));
+        let base = needed.map_or_else(Vec::new, |base| base.0.files());
+        let base = base.into_iter().map(|(role, path)| (role.below_overlay(), path));
         base.chain(self.upper.iter().map(|path| (Role::Upper, path.clone()))).collect()
     }
 }

@@ -3,7 +3,6 @@
 
 use super::Overlay;
 use super::index::Layer;
-use super::layers::FIRST;
 use crate::backend::{Changed, Changes, Checkpoint, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use std::ops::Range;
@@ -16,7 +15,7 @@ const BLOCK: u64 = 4096;
 impl Overlay {
     /// The snapshots, the oldest first: the number of the layer that each has sealed, and its file.
     fn snapshots(&self) -> impl Iterator<Item = (Layer, &Path)> {
-        (FIRST..self.layers.top())
+        (self.layers.lowest()..self.layers.top())
             .filter_map(|number| Some((number, self.layers.of(number).kept.as_ref()?.upper.path())))
     }
 

@@ -3,13 +3,14 @@
 use super::Overlay;
 use super::index::Layer;
 use super::layers::{FIRST, Kept, MOST};
-use super::queues::Seat;
+use super::queues::{Era, Seat};
 use crate::backend::parts::Parts;
 use crate::backend::{Below, Completer, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
 use crate::error;
 use crate::queue::{Errno, Flags, Op, Outcome};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A call waits for one note or save at a time.
 const KEY: Key = 0;
@@ -41,6 +42,7 @@ enum Phase {
 #[derive(Debug, Clone, Copy)]
 struct Change {
     layer: Layer,
+    era: Era,
     offset: u64,
     length: u64,
     /// It has to be durable before it is answered.
@@ -87,8 +89,10 @@ impl OverlayEngine {
             site.spare_files((MOST - overlay.layers.top()).into());
         }
         overlay.report_to(&site.reporter());
+        overlay.max_io.store(site.max_io(), Relaxed);
         site.operations(OPERATIONS);
         let seat = overlay.queues.join(site.completer());
+        overlay.job.go_on();
         let (depth, durable, completer) = (site.depth(), site.durable(), site.completer());
         Ok(Self {
             overlay,
@@ -183,9 +187,8 @@ impl OverlayEngine {
         let durable = piece.op != Op::Discard && (self.durable || piece.flags.has(Flags::FUA));
         // A snapshot has this change or not, whichever it is here.
         let layer = self.overlay.layers.top();
-        let change = Change { layer, offset, length, durable };
+        let change = Change { layer, era: self.seat.changes(layer), offset, length, durable };
         *self.phases.of(io) = Phase::Change(change);
-        self.seat.changes(layer);
         let step = self.pass(io, layer, piece);
         self.changed(io, change, step)
     }
@@ -193,7 +196,7 @@ impl OverlayEngine {
     /// The layer has gone on with a change.
     fn changed(&mut self, io: &mut Io<'_>, change: Change, step: Step) -> Step {
         let Step::Done(outcome) = step else { return step };
-        let Change { layer, offset, length, durable } = change;
+        let Change { layer, offset, length, durable, .. } = change;
         if let (Err(errno), true, Some(kept)) = (outcome, durable, self.kept(layer)) {
             kept.sync_failed(errno);
         }
@@ -229,7 +232,7 @@ impl OverlayEngine {
 
     /// What a change wrote counts, until the power fails; or it has failed.
     fn noted(&mut self, io: &mut Io<'_>, change: Change, outcome: Outcome) -> Step {
-        self.seat.changed(change.layer);
+        self.seat.changed(change.layer, change.era);
         match self.kept(change.layer) {
             // What is noted counts after a power failure only when it is saved.
             Some(kept) if outcome.is_ok() && change.durable && kept.upper.unsaved() => {
@@ -321,7 +324,7 @@ impl Engine for OverlayEngine {
     fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         if self.overlay.queues.holds() {
             *self.phases.of(io) = Phase::Held(piece);
-            if self.overlay.queues.keep_waiting(&self.seat, io.token(KEY)) {
+            if self.overlay.queues.keep_waiting(&self.seat, &piece, io.token(KEY)) {
                 return Step::Pending;
             }
         }
@@ -342,6 +345,8 @@ impl Engine for OverlayEngine {
 
 impl Drop for OverlayEngine {
     fn drop(&mut self) {
-        self.overlay.queues.leave(&self.seat);
+        if self.overlay.queues.leave(&self.seat) {
+            self.overlay.job.stop();
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What was written to an overlay, layer upon layer. A snapshot adds one, and none goes as long as the disk is served.
+//! What was written to an overlay, layer upon layer. A snapshot adds one, and none goes as long as the disk is
+//! served: a flatten only makes those below the last one unneeded.
 
 use super::index::Layer;
 use super::upper::{MOST_LAYERS, Upper};
@@ -72,6 +73,12 @@ impl Written {
         Self { disk, start, kept: Some(Kept { upper, file, suspect: AtomicBool::new(false) }) }
     }
 
+    /// Whether it has all of the disk, and needs nothing below it.
+    pub fn is_alone(&self) -> bool {
+        let alone = |kept: &Kept| kept.upper.stands_alone() && kept.upper.parent().is_none();
+        self.kept.as_ref().is_some_and(alone)
+    }
+
     /// How it looks.
     pub fn info(&self, written: bool) -> LayerInfo {
         let path = self.kept.as_ref().map(|kept| kept.upper.path().to_owned());
@@ -105,6 +112,8 @@ pub struct Layers {
     top: AtomicU8,
     /// Nobody writes to this one and those below it any more.
     sealed: AtomicU8,
+    /// Nobody reads those below this one any more.
+    lowest: AtomicU8,
 }
 
 impl Layers {
@@ -114,6 +123,7 @@ impl Layers {
             all: [const { OnceLock::new() }; MOST_LAYERS],
             top: AtomicU8::new(0),
             sealed: AtomicU8::new(0),
+            lowest: AtomicU8::new(FIRST),
         };
         layers.into_iter().for_each(|layer| this.add(layer));
         this.sealed.store(this.top() - 1, Release);
@@ -153,6 +163,16 @@ impl Layers {
     /// All, the lowest first.
     pub fn all(&self) -> impl Iterator<Item = &Written> {
         self.all.iter().take(self.top().into()).map_while(OnceLock::get)
+    }
+
+    /// The number of the lowest layer that is needed.
+    pub fn lowest(&self) -> Layer {
+        self.lowest.load(Acquire)
+    }
+
+    /// The one that is written needs none of those below it.
+    pub fn flattened(&self) {
+        self.lowest.store(self.top(), Release);
     }
 
     /// Whether there is room for another one.

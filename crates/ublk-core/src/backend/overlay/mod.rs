@@ -15,8 +15,11 @@
 
 mod changes;
 mod engine;
+mod flatten;
 mod index;
+mod job;
 mod layers;
+mod nothing;
 mod queues;
 mod reset;
 mod snapshot;
@@ -24,6 +27,7 @@ mod snapshot;
 mod tests;
 mod upper;
 
+pub use job::FlattenProgress;
 pub use layers::LayerInfo;
 pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
 
@@ -35,12 +39,14 @@ use crate::queue::{CopyMode, Errno};
 use crate::report::Reporter;
 use engine::OverlayEngine;
 use index::{Index, Layer};
+use job::Job;
 use layers::{FIRST, Kept, Layers, Written};
+use nothing::Nothing;
 use queues::Queues;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,12 +59,15 @@ pub struct Overlay {
     base: Arc<dyn Backend>,
     /// The identity of its content.
     base_name: String,
-    /// The bytes of the base.
-    base_size: u64,
+    /// The bytes of the base. 0: there is none.
+    base_size: AtomicU64,
     layers: Layers,
     index: Index,
     size: AtomicU64,
     queues: Queues,
+    /// The most bytes of a request.
+    max_io: AtomicU32,
+    job: Job,
     /// Ends when the layer below the one that is written is sealed.
     sealing: Mutex<Option<JoinHandle<()>>>,
     /// Another process may use the files of the layers.
@@ -91,11 +100,13 @@ impl Overlay {
             new: NewFile::default(),
             base,
             base_name,
-            base_size,
+            base_size: AtomicU64::new(base_size),
             layers: Layers::new(layers),
             index: Index::new(),
             size: AtomicU64::new(size),
             queues: Queues::default(),
+            max_io: AtomicU32::new(0),
+            job: Job::default(),
             sealing: Mutex::default(),
             away: AtomicBool::new(false),
             reporter: Mutex::default(),
@@ -105,9 +116,12 @@ impl Overlay {
     /// A disk whose writes go to the upper in a file, which is created if it does not exist. Its size is by default that of
     /// the upper, or of the base for a new one. `read_only`: the upper exists, and is shared with others that only read it.
     pub fn in_file(base: Arc<dyn Backend>, path: &Path, size: Option<u64>, read_only: bool) -> Result<Self> {
-        let base_size = Self::check_base(&*base)?;
+        let (base, base_size) = match Self::nothing_below(path)? {
+            Some(nothing) => (nothing, 0),
+            None => (base.clone(), Self::check_base(&*base)?),
+        };
         let (block_size, name) = (base.properties().block_size, identity_of(&*base)?);
-        let shape = |size| Shape { size, block_size, base: &name, parent: None };
+        let shape = |size| Shape { size, block_size, base: &name, parent: None, alone: false };
         let mut new = NewFile::default();
         let layers = if path.symlink_metadata().is_ok() {
             let size = size.map_or_else(|| Upper::size_at(path), Ok)?;
@@ -135,6 +149,16 @@ impl Overlay {
         let overlay = Self { new, ..Self::of(base, base_size, name, layers, size) };
         overlay.find_present(FIRST)?;
         Ok(overlay)
+    }
+
+    /// What takes the place of a base below an upper that was flattened, or was made over one that was; `None` if it needs its
+    /// base, or does not exist.
+    pub fn nothing_below(path: &Path) -> Result<Option<Arc<dyn Backend>>> {
+        if path.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let block_size = Upper::stands_alone_at(path)?;
+        Ok(block_size.map(|block_size| Arc::new(Nothing { block_size }) as Arc<dyn Backend>))
     }
 
     /// A disk that begins with a snapshot of another one: its writes go to the upper at `path`, which is created over the file
@@ -172,7 +196,7 @@ impl Overlay {
         if found <= size {
             return Ok(());
         }
-        let shape = Shape { size: found, block_size, base: &name, parent: None };
+        let shape = Shape { size: found, block_size, base: &name, parent: None, alone: false };
         Upper::open_chain(path, &shape, false)?.last().map_or(Ok(()), |upper| upper.resize(size))
     }
 
@@ -184,11 +208,23 @@ impl Overlay {
     /// Makes a new upper over a snapshot, for another disk with the same base.
     fn fork(base: &dyn Backend, snapshot: &Path, path: &Path) -> Result<NewFile> {
         let (block_size, name) = (base.properties().block_size, identity_of(base)?);
-        let shape = Shape { size: Upper::size_at(snapshot)?, block_size, base: &name, parent: None };
+        let shape =
+            Shape { size: Upper::size_at(snapshot)?, block_size, base: &name, parent: None, alone: false };
         match Upper::open_chain(snapshot, &shape, true)?.last() {
             Some(layer) => layer.fork(path)?.is_new(),
             None => Ok(NewFile::default()),
         }
+    }
+
+    /// The upper has all of the disk: neither the base nor a layer below is read any more.
+    fn needs_nothing_below(&self) {
+        self.base_size.store(0, SeqCst);
+        self.layers.flattened();
+    }
+
+    /// Whether there is no base, or it is not needed.
+    fn is_alone(&self) -> bool {
+        self.base_size.load(Relaxed) == 0
     }
 
     /// Its uppers report the errors of saves that no request waits for.
@@ -215,6 +251,9 @@ impl Overlay {
 
     /// The base was not served, or served elsewhere, until now.
     fn check_base_is_the_same(&self) -> Result<()> {
+        if self.is_alone() {
+            return Ok(());
+        }
         let now = identity_of(&*self.base)?;
         if now == self.base_name {
             return Ok(());
@@ -244,7 +283,7 @@ impl Overlay {
     #[inline]
     fn find(&self, offset: u64, length: u64) -> (Layer, u64) {
         let (layer, run) = self.index.find(offset, length);
-        match self.base_size.checked_sub(offset) {
+        match self.base_size.load(Relaxed).checked_sub(offset) {
             _ if layer != 0 => (layer, run),
             // Nothing was written there: it is a hole of the upper.
             None | Some(0) => (self.layers.top(), run),
@@ -282,7 +321,7 @@ impl Overlay {
     fn hide_base(&self, added: Range<u64>) -> Result<()> {
         let sizes = self.layers.all().filter_map(|layer| layer.kept.as_ref()).map(|kept| kept.upper.size());
         let below = sizes.take(usize::from(self.layers.top() - FIRST)).max().unwrap_or(0);
-        let range = added.start..added.end.min(self.base_size.max(below));
+        let range = added.start..added.end.min(self.base_size.load(Relaxed).max(below));
         if range.is_empty() {
             return Ok(());
         }
@@ -331,13 +370,15 @@ impl Backend for Overlay {
     }
 
     fn places(&self) -> Vec<Place<'_>> {
-        let base = self.base.places().into_iter().map(of_base);
+        let base = if self.is_alone() { Vec::new() } else { self.base.places() };
+        let base = base.into_iter().map(of_base);
         // Sealed layers are locked, and found by what the upper says.
         base.chain(self.layers.written().kept.as_ref().map(|kept| kept.upper.place())).collect()
     }
 
     fn extents(&self, part: Range<u64>) -> Vec<Extent<'_>> {
-        let in_base = part.start.min(self.base_size)..part.end.min(self.base_size);
+        let base_size = self.base_size.load(Relaxed);
+        let in_base = part.start.min(base_size)..part.end.min(base_size);
         let base = if in_base.is_empty() { Vec::new() } else { self.base.extents(in_base) };
         let base = base.into_iter().map(|extent| Extent { place: of_base(extent.place), ..extent });
         let Written { start, kept, .. } = self.layers.written();
@@ -354,6 +395,7 @@ impl Backend for Overlay {
     }
 
     fn resize(&self, from: u64, to: u64) -> Result<()> {
+        let _job = self.job.begin()?;
         if to < from {
             self.size.store(to, Relaxed);
         }
@@ -372,10 +414,19 @@ impl Backend for Overlay {
 
     fn layers(&self) -> Vec<LayerInfo> {
         let top = self.layers.top();
-        (FIRST..=top).map(|number| self.layers.of(number).info(number == top)).collect()
+        (self.layers.lowest()..=top).map(|number| self.layers.of(number).info(number == top)).collect()
+    }
+
+    fn flatten(self: Arc<Self>, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {
+        self.copy_all(rate, given_up)
+    }
+
+    fn flattening(&self) -> Option<FlattenProgress> {
+        self.job.progress()
     }
 
     fn let_go(&self) {
+        self.job.end();
         // What is noted and not saved is in the files, and so is what is not sealed. After a failed sync it may be lost, and
         // does not count: another server would serve what was there before.
         let _ = self.finish_seal();
@@ -388,17 +439,19 @@ impl Backend for Overlay {
 
     fn take_back(&self, size: u64) -> Result<()> {
         self.base.take_back(self.base.properties().size)?;
-        self.check_base_is_the_same()?;
         if self.away.load(SeqCst) {
             for layer in self.layers.all() {
                 layer.kept.as_ref().map_or(Ok(()), |kept| kept.upper.take_back())?;
             }
             // Another server may have written, or resized the disk.
             self.find_present(self.layers.top())?;
+            if self.layers.written().is_alone() {
+                self.needs_nothing_below();
+            }
             self.size.store(size, Relaxed);
             self.away.store(false, SeqCst);
         }
-        Ok(())
+        self.check_base_is_the_same()
     }
 
     fn changes(&self) -> Option<&dyn Changes> {
@@ -406,6 +459,7 @@ impl Backend for Overlay {
     }
 
     fn close(&self) -> Result<()> {
+        self.job.end();
         let saved = if self.away.load(SeqCst) { Ok(()) } else { self.finish_seal().and(self.save()) };
         self.let_go_of_layers();
         saved.and(self.base.close())

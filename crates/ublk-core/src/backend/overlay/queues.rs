@@ -3,10 +3,11 @@
 
 use super::index::Layer;
 use super::upper::MOST_LAYERS;
-use crate::backend::{Completer, Files, Slot, Token};
+use crate::backend::{Completer, Files, Op, Piece, Slot, Token};
 use crate::error::{Error, ErrorKind, Result};
+use std::ops::Range;
 use std::sync::atomic::{
-    AtomicBool, AtomicU32,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::mpsc::RecvTimeoutError;
@@ -16,14 +17,20 @@ use std::time::{Duration, Instant};
 /// How often a queue that does not answer is looked after.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// When a change began. There are two at a time.
+pub type Era = u8;
+
 /// What a queue's engine has in common with other threads. Only its own thread changes the counts, so they need no atomic
 /// addition.
 pub struct Seat {
     completer: Completer,
     /// Calls that are served.
     calls: AtomicU32,
-    /// Of these, changes of the disk, by layer: the one that is written, and the one below it.
-    changes: [AtomicU32; 2],
+    /// Of these, changes of the disk: by the era in which they began, and by layer: the one that is written, and the one
+    /// below it.
+    changes: [[AtomicU32; 2]; 2],
+    /// That of the changes that begin now: 0 or 1.
+    era: AtomicU8,
     /// Where the ring has the files of layers that were added.
     slots: Mutex<[Option<Slot>; MOST_LAYERS]>,
     /// Calls that wait until the disk is no longer held.
@@ -52,21 +59,34 @@ impl Seat {
         count(&self.calls, u32::wrapping_sub);
     }
 
-    /// The engine begins to change a layer.
+    /// The engine begins to change a layer. Returns the change's era.
     #[inline]
-    pub fn changes(&self, layer: Layer) {
-        count(&self.changes[usize::from(layer % 2)], u32::wrapping_add);
+    pub fn changes(&self, layer: Layer) -> Era {
+        let era = self.era.load(Relaxed);
+        count(&self.changes[usize::from(era)][usize::from(layer % 2)], u32::wrapping_add);
+        era
     }
 
     /// It has changed it, or failed.
     #[inline]
-    pub fn changed(&self, layer: Layer) {
-        count(&self.changes[usize::from(layer % 2)], u32::wrapping_sub);
+    pub fn changed(&self, layer: Layer, era: Era) {
+        count(&self.changes[usize::from(era)][usize::from(layer % 2)], u32::wrapping_sub);
     }
 
     /// Whether it changes that layer. On the queue's thread.
     pub fn is_changing(&self, layer: Layer) -> bool {
-        self.changes[usize::from(layer % 2)].load(Relaxed) > 0
+        self.changes.iter().any(|era| era[usize::from(layer % 2)].load(Relaxed) > 0)
+    }
+
+    /// Begins an era, unless it has begun, and says whether all changes of the other one have ended. On the queue's thread.
+    fn is_in(&self, era: Era) -> bool {
+        let none = |era: Era| self.changes[usize::from(era)].iter().all(|count| count.load(Relaxed) == 0);
+        // A change of the era before the last one would not be told from one of this era.
+        if self.era.load(Relaxed) != era && !none(era) {
+            return false;
+        }
+        self.era.store(era, Relaxed);
+        none(1 - era)
     }
 
     /// Whether it serves calls. On the queue's thread.
@@ -89,28 +109,38 @@ impl Seat {
 #[derive(Default)]
 pub struct Queues {
     seats: Mutex<Vec<Arc<Seat>>>,
+    /// The era of new changes. It changes with the seats locked.
+    era: AtomicU8,
+    /// Some calls wait.
     hold: AtomicBool,
+    /// Of these, only changes of [this range](Self::range) do.
+    changes_only: AtomicBool,
+    range: [AtomicU64; 2],
 }
 
 impl Queues {
     /// A queue begins to serve the disk.
     pub fn join(&self, completer: Completer) -> Arc<Seat> {
+        let mut seats = locked(&self.seats);
         let seat = Arc::new(Seat {
             completer,
             calls: AtomicU32::new(0),
             changes: Default::default(),
+            era: AtomicU8::new(self.era.load(Relaxed)),
             slots: Mutex::default(),
             held: Mutex::default(),
             gone: AtomicBool::new(false),
         });
-        locked(&self.seats).push(seat.clone());
+        seats.push(seat.clone());
         seat
     }
 
-    /// It serves the disk no more.
-    pub fn leave(&self, seat: &Arc<Seat>) {
+    /// It serves the disk no more. Whether no queue does.
+    pub fn leave(&self, seat: &Arc<Seat>) -> bool {
         seat.gone.store(true, Release);
-        locked(&self.seats).retain(|other| !Arc::ptr_eq(other, seat));
+        let mut seats = locked(&self.seats);
+        seats.retain(|other| !Arc::ptr_eq(other, seat));
+        seats.is_empty()
     }
 
     /// Has each queue do something on its thread, without waiting for its requests. What the queues answer; one that ends
@@ -161,19 +191,55 @@ impl Queues {
 
     /// Calls that come from here on wait.
     pub fn hold(&self) {
+        self.changes_only.store(false, Relaxed);
         self.hold.store(true, Release);
     }
 
-    /// Whether they do.
+    /// Changes of a range of the disk that come from here on wait, and those that came before are waited for.
+    pub fn hold_changes(&self, range: &Range<u64>, patience: Duration) -> Result<()> {
+        // A queue that sees one number of this range and one of the last has not begun the new era, so the change that it
+        // lets pass is waited for.
+        self.range[0].store(range.start, Relaxed);
+        self.range[1].store(range.end, Relaxed);
+        self.changes_only.store(true, Relaxed);
+        self.hold.store(true, Release);
+        let era = {
+            let _seats = locked(&self.seats);
+            let era = 1 - self.era.load(Relaxed);
+            self.era.store(era, Relaxed);
+            era
+        };
+        if self.wait(patience, Seat::is_in, era)? {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Timeout, "the writes in flight do not end")
+            .hint("try again when they have: what they wait for is the disk's storage"))
+    }
+
+    /// Whether some calls wait.
     #[inline]
     pub fn holds(&self) -> bool {
         self.hold.load(Acquire)
     }
 
-    /// Makes a call wait. `false`: it need not any more.
-    pub fn keep_waiting(&self, seat: &Seat, token: Token) -> bool {
+    /// Whether this one is to wait.
+    fn holds_back(&self, piece: &Piece) -> bool {
+        if !self.holds() || !self.changes_only.load(Relaxed) {
+            return self.holds();
+        }
+        let [start, end] = [0, 1].map(|at: usize| self.range[at].load(Relaxed));
+        let changes = matches!(piece.op, Op::Write | Op::WriteZeroes | Op::Discard);
+        changes && piece.offset < end && start < piece.offset + piece.length
+    }
+
+    /// Makes a call wait. `false`: it need not.
+    #[cold]
+    pub fn keep_waiting(&self, seat: &Seat, piece: &Piece, token: Token) -> bool {
+        if !self.holds_back(piece) {
+            return false;
+        }
         let mut held = locked(&seat.held);
-        let holds = self.holds();
+        let holds = self.holds_back(piece);
         if holds {
             held.push(token);
         }

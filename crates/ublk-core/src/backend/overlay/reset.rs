@@ -1,7 +1,7 @@
 //! Throwing away what was written since the last snapshot, of a disk that is in use.
 
 use super::Overlay;
-use super::layers::{FIRST, Kept};
+use super::layers::Kept;
 use super::queues::Queues;
 use super::snapshot::PATIENCE;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +27,14 @@ impl Overlay {
     /// New requests wait, those in flight are waited for, and then the upper is emptied: by one durable word in its header, so
     /// that after a crash it has all that it had, or nothing.
     pub fn empty(&self) -> Result<()> {
+        let _job = self.job.begin()?;
+        if self.is_alone() && self.layers.lowest() == self.layers.top() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the disk was flattened: it has no base to go back to",
+            )
+            .hint("a reset goes back to the last snapshot: make one first"));
+        }
         if let Some(Kept { upper, .. }) = &self.layers.written().kept
             && !upper.place().writable
         {
@@ -54,8 +62,8 @@ impl Overlay {
             written.disk.resize(0, size)?;
         }
         self.index.clear();
-        for (number, layer) in (FIRST..top).zip(self.layers.all()) {
-            if let Some(kept) = &layer.kept {
+        for number in self.layers.lowest()..top {
+            if let Some(kept) = &self.layers.of(number).kept {
                 kept.upper.present(&mut |range| self.index.mark(range, number))?;
             }
         }

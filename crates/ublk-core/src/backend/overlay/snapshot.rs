@@ -37,6 +37,7 @@ fn unended() -> Error {
 impl Overlay {
     /// See the [module](self).
     pub fn take_snapshot(self: &Arc<Self>, name: &str) -> Result<()> {
+        let _job = self.job.begin()?;
         let top = self.layers.top();
         let old = self.layers.of(top).kept.as_ref().ok_or_else(|| {
             Error::new(
@@ -79,6 +80,8 @@ impl Overlay {
         };
         let sealing = thread::Builder::new().name("overlay-seal".into()).spawn(seal);
         *self.sealing.lock().unwrap_or_else(PoisonError::into_inner) = sealing.ok();
+        // Others can use the snapshot then. It is there already: a failure shows when it is tried again.
+        let _ = self.finish_seal();
         Ok(())
     }
 

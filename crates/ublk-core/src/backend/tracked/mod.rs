@@ -18,7 +18,10 @@ mod tests;
 
 use super::map_file::checksum;
 use super::new_file::NewFile;
-use super::{Backend, Changed, Changes, Checkpoint, CopyMode, Engine, Extent, Properties, Sink, Site};
+use super::{
+    Backend, Changed, Changes, Checkpoint, CopyMode, Engine, Extent, FlattenProgress, LayerInfo, Properties,
+    Sink, Site,
+};
 use crate::claim::{Claims, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use engine::TrackedEngine;
@@ -211,6 +214,37 @@ impl Backend for Tracked {
 
     fn identity(&self) -> Result<String> {
         self.disk.identity()
+    }
+
+    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
+        self.disk.clone().snapshot(name)
+    }
+
+    /// Everything may be changed by that.
+    fn reset(&self) -> Result<()> {
+        let mark = || {
+            let state = self.state();
+            if let Some(session) = &state.session {
+                session.newest().mark(0, state.size);
+            }
+        };
+        // Before, and again if a checkpoint was made meanwhile.
+        mark();
+        let reset = self.disk.reset();
+        mark();
+        reset
+    }
+
+    fn flatten(self: Arc<Self>, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {
+        self.disk.clone().flatten(rate, given_up)
+    }
+
+    fn flattening(&self) -> Option<FlattenProgress> {
+        self.disk.flattening()
+    }
+
+    fn layers(&self) -> Vec<LayerInfo> {
+        self.disk.layers()
     }
 
     fn let_go(&self) {

@@ -5,7 +5,7 @@ use crate::backend::overlay::upper::MOST_LAYERS;
 use std::path::PathBuf;
 
 /// Does something while the queues go on.
-fn beside<T: Send>(queues: &mut [Bench], what: impl FnOnce() -> T + Send) -> T {
+pub fn beside<T: Send>(queues: &mut [Bench], what: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(what);
         while !thread.is_finished() {

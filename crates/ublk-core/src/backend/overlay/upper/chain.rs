@@ -1,6 +1,6 @@
 //! Layers upon layers: how a snapshot makes one, and how they are found again.
 
-use super::format::{MOST_NAME, State, refused};
+use super::format::{Header, MOST_NAME, State, refused};
 use super::names::{exchange, same, with_suffix};
 use super::{Parent, Shape, Upper, read};
 use crate::backend::map_file::{directory, sync_parent};
@@ -95,7 +95,8 @@ impl Upper {
             fs::remove_file(&below).map_err(|error| failed(&below, &error))?;
         }
         let block_size = u32::try_from(header.block_size).unwrap_or(512);
-        let shape = Shape { size: header.size, block_size, base: &header.base, parent: Some(parent) };
+        let (parent, alone) = (Some(parent), header.alone);
+        let shape = Shape { size: header.size, block_size, base: &header.base, parent, alone };
         let new = Self::create_at(&below, path, &shape, Some(header.disk))?;
         Ok(Prepared { new: Arc::new(new), below, done: false })
     }
@@ -113,7 +114,8 @@ impl Upper {
         }
         let parent = Some(Parent { uuid: header.uuid, name: file_name(self.path())? });
         let block_size = u32::try_from(header.block_size).unwrap_or(512);
-        Self::create(path, &Shape { size: header.size, block_size, base: &header.base, parent })
+        let Header { size, alone, ref base, .. } = header;
+        Self::create(path, &Shape { size, block_size, base, parent, alone })
     }
 
     /// Whether nobody writes to it ever again.

@@ -52,7 +52,7 @@ const STATE: Range<usize> = 112..120;
 const BASE_LENGTH: Range<usize> = 120..128;
 const NAME_LENGTH: Range<usize> = 128..136;
 const PARENT: Range<usize> = 136..152;
-const COPIED: Range<usize> = 152..160;
+const ALONE: Range<usize> = 176..184;
 const BASE: usize = 1024;
 const NAME: usize = 2048;
 
@@ -108,14 +108,14 @@ pub enum State {
     Sealed,
     /// All that it holds is being thrown away: whoever opens it ends that.
     Resetting,
-    /// All that it holds is being copied to what lies below.
-    Committing,
     /// A sync has failed in the boot of the stamp: what the log names may be lost.
     Failed,
 }
 
 impl State {
-    const ALL: [Self; 5] = [Self::Written, Self::Sealed, Self::Resetting, Self::Committing, Self::Failed];
+    /// With their numbers in the file.
+    const ALL: [(u64, Self); 4] =
+        [(0, Self::Written), (1, Self::Sealed), (2, Self::Resetting), (4, Self::Failed)];
 }
 
 /// The first page.
@@ -131,14 +131,14 @@ pub struct Header {
     pub state: State,
     pub base: String,
     pub parent: Option<Parent>,
-    /// Of a commit: how much of the disk has been copied, in bytes.
-    pub copied: u64,
+    /// It needs no base: it was flattened, or made over one that was.
+    pub alone: bool,
 }
 
 impl Header {
     /// Of a new upper.
     pub fn new(shape: &Shape<'_>, uuid: Uuid, stamp: Stamp) -> Result<Self> {
-        let Shape { size, block_size, base, parent } = shape;
+        let Shape { size, block_size, base, parent, alone } = shape;
         if *size == 0 || !size.is_multiple_of(SECTOR) {
             return Err(Error::invalid(format!("an overlay of {size} bytes"))
                 .hint("the size is a multiple of 512, and at least 512"));
@@ -163,7 +163,7 @@ impl Header {
             state: State::Written,
             base: (*base).to_owned(),
             parent: parent.clone(),
-            copied: 0,
+            alone: *alone,
         })
     }
 
@@ -173,17 +173,18 @@ impl Header {
         page[..16].copy_from_slice(MAGIC);
         let (name, parent) =
             self.parent.as_ref().map_or(("", Uuid::NONE), |parent| (&*parent.name, parent.uuid));
-        let state = State::ALL.iter().position(|state| *state == self.state).unwrap_or_default();
+        let state =
+            State::ALL.iter().find(|(_, state)| *state == self.state).map_or(0, |(number, _)| *number);
         let numbers = [
             (16..24, VERSION),
             (SIZE, self.size),
             (BLOCK_SIZE, self.block_size),
             (CAPACITY, self.layout.capacity),
             (PLACE, self.stamp.place),
-            (STATE, state as u64),
+            (STATE, state),
             (BASE_LENGTH, self.base.len() as u64),
             (NAME_LENGTH, name.len() as u64),
-            (COPIED, self.copied),
+            (ALONE, self.alone.into()),
         ];
         for (at, number) in numbers {
             page[at].copy_from_slice(&number.to_le_bytes());
@@ -230,7 +231,7 @@ impl Header {
         if parent.as_ref().is_some_and(|parent| parent.check().is_err()) {
             return Err(damaged("its parent's name is no name of a file"));
         }
-        let state = usize::try_from(number(STATE)).ok().and_then(|at| State::ALL.get(at));
+        let state = State::ALL.iter().find(|(state, _)| *state == number(STATE)).map(|(_, state)| *state);
         Ok(Self {
             size,
             block_size: number(BLOCK_SIZE),
@@ -238,16 +239,16 @@ impl Header {
             uuid: uuid(UUID),
             disk: uuid(DISK),
             stamp: Stamp { boot: page[BOOT].try_into().unwrap_or([0; 36]), place: number(PLACE) },
-            state: *state.ok_or_else(|| damaged("its state is unknown"))?,
+            state: state.ok_or_else(|| damaged("its state is unknown"))?,
             base,
             parent,
-            copied: number(COPIED),
+            alone: number(ALONE) != 0,
         })
     }
 
     /// Whether the upper belongs to that disk. A layer of a chain may have another size: the disk was resized since.
     pub fn check(&self, path: &Path, shape: &Shape<'_>, layer: bool) -> Result<()> {
-        let Shape { size, block_size, base, parent } = shape;
+        let Shape { size, block_size, base, parent, .. } = shape;
         if self.size != *size && !layer {
             return Err(refused(path, format!("is of a disk of {} bytes, not {size}", self.size))
                 .hint("give the disk the size that it had, or use another upper"));
@@ -259,7 +260,7 @@ impl Header {
             )
             .hint("use the block size that it was made with, or another upper"));
         }
-        if self.base != *base {
+        if self.base != *base && !self.alone {
             return Err(refused(path, format!("was made over {}, and the base is {base}", self.base)).hint(
                 "the base was changed or is another one: use the base that it was made over, or another upper",
             ));

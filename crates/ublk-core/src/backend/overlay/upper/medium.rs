@@ -23,6 +23,9 @@ pub trait Medium: Send + Sync + 'static {
     /// Everything from `from` on becomes a hole, and its length is `length`.
     fn cut(&self, from: u64, length: u64) -> io::Result<()>;
 
+    /// A range becomes a hole. The length stays.
+    fn punch(&self, at: u64, length: u64) -> io::Result<()>;
+
     /// The first part of a range that may hold something else than zeroes.
     fn data(&self, within: Range<u64>) -> io::Result<Option<Range<u64>>>;
 }
@@ -47,6 +50,21 @@ impl Medium for File {
     fn cut(&self, from: u64, length: u64) -> io::Result<()> {
         self.set_len(from)?;
         self.set_len(length)
+    }
+
+    fn punch(&self, at: u64, length: u64) -> io::Result<()> {
+        const HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        loop {
+            // SAFETY: plain numbers and an open descriptor.
+            if unsafe { libc::fallocate(self.as_raw_fd(), HOLE, at.cast_signed(), length.cast_signed()) } == 0
+            {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
     }
 
     fn data(&self, within: Range<u64>) -> io::Result<Option<Range<u64>>> {

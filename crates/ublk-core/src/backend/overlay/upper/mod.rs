@@ -99,6 +99,8 @@ pub struct Shape<'a> {
     pub base: &'a str,
     /// The layer below, if it is not the base itself.
     pub parent: Option<Parent>,
+    /// Whether a new one needs no base, since the layer below does not.
+    pub alone: bool,
 }
 
 /// See the [module](self).
@@ -238,6 +240,42 @@ impl Upper {
     /// The size of the disk of an upper that exists, in bytes.
     pub fn size_at(path: &Path) -> Result<u64> {
         Ok(read(path, false, false)?.1.size)
+    }
+
+    /// The bytes of a block of the disk of an upper that exists and needs no base; `None`: it needs one.
+    pub fn stands_alone_at(path: &Path) -> Result<Option<u32>> {
+        let header = read(path, false, false)?.1;
+        Ok(header.alone.then(|| u32::try_from(header.block_size).unwrap_or(512)))
+    }
+
+    /// Whether it needs no base: it was flattened, or is over a layer that was.
+    pub fn stands_alone(&self) -> bool {
+        self.store.header().alone
+    }
+
+    /// It has all of the disk, and all of that is saved: from here on nothing lies below it. All at once, and durably.
+    pub fn stand_alone(&self) -> Result<()> {
+        let changed = self.store.change(|header| (header.alone, header.parent) = (true, None));
+        changed.map_err(|error| system(self.path(), &error))
+    }
+
+    /// Reads data of the disk, which has to be present.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.store.medium().read(into, self.data_offset() + offset)
+    }
+
+    /// Writes data of the disk, which is not present yet.
+    pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.store.medium().write(data, self.data_offset() + offset)
+    }
+
+    /// The same for data that is zero: it becomes a hole, where the file system has holes.
+    pub fn clear(&self, offset: u64, zeroes: &[u8]) -> io::Result<()> {
+        let at = self.data_offset() + offset;
+        match self.store.medium().punch(at, zeroes.len() as u64) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.write(offset, zeroes),
+            punched => punched,
+        }
     }
 
     /// How many bytes its file takes up.
@@ -415,10 +453,6 @@ fn admit(header: &Header, path: &Path, shape: &Shape<'_>, read_only: bool, layer
         State::Resetting if read_only => {
             return Err(refused(path, "was being reset when its server was killed")
                 .hint("open it once for writing, which ends that"));
-        }
-        State::Committing => {
-            return Err(refused(path, "was being committed when that was interrupted")
-                .hint("go on with the commit: until then the base is partly the old one"));
         }
         _ => {}
     }

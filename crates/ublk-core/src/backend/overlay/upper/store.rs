@@ -268,7 +268,6 @@ fn end_reset<M: Medium>(medium: &M, header: &mut Header) -> io::Result<()> {
     medium.cut(PAGE, header.layout.length(header.size))?;
     medium.sync()?;
     header.state = State::Written;
-    header.copied = 0;
     medium.write(&header.bytes()[..ATOM], 0)?;
     medium.sync()
 }

@@ -220,6 +220,10 @@ impl Medium for Volatile {
         Ok(())
     }
 
+    fn punch(&self, at: u64, length: u64) -> io::Result<()> {
+        self.write(&vec![0; length as usize], at)
+    }
+
     fn data(&self, within: Range<u64>) -> io::Result<Option<Range<u64>>> {
         // As on a file system with blocks of 4 KiB.
         let state = self.state();

@@ -1,0 +1,186 @@
+// processors: 2
+/**
+ * Overlays that need their base no more, and forks: while a load is checked, and through a kill.
+ */
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { file, overlay, UblkDevice } from 'ublk-ts'
+import { Detached, leaveNoServerBehind } from '../support/detached.js'
+import { errorsOf } from '../support/devices.js'
+import { result, run, sh, shell } from '../support/program.js'
+import { until } from '../support/server.js'
+
+leaveNoServerBehind(test)
+
+const SILENT = { status: 0, signal: null, stdout: '', stderr: '' }
+const DIR = mkdtempSync('/dev/shm/flatten-')
+const at = (name: string): string => join(DIR, name)
+const BASE = at('base')
+
+test.beforeEach('a base with zeroes in it', () =>
+  sh(
+    'cd "$1"; rm -f base; truncate -s 48M base; dd if=/dev/urandom of=base bs=1M count=20 seek=20 conv=notrunc status=none',
+    DIR,
+  ),
+)
+test.after.always(() => rmSync(DIR, { recursive: true }))
+
+/** fio writes to the first half and checks that, until there is a file `stop`. */
+const LOAD = `cd "$2"; rm -f stop; while [ ! -e stop ]; do
+    fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bsrange=512-64k --size=24m \\
+      --io_size=8m --verify=crc32c --verify_fatal=1 --randrepeat=0 --verify_state_save=0 --fsync=64 --output-format=terse
+  done >fio.out`
+
+/** Around the page cache of a disk. */
+const direct = (path: string): string => (path.startsWith('/dev/ublkb') ? 'iflag=direct' : '')
+
+const sum = async (path: string): Promise<string> =>
+  await sh(`dd if="$1" bs=1M ${direct(path)} status=none | sha256sum`, path)
+
+/** The half that the load does not write to. */
+const rest = async (path: string): Promise<string> =>
+  await sh(`dd if="$1" bs=1M skip=24 ${direct(path)} status=none | sha256sum`, path)
+
+test('a disk is flattened under a checked load and through kills, and needs its base no more', async t => {
+  const expected = await rest(BASE)
+  const disk = await Detached.create(
+    `--file ${BASE} --overlay ${at('vm1.cow')} --recovery reissue --queues 2`,
+  )
+  t.deepEqual(await run('snapshot', disk.path, 'one'), SILENT)
+  const handle = await UblkDevice.open(disk.id)
+  t.is(await handle.flattening(), undefined)
+  const load = result(shell(LOAD, disk.path, DIR))
+  const flatten = run('flatten', disk.path, '--rate', '4M')
+  await until(async () => ((await handle.flattening())?.done ?? 0) > 0, 'a part is copied')
+  t.regex((await run('show', '-o', 'FLATTENED', disk.path)).stdout, /^FLATTENED +\d+%\n$/)
+  const refused = await run('snapshot', disk.path, 'two')
+  t.regex(refused.stderr, /^ublk-ts: the disk is being flattened; .*\n$/)
+  await disk.signal('SIGKILL')
+  const { status, stderr } = await flatten
+  t.not(status, 0)
+  t.regex(stderr, /^ublk-ts: [^\n]+\n$/)
+  t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
+  t.is((await handle.layers()).length, 2)
+  const stats = JSON.parse((await run('stats', '--json', '-o', 'ID,LAYERS', disk.path)).stdout)
+  t.deepEqual(stats.stats[0].layers, JSON.parse(JSON.stringify(await handle.layers())))
+  t.regex(
+    (await run('stats', '-o', 'LAYERS', disk.path)).stdout,
+    /vm1\.cow\.one \(\S+\), \S+vm1\.cow \(\S+\)/,
+  )
+  t.deepEqual(await run('flatten', disk.path), SILENT)
+  t.deepEqual(
+    (await handle.layers()).map(({ path, written }) => [path, written]),
+    [[at('vm1.cow'), true]],
+  )
+  // What it was made over can go. Another server does not look for it either.
+  rmSync(BASE)
+  rmSync(at('vm1.cow.one'))
+  await disk.signal('SIGKILL')
+  t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
+  await sh('touch "$1/stop"', DIR)
+  const loaded = await load
+  t.is(loaded.status, 0, loaded.stderr)
+  t.is(await rest(disk.path), expected)
+  const content = await sum(disk.path)
+  t.regex((await run('reset', disk.path)).stderr, /^ublk-ts: .*was flattened: it has no base to go back to/)
+  t.deepEqual(await run('delete', disk.path), SILENT)
+  const alone = await Detached.create(`--upper ${at('vm1.cow')}`)
+  t.is(await sum(alone.path), content)
+  t.deepEqual(await run('delete', alone.path), SILENT)
+  // It can be the base of others.
+  {
+    await using over = await UblkDevice.create({ backend: overlay(overlay(null, { upper: at('vm1.cow') })) })
+    t.is(await sum(over.path), content)
+  }
+  // The base's zeroes take up no space.
+  t.true(Number(await sh('du -m "$1" | cut -f1', at('vm1.cow'))) < 47)
+})
+
+test('a flatten is cancelled, and ended by a stop', async t => {
+  const content = await sum(BASE)
+  const backend = overlay(file(BASE), { upper: at('vm3.cow') })
+  {
+    await using disk = await UblkDevice.create({ backend })
+    const errors = errorsOf(disk)
+    await t.throwsAsync(disk.flatten({ rate: '1M', signal: AbortSignal.timeout(200) }), {
+      any: true,
+      name: 'TimeoutError',
+    })
+    const flatten = t.throwsAsync(disk.flatten({ rate: '1M' }), {
+      message: /the disk was stopped before it was flat/,
+    })
+    await until(async () => (await disk.flattening()) !== undefined, 'it begins')
+    await t.throwsAsync(disk.resize('64M'), { message: /is being flattened/ })
+    t.is(await sum(disk.path), content)
+    await disk.stop()
+    await flatten
+    await disk.start()
+    await disk.flatten()
+    t.is(await sum(disk.path), content)
+    t.deepEqual(errors, [])
+  }
+  for (const copy of ['zero', 'copy'] as const) {
+    await using disk = await UblkDevice.create({ backend: overlay(null, { upper: at('vm3.cow') }), copy })
+    t.is(await sum(disk.path), content, copy)
+  }
+  const refused = async (message: RegExp, ...words: string[]): Promise<void> => {
+    const { status, stdout, stderr } = await run(...words)
+    t.deepEqual([status === 0, stdout], [false, ''], words.join(' '))
+    t.regex(stderr, message)
+  }
+  const needs = at('vm4.cow')
+  await (await UblkDevice.create({ backend: overlay(file(BASE), { upper: needs }) })).delete()
+  await refused(/^ublk-ts: the upper \S+ needs its base; [^\n]+\n$/, 'create', '--upper', needs)
+  await refused(/the upper \S+none does not exist/, 'create', '--upper', at('none'))
+  const plain = await Detached.create('--mem 8M')
+  await refused(/^ublk-ts: .*this disk cannot be flattened; [^\n]+\n$/, 'flatten', plain.path)
+  await refused(/rate/, 'flatten', plain.path, '--rate', 'fast')
+  t.deepEqual(await run('delete', plain.path), SILENT)
+  const memory = await Detached.create(`--file ${BASE} --overlay memory --recovery reissue`)
+  await refused(/is in memory: it cannot be flattened/, 'flatten', memory.path)
+  t.deepEqual(await run('delete', memory.path), SILENT)
+})
+
+test('a fork begins with what its disk has, and both go on by themselves', async t => {
+  const disk = await Detached.create(`--file ${BASE} --overlay ${at('one.cow')} --recovery reissue`)
+  await sh('dd if=/dev/urandom of="$1" bs=1M count=4 oflag=direct status=none', disk.path)
+  const content = await sum(disk.path)
+  const refused = async (message: RegExp, ...words: string[]): Promise<void> => {
+    const { status, stdout, stderr } = await run('fork', ...words)
+    t.deepEqual([status === 0, stdout], [false, ''], words.join(' '))
+    t.regex(stderr, message)
+  }
+  await refused(/^ublk-ts: \S+one\.cow exists already; [^\n]+\n$/, disk.path, '--overlay', at('one.cow'))
+  await refused(/is not in the directory of the disk's upper/, disk.path, '--overlay', '/tmp/two.cow')
+  await refused(/is no name of a snapshot/, disk.path, '--overlay', at('two.cow'), '--name', 'a/b')
+  t.is((await (await UblkDevice.open(disk.id)).layers()).length, 1, 'nothing has changed')
+  const { status, stdout, stderr } = await run('fork', disk.path, '--overlay', at('two.cow'), '--detach')
+  t.is(status, 0, stderr)
+  const path = stdout.trim()
+  t.not(path, disk.path)
+  t.true(existsSync(at('one.cow.two.cow')))
+  t.is(await sum(path), content)
+  await sh('dd if=/dev/urandom of="$1" bs=1M count=4 seek=2 oflag=direct status=none', path)
+  t.is(await sum(disk.path), content)
+  await sh('dd if=/dev/urandom of="$1" bs=1M count=4 oflag=direct status=none', disk.path)
+  // A fork of the fork, by a program, which needs neither of them when it is flat.
+  const handle = await UblkDevice.open(Number(/\d+$/.exec(path)?.[0]))
+  const forked = await sum(path)
+  {
+    const backend = await handle.fork({ upper: at('three.cow'), name: 'for-three' })
+    t.is(backend.snapshot, at('two.cow.for-three'))
+    await using three = await UblkDevice.create({ backend })
+    t.is(await sum(three.path), forked)
+    await three.flatten()
+    await t.throwsAsync(three.fork({ upper: at('three.cow') }), { message: /exists already/ })
+    const four = await three.fork({ upper: at('four.cow') })
+    await using fourth = await UblkDevice.create({ backend: four })
+    t.is(await sum(fourth.path), forked)
+  }
+  for (const each of [path, disk.path]) t.deepEqual(await run('delete', each), SILENT)
+  await refused(/there is no ublk device 0/, '0', '--overlay', at('five.cow'))
+  const plain = await Detached.create('--mem 8M')
+  await refused(/^ublk-ts: .*this disk cannot be forked; [^\n]+\n$/, plain.path, '--overlay', at('five.cow'))
+  t.deepEqual(await run('delete', plain.path), SILENT)
+})

@@ -1,0 +1,36 @@
+import type { Command } from 'commander'
+import { parseSize } from '../size.js'
+import { parseDeviceId } from './device-table.js'
+import { loadApi } from './load-api.js'
+import { reading } from './option-reader.js'
+
+const HELP = `
+It ends when all of that is copied. If it is interrupted, or the server is killed, what was copied stays: run it again to
+copy the rest. Show how far it is with: ublk-ts show -o FLATTENED
+
+Examples:
+  ublk-ts flatten 0 --rate 50M
+  ublk-ts create --upper vm1.cow                  # later, without the base`
+
+/** Adds `ublk-ts flatten`. */
+export function addFlatten(program: Command): void {
+  program
+    .command('flatten')
+    .description("copy to an overlay's upper all that it lacks, so that it needs neither base nor snapshots")
+    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .option(
+      '--rate <size>',
+      'copy at most this much per second, such as 50M (default: no limit)',
+      reading(text => parseSize(text, 'rate')),
+    )
+    .addHelpText('after', HELP)
+    .action(flatten)
+}
+
+async function flatten(device: string, { rate }: { rate?: number }): Promise<void> {
+  const id = parseDeviceId(device)
+  const { UblkDevice } = await loadApi()
+  const { interrupts } = await import('../daemon/interrupts.js')
+  const { first: signal } = interrupts({ hangup: 'end' })
+  await (await UblkDevice.open(id)).flatten({ ...(rate === undefined ? {} : { rate }), signal })
+}

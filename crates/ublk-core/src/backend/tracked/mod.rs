@@ -220,19 +220,12 @@ impl Backend for Tracked {
         self.disk.clone().snapshot(name)
     }
 
-    /// Everything may be changed by that.
     fn reset(&self) -> Result<()> {
-        let mark = || {
-            let state = self.state();
-            if let Some(session) = &state.session {
-                session.newest().mark(0, state.size);
-            }
-        };
-        // Before, and again if a checkpoint was made meanwhile.
-        mark();
-        let reset = self.disk.reset();
-        mark();
-        reset
+        let session = self.state().session.clone();
+        match session {
+            Some(session) => session.reset(|| self.disk.reset()),
+            None => self.disk.reset(),
+        }
     }
 
     fn flatten(self: Arc<Self>, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {

@@ -263,6 +263,17 @@ impl Session {
         Ok(Changed { size, known, ranges, next: None })
     }
 
+    /// The disk is reset: everything counts as changed since each checkpoint, and none is made meanwhile.
+    pub fn reset(&self, reset: impl FnOnce() -> Result<()>) -> Result<()> {
+        let kept = self.kept()?;
+        if matches!(&*self.running(), Running::Begun | Running::Diff(_)) {
+            return Err(Error::new(ErrorKind::Busy, "the disk cannot be reset while its diff is written")
+                .hint("wait until that has ended"));
+        }
+        self.newest().mark(0, kept.size);
+        reset()
+    }
+
     /// The disk is about to get another size. What is added counts as changed.
     pub fn resize(&self, from: u64, to: u64) -> Result<()> {
         let mut kept = self.kept()?;

@@ -133,7 +133,6 @@ impl LoneQueue {
     }
 
     /// How many operations are in the ring.
-    #[cfg(any(test, feature = "testing"))]
     pub fn operations(&self) -> u32 {
         self.calls.total()
     }

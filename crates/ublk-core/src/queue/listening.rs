@@ -51,11 +51,13 @@ impl Queue {
 
     /// Lets the ring ring `bell` when something comes for [`turn`](Self::turn). What was there before rings nothing.
     pub fn ring_bell(&self, bell: &Waker) -> Result<()> {
+        self.waker.wakes_too(Some(bell.clone()));
         self.ring.ring_bell(bell.fd())
     }
 
     /// Stops ringing it.
     pub fn ring_no_bell(&self) -> Result<()> {
+        self.waker.wakes_too(None);
         self.ring.ring_no_bell()
     }
 

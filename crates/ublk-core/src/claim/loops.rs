@@ -12,7 +12,9 @@ pub fn on(path: &Path, file: &File, writable: bool) -> io::Result<Option<String>
     let meant = file.metadata()?;
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let Ok(entries) = fs::read_dir("/sys/block") else { return Ok(None) };
-    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    // There may be a thousand disks, and hardly a loop device.
+    for name in names.filter(|name| name.starts_with("loop")) {
         // Opening a loop device may wait for its file's file system: only those whose file has the same name are opened.
         let Some(backing) = backing_file(&name) else { continue };
         if Path::new(&backing).file_name() != path.file_name() {

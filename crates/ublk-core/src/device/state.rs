@@ -6,6 +6,7 @@ use crate::abi::sys;
 use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::nodes;
+use crate::registry;
 use std::sync::{MutexGuard, PoisonError};
 
 pub(super) enum State {
@@ -30,6 +31,16 @@ impl Device {
         let mut state = self.state();
         self.look(&mut state)?;
         Ok(matches!(*state, State::Waiting))
+    }
+
+    /// The device as the driver sees it. Never waits for the device's server, nor for another call.
+    pub fn info(&self, bound: &Bound) -> Result<registry::Info> {
+        let serves = match self.state.try_lock() {
+            Ok(state) => matches!(&*state, State::Live(serving) if !serving.over()),
+            // It is changing at present: that is looked up.
+            Err(_) => return registry::open(self.id, bound),
+        };
+        registry::open_own(self.id, serves, bound)
     }
 
     /// Updates the state: another process may have deleted the device, so that its number may belong to another device now; or

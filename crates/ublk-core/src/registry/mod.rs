@@ -145,6 +145,14 @@ pub fn open(id: u32, bound: &Bound) -> Result<Info> {
     look(&Control::open()?, id, bound, &mut Sight::default())
 }
 
+/// The same for a device of this process, which knows whether it serves it: with many devices, a process has thousands of open
+/// files, among which this one would be looked for.
+pub(crate) fn open_own(id: u32, serves: bool, bound: &Bound) -> Result<Info> {
+    let own = serves.then_some(id).into_iter().collect();
+    let mut sight = Sight { serves: BTreeMap::from([(std::process::id(), Some(own))]) };
+    look(&Control::open()?, id, bound, &mut sight)
+}
+
 /// Caches what was found about processes while several devices are listed.
 #[derive(Default)]
 struct Sight {

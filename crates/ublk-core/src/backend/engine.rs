@@ -31,6 +31,8 @@ pub struct Site {
     completer: Completer,
     reporter: Reporter,
     needs: Needs,
+    /// The slot of the first of its files.
+    first: u32,
     /// How many disks the engine that is being created has below it.
     below: u16,
     /// How many engines are above it.
@@ -41,7 +43,14 @@ impl Site {
     /// A queue of `depth` requests of at most `max_io` bytes of data.
     pub fn new(depth: u16, max_io: u32, durable: bool, completer: Completer, reporter: Reporter) -> Self {
         let needs = Needs::default();
-        Self { depth, max_io, durable, completer, reporter, needs, below: 0, level: 0 }
+        // /dev/ublkcN has the slot before.
+        Self { depth, max_io, durable, completer, reporter, needs, first: 1, below: 0, level: 0 }
+    }
+
+    /// For a queue that serves already: its ring gets the engine's files from this slot on.
+    #[must_use]
+    pub(crate) fn with_files_at(self, slot: Slot) -> Self {
+        Self { first: slot.0, ..self }
     }
 
     /// The queue's depth: its maximum number of requests in flight.
@@ -83,7 +92,7 @@ impl Site {
             files.len() - 1
         });
         #[expect(clippy::cast_possible_truncation, reason = "a process has fewer open files")]
-        let slot = at as u32 + 1; // after /dev/ublkcN
+        let slot = at as u32 + self.first;
         Slot(slot)
     }
 

@@ -31,6 +31,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tracked;
+mod unbound;
 
 pub use asynchronous::{Async, AsyncDisk};
 pub use changes::{Changed, Changes, Checkpoint, Sink};
@@ -48,6 +49,7 @@ pub use parts::Parts;
 pub use slice::Slice;
 pub use stripe::Stripe;
 pub use tracked::Tracked;
+pub use unbound::Unbound;
 
 pub use crate::claim::{Place, Role};
 pub use crate::queue::{
@@ -250,6 +252,11 @@ pub trait Backend: Send + Sync + 'static {
     /// What was written over a base, the lowest layer first; only an overlay has some.
     fn layers(&self) -> Vec<LayerInfo> {
         Vec::new()
+    }
+
+    /// Whether the disk is empty until its device is [bound](crate::Device::bind) to another backend.
+    fn is_unbound(&self) -> bool {
+        false
     }
 
     /// Called when its queues have ended and another process may serve the device: lets go of what that needs, such as a lock.

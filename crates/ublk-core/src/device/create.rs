@@ -18,7 +18,9 @@ impl Device {
     ///
     /// Nothing is left behind when it fails.
     pub fn create(spec: &Spec, backend: Arc<dyn Backend>, bound: &Bound, listener: Listener) -> Result<Self> {
-        let mut checked = spec.check(&backend.properties())?;
+        let unbound = backend.is_unbound();
+        let properties = backend.properties();
+        let mut checked = if unbound { spec.check_empty(&properties) } else { spec.check(&properties) }?;
         let control = Control::open()?;
         let able = backend.copy_modes();
         let offer = Offer {
@@ -26,6 +28,13 @@ impl Device {
             able: &able,
             trusted: choice::trusted(),
         };
+        if unbound && !offer.features.has(sys::UBLK_F_UPDATE_SIZE.into()) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this kernel cannot set the size of a disk that is started",
+            )
+            .hint("Linux 6.16 or newer can; before, create each disk with its backend"));
+        }
         checked.choice = Choice::make(spec.transport, spec.copy, &offer)?;
         threads::check(spec, checked.choice.mode, offer.features)?;
         let info = add(&control, &checked, &checked.info(), bound)?;

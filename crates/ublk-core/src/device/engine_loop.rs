@@ -3,7 +3,7 @@
 
 use crate::backend::{Engine, Io, Piece, Step};
 use crate::error::Result;
-use crate::queue::{Completer, Descriptor, Errno, Event, Op, Outside, Queue, Ticket, Wait};
+use crate::queue::{Completer, Descriptor, Errno, Event, Files, Op, Outside, Queue, Ticket, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,12 @@ pub trait Owner {
 
     /// The engine panicked or could not serve a request, which got an error: one line.
     fn failed(&self, message: String);
+
+    /// Another engine, which serves the queue from now on. Its files are added to the ring. Asked when the queue was woken.
+    fn next_engine(&self, completer: &Completer, files: &mut Files<'_>) -> Option<Box<dyn Engine>> {
+        let _ = (completer, files);
+        None
+    }
 }
 
 /// How long a queue that is given up waits for its engine's operations.
@@ -71,6 +77,9 @@ impl EngineLoop {
         if queue.woken() {
             if owner.given_up() {
                 return self.leave(queue).map(|gone| gone.then_some(Ended::Left));
+            }
+            if let Some(engine) = owner.next_engine(&self.completer, &mut queue.files()) {
+                self.engine = engine;
             }
             self.completer.take(&mut self.outside);
             self.outside.reverse();

@@ -8,6 +8,9 @@
 //!   adopt ───────────────────► waiting ──release──► another process's       so is leave, of a recoverable device
 //! ```
 
+mod bind;
+mod binding;
+mod change;
 mod cpus;
 mod create;
 mod end;

@@ -1,17 +1,19 @@
 //! A queue waiting for the thread that will serve it.
 
+use super::binding::Binding;
 use super::engine_loop::Owner;
 use super::readiness::Answer;
 use super::serving::ServingState;
+use crate::backend::Engine;
 use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
-use crate::queue::{Config, Needs, Queue, TagShare, Waker};
+use crate::queue::{Completer, Config, Files, Needs, Queue, TagShare, Waker};
 use crate::report::Reporter;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ impl PendingQueue {
         let opened = IoFlusher::new().and_then(|flusher| {
             config.needs = needs;
             // The ring holds the claims until its last operation has ended, even if this process is killed.
-            config.needs.files.extend(hold.claims.descriptors());
+            config.needs.files.extend(hold.claims().descriptors());
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
                 config.poll = Duration::ZERO; // the sender of requests needs this CPU
             }
@@ -140,12 +142,18 @@ pub(super) struct ServedGuard {
     /// Whether it was started.
     pub running: bool,
     /// The claim on the backend's files.
-    pub claims: Arc<Claims>,
+    pub claims: Arc<Mutex<Claims>>,
+    /// The next engine, where the queue is to get another one.
+    pub binding: Arc<Binding>,
     /// Disconnects when the last hold is gone.
     pub last: SyncSender<()>,
 }
 
 impl ServedGuard {
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn start(&mut self) {
         self.running = true;
         self.shared.started();
@@ -159,6 +167,10 @@ impl Owner for ServedGuard {
 
     fn failed(&self, message: String) {
         self.shared.report(self.index, message);
+    }
+
+    fn next_engine(&self, completer: &Completer, files: &mut Files<'_>) -> Option<Box<dyn Engine>> {
+        self.binding.make(completer, files)
     }
 }
 

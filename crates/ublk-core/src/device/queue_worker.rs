@@ -3,7 +3,7 @@
 use super::cpus::Cpus;
 use super::engine_loop::{Ended, EngineLoop};
 use super::pending_queue::{PendingQueue, ServedQueue};
-use crate::backend::{Backend, Site};
+use crate::backend::{Backend, Engine, Site};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{Completer, Queue, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +18,12 @@ pub struct Plan {
     pub durable: bool,
     /// Where a thread of its own is to run.
     pub cpus: Option<Cpus>,
+}
+
+/// A backend's engine, or why there is none.
+pub fn engine_of(backend: Arc<dyn Backend>, site: &mut Site) -> Result<Box<dyn Engine>> {
+    catch_unwind(AssertUnwindSafe(|| backend.engine(site)))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the backend panicked")))
 }
 
 /// See the [module](self).
@@ -37,9 +43,7 @@ impl QueueWorker {
         let completer = Completer::new(pending.waker());
         let (depth, max_io) = (pending.config.depth, pending.config.max_io);
         let mut site = Site::new(depth, max_io, durable, completer.clone(), pending.reporter());
-        let engine = catch_unwind(AssertUnwindSafe(|| backend.engine(&mut site)))
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the backend panicked")));
-        let engine = match engine {
+        let engine = match engine_of(backend, &mut site) {
             Ok(engine) => engine,
             Err(error) => {
                 pending.decline(error);

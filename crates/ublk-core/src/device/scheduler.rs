@@ -4,26 +4,13 @@
 //! (`block/elevator.c`). mq-deadline sorts requests for moving heads. It costs a fifth to a third of the speed of a disk in
 //! memory, and a disk in a file has another scheduler below it. Loop devices have none; ublk's driver has no such option.
 
-use std::convert::Infallible;
+use super::change::Change;
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
-use std::time::Duration;
-
-/// What waits for a change before it goes on all the same. The kernel takes some milliseconds, and a request that is
-/// in flight as long as its server takes.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The helper's script: it changes only the kernel's own choice, not one of the administrator.
 const SCRIPT: &str = r#"read -r offered; case $offered in *"[mq-deadline]"*) echo none ;; esac"#;
-
-/// A change in progress.
-pub(super) struct Change {
-    /// Disconnects when it is over.
-    over: Receiver<Infallible>,
-}
 
 /// Begins to take the scheduler from a disk that has just appeared. `None` where nothing can be done: the disk works
 /// with one as well.
@@ -37,18 +24,7 @@ pub(super) fn take_away(id: u32) -> Option<Change> {
     let mut helper = Command::new("/bin/sh");
     helper.args(["-c", SCRIPT]).env_clear().stdin(offered).stdout(chosen).stderr(Stdio::null());
     helper.process_group(0); // Ctrl-C is not for it
-    let (done, over) = sync_channel(0);
-    let run = move || {
+    Change::begin("ublk-scheduler", move || {
         let _ = helper.status(); // a system without a shell keeps the scheduler
-        drop(done);
-    };
-    thread::Builder::new().name("ublk-scheduler".into()).stack_size(256 << 10).spawn(run).ok()?;
-    Some(Change { over })
-}
-
-impl Change {
-    /// Waits for it: some kernels get stuck when the disk is removed at the same moment.
-    pub fn wait(&self) {
-        let _ = self.over.recv_timeout(PATIENCE); // nothing is ever sent: it ends, or the time
-    }
+    })
 }

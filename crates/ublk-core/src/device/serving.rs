@@ -1,8 +1,10 @@
 //! A device's queues while it is served, by native threads or by other threads that took them.
 
+use super::binding::{Binding, NewBackend};
+use super::change::Change;
 use super::pending_queue::{PendingQueue, ServedGuard};
 use super::readiness::Readiness;
-use super::scheduler::{self, Change};
+use super::scheduler;
 use super::{Device, Event, Listener};
 use crate::bound::Bound;
 use crate::claim::Claims;
@@ -14,8 +16,8 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 /// How long the queues may take to end once the driver has stopped the device.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,7 +28,11 @@ pub struct Serving {
     /// Disconnects when every queue has ended.
     ended: Receiver<()>,
     /// Changes to the disk that are still in progress.
-    change: Option<Change>,
+    changes: Vec<Change>,
+    /// The claim on the backend's files, while a queue has it.
+    claims: Weak<Mutex<Claims>>,
+    /// Of each queue, by which it gets another engine.
+    bindings: Vec<Arc<Binding>>,
 }
 
 /// What the queues share.
@@ -83,7 +89,8 @@ impl Serving {
             failure: Mutex::new(None),
         });
         let common: Vec<_> = (0..device.queues).map(|_| ThreadCommon::default()).collect();
-        let (char_dev, claims) = (Arc::new(char_dev), Arc::new(claims));
+        let (char_dev, claims) = (Arc::new(char_dev), Arc::new(Mutex::new(claims)));
+        let bindings: Vec<_> = places.iter().map(|_| Arc::<Binding>::default()).collect();
         let (readiness, answers) = Readiness::of(device.id, places.len())?;
         let (last, ended) = sync_channel(0);
         let pending = places
@@ -117,24 +124,58 @@ impl Serving {
                     error: None,
                     running: false,
                     claims: claims.clone(),
+                    binding: bindings[at].clone(),
                     last: last.clone(),
                 },
             })
             .collect();
-        Ok((Self { shared, ended, change: None }, readiness, pending))
+        let claims = Arc::downgrade(&claims);
+        Ok((Self { shared, ended, changes: Vec::new(), claims, bindings }, readiness, pending))
     }
 
     /// The disk has appeared: brings it into the state it is to have, without a wait.
-    pub fn settle_later(self, id: u32, queues: u16) -> Self {
+    pub fn settle_later(mut self, id: u32, queues: u16) -> Self {
         // The kernel gives a disk of several queues no scheduler.
-        Self { change: (queues == 1).then(|| scheduler::take_away(id)).flatten(), ..self }
+        self.changes.extend((queues == 1).then(|| scheduler::take_away(id)).flatten());
+        self
     }
 
-    /// Waits for that.
+    /// Another change is in progress.
+    pub fn changing(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Waits for the changes that are in progress.
     pub fn settle(&self) {
-        if let Some(change) = &self.change {
-            change.wait();
-        }
+        self.changes.iter().for_each(Change::wait);
+    }
+
+    /// Has each queue served by an engine of this backend from now on, which `claims` are for. If that fails, some of the
+    /// queues may be served by it already.
+    pub fn bind(&self, backend: &NewBackend, claims: Claims, patience: Duration) -> Result<()> {
+        let held = self.claims.upgrade().ok_or_else(|| {
+            Error::new(ErrorKind::Closed, "the device's queues have ended").device(self.shared.id)
+        })?;
+        let descriptors: Arc<[_]> = claims.descriptors().collect();
+        *held.lock().unwrap_or_else(PoisonError::into_inner) = claims;
+        let asked: Vec<_> = self
+            .bindings
+            .iter()
+            .zip(&self.shared.wakers)
+            .map(|(binding, waker)| {
+                let answer = binding.ask(backend.clone(), descriptors.clone(), self.shared.reporter());
+                waker.wake();
+                answer
+            })
+            .collect();
+        drop(held); // before the queues end, if they do
+        let until = Instant::now() + patience;
+        asked.into_iter().try_for_each(|answer| {
+            let left = until.saturating_duration_since(Instant::now());
+            answer.recv_timeout(left).map_err(|_| {
+                Error::new(ErrorKind::Timeout, "a queue of the device does not answer").device(self.shared.id)
+            })?
+        })
     }
 
     /// An end is nothing to report from now on.

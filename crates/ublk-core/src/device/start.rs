@@ -16,7 +16,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 /// How long the last server of the backend's files may take to release them, such as one that was just killed.
-const LEAVING: Duration = Duration::from_millis(250);
+pub(super) const LEAVING: Duration = Duration::from_millis(250);
 
 impl Device {
     /// Makes the disk appear, served by the backend's engines on [`Spec::threads`]; returns when its node is there.

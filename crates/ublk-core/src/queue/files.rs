@@ -41,13 +41,28 @@ impl Files<'_> {
     /// A slot for one more file, if the engine asked for [one to spare](crate::backend::Site::spare_files). Waits for no request,
     /// and the ring keeps the file open.
     pub fn add(&mut self, file: BorrowedFd<'_>) -> Result<Slot> {
+        self.add_raw(file.as_raw_fd())
+    }
+
+    /// The same with a descriptor that is open while this is called.
+    pub(crate) fn add_raw(&mut self, file: RawFd) -> Result<Slot> {
         let Taken { next, end } = *self.taken;
         if next == end {
             return Err(Error::new(ErrorKind::System, "a queue has no slot for one more file"));
         }
-        self.ring.set_file(next, file.as_raw_fd())?;
+        self.ring.set_file(next, file)?;
         self.taken.next += 1;
         Ok(Slot(next))
+    }
+
+    /// The slot that the next file gets.
+    pub(crate) fn next(&self) -> Slot {
+        Slot(self.taken.next)
+    }
+
+    /// How many more files it has slots for.
+    pub(crate) fn room(&self) -> usize {
+        (self.taken.end - self.taken.next) as usize
     }
 }
 

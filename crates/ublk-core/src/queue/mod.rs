@@ -315,10 +315,15 @@ impl Queue {
                 None
             }
             Outside::Task(task) => {
-                task(&mut Files { ring: &self.ring, taken: &mut self.taken });
+                task(&mut self.files());
                 None
             }
         }
+    }
+
+    /// The files that its ring has open.
+    pub(crate) fn files(&mut self) -> Files<'_> {
+        Files { ring: &self.ring, taken: &mut self.taken }
     }
 
     /// One of the calls that go on when all else that the turn brought is done, if it still waits.

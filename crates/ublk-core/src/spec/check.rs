@@ -11,6 +11,14 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const MAX_SIZE: u64 = i64::MAX as u64;
 
 impl Spec {
+    /// The same for a disk that is empty until its device is bound to a backend.
+    pub(crate) fn check_empty(&self, backend: &Properties) -> Result<Checked> {
+        let size = limits::BLOCK_SIZES.iter().copied().max().unwrap_or_default().into(); // any that is possible
+        let mut checked = self.check(&Properties { size, ..*backend })?;
+        checked.resized(0);
+        Ok(checked)
+    }
+
     /// Checks the options. Fails with the first one that is wrong.
     pub(crate) fn check(&self, backend: &Properties) -> Result<Checked> {
         let range = |name: &str, value: u64, least: u64, most: u64| {
@@ -51,20 +59,7 @@ impl Spec {
             return Err(Error::invalid(format!("physical block size {physical} is not possible"))
                 .hint(format!("a power of two from {block} to {largest} is")));
         }
-        let size = backend.size;
-        if size == 0 {
-            return Err(Error::invalid("the size is 0")
-                .hint(format!("a disk has at least one block of {block} bytes")));
-        }
-        if size > MAX_SIZE {
-            return Err(Error::invalid(format!("the size {size} is beyond 8 EiB")));
-        }
-        if !size.is_multiple_of(u64::from(block)) {
-            return Err(Error::invalid(format!(
-                "the size {size} is not a multiple of the block size {block}"
-            ))
-            .hint(format!("{} would be", size - size % u64::from(block) + u64::from(block))));
-        }
+        check_size(backend.size, block)?;
         if self.shared_memory && self.recovery.is_some() {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -122,6 +117,23 @@ impl Spec {
             max_write_zeroes: limit(able.max_write_zeroes),
         }))
     }
+}
+
+/// Checks the size of a disk.
+pub(super) fn check_size(size: u64, block: u32) -> Result<()> {
+    if size == 0 {
+        return Err(
+            Error::invalid("the size is 0").hint(format!("a disk has at least one block of {block} bytes"))
+        );
+    }
+    if size > MAX_SIZE {
+        return Err(Error::invalid(format!("the size {size} is beyond 8 EiB")));
+    }
+    if !size.is_multiple_of(u64::from(block)) {
+        return Err(Error::invalid(format!("the size {size} is not a multiple of the block size {block}"))
+            .hint(format!("{} would be", size - size % u64::from(block) + u64::from(block))));
+    }
+    Ok(())
 }
 
 /// Checks a backend's limits of segments as the driver does, which says only that something is wrong.

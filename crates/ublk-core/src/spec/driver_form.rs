@@ -1,6 +1,6 @@
 //! Checked options, in the driver's form: flags, ADD_DEV and SET_PARAMS.
 
-use super::check::MAX_SIZE;
+use super::check::{MAX_SIZE, check_size};
 use super::{Spec, limits};
 use crate::abi::{NO_SEGMENT_BOUNDARY, Params, SECTOR, SECTOR_U32, sys};
 use crate::backend::{Alignment, Discard, Properties, Segments};
@@ -80,6 +80,11 @@ impl Checked {
                 .hint(format!("a multiple of the block size {} below 8 EiB is", self.disk.block_size)));
         }
         Ok(())
+    }
+
+    /// Checks the size of the backend of a disk that was empty until now.
+    pub fn check_first_size(&self, size: u64) -> Result<()> {
+        check_size(size, self.disk.block_size)
     }
 
     /// The size in bytes.

@@ -11,41 +11,29 @@ use crate::queue::{CopyMode, Mode};
 
 impl Checked {
     /// An existing device that is to be served with `backend`. Fails if the backend does not fit it.
-    pub fn existing(info: &sys::ublksrv_ctrl_dev_info, params: &Params, disk: &dyn Backend) -> Result<Self> {
-        let (backend, able) = (disk.properties(), disk.copy_modes());
+    pub fn existing(
+        info: &sys::ublksrv_ctrl_dev_info,
+        params: &Params,
+        backend: &dyn Backend,
+    ) -> Result<Self> {
         let (basic, flags) = (params.basic, Features(info.flags));
         let has = |attribute| basic.attrs & attribute != 0;
-        let (size, block_size) = (basic.dev_sectors * SECTOR, 1 << basic.logical_bs_shift);
-        let misfit = |message: String| {
-            Err(Error::invalid(message).hint("it has to be the backend that the device was made with"))
-        };
-        // It may have more: a device that was to grow has not, if its server died in between.
-        if backend.size < size {
-            return misfit(format!("the backend has {} bytes, the disk {size}", backend.size));
-        }
-        if backend.block_size > block_size {
-            return misfit(format!(
-                "the backend's block size is {}, the disk's {block_size}",
-                backend.block_size
-            ));
-        }
         let told = params.discard;
-        let discard = (params.types & sys::UBLK_PARAM_TYPE_DISCARD != 0).then_some(Discard {
-            granularity: told.discard_granularity,
-            alignment: told.discard_alignment,
-            max: u64::from(told.max_discard_sectors) * SECTOR,
-            max_write_zeroes: u64::from(told.max_write_zeroes_sectors) * SECTOR,
-        });
-        if discard.is_some() && backend.discard.is_none() {
-            return misfit("the disk discards, and the backend cannot".to_owned());
-        }
-        let mode = Mode::of(flags);
-        if !able.contains(&mode.copy) {
-            return misfit(format!(
-                "the disk was made with copy {}, which the backend cannot serve",
-                mode.copy
-            ));
-        }
+        let disk = Properties {
+            size: basic.dev_sectors * SECTOR,
+            block_size: 1 << basic.logical_bs_shift,
+            write_cache: has(sys::UBLK_ATTR_VOLATILE_CACHE),
+            discard: (params.types & sys::UBLK_PARAM_TYPE_DISCARD != 0).then_some(Discard {
+                granularity: told.discard_granularity,
+                alignment: told.discard_alignment,
+                max: u64::from(told.max_discard_sectors) * SECTOR,
+                max_write_zeroes: u64::from(told.max_write_zeroes_sectors) * SECTOR,
+            }),
+            alignment: alignment_of(params),
+            chunk: basic.chunk_sectors << 9,
+            optimal_io: 1 << basic.io_opt_shift,
+            segments: segments_of(params),
+        };
         let spec = Spec {
             id: Some(info.dev_id),
             queues: info.nr_hw_queues.into(),
@@ -57,29 +45,72 @@ impl Checked {
             partition_scan: !flags.has(sys::UBLK_F_NO_AUTO_PART_SCAN.into()),
             ..Spec::default()
         };
-        let alignment = alignment_of(params);
+        let physical = 1 << basic.physical_bs_shift;
+        let existing = Self { disk, physical, choice: Choice::made(Mode::of(flags)), spec };
+        existing.fits(backend).map_err(|misfit| {
+            Error::invalid(misfit.message).hint("it has to be the backend that the device was made with")
+        })?;
+        Ok(existing)
+    }
+
+    /// Whether the device can be served with this backend: the driver takes the properties of a disk only before it starts.
+    pub fn fits(&self, backend: &dyn Backend) -> std::result::Result<(), Misfit> {
+        let Properties { size, block_size, discard, alignment, chunk, segments, .. } = self.disk;
+        let (able, backend) = (backend.copy_modes(), backend.properties());
+        let misfit = |message: String, remedy: String| Err(Misfit { message, remedy });
+        let otherwise = || "create the disk with its backend".to_owned();
+        // It may have more: a device that was to grow has not, if its server died in between.
+        if backend.size < size {
+            return misfit(format!("the backend has {} bytes, the disk {size}", backend.size), otherwise());
+        }
+        if backend.block_size > block_size {
+            return misfit(
+                format!("the backend's block size is {}, the disk's {block_size}", backend.block_size),
+                format!("make it with block size {}", backend.block_size),
+            );
+        }
+        if discard.is_some() && backend.discard.is_none() {
+            return misfit(
+                "the disk discards, and the backend cannot".to_owned(),
+                "make it without discard".to_owned(),
+            );
+        }
+        let copy = self.choice.mode.copy;
+        if !able.contains(&copy) {
+            return misfit(
+                format!("the disk was made with copy {copy}, which the backend cannot serve"),
+                "make it with copy copy, which any backend can serve".to_owned(),
+            );
+        }
         let wanted = backend.alignment;
-        if mode.copy == CopyMode::Zero
+        if copy == CopyMode::Zero
             && (wanted.start > alignment.start.max(SECTOR_U32) || wanted.gap > alignment.gap)
         {
-            return misfit("the backend needs another memory alignment than the disk has".to_owned());
+            return misfit(
+                "the backend needs another memory alignment than the disk has".to_owned(),
+                "make it with copy copy, which needs none".to_owned(),
+            );
         }
-        let (chunk, optimal_io) = (basic.chunk_sectors << 9, 1 << basic.io_opt_shift);
         if backend.chunk != 0 && (chunk == 0 || !backend.chunk.is_multiple_of(chunk)) {
-            return misfit("the backend takes smaller requests than the disk's".to_owned());
+            return misfit("the backend takes smaller requests than the disk's".to_owned(), otherwise());
         }
-        let segments = segments_of(params);
         if !segments.are_within(&backend.segments) {
             return misfit(
                 "the backend takes fewer or smaller memory segments than the disk's requests have".to_owned(),
+                otherwise(),
             );
         }
-        let write_cache = has(sys::UBLK_ATTR_VOLATILE_CACHE);
-        let disk =
-            Properties { size, block_size, write_cache, discard, alignment, chunk, optimal_io, segments };
-        let physical = 1 << basic.physical_bs_shift;
-        Ok(Self { disk, physical, choice: Choice::made(mode), spec })
+        Ok(())
     }
+}
+
+/// Why a backend cannot serve a device.
+#[derive(Debug)]
+pub struct Misfit {
+    /// What differs.
+    pub message: String,
+    /// What would be right for a device that is made for this backend.
+    pub remedy: String,
 }
 
 /// The limits of segments that [`Checked::params`] has set.

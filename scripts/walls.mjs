@@ -98,7 +98,10 @@ const rust = {
   'ublk-node': {
     ground: ['number', 'task', 'wire'],
     allowed: {
-      'device → kinds': 'makes the backend from its options',
+      'device → kinds': 'the files of an existing disk are compared',
+      'device → opening': 'opens the backend from its options',
+      'opening → kinds': 'makes the backend from its options',
+      'opening → hooks': 'what a backend calls in JavaScript',
       'device → hooks': 'what it calls in JavaScript',
       'device → queue': 'its queues, that a JavaScript thread serves',
       'device → registry': 'the objects that describe a device',

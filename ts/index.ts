@@ -22,6 +22,7 @@ export type { ChangedOptions } from './changes.js'
 export type { AutoChoice, CopyMode, ServingChoice, Transport } from './choice.js'
 export { UblkDevice } from './device.js'
 export type { DiffOptions } from './diff.js'
+export { DiskPool, type DiskPoolEvents } from './disk-pool.js'
 export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.js'
 export type { DeviceExit, ServingEnd, UblkDeviceEvents } from './events.js'
 export { autoChoices, type Feature, features } from './features.js'
@@ -51,6 +52,7 @@ export type { Operation } from './operation.js'
 export type { CreateOptions, DeviceOptions } from './options/device-options.js'
 export type { RecordOptions } from './options/record.js'
 export type { Pages } from './pages.js'
+export type { DiskPoolOptions, PoolDeviceOptions, TakeOptions } from './pool-options.js'
 export {
   type BackendContext,
   type BackendFactory,

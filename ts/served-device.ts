@@ -14,6 +14,7 @@ import type { LocalDevice } from './local-device.js'
 import type { CreateOptions } from './options/device-options.js'
 import { readFiles } from './remote/record-file.js'
 import { SharedMemory } from './shared-memory.js'
+import type { SpareDisk } from './spare-disk.js'
 import { statsOf } from './stats.js'
 import { nameOf, settled } from './user-values.js'
 
@@ -49,6 +50,26 @@ export class ServedDevice extends UblkDevice {
         await disk.#start(cancel)
         for (const path of options.share ?? []) await disk.#share(path, cancel)
       }
+      launch.commit()
+      return disk
+    })
+  }
+
+  /** @internal Gives a spare disk of a pool what `options` say. */
+  static async ofSpare(spare: SpareDisk, options: CreateOptions): Promise<ServedDevice> {
+    return await Launch.run(options, async (launch, cancel) => {
+      await launch.load()
+      const { entry, info } = await launch.enter(
+        cancel,
+        undefined,
+        ([spec, , onEvent, ...callbacks]) => spare.bind(spec, onEvent, ...callbacks),
+        device => device.delete(true, new native.Cancel()),
+        false,
+      )
+      const disk = ServedDevice.#launched(launch, entry, info)
+      await launch.announce(disk)
+      await entry.device.show(cancel).catch(rethrow)
+      await disk.#becameLive()
       launch.commit()
       return disk
     })

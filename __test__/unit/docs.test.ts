@@ -8,7 +8,8 @@ import test from 'ava'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const FRAGMENT = `
-import { lazy, UblkDevice, worker } from 'ublk-ts'
+import { file, lazy, overlay, UblkDevice, worker } from 'ublk-ts'
+declare const names: string[]
 declare const memory: SharedArrayBuffer
 declare function download(offset: number, length: number): Promise<Uint8Array>
 `
@@ -18,7 +19,7 @@ test("the documents' JavaScript and TypeScript compile", async t => {
   rmSync(dir, { recursive: true, force: true })
   mkdirSync(dir, { recursive: true })
   let blocks = 0
-  for (const document of ['README.md', 'docs/write-a-disk.md']) {
+  for (const document of ['README.md', 'docs/write-a-disk.md', 'docs/clones.md']) {
     const text = readFileSync(root + document, 'utf8')
     for (const [, code = ''] of text.matchAll(/^```[jt]s\n(.*?)^```$/gms)) {
       const module = /^import .* from 'ublk-ts'$/m.test(code) ? code : `${FRAGMENT}${code}export {}\n`

@@ -4,10 +4,11 @@ use crate::Cancel;
 use crate::changes::{ChangedPart, DiskCheckpoint};
 use crate::diff::{DiffWishes, write_diff};
 use crate::hooks::{Changes, Fetches, Wanted, callable};
-use crate::kinds::{FileOfDisk, Opening, Stack, file_ids};
+use crate::kinds::{FileOfDisk, Stack};
 use crate::layers::{DiskLayer, FlattenProgress};
 use crate::lazy::LazyProgress;
-use crate::number::{maybe, whole, with_integers};
+use crate::number::{maybe, whole};
+use crate::opening::{Opened, OpeningBackend};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
 use crate::task::{promise, raised};
@@ -21,11 +22,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Handle, Observed, Source};
-use ublk_core::claim::{FileId, check_same};
+use ublk_core::backend::{Backend, Handle};
 use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
-use ublk_core::{Bound, ErrorKind, Event, Spec, registry};
+use ublk_core::{Bound, ErrorKind, Event, Spec};
 
 /// What device to make. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
 #[napi(object)]
@@ -177,6 +177,41 @@ impl Device {
         promise(env, move || device.recover_with(&bound, hand), |_, ()| Ok(()))
     }
 
+    /// Whether it has no backend yet: it was created with one of kind `unbound`.
+    #[napi(getter)]
+    pub fn unbound(&self) -> bool {
+        self.device.is_unbound()
+    }
+
+    /// Serves a live device that has no backend yet with one from now on; `show` gives its disk the size. Resolves to the
+    /// same device with that backend. If it fails and the device is still `unbound`, nothing has changed.
+    #[napi(ts_return_type = "Promise<Device>")]
+    pub fn bind<'env>(
+        &self,
+        env: &'env Env,
+        spec: DeviceSpec,
+        on_fetch: Option<Function<'_, Wanted, ()>>,
+        on_change: Option<Function<'_, (), ()>>,
+    ) -> Result<Object<'env>> {
+        let (device, timeout, home) = (self.device.clone(), self.timeout, self.env);
+        let DeviceSpec { backend, options, files, .. } = spec;
+        let opening = OpeningBackend::new(backend, options, files, on_fetch.as_ref(), on_change.as_ref())?;
+        let work = move || {
+            let Opened { backend, fetches, changes, lazy, .. } = opening.open(false)?;
+            device.bind(backend)?;
+            served().insert((home, device.id()), (device.clone(), fetches.clone()));
+            Ok(Device { device, timeout, env: home, fetches, changes, lazy })
+        };
+        promise(env, work, |_, device| Ok(device))
+    }
+
+    /// Gives its disk the size of the backend to which it was bound.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn show<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        promise(env, move || device.show(&bound), |_, ()| Ok(()))
+    }
+
     /// Lets go of a live device without failing a request: its disk waits for `recover`, here or elsewhere.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn quiesce<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
@@ -268,8 +303,8 @@ impl Device {
     /// The device as the driver sees it.
     #[napi(ts_return_type = "Promise<DeviceInfo>")]
     pub fn info<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let (id, bound) = (self.device.id(), Bound::standard());
-        promise(env, move || registry::open(id, &bound).map(info_of), |_, info: DeviceInfo| Ok(info))
+        let (device, bound) = (self.device.clone(), Bound::standard());
+        promise(env, move || device.info(&bound).map(info_of), |_, info: DeviceInfo| Ok(info))
     }
 
     /// What was done so far, by queue.
@@ -440,37 +475,15 @@ fn make<'env>(
     + 'static,
 ) -> Result<Object<'env>> {
     let events = callable(&calls.on_event)?;
-    let fetches = calls.on_fetch.as_ref().map(callable).transpose()?.map(|call| Arc::new(Fetches::new(call)));
-    let observer = calls.on_change.as_ref().map(callable).transpose()?;
     let timeout = maybe("timeout", spec.timeout).map_err(|error| raised(env, &error))?.unwrap_or(10_000);
     let timeout = Duration::from_millis(u64::max(timeout, 1));
     let bound = Bound { timeout, cancel: cancel.0.clone() };
+    let DeviceSpec { backend, options, files, .. } = spec;
+    let (on_fetch, on_change) = (calls.on_fetch.as_ref(), calls.on_change.as_ref());
+    let opening = OpeningBackend::new(backend, options, files, on_fetch, on_change)?;
     let home = env.raw() as usize;
     let work = move || {
-        let wishes = options(spec.options)?;
-        let source = fetches.clone().map(|source| source as Arc<dyn Source>);
-        let stack = Stack::read(&spec.backend)?;
-        if existing {
-            stack.check_present()?;
-        }
-        let lazy = Arc::new(OnceLock::new());
-        let opening = Opening {
-            read_only: wishes.read_only,
-            max_io: wishes.max_io,
-            existing,
-            recoverable: existing || wishes.recovery.is_some(),
-            source,
-            lazy: lazy.clone(),
-        };
-        let mut backend = stack.open(&opening)?;
-        if let Some(files) = &spec.files {
-            let found: Vec<_> = backend.places().iter().map(FileId::of).collect::<CoreResult<_>>()?;
-            check_same(&found, &file_ids(files))?;
-        }
-        let changes = observer.map(|call| Arc::new(Changes::new(call, backend.properties().size)));
-        if let Some(changes) = &changes {
-            backend = observed(backend, changes.clone());
-        }
+        let Opened { wishes, backend, fetches, changes, lazy } = opening.open(existing)?;
         let listener = Arc::new(move |event| {
             let status: Status = events.call(to_js(event), ThreadsafeFunctionCallMode::NonBlocking);
             let _ = status; // closing: nobody is left to tell
@@ -549,16 +562,6 @@ pub fn init(_exports: Object<'_>, env: Env) -> Result<()> {
 #[napi]
 pub fn end_served_devices(env: &Env, failed: bool) {
     end_all(env.raw() as usize, failed);
-}
-
-fn observed(backend: Arc<dyn Backend>, changes: Arc<Changes>) -> Arc<dyn Backend> {
-    Arc::new(Observed::new(backend, Arc::new(move |change| changes.add(change))))
-}
-
-/// Reads the options of a device.
-fn options(json: Value) -> CoreResult<Spec> {
-    serde_json::from_value(with_integers(json))
-        .map_err(|error| CoreError::invalid(format!("the options are wrong: {error}")))
 }
 
 fn to_js(event: Event) -> DeviceEvent {

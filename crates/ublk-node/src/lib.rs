@@ -16,6 +16,7 @@ mod lazy;
 mod lock;
 mod notify;
 mod number;
+mod opening;
 mod peer;
 mod queue;
 mod registry;

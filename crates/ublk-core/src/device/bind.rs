@@ -40,7 +40,7 @@ impl Device {
             return Err(Error::new(ErrorKind::Busy, "the device has a backend already").device(self.id));
         }
         self.fits(&*backend).map_err(|error| error.device(self.id))?;
-        backend.take_back().map_err(|error| error.device(self.id))?;
+        backend.take_back(backend.properties().size).map_err(|error| error.device(self.id))?;
         let claims = Claims::take(&backend.places(), LEAVING).map_err(|error| error.device(self.id))?;
         *self.backend.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend.clone());
         let new = NewBackend { backend, depth: self.depth, max_io: self.max_io, durable: self.durable };

@@ -13,6 +13,7 @@ mod qcow2;
 mod slice;
 mod stripe;
 mod tracked;
+mod unbound;
 
 pub use plan::{FileOfDisk, Opening, Stack, file_ids};
 
@@ -33,6 +34,7 @@ pub static ALL: &[Kind] = &[
     stripe::KIND,
     overlay::KIND,
     tracked::KIND,
+    unbound::KIND,
     external::KIND,
 ];
 

@@ -1,0 +1,72 @@
+import * as native from '#binding'
+import { nullDisk } from './backends/null.js'
+import { LocalDevices } from './local-devices.js'
+import { toSpec } from './options/spec.js'
+import type { PoolDeviceOptions } from './pool-options.js'
+
+/** The block size of disks that are to have any backend but one with larger blocks. */
+const BLOCK_SIZE = 512
+
+type Receive = (event: native.DeviceEvent) => void
+
+/** A started disk without a backend: it is empty, and the driver knows all about it but for its size. */
+export class SpareDisk {
+  readonly #device: native.Device
+  readonly #events: { receive: Receive }
+
+  private constructor(device: native.Device, events: { receive: Receive }) {
+    this.#device = device
+    this.#events = events
+  }
+
+  /**
+   * Creates one, and starts it.
+   *
+   * @param receive - Gets its events until it is bound.
+   */
+  static async create(
+    options: PoolDeviceOptions,
+    receive: (event: native.DeviceEvent) => void,
+    cancel: native.Cancel,
+  ): Promise<SpareDisk> {
+    LocalDevices.open() // If this process exits, it is deleted.
+    // The backend only has to have blocks of a possible size.
+    const { backend: _, ...rest } = toSpec({ ...options, backend: nullDisk('4K') })
+    const blockSize = (rest.blockSize as number | undefined) ?? BLOCK_SIZE
+    const spec = { backend: { kind: 'unbound', blockSize }, options: rest, timeout: options.timeout }
+    const events = { receive }
+    const device = await native.Device.create(spec, cancel, event => events.receive(event))
+    try {
+      await device.start(cancel)
+    } catch (error) {
+      await device.delete(true, new native.Cancel()).catch(() => {}) // Report the first failure.
+      throw error
+    }
+    return new SpareDisk(device, events)
+  }
+
+  get id(): number {
+    return this.#device.id
+  }
+
+  /** Whether it can still be bound. */
+  get unbound(): boolean {
+    return this.#device.unbound
+  }
+
+  /** Gives it a backend. It is the same device in another object, whose events go to `receive`. */
+  async bind(
+    spec: native.DeviceSpec,
+    receive: Receive,
+    ...callbacks: [onFetch?: ((wanted: native.Wanted) => void) | null, onChange?: (() => void) | null]
+  ): Promise<native.Device> {
+    const device = await this.#device.bind(spec, ...callbacks)
+    this.#events.receive = receive
+    return device
+  }
+
+  async delete(): Promise<void> {
+    this.#events.receive = () => {}
+    await this.#device.delete(true, new native.Cancel())
+  }
+}

@@ -191,6 +191,12 @@ test('what is wrong with a diff is said in one line, and nothing is touched', as
   }
   await sh('umount "$1/full"; rmdir "$1/full"', DIR)
 
+  await sh('mkfs.ext4 -q -E nodiscard "$1"; mkdir "$2/mnt"; mount "$1" "$2/mnt"', disk.path, DIR)
+  await says(
+    /mnt\/x is on the disk itself; write the diff to another file system/,
+    ...diff('--out', at('mnt/x')),
+  )
+  await sh('umount "$1/mnt"', DIR)
   const base = await sha256(at('base'))
   await sh(
     'cd "$1"; head -c 3M good >cut; cp good wrong; printf x | dd of=wrong bs=1 seek=2M conv=notrunc status=none',
@@ -222,10 +228,10 @@ test('a server that is killed during a diff leaves no unfinished diff, and keeps
     DIR,
   )
   t.deepEqual(await run('checkpoint', id, 'monday'), SILENT)
-  await sh('dd if=/dev/urandom of="$1" bs=1M seek=16 count=32 oflag=direct status=none', disk.path)
+  await sh('dd if=/dev/urandom of="$1" bs=1M seek=8 count=32 oflag=direct status=none', disk.path)
   // Nobody reads the stream: this diff does not end before the server.
-  const diff = run.shell(`diff ${id} --since monday --out - | { sleep 6; wc -c; }`)
-  await sleep(2000)
+  const diff = run.shell(`diff ${id} --since monday --out - | { sleep 4; wc -c; }`)
+  await sleep(1500)
   const second = await run('diff', id, '--out', at('x'))
   t.regex(second.stderr, /another diff of the disk is under way; wait until it has ended/)
   const { pid } = disk

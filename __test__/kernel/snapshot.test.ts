@@ -124,6 +124,16 @@ test('snapshots and resets on the command line, and what is refused', async t =>
     t.is(stdout, '')
     t.regex(stderr, message)
   }
+  await sh('dd if=/dev/urandom of="$1" bs=4k seek=3 count=2 oflag=direct status=none', disk.path)
+  const changed = await run('changed', disk.path, '--since', 'empty')
+  t.deepEqual(changed, { ...SILENT, stdout: '12288+8192\n' })
+  await refused(
+    /the overlay does not write diffs; .* create the disk with a change map/,
+    'diff',
+    disk.path,
+    '--out',
+    at('x'),
+  )
   await refused(/^ublk-ts: "a\/b" is no name of a snapshot/, 'snapshot', disk.path, 'a/b')
   await refused(/line\.cow\.empty exists already/, 'snapshot', disk.path, 'empty')
   await sh('mkfs.ext4 -q "$1"; mkdir "$2"; mount "$1" "$2"; echo one >"$2"/x', disk.path, at('mnt'))

@@ -8,6 +8,7 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -88,6 +89,7 @@ pub fn write_diff(device: &Device, wishes: &DiffWishes, cancel: &ublk_core::Canc
         device.with_changes(|changes| changes.diff(wishes.since.as_deref(), sink, &cancelled))
     };
     let path = Path::new(&wishes.out);
+    refuse_own_disk(device, path)?;
     let failed = |error: io::Error| {
         CoreError::system(format!("cannot write {}", path.display()), &error).kind(ErrorKind::Backend)
     };
@@ -125,6 +127,21 @@ pub fn write_diff(device: &Device, wishes: &DiffWishes, cancel: &ublk_core::Canc
             output.complete()
         }
     }
+}
+
+/// Refuses a file on the disk itself: writing it would change what is copied, and could wait for that.
+fn refuse_own_disk(device: &Device, out: &Path) -> CoreResult<()> {
+    let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(found) = std::fs::metadata(dir) else { return Ok(()) }; // it is reported when the file is made
+    let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
+    // A partition is a directory in that of its disk.
+    let disk = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).unwrap_or_default();
+    let own = format!("ublkb{}", device.id());
+    if !disk.components().any(|part| part.as_os_str() == &*own) {
+        return Ok(());
+    }
+    Err(CoreError::invalid(format!("{} is on the disk itself", out.display()))
+        .hint("write the diff to another file system, or to standard output"))
 }
 
 /// How often a client that does not read is looked after.

@@ -3,7 +3,7 @@
 use super::{Backend, Completer, Completion, Engine, Site, Step};
 use crate::error::Result;
 use crate::number::to_usize;
-use crate::queue::{Descriptor, Errno, LoneQueue, Op, Waker};
+use crate::queue::{Descriptor, Errno, LoneQueue, Op, Wait, Waker};
 use crate::report::Reporter;
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ struct Batch<'a> {
 
 /// How long it sleeps at most before it looks again.
 const NAP: Duration = Duration::from_millis(100);
+/// The same while operations are in the ring: only these end such a sleep.
+const MOMENT: Duration = Duration::from_millis(2);
 
 impl Reader {
     /// Reads at most `depth` ranges at a time, of at most `most` bytes each.
@@ -64,10 +66,14 @@ impl Reader {
             self.begin(tag, &mut batch);
         }
         while batch.left > 0 {
-            if self.turn(&mut batch)? {
-                if given_up() && self.queue.operations() == 0 {
-                    return Err(libc::ECANCELED);
-                }
+            if !self.turn(Wait::No, &mut batch)? {
+                continue;
+            }
+            if self.queue.operations() > 0 {
+                self.turn(Wait::AtMost(MOMENT), &mut batch)?;
+            } else if given_up() {
+                return Err(libc::ECANCELED);
+            } else {
                 self.waker.wait(NAP);
             }
         }
@@ -76,12 +82,13 @@ impl Reader {
 
     /// Does what other threads have asked its queue for. To be called now and then while nothing is read.
     pub fn idle(&mut self) -> std::result::Result<(), Errno> {
-        self.turn(&mut Batch { ranges: &mut [], take: &mut |_, _| {}, left: 0, failed: None }).map(drop)
+        self.turn(Wait::No, &mut Batch { ranges: &mut [], take: &mut |_, _| {}, left: 0, failed: None })
+            .map(drop)
     }
 
     /// Serves what has happened. Whether nothing has.
-    fn turn(&mut self, batch: &mut Batch<'_>) -> std::result::Result<bool, Errno> {
-        let mut completed = self.queue.turn().map_err(|error| error.errno.unwrap_or(libc::EIO))?;
+    fn turn(&mut self, wait: Wait, batch: &mut Batch<'_>) -> std::result::Result<bool, Errno> {
+        let mut completed = self.queue.turn(wait).map_err(|error| error.errno.unwrap_or(libc::EIO))?;
         let mut outside = Vec::new();
         self.completer.take(&mut outside);
         let nothing = completed.is_empty() && outside.is_empty();

@@ -4,7 +4,7 @@
 
 use super::{Backend, Completer, Completion, Engine, Site, Step};
 
-use crate::queue::{Descriptor, LoneQueue, Outcome, Waker};
+use crate::queue::{Descriptor, LoneQueue, Outcome, Wait, Waker};
 use crate::report::Reporter;
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Bench {
     /// What completed, by ring or otherwise, goes to the engine. The requests that were answered.
     pub fn turn(&mut self) -> Vec<(u16, Outcome)> {
         let mut answers = Vec::new();
-        for (tag, completion) in self.queue.turn().unwrap() {
+        for (tag, completion) in self.queue.turn(Wait::No).unwrap() {
             answers.extend(self.serve(tag, Some(completion)).map(|outcome| (tag, outcome)));
         }
         let mut outside = Vec::new();

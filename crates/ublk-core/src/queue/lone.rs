@@ -48,7 +48,6 @@ impl LoneQueue {
             char_dev.as_raw_fd(),
         );
         let ring = Ring::new((u32::from(depth) * u32::from(operations)).clamp(8, 256), &slots)?;
-        ring.ring_bell(waker.fd())?;
         Ok(Self {
             ring,
             data,
@@ -91,9 +90,9 @@ impl LoneQueue {
     }
 
     /// What completed in the ring.
-    pub fn turn(&mut self) -> Result<Vec<(u16, Completion)>> {
+    pub fn turn(&mut self, wait: Wait) -> Result<Vec<(u16, Completion)>> {
         self.waker.clear();
-        self.ring.enter(Wait::No, 0)?;
+        self.ring.enter(wait, 0)?;
         let mut completed = Vec::new();
         for entry in self.ring.completions() {
             let name = entry.user_data();

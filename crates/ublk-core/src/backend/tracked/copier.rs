@@ -5,6 +5,7 @@
 
 use super::BLOCK;
 use super::diff::{Copied, Data, Diff};
+use super::priority::Priority;
 use crate::backend::Sink;
 use crate::backend::reader::Reader;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +30,9 @@ pub const PART_BYTES: u32 = const_u32(PART * BLOCK);
 const AHEAD: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
 /// The most data in memory, in bytes.
 const MOST: usize = if cfg!(test) { 256 << 10 } else { 64 << 20 };
+/// As the niceness of a thread: the one that reads the disk, since requests wait for it, and the one that writes.
+const AHEAD_OF_OTHERS: i32 = -10;
+const BEHIND_OTHERS: i32 = 10;
 /// How often a cancellation is noticed.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -42,7 +46,7 @@ pub fn run(
     let aside = Aside { file: sink.aside().map(Arc::new), end: 0 };
     std::thread::scope(|scope| {
         let output = scope.spawn(|| {
-            give_way();
+            let _behind = Priority::change(BEHIND_OTHERS);
             write_out(diff, sink);
         });
         if let Err(error) = copy(diff, reader, aside, cancelled) {
@@ -63,7 +67,8 @@ struct Aside {
 }
 
 fn copy(diff: &Diff, mut reader: Reader, mut aside: Aside, cancelled: &dyn Fn() -> bool) -> Result<()> {
-    let _flusher = IoFlusher::new(); // requests wait for this thread
+    // Requests wait for this thread.
+    let (_flusher, _precedence) = (IoFlusher::new(), Priority::change(AHEAD_OF_OTHERS));
     let mut pace = Pace { cursor: 0, looked: Instant::now(), resume: Instant::now() };
     let copied = loop {
         let (parts, wanted) = match next(diff, &mut reader, &mut pace, cancelled) {
@@ -173,13 +178,6 @@ fn next(
         let pause = if full { LOOK } else { LOOK.min(pace.resume - now) };
         state = diff.happened.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
     }
-}
-
-/// The thread's priority is below that of threads that serve disks.
-fn give_way() {
-    const LOW: i32 = 10;
-    // SAFETY: plain numbers; 0 is the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOW) };
 }
 
 fn write_out(diff: &Diff, sink: &mut (dyn Sink + Send)) {

@@ -11,6 +11,7 @@ mod copier;
 mod diff;
 mod engine;
 mod file;
+mod priority;
 mod seats;
 mod session;
 #[cfg(test)]

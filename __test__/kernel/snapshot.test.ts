@@ -6,6 +6,7 @@ import test from 'ava'
 import { file, overlay, UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
+import { kernelHas } from '../support/modes.js'
 import { result, run, sh, shell } from '../support/program.js'
 
 leaveNoServerBehind(test)
@@ -81,6 +82,67 @@ test('snapshots under a checked load fail no request, and keep what they have', 
   t.not(await sum(disk.path), now)
   await disk.reset()
   t.is(await sum(disk.path), now)
+})
+
+const WAYS = [
+  { transport: 'per-io', copy: 'zero' },
+  { transport: 'batch', copy: 'zero' },
+  { transport: 'batch', copy: 'copy', queues: 2 },
+  { transport: 'per-io', copy: 'copy', queues: 2, threads: 'shared' },
+] as const
+
+test('snapshots and resets are the same with each transport, copy mode and kind of thread', async t => {
+  for (const [number, way] of WAYS.filter(kernelHas).entries()) {
+    const upper = at(`way${number}.cow`)
+    const sum = async (path: string): Promise<string> => await sh('sha256sum <"$1"', path)
+    let begun: string
+    {
+      await using disk = await UblkDevice.create({ backend: overlay(file(BASE), { upper }), ...way })
+      const errors = errorsOf(disk)
+      const load = result(
+        shell(
+          `cd "$2"; exec fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bsrange=512-64k \\
+             --size=12m --io_size=8m --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output-format=terse`,
+          disk.path,
+          DIR,
+        ),
+      )
+      await sh('sleep 0.1')
+      await disk.snapshot('during')
+      const { status, stderr } = await load
+      t.is(status, 0, stderr)
+      begun = await sum(disk.path)
+      await disk.snapshot('after')
+      await sh('dd if=/dev/urandom of="$1" bs=1M count=4 oflag=direct status=none', disk.path)
+      await disk.reset()
+      t.is(await sum(disk.path), begun, JSON.stringify(way))
+      await sh('dd if=/dev/urandom of="$1" bs=1M count=4 oflag=direct status=none', disk.path)
+      t.deepEqual(errors, [])
+    }
+    await using again = await UblkDevice.create({
+      backend: overlay(file(BASE), { upper: at(`fork${number}.cow`), snapshot: `${upper}.after` }),
+      ...way,
+    })
+    t.is(await sum(again.path), begun)
+  }
+})
+
+test('an overlay that records its changes has snapshots, resets and layers, too', async t => {
+  const disk = await Detached.create(`--file ${BASE} --overlay ${at('both.cow')} --track ${at('both.map')}`)
+  t.deepEqual(await run('snapshot', disk.path, 'one'), SILENT)
+  t.deepEqual(await run('checkpoint', disk.path, 'then'), SILENT)
+  const changed = async (): Promise<number> =>
+    (await (await UblkDevice.open(disk.id)).changed({ since: 'then' })).bytes
+  t.is(await changed(), 0)
+  await sh('dd if=/dev/urandom of="$1" bs=1M count=1 oflag=direct status=none', disk.path)
+  t.is(await changed(), 2 ** 20)
+  t.regex((await run('show', '-o', 'LAYERS', disk.path)).stdout, /both\.cow\.one .*\n.*both\.cow \(/)
+  t.deepEqual(await run('reset', disk.path), SILENT)
+  t.is(await changed(), 24 * 2 ** 20, 'a reset changes everything')
+  t.is(await sh('sha256sum <"$1"', disk.path), await sh('sha256sum <"$1"', BASE))
+  t.deepEqual(await run('flatten', disk.path), SILENT)
+  t.is((await (await UblkDevice.open(disk.id)).layers()).length, 1)
+  t.deepEqual(await run('delete', disk.path), SILENT)
 })
 
 test('a server that is killed around a snapshot loses nothing', async t => {

@@ -5,7 +5,7 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { file, overlay, UblkDevice } from 'ublk-ts'
+import { commitOverlay, file, overlay, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -183,4 +183,21 @@ test('a fork begins with what its disk has, and both go on by themselves', async
   const plain = await Detached.create('--mem 8M')
   await refused(/^ublk-ts: .*this disk cannot be forked; [^\n]+\n$/, plain.path, '--overlay', at('five.cow'))
   t.deepEqual(await run('delete', plain.path), SILENT)
+})
+
+test('what was written to an overlay is put into its base', async t => {
+  const upper = at('commit.cow')
+  const disk = await Detached.create(`--file ${BASE} --overlay ${upper}`)
+  await sh('dd if=/dev/urandom of="$1" bs=1M count=8 seek=16 oflag=direct status=none', disk.path)
+  await sh('blkdiscard --offset 26M --length 2M "$1"', disk.path)
+  const content = await sum(disk.path)
+  const refused = await run('commit', upper, '--into', BASE)
+  t.regex(refused.stderr, /^ublk-ts: \S+ is in use[^\n]+\n$/)
+  await t.throwsAsync(commitOverlay(upper, BASE), { message: /is in use/ })
+  t.deepEqual(await run('delete', disk.path), SILENT)
+  t.deepEqual(await run('commit', upper, '--into', BASE), SILENT)
+  t.is(await sum(BASE), content)
+  t.false(existsSync(upper))
+  await using again = await UblkDevice.create({ backend: overlay(file(BASE), { upper }) })
+  t.is(await sum(again.path), content)
 })

@@ -3,6 +3,7 @@ import { version } from '../version.js'
 import { addApply } from './apply.js'
 import { addChanged } from './changed.js'
 import { addCheckpoint } from './checkpoint.js'
+import { addCommit } from './commit.js'
 import { addCompletion } from './completion.js'
 import { addCreate } from './create.js'
 import { addDelete } from './delete.js'
@@ -36,6 +37,7 @@ const commands = [
   addReset,
   addFork,
   addFlatten,
+  addCommit,
   addPrefetch,
   addCheckpoint,
   addChanged,

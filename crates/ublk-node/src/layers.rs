@@ -1,8 +1,13 @@
 //! An overlay's layers, for JavaScript.
 
+use crate::Cancel;
 use crate::number::number;
+use crate::task::promise;
+use napi::bindgen_prelude::Object;
+use napi::{Env, Result};
 use napi_derive::napi;
-use ublk_core::backend::LayerInfo;
+use std::path::Path;
+use ublk_core::backend::{LayerInfo, Overlay};
 
 /// A layer of an overlay.
 #[napi(object)]
@@ -35,4 +40,18 @@ impl From<ublk_core::backend::FlattenProgress> for FlattenProgress {
     fn from(progress: ublk_core::backend::FlattenProgress) -> Self {
         Self { done: number(progress.done), size: number(progress.size) }
     }
+}
+
+/// Puts what an upper has into the file of its base. Neither is served.
+#[napi(ts_return_type = "Promise<void>")]
+pub fn commit_overlay<'env>(
+    env: &'env Env,
+    upper: String,
+    base: String,
+    force: bool,
+    cancel: &Cancel,
+) -> Result<Object<'env>> {
+    let cancel = cancel.0.clone();
+    let work = move || Overlay::commit(Path::new(&upper), Path::new(&base), force, &|| cancel.is_cancelled());
+    promise(env, work, |_, ()| Ok(()))
 }

@@ -16,6 +16,7 @@ use super::index::Layer;
 use super::layers::Kept;
 use super::queues::Queues;
 use super::snapshot::PATIENCE;
+use super::zeroes;
 use crate::backend::reader::Reader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
@@ -33,7 +34,7 @@ const PART: u64 = 1 << 20;
 const LEAST: u64 = 64 << 10;
 /// The most requests to the base at a time.
 const AT_ONCE: u16 = 4;
-/// What is found to be zeroes, and becomes a hole.
+/// Parts consist of these.
 const BLOCK: u64 = 4096;
 /// It saves after so many bytes: a power failure costs no more, and a flush waits for no more.
 const SAVE: u64 = 64 << 20;
@@ -222,19 +223,8 @@ impl Copying<'_> {
 
     /// Writes to the upper. What is zero becomes a hole.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let (mut done, end) = (0, data.len());
-        while done < end {
-            let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
-            let blocks = || {
-                let first = to_usize(BLOCK - (offset + done as u64) % BLOCK).min(end - done);
-                let (first, rest) = data[done..].split_at(first);
-                std::iter::once(first).chain(rest.chunks(to_usize(BLOCK)))
-            };
-            let zero = is_zero(blocks().next().unwrap_or_default());
-            let same: usize = blocks().take_while(|block| is_zero(block) == zero).map(<[u8]>::len).sum();
-            let (at, run) = (offset + done as u64, &data[done..done + same]);
-            if zero { self.kept.upper.clear(at, run) } else { self.kept.upper.write(at, run) }?;
-            done += same;
+        for (at, part, zero) in zeroes::parts(offset, data) {
+            if zero { self.kept.upper.clear(at, part) } else { self.kept.upper.write(at, part) }?;
         }
         Ok(())
     }

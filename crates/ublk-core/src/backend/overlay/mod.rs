@@ -14,6 +14,7 @@
 //! in which order, is the upper's: see [`upper`].
 
 mod changes;
+mod commit;
 mod engine;
 mod flatten;
 mod index;
@@ -26,6 +27,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod upper;
+mod zeroes;
 
 pub use job::FlattenProgress;
 pub use layers::LayerInfo;
@@ -121,7 +123,8 @@ impl Overlay {
             None => (base.clone(), Self::check_base(&*base)?),
         };
         let (block_size, name) = (base.properties().block_size, identity_of(&*base)?);
-        let shape = |size| Shape { size, block_size, base: &name, parent: None, alone: false };
+        let shape =
+            |size| Shape { size, block_size, base: &name, parent: None, alone: false, committing: false };
         let mut new = NewFile::default();
         let layers = if path.symlink_metadata().is_ok() {
             let size = size.map_or_else(|| Upper::size_at(path), Ok)?;
@@ -196,7 +199,8 @@ impl Overlay {
         if found <= size {
             return Ok(());
         }
-        let shape = Shape { size: found, block_size, base: &name, parent: None, alone: false };
+        let shape =
+            Shape { size: found, block_size, base: &name, parent: None, alone: false, committing: false };
         Upper::open_chain(path, &shape, false)?.last().map_or(Ok(()), |upper| upper.resize(size))
     }
 
@@ -208,8 +212,14 @@ impl Overlay {
     /// Makes a new upper over a snapshot, for another disk with the same base.
     fn fork(base: &dyn Backend, snapshot: &Path, path: &Path) -> Result<NewFile> {
         let (block_size, name) = (base.properties().block_size, identity_of(base)?);
-        let shape =
-            Shape { size: Upper::size_at(snapshot)?, block_size, base: &name, parent: None, alone: false };
+        let shape = Shape {
+            size: Upper::size_at(snapshot)?,
+            block_size,
+            base: &name,
+            parent: None,
+            alone: false,
+            committing: false,
+        };
         match Upper::open_chain(snapshot, &shape, true)?.last() {
             Some(layer) => layer.fork(path)?.is_new(),
             None => Ok(NewFile::default()),

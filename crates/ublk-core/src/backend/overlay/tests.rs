@@ -1,6 +1,7 @@
 //! Overlays against an array of bytes: several queues, new sizes, and other servers that go on with the same upper.
 
 mod changes;
+mod commit;
 mod flatten;
 mod snapshots;
 

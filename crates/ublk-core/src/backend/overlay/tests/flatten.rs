@@ -53,7 +53,7 @@ impl Engine for CountingEngine {
 }
 
 /// What a disk has, by sectors of one byte each.
-fn content(bench: &mut Bench, sectors: u64) -> Vec<u8> {
+pub fn content(bench: &mut Bench, sectors: u64) -> Vec<u8> {
     (0..sectors)
         .step_by(64)
         .flat_map(|sector| read(bench, sector, 64.min(sectors - sector)))

@@ -1,8 +1,9 @@
 //! Layers upon layers: how a snapshot makes one, and how they are found again.
 
+use super::file::read;
 use super::format::{Header, MOST_NAME, State, refused};
 use super::names::{exchange, same, with_suffix};
-use super::{Parent, Shape, Upper, read};
+use super::{Parent, Shape, Upper};
 use crate::backend::map_file::{directory, sync_parent};
 use crate::error::{Error, ErrorKind, Result};
 use std::fs;
@@ -96,7 +97,8 @@ impl Upper {
         }
         let block_size = u32::try_from(header.block_size).unwrap_or(512);
         let (parent, alone) = (Some(parent), header.alone);
-        let shape = Shape { size: header.size, block_size, base: &header.base, parent, alone };
+        let (size, base, committing) = (header.size, &*header.base, false);
+        let shape = Shape { size, block_size, base, parent, alone, committing };
         let new = Self::create_at(&below, path, &shape, Some(header.disk))?;
         Ok(Prepared { new: Arc::new(new), below, done: false })
     }
@@ -115,7 +117,7 @@ impl Upper {
         let parent = Some(Parent { uuid: header.uuid, name: file_name(self.path())? });
         let block_size = u32::try_from(header.block_size).unwrap_or(512);
         let Header { size, alone, ref base, .. } = header;
-        Self::create(path, &Shape { size, block_size, base, parent, alone })
+        Self::create(path, &Shape { size, block_size, base, parent, alone, committing: false })
     }
 
     /// Whether nobody writes to it ever again.

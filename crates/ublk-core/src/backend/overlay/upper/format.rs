@@ -108,14 +108,21 @@ pub enum State {
     Sealed,
     /// All that it holds is being thrown away: whoever opens it ends that.
     Resetting,
+    /// All that it holds is being put into its base.
+    Committing,
     /// A sync has failed in the boot of the stamp: what the log names may be lost.
     Failed,
 }
 
 impl State {
     /// With their numbers in the file.
-    const ALL: [(u64, Self); 4] =
-        [(0, Self::Written), (1, Self::Sealed), (2, Self::Resetting), (4, Self::Failed)];
+    const ALL: [(u64, Self); 5] = [
+        (0, Self::Written),
+        (1, Self::Sealed),
+        (2, Self::Resetting),
+        (3, Self::Committing),
+        (4, Self::Failed),
+    ];
 }
 
 /// The first page.
@@ -138,7 +145,7 @@ pub struct Header {
 impl Header {
     /// Of a new upper.
     pub fn new(shape: &Shape<'_>, uuid: Uuid, stamp: Stamp) -> Result<Self> {
-        let Shape { size, block_size, base, parent, alone } = shape;
+        let Shape { size, block_size, base, parent, alone, .. } = shape;
         if *size == 0 || !size.is_multiple_of(SECTOR) {
             return Err(Error::invalid(format!("an overlay of {size} bytes"))
                 .hint("the size is a multiple of 512, and at least 512"));

@@ -16,6 +16,7 @@
 //! The file is not mapped, so truncating it cannot crash the process.
 
 mod chain;
+mod file;
 mod format;
 mod log;
 mod medium;
@@ -30,20 +31,18 @@ use crate::backend::map_file::Stamp;
 use crate::backend::new_file::NewFile;
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
-use crate::number::to_usize;
 use crate::queue::Errno;
 use crate::report::Reporter;
 pub use chain::{MOST_LAYERS, Prepared};
-use format::{Header, PAGE, State, refused};
+use file::{admit, header_of, read, reopened, system};
+use format::{Header, State, refused};
 use medium::Medium;
 use names::New;
 pub use saver::Saved;
 use saver::Saver;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use store::Store;
@@ -101,6 +100,8 @@ pub struct Shape<'a> {
     pub parent: Option<Parent>,
     /// Whether a new one needs no base, since the layer below does not.
     pub alone: bool,
+    /// Whether one whose commit was interrupted is possible, too.
+    pub committing: bool,
 }
 
 /// See the [module](self).
@@ -256,6 +257,18 @@ impl Upper {
     /// It has all of the disk, and all of that is saved: from here on nothing lies below it. All at once, and durably.
     pub fn stand_alone(&self) -> Result<()> {
         let changed = self.store.change(|header| (header.alone, header.parent) = (true, None));
+        changed.map_err(|error| system(self.path(), &error))
+    }
+
+    /// If it was being put into its base, and that was interrupted: the base's identity before.
+    pub fn committed_at(path: &Path) -> Result<Option<String>> {
+        let header = read(path, false, false)?.1;
+        Ok((header.state == State::Committing).then_some(header.base))
+    }
+
+    /// From here on it is put into its base: nobody serves it any more.
+    pub fn begin_commit(&self) -> Result<()> {
+        let changed = self.store.change(|header| header.state = State::Committing);
         changed.map_err(|error| system(self.path(), &error))
     }
 
@@ -436,70 +449,4 @@ impl Drop for Upper {
     fn drop(&mut self) {
         self.saver.end();
     }
-}
-
-fn system(path: &Path, error: &io::Error) -> Error {
-    Error::system(format!("cannot use the upper {}", path.display()), error).kind(ErrorKind::Backend)
-}
-
-/// Checks that it is the upper of that disk, and in a state in which it can be used.
-fn admit(header: &Header, path: &Path, shape: &Shape<'_>, read_only: bool, layer: bool) -> Result<()> {
-    header.check(path, shape, layer)?;
-    match header.state {
-        State::Sealed if !read_only => {
-            return Err(refused(path, "is sealed: snapshots need it as it is")
-                .hint("use the upper above it, make a fork, or open it read-only"));
-        }
-        State::Resetting if read_only => {
-            return Err(refused(path, "was being reset when its server was killed")
-                .hint("open it once for writing, which ends that"));
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// The file once more, so that each of both is told when a write-back has failed: the kernel tells each open file once.
-fn reopened(file: &File) -> io::Result<File> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let writable = OpenOptions::new().read(true).write(true).open(&path);
-    writable.or_else(|_| File::open(&path)).or_else(|_| file.try_clone())
-}
-
-/// Opens an upper and reads what it says of itself.
-fn read(path: &Path, writable: bool, layer: bool) -> Result<(File, Header)> {
-    let mut options = OpenOptions::new();
-    // A layer's name is what another file says: it is not to lead out of the directory.
-    let follow = if layer { libc::O_NOFOLLOW } else { 0 };
-    options.read(true).write(writable).custom_flags(libc::O_NONBLOCK | follow); // do not wait for a FIFO's writer
-    let file = options.open(path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) => {
-            system(path, &error).hint("the layers of a chain are files in one directory, not links")
-        }
-        _ => system(path, &error),
-    })?;
-    if !file.metadata().map_err(|error| system(path, &error))?.is_file() {
-        return Err(refused(path, "is no regular file").hint("name a file, or one that does not exist yet"));
-    }
-    let header = header_of(&file, path)?;
-    Ok((file, header))
-}
-
-fn header_of(file: &File, path: &Path) -> Result<Header> {
-    let (mut page, length) = ([0; to_usize(PAGE)], file.length().map_err(|error| system(path, &error))?);
-    if length == 0 {
-        return Err(refused(path, "is empty").hint("remove it: a new one is made then"));
-    }
-    match file.read(&mut page, 0) {
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(system(path, &error)),
-        _ => {} // a short one is no upper, or truncated
-    }
-    let header = Header::of(path, &page)?;
-    let whole = header.layout.length(header.size);
-    // A reset cuts it for a moment.
-    if length < whole && header.state != State::Resetting {
-        return Err(refused(path, format!("was truncated: it has {length} bytes of {whole}"))
-            .hint("restore it from a copy, or use another upper"));
-    }
-    Ok(header)
 }

@@ -57,7 +57,14 @@ fn stamp(boot: u8) -> Stamp {
 
 impl Disk {
     fn new(medium: Volatile) -> Self {
-        let shape = Shape { size: SIZE, block_size: 512, base: "the base", parent: None, alone: false };
+        let shape = Shape {
+            size: SIZE,
+            block_size: 512,
+            base: "the base",
+            parent: None,
+            alone: false,
+            committing: false,
+        };
         let header = Header::new(&shape, Uuid([3; 16]), stamp(1)).unwrap();
         let store = Store::create(medium, header).unwrap();
         Self { store, sectors: BTreeMap::new(), boot: 1, version: 0, resetting: false, failed: false }

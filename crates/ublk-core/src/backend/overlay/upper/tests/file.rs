@@ -13,7 +13,14 @@ use std::sync::{Arc, mpsc};
 pub const SIZE: u64 = 1 << 30;
 
 pub fn shape() -> Shape<'static> {
-    Shape { size: SIZE, block_size: 512, base: "base.img with 1073741824 bytes", parent: None, alone: false }
+    Shape {
+        size: SIZE,
+        block_size: 512,
+        base: "base.img with 1073741824 bytes",
+        parent: None,
+        alone: false,
+        committing: false,
+    }
 }
 
 pub struct Place(tempfile::TempDir);

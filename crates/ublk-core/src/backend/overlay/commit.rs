@@ -1,0 +1,114 @@
+//! Puts what was written over a base file into that file, while neither is served.
+//!
+//! First the upper says, durably, that this has begun: from then on nobody serves it, since its base is partly the old one. Then
+//! all that the upper and the snapshots below it have is written to the base, and the base is synced. Last the upper is
+//! removed. A commit that is interrupted at any moment is done again from its beginning, which gives the same.
+
+use super::index::Index;
+use super::layers::FIRST;
+use super::upper::{Shape, Upper};
+use super::{Overlay, identity_of, zeroes};
+use crate::backend::map_file::sync_parent;
+use crate::backend::{Backend, File, Storage};
+use crate::claim::Claims;
+use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
+use crate::number::to_usize;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// Bytes that are copied at a time.
+const PART: u64 = 1 << 20;
+
+impl Overlay {
+    /// See the [module](self). The base is a file or a block device. `force`: also if the upper is over snapshots, which cannot
+    /// be used any more then; nor can other uppers over the same base.
+    pub fn commit(path: &Path, base: &Path, force: bool, given_up: &dyn Fn() -> bool) -> Result<()> {
+        if Self::nothing_below(path)?.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("the upper {} needs no base, so it cannot be put into one", path.display()),
+            )
+            .hint("serve it, and copy its disk"));
+        }
+        let file = File::open(base, false, false)?;
+        let _claims = Claims::take(&file.places(), Duration::ZERO)?;
+        let (size, begun) = (Upper::size_at(path)?, Upper::committed_at(path)?);
+        // A base that is partly changed has another identity than the upper says.
+        let name = begun.clone().map_or_else(|| identity_of(&file), Ok)?;
+        let committing = begun.is_some();
+        let block_size = file.properties().block_size;
+        let shape = Shape { size, block_size, base: &name, parent: None, alone: false, committing };
+        let layers = Upper::open_chain(path, &shape, false)?;
+        let Some(top) = layers.last() else { return Ok(()) };
+        if layers.len() > 1 && !force {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("the upper {} is over {} snapshots", path.display(), layers.len() - 1),
+            )
+            .hint(Hint::from("they, and all disks over them, cannot be used afterwards").by(Remedy::Force)));
+        }
+        check_size(&file, base, size)?;
+        top.save()?;
+        top.begin_commit()?;
+        let index = Index::new();
+        for (number, layer) in (FIRST..).zip(&layers) {
+            layer.present(&mut |range| index.mark(range, number))?;
+        }
+        let failed = |error: &io::Error| {
+            Error::system(format!("cannot put {} into {}", path.display(), base.display()), error)
+                .kind(ErrorKind::Backend)
+                .hint("nothing is lost: do it again to go on")
+        };
+        let (mut at, mut data) = (0, Vec::new());
+        while at < size {
+            if given_up() {
+                return Err(Error::new(ErrorKind::Cancelled, "the commit was interrupted")
+                    .hint("the base is partly the old one: do it again to go on"));
+            }
+            let (number, run) = index.find(at, (size - at).min(PART));
+            if number >= FIRST {
+                data.resize(to_usize(run), 0);
+                let layer = &layers[usize::from(number - FIRST)];
+                layer
+                    .read(at, &mut data)
+                    .and_then(|()| put(&file, at, &data))
+                    .map_err(|error| failed(&error))?;
+            }
+            at += run;
+        }
+        if is_regular(&file) {
+            file.file().set_len(size).map_err(|error| failed(&error))?;
+        }
+        file.file().sync_all().map_err(|error| failed(&error))?;
+        std::fs::remove_file(path).and_then(|()| sync_parent(path)).map_err(|error| failed(&error))
+    }
+}
+
+fn is_regular(file: &File) -> bool {
+    file.file().metadata().is_ok_and(|found| found.is_file())
+}
+
+/// A block device keeps its size. A file gets that of the disk: at the end, if it is smaller.
+fn check_size(file: &File, base: &Path, size: u64) -> Result<()> {
+    let found = file.properties().size;
+    if size <= found {
+        return Ok(());
+    }
+    if is_regular(file) {
+        return file.file().set_len(size).map_err(|error| {
+            Error::system(format!("cannot make {} larger", base.display()), &error).kind(ErrorKind::Backend)
+        });
+    }
+    Err(Error::new(
+        ErrorKind::Backend,
+        format!("the disk has {size} bytes, and {} only {found}", base.display()),
+    )
+    .hint("shrink the disk before"))
+}
+
+fn put(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
+    zeroes::parts(offset, data).try_for_each(|(at, part, zero)| {
+        if zero && file.punch(at, part.len() as u64).is_ok() { Ok(()) } else { file.store(at, part) }
+    })
+}

@@ -116,7 +116,6 @@ impl Copying<'_> {
             }
         }
         self.go_on()?;
-        self.kept.upper.save()?;
         self.kept.upper.stand_alone()
     }
 

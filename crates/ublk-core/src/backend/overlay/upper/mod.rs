@@ -254,10 +254,9 @@ impl Upper {
         self.store.header().alone
     }
 
-    /// It has all of the disk, and all of that is saved: from here on nothing lies below it. All at once, and durably.
+    /// It has all of the disk: saves that, and from then on nothing lies below it, all at once and durably.
     pub fn stand_alone(&self) -> Result<()> {
-        let changed = self.store.change(|header| (header.alone, header.parent) = (true, None));
-        changed.map_err(|error| system(self.path(), &error))
+        self.store.stand_alone().map_err(|error| system(self.path(), &error))
     }
 
     /// If it was being put into its base, and that was interrupted: the base's identity before.

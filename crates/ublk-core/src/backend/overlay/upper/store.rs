@@ -244,6 +244,12 @@ impl<M: Medium> Store<M> {
         self.change(|header| header.state = State::Sealed)
     }
 
+    /// Saves, and says in the header that nothing lies below: all of the disk is present.
+    pub fn stand_alone(&self) -> io::Result<()> {
+        self.save()?;
+        self.change(|header| (header.alone, header.parent) = (true, None))
+    }
+
     /// Throws away all that was written. Nobody writes meanwhile.
     ///
     /// First the header says so, durably: until then everything is present, and from then on nothing is, since whoever opens

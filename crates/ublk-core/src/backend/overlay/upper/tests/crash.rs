@@ -308,6 +308,35 @@ fn a_reset_leaves_all_or_nothing() {
     assert!(moments > 40, "{moments}");
 }
 
+/// Nothing below it is read from then on.
+#[test]
+fn an_upper_says_that_nothing_lies_below_it_only_when_it_has_all_of_the_disk() {
+    let (mut before, mut after) = (0, 0);
+    for calls in 0.. {
+        let mut disk = Disk::new(Volatile::new());
+        disk.write(0..16).unwrap();
+        disk.flush().unwrap();
+        disk.write(100..117).unwrap();
+        disk.store.medium().dies_after(calls);
+        let done = disk.store.stand_alone().is_ok();
+        for seed in 1..40 {
+            let store = Disk::open(disk.store.medium().after_power_failure(numbers(seed)), 2);
+            if store.header().alone {
+                disk.check(&Disk::seen(&store), |sector| sector.answered).unwrap();
+                after += 1;
+            } else {
+                disk.check(&Disk::seen(&store), |sector| sector.flushed).unwrap();
+                assert!(!done, "it was durable");
+                before += 1;
+            }
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(before > 40 && after > 20, "{before} {after}");
+}
+
 #[test]
 fn a_save_that_finds_no_space_is_no_loss_and_the_next_one_ends_it() {
     let steps = [

@@ -5,7 +5,7 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { commitOverlay, file, overlay, UblkDevice } from 'ublk-ts'
+import { commitOverlay, file, memory, overlay, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -133,13 +133,11 @@ test('a flatten is cancelled, and ended by a stop', async t => {
   await (await UblkDevice.create({ backend: overlay(file(BASE), { upper: needs }) })).delete()
   await refused(/^ublk-ts: the upper \S+ needs its base; [^\n]+\n$/, 'create', '--upper', needs)
   await refused(/the upper \S+none does not exist/, 'create', '--upper', at('none'))
-  const plain = await Detached.create('--mem 8M')
-  await refused(/^ublk-ts: .*this disk cannot be flattened; [^\n]+\n$/, 'flatten', plain.path)
-  await refused(/rate/, 'flatten', plain.path, '--rate', 'fast')
-  t.deepEqual(await run('delete', plain.path), SILENT)
-  const memory = await Detached.create(`--file ${BASE} --overlay memory --recovery reissue`)
-  await refused(/is in memory: it cannot be flattened/, 'flatten', memory.path)
-  t.deepEqual(await run('delete', memory.path), SILENT)
+  await using plain = await UblkDevice.create({ backend: memory('8M') })
+  await t.throwsAsync(plain.flatten(), { message: /this disk cannot be flattened/ })
+  const inMemory = await Detached.create(`--file ${BASE} --overlay memory --recovery reissue`)
+  await refused(/is in memory: it cannot be flattened/, 'flatten', inMemory.path)
+  t.deepEqual(await run('delete', inMemory.path), SILENT)
 })
 
 test('a fork begins with what its disk has, and both go on by themselves', async t => {
@@ -152,9 +150,14 @@ test('a fork begins with what its disk has, and both go on by themselves', async
     t.regex(stderr, message)
   }
   await refused(/^ublk-ts: \S+one\.cow exists already; [^\n]+\n$/, disk.path, '--overlay', at('one.cow'))
-  await refused(/is not in the directory of the disk's upper/, disk.path, '--overlay', '/tmp/two.cow')
-  await refused(/is no name of a snapshot/, disk.path, '--overlay', at('two.cow'), '--name', 'a/b')
-  t.is((await (await UblkDevice.open(disk.id)).layers()).length, 1, 'nothing has changed')
+  const first = await UblkDevice.open(disk.id)
+  await t.throwsAsync(first.fork({ upper: '/tmp/two.cow' }), {
+    message: /is not in the directory of the disk's upper/,
+  })
+  await t.throwsAsync(first.fork({ upper: at('two.cow'), name: 'a/b' }), {
+    message: /is no name of a snapshot/,
+  })
+  t.is((await first.layers()).length, 1, 'nothing has changed')
   const { status, stdout, stderr } = await run('fork', disk.path, '--overlay', at('two.cow'), '--detach')
   t.is(status, 0, stderr)
   const path = stdout.trim()
@@ -179,10 +182,8 @@ test('a fork begins with what its disk has, and both go on by themselves', async
     t.is(await sum(fourth.path), forked)
   }
   for (const each of [path, disk.path]) t.deepEqual(await run('delete', each), SILENT)
-  await refused(/there is no ublk device 0/, '0', '--overlay', at('five.cow'))
-  const plain = await Detached.create('--mem 8M')
-  await refused(/^ublk-ts: .*this disk cannot be forked; [^\n]+\n$/, plain.path, '--overlay', at('five.cow'))
-  t.deepEqual(await run('delete', plain.path), SILENT)
+  await using plain = await UblkDevice.create({ backend: memory('8M') })
+  await t.throwsAsync(plain.fork({ upper: at('five.cow') }), { message: /this disk cannot be forked/ })
 })
 
 test('what was written to an overlay is put into its base', async t => {

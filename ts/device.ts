@@ -290,7 +290,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /**
    * What was changed on a {@link tracked} disk since a checkpoint, whoever serves it: writes, discards and zeroes that were
    * answered before this was called, in blocks of 4 KiB. The disk goes on meanwhile. Space that was added to the disk counts
-   * as changed.
+   * as changed. The snapshots of an {@link overlay} with an upper in a file are its checkpoints, without a change map.
    *
    * @throws UblkError: `not-found` if there is no such checkpoint, or nobody can be asked; `unsupported` if the disk does
    * not record its changes, `closed` if it is not live.
@@ -312,6 +312,8 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * that was answered before this was called is in it, and no write that begins after it has resolved. A write to a changed
    * block that is not copied yet waits until it is. Its file is written and synced by the server of the disk. A disk has one
    * diff at a time, and is not resized meanwhile.
+   *
+   * Of an {@link overlay} with an upper in a file and no change map, it has what was changed from a snapshot to the last one.
    *
    * For a chain of diffs make the next checkpoint before each diff: the next diff is then since that one.
    *

@@ -7,10 +7,11 @@ import { print } from './output.js'
 const HELP = `
 It prints OFFSET+LENGTH in bytes, a line for each range: whole blocks of 4 KiB, except at the end of the disk. The JSON
 object also says whether it is known what was changed. If not, as after the server was killed, there is one range: all
-of the disk.
+of the disk. For a disk over a base the checkpoint can be one of its snapshots.
 
-Example:
-  ublk-ts changed 0 --since monday`
+Examples:
+  ublk-ts changed 0 --since monday
+  ublk-ts changed 0 --since before-upgrade        # a snapshot`
 
 interface Flags {
   since: string

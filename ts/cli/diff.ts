@@ -5,7 +5,8 @@ import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
 
 const HELP = `
-The diff is of one instant, and the disk goes on meanwhile. Its file appears when it is complete.
+The diff is of one instant, and the disk goes on meanwhile. Its file appears when it is complete. A disk over a base that was
+made without --track has its snapshots as checkpoints: the diff is then from one to the last.
 
 Formats:
   stream  the changed ranges with checksums, for ublk-ts apply; to standard output with --out -

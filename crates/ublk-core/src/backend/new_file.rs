@@ -1,28 +1,28 @@
 //! Files that a backend creates when it is opened: they go again if no disk is served from them.
 
+use crate::claim;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// A file that was created, and is removed when this is dropped, unless it was [kept](Self::keep).
+/// A file that was created, and is removed when this is dropped, unless it was [kept](Self::keep), or somebody else uses it.
 ///
-/// Its owner drops this before the open file, whose lock keeps others from using it until it is gone.
+/// It is locked while it is removed. Whoever waits for that lock finds the file [gone](claim::still_there).
 #[derive(Default)]
 pub struct NewFile(Mutex<Option<Created>>);
 
 struct Created {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    /// The same open file as its owner's, and so the same lock.
+    file: File,
 }
 
 impl NewFile {
     /// A file that was just created.
     pub fn at(path: &Path, file: &File) -> io::Result<Self> {
-        let found = file.metadata()?;
-        let created = Created { path: path.to_owned(), device: found.dev(), inode: found.ino() };
+        let created = Created { path: path.to_owned(), file: file.try_clone()? };
         Ok(Self(Mutex::new(Some(created))))
     }
 
@@ -53,8 +53,9 @@ impl NewFile {
 
     /// No disk will be served from it: it goes, unless it was [kept](Self::keep).
     pub fn remove(&self) {
-        if let Some(Created { path, device, inode }) = self.take()
-            && fs::symlink_metadata(&path).is_ok_and(|found| (found.dev(), found.ino()) == (device, inode))
+        if let Some(Created { path, file }) = self.take()
+            && claim::is_free(&file)
+            && is_at(&file, &path)
         {
             let _ = fs::remove_file(path); // it has no data: who meets it again can use it
         }
@@ -62,6 +63,13 @@ impl NewFile {
 
     fn take(&self) -> Option<Created> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(file), Ok(found)) => (file.dev(), file.ino()) == (found.dev(), found.ino()),
+        _ => false,
     }
 }
 
@@ -104,6 +112,31 @@ mod tests {
         fs::rename(dir.path().join("other"), &path).unwrap();
         drop(new);
         assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_has_locked_stays_and_who_waits_for_it_finds_it_gone() {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("file");
+        let (_file, new) = NewFile::open_or_create(&reading_and_writing(), &path).unwrap();
+        let other = reading_and_writing().open(&path).unwrap();
+        claim::keep(&path, &other).unwrap();
+        drop(new);
+        assert!(path.exists());
+        drop(other);
+        fs::remove_file(&path).unwrap();
+
+        let (file, new) = NewFile::open_or_create(&reading_and_writing(), &path).unwrap();
+        claim::keep(&path, &file).unwrap();
+        let waits = std::thread::spawn({
+            let (path, other) = (path.clone(), reading_and_writing().open(&path).unwrap());
+            move || claim::keep(&path, &other).and_then(|()| claim::still_there(&path, &other))
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop((new, file));
+        assert!(!path.exists());
+        let refused = waits.join().unwrap().unwrap_err().to_string();
+        assert!(refused.contains("was removed by the process that used it"), "{refused}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) mod upper;
 pub use file_id::{FileId, Role, check_same};
 
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -70,7 +70,10 @@ impl Claims {
         let mut held = Vec::new();
         for (at, place) in one_per_file(places)? {
             match claim(&place).map_err(|error| Refused::Failed(failed(place.path, &error)))? {
-                Some(descriptors) => held.extend(descriptors),
+                Some(descriptors) => {
+                    still_there(place.path, place.file).map_err(Refused::Failed)?;
+                    held.extend(descriptors);
+                }
                 None => return Err(Refused::Taken(at)),
             }
         }
@@ -156,6 +159,23 @@ fn hold(path: &Path, file: &File, exclusive: bool) -> Result<()> {
             Err(error) => return Err(failed(path, &error)),
         }
     }
+}
+
+/// Fails if a file that was just locked has no name any more: whoever held it until then has removed it, and what is written to
+/// it would be lost.
+pub fn still_there(path: &Path, file: &File) -> Result<()> {
+    let found = file.metadata().map_err(|error| failed(path, &error))?;
+    let is_it = |other: fs::Metadata| (other.dev(), other.ino()) == (found.dev(), found.ino());
+    if found.nlink() > 0 || fs::metadata(path).is_ok_and(is_it) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Busy, format!("{} was removed by the process that used it", path.display()))
+        .hint("try again"))
+}
+
+/// Whether nobody else has locked a file: it is locked from here on.
+pub fn is_free(file: &File) -> bool {
+    lock::try_lock(file, true).unwrap_or(false)
 }
 
 /// Ends [`keep`].

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// An open file or block device.
 pub struct File {
-    /// Until a disk is served with it. Before the open file, whose claim ends then.
+    /// Until a disk is served with it.
     new: NewFile,
     file: fs::File,
     path: PathBuf,

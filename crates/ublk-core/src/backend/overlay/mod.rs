@@ -56,7 +56,7 @@ use std::thread::JoinHandle;
 
 /// See the [module](self).
 pub struct Overlay {
-    /// The upper, until a queue is served. Before the layers, whose lock ends then.
+    /// The upper, until a queue is served.
     new: NewFile,
     base: Arc<dyn Backend>,
     /// The identity of its content.
@@ -173,12 +173,14 @@ impl Overlay {
         size: Option<u64>,
         read_only: bool,
     ) -> Result<Self> {
-        let new = if path.symlink_metadata().is_err() && !read_only {
-            Self::fork(&*base, snapshot, path)?
-        } else {
-            NewFile::default()
-        };
-        let overlay = Self { new, ..Self::in_file(base, path, size, read_only)? };
+        let mut new = (path.symlink_metadata().is_err() && !read_only)
+            .then(|| Self::fork(&*base, snapshot, path))
+            .transpose()?;
+        let mut overlay = Self::in_file(base, path, size, read_only)?;
+        if let (Some(new), Some(kept)) = (new.take(), &overlay.layers.written().kept) {
+            new.keep();
+            overlay.new = kept.upper.is_new()?; // the one that is locked
+        }
         let is_it = |layer: &Written| layer.kept.as_ref().is_some_and(|kept| kept.upper.is_at(snapshot));
         if overlay.layers.all().take(usize::from(overlay.layers.top() - FIRST)).any(is_it) {
             return Ok(overlay);
@@ -221,7 +223,8 @@ impl Overlay {
             committing: false,
         };
         match Upper::open_chain(snapshot, &shape, true)?.last() {
-            Some(layer) => layer.fork(path)?.is_new(),
+            // Not the open file that is locked until here.
+            Some(layer) => layer.fork(path)?.is_new_for_another(),
             None => Ok(NewFile::default()),
         }
     }

@@ -119,7 +119,7 @@ impl MapFile {
 
 /// What makes a map outlive the process.
 struct Kept {
-    /// Until a disk is served with it. Before the open file, whose lock ends then.
+    /// Until a disk is served with it.
     new: NewFile,
     on: MapFile,
     identity: Identity,

@@ -5,6 +5,7 @@ use super::{Found, Identity, Kept, MOST_NAME, Map, MapFile, chunks, pages};
 use crate::backend::bits::Bits;
 use crate::backend::map_file::{allocate, blank, sync_parent};
 use crate::backend::new_file::NewFile;
+use crate::claim;
 use crate::error::{Error, ErrorKind, Result};
 use std::fs::OpenOptions;
 use std::io;
@@ -73,6 +74,7 @@ impl Map {
             Error::system(format!("cannot use the map {name}"), &error).kind(ErrorKind::Backend)
         };
         on.lock()?;
+        claim::still_there(path, file)?;
         let tables = pages(identity) * PAGE;
         let (live, saved, dirty) = (bits(tables)?, bits(tables)?, bits(tables)?);
         let stamp = Stamp::now(file).map_err(system)?;

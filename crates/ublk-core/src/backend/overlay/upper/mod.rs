@@ -164,6 +164,12 @@ impl Upper {
         NewFile::at(&self.path, &self.file).map_err(|error| system(&self.path, &error))
     }
 
+    /// The same, for a disk that opens it anew.
+    pub fn is_new_for_another(&self) -> Result<NewFile> {
+        let again = reopened(&self.file).and_then(|file| NewFile::at(&self.path, &file));
+        again.map_err(|error| system(&self.path, &error))
+    }
+
     /// One that exists. `read_only`: it is not changed, and shared with others that do not change it.
     pub fn open(path: &Path, shape: &Shape<'_>, read_only: bool) -> Result<Self> {
         Self::open_as(path, shape, read_only, false)
@@ -176,6 +182,7 @@ impl Upper {
         let failed = |error| system(path, &error);
         let claim = if read_only { claim::share } else { claim::keep };
         claim(path, &file).map_err(|error| error.hint("an upper serves one disk at a time"))?;
+        claim::still_there(path, &file)?;
         // Again, since its last user may have changed it until then.
         let header = header_of(&file, path)?;
         admit(&header, path, shape, read_only, layer)?;

@@ -31,6 +31,8 @@ pub struct Seat {
     changes: [[AtomicU32; 2]; 2],
     /// That of the changes that begin now: 0 or 1.
     era: AtomicU8,
+    /// The last [hold of changes](Queues::hold_changes) for which it began an era.
+    generation: AtomicU64,
     /// Where the ring has the files of layers that were added.
     slots: Mutex<[Option<Slot>; MOST_LAYERS]>,
     /// Calls that wait until the disk is no longer held.
@@ -78,14 +80,20 @@ impl Seat {
         self.changes.iter().any(|era| era[usize::from(layer % 2)].load(Relaxed) > 0)
     }
 
-    /// Begins an era, unless it has begun, and says whether all changes of the other one have ended. On the queue's thread.
-    fn is_in(&self, era: Era) -> bool {
+    /// Begins an era for that hold of changes, unless it has begun, and says whether all changes from before it have ended. On
+    /// the queue's thread.
+    fn has_ended_before(&self, generation: u64) -> bool {
         let none = |era: Era| self.changes[usize::from(era)].iter().all(|count| count.load(Relaxed) == 0);
-        // A change of the era before the last one would not be told from one of this era.
-        if self.era.load(Relaxed) != era && !none(era) {
-            return false;
+        let mut era = self.era.load(Relaxed);
+        if self.generation.load(Relaxed) != generation {
+            // A change of the era before the last one would not be told from one of the new era.
+            if !none(1 - era) {
+                return false;
+            }
+            era = 1 - era;
+            self.era.store(era, Relaxed);
+            self.generation.store(generation, Relaxed);
         }
-        self.era.store(era, Relaxed);
         none(1 - era)
     }
 
@@ -109,8 +117,9 @@ impl Seat {
 #[derive(Default)]
 pub struct Queues {
     seats: Mutex<Vec<Arc<Seat>>>,
-    /// The era of new changes. It changes with the seats locked.
-    era: AtomicU8,
+    /// How often changes were held. A number that never comes again: after a hold that took too long, a queue may still be in
+    /// the era of any earlier one. It grows with the seats locked.
+    generation: AtomicU64,
     /// Some calls wait.
     hold: AtomicBool,
     /// Of these, only changes of [this range](Self::range) do.
@@ -126,7 +135,8 @@ impl Queues {
             completer,
             calls: AtomicU32::new(0),
             changes: Default::default(),
-            era: AtomicU8::new(self.era.load(Relaxed)),
+            era: AtomicU8::new(0),
+            generation: AtomicU64::new(self.generation.load(Relaxed)),
             slots: Mutex::default(),
             held: Mutex::default(),
             gone: AtomicBool::new(false),
@@ -177,9 +187,13 @@ impl Queues {
     }
 
     /// Waits until `done` on each queue, which is asked on its thread. `false`: that took too long.
-    pub fn wait(&self, patience: Duration, done: fn(&Seat, Layer) -> bool, layer: Layer) -> Result<bool> {
+    pub fn wait(
+        &self,
+        patience: Duration,
+        done: impl Fn(&Seat) -> bool + Copy + Send + Sync + 'static,
+    ) -> Result<bool> {
         let (until, mut pause) = (Instant::now() + patience, Duration::from_micros(200));
-        while !self.each(patience, move |seat, _| done(seat, layer))?.into_iter().all(|done| done) {
+        while !self.each(patience, move |seat, _| done(seat))?.into_iter().all(|done| done) {
             if Instant::now() >= until {
                 return Ok(false);
             }
@@ -203,13 +217,11 @@ impl Queues {
         self.range[1].store(range.end, Relaxed);
         self.changes_only.store(true, Relaxed);
         self.hold.store(true, Release);
-        let era = {
+        let generation = {
             let _seats = locked(&self.seats);
-            let era = 1 - self.era.load(Relaxed);
-            self.era.store(era, Relaxed);
-            era
+            self.generation.fetch_add(1, Relaxed) + 1
         };
-        if self.wait(patience, Seat::is_in, era)? {
+        if self.wait(patience, move |seat| seat.has_ended_before(generation))? {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Timeout, "the writes in flight do not end")

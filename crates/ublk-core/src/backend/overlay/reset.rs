@@ -50,7 +50,7 @@ impl Overlay {
         self.finish_seal()?;
         let top = self.layers.top();
         let _hold = Hold::new(&self.queues);
-        if !self.queues.wait(PATIENCE, |seat, _| !seat.is_busy(), top)? {
+        if !self.queues.wait(PATIENCE, |seat| !seat.is_busy())? {
             return Err(Error::new(ErrorKind::Busy, "the requests in flight do not end")
                 .hint("try again when the disk is less busy"));
         }

@@ -87,7 +87,7 @@ impl Overlay {
 
     /// Seals a layer to which no more writes are started.
     fn seal(&self, layer: u8, patience: Duration) -> Result<()> {
-        if !self.queues.wait(patience, |seat, layer| !seat.is_changing(layer), layer)? {
+        if !self.queues.wait(patience, move |seat| !seat.is_changing(layer))? {
             return Err(unended());
         }
         if let Some(kept) = &self.layers.of(layer).kept {

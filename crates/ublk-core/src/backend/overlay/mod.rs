@@ -185,6 +185,13 @@ impl Overlay {
         if overlay.layers.all().take(usize::from(overlay.layers.top() - FIRST)).any(is_it) {
             return Ok(overlay);
         }
+        // Which one is not known any more if there were several.
+        let was_over_one = |layer: &Written| {
+            layer.is_alone() && layer.kept.as_ref().is_some_and(|kept| kept.upper.was_over().is_some())
+        };
+        if overlay.layers.all().next().is_some_and(was_over_one) {
+            return Ok(overlay);
+        }
         let (path, snapshot) = (path.display(), snapshot.display());
         Err(Error::new(
             ErrorKind::Backend,
@@ -456,10 +463,13 @@ impl Backend for Overlay {
             for layer in self.layers.all() {
                 layer.kept.as_ref().map_or(Ok(()), |kept| kept.upper.take_back())?;
             }
-            // Another server may have written, or resized the disk.
-            self.find_present(self.layers.top())?;
-            if self.layers.written().is_alone() {
-                self.needs_nothing_below();
+            // Another server may have written, reset, flattened or resized the disk. What is in memory nobody else has changed.
+            if self.layers.written().kept.is_some() {
+                if self.layers.written().is_alone() {
+                    self.needs_nothing_below();
+                }
+                self.index.clear();
+                self.find_present(self.layers.lowest())?;
             }
             self.size.store(size, Relaxed);
             self.away.store(false, SeqCst);

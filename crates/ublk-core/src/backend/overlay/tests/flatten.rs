@@ -177,6 +177,89 @@ fn a_write_and_the_copy_of_its_part_wait_for_each_other() {
     }
 }
 
+/// After holds that took too long, the next one still waits for all writes that began before it.
+#[test]
+fn a_hold_of_changes_waits_for_the_writes_that_began_after_holds_that_timed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    base_file(&dir, 64);
+    let (disk, waiting) = waiting_overlay(&dir);
+    let mut bench = Bench::new(disk.clone(), 3, MAX_IO);
+    let write = |sector: u64| Descriptor::new(Op::Write, sector * SECTOR, 4096);
+    let hold = |bench: &mut Bench, patience| {
+        std::thread::scope(|scope| {
+            let holding = scope.spawn(|| disk.queues.hold_changes(&(0..64 * SECTOR), patience));
+            while !holding.is_finished() {
+                assert!(bench.turn().is_empty());
+            }
+            disk.queues.go_on();
+            holding.join().unwrap()
+        })
+    };
+    let short = Duration::from_millis(20);
+    let expected = "the writes in flight do not end";
+    assert_eq!(bench.start(0, write(0)), None);
+    assert_eq!(refused(hold(&mut bench, short)), expected);
+    assert_eq!(bench.start(1, write(16)), None);
+    assert_eq!(refused(hold(&mut bench, short)), expected);
+    assert_eq!(bench.start(2, write(32)), None);
+    go_on(&waiting, 0);
+    assert_eq!(outcome(&mut bench), Ok(4096));
+    assert_eq!(refused(hold(&mut bench, short)), expected, "two writes from before are in flight");
+    go_on(&waiting, 0);
+    assert_eq!(outcome(&mut bench), Ok(4096));
+    assert_eq!(refused(hold(&mut bench, short)), expected, "one write from before is in flight");
+    go_on(&waiting, 0);
+    assert_eq!(outcome(&mut bench), Ok(4096));
+    hold(&mut bench, Duration::from_secs(10)).unwrap();
+}
+
+/// Another server throws away what was written, or flattens the disk, before the first one takes it back.
+#[test]
+fn a_disk_that_is_taken_back_has_what_another_server_has_made_of_it() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (base, mut model) = large_base(&dir, 256);
+    let path = dir.path().join("upper");
+    let made = || Arc::new(Overlay::in_file(open(&base), &path, None, false).unwrap());
+    let (first, size) = (made(), 256 * SECTOR);
+    let mut benches = queues(&first);
+    write(&mut benches[0], 0, 8, 1).unwrap();
+    snapshot(&first, &mut benches, "one").unwrap();
+    model[..8].fill(1);
+    write(&mut benches[0], 4, 100, 2).unwrap();
+    beside(&mut benches, || first.let_go());
+    {
+        let second = made();
+        let mut others = queues(&second);
+        beside(&mut others, || second.reset()).unwrap();
+        beside(&mut others, || second.close()).unwrap();
+    }
+    first.take_back(size).unwrap();
+    assert_eq!(content(&mut benches[0], 256), model);
+    // A new write counts, for the next server, too.
+    write(&mut benches[0], 4, 8, 3).unwrap();
+    model[4..12].fill(3);
+    beside(&mut benches, || first.let_go());
+    {
+        let second = made();
+        let mut others = queues(&second);
+        assert_eq!(content(&mut others[0], 256), model);
+        beside(&mut others, || flatten(&second)).unwrap();
+        beside(&mut others, || second.close()).unwrap();
+    }
+    first.take_back(size).unwrap();
+    std::fs::remove_file(&base).unwrap();
+    assert_eq!(content(&mut benches[0], 256), model);
+    assert_eq!(Backend::layers(&*first).len(), 1);
+    beside(&mut benches, || first.close()).unwrap();
+    // What is in memory nobody else has.
+    let memory = Arc::new(Overlay::in_memory(Arc::new(Memory::new(size).unwrap()), None).unwrap());
+    let mut benches = queues(&memory);
+    write(&mut benches[0], 0, 8, 5).unwrap();
+    beside(&mut benches, || memory.let_go());
+    memory.take_back(size).unwrap();
+    assert_eq!(read(&mut benches[1], 0, 8), [5; 4096]);
+}
+
 /// The first byte of a sector, read with that tag.
 fn read_with(bench: &mut Bench, tag: u16, sector: u64) -> u8 {
     let mut done = bench.start(tag, Descriptor::new(Op::Read, sector * SECTOR, SECTOR));
@@ -256,6 +339,12 @@ fn a_flat_disk_has_snapshots_forks_and_sizes_like_any_other() {
     let message = refused(beside(&mut benches, || disk.reset()));
     assert_eq!(message, "the disk was flattened: it has no base to go back to");
     std::fs::remove_file(&base).unwrap();
+    // It was made over no snapshot.
+    beside(&mut benches, || disk.let_go());
+    let nothing = Arc::new(Nothing { block_size: 512 });
+    let message = refused(Overlay::over_snapshot(nothing, &base, &path, None, false));
+    assert!(message.ends_with(&format!("was not made over the snapshot {}", base.display())), "{message}");
+    disk.take_back(256 * SECTOR).unwrap();
     snapshot(&disk, &mut benches, "flat").unwrap();
     write(&mut benches[0], 0, 8, 3).unwrap();
     beside(&mut benches, || disk.reset()).unwrap();
@@ -280,7 +369,22 @@ fn a_flat_disk_has_snapshots_forks_and_sizes_like_any_other() {
     beside(&mut other, || flatten(&forked)).unwrap();
     beside(&mut other, || forked.close()).unwrap();
     drop((other, forked));
+    // Its server goes on with what it was made of, whether the snapshot is still there or not.
+    let again =
+        |fork: &Path| Overlay::over_snapshot(Arc::new(Nothing { block_size: 512 }), &kept, fork, None, false);
+    drop(again(&fork).unwrap());
     std::fs::remove_file(&kept).unwrap();
+    let forked = Arc::new(again(&fork).unwrap());
+    let mut other = queues(&forked);
+    snapshot(&forked, &mut other, "two").unwrap();
+    beside(&mut other, || forked.close()).unwrap();
+    drop((other, forked));
+    let forked = Arc::new(again(&fork).unwrap());
+    let mut other = queues(&forked);
+    beside(&mut other, || flatten(&forked)).unwrap();
+    beside(&mut other, || forked.close()).unwrap();
+    drop((other, forked));
+    drop(again(&fork).unwrap());
     let forked = Arc::new(
         Overlay::in_file(Overlay::nothing_below(&fork).unwrap().unwrap(), &fork, None, false).unwrap(),
     );

@@ -138,6 +138,8 @@ pub struct Header {
     pub state: State,
     pub base: String,
     pub parent: Option<Parent>,
+    /// The layer that it was made over, which stays when it needs that no more. [`Uuid::NONE`]: it was made over the base.
+    pub over: Uuid,
     /// It needs no base: it was flattened, or made over one that was.
     pub alone: bool,
 }
@@ -170,6 +172,7 @@ impl Header {
             state: State::Written,
             base: (*base).to_owned(),
             parent: parent.clone(),
+            over: parent.as_ref().map_or(Uuid::NONE, |parent| parent.uuid),
             alone: *alone,
         })
     }
@@ -178,8 +181,7 @@ impl Header {
     pub fn bytes(&self) -> Page {
         let mut page = [0; to_usize(PAGE)];
         page[..16].copy_from_slice(MAGIC);
-        let (name, parent) =
-            self.parent.as_ref().map_or(("", Uuid::NONE), |parent| (&*parent.name, parent.uuid));
+        let name = self.parent.as_ref().map_or("", |parent| &*parent.name);
         let state =
             State::ALL.iter().find(|(_, state)| *state == self.state).map_or(0, |(number, _)| *number);
         let numbers = [
@@ -198,7 +200,7 @@ impl Header {
         }
         page[UUID].copy_from_slice(&self.uuid.0);
         page[DISK].copy_from_slice(&self.disk.0);
-        page[PARENT].copy_from_slice(&parent.0);
+        page[PARENT].copy_from_slice(&self.over.0);
         page[BOOT].copy_from_slice(&self.stamp.boot);
         page[BASE..BASE + self.base.len()].copy_from_slice(self.base.as_bytes());
         page[NAME..NAME + name.len()].copy_from_slice(name.as_bytes());
@@ -249,6 +251,7 @@ impl Header {
             state: state.ok_or_else(|| damaged("its state is unknown"))?,
             base,
             parent,
+            over: uuid(PARENT),
             alone: number(ALONE) != 0,
         })
     }

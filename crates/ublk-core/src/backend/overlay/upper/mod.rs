@@ -318,6 +318,11 @@ impl Upper {
         self.store.header().parent
     }
 
+    /// The layer that it was made over, even if it does not need it any more.
+    pub fn was_over(&self) -> Option<Uuid> {
+        Some(self.store.header().over).filter(|uuid| *uuid != Uuid::NONE)
+    }
+
     /// The base's identity, as it was when it was made.
     pub fn base(&self) -> String {
         self.store.header().base

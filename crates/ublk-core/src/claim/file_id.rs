@@ -20,6 +20,8 @@ pub enum Role {
     Upper,
     /// Says which chunks are present.
     Map,
+    /// The same for a base.
+    BaseMap,
 }
 
 impl Role {
@@ -30,18 +32,24 @@ impl Role {
             Self::Base => "base",
             Self::Upper => "upper",
             Self::Map => "map",
+            Self::BaseMap => "base-map",
         }
     }
 
     /// The role with that name.
     pub fn of(name: &str) -> Option<Self> {
-        [Self::Disk, Self::Base, Self::Upper, Self::Map].into_iter().find(|role| role.name() == name)
+        [Self::Disk, Self::Base, Self::Upper, Self::Map, Self::BaseMap]
+            .into_iter()
+            .find(|role| role.name() == name)
     }
 
     /// The role of a file of an overlay's base, with that role for the base.
     #[must_use]
     pub fn below_overlay(self) -> Self {
-        if matches!(self, Self::Disk | Self::Upper) { Self::Base } else { self }
+        match self {
+            Self::Disk | Self::Base | Self::Upper => Self::Base,
+            Self::Map | Self::BaseMap => Self::BaseMap,
+        }
     }
 
     fn words(self) -> &'static str {
@@ -50,6 +58,7 @@ impl Role {
             Self::Base => "the disk's base",
             Self::Upper => "the disk's upper",
             Self::Map => "the map of the disk's file",
+            Self::BaseMap => "the map of the disk's base",
         }
     }
 }
@@ -140,10 +149,12 @@ pub fn check_same(found: &[FileId], recorded_files: &[FileId]) -> Result<()> {
     }
     // An overlay that was flattened meanwhile needs its base no more.
     let count = |files: &[FileId], role| files.iter().filter(|file| file.role == role).count();
-    let flattened = count(found, Role::Upper) > 0 && count(found, Role::Base) == 0;
+    let flattened = count(found, Role::Upper) > 0
+        && count(found, Role::Base) == 0
+        && count(recorded_files, Role::Base) > 0;
     for (at, recorded) in recorded_files.iter().enumerate() {
         let role = recorded.role;
-        if flattened && role != Role::Upper && count(found, role) < count(recorded_files, role) {
+        if flattened && matches!(role, Role::Base | Role::BaseMap) {
             continue;
         }
         let words = recorded.role.words();
@@ -213,8 +224,18 @@ mod tests {
     #[test]
     fn the_files_of_a_base_that_is_not_needed_any_more_may_be_missing() {
         let upper = id(Role::Upper, "/a.cow", "2");
-        let recorded = [id(Role::Base, "/a", "1"), id(Role::Map, "/a.map", "3"), upper.clone()];
+        let recorded = [id(Role::Base, "/a", "1"), id(Role::BaseMap, "/a.map", "3"), upper.clone()];
         check_same(std::slice::from_ref(&upper), &recorded).unwrap();
+        // The disk's own map is still needed, and compared.
+        let tracked = [&recorded[..], &[id(Role::Map, "/a.track", "5")]].concat();
+        check_same(&[upper.clone(), id(Role::Map, "/a.track", "5")], &tracked).unwrap();
+        let error = check_same(std::slice::from_ref(&upper), &tracked).unwrap_err();
+        assert_eq!(error.message, "the map of the disk's file /a.track is missing in the backend");
+        let error = check_same(&[upper.clone(), id(Role::Map, "/a.track", "6")], &tracked).unwrap_err();
+        assert!(error.message.starts_with("the map of the disk's file was replaced"), "{error}");
+        // A base without files has none that could be missing.
+        let error = check_same(std::slice::from_ref(&upper), &[upper.clone(), id(Role::Map, "/a", "1")]);
+        assert!(error.is_err());
         let error = check_same(&[id(Role::Upper, "/b.cow", "4")], &recorded).unwrap_err();
         assert!(error.message.starts_with("the disk's upper was replaced"), "{error}");
         let error = check_same(&[id(Role::Base, "/b", "4"), upper], &recorded).unwrap_err();

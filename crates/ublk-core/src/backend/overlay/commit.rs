@@ -50,6 +50,7 @@ impl Overlay {
         }
         check_size(&file, base, size)?;
         top.save()?;
+        // Before anything of the base changes, its size as well: its identity is another one then.
         top.begin_commit()?;
         let index = Index::new();
         for (number, layer) in (FIRST..).zip(&layers) {
@@ -60,6 +61,9 @@ impl Overlay {
                 .kind(ErrorKind::Backend)
                 .hint("nothing is lost: do it again to go on")
         };
+        if is_regular(&file) && size > file.properties().size {
+            file.file().set_len(size).map_err(|error| failed(&error))?;
+        }
         let (mut at, mut data) = (0, Vec::new());
         while at < size {
             if given_up() {
@@ -89,16 +93,11 @@ fn is_regular(file: &File) -> bool {
     file.file().metadata().is_ok_and(|found| found.is_file())
 }
 
-/// A block device keeps its size. A file gets that of the disk: at the end, if it is smaller.
+/// A block device keeps its size. A file gets that of the disk: at the beginning if it is larger, else at the end.
 fn check_size(file: &File, base: &Path, size: u64) -> Result<()> {
     let found = file.properties().size;
-    if size <= found {
+    if size <= found || is_regular(file) {
         return Ok(());
-    }
-    if is_regular(file) {
-        return file.file().set_len(size).map_err(|error| {
-            Error::system(format!("cannot make {} larger", base.display()), &error).kind(ErrorKind::Backend)
-        });
     }
     Err(Error::new(
         ErrorKind::Backend,

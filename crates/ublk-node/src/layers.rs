@@ -42,6 +42,13 @@ impl From<ublk_core::backend::FlattenProgress> for FlattenProgress {
     }
 }
 
+/// Whether an overlay with the upper at a path needs its base.
+#[napi]
+pub fn upper_needs_base(path: String) -> bool {
+    // Whatever keeps it from being read is an error when it is opened.
+    !matches!(Overlay::nothing_below(Path::new(&path)), Ok(Some(_)))
+}
+
 /// Puts what an upper has into the file of its base. Neither is served.
 #[napi(ts_return_type = "Promise<void>")]
 pub fn commit_overlay<'env>(

@@ -61,6 +61,7 @@ use crate::error::{Error, ErrorKind, Result};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a backend can do with ranges that are no longer needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +221,13 @@ pub trait Backend: Send + Sync + 'static {
         Err(Error::new(ErrorKind::Unsupported, "this disk's backend cannot be resized"))
     }
 
+    /// The same for a disk whose size is also the driver's: `tell` gives the driver a size. The disk never has more than its
+    /// backend. What a backend refuses because of something else that is done to it, it refuses before the driver is told:
+    /// requests beyond a new end fail at once.
+    fn resize_told(&self, from: u64, to: u64, tell: &dyn Fn(u64) -> Result<()>) -> Result<()> {
+        resize_in_order(from, to, tell, &|from, to| self.resize(from, to))
+    }
+
     /// Keeps the present content under a name, while its engines serve: what was answered before is in the snapshot, and what is
     /// started afterwards is not. Only one thread at a time. If it fails, nothing has changed.
     fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
@@ -259,6 +267,16 @@ pub trait Backend: Send + Sync + 'static {
         false
     }
 
+    /// Ends what was begun with it in the background, such as a flatten, before its queues leave. That goes on later from where
+    /// it was.
+    ///
+    /// # Errors
+    /// Busy: it has not ended after `patience`.
+    fn interrupt(&self, patience: Duration) -> Result<()> {
+        let _ = patience;
+        Ok(())
+    }
+
     /// Called when its queues have ended and another process may serve the device: lets go of what that needs, such as a lock.
     /// From here on nothing in its files is changed, unless it [takes them back](Self::take_back).
     fn let_go(&self) {}
@@ -281,6 +299,25 @@ pub trait Backend: Send + Sync + 'static {
     fn close(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// Resizes a backend with `resize`, and the driver's disk with `tell`, in an order in which the disk never has more.
+pub fn resize_in_order(
+    from: u64,
+    to: u64,
+    tell: &dyn Fn(u64) -> Result<()>,
+    resize: &dyn Fn(u64, u64) -> Result<()>,
+) -> Result<()> {
+    if to > from {
+        resize(from, to)?;
+        return tell(to).inspect_err(|_| {
+            let _ = resize(to, from); // the first failure is reported
+        });
+    }
+    tell(to)?;
+    resize(from, to).inspect_err(|_| {
+        let _ = tell(from); // the backend still has what lies behind the new end
+    })
 }
 
 /// A backend in which others can store data, beside the requests of its engines.

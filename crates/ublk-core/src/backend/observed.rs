@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::queue::{CopyMode, Flags, Op};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A range of the disk that was changed with success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,14 @@ impl Backend for Observed {
 
     fn resize(&self, from: u64, to: u64) -> Result<()> {
         self.inner.resize(from, to)
+    }
+
+    fn resize_told(&self, from: u64, to: u64, tell: &dyn Fn(u64) -> Result<()>) -> Result<()> {
+        self.inner.resize_told(from, to, tell)
+    }
+
+    fn interrupt(&self, patience: Duration) -> Result<()> {
+        self.inner.interrupt(patience)
     }
 
     fn let_go(&self) {

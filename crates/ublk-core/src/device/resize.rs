@@ -5,6 +5,7 @@ use super::state::State;
 use crate::abi::sys;
 use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Result};
+use std::cell::Cell;
 use std::sync::PoisonError;
 
 impl Device {
@@ -24,24 +25,14 @@ impl Device {
         }
         let backend = self.backend()?;
         let before = checked.size();
-        // The disk never has more than its backend.
-        if size > before {
-            backend.resize(before, size)?;
-            self.control.update_size(self.target, size, bound).inspect_err(|_| {
-                // Report the first failure.
-                let _ = backend.resize(size, before);
-            })?;
-            checked.resized(size);
-            Ok(())
-        } else {
+        let told = Cell::new(before);
+        let tell = |size| {
             self.control.update_size(self.target, size, bound)?;
-            checked.resized(size);
-            backend.resize(before, size).inspect_err(|_| {
-                // The backend still has what lies behind the new end.
-                if self.control.update_size(self.target, before, bound).is_ok() {
-                    checked.resized(before);
-                }
-            })
-        }
+            told.set(size);
+            Ok(())
+        };
+        let resized = backend.resize_told(before, size, &tell);
+        checked.resized(told.get());
+        resized
     }
 }

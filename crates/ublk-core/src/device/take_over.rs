@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How long the previous server may take to release its files.
 const DYING: Duration = Duration::from_secs(1);
 
+/// How long what runs in the background, such as a flatten, may take to end before a hand-over.
+const INTERRUPT: Duration = Duration::from_secs(5);
+
 impl Device {
     /// A device that another process created, and whose server has ended; [`recover`](Self::recover) takes it over. Waits if
     /// the server is just exiting. `backend` must hold the disk's data.
@@ -106,6 +109,8 @@ impl Device {
             }
             Some(_) => {}
         }
+        // While a request of it is waited for, nobody else could use the device.
+        self.backend()?.interrupt(INTERRUPT).map_err(|error| error.device(self.id))?;
         serving.expect_end();
         match self.choice.mode.transport {
             Transport::PerIo => self.take_back(serving, bound).inspect_err(|_| serving.expect_no_end())?,

@@ -39,6 +39,9 @@ const BLOCK: u64 = 4096;
 /// It saves after so many bytes: a power failure costs no more, and a flush waits for no more.
 const SAVE: u64 = 64 << 20;
 
+/// The most that it leaves free of the upper's file system.
+const MOST_MARGIN: u64 = 1 << 30;
+
 /// Lets writes go on when it is dropped.
 struct Held<'a>(&'a Queues);
 
@@ -51,7 +54,7 @@ impl Drop for Held<'_> {
 impl Overlay {
     /// See the [module](self). At most `rate` bytes a second are read. Blocks until all is copied, or it is `given_up`.
     pub fn copy_all(self: &Arc<Self>, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {
-        let _job = self.job.begin()?;
+        let _job = self.job.begin("flattened")?;
         let top = self.layers.top();
         let kept = self.layers.of(top).kept.as_ref().ok_or_else(|| {
             Error::new(
@@ -70,12 +73,16 @@ impl Overlay {
         self.finish_seal()?;
         // What it allocates must not wait for this disk.
         let _flusher = IoFlusher::new();
-        let copied = Copying { overlay: self, top, kept, given_up, base: None, data: Vec::new() }.run(rate);
-        self.job.is_at(0, 0);
-        copied?;
+        let _progressing = self.job.progressing();
+        Copying { overlay: self, top, kept, given_up, base: None, data: Vec::new() }.run(rate)?;
         self.needs_nothing_below();
         Ok(())
     }
+}
+
+/// What a flatten leaves free of a file system of that size.
+fn margin(size: u64) -> u64 {
+    (size / 20).min(MOST_MARGIN)
 }
 
 struct Copying<'a> {
@@ -104,6 +111,7 @@ impl Copying<'_> {
             }
             let began = Instant::now();
             let end = (at + most).min(size);
+            self.has_room()?;
             let read = self.part(at..end).map_err(|error| self.failed(&error))?;
             (at, unsaved) = (end, unsaved + read);
             if unsaved >= SAVE {
@@ -138,8 +146,34 @@ impl Copying<'_> {
                 error,
             )
             .kind(ErrorKind::Backend)
-            .hint("nothing is lost: flatten it again to go on"),
+            .hint(if self.kept.upper.failed() {
+                "a sync of the upper has failed: delete the disk, and create it again from what was saved"
+            } else {
+                "nothing is lost: flatten it again to go on"
+            }),
         }
+    }
+
+    /// Leaves some of the file system to the writes of the disk: these would fail when it is full.
+    fn has_room(&self) -> Result<()> {
+        let path = self.kept.upper.path();
+        let Ok(found) = nix::sys::statvfs::fstatvfs(self.kept.upper.file()) else { return Ok(()) };
+        let unit = found.fragment_size();
+        let free = found.blocks_available() * unit;
+        let margin = margin(found.blocks() * unit);
+        if free >= margin + PART {
+            return Ok(());
+        }
+        let message = format!(
+            "the file system of the upper {} has only {} MiB left, which are for what is written to the disk",
+            path.display(),
+            free >> 20
+        );
+        let error = Error { errno: Some(libc::ENOSPC), ..Error::new(ErrorKind::Backend, message) };
+        Err(error.hint(format!(
+            "make room for what is missing and {} MiB more, and flatten it again: what was copied stays",
+            margin >> 20
+        )))
     }
 
     /// What the upper lacks of a range.
@@ -167,7 +201,12 @@ impl Copying<'_> {
         let mut read = 0;
         for (layer, run) in &runs {
             let here = to_usize(run.start - first)..to_usize(run.end - first);
-            self.read(*layer, run.start, &mut data[here])?;
+            let job = &self.overlay.job;
+            job.reading(|| self.read(*layer, run.start, &mut data[here]))?;
+            // The disk may have another server by now.
+            if job.has_ended() {
+                return Err(io::Error::from_raw_os_error(libc::ECANCELED));
+            }
             read += run.end - run.start;
         }
         let queues = &self.overlay.queues;

@@ -34,7 +34,7 @@ pub use layers::LayerInfo;
 pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
 
 use super::new_file::NewFile;
-use super::{Backend, Changes, Engine, Extent, Memory, Properties, Site, identity, parts};
+use super::{Backend, Changes, Engine, Extent, Memory, Properties, Site, identity, parts, resize_in_order};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno};
@@ -45,6 +45,7 @@ use job::Job;
 use layers::{FIRST, Kept, Layers, Written};
 use nothing::Nothing;
 use queues::Queues;
+use snapshot::PATIENCE;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{
@@ -53,6 +54,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// See the [module](self).
 pub struct Overlay {
@@ -415,13 +417,23 @@ impl Backend for Overlay {
     }
 
     fn resize(&self, from: u64, to: u64) -> Result<()> {
-        let _job = self.job.begin()?;
-        if to < from {
+        self.resize_told(from, to, &|_| Ok(()))
+    }
+
+    fn resize_told(&self, from: u64, to: u64, tell: &dyn Fn(u64) -> Result<()>) -> Result<()> {
+        let _job = self.job.begin("resized")?;
+        resize_in_order(from, to, tell, &|from, to| {
+            if to < from {
+                self.size.store(to, Relaxed);
+            }
+            self.change_size(from, to).inspect_err(|_| self.size.store(from, Relaxed))?;
             self.size.store(to, Relaxed);
-        }
-        self.change_size(from, to).inspect_err(|_| self.size.store(from, Relaxed))?;
-        self.size.store(to, Relaxed);
-        Ok(())
+            Ok(())
+        })
+    }
+
+    fn interrupt(&self, patience: Duration) -> Result<()> {
+        self.job.interrupt(patience)
     }
 
     fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
@@ -446,7 +458,7 @@ impl Backend for Overlay {
     }
 
     fn let_go(&self) {
-        self.job.end();
+        self.job.end(PATIENCE);
         // What is noted and not saved is in the files, and so is what is not sealed. After a failed sync it may be lost, and
         // does not count: another server would serve what was there before.
         let _ = self.finish_seal();
@@ -482,7 +494,7 @@ impl Backend for Overlay {
     }
 
     fn close(&self) -> Result<()> {
-        self.job.end();
+        self.job.end(PATIENCE);
         let saved = if self.away.load(SeqCst) { Ok(()) } else { self.finish_seal().and(self.save()) };
         self.let_go_of_layers();
         saved.and(self.base.close())

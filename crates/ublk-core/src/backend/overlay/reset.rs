@@ -27,7 +27,7 @@ impl Overlay {
     /// New requests wait, those in flight are waited for, and then the upper is emptied: by one durable word in its header, so
     /// that after a crash it has all that it had, or nothing.
     pub fn empty(&self) -> Result<()> {
-        let _job = self.job.begin()?;
+        let _job = self.job.begin("reset")?;
         if self.is_alone() && self.layers.lowest() == self.layers.top() {
             return Err(Error::new(
                 ErrorKind::Unsupported,

@@ -30,14 +30,14 @@ const LONG: Duration = Duration::from_secs(3600);
 const PAUSE: Duration = Duration::from_millis(1);
 
 fn unended() -> Error {
-    Error::new(ErrorKind::Timeout, "writes from before the last snapshot do not end")
-        .hint("try again when they have: what they wait for is the disk's base or storage")
+    Error::new(ErrorKind::Timeout, "the last snapshot is not complete yet")
+        .hint("try again later: writes from before it, or the sync of its file, wait for the disk's storage")
 }
 
 impl Overlay {
     /// See the [module](self).
     pub fn take_snapshot(self: &Arc<Self>, name: &str) -> Result<()> {
-        let _job = self.job.begin()?;
+        let _job = self.job.begin("given a snapshot")?;
         let top = self.layers.top();
         let old = self.layers.of(top).kept.as_ref().ok_or_else(|| {
             Error::new(
@@ -55,7 +55,11 @@ impl Overlay {
                     old.upper.path().display()
                 ),
             )
-            .hint("fork an earlier snapshot, or copy the disk to a new image"));
+            .hint(if self.layers.lowest() == top {
+                "it was flattened: hand it over (upgrade), or delete it and create it again, and it has one layer"
+            } else {
+                "flatten the disk, and then hand it over (upgrade): it has one layer then"
+            }));
         }
         let new = old.upper.prepare_snapshot(name)?;
         if let Some(reporter) = self.reporter() {
@@ -80,8 +84,11 @@ impl Overlay {
         };
         let sealing = thread::Builder::new().name("overlay-seal".into()).spawn(seal);
         *self.sealing.lock().unwrap_or_else(PoisonError::into_inner) = sealing.ok();
-        // Others can use the snapshot then. It is there already: a failure shows when it is tried again.
-        let _ = self.finish_seal();
+        // Others can use the snapshot then. It is there already, and complete later.
+        if let (Err(error), Some(reporter)) = (self.finish_seal(), self.reporter()) {
+            reporter
+                .report(format!("the snapshot {name} is made, and cannot be forked yet: {}", error.message));
+        }
         Ok(())
     }
 

@@ -200,11 +200,19 @@ impl Backend for Tracked {
     }
 
     fn resize(&self, from: u64, to: u64) -> Result<()> {
+        self.resize_told(from, to, &|_| Ok(()))
+    }
+
+    fn interrupt(&self, patience: Duration) -> Result<()> {
+        self.disk.interrupt(patience)
+    }
+
+    fn resize_told(&self, from: u64, to: u64, tell: &dyn Fn(u64) -> Result<()>) -> Result<()> {
         let session = self.state().session.clone();
         if let Some(session) = &session {
             session.resize(from, to)?;
         }
-        let resized = self.disk.resize(from, to);
+        let resized = self.disk.resize_told(from, to, tell);
         if resized.is_ok() {
             self.state().size = to;
         } else if let Some(session) = &session {

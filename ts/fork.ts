@@ -1,7 +1,10 @@
 import { existsSync } from 'node:fs'
 import { basename, dirname, resolve } from 'node:path'
+import * as native from '#binding'
+import type { LazyBackend } from './backends/lazy.js'
 import { type BaseBackend, type OverlayBackend, overlay } from './backends/overlay.js'
 import { isScratchFile } from './backends/scratch-file.js'
+import { nodesOf } from './backends/stack.js'
 import { checkOptions } from './check.js'
 import { invalid, UblkError } from './errors.js'
 import { pathOf } from './path.js'
@@ -54,6 +57,19 @@ export function planFork(device: number, described: unknown, options: unknown): 
   if (existsSync(upper)) {
     throw new UblkError('exists', `${upper} exists already`, { hint: 'name a file that does not exist yet' })
   }
+  refuseCacheOfOne(device, own?.['base'], from)
   const snapshot = `${resolve(from)}.${name}`
   return { name, backend: overlay(own?.['base'] as BaseBackend | null, { upper, snapshot }) }
+}
+
+/** The cache of a lazy base serves one disk at a time, so a fork could not be served. */
+function refuseCacheOfOne(device: number, base: unknown, upper: string): void {
+  const cache = nodesOf(base)
+    .map(({ backend, kind }) => (kind.name === 'lazy' ? (backend as Partial<LazyBackend>).cache : undefined))
+    .find(cache => cache !== undefined)
+  if (cache === undefined || !native.upperNeedsBase(upper)) return
+  throw new UblkError('unsupported', `this disk cannot be forked: its base has the cache ${cache}`, {
+    device,
+    hint: 'a cache serves one disk at a time: flatten the disk before, or make an image of the base',
+  })
 }

@@ -64,6 +64,8 @@ export interface Kind<Backend extends Described = Described> {
    * @throws UblkError of kind `backend`; the signal's reason if it was aborted.
    */
   prepare?(backend: Backend, signal: AbortSignal): Promise<Backend>
+  /** The same without the disks below it that it does not read any more: these are not {@link prepare | prepared}. */
+  withoutUnneeded?(backend: Backend): Backend
 
   /** What distinguishes it from others of its kind, for people: a path, or a few words. May be empty. */
   label(backend: Backend): string

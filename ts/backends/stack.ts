@@ -161,7 +161,8 @@ export async function prepared<Backend>(backend: Backend, signal: AbortSignal): 
   return (await preparedStack(checkStack(backend), kind, signal)) as unknown as Backend
 }
 
-async function preparedStack(backend: Described, kind: Kind, signal: AbortSignal): Promise<Described> {
+async function preparedStack(described: Described, kind: Kind, signal: AbortSignal): Promise<Described> {
+  const backend = kind.withoutUnneeded?.(described) ?? described
   if (kind.prepare) return await kind.prepare(backend, signal)
   const below = kind.below?.(backend)
   if (!below || !kind.withBelow) return backend

@@ -5,9 +5,10 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { commitOverlay, file, memory, overlay, UblkDevice } from 'ublk-ts'
+import { commitOverlay, file, lazy, memory, type OverlayBackend, overlay, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
+import { ImageServer } from '../support/image-server.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -95,6 +96,79 @@ test('a disk is flattened under a checked load and through kills, and needs its 
   }
   // The base's zeroes take up no space.
   t.true(Number(await sh('du -m "$1" | cut -f1', at('vm1.cow'))) < 47)
+})
+
+test('a flattened disk over a web server is served without it', async t => {
+  const backend = (url: string): OverlayBackend => overlay(lazy({ source: url }), { upper: at('web.cow') })
+  let [url, content] = ['', '']
+  {
+    await using web = await ImageServer.start({ size: 8 << 20 })
+    url = web.url
+    await using disk = await UblkDevice.create({ backend: backend(url) })
+    content = await sum(disk.path)
+    await disk.flatten()
+  }
+  await using disk = await UblkDevice.create({ backend: backend(url) })
+  t.is(await sum(disk.path), content)
+})
+
+test('a flatten leaves room for the writes of its disk', async t => {
+  const small = at('small')
+  await sh('mkdir "$1" && mount -t tmpfs -o size=16M none "$1"', small)
+  t.teardown(async () => await sh('umount "$1"', small))
+  await using disk = await UblkDevice.create({
+    backend: overlay(file(BASE), { upper: join(small, 'upper') }),
+  })
+  const content = await sum(disk.path)
+  await t.throwsAsync(disk.flatten(), { message: /^the file system of the upper \S+ has only \d+ MiB left/ })
+  t.is(await sum(disk.path), content)
+  await sh(
+    'dd if=/dev/urandom of="$1" bs=64k count=8 seek=600 oflag=direct conv=fsync status=none',
+    disk.path,
+  )
+})
+
+test('a shrink that is refused does not shrink the disk for a moment', async t => {
+  await using disk = await UblkDevice.create({ backend: overlay(file(BASE), { upper: at('shrink.cow') }) })
+  const abort = new AbortController()
+  const flatten = t.throwsAsync(disk.flatten({ rate: '1M', signal: abort.signal }), { any: true })
+  await until(async () => (await disk.flattening()) !== undefined, 'it begins')
+  const read = result(
+    shell(
+      'for x in 1 2 3 4 5 6; do fio --name=x --filename="$1" --direct=1 --rw=read --bs=4k --offset=40m --size=2m --output-format=terse >"$2/read.out" || exit; done',
+      disk.path,
+      DIR,
+    ),
+  )
+  let ended = false
+  void read.then(() => {
+    ended = true
+  })
+  while (!ended) await t.throwsAsync(disk.resize('8M'), { message: /is being flattened/ })
+  const { status, stderr } = await read
+  t.is(status, 0, stderr)
+  abort.abort()
+  await flatten
+})
+
+test('a fork that is flattened is recovered and upgraded', async t => {
+  const disk = await Detached.create(`--file ${BASE} --overlay ${at('a.cow')} --recovery reissue`)
+  const { status, stdout, stderr } = await run('fork', disk.path, '--overlay', at('b.cow'), '--detach')
+  t.is(status, 0, stderr)
+  const path = stdout.trim()
+  const content = await sum(path)
+  t.deepEqual(await run('flatten', path), SILENT)
+  t.deepEqual(await run('delete', disk.path), SILENT)
+  for (const name of ['a.cow', 'a.cow.b.cow']) rmSync(at(name))
+  const id = /\d+$/.exec(path)?.[0]
+  const upgraded = await run('upgrade', path)
+  t.is(upgraded.status, 0, upgraded.stderr)
+  t.is(await sum(path), content)
+  const server = (await UblkDevice.list()).find(device => device.id === Number(id))?.pid
+  process.kill(server ?? 0, 'SIGKILL')
+  t.is((await run('recover', path)).status, 0)
+  t.is(await sum(path), content)
+  t.deepEqual(await run('delete', path), SILENT)
 })
 
 test('a flatten is cancelled, and ended by a stop', async t => {

@@ -112,6 +112,20 @@ test('a flattened disk over a web server is served without it', async t => {
   t.is(await sum(disk.path), content)
 })
 
+test('a disk whose lazy base has a cache is forked only when it is flat', async t => {
+  const base = lazy({ source: BASE, cache: at('cache') })
+  const backend = overlay(base, { upper: at('cached.cow') })
+  await using disk = await UblkDevice.create({ backend })
+  await t.throwsAsync(disk.fork({ upper: at('fork.cow') }), {
+    message: /^this disk cannot be forked: its base has the cache \S+cache$/,
+  })
+  t.is((await disk.layers()).length, 1, 'there is no snapshot')
+  await disk.flatten()
+  const content = await sum(disk.path)
+  await using fork = await UblkDevice.create({ backend: await disk.fork({ upper: at('fork.cow') }) })
+  t.is(await sum(fork.path), content)
+})
+
 test('a flatten leaves room for the writes of its disk', async t => {
   const small = at('small')
   await sh('mkdir "$1" && mount -t tmpfs -o size=16M none "$1"', small)

@@ -231,7 +231,13 @@ impl Overlay {
             alone: false,
             committing: false,
         };
-        match Upper::open_chain(snapshot, &shape, true)?.last() {
+        let layers = Upper::open_chain(snapshot, &shape, true).map_err(|error| match error.kind {
+            ErrorKind::Busy => error.hint(
+                "its disk may not have completed the snapshot: make the new disk over it later, when the disk's writes have ended",
+            ),
+            _ => error,
+        })?;
+        match layers.last() {
             // Not the open file that is locked until here.
             Some(layer) => layer.fork(path)?.is_new_for_another(),
             None => Ok(NewFile::default()),

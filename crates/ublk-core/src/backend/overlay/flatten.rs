@@ -161,7 +161,8 @@ impl Copying<'_> {
         let unit = found.fragment_size();
         let free = found.blocks_available() * unit;
         let margin = margin(found.blocks() * unit);
-        if free >= margin + PART {
+        // Some file systems have no limit, or do not say it.
+        if found.blocks() == 0 || free >= margin + PART {
             return Ok(());
         }
         let message = format!(

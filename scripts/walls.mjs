@@ -24,6 +24,7 @@ const typescript = {
   'options → backends': 'a device is made of one',
   'options → runtime': 'the properties of a JavaScript backend, and the type of an observer',
   'backends → base': 'options are checked and recorded',
+  'backends → #binding': 'an upper says whether its base is needed',
   'backends → runtime': 'types of a JavaScript backend, and of what fills a lazy one',
   'remote → base': 'errors, and what travels on a control socket',
   'remote → #binding': 'asks the kernel what became of a server',

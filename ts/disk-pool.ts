@@ -108,7 +108,7 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
    */
   async take(options: TakeOptions = {}): Promise<ServedDevice> {
     const its = taken(this.#options, options)
-    const { ServedDevice } = await import('./served-device.js').catch(rethrow)
+    const { ServedDevice } = await servedDevice()
     for (;;) {
       if (this.#closing.signal.aborted) throw new UblkError('closed', 'the pool is closed')
       const spare = this.#spares.shift()
@@ -193,6 +193,7 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
     const rest = async (time: number): Promise<void> => {
       await sleep(time, undefined, { signal, ref: false }).catch(() => {})
     }
+    await servedDevice().catch(() => {}) // So that the first one who takes a disk need not wait for it.
     await this.#removeLeftovers()
     let pause = FIRST_PAUSE
     while (this.#missing > 0 && !this.#useless && !signal.aborted) {
@@ -262,4 +263,8 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
     this.#lastError = error
     if (!callListeners(this, 'error', [error]) && !again) process.emitWarning(error)
   }
+}
+
+async function servedDevice(): Promise<typeof import('./served-device.js')> {
+  return await import('./served-device.js').catch(rethrow)
 }

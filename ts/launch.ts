@@ -88,6 +88,7 @@ export class Launch {
    * @param cancel - Not kept: the device's listeners keep this object, and a cancel token has a file descriptor.
    * @param end - Deletes or releases it.
    * @param stays - Whether it exists after that.
+   * @param look - What it is like, if that is known already.
    */
   async enter(
     cancel: native.Cancel,
@@ -95,6 +96,7 @@ export class Launch {
     make: (calls: Calls) => Promise<native.Device>,
     end: (device: native.Device) => Promise<void>,
     stays: boolean,
+    look = async (device: native.Device): Promise<DeviceInfo> => await device.info(),
   ): Promise<{ entry: LocalDevice; info: DeviceInfo }> {
     const { backend, observe } = this.#options
     const callbacks = new NativeCallbacks(fillingOf(backend), observe, this.#report)
@@ -109,7 +111,7 @@ export class Launch {
       () => entry.forget({ stays }),
       () => end(device),
     )
-    const info = await device.info()
+    const info = await look(device)
     entry.describe(info)
     return { entry, info }
   }

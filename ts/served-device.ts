@@ -65,11 +65,12 @@ export class ServedDevice extends UblkDevice {
         ([spec, , onEvent, ...callbacks]) => spare.bind(spec, onEvent, ...callbacks),
         device => device.delete(true, new native.Cancel()),
         false,
+        async device => ({ ...spare.info, size: device.backendSize }),
       )
       const disk = ServedDevice.#launched(launch, entry, info)
       await launch.announce(disk)
       await entry.device.show(cancel).catch(rethrow)
-      await disk.#becameLive()
+      await disk.#tellLive()
       launch.commit()
       return disk
     })
@@ -237,6 +238,10 @@ export class ServedDevice extends UblkDevice {
 
   async #becameLive(): Promise<void> {
     await this.info()
+    await this.#tellLive()
+  }
+
+  async #tellLive(): Promise<void> {
     this.#local.hold()
     await this.#local.live()
     this.#emit('live')

@@ -1,5 +1,6 @@
 import * as native from '#binding'
 import { nullDisk } from './backends/null.js'
+import type { DeviceInfo } from './info.js'
 import { LocalDevices } from './local-devices.js'
 import { toSpec } from './options/spec.js'
 import type { PoolDeviceOptions } from './pool-options.js'
@@ -14,7 +15,12 @@ export class SpareDisk {
   readonly #device: native.Device
   readonly #events: { receive: Receive }
 
-  private constructor(device: native.Device, events: { receive: Receive }) {
+  private constructor(
+    device: native.Device,
+    events: { receive: Receive },
+    /** The driver's view of it. */
+    readonly info: DeviceInfo,
+  ) {
     this.#device = device
     this.#events = events
   }
@@ -38,11 +44,11 @@ export class SpareDisk {
     const device = await native.Device.create(spec, cancel, event => events.receive(event))
     try {
       await device.start(cancel)
+      return new SpareDisk(device, events, await device.info())
     } catch (error) {
       await device.delete(true, new native.Cancel()).catch(() => {}) // Report the first failure.
       throw error
     }
-    return new SpareDisk(device, events)
   }
 
   get id(): number {

@@ -7,7 +7,7 @@ use crate::hooks::{Changes, Fetches, Wanted, callable};
 use crate::kinds::{FileOfDisk, Stack};
 use crate::layers::{DiskLayer, FlattenProgress};
 use crate::lazy::LazyProgress;
-use crate::number::{maybe, whole};
+use crate::number::{maybe, number, whole};
 use crate::opening::{Opened, OpeningBackend};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
@@ -181,6 +181,12 @@ impl Device {
     #[napi(getter)]
     pub fn unbound(&self) -> bool {
         self.device.is_unbound()
+    }
+
+    /// The size of its backend in bytes, which its disk has or is going to have.
+    #[napi(getter)]
+    pub fn backend_size(&self, env: &Env) -> Result<f64> {
+        self.device.backend_size().map(number).map_err(|error| raised(env, &error))
     }
 
     /// Serves a live device that has no backend yet with one from now on; `show` gives its disk the size. Resolves to the

@@ -47,6 +47,11 @@ impl Device {
         serving.bind(&new, claims, PATIENCE).map_err(|error| error.device(self.id))
     }
 
+    /// Bytes: the size of its backend, which its disk has or is going to have.
+    pub fn backend_size(&self) -> Result<u64> {
+        Ok(self.backend()?.properties().size)
+    }
+
     fn fits(&self, backend: &dyn Backend) -> Result<()> {
         let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         checked.check_first_size(backend.properties().size)?;
@@ -60,7 +65,7 @@ impl Device {
         if !matches!(*state, State::Live(_)) {
             return Err(self.not_live(&state));
         }
-        let size = self.backend()?.properties().size;
+        let size = self.backend_size()?;
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         checked.check_first_size(size)?;
         self.control.update_size(self.target, size, bound)?;

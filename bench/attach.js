@@ -23,6 +23,13 @@ const ROUNDS = 40
 const DIR = '/dev/shm/attach'
 /** Small ones: it is not the buffers that are measured. */
 const FORM = { threads: 'shared', depth: 8, maxIo: '64K', timeout: 120_000 }
+const cow = () => overlay(file(`${DIR}/base`), clone())
+const DISKS = {
+  null: () => ({ backend: nullDisk('64M') }),
+  overlay: () => ({ backend: cow() }),
+  // The kernel sets up no scheduler for them.
+  'overlay, two queues': () => ({ backend: cow(), queues: 2 }),
+}
 
 /** Disks with no other ones and beside many. */
 export async function measureAttach({ emit, progress }) {
@@ -39,7 +46,7 @@ export async function measureAttach({ emit, progress }) {
     progress(`making ${beside} disks`)
     while (others.length < beside)
       others.push(...(await Promise.all(Array.from({ length: GROUP }, () => make('null')))))
-    for (const disk of ['null', 'overlay']) {
+    for (const disk of Object.keys(DISKS)) {
       await (await make(disk)).delete({ force: true })
       for (const { at_once, times } of crowds) {
         progress(`${disk}: ${at_once} at once, beside ${beside}`)
@@ -62,8 +69,7 @@ function clone() {
 }
 
 async function make(disk) {
-  const backend = disk === 'null' ? nullDisk('64M') : overlay(file(`${DIR}/base`), clone())
-  return await UblkDevice.create({ backend, ...FORM })
+  return await UblkDevice.create({ ...FORM, ...DISKS[disk]() })
 }
 
 /** Makes some disks at once, and deletes them at once. */
@@ -75,7 +81,7 @@ async function round({ disk, at_once, create_ms, delete_ms }) {
 /** Takes all disks of a pool, one after the other, when it is full. */
 async function measurePool(beside) {
   const record = { kind: 'attach', disk: 'overlay, pool', beside, at_once: 1, create_ms: [], delete_ms: [] }
-  await using pool = new DiskPool({ base: file(`${DIR}/base`), spare: SPARE, ...FORM })
+  const pool = new DiskPool({ base: file(`${DIR}/base`), spare: SPARE, ...FORM })
   for (let time = 0; time < ROUNDS; time++) {
     await pool.filled()
     const disks = []
@@ -83,6 +89,7 @@ async function measurePool(beside) {
       disks.push(await timed(record.create_ms, () => pool.take(clone())))
     await Promise.all(disks.map(made => timed(record.delete_ms, () => made.delete({ force: true }))))
   }
+  await pool.close()
   return record
 }
 

@@ -127,3 +127,19 @@ for (const kind of ['own', 'shared'] as const) {
     t.true(more < 8, `${more} MiB more each time`)
   })
 }
+
+test('a process that creates a disk does not look through its open files', async t => {
+  const read = async (look: string): Promise<number> => {
+    const script = `
+      import { openSync } from 'node:fs'
+      import { nullDisk, UblkDevice } from 'ublk-ts'
+      for (let number = 0; number < 2000; number++) openSync('/dev/null')
+      const disk = await UblkDevice.create({ backend: nullDisk('1M') })
+      await ${look}
+      await disk.delete({ force: true })`
+    const trace = 'strace -fqq -e trace=readlink,readlinkat -o /tmp/links node --input-type=module -e "$1"'
+    return Number(await sh(`${trace}; grep -c /fd/ /tmp/links || true`, script))
+  }
+  t.true((await read('disk.info()')) < 100)
+  t.true((await read('UblkDevice.list()')) > 2000, 'a list of all devices finds their servers this way')
+})

@@ -1,6 +1,7 @@
 import { EventEmitter, once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Cancel, type DeviceEvent } from '#binding'
+import type { DeviceEvent } from '#binding'
+import { abortable } from './abort.js'
 import { UblkDevice } from './device.js'
 import { rethrow, UblkError, wrap } from './errors.js'
 import { checkWaiting } from './lifecycle-options.js'
@@ -59,8 +60,6 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
   readonly #device: PoolDeviceOptions
   readonly #spares: SpareDisk[] = []
   readonly #closing = new AbortController()
-  /** Ends the wait for the kernel. */
-  readonly #cancel = new Cancel()
   #filling: Promise<void> | undefined
   /** No disk can ever be created in advance. */
   #useless = false
@@ -169,7 +168,6 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
 
   async #close(): Promise<void> {
     this.#closing.abort()
-    this.#cancel.cancel()
     await this.#filling
     const ends = await Promise.allSettled(this.#spares.splice(0).map(spare => spare.delete()))
     const failed = ends.find(end => end.status === 'rejected')
@@ -243,7 +241,7 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
   async #create(): Promise<void> {
     const receive = (event: DeviceEvent): void => this.#heard(spare, event)
     let spare: SpareDisk | undefined
-    spare = await SpareDisk.create(this.#device, receive, this.#cancel)
+    spare = await abortable(this.#closing.signal, cancel => SpareDisk.create(this.#device, receive, cancel))
     this.#spares.push(spare)
   }
 

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import test from 'ava'
-import { memory, nullDisk, UblkDevice } from 'ublk-ts'
+import { DiskPool, memory, nullDisk, UblkDevice } from 'ublk-ts'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
 import { sh } from '../support/program.js'
 import { until } from '../support/server.js'
@@ -127,6 +127,24 @@ for (const kind of ['own', 'shared'] as const) {
     t.true(more < 8, `${more} MiB more each time`)
   })
 }
+
+test('disks that are taken from a pool leave no descriptor or thread behind', async t => {
+  const pool = new DiskPool({ spare: 4, copy: 'copy', threads: 'shared', depth: 8 })
+  const cycle = async (count: number): Promise<void> => {
+    for (let done = 0; done < count; done++) {
+      await pool.filled()
+      const disks = await Promise.all([1, 2, 3, 4].map(() => pool.take({ backend: memory('4M') })))
+      await Promise.all(disks.map(disk => disk.delete({ force: true })))
+    }
+    await pool.filled()
+  }
+  await cycle(2)
+  const before = await held()
+  await cycle(4)
+  await until(async () => (await held()).fds <= before.fds + 4, 'the descriptors are closed')
+  t.true((await held()).threads <= before.threads + 2)
+  await pool.close()
+})
 
 test('a process that creates a disk does not look through its open files', async t => {
   const read = async (look: string): Promise<number> => {

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Makes a ring that polls its descriptor return from a sleeping enter. May be used from any thread.
@@ -41,6 +41,11 @@ impl Waker {
         *self.bell() = bell;
     }
 
+    /// The same, which does not keep it.
+    pub(crate) fn downgrade(&self) -> WeakWaker {
+        WeakWaker(Arc::downgrade(&self.0))
+    }
+
     fn bell(&self) -> MutexGuard<'_, Option<Waker>> {
         self.0.bell.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,6 +66,17 @@ impl Waker {
     /// The descriptor to poll.
     pub fn fd(&self) -> RawFd {
         self.0.eventfd.as_raw_fd()
+    }
+}
+
+/// A waker that others keep, or nobody any more.
+#[derive(Debug)]
+pub(crate) struct WeakWaker(Weak<Inner>);
+
+impl WeakWaker {
+    /// The waker, if it is still there.
+    pub fn upgrade(&self) -> Option<Waker> {
+        self.0.upgrade().map(Waker)
     }
 }
 

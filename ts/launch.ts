@@ -127,6 +127,11 @@ export class Launch {
     this.#device?.keep()
   }
 
+  /** Whether the device is registered by {@link announce}. */
+  get records(): boolean {
+    return this.#register !== undefined
+  }
+
   /** Sends `receiver` the events so far, and all later ones. */
   attach(receiver: Receiver): void {
     this.#receiver = receiver

@@ -62,14 +62,18 @@ export class ServedDevice extends UblkDevice {
       const { entry, info } = await launch.enter(
         cancel,
         undefined,
-        ([spec, , onEvent, ...callbacks]) => spare.bind(spec, onEvent, ...callbacks),
+        ([spec, , onEvent, ...callbacks]) =>
+          spare.bind(spec, onEvent, callbacks, launch.records ? undefined : cancel),
         device => device.delete(true, new native.Cancel()),
         false,
         async device => ({ ...spare.info, size: device.backendSize }),
       )
       const disk = ServedDevice.#launched(launch, entry, info)
-      await launch.announce(disk)
-      await entry.device.show(cancel).catch(rethrow)
+      if (launch.records) {
+        // As long as the disk is empty, nobody can lose what is on it.
+        await launch.announce(disk)
+        await entry.device.show(cancel).catch(rethrow)
+      }
       await disk.#tellLive()
       launch.commit()
       return disk

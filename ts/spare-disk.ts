@@ -8,6 +8,8 @@ import type { PoolDeviceOptions } from './pool-options.js'
 /** The block size of disks that are to have any backend but one with larger blocks. */
 const BLOCK_SIZE = 512
 
+type OnFetch = ((wanted: native.Wanted) => void) | null | undefined
+type OnChange = (() => void) | null | undefined
 type Receive = (event: native.DeviceEvent) => void
 
 /** A started disk without a backend: it is empty, and the driver knows all about it but for its size. */
@@ -60,13 +62,18 @@ export class SpareDisk {
     return this.#device.unbound
   }
 
-  /** Gives it a backend. It is the same device in another object, whose events go to `receive`. */
+  /**
+   * Gives it a backend. It is the same device in another object, whose events go to `receive`.
+   *
+   * @param show - Cancels that its disk gets its size, too; undefined if it is to stay empty yet.
+   */
   async bind(
     spec: native.DeviceSpec,
     receive: Receive,
-    ...callbacks: [onFetch?: ((wanted: native.Wanted) => void) | null, onChange?: (() => void) | null]
+    [onFetch, onChange]: readonly [OnFetch?, OnChange?],
+    show: native.Cancel | undefined,
   ): Promise<native.Device> {
-    const device = await this.#device.bind(spec, ...callbacks)
+    const device = await this.#device.bind(spec, onFetch, onChange, show)
     this.#events.receive = receive
     return device
   }

@@ -190,7 +190,8 @@ impl Device {
     }
 
     /// Serves a live device that has no backend yet with one from now on; `show` gives its disk the size. Resolves to the
-    /// same device with that backend. If it fails and the device is still `unbound`, nothing has changed.
+    /// same device with that backend. If it fails and the device is still `unbound`, nothing has changed. `show`: does that too,
+    /// with a token to cancel it.
     #[napi(ts_return_type = "Promise<Device>")]
     pub fn bind<'env>(
         &self,
@@ -198,13 +199,18 @@ impl Device {
         spec: DeviceSpec,
         on_fetch: Option<Function<'_, Wanted, ()>>,
         on_change: Option<Function<'_, (), ()>>,
+        show: Option<&Cancel>,
     ) -> Result<Object<'env>> {
         let (device, timeout, home) = (self.device.clone(), self.timeout, self.env);
+        let show = show.map(|cancel| self.bound(cancel));
         let DeviceSpec { backend, options, files, .. } = spec;
         let opening = OpeningBackend::new(backend, options, files, on_fetch.as_ref(), on_change.as_ref())?;
         let work = move || {
             let Opened { backend, fetches, changes, lazy, .. } = opening.open(false)?;
             device.bind(backend)?;
+            if let Some(bound) = show {
+                device.show(&bound)?;
+            }
             served().insert((home, device.id()), (device.clone(), fetches.clone()));
             Ok(Device { device, timeout, env: home, fetches, changes, lazy })
         };

@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long a queue may take for what it does between two requests, while the others wait.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long changes may take to end that were begun before the instant.
 const LONG: Duration = Duration::from_secs(60);

@@ -32,7 +32,7 @@ pub trait Changes: Send + Sync {
     ) -> Result<()>;
 }
 
-/// Where a diff goes. All but [`aside`](Self::aside) may block.
+/// Where a diff goes. It may block: no request of the disk waits for it.
 pub trait Sink {
     /// What comes is of a disk of that size, in bytes. Called first.
     fn begin(&mut self, size: u64) -> io::Result<()>;
@@ -47,6 +47,11 @@ pub trait Sink {
 
     /// A file for data that this is too slow for, which nobody else sees.
     fn aside(&self) -> io::Result<File>;
+
+    /// What lets a [`put`](Self::put) fail that blocks. It is called on another thread, when the diff has failed.
+    fn interrupter(&self) -> Box<dyn Fn() + Send + Sync> {
+        Box::new(|| {})
+    }
 }
 
 /// A named instant in the life of a disk.

@@ -28,6 +28,7 @@ pub struct Site {
     depth: u16,
     max_io: u32,
     durable: bool,
+    reader: bool,
     completer: Completer,
     reporter: Reporter,
     needs: Needs,
@@ -44,7 +45,19 @@ impl Site {
     pub fn new(depth: u16, max_io: u32, durable: bool, completer: Completer, reporter: Reporter) -> Self {
         let needs = Needs::default();
         // /dev/ublkcN has the slot before.
-        Self { depth, max_io, durable, completer, reporter, needs, first: 1, below: 0, level: 0 }
+        let (reader, first, below, level) = (false, 1, 0, 0);
+        Self { depth, max_io, durable, reader, completer, reporter, needs, first, below, level }
+    }
+
+    /// For a [reader](super::reader::Reader), which serves no queue of the device.
+    #[must_use]
+    pub(crate) fn of_reader(self) -> Self {
+        Self { reader: true, ..self }
+    }
+
+    /// Whether it is a reader's.
+    pub(crate) fn is_of_reader(&self) -> bool {
+        self.reader
     }
 
     /// For a queue that serves already: its ring gets the engine's files from this slot on.

@@ -25,6 +25,8 @@ struct Batch<'a> {
     /// How many of them are not done.
     left: usize,
     failed: Option<Errno>,
+    /// The tags of those that have failed, of which operations are in the ring.
+    failing: Vec<u16>,
 }
 
 /// How long it sleeps at most before it looks again.
@@ -37,23 +39,15 @@ impl Reader {
     pub fn new(disk: Arc<dyn Backend>, depth: u16, most: u32, reporter: Reporter) -> Result<Self> {
         let waker = Waker::new()?;
         let completer = Completer::new(waker.clone());
-        let mut site = Site::new(depth, most, false, completer.clone(), reporter);
+        let mut site = Site::new(depth, most, false, completer.clone(), reporter).of_reader();
         let engine = disk.engine(&mut site)?;
         let queue = LoneQueue::new(depth, most, site.needs(), waker.clone())?;
         Ok(Self { engine, queue, completer, waker, depth })
     }
 
     /// Reads some ranges of the disk at a time, at most as many as the reader was made for. `take` gets the data of each, with
-    /// its index, from its beginning to its end.
-    pub fn read(
-        &mut self,
-        ranges: &[Range<u64>],
-        take: &mut dyn FnMut(usize, &[u8]),
-    ) -> std::result::Result<(), Errno> {
-        self.read_unless(&|| false, ranges, take)
-    }
-
-    /// The same, unless it is `given_up` while it waits for something else than the kernel: nothing more can be read then.
+    /// its index, from its beginning to its end. If it is `given_up` while it waits for something else than the kernel, it
+    /// fails with `ECANCELED`, and nothing more can be read.
     pub fn read_unless(
         &mut self,
         given_up: &dyn Fn() -> bool,
@@ -61,7 +55,8 @@ impl Reader {
         take: &mut dyn FnMut(usize, &[u8]),
     ) -> std::result::Result<(), Errno> {
         let mut ranges: Vec<_> = ranges.to_vec();
-        let mut batch = Batch { left: ranges.len(), ranges: &mut ranges, take, failed: None };
+        let left = ranges.len();
+        let mut batch = Batch { ranges: &mut ranges, take, left, failed: None, failing: Vec::new() };
         for tag in (0..self.depth).take(batch.ranges.len()) {
             self.begin(tag, &mut batch);
         }
@@ -82,8 +77,9 @@ impl Reader {
 
     /// Does what other threads have asked its queue for. To be called now and then while nothing is read.
     pub fn idle(&mut self) -> std::result::Result<(), Errno> {
-        self.turn(Wait::No, &mut Batch { ranges: &mut [], take: &mut |_, _| {}, left: 0, failed: None })
-            .map(drop)
+        let nothing = &mut |_: usize, _: &[u8]| {};
+        let mut batch = Batch { ranges: &mut [], take: nothing, left: 0, failed: None, failing: Vec::new() };
+        self.turn(Wait::No, &mut batch).map(drop)
     }
 
     /// Serves what has happened. Whether nothing has.
@@ -112,13 +108,21 @@ impl Reader {
     }
 
     fn go_on(&mut self, tag: u16, completion: Completion, batch: &mut Batch<'_>) {
+        if batch.failing.contains(&tag) {
+            return self.end(tag, batch);
+        }
         let step = self.engine.resume(&mut self.queue.io(tag), completion);
         self.after(tag, step, batch);
     }
 
     fn after(&mut self, tag: u16, step: Step, batch: &mut Batch<'_>) {
         let Step::Done(outcome) = step else { return };
-        self.queue.answered(tag);
+        if !self.queue.answered(tag) {
+            // What it left in the ring uses the buffer, and has to come back first.
+            batch.failed = Some(outcome.err().unwrap_or(libc::EIO));
+            batch.failing.push(tag);
+            return;
+        }
         let index = usize::from(tag);
         let range = &mut batch.ranges[index];
         match outcome {
@@ -133,5 +137,70 @@ impl Reader {
             Err(errno) => batch.failed = Some(errno),
         }
         batch.left -= 1;
+    }
+
+    /// Ends a read that has failed, when none of its operations is in the ring any more.
+    fn end(&mut self, tag: u16, batch: &mut Batch<'_>) {
+        if self.queue.answered(tag) {
+            batch.failing.retain(|failing| *failing != tag);
+            batch.left -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Below, File, Io, Piece, Properties};
+    use crate::claim::Place;
+
+    /// A disk that answers reads from 64 KiB on with an error while the disk below works on them.
+    struct Hasty(Arc<dyn Backend>);
+
+    impl Backend for Hasty {
+        fn properties(&self) -> Properties {
+            self.0.properties()
+        }
+
+        fn places(&self) -> Vec<Place<'_>> {
+            Vec::new()
+        }
+
+        fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+            Ok(Box::new(HastyEngine(site.below(self.0.clone())?)))
+        }
+    }
+
+    struct HastyEngine(Below);
+
+    impl Engine for HastyEngine {
+        fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+            let step = self.0.pass(io, piece);
+            if piece.offset < 65536 {
+                return step;
+            }
+            assert_eq!(step, Step::Pending);
+            Step::Done(Err(libc::EBADMSG))
+        }
+
+        fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+            self.0.pass_on(io, completion)
+        }
+    }
+
+    #[test]
+    fn a_read_that_fails_while_the_kernel_works_on_it_ends_when_the_kernel_has_ended() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        path.as_file().set_len(1 << 20).unwrap();
+        let disk = Arc::new(Hasty(Arc::new(File::open(path.path(), false, false).unwrap())));
+        let mut reader = Reader::new(disk, 2, 4096, Reporter::new(|_| {})).unwrap();
+        let failing = [0..4096, 65536..69632];
+        for _ in 0..3 {
+            let mut read = 0;
+            let failed = reader.read_unless(&|| false, &failing, &mut |_, data| read += data.len());
+            assert_eq!((failed, read), (Err(libc::EBADMSG), 4096));
+            assert_eq!(reader.queue.operations(), 0);
+        }
+        reader.read_unless(&|| false, &[0..4096, 4096..8192], &mut |_, _| {}).unwrap();
     }
 }

@@ -77,7 +77,7 @@ impl Bench {
             Some(completion) => self.engine.resume(&mut io, completion),
         };
         let Step::Done(outcome) = step else { return None };
-        self.queue.answered(tag);
+        assert!(self.queue.answered(tag), "it was answered too early");
         Some(outcome)
     }
 }

@@ -83,10 +83,15 @@ impl LoneQueue {
         Io::new(request, &mut self.data, &mut self.ring, &mut self.calls, &mut self.complaint)
     }
 
-    /// The tag's request is answered.
-    pub fn answered(&mut self, tag: u16) {
-        assert_eq!(self.calls.operations(tag), 0, "it was answered too early");
+    /// The tag's request is answered. Refused, without harm, while operations of it are in the ring, which use its buffer.
+    #[must_use]
+    pub fn answered(&mut self, tag: u16) -> bool {
+        if self.calls.operations(tag) > 0 {
+            return false;
+        }
+        self.calls.forget(tag);
         self.requests[usize::from(tag)] = None;
+        true
     }
 
     /// What completed in the ring.

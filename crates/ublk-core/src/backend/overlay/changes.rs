@@ -167,17 +167,21 @@ impl Overlay {
                 let end = range.end.next_multiple_of(unit).min(size);
                 while at < end {
                     if cancelled() {
-                        return Err(Error::new(ErrorKind::Cancelled, "the diff was cancelled"));
+                        return Err(was_cancelled());
                     }
                     let one = at..end.min(at + u64::from(PART));
                     let mut data = Vec::new();
-                    reader
-                        .read(std::slice::from_ref(&one), &mut |_, more| data.extend_from_slice(more))
-                        .map_err(|errno| {
+                    let mut take = |_, more: &[u8]| data.extend_from_slice(more);
+                    reader.read_unless(cancelled, std::slice::from_ref(&one), &mut take).map_err(
+                        |errno| {
+                            if errno == libc::ECANCELED {
+                                return was_cancelled();
+                            }
                             let error = std::io::Error::from_raw_os_error(errno);
                             Error::system(format!("cannot read the snapshot near byte {at}"), &error)
                                 .kind(ErrorKind::Backend)
-                        })?;
+                        },
+                    )?;
                     sink.put(at, &data).map_err(failed)?;
                     at = one.end;
                 }
@@ -186,6 +190,10 @@ impl Overlay {
         }
         Ok(())
     }
+}
+
+fn was_cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the diff was cancelled")
 }
 
 fn all(size: u64) -> Changed {

@@ -89,7 +89,9 @@ impl OverlayEngine {
             site.spare_files((MOST - overlay.layers.top()).into());
         }
         overlay.report_to(&site.reporter());
-        overlay.max_io.store(site.max_io(), Relaxed);
+        if !site.is_of_reader() {
+            overlay.max_io.store(site.max_io(), Relaxed);
+        }
         site.operations(OPERATIONS);
         let seat = overlay.queues.join(site.completer());
         overlay.job.go_on();

@@ -117,6 +117,11 @@ impl Overlay {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn max_io(&self) -> u32 {
+        self.max_io.load(SeqCst)
+    }
+
     /// A disk whose writes go to the upper in a file, which is created if it does not exist. Its size is by default that of
     /// the upper, or of the base for a new one. `read_only`: the upper exists, and is shared with others that only read it.
     pub fn in_file(base: Arc<dyn Backend>, path: &Path, size: Option<u64>, read_only: bool) -> Result<Self> {

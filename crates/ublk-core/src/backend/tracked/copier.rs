@@ -1,21 +1,25 @@
-//! Copies the noted blocks of a [`Diff`] to its output, with two threads: one reads the disk, and one writes.
+//! Copies the noted blocks of a [`Diff`] to its output, with three threads: one reads the disk, one writes, and one puts aside,
+//! into a file without a name, what would take up too much memory.
 //!
-//! Some data is read ahead of the output. What changes wait for is read however far behind the output is; what would take up
-//! too much memory is put aside, into a file without a name.
+//! Some data is read ahead of the output. What changes wait for is read however far behind the output is. If it cannot be put
+//! aside in time, the diff fails: changes wait for the disk only.
 
 use super::BLOCK;
-use super::diff::{Copied, Data, Diff};
+use super::diff::{Diff, no_panic};
+use super::outgoing::{Aside, Copied, Part};
 use super::priority::Priority;
 use crate::backend::Sink;
 use crate::backend::reader::Reader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
 use crate::number::{const_u32, to_usize};
+use crate::queue::Errno;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
+use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 /// How many ranges are read at once.
@@ -28,8 +32,12 @@ const PART: u64 = 16;
 pub const PART_BYTES: u32 = const_u32(PART * BLOCK);
 /// The most data that is copied ahead of the output, in bytes.
 const AHEAD: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
-/// The most data in memory, in bytes.
+/// What is in memory beyond this is put aside, in bytes.
+const ENOUGH: usize = if cfg!(test) { 128 << 10 } else { 32 << 20 };
+/// While more than this is in memory, in bytes, nothing is read.
 const MOST: usize = if cfg!(test) { 256 << 10 } else { 64 << 20 };
+/// How long changes wait for memory, all such times of a diff together.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(10) };
 /// As the niceness of a thread: the one that reads the disk, since requests wait for it, and the one that writes.
 const AHEAD_OF_OTHERS: i32 = -10;
 const BEHIND_OTHERS: i32 = 10;
@@ -40,106 +48,130 @@ const LOOK: Duration = Duration::from_millis(50);
 pub fn run(
     diff: &Diff,
     reader: Reader,
+    aside: &io::Result<File>,
     sink: &mut (dyn Sink + Send),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<()> {
-    let aside = Aside { file: sink.aside().map(Arc::new), end: 0 };
+    let interrupt = sink.interrupter();
     std::thread::scope(|scope| {
-        let output = scope.spawn(|| {
+        let output = start(diff, scope, "ublk-diff-out", move || {
             let _behind = Priority::change(BEHIND_OTHERS);
-            write_out(diff, sink);
+            let written = write_out(diff, aside, sink);
+            diff.outgoing.written();
+            written
         });
-        if let Err(error) = copy(diff, reader, aside, cancelled) {
+        start(diff, scope, "ublk-diff-aside", move || put_aside(diff, aside));
+        if let Err(error) = no_panic(|| copy(diff, reader, cancelled)) {
             diff.fail(error);
         }
         diff.end();
-        if output.join().is_err() {
-            diff.fail(Error::new(ErrorKind::System, "the output's thread panicked"));
+        let mut interrupted = false;
+        while output && !diff.outgoing.wait_until_written(LOOK) {
+            if diff.has_failed() {
+                if !interrupted {
+                    interrupt();
+                }
+                interrupted = true;
+            } else if cancelled() {
+                diff.fail(was_cancelled());
+            }
         }
     });
-    diff.state().failure.take().map_or(Ok(()), Err)
+    diff.failure().map_or(Ok(()), Err)
 }
 
-/// Where data is put that would take up too much memory.
-struct Aside {
-    file: io::Result<Arc<File>>,
-    end: u64,
+/// Starts a thread of the diff, which fails with it. Whether it could be started.
+fn start<'scope>(
+    diff: &'scope Diff,
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    what: impl FnOnce() -> Result<()> + Send + 'scope,
+) -> bool {
+    let what = move || {
+        if let Err(error) = no_panic(what) {
+            diff.fail(error);
+            diff.outgoing.written(); // if it has panicked
+        }
+    };
+    let started = Builder::new().name(name.into()).spawn_scoped(scope, what);
+    started.map_err(|error| diff.fail(Error::system("cannot start a thread for the diff", &error))).is_ok()
 }
 
-fn copy(diff: &Diff, mut reader: Reader, mut aside: Aside, cancelled: &dyn Fn() -> bool) -> Result<()> {
+fn was_cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the diff was cancelled")
+}
+
+fn cannot_put_aside(error: &io::Error) -> Error {
+    Error::system("cannot put aside what the output of the diff is too slow for", error)
+        .kind(ErrorKind::Backend)
+        .hint("write it to a faster file system, or while less is written to the disk")
+}
+
+/// The error of a reader.
+pub fn cannot_read(errno: Errno) -> Error {
+    Error::system("cannot read the disk", &io::Error::from_raw_os_error(errno)).kind(ErrorKind::Backend)
+}
+
+fn copy(diff: &Diff, reader: Reader, cancelled: &dyn Fn() -> bool) -> Result<()> {
+    let _apart = diff.apart_when_dropped();
+    let mut reader = reader; // dropped before that
     // Requests wait for this thread.
     let (_flusher, _precedence) = (IoFlusher::new(), Priority::change(AHEAD_OF_OTHERS));
-    let mut pace = Pace { cursor: 0, looked: Instant::now(), resume: Instant::now() };
-    let copied = loop {
-        let (parts, wanted) = match next(diff, &mut reader, &mut pace, cancelled) {
-            Ok((parts, _)) if parts.is_empty() => break Ok(()),
-            Ok(found) => found,
-            Err(error) => break Err(error),
-        };
-        let began = Instant::now();
-        if let Err(error) = copy_parts(diff, &mut reader, &parts, &mut aside) {
-            break Err(error);
+    let now = Instant::now();
+    let mut pace = Pace { cursor: 0, looked: now, resume: now, patience: PATIENCE };
+    loop {
+        let (parts, wanted) = next(diff, &mut reader, &mut pace, cancelled)?;
+        if parts.is_empty() {
+            return Ok(());
         }
+        let began = Instant::now();
+        copy_parts(diff, &mut reader, &parts, cancelled)?;
         if !wanted {
             let now = Instant::now();
             pace.resume = now + (now - began);
         }
-    };
-    drop(reader);
-    diff.leave_disk();
-    copied
+    }
 }
 
-fn copy_parts(diff: &Diff, reader: &mut Reader, parts: &[Range<u64>], aside: &mut Aside) -> Result<()> {
+fn copy_parts(
+    diff: &Diff,
+    reader: &mut Reader,
+    parts: &[Range<u64>],
+    cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
     let bytes = |part: &Range<u64>| part.start * BLOCK..(part.end * BLOCK).min(diff.size);
     let ranges: Vec<_> = parts.iter().map(bytes).collect();
-    let mut data: Vec<Vec<u8>> =
-        ranges.iter().map(|range| Vec::with_capacity(to_usize(range.end - range.start))).collect();
-    reader.read(&ranges, &mut |index, more| data[index].extend_from_slice(more)).map_err(|errno| {
-        let what = format!("cannot read the disk near byte {}", ranges[0].start);
-        Error::system(what, &io::Error::from_raw_os_error(errno)).kind(ErrorKind::Backend)
-    })?;
-    // Not with the state locked: queues may wait for that.
-    let (before, mut bytes, mut kept) = (diff.state().bytes, 0, Vec::new());
-    for (range, data) in ranges.iter().zip(data) {
-        let data = if before + bytes + data.len() <= MOST {
-            bytes += data.len();
-            Data::Here(data)
-        } else {
-            aside.put(&data)?
-        };
-        kept.push(Copied { offset: range.start, data });
+    let room = |range: &Range<u64>| Vec::with_capacity(to_usize(range.end - range.start));
+    let mut copied: Vec<_> =
+        ranges.iter().map(|range| Copied { offset: range.start, data: room(range) }).collect();
+    // The storage may take its time.
+    let given_up = || diff.is_over() || cancelled();
+    let read =
+        reader.read_unless(&given_up, &ranges, &mut |index, more| copied[index].data.extend_from_slice(more));
+    match read {
+        Ok(()) => {}
+        Err(_) if diff.is_over() => return Ok(()), // `failure` says why
+        Err(libc::ECANCELED) => return Err(was_cancelled()),
+        Err(errno) => {
+            let what = format!("cannot read the disk near byte {}", ranges[0].start);
+            let error = io::Error::from_raw_os_error(errno);
+            return Err(Error::system(what, &error).kind(ErrorKind::Backend));
+        }
     }
-    let mut state = diff.state();
-    state.bytes += bytes;
-    state.copied.extend(kept);
-    parts.iter().for_each(|part| diff.copied(&mut state, part.clone()));
-    diff.happened.notify_all();
+    diff.outgoing.add(copied);
+    diff.copied(parts);
     Ok(())
 }
 
-impl Aside {
-    fn put(&mut self, data: &[u8]) -> Result<Data> {
-        let failed = |error: &io::Error| {
-            Error::system("cannot put aside what the output of the diff is too slow for", error)
-                .kind(ErrorKind::Backend)
-                .hint("write it to a faster file system, or while less is written to the disk")
-        };
-        let file = self.file.as_ref().map_err(failed)?.clone();
-        file.write_all_at(data, self.end).map_err(|error| failed(&error))?;
-        let at = self.end;
-        self.end += data.len() as u64;
-        Ok(Data::Aside { file, at, length: data.len() })
-    }
-}
-
-/// How what no change waits for is copied.
+/// How it is copied.
 struct Pace {
     cursor: u64,
-    /// Not before: it pauses as long as it reads, so that the requests of the disk have time.
+    /// What no change waits for is not read before: it pauses as long as it reads, so that requests have time.
     resume: Instant,
     /// When the reader last did what others asked of it.
     looked: Instant,
+    /// How long changes may still wait for memory.
+    patience: Duration,
 }
 
 /// What to copy next, and whether changes wait for it; nothing if all is copied, or it is over.
@@ -149,69 +181,76 @@ fn next(
     pace: &mut Pace,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<Range<u64>>, bool)> {
-    let mut state = diff.state();
     loop {
         if diff.is_over() {
             return Ok((Vec::new(), false)); // `failure` says why
         }
         if cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, "the diff was cancelled"));
+            return Err(was_cancelled());
         }
-        let wanted = diff.wanted(&state, AT_ONCE.into(), PART);
-        if !wanted.is_empty() {
-            return Ok((wanted, true));
-        }
-        let now = Instant::now();
+        let (mut now, bytes) = (Instant::now(), diff.outgoing.bytes());
         if now >= pace.looked + LOOK {
-            drop(state);
-            reader.idle().map_err(|errno| {
-                Error::system("cannot read the disk", &io::Error::from_raw_os_error(errno))
-            })?;
-            pace.looked = now;
-            state = diff.state();
-            continue;
+            reader.idle().map_err(cannot_read)?;
+            (pace.looked, now) = (now, Instant::now());
         }
-        let full = state.bytes >= AHEAD;
-        if !full && now >= pace.resume {
+        let state = diff.state();
+        let wanted = diff.wanted(&state, AT_ONCE.into(), PART);
+        let waits = !wanted.is_empty();
+        let pause = if waits && bytes < MOST {
+            return Ok((wanted, true));
+        } else if waits {
+            if pace.patience.is_zero() {
+                return Err(cannot_put_aside(&io::Error::from_raw_os_error(libc::ETIMEDOUT)));
+            }
+            LOOK.min(pace.patience)
+        } else if bytes >= AHEAD {
+            LOOK
+        } else if now < pace.resume {
+            LOOK.min(pace.resume - now)
+        } else {
+            drop(state); // nobody waits while it is looked for
             return Ok((diff.rest(&mut pace.cursor, AT_ONCE_AHEAD, PART), false));
+        };
+        drop(diff.happened.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
+        if waits {
+            pace.patience = pace.patience.saturating_sub(now.elapsed());
         }
-        let pause = if full { LOOK } else { LOOK.min(pace.resume - now) };
-        state = diff.happened.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 
-fn write_out(diff: &Diff, sink: &mut (dyn Sink + Send)) {
-    let failed = |error: &io::Error| diff.fail(cannot_write(error));
-    loop {
-        let mut state = diff.state();
-        let Copied { offset, data } = loop {
-            if state.failure.is_some() {
-                return;
+/// Puts aside what is too much, until nothing waits for memory any more.
+fn put_aside(diff: &Diff, file: &io::Result<File>) -> Result<()> {
+    let _flusher = IoFlusher::new();
+    let mut at = 0;
+    while let Some(Copied { offset, data }) = diff.outgoing.surplus(ENOUGH) {
+        let file = file.as_ref().map_err(cannot_put_aside)?;
+        file.write_all_at(&data, at).map_err(|error| cannot_put_aside(&error))?;
+        let length = data.len();
+        diff.outgoing.is_aside(Aside { offset, at, length });
+        diff.happened.notify_all();
+        at += length as u64;
+    }
+    Ok(())
+}
+
+fn write_out(diff: &Diff, aside: &io::Result<File>, sink: &mut (dyn Sink + Send)) -> Result<()> {
+    while let Some(part) = diff.outgoing.next() {
+        let put = match part {
+            Part::Here(Copied { offset, data }) => {
+                let put = sink.put(offset, &data);
+                diff.outgoing.less(data.len());
+                put
             }
-            match state.copied.pop_front() {
-                Some(copied) => break copied,
-                None if state.complete => return,
-                None => state = diff.happened.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        };
-        drop(state);
-        let (data, here) = match data {
-            Data::Here(data) => {
-                let length = data.len();
-                (Ok(data), length)
-            }
-            Data::Aside { file, at, length } => {
+            Part::Aside(Aside { offset, at, length }) => {
                 let mut data = vec![0; length];
-                (file.read_exact_at(&mut data, at).map(|()| data), 0)
+                let file = aside.as_ref().map_err(cannot_put_aside)?;
+                file.read_exact_at(&mut data, at).and_then(|()| sink.put(offset, &data))
             }
         };
-        match data.and_then(|data| sink.put(offset, &data)) {
-            Ok(()) => {}
-            Err(error) => return failed(&error),
-        }
-        diff.state().bytes -= here;
+        put.map_err(|error| cannot_write(&error))?;
         diff.happened.notify_all();
     }
+    Ok(())
 }
 
 /// The error of an output.

@@ -1,6 +1,6 @@
 //! A diff of a disk that goes on: what its changed blocks held at one instant.
 //!
-//! 1. It *watches*: whatever a request marks as changed is noted here, too. Each queue is met once between two requests, so
+//! 1. It *watches*: whatever a request marks as changed is noted here, too. All changes that were begun before have to end, so
 //!    that nothing is overlooked. Then what is in the tables is added: however large the disk, no request waits for that.
 //! 2. The *instant*: from here on, changes wait. Each queue is met again. Those that have begun before are noted, and what
 //!    begins from now on is not. Only changes of noted blocks go on waiting.
@@ -8,48 +8,44 @@
 //!    which are copied ahead of all others. So each change is in the diff with all its blocks if it began before the instant,
 //!    and with none if it began afterwards.
 //!
-//! Copied data waits for whoever writes it out: requests wait for the disk only, and not for the output. See [`copier`].
+//! Copied data is [outgoing](Outgoing): requests wait for the disk only, and not for the output. See [`copier`].
 
 use super::BLOCK;
+use super::outgoing::Outgoing;
 use super::session::Entry;
 use crate::backend::bits::Bits;
 use crate::backend::{Completer, Token};
-use crate::error::Error;
-use std::collections::VecDeque;
-use std::fs::File;
+use crate::error::{Error, ErrorKind, Result};
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Data that is copied, and not written out yet.
-pub struct Copied {
-    pub offset: u64,
-    pub data: Data,
+/// Does something of a diff. A panic becomes an error, so that all that waits for the diff is told of its end.
+pub fn no_panic(what: impl FnOnce() -> Result<()>) -> Result<()> {
+    let failed = |_| Err(Error::new(ErrorKind::System, "the diff panicked: this is a bug"));
+    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(failed)
 }
 
-pub enum Data {
-    Here(Vec<u8>),
-    /// There was too much of it: in the file for that, from `at` on.
-    Aside {
-        file: Arc<File>,
-        at: u64,
-        length: usize,
-    },
-}
-
+/// Queues wait for its lock: it is held for moments only, and by no thread that runs behind others.
 #[derive(Default)]
 pub struct State {
     /// Changes that wait until their blocks are copied.
     pub waiting: Vec<(Range<u64>, Completer, Token)>,
-    pub copied: VecDeque<Copied>,
-    /// Bytes of `copied` that are in memory.
-    pub bytes: usize,
-    /// No more will be copied.
-    pub complete: bool,
-    pub failure: Option<Error>,
+    failure: Option<Error>,
     /// Nothing reads the disk any more.
-    pub apart: bool,
+    apart: bool,
+}
+
+/// When it is dropped, nothing reads the disk any more.
+pub struct Apart<'a>(&'a Diff);
+
+impl Drop for Apart<'_> {
+    fn drop(&mut self) {
+        self.0.state().apart = true;
+        self.0.happened.notify_all();
+    }
 }
 
 /// See the [module](self).
@@ -65,6 +61,7 @@ pub struct Diff {
     over: AtomicBool,
     state: Mutex<State>,
     pub happened: Condvar,
+    pub outgoing: Outgoing,
 }
 
 impl Diff {
@@ -78,6 +75,7 @@ impl Diff {
             over: AtomicBool::new(false),
             state: Mutex::default(),
             happened: Condvar::new(),
+            outgoing: Outgoing::default(),
         })
     }
 
@@ -155,18 +153,19 @@ impl Diff {
     }
 
     /// These blocks are copied.
-    pub fn copied(&self, state: &mut State, blocks: Range<u64>) {
-        blocks.for_each(|block| self.todo.clear(block));
-        self.release(state);
+    pub fn copied(&self, parts: &[Range<u64>]) {
+        parts.iter().flat_map(Clone::clone).for_each(|block| self.todo.clear(block));
+        self.release(&mut self.state());
     }
 
     /// Ends it: no change waits any more.
     pub fn end(&self) {
         let mut state = self.state();
         self.over.store(true, SeqCst);
-        state.complete = true;
         self.release(&mut state);
+        drop(state);
         self.happened.notify_all();
+        self.outgoing.complete();
     }
 
     pub fn is_over(&self) -> bool {
@@ -176,13 +175,23 @@ impl Diff {
     /// Ends it before it is complete.
     pub fn fail(&self, error: Error) {
         self.state().failure.get_or_insert(error);
+        self.outgoing.fail();
         self.end();
     }
 
-    /// Nothing reads the disk any more.
-    pub fn leave_disk(&self) {
-        self.state().apart = true;
-        self.happened.notify_all();
+    pub fn has_failed(&self) -> bool {
+        self.state().failure.is_some()
+    }
+
+    /// Why it has failed, if it has.
+    pub fn failure(&self) -> Option<Error> {
+        self.state().failure.take()
+    }
+
+    /// From when this is dropped on, nothing reads the disk any more.
+    #[must_use]
+    pub fn apart_when_dropped(&self) -> Apart<'_> {
+        Apart(self)
     }
 
     /// Ends it before it is complete, and waits until nothing reads the disk any more.

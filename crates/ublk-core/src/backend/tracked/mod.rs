@@ -11,6 +11,7 @@ mod copier;
 mod diff;
 mod engine;
 mod file;
+mod outgoing;
 mod priority;
 mod seats;
 mod session;

@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A queue. Only its own thread changes the counts, so they need no atomic addition.
 pub struct Seat {
     completer: Completer,
-    /// Changes that are under way, by the instant of a diff that they came after: the last one, or the one before it.
+    /// Changes that are under way, by the epoch in which they were begun: the last one, or the one before it.
     changes: [AtomicU32; 2],
     gone: AtomicBool,
 }
@@ -69,9 +69,14 @@ impl Seats {
         self.all().retain(|other| !Arc::ptr_eq(other, seat));
     }
 
-    /// Waits until each queue was between two requests once, for at most `patience`. How many changes are under way that
-    /// came after that instant.
-    pub fn meet(&self, epoch: u64, patience: Duration) -> Result<u32> {
+    /// Waits until each queue was between two requests once, for at most `patience`; calls `meanwhile` now and then. How many
+    /// changes of that epoch are under way.
+    pub fn meet(
+        &self,
+        epoch: u64,
+        patience: Duration,
+        meanwhile: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<u32> {
         let until = Instant::now() + patience;
         let ask = |seat: &Arc<Seat>| {
             let its = seat.clone();
@@ -84,6 +89,7 @@ impl Seats {
                 match answer.recv_timeout(PAUSE) {
                     Ok(its) => changes += its,
                     Err(RecvTimeoutError::Timeout) if !seat.gone.load(Acquire) => {
+                        meanwhile()?;
                         if Instant::now() < until {
                             continue;
                         }

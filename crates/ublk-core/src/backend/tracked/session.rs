@@ -49,7 +49,7 @@ pub struct Newest {
     bits: Arc<Bits>,
     /// The diff that is under way, and whether its instant has passed.
     diff: Option<(Arc<Diff>, bool)>,
-    /// How many instants of diffs there were.
+    /// How often a diff began to watch, or had its instant.
     pub epoch: u64,
     pub generation: u64,
 }

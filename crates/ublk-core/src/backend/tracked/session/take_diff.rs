@@ -2,8 +2,8 @@
 
 use super::{Running, Session, no_memory, over};
 use crate::backend::reader::Reader;
-use crate::backend::tracked::copier::{self, AT_ONCE, PART_BYTES, cannot_write};
-use crate::backend::tracked::diff::Diff;
+use crate::backend::tracked::copier::{self, AT_ONCE, PART_BYTES, cannot_read, cannot_write};
+use crate::backend::tracked::diff::{Diff, no_panic};
 use crate::backend::{Backend, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -30,8 +30,12 @@ impl Session {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<()> {
         let size = self.begin_diff(since)?;
-        let done = self.run_diff(disk, since, size, sink, cancelled);
-        self.change(|newest| newest.diff = None);
+        let done = no_panic(|| self.run_diff(disk, since, size, sink, cancelled));
+        let mut diff = None;
+        self.change(|newest| diff = newest.diff.take());
+        if let Some((diff, _)) = diff {
+            diff.end(); // if it has panicked
+        }
         let mut running = self.running();
         if !matches!(&*running, Running::Never) {
             *running = Running::None;
@@ -65,7 +69,9 @@ impl Session {
     ) -> Result<()> {
         sink.begin(size).map_err(|error| cannot_write(&error))?;
         let diff = Arc::new(Diff::new(size, sink.unit()).map_err(|error| no_memory(&error))?);
-        let reader = {
+        let aside = sink.aside();
+        let _apart = diff.apart_when_dropped();
+        let mut reader = {
             // Locked, so that the session does not end before: another server may use the disk's files then.
             let mut running = self.running();
             if matches!(&*running, Running::Never) {
@@ -75,19 +81,31 @@ impl Session {
             *running = Running::Diff(diff.clone());
             reader
         };
-        if let Err(error) = self.take(since, &diff, cancelled) {
+        if let Err(error) = self.take(since, &diff, &mut reader, cancelled) {
             diff.fail(error);
         }
-        copier::run(&diff, reader, sink, cancelled)
+        copier::run(&diff, reader, &aside, sink, cancelled)
     }
 
-    /// From watching to the end of all changes from before the instant.
-    fn take(&self, since: Option<&str>, diff: &Arc<Diff>, cancelled: &dyn Fn() -> bool) -> Result<()> {
-        // Changes from before the instant of an earlier diff, which may have failed before they ended.
+    /// From watching to the end of all changes from before the instant. The reader is one of the disk's queues meanwhile: it
+    /// answers whoever waits for all of them.
+    fn take(
+        &self,
+        since: Option<&str>,
+        diff: &Arc<Diff>,
+        reader: &mut Reader,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let mut idle = || reader.idle().map_err(cannot_read);
+        // Changes from before an earlier diff, which may have failed before they ended.
         let epoch = self.newest().epoch;
-        self.wait_for_changes(epoch + 1, diff, cancelled)?;
-        self.change(|newest| newest.diff = Some((diff.clone(), false)));
-        self.seats.meet(epoch, PATIENCE)?;
+        self.wait_for_changes(epoch + 1, diff, &mut idle, cancelled)?;
+        self.change(|newest| {
+            newest.diff = Some((diff.clone(), false));
+            newest.epoch += 1;
+        });
+        // One that was in flight at the checkpoint is in its table only when it has ended.
+        self.wait_for_changes(epoch, diff, &mut idle, cancelled)?;
         {
             let kept = self.kept()?;
             let entries = since.map(|since| Ok(&kept.entries[kept.position(since)?..])).transpose()?;
@@ -100,15 +118,22 @@ impl Session {
             newest.diff = Some((diff.clone(), true)); // this is the instant
             newest.epoch += 1;
         });
-        self.seats.meet(epoch, PATIENCE)?;
+        self.seats.meet(epoch + 1, PATIENCE, &mut idle)?;
         diff.release_others();
-        self.wait_for_changes(epoch, diff, cancelled)
+        self.wait_for_changes(epoch + 1, diff, &mut idle, cancelled)
     }
 
-    /// Waits until no change is under way that came after that instant, and before the next one.
-    fn wait_for_changes(&self, epoch: u64, diff: &Diff, cancelled: &dyn Fn() -> bool) -> Result<()> {
+    /// Waits until no change of that epoch is under way. Each queue knows of the next one afterwards.
+    fn wait_for_changes(
+        &self,
+        epoch: u64,
+        diff: &Diff,
+        idle: &mut dyn FnMut() -> Result<()>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let (until, mut pause) = (Instant::now() + LONG, Duration::from_micros(100));
-        while self.seats.meet(epoch, PATIENCE)? > 0 && !diff.is_over() {
+        while self.seats.meet(epoch, PATIENCE, idle)? > 0 && !diff.is_over() {
+            idle()?;
             if cancelled() {
                 return Err(Error::new(ErrorKind::Cancelled, "the diff was cancelled"));
             }

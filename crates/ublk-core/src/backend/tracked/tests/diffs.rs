@@ -1,9 +1,11 @@
 //! Diffs of disks that are written meanwhile, against arrays.
 
 use super::*;
+use crate::backend::later::{Later, Waiting};
 use crate::backend::{File as FileDisk, Overlay, Sink, Stripe};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
+use std::time::Instant;
 
 /// A copy of the disk as it was at the checkpoint, to which a diff is applied.
 struct Copy {
@@ -293,4 +295,194 @@ fn a_disk_has_one_diff_at_a_time_and_is_not_resized_meanwhile_and_its_end_ends_t
         drop(bench);
         assert_eq!(diff.join().unwrap().unwrap_err().kind, ErrorKind::Closed);
     });
+}
+
+/// A place at which an output panics.
+#[derive(Clone, Copy, PartialEq)]
+enum Panics {
+    AtBegin,
+    AtUnit,
+    AtAside,
+    AtPut,
+}
+
+struct Panicking(Panics);
+
+impl Panicking {
+    fn at(&self, place: Panics) {
+        assert!(self.0 != place, "on purpose");
+    }
+}
+
+impl Sink for Panicking {
+    fn begin(&mut self, _: u64) -> io::Result<()> {
+        self.at(Panics::AtBegin);
+        Ok(())
+    }
+
+    fn unit(&self) -> u64 {
+        self.at(Panics::AtUnit);
+        BLOCK
+    }
+
+    fn put(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+        thread::sleep(Duration::from_millis(50)); // writes wait meanwhile
+        self.at(Panics::AtPut);
+        Ok(())
+    }
+
+    fn aside(&self) -> io::Result<File> {
+        self.at(Panics::AtAside);
+        tempfile::tempfile()
+    }
+}
+
+#[test]
+fn a_diff_whose_output_panics_fails_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(&dir.path().join("map"), 4 * MIB);
+    for panics in [Panics::AtBegin, Panics::AtUnit, Panics::AtAside, Panics::AtPut] {
+        let mut bench = Bench::new(disk.clone(), 1, 1 << 16);
+        thread::scope(|scope| {
+            let diff = scope.spawn(|| disk.diff(None, &mut Panicking(panics), &|| false));
+            let (mut block, mut free) = (0, true);
+            while !diff.is_finished() {
+                if free {
+                    block = (block + 37) % 1024;
+                    free = bench.start(0, Descriptor::new(Op::Write, block * BLOCK, BLOCK)).is_some();
+                }
+                free |= !bench.turn().is_empty();
+                thread::yield_now();
+            }
+            let failed = diff.join().expect("the panic is an error").unwrap_err();
+            assert_eq!(
+                (failed.kind, &*failed.message),
+                (ErrorKind::System, "the diff panicked: this is a bug")
+            );
+            while !free {
+                free = !bench.turn().is_empty();
+            }
+        });
+        drop(bench);
+        disk.resize(4 * MIB, 4 * MIB).unwrap();
+        let mut copy = Copy::of(vec![1; 4 << 20]);
+        served(&disk, || disk.diff(None, &mut copy, &|| false).unwrap());
+        assert!(copy.disk.iter().all(|byte| *byte == 0));
+    }
+}
+
+/// Lets all requests of a disk go on.
+fn let_all_go(waiting: &Waiting) {
+    for (completer, token, _) in waiting.lock().unwrap().drain(..) {
+        completer.complete(token, 0);
+    }
+}
+
+/// A disk whose requests wait until they are let go.
+fn waiting_disk(below: Arc<dyn Backend>, dir: &Path) -> (Arc<Tracked>, Waiting) {
+    let waiting = Waiting::default();
+    let later = Arc::new(Later { disk: below, waiting: waiting.clone() });
+    (Arc::new(Tracked::open(later, &dir.join("map"), false).unwrap()), waiting)
+}
+
+fn turn_for(bench: &mut Bench, time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        bench.turn();
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_write_in_flight_at_the_checkpoint_and_at_the_instant_is_in_the_diff() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, waiting) = waiting_disk(Arc::new(Memory::new(4 * MIB).unwrap()), dir.path());
+    let mut bench = Bench::new(disk.clone(), 2, 1 << 16);
+    bench.buffer(0)[..8192].fill(7);
+    assert!(bench.start(0, Descriptor::new(Op::Write, MIB, 8192)).is_none());
+    disk.checkpoint("a").unwrap();
+    let mut copy = Copy::of(vec![0; 4 << 20]);
+    thread::scope(|scope| {
+        let diff = scope.spawn(|| disk.diff(Some("a"), &mut copy, &|| false));
+        turn_for(&mut bench, Duration::from_millis(200));
+        while !diff.is_finished() {
+            let_all_go(&waiting);
+            bench.turn();
+        }
+        diff.join().unwrap().unwrap();
+    });
+    assert_eq!(copy.parts, [MIB..MIB + 8192]);
+    assert!(copy.disk[1 << 20..][..8192].iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn a_diff_is_cancelled_and_a_disk_ends_while_its_storage_does_not_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    for cancels in [true, false] {
+        let (disk, waiting) = waiting_disk(Arc::new(Memory::new(4 * MIB).unwrap()), dir.path());
+        let mut bench = Bench::new(disk.clone(), 2, 1 << 16);
+        let cancelled = AtomicBool::new(false);
+        let mut copy = Copy::of(vec![0; 4 << 20]);
+        thread::scope(|scope| {
+            let diff = scope.spawn(|| disk.diff(None, &mut copy, &|| cancelled.load(SeqCst)));
+            while waiting.lock().unwrap().is_empty() {
+                bench.turn(); // until it reads
+            }
+            let write = bench.start(0, Descriptor::new(Op::Write, 0, 4096));
+            assert!(write.is_none(), "it waits for the diff");
+            let began = Instant::now();
+            let expected = if cancels {
+                cancelled.store(true, SeqCst);
+                ErrorKind::Cancelled
+            } else {
+                let watch = scope.spawn(|| {
+                    thread::sleep(Duration::from_secs(5));
+                    let_all_go(&waiting); // so that the test ends
+                });
+                drop(bench);
+                assert!(!watch.is_finished(), "the queue waited for the storage");
+                ErrorKind::Closed
+            };
+            while !diff.is_finished() && began.elapsed() < Duration::from_secs(5) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let in_time = diff.is_finished();
+            while !diff.is_finished() {
+                let_all_go(&waiting);
+            }
+            assert!(in_time, "it waits for the storage");
+            assert_eq!(diff.join().unwrap().unwrap_err().kind, expected);
+        });
+        std::fs::remove_file(dir.path().join("map")).unwrap();
+    }
+}
+
+#[test]
+fn an_overlay_is_flattened_while_a_diff_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    std::fs::write(&base, vec![5; 4 << 20]).unwrap();
+    let base = Arc::new(FileDisk::open(&base, true, false).unwrap());
+    let overlay = Arc::new(Overlay::in_file(base, &dir.path().join("upper"), None, false).unwrap());
+    let (disk, waiting) = waiting_disk(overlay.clone(), dir.path());
+    let mut bench = Bench::new(disk.clone(), 2, 1 << 17);
+    assert_eq!(overlay.max_io(), 1 << 17);
+    assert!(bench.start(0, Descriptor::new(Op::Write, MIB, 8192)).is_none());
+    let mut copy = Copy::of(vec![0; 4 << 20]);
+    thread::scope(|scope| {
+        let diff = scope.spawn(|| disk.diff(None, &mut copy, &|| false));
+        turn_for(&mut bench, Duration::from_millis(200));
+        assert_eq!(overlay.max_io(), 1 << 17, "the diff's reader is no queue of the disk");
+        let flatten = scope.spawn(|| overlay.clone().flatten(None, &|| false));
+        while !flatten.is_finished() {
+            bench.turn();
+        }
+        while !diff.is_finished() {
+            let_all_go(&waiting);
+            bench.turn();
+        }
+        flatten.join().unwrap().unwrap();
+        diff.join().unwrap().unwrap();
+    });
+    assert!(copy.disk[..1 << 20].iter().all(|byte| *byte == 5));
 }

@@ -11,5 +11,7 @@
 mod diff;
 mod qcow2;
 
-pub use diff::{Applied, Aside, BackingFile, Output, Qcow2Diff, RawDiff, StreamDiff, apply, apply_ranges};
+pub use diff::{
+    Applied, Aside, BackingFile, Output, Qcow2Diff, RawDiff, StreamDiff, apply, apply_ranges, is_on,
+};
 pub use qcow2::{Options, Qcow2};

@@ -7,8 +7,8 @@ use napi::bindgen_prelude::{Float64Array, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
 use std::io::{self, BufWriter, Write};
+use std::net::Shutdown;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use ublk_core::Device;
 use ublk_core::backend::Sink;
 use ublk_core::error::{Error as CoreError, ErrorKind, Result as CoreResult};
 use ublk_formats::{
-    Applied, Aside, BackingFile, Output, Qcow2Diff, RawDiff, StreamDiff, apply, apply_ranges,
+    Applied, Aside, BackingFile, Output, Qcow2Diff, RawDiff, StreamDiff, apply, apply_ranges, is_on,
 };
 
 /// Which diff to write, and where.
@@ -89,16 +89,23 @@ pub fn write_diff(device: &Device, wishes: &DiffWishes, cancel: &ublk_core::Canc
         device.with_changes(|changes| changes.diff(wishes.since.as_deref(), sink, &cancelled))
     };
     let path = Path::new(&wishes.out);
-    refuse_own_disk(device, path)?;
     let failed = |error: io::Error| {
         CoreError::system(format!("cannot write {}", path.display()), &error).kind(ErrorKind::Backend)
     };
     if wishes.socket {
+        let aside = Aside::temporary();
+        let what = format!("{}, for what the output is too slow for,", aside.path().display());
+        refuse_own_disk(device, aside.path(), &what, "start the disk's server with another TMPDIR")?;
         let client = Client::connect(path, cancel).map_err(failed)?;
-        let mut sink = StreamDiff::new(BufWriter::with_capacity(1 << 18, client), Aside::temporary());
+        let socket = client.socket.try_clone().map_err(failed)?;
+        let mut sink = StreamDiff::new(BufWriter::with_capacity(1 << 18, client), aside)
+            .interrupted_by(move || drop(socket.shutdown(Shutdown::Both))); // it may be closed already
         take(&mut sink)?;
         return sink.finish().map(drop).map_err(failed);
     }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let hint = "write the diff to another file system, or to standard output";
+    refuse_own_disk(device, dir, &path.display().to_string(), hint)?;
     let output = Output::create(path)?;
     let (file, aside) = (output.file()?, output.aside());
     match &*wishes.format {
@@ -129,19 +136,12 @@ pub fn write_diff(device: &Device, wishes: &DiffWishes, cancel: &ublk_core::Canc
     }
 }
 
-/// Refuses a file on the disk itself: writing it would change what is copied, and could wait for that.
-fn refuse_own_disk(device: &Device, out: &Path) -> CoreResult<()> {
-    let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(found) = std::fs::metadata(dir) else { return Ok(()) }; // it is reported when the file is made
-    let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
-    // A partition is a directory in that of its disk.
-    let disk = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).unwrap_or_default();
-    let own = format!("ublkb{}", device.id());
-    if !disk.components().any(|part| part.as_os_str() == &*own) {
-        return Ok(());
+/// Refuses a directory on the disk itself: writing there would change what is copied, and could wait for that.
+fn refuse_own_disk(device: &Device, dir: &Path, what: &str, hint: &'static str) -> CoreResult<()> {
+    if is_on(dir, &format!("ublkb{}", device.id())) {
+        return Err(CoreError::invalid(format!("{what} is on the disk itself")).hint(hint));
     }
-    Err(CoreError::invalid(format!("{} is on the disk itself", out.display()))
-        .hint("write the diff to another file system, or to standard output"))
+    Ok(())
 }
 
 /// How often a client that does not read is looked after.

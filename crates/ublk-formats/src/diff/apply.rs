@@ -29,6 +29,7 @@ pub fn apply(diff: &Path, base: &Path, cancelled: &dyn Fn() -> bool) -> Result<A
     from.all(cancelled, &mut |_, _| Ok(()))?;
     let to = Target::open(base, from.size)?;
     let mut again = Stream::open(from.input.into_inner(), diff)?;
+    again.changing = true;
     let applied = again.all(cancelled, &mut |extent, data| to.put(extent.offset, extent.length, data));
     to.finish(applied)
 }
@@ -53,10 +54,12 @@ pub fn apply_ranges(
         let mut at = range.start;
         while at < range.end {
             if cancelled() {
-                return Err(interrupted());
+                return Err(interrupted(PART));
             }
             let part = usize::try_from(range.end - at).unwrap_or(MOST).min(MOST);
-            stream.read_exact_at(&mut data[..part], at).map_err(|error| cannot("read", diff, &error))?;
+            stream
+                .read_exact_at(&mut data[..part], at)
+                .map_err(|error| cannot("read", diff, &error).hint(PART))?;
             for (zero, run) in zero_runs(&data[..part], 4096) {
                 let (offset, length) = (at + run.start as u64, run.len() as u64);
                 to.put(offset, length, if zero { &[] } else { &data[run] })?;
@@ -73,9 +76,15 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::system(format!("cannot {what} {}", path.display()), error).kind(ErrorKind::Backend)
 }
 
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Cancelled, "applying the diff was cancelled")
-        .hint("the copy has a part of it: apply it again")
+/// Hints for failures after something was changed, and before.
+const PART: &str = "the copy has a part of the diff: apply it again";
+const NOTHING: &str = "nothing was changed";
+/// The diff was whole when it was checked.
+const CHANGED_MEANWHILE: &str =
+    "it was changed meanwhile, and the copy has a part of it: copy the diff again, then apply it again";
+
+fn interrupted(hint: &'static str) -> Error {
+    Error::new(ErrorKind::Cancelled, "applying the diff was cancelled").hint(hint)
 }
 
 fn open_diff(diff: &Path) -> Result<File> {
@@ -143,7 +152,7 @@ impl<'a> Target<'a> {
     }
 
     fn failed(&self, error: &io::Error) -> Error {
-        cannot("write", self.path, error).hint("the copy has a part of the diff: apply it again")
+        cannot("write", self.path, error).hint(PART)
     }
 }
 
@@ -175,6 +184,8 @@ struct Stream<'a> {
     input: BufReader<File>,
     path: &'a Path,
     size: u64,
+    /// What is read is put into the copy.
+    changing: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -183,6 +194,7 @@ impl<'a> Stream<'a> {
             input: BufReader::with_capacity(1 << 20, file.try_clone().map_err(|error| system(path, &error))?),
             path,
             size: 0,
+            changing: false,
         };
         file.rewind().map_err(|error| system(path, &error))?;
         let mut bytes = [0; HEADER];
@@ -215,16 +227,24 @@ impl<'a> Stream<'a> {
 
     fn damaged(&self) -> Error {
         Error::new(ErrorKind::Backend, format!("the diff {} is damaged", self.path.display()))
-            .hint("nothing was changed: copy it again")
+            .hint(if self.changing { CHANGED_MEANWHILE } else { "nothing was changed: copy it again" })
+    }
+
+    fn system(&self, error: &io::Error) -> Error {
+        system(self.path, error).hint(if self.changing { PART } else { NOTHING })
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         match self.input.read_exact(bytes) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(Error::new(ErrorKind::Backend, format!("the diff {} is incomplete", self.path.display()))
-                    .hint("nothing was changed: copy it again, or make it again"))
+                    .hint(if self.changing {
+                        CHANGED_MEANWHILE
+                    } else {
+                        "nothing was changed: copy it again, or make it again"
+                    }))
             }
-            read => read.map_err(|error| system(self.path, &error)),
+            read => read.map_err(|error| self.system(&error)),
         }
     }
 
@@ -237,7 +257,7 @@ impl<'a> Stream<'a> {
         let (mut applied, mut data) = (Applied::default(), Vec::new());
         loop {
             if cancelled() {
-                return Err(interrupted());
+                return Err(interrupted(if self.changing { PART } else { NOTHING }));
             }
             let mut head = [0; HEAD];
             self.read(&mut head)?;
@@ -258,7 +278,7 @@ impl<'a> Stream<'a> {
             }
             match extent.kind {
                 END => {
-                    let more = self.input.read(&mut [0]).map_err(|error| system(self.path, &error))?;
+                    let more = self.input.read(&mut [0]).map_err(|error| self.system(&error))?;
                     let right =
                         more == 0 && (extent.offset, extent.length) == (applied.extents, applied.bytes);
                     return if right { Ok(applied) } else { Err(self.damaged()) };

@@ -28,6 +28,7 @@ mod apply;
 mod crc;
 mod image;
 mod output;
+mod own_disk;
 mod raw;
 mod stream;
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod tests;
 pub use apply::{Applied, apply, apply_ranges};
 pub use image::{BackingFile, Qcow2Diff};
 pub use output::{Aside, Output};
+pub use own_disk::is_on;
 pub use raw::RawDiff;
 pub use stream::StreamDiff;
 

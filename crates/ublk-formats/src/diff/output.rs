@@ -83,9 +83,14 @@ impl Drop for Output {
 pub struct Aside(PathBuf);
 
 impl Aside {
-    /// For an output that is no file.
+    /// For an output that is no file: `/var/tmp`, which is not in memory, unless `TMPDIR` names another directory.
     pub fn temporary() -> Self {
-        Self(std::env::temp_dir())
+        Self(std::env::var_os("TMPDIR").map_or_else(|| "/var/tmp".into(), PathBuf::from))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// A file that nobody else sees.

@@ -3,12 +3,14 @@
 use super::{Aside, DATA, END, MOST, ZEROES, head, header, zero_runs};
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::Arc;
 use ublk_core::backend::Sink;
 
 /// See the [module](self).
 pub struct StreamDiff<W> {
     output: W,
     aside: Aside,
+    interrupter: Option<Arc<dyn Fn() + Send + Sync>>,
     extents: u64,
     bytes: u64,
 }
@@ -16,7 +18,13 @@ pub struct StreamDiff<W> {
 impl<W: Write> StreamDiff<W> {
     /// To this output.
     pub fn new(output: W, aside: Aside) -> Self {
-        Self { output, aside, extents: 0, bytes: 0 }
+        Self { output, aside, interrupter: None, extents: 0, bytes: 0 }
+    }
+
+    /// With what lets a write to the output fail that blocks.
+    #[must_use]
+    pub fn interrupted_by(self, interrupter: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { interrupter: Some(Arc::new(interrupter)), ..self }
     }
 
     /// All has been put, and everything was written to the output, which is returned.
@@ -57,5 +65,14 @@ impl<W: Write> Sink for StreamDiff<W> {
 
     fn aside(&self) -> io::Result<File> {
         self.aside.file()
+    }
+
+    fn interrupter(&self) -> Box<dyn Fn() + Send + Sync> {
+        let interrupter = self.interrupter.clone();
+        Box::new(move || {
+            if let Some(interrupt) = &interrupter {
+                interrupt();
+            }
+        })
     }
 }

@@ -176,3 +176,45 @@ fn a_raw_diff_with_another_list_is_refused() {
     }
     assert_eq!(fs::read(&base).unwrap(), [2; 8192]);
 }
+
+#[test]
+fn what_became_of_the_copy_is_said_when_it_is_interrupted() {
+    use std::cell::Cell;
+    let dir = tempfile::tempdir().unwrap();
+    let (before, _, diff) = made();
+    let (at, to) = (dir.path().join("diff"), dir.path().join("base"));
+    fs::write(&at, &diff).unwrap();
+    fs::write(&to, &before).unwrap();
+    let mut nothing = 0;
+    for looks in 0_u32.. {
+        let left = Cell::new(looks);
+        let cancelled = || left.replace(left.get().saturating_sub(1)) == 0;
+        let Err(error) = apply(&at, &to, &cancelled) else { break };
+        let error = error.to_string();
+        let changed = fs::read(&to).unwrap() != before;
+        if error.contains("nothing was changed") {
+            nothing += 1;
+            assert!(!changed, "{error}");
+        } else {
+            assert!(error.contains("the copy has a part of the diff: apply it again"), "{error}");
+        }
+        assert!(looks < 100);
+    }
+    assert!(nothing > 1);
+    // Damaged when it was checked.
+    let big: Vec<u8> = (0..8 << 20).map(|at: u32| (at % 251) as u8).collect();
+    let mut stream = StreamDiff::new(Vec::new(), Aside::temporary());
+    stream.begin(8 << 20).unwrap();
+    stream.put(0, &big).unwrap();
+    fs::write(&at, stream.finish().unwrap()).unwrap();
+    let before = vec![0; big.len()];
+    fs::write(&to, &before).unwrap();
+    let damage = || {
+        if fs::read(&to).unwrap() != before {
+            File::options().write(true).open(&at).unwrap().set_len(40).unwrap();
+        }
+        false
+    };
+    let error = apply(&at, &to, &damage).unwrap_err().to_string();
+    assert!(error.contains("changed meanwhile") && !error.contains("nothing"), "{error}");
+}

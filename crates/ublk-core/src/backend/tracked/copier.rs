@@ -257,3 +257,35 @@ fn write_out(diff: &Diff, aside: &io::Result<File>, sink: &mut (dyn Sink + Send)
 pub fn cannot_write(error: &io::Error) -> Error {
     Error::system("cannot write the diff", error).kind(ErrorKind::Backend)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Completer, Memory, Token};
+    use crate::queue::{Ticket, Waker};
+    use crate::report::Reporter;
+    use std::sync::Arc;
+
+    #[test]
+    fn changes_do_not_wait_for_long_for_what_cannot_be_put_aside() {
+        let disk = Arc::new(Memory::new(4 << 20).unwrap());
+        let diff = Diff::new(4 << 20, BLOCK).unwrap();
+        diff.note_table(None);
+        diff.release_others();
+        // Neither the output nor the file for it answers.
+        diff.outgoing.add(vec![Copied { offset: 0, data: vec![0; MOST] }]);
+        let completer = Completer::new(Waker::new().unwrap());
+        let wait = || (completer.clone(), Token::of(Ticket { tag: 0, generation: 1, queue: 0 }));
+        assert!(!diff.admits(&(2..3), wait));
+        let reader = Reader::new(disk, AT_ONCE, PART_BYTES, Reporter::new(|_| {})).unwrap();
+        let began = Instant::now();
+        let failed = copy(&diff, reader, &|| began.elapsed() > PATIENCE * 10).unwrap_err();
+        assert_eq!(failed.errno, Some(libc::ETIMEDOUT));
+        assert!(began.elapsed() >= PATIENCE);
+        diff.fail(failed);
+        let mut told = Vec::new();
+        completer.take(&mut told);
+        assert_eq!(told.len(), 1);
+        assert!(diff.admits(&(2..3), wait));
+    }
+}

@@ -486,3 +486,70 @@ fn an_overlay_is_flattened_while_a_diff_waits() {
     });
     assert!(copy.disk[..1 << 20].iter().all(|byte| *byte == 5));
 }
+
+/// An output that is stuck until it is interrupted.
+#[derive(Default)]
+struct Stuck {
+    begun: Arc<AtomicBool>,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Sink for Stuck {
+    fn begin(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn put(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+        self.begun.store(true, SeqCst);
+        while !self.interrupted.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Err(io::Error::from_raw_os_error(libc::EPIPE))
+    }
+
+    fn aside(&self) -> io::Result<File> {
+        tempfile::tempfile()
+    }
+
+    fn interrupter(&self) -> Box<dyn Fn() + Send + Sync> {
+        let interrupted = self.interrupted.clone();
+        Box::new(move || interrupted.store(true, SeqCst))
+    }
+}
+
+#[test]
+fn a_diff_whose_output_is_stuck_lets_writes_go_on_and_ends_with_its_disk_or_when_it_is_cancelled() {
+    let dir = tempfile::tempdir().unwrap();
+    for (cancels, kind) in [(true, ErrorKind::Cancelled), (false, ErrorKind::Closed)] {
+        let disk = disk(&dir.path().join("map"), 4 * MIB);
+        let mut bench = Bench::new(disk.clone(), 1, 1 << 16);
+        let (mut stuck, cancelled) = (Stuck::default(), AtomicBool::new(false));
+        let (begun, interrupted) = (stuck.begun.clone(), stuck.interrupted.clone());
+        thread::scope(|scope| {
+            let diff = scope.spawn(|| disk.diff(None, &mut stuck, &|| cancelled.load(SeqCst)));
+            while !begun.load(SeqCst) {
+                bench.turn();
+            }
+            // All of the disk, which is far more than there is memory for.
+            for block in 0..1024 {
+                let mut done = bench.start(0, Descriptor::new(Op::Write, block * BLOCK, BLOCK)).is_some();
+                while !done {
+                    done = !bench.turn().is_empty();
+                }
+            }
+            if cancels {
+                cancelled.store(true, SeqCst);
+            } else {
+                drop(bench);
+            }
+            let began = Instant::now();
+            while !diff.is_finished() && began.elapsed() < Duration::from_secs(5) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let in_time = diff.is_finished();
+            interrupted.store(true, SeqCst); // so that the test ends
+            assert!(in_time, "it waits for its output");
+            assert_eq!(diff.join().unwrap().unwrap_err().kind, kind);
+        });
+    }
+}

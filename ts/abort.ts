@@ -1,5 +1,6 @@
 import { Cancel } from '#binding'
 import { wrap } from './errors.js'
+import { INTERRUPTED } from './interrupted.js'
 
 /**
  * Runs a native action that `signal` can abort; it then rejects with the signal's reason, as `fetch`
@@ -18,7 +19,7 @@ export async function abortable<T>(
   } catch (error) {
     const wrapped = wrap(error)
     const aborted = signal?.aborted && (wrapped.kind === 'cancelled' || Object.is(error, signal.reason))
-    throw aborted ? signal.reason : wrapped
+    throw aborted && signal.reason !== INTERRUPTED ? signal.reason : wrapped
   } finally {
     signal?.removeEventListener('abort', abort)
   }

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import * as native from '#binding'
 import { abortable } from './abort.js'
@@ -33,7 +33,7 @@ export async function applyDiff(
   checkWaiting(options, 'applyDiff()')
   const from = resolve(pathOf(diff, 'the path of the diff'))
   const to = resolve(pathOf(base, 'the path of the copy'))
-  const list = isStream(from) ? undefined : listOf(from)
+  const list = listOf(from)
   return await abortable(options.signal, async cancel =>
     list
       ? await native.applyRawDiff(from, list.size, list.ranges, to, cancel)
@@ -58,26 +58,51 @@ function isStream(path: string): boolean {
   }
 }
 
-/** The list beside a raw file; undefined if there is none. */
-function listOf(path: string): { size: number; ranges: Float64Array } | undefined {
-  let text: string
+interface List {
+  size: number
+  ranges: Float64Array
+}
+
+/**
+ * The list beside a raw file; undefined if the file is a stream, or there is no list. The content of a raw file is the disk's, so
+ * it may begin as a stream does: a list that fits decides.
+ */
+function listOf(path: string): List | undefined {
+  const text = textOf(`${path}.json`)
+  if (text === undefined) return undefined // then it is taken for a stream, and refused if it is none
+  const list = parsed(text)
+  if (list?.size === statSync(path, { throwIfNoEntry: false })?.size) return list
+  if (isStream(path)) return undefined
+  if (list) return list // it is refused, since the sizes differ
+  throw new UblkError('backend', `${path}.json is not the list of a diff`, {
+    hint: 'nothing was changed: copy it again',
+  })
+}
+
+function textOf(path: string): string | undefined {
   try {
-    text = readFileSync(`${path}.json`, 'utf8')
-  } catch {
-    return undefined // then it is taken for a stream, and refused
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return undefined
+    throw new UblkError('backend', `cannot read the list of the diff: ${message}`, {
+      hint: 'nothing was changed',
+      cause: error,
+      ...(code === undefined ? {} : { code }),
+    })
   }
+}
+
+function parsed(text: string): List | undefined {
   try {
     const { size, ranges } = JSON.parse(text) as {
       size: number
       ranges: { offset: number; length: number }[]
     }
     const numbers = ranges.flatMap(({ offset, length }) => [offset, length])
-    if (![size, ...numbers].every(number => Number.isSafeInteger(number) && number >= 0))
-      throw new TypeError()
+    if (![size, ...numbers].every(number => Number.isSafeInteger(number) && number >= 0)) return undefined
     return { size, ranges: Float64Array.from(numbers) }
   } catch {
-    throw new UblkError('backend', `${path}.json is not the list of a diff`, {
-      hint: 'nothing was changed: copy it again',
-    })
+    return undefined
   }
 }

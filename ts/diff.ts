@@ -7,7 +7,7 @@ import { pipeline } from 'node:stream/promises'
 import type { DiffWishes } from '#binding'
 import { checkName } from './changes.js'
 import { checkOptions, checkSignal } from './check.js'
-import { invalid } from './errors.js'
+import { invalid, UblkError, wrap } from './errors.js'
 import { pathOf } from './path.js'
 import { nameOf } from './user-values.js'
 
@@ -110,6 +110,15 @@ function isWritable(out: unknown): out is Writable {
   return typeof stream === 'object' && typeof stream?.write === 'function' && typeof stream.on === 'function'
 }
 
+function notWritten(error: unknown): UblkError {
+  const code = (error as { code?: unknown } | null)?.code
+  const why = code === 'EPIPE' ? 'its reader has ended (EPIPE)' : wrap(error).message
+  return new UblkError('backend', `cannot write the diff to its stream: ${why}`, {
+    cause: error,
+    ...(typeof code === 'string' ? { code } : {}),
+  })
+}
+
 /** Waits until all that a stream has taken is written. */
 async function written(to: Writable): Promise<void> {
   await new Promise<void>((done, fail) => to.write('', error => (error ? fail(error) : done())))
@@ -133,7 +142,7 @@ export async function writeDiff(
         pipeline(socket, to, { end: false })
           .then(() => written(to))
           .catch((error: unknown) => {
-            failure = error
+            failure = notWritten(error)
             socket.destroy()
           })
           .finally(done)

@@ -1,3 +1,5 @@
+import { INTERRUPTED } from '../interrupted.js'
+
 /** npm passes on the Ctrl-C that its child has already had from the terminal: these are one. */
 const SAME_PRESS_MS = 300
 
@@ -17,8 +19,8 @@ export function interrupts({ hangup }: { hangup: 'end' | 'ignore' }): Interrupts
   const interrupt = (): void => {
     if (!first.signal.aborted) {
       since = performance.now()
-      first.abort()
-    } else if (performance.now() - since > SAME_PRESS_MS) second.abort()
+      first.abort(INTERRUPTED)
+    } else if (performance.now() - since > SAME_PRESS_MS) second.abort(INTERRUPTED)
   }
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt)
   process.on('SIGHUP', hangup === 'end' ? interrupt : () => {})

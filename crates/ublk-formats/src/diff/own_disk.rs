@@ -114,9 +114,10 @@ impl Mount {
     /// Where its content is stored: devices, and the directory that an overlay mount writes to.
     fn stores(&self) -> Vec<PathBuf> {
         let upper = self.options.split(|byte| *byte == b',').filter_map(|one| one.strip_prefix(b"upperdir="));
-        // bcachefs names all of its devices.
-        let sources = self.source.as_os_str().as_bytes().split(|byte| *byte == b':').map(bytes_to_path);
-        sources.filter(|source| source.is_absolute()).chain(upper.map(path_of)).collect()
+        // bcachefs names all of its devices. A server's export is no device.
+        let source = Some(self.source.as_os_str().as_bytes()).filter(|source| source.starts_with(b"/"));
+        let sources = source.into_iter().flat_map(|source| source.split(|byte| *byte == b':'));
+        sources.map(bytes_to_path).chain(upper.map(path_of)).collect()
     }
 }
 

@@ -300,10 +300,10 @@ fn a_disk_has_one_diff_at_a_time_and_is_not_resized_meanwhile_and_its_end_ends_t
 /// A place at which an output panics.
 #[derive(Clone, Copy, PartialEq)]
 enum Panics {
-    AtBegin,
-    AtUnit,
-    AtAside,
-    AtPut,
+    Begin,
+    Unit,
+    Aside,
+    Put,
 }
 
 struct Panicking(Panics);
@@ -316,23 +316,23 @@ impl Panicking {
 
 impl Sink for Panicking {
     fn begin(&mut self, _: u64) -> io::Result<()> {
-        self.at(Panics::AtBegin);
+        self.at(Panics::Begin);
         Ok(())
     }
 
     fn unit(&self) -> u64 {
-        self.at(Panics::AtUnit);
+        self.at(Panics::Unit);
         BLOCK
     }
 
     fn put(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
         thread::sleep(Duration::from_millis(50)); // writes wait meanwhile
-        self.at(Panics::AtPut);
+        self.at(Panics::Put);
         Ok(())
     }
 
     fn aside(&self) -> io::Result<File> {
-        self.at(Panics::AtAside);
+        self.at(Panics::Aside);
         tempfile::tempfile()
     }
 }
@@ -341,7 +341,7 @@ impl Sink for Panicking {
 fn a_diff_whose_output_panics_fails_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let disk = disk(&dir.path().join("map"), 4 * MIB);
-    for panics in [Panics::AtBegin, Panics::AtUnit, Panics::AtAside, Panics::AtPut] {
+    for panics in [Panics::Begin, Panics::Unit, Panics::Aside, Panics::Put] {
         let mut bench = Bench::new(disk.clone(), 1, 1 << 16);
         thread::scope(|scope| {
             let diff = scope.spawn(|| disk.diff(None, &mut Panicking(panics), &|| false));

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use ublk_core::claim;
 use ublk_core::error::{Error, ErrorKind, Result};
 
 /// See the [module](self).
@@ -27,18 +26,25 @@ impl Output {
         if let Ok(file) = nameless(&directory(&path)) {
             return Ok(Self { file, path, temporary: None });
         }
+        Self::named(path)
+    }
+
+    /// Where a file without a name cannot be made.
+    pub(super) fn named(path: PathBuf) -> Result<Self> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".part");
         let temporary = PathBuf::from(temporary);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&temporary)
-            .map_err(|error| failed(&path, &error))?;
-        // A server that was killed may have left one; one that writes it has it locked.
-        claim::keep(&temporary, &file)?;
-        file.set_len(0).map_err(|error| failed(&path, &error))?;
+        let options = options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(&temporary).map_err(|error| {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                let what = format!("{} exists already", temporary.display());
+                return Error::new(ErrorKind::Exists, what).hint(
+                    "name another file, or remove that one if nobody writes it: a killed server leaves it",
+                );
+            }
+            failed(&path, &error)
+        })?;
         Ok(Self { file, path, temporary: Some(temporary) })
     }
 
@@ -59,11 +65,15 @@ impl Output {
         let there = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let from = self.temporary.as_deref().unwrap_or(Path::new(&there));
         let (old, new) = (c_path(from).map_err(fail)?, c_path(&self.path).map_err(fail)?);
+        let cwd = libc::AT_FDCWD;
+        // Both replace nothing. Where a file has to have a name from the beginning, it often can have one only (FAT, CIFS).
         // SAFETY: both are paths that end with a zero.
-        let linked = unsafe {
-            libc::linkat(libc::AT_FDCWD, old.as_ptr(), libc::AT_FDCWD, new.as_ptr(), libc::AT_SYMLINK_FOLLOW)
-        };
-        if linked != 0 {
+        let renamed = self.temporary.is_some()
+            && unsafe { libc::renameat2(cwd, old.as_ptr(), cwd, new.as_ptr(), libc::RENAME_NOREPLACE) } == 0;
+        // SAFETY: as above.
+        let linked = renamed
+            || unsafe { libc::linkat(cwd, old.as_ptr(), cwd, new.as_ptr(), libc::AT_SYMLINK_FOLLOW) } == 0;
+        if !linked {
             return Err(fail(io::Error::last_os_error()));
         }
         File::open(directory(&self.path)).and_then(|dir| dir.sync_all()).map_err(fail)
@@ -73,7 +83,7 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            let _ = fs::remove_file(temporary); // it is recognised, and used again
+            let _ = fs::remove_file(temporary); // it may have got its name
         }
     }
 }

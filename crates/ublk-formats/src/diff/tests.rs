@@ -218,3 +218,27 @@ fn what_became_of_the_copy_is_said_when_it_is_interrupted() {
     let error = apply(&at, &to, &damage).unwrap_err().to_string();
     assert!(error.contains("changed meanwhile") && !error.contains("nothing"), "{error}");
 }
+
+#[test]
+fn an_output_with_a_name_from_the_beginning_replaces_nothing_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, part) = (dir.path().join("out"), dir.path().join("out.part"));
+    fs::write(&part, "another's").unwrap();
+    assert!(Output::named(path.clone()).err().unwrap().message.contains("out.part exists already"));
+    assert_eq!(fs::read(&part).unwrap(), b"another's");
+    fs::remove_file(&part).unwrap();
+
+    let output = Output::named(path.clone()).unwrap();
+    assert!(part.exists());
+    fs::write(&path, "came meanwhile").unwrap();
+    assert!(output.complete().is_err());
+    assert!(fs::read(&path).unwrap() == b"came meanwhile" && !part.exists());
+    fs::remove_file(&path).unwrap();
+
+    let output = Output::named(path.clone()).unwrap();
+    std::io::Write::write_all(&mut output.file().unwrap(), b"all").unwrap();
+    let before = fs::metadata(&part).unwrap();
+    output.complete().unwrap();
+    assert!(fs::read(&path).unwrap() == b"all" && !part.exists());
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&before), 1);
+}

@@ -210,16 +210,12 @@ impl Backend for Tracked {
 
     fn resize_told(&self, from: u64, to: u64, tell: &dyn Fn(u64) -> Result<()>) -> Result<()> {
         let session = self.state().session.clone();
-        if let Some(session) = &session {
-            session.resize(from, to)?;
+        match session {
+            Some(session) => session.resize(from, to, || self.disk.resize_told(from, to, tell))?,
+            None => self.disk.resize_told(from, to, tell)?,
         }
-        let resized = self.disk.resize_told(from, to, tell);
-        if resized.is_ok() {
-            self.state().size = to;
-        } else if let Some(session) = &session {
-            session.resize(to, from)?;
-        }
-        resized
+        self.state().size = to;
+        Ok(())
     }
 
     fn identity(&self) -> Result<String> {

@@ -85,6 +85,8 @@ struct Kept {
 enum Running {
     #[default]
     None,
+    /// The disk is resized: there is none.
+    Resizing,
     /// It does not read the disk yet.
     Begun,
     Diff(Arc<Diff>),
@@ -274,13 +276,21 @@ impl Session {
         reset()
     }
 
-    /// The disk is about to get another size. What is added counts as changed.
-    pub fn resize(&self, from: u64, to: u64) -> Result<()> {
-        let mut kept = self.kept()?;
-        if matches!(&*self.running(), Running::Begun | Running::Diff(_)) {
-            return Err(Error::new(ErrorKind::Busy, "the disk cannot be resized while its diff is written")
-                .hint("wait until that has ended"));
+    /// The disk gets another size, unless `resize` fails. What is added counts as changed. No diff begins meanwhile.
+    pub fn resize(&self, from: u64, to: u64, resize: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _resizing = Resizing::begin(self)?;
+        self.prepare(from, to)?;
+        let resized = resize();
+        if resized.is_err()
+            && let Err(error) = self.prepare(to, from)
+        {
+            self.reporter.report(error.to_string()); // what matters is why the disk was not resized
         }
+        resized
+    }
+
+    fn prepare(&self, from: u64, to: u64) -> Result<()> {
+        let mut kept = self.kept()?;
         let path = kept.map.path().display().to_string();
         kept.map.resize(to).map_err(|error| {
             Error::system(format!("cannot write the change map {path}"), &error).kind(ErrorKind::Backend)
@@ -317,6 +327,34 @@ impl Session {
             self.reporter.report(format!("{path}: {error}; everything counts as changed from now on"));
         })
         .ok()
+    }
+}
+
+/// Until it is dropped, no diff begins.
+struct Resizing<'a>(&'a Session);
+
+impl<'a> Resizing<'a> {
+    fn begin(session: &'a Session) -> Result<Self> {
+        let mut running = session.running();
+        let what = match &*running {
+            Running::None => {
+                *running = Running::Resizing;
+                return Ok(Self(session));
+            }
+            Running::Never => return Err(over()),
+            Running::Resizing => "the disk is being resized",
+            Running::Begun | Running::Diff(_) => "the disk cannot be resized while its diff is written",
+        };
+        Err(Error::new(ErrorKind::Busy, what).hint("wait until that has ended"))
+    }
+}
+
+impl Drop for Resizing<'_> {
+    fn drop(&mut self) {
+        let mut running = self.0.running();
+        if matches!(&*running, Running::Resizing) {
+            *running = Running::None;
+        }
     }
 }
 

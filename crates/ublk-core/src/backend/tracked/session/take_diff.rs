@@ -51,6 +51,10 @@ impl Session {
         match &*running {
             Running::None => *running = Running::Begun,
             Running::Never => return Err(over()),
+            Running::Resizing => {
+                return Err(Error::new(ErrorKind::Busy, "the disk is being resized")
+                    .hint("wait until that has ended"));
+            }
             Running::Begun | Running::Diff(_) => {
                 return Err(Error::new(ErrorKind::Busy, "another diff of the disk is under way")
                     .hint("wait until it has ended"));

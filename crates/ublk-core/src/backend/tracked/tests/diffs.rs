@@ -553,3 +553,58 @@ fn a_diff_whose_output_is_stuck_lets_writes_go_on_and_ends_with_its_disk_or_when
         });
     }
 }
+
+/// What happens while a disk is resized.
+type Meanwhile = Box<dyn Fn() + Send + Sync>;
+
+/// A disk that cannot be resized.
+struct Rigid {
+    disk: Memory,
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+impl Backend for Rigid {
+    fn properties(&self) -> Properties {
+        self.disk.properties()
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        Vec::new()
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        Arc::new(Memory::new(4 * MIB)?).engine(site)
+    }
+
+    fn resize(&self, _: u64, _: u64) -> Result<()> {
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
+        Err(Error::new(ErrorKind::Unsupported, "it is rigid"))
+    }
+}
+
+#[test]
+fn no_diff_begins_while_a_disk_is_resized_and_a_failure_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let rigid = Arc::new(Rigid { disk: Memory::new(4 * MIB).unwrap(), meanwhile: Mutex::default() });
+    let disk = Arc::new(Tracked::open(rigid.clone(), &dir.path().join("map"), false).unwrap());
+    let bench = Bench::new(disk.clone(), 1, 4096);
+    disk.checkpoint("a").unwrap();
+    let (stuck, other) = (Stuck::default(), disk.clone());
+    let end = stuck.interrupted.clone();
+    *rigid.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let (other, mut stuck) = (other.clone(), Stuck { interrupted: end.clone(), ..Stuck::default() });
+        let diff = thread::spawn(move || other.diff(None, &mut stuck, &|| false));
+        thread::sleep(Duration::from_millis(100)); // it has begun, if it could
+        end.store(true, SeqCst);
+        assert!(diff.is_finished(), "a diff has begun");
+        let failed = diff.join().unwrap().unwrap_err();
+        assert_eq!((failed.kind, &*failed.message), (ErrorKind::Busy, "the disk is being resized"));
+    }));
+    for to in [5 * MIB, 3 * MIB] {
+        assert_eq!(disk.resize(4 * MIB, to).unwrap_err().message, "it is rigid");
+        assert_eq!(disk.changed("a", 0, 10).unwrap().size, 4 * MIB);
+    }
+    drop(bench);
+}

@@ -68,7 +68,7 @@ mod tests {
             let long = format!("{first}{}", "ü".repeat(MOST));
             let other = format!("{first}{}u", "ü".repeat(MOST));
             assert!(kept(long.clone()).len() <= MOST);
-            assert!(kept(long.clone()).starts_with(&long[..MOST - 64]));
+            assert!(kept(long.clone()).chars().zip(long.chars()).take(450).all(|(one, other)| one == other));
             assert_ne!(kept(long), kept(other));
         }
     }

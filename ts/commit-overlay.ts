@@ -7,7 +7,8 @@ import { pathOf } from './path.js'
 /** How to put an upper into its base. */
 export interface CommitOptions {
   /**
-   * Also if the upper is over snapshots: they, and all disks over them, cannot be used afterwards.
+   * Also if the upper is over snapshots: they, and all disks over them, cannot be used afterwards. And if the base is a block
+   * device: other uppers over it must not be used afterwards, and are not refused.
    *
    * @defaultValue false
    */
@@ -26,7 +27,7 @@ export interface CommitOptions {
  * @param upper - The path of the upper.
  * @param base - The path of its base.
  * @throws UblkError of kind `backend` if the upper is of another base, or a file cannot be used; `busy` if base or upper are
- * in use, or the upper is over snapshots and `force` is not given; `unsupported` for the upper of a disk that was flattened.
+ * in use, or `force` is needed and not given; `unsupported` for the upper of a disk that was flattened.
  * @throws the signal's reason if it was aborted.
  *
  * @example

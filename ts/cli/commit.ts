@@ -16,7 +16,10 @@ export function addCommit(program: Command): void {
     .description('put what was written to an overlay into the file of its base, and remove the upper')
     .argument('<upper>', 'the upper, such as vm1.cow')
     .requiredOption('--into <base>', 'its base: the file or block device over which it was made')
-    .option('-f, --force', 'even if it is over snapshots: they cannot be used any more afterwards')
+    .option(
+      '-f, --force',
+      'even if it is over snapshots, or the base is a block device: other uppers are spoilt then',
+    )
     .addHelpText('after', HELP)
     .action(commit)
 }

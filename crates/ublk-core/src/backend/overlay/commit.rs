@@ -11,11 +11,14 @@ use super::{Overlay, identity_of, zeroes};
 use crate::backend::map_file::sync_parent;
 use crate::backend::{Backend, File, Storage};
 use crate::claim::Claims;
+use crate::claim::upper::MAGIC;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::number::to_usize;
+use std::fs;
 use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Bytes that are copied at a time.
 const PART: u64 = 1 << 20;
@@ -24,6 +27,10 @@ impl Overlay {
     /// See the [module](self). The base is a file or a block device. `force`: also if the upper is over snapshots, which cannot
     /// be used any more then; nor can other uppers over the same base.
     pub fn commit(path: &Path, base: &Path, force: bool, given_up: &dyn Fn() -> bool) -> Result<()> {
+        // What is removed at the end is the file, not a link to it.
+        let path = &fs::canonicalize(path).map_err(|error| {
+            Error::system(format!("cannot open {}", path.display()), &error).kind(ErrorKind::Backend)
+        })?;
         if Self::nothing_below(path)?.is_some() {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -33,10 +40,26 @@ impl Overlay {
         }
         let file = File::open(base, false, false)?;
         let _claims = Claims::take(&file.places(), Duration::ZERO)?;
-        let (size, begun) = (Upper::size_at(path)?, Upper::committed_at(path)?);
+        check_raw(&file, base)?;
+        let (size, begun, into) = (Upper::size_at(path)?, Upper::committed_at(path)?, which(&file)?);
+        if begun.as_ref().is_some_and(|(_, other)| *other != into) {
+            let message = format!(
+                "the commit of {} was begun into another file than {}",
+                path.display(),
+                base.display()
+            );
+            return Err(Error::new(ErrorKind::Backend, message)
+                .hint("go on with that one, which is partly the old one"));
+        }
+        if !is_regular(&file) && !force {
+            let message =
+                format!("other uppers over the block device {} would not notice the change", base.display());
+            return Err(Error::new(ErrorKind::Busy, message)
+                .hint(Hint::from("use none of them afterwards").by(Remedy::Force)));
+        }
         // A base that is partly changed has another identity than the upper says.
-        let name = begun.clone().map_or_else(|| identity_of(&file), Ok)?;
         let committing = begun.is_some();
+        let name = begun.map_or_else(|| identity_of(&file), |(name, _)| Ok(name))?;
         let block_size = file.properties().block_size;
         let shape = Shape { size, block_size, base: &name, parent: None, alone: false, committing };
         let layers = Upper::open_chain(path, &shape, false)?;
@@ -51,7 +74,7 @@ impl Overlay {
         check_size(&file, base, size)?;
         top.save()?;
         // Before anything of the base changes, its size as well: its identity is another one then.
-        top.begin_commit()?;
+        top.begin_commit(into)?;
         let index = Index::new();
         for (number, layer) in (FIRST..).zip(&layers) {
             layer.present(&mut |range| index.mark(range, number))?;
@@ -61,6 +84,11 @@ impl Overlay {
                 .kind(ErrorKind::Backend)
                 .hint("nothing is lost: do it again to go on")
         };
+        if is_regular(&file) {
+            // So other uppers over it are refused from here on, whatever of the data reaches the medium.
+            let changed = file.file().set_modified(SystemTime::now()).and_then(|()| file.file().sync_all());
+            changed.map_err(|error| failed(&error))?;
+        }
         if is_regular(&file) && size > file.properties().size {
             file.file().set_len(size).map_err(|error| failed(&error))?;
         }
@@ -85,8 +113,32 @@ impl Overlay {
             file.file().set_len(size).map_err(|error| failed(&error))?;
         }
         file.file().sync_all().map_err(|error| failed(&error))?;
-        std::fs::remove_file(path).and_then(|()| sync_parent(path)).map_err(|error| failed(&error))
+        fs::remove_file(path).and_then(|()| sync_parent(path)).map_err(|error| failed(&error))
     }
+}
+
+/// The base has the disk's bytes at their own offsets: it is no image of some format, which has the same size and time as the
+/// disk in it.
+fn check_raw(file: &File, base: &Path) -> Result<()> {
+    let mut first = [0; MAGIC.len()];
+    let read = file.file().read_exact_at(&mut first, 0);
+    let is = |magic: &[u8]| read.is_ok() && first.starts_with(magic);
+    let what = match () {
+        () if is(b"QFI\xfb") => "a qcow2 image",
+        () if is(MAGIC) => "the upper of another overlay",
+        () => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Unsupported, format!("{} is {what}, not the bytes of a disk", base.display()))
+        .hint("serve the overlay, and copy its disk"))
+}
+
+/// Distinguishes the base from other files, as long as it exists.
+fn which(file: &File) -> Result<u64> {
+    let found = file
+        .file()
+        .metadata()
+        .map_err(|error| Error::system("cannot look at the base", &error).kind(ErrorKind::Backend))?;
+    Ok(if found.is_file() { found.ino() } else { found.rdev() | 1 << 63 })
 }
 
 fn is_regular(file: &File) -> bool {

@@ -79,6 +79,20 @@ fn what_cannot_be_put_into_a_base_is_refused_and_nothing_is_touched() {
     std::fs::write(&other, &before[512..]).unwrap();
     assert!(commit(&other).contains("was made over a file of 32768 bytes"));
     assert!(commit(&dir.path().join("none")).contains("cannot open"));
+    // An image has the size and time of the disk in it, and its bytes at other places.
+    let keep = std::fs::metadata(&base).unwrap().modified().unwrap();
+    for (magic, what) in
+        [(&b"QFI\xfb"[..], "a qcow2 image"), (b"ublk-ts overlay\0", "the upper of another overlay")]
+    {
+        let mut image = before.clone();
+        image[..magic.len()].copy_from_slice(magic);
+        std::fs::write(&base, &image).unwrap();
+        std::fs::File::options().write(true).open(&base).unwrap().set_modified(keep).unwrap();
+        assert_eq!(commit(&base), format!("{} is {what}, not the bytes of a disk", base.display()));
+        assert_eq!(std::fs::read(&base).unwrap(), image);
+    }
+    std::fs::write(&base, &before).unwrap();
+    std::fs::File::options().write(true).open(&base).unwrap().set_modified(keep).unwrap();
     assert!(refused(Overlay::commit(&base, &other, false, &|| false)).contains("is no upper of an overlay"));
     assert_eq!(std::fs::read(&base).unwrap(), before);
     let disk = Arc::new(Overlay::in_file(open(&base), &path, None, false).unwrap());
@@ -88,4 +102,36 @@ fn what_cannot_be_put_into_a_base_is_refused_and_nothing_is_touched() {
     beside(&mut benches, || disk.close()).unwrap();
     drop((benches, disk));
     assert!(commit(&base).ends_with("needs no base, so it cannot be put into one"));
+}
+
+#[test]
+fn a_commit_goes_on_only_with_the_file_that_it_was_begun_with_and_removes_no_link() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (base, path, link) = (base_file(&dir, 64), dir.path().join("upper"), dir.path().join("link"));
+    let disk = Arc::new(Overlay::in_file(open(&base), &path, None, false).unwrap());
+    let mut benches = queues(&disk);
+    write(&mut benches[0], 0, 8, 1).unwrap();
+    beside(&mut benches, || disk.close()).unwrap();
+    drop((benches, disk));
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_eq!(refused(Overlay::commit(&link, &base, false, &|| true)), "the commit was interrupted");
+    let other = dir.path().join("other");
+    std::fs::copy(&base, &other).unwrap();
+    let before = std::fs::read(&other).unwrap();
+    let message = refused(Overlay::commit(&path, &other, false, &|| false));
+    assert!(message.contains("was begun into another file than"), "{message}");
+    assert_eq!(std::fs::read(&other).unwrap(), before);
+    // A sync that fails does not make it one that is served.
+    let (name, _) = Upper::committed_at(&path).unwrap().unwrap();
+    let upper = Upper::open(&path, &shape_of(&name), false).unwrap();
+    upper.poison();
+    drop(upper);
+    Overlay::commit(&link, &base, false, &|| false).unwrap();
+    assert!(!path.exists(), "not the link");
+    assert_eq!(std::fs::read(&base).unwrap()[..4096], [1; 4096]);
+}
+
+/// Of an upper that is being put into its base.
+fn shape_of(name: &str) -> Shape<'_> {
+    Shape { size: 64 * SECTOR, block_size: 512, base: name, parent: None, alone: false, committing: true }
 }

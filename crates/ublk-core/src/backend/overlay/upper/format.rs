@@ -52,6 +52,7 @@ const STATE: Range<usize> = 112..120;
 const BASE_LENGTH: Range<usize> = 120..128;
 const NAME_LENGTH: Range<usize> = 128..136;
 const PARENT: Range<usize> = 136..152;
+const INTO: Range<usize> = 152..160;
 const ALONE: Range<usize> = 176..184;
 const BASE: usize = 1024;
 const NAME: usize = 2048;
@@ -142,6 +143,8 @@ pub struct Header {
     pub over: Uuid,
     /// It needs no base: it was flattened, or made over one that was.
     pub alone: bool,
+    /// Of one that is being put into its base: which file that is.
+    pub into: u64,
 }
 
 impl Header {
@@ -174,6 +177,7 @@ impl Header {
             parent: parent.clone(),
             over: parent.as_ref().map_or(Uuid::NONE, |parent| parent.uuid),
             alone: *alone,
+            into: 0,
         })
     }
 
@@ -194,6 +198,7 @@ impl Header {
             (BASE_LENGTH, self.base.len() as u64),
             (NAME_LENGTH, name.len() as u64),
             (ALONE, self.alone.into()),
+            (INTO, self.into),
         ];
         for (at, number) in numbers {
             page[at].copy_from_slice(&number.to_le_bytes());
@@ -253,6 +258,7 @@ impl Header {
             parent,
             over: uuid(PARENT),
             alone: number(ALONE) != 0,
+            into: number(INTO),
         })
     }
 

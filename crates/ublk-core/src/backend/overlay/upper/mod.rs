@@ -266,15 +266,15 @@ impl Upper {
         self.store.stand_alone().map_err(|error| system(self.path(), &error))
     }
 
-    /// If it was being put into its base, and that was interrupted: the base's identity before.
-    pub fn committed_at(path: &Path) -> Result<Option<String>> {
+    /// If it was being put into its base, and that was interrupted: the base's identity before, and which file it is.
+    pub fn committed_at(path: &Path) -> Result<Option<(String, u64)>> {
         let header = read(path, false, false)?.1;
-        Ok((header.state == State::Committing).then_some(header.base))
+        Ok((header.state == State::Committing).then_some((header.base, header.into)))
     }
 
-    /// From here on it is put into its base: nobody serves it any more.
-    pub fn begin_commit(&self) -> Result<()> {
-        let changed = self.store.change(|header| header.state = State::Committing);
+    /// From here on it is put into its base, which is that file: nobody serves it any more.
+    pub fn begin_commit(&self, into: u64) -> Result<()> {
+        let changed = self.store.change(|header| (header.state, header.into) = (State::Committing, into));
         changed.map_err(|error| system(self.path(), &error))
     }
 

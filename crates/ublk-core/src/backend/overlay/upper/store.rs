@@ -218,7 +218,10 @@ impl<M: Medium> Store<M> {
     pub fn poison(&self) {
         if !self.failed.swap(true, SeqCst) {
             let mut header = locked(&self.header);
-            header.state = State::Failed;
+            // One that is being put into its base is not served, and goes on being that.
+            if header.state != State::Committing {
+                header.state = State::Failed;
+            }
             // If that fails as well, only the next server's first sync can notice.
             let _ = self.medium.write(&header.bytes()[..ATOM], 0);
         }

@@ -4,6 +4,7 @@ import type { DeviceEvent } from '#binding'
 import { abortable } from './abort.js'
 import { UblkDevice } from './device.js'
 import { rethrow, UblkError, wrap } from './errors.js'
+import type { DeviceInfo } from './info.js'
 import { checkWaiting } from './lifecycle-options.js'
 import { callListeners } from './listeners.js'
 import {
@@ -116,10 +117,10 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
         return spare ? await ServedDevice.ofSpare(spare, its) : await UblkDevice.create(its)
       } catch (error) {
         if (!spare) throw error
-        const kept = spare.unbound && !this.#closing.signal.aborted
-        // Another process may have deleted it.
-        const lost = kept && wrap(error).kind === 'closed'
-        if (kept && !lost) this.#spares.unshift(spare)
+        const closing = this.#closing.signal.aborted
+        // Another process may have deleted or stopped it.
+        const lost = !closing && wrap(error).kind === 'closed'
+        if (spare.unbound && !closing && !lost && this.#missing > 0) this.#spares.unshift(spare)
         else await spare.delete().catch(() => {})
         if (!lost) throw error
       } finally {
@@ -143,7 +144,7 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
     const closing = this.#closing.signal
     const closed = (): UblkError => new UblkError('closed', 'the pool is closed')
     if (closing.aborted) throw closed()
-    if (this.#missing === 0) return
+    if (this.#missing <= 0) return
     if (this.#lastError) throw this.#lastError
     const waiting = setInterval(() => {}, LONGEST_PAUSE) // It keeps Node running.
     try {
@@ -207,7 +208,7 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
         pause = Math.min(pause * 2, LONGEST_PAUSE)
       }
     }
-    if (this.#missing === 0 && !signal.aborted) callListeners(this, 'filled', [])
+    if (this.#missing <= 0 && !signal.aborted) callListeners(this, 'filled', [])
   }
 
   /** Deletes the spare disks of processes that were killed: recoverable ones outlive them, and nobody can use them. */
@@ -215,11 +216,14 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
     if (this.#looked) return
     this.#looked = true
     const devices = await UblkDevice.list().catch(() => []) // Creating a disk tells what is wrong.
-    const left = devices.filter(
-      ({ size, state }) => size === 0 && (state === 'quiesced' || state === 'fail-io'),
-    )
-    const remove = async (id: number): Promise<void> => await (await UblkDevice.open(id)).delete()
-    await Promise.allSettled(left.map(({ id }) => remove(id))) // Others may do the same.
+    const isLeft = ({ size, state }: DeviceInfo): boolean =>
+      size === 0 && (state === 'quiesced' || state === 'fail-io')
+    const remove = async (id: number): Promise<void> => {
+      const device = await UblkDevice.open(id)
+      // Others may do the same, and the number may be another disk's by now.
+      if (isLeft(await device.info())) await device.delete()
+    }
+    await Promise.allSettled(devices.filter(isLeft).map(({ id }) => remove(id)))
   }
 
   /** Whether all of them could be created. */
@@ -239,9 +243,16 @@ export class DiskPool extends EventEmitter<DiskPoolEvents> implements AsyncDispo
   }
 
   async #create(): Promise<void> {
-    const receive = (event: DeviceEvent): void => this.#heard(spare, event)
-    let spare: SpareDisk | undefined
+    let [spare, ended]: [SpareDisk | undefined, boolean] = [undefined, false]
+    const receive = (event: DeviceEvent): void => {
+      ended ||= event.type === 'exit'
+      this.#heard(spare, event)
+    }
     spare = await abortable(this.#closing.signal, cancel => SpareDisk.create(this.#device, receive, cancel))
+    if (ended) {
+      await spare.delete().catch(() => {}) // It is gone already, or the driver keeps it.
+      throw new UblkError('system', 'a spare disk ended as soon as it was started', { device: spare.id })
+    }
     this.#spares.push(spare)
   }
 

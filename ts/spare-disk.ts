@@ -73,9 +73,14 @@ export class SpareDisk {
     [onFetch, onChange]: readonly [OnFetch?, OnChange?],
     show: native.Cancel | undefined,
   ): Promise<native.Device> {
-    const device = await this.#device.bind(spec, onFetch, onChange, show)
-    this.#events.receive = receive
-    return device
+    const before = this.#events.receive
+    this.#events.receive = receive // What happens meanwhile concerns who takes it.
+    try {
+      return await this.#device.bind(spec, onFetch, onChange, show)
+    } catch (error) {
+      if (this.unbound) this.#events.receive = before
+      throw error
+    }
   }
 
   async delete(): Promise<void> {

@@ -1,4 +1,5 @@
 // processors: 2
+import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -6,7 +7,7 @@ import test from 'ava'
 import { DiskPool, file, memory, overlay, slice, stripe, tracked, UblkDevice, type UblkError } from 'ublk-ts'
 import { leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
-import { result, run, sh, shell } from '../support/program.js'
+import { FLAGS, MAIN, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 import { verify } from '../support/verify.js'
 
@@ -200,6 +201,23 @@ test('a spare disk that another process deletes is replaced, and is not taken', 
   t.is(await sh('sha256sum <"$1"', disk.path), sum)
   await disk.delete()
   await until(() => pool.spares === 1, 'there is another one')
+})
+
+test('a spare disk whose deletion is not noticed yet costs no caller', async t => {
+  await using pool = new DiskPool({ base: file(BASE), spare: 1, copy: 'copy' })
+  pool.on('error', () => {})
+  await pool.filled()
+  const [spare] = await ids()
+  // Without a turn of this process's event loop.
+  const { status, stderr } = spawnSync(process.execPath, [...FLAGS, MAIN, 'delete', '--force', `${spare}`], {
+    encoding: 'utf8',
+  })
+  t.is(status, 0, stderr)
+  const disk = await pool.take()
+  t.is(await sh('sha256sum <"$1"', disk.path), sum)
+  await disk.delete()
+  await pool.filled()
+  t.is(pool.spares, 1)
 })
 
 test('a taken disk survives the kill of its server, and what was to spare goes with the next pool', async t => {

@@ -65,7 +65,7 @@ export interface Kind<Backend extends Described = Described> {
    */
   prepare?(backend: Backend, signal: AbortSignal): Promise<Backend>
   /** The same without the disks below it that it does not read any more: these are not {@link prepare | prepared}. */
-  withoutUnneeded?(backend: Backend): Backend
+  withoutUnneeded?(backend: Backend): Promise<Backend>
 
   /** What distinguishes it from others of its kind, for people: a path, or a few words. May be empty. */
   label(backend: Backend): string

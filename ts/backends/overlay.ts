@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import * as native from '#binding'
 import { checkOptions } from '../check.js'
 import { invalid } from '../errors.js'
 import { pathOf } from '../path.js'
@@ -115,11 +114,13 @@ export const overlayKind: Kind<OverlayBackend> = {
     upper: upper === undefined ? undefined : resolve(upper),
     snapshot: snapshot === undefined ? undefined : resolve(snapshot),
   }),
-  withoutUnneeded: backend => {
+  withoutUnneeded: async backend => {
     // An upper that exists is over the snapshot already.
     const file = [backend.upper, backend.snapshot].find(path => path !== undefined && existsSync(path))
-    const needed = file === undefined || backend.base === null || native.upperNeedsBase(file)
-    return needed ? backend : { ...backend, base: null }
+    if (file === undefined || backend.base === null) return backend
+    // Only here: the command line's help is made where there is no native part.
+    const { upperNeedsBase } = await import('#binding')
+    return upperNeedsBase(file) ? backend : { ...backend, base: null }
   },
   size: ({ size }) => size,
   ofSize: (backend, size) => ({ ...backend, size }),

@@ -162,7 +162,7 @@ export async function prepared<Backend>(backend: Backend, signal: AbortSignal): 
 }
 
 async function preparedStack(described: Described, kind: Kind, signal: AbortSignal): Promise<Described> {
-  const backend = kind.withoutUnneeded?.(described) ?? described
+  const backend = (await kind.withoutUnneeded?.(described)) ?? described
   if (kind.prepare) return await kind.prepare(backend, signal)
   const below = kind.below?.(backend)
   if (!below || !kind.withBelow) return backend

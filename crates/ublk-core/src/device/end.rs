@@ -45,6 +45,10 @@ impl Device {
                 match registry::stop_through(&self.control, self.id, force, bound) {
                     // Another process was faster.
                     Err(error) if error.kind == ErrorKind::NotFound => {}
+                    Err(error) if matches!(error.kind, ErrorKind::Timeout | ErrorKind::Cancelled) => {
+                        serving.may_end_yet();
+                        return Err(error);
+                    }
                     Err(error) => {
                         serving.expect_no_end();
                         return Err(error);

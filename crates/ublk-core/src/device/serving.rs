@@ -189,6 +189,15 @@ impl Serving {
         self.shared.tell_end();
     }
 
+    /// A stop was given up, which the driver goes on with: the end may come yet.
+    pub fn may_end_yet(&self) {
+        let id = self.shared.id;
+        let mut failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert_with(|| format!("device {id} ended: a stop that was given up took effect"));
+        drop(failure);
+        self.expect_no_end();
+    }
+
     /// Whether every queue has ended.
     pub fn over(&self) -> bool {
         self.shared.running.load(Ordering::SeqCst) == 0

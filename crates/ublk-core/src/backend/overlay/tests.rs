@@ -5,6 +5,7 @@ mod commit;
 mod flatten;
 mod snapshots;
 
+use super::nothing::Nothing;
 use super::*;
 use crate::backend::later::{Later, Waiting};
 use crate::backend::testing::Bench;
@@ -12,6 +13,7 @@ use crate::backend::{File, Slice, Storage};
 use crate::claim::Claims;
 use crate::queue::{Descriptor, Flags, Op, Outcome};
 use proptest::prelude::*;
+use std::path::Path;
 use std::time::Duration;
 
 const SECTOR: u64 = 512;

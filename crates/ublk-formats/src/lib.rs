@@ -10,6 +10,7 @@
 
 mod diff;
 mod qcow2;
+mod read;
 
 pub use diff::{
     Applied, Aside, BackingFile, Output, Qcow2Diff, RawDiff, StreamDiff, apply, apply_ranges, is_on,

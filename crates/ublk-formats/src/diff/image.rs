@@ -3,6 +3,7 @@
 
 use super::{Aside, zero_runs};
 use crate::qcow2::run_now;
+use crate::read::read_or_zero;
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::qcow2::Qcow2;
 use imago::storage::PreallocateMode;
@@ -108,22 +109,8 @@ impl fmt::Display for Growing {
 }
 
 impl Growing {
-    fn read_at(&self, mut data: &mut [u8], mut offset: u64) -> io::Result<()> {
-        while !data.is_empty() {
-            match self.file.read_at(data, offset) {
-                Ok(0) => {
-                    data.fill(0);
-                    return Ok(());
-                }
-                Ok(done) => {
-                    data = &mut data[done..];
-                    offset += done as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()> {
+        read_or_zero(&self.file, data, offset)
     }
 
     fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {

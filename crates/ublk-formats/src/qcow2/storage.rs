@@ -1,6 +1,7 @@
 //! The files of a chain as imago uses them, on the mapper's thread: every call blocks until it is done.
 
 use super::order::Order;
+use crate::read::read_or_zero;
 use imago::Storage;
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
@@ -8,7 +9,6 @@ use imago::storage::drivers::CommonStorageHelper;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An open file of a chain.
@@ -46,22 +46,8 @@ impl Image {
     }
 
     /// Reads; what is behind the end of the file is zero.
-    pub fn read_at(&self, mut data: &mut [u8], mut offset: u64) -> io::Result<()> {
-        while !data.is_empty() {
-            match self.0.file.read_at(data, offset) {
-                Ok(0) => {
-                    data.fill(0);
-                    return Ok(());
-                }
-                Ok(done) => {
-                    data = &mut data[done..];
-                    offset += done as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    pub fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()> {
+        read_or_zero(&self.0.file, data, offset)
     }
 
     /// Fills a range of the file with zeroes.

@@ -39,7 +39,7 @@ const at = (name: string): string => `${DIR}/${name}`
 const FIRST = [8, 24].map(mib => (mib * MIB) / BLOCK)
 const BLOCKS = (4 * MIB) / BLOCK
 
-/** Starts writers: each round of theirs writes its number into all blocks in order, from the first to the last. */
+/** Starts writers. In each round a writer writes the round's number to all blocks, from the first to the last. */
 function startWriters(path: string): { end: () => Promise<void> } {
   writeFileSync(
     at('writer.py'),

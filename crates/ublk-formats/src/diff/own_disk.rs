@@ -13,7 +13,7 @@ pub fn is_on(path: &Path, disk: &str) -> bool {
     Search { kernel: &kernel, disk, seen: HashSet::new() }.path(path)
 }
 
-/// Where the kernel tells of devices and mounts; tests have their own.
+/// Where the kernel lists devices and mounts. Tests replace these.
 struct Kernel {
     sys: PathBuf,
     mounts: PathBuf,

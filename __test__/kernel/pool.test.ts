@@ -261,3 +261,33 @@ test('a taken disk survives the kill of its server, and what was to spare goes w
   }
   t.is((await run('delete', server.path)).status, 0)
 })
+
+test('a server that is killed while its disk is looked at for partitions ends, and the disk can be recovered', async t => {
+  const medium = await sh(
+    `truncate -s 8M "$1"; loop=$(losetup -f --show "$1"); dmsetup create slow --table "0 16384 linear $loop 0"
+     dmsetup suspend slow; dmsetup info -c --noheadings -o blkdevname slow`,
+    at('slow'),
+  )
+  try {
+    const server = await Server.program(`
+      import { DiskPool, file } from 'ublk-ts'
+      const pool = new DiskPool({ spare: 1, recovery: 'reissue' })
+      await pool.filled()
+      const disk = await pool.take({ backend: file('/dev/${medium.trim()}'), record: true })
+      console.log(disk.path)`)
+    await until(
+      async () => (await UblkDevice.open(server.id)).info().then(({ size }) => size > 0),
+      'it has a size',
+    )
+    await sleep(300) // the first sector is being read
+    const ended = server.interrupt('SIGKILL')
+    await sh('dmsetup resume slow')
+    await ended
+    t.is((await run('recover', '--detach', server.path)).status, 0)
+    await verify(server.path, JOBS, '8m')
+    t.is((await run('delete', server.path)).status, 0)
+    for (const { id } of await UblkDevice.list()) await (await UblkDevice.open(id)).delete() // what was to spare
+  } finally {
+    await sh('dmsetup remove --retry slow; losetup -D')
+  }
+})

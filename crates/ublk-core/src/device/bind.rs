@@ -12,8 +12,11 @@ use crate::bound::Bound;
 use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::nodes::Kind;
+use crate::spec::Recovery;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -70,7 +73,11 @@ impl Device {
         checked.check_first_size(size)?;
         self.control.update_size(self.target, size, bound)?;
         checked.resized(size);
-        let scan = checked.spec.partition_scan;
+        let scan = match (checked.spec.partition_scan, self.recovery) {
+            (false, _) => Scan::None,
+            (true, None | Some(Recovery::Fail)) => Scan::Here,
+            (true, Some(Recovery::Requeue | Recovery::Reissue)) => Scan::Apart,
+        };
         drop(checked);
         let id = self.id;
         if let (State::Live(serving), Some(change)) =
@@ -82,13 +89,37 @@ impl Device {
     }
 }
 
+/// Who looks for partitions.
+#[derive(Clone, Copy)]
+enum Scan {
+    None,
+    /// A thread of this process.
+    Here,
+    /// Another process. If this one is killed, the requests of its disks wait for the next server, and so does who looks. That
+    /// cannot be killed: a thread of this process would keep the device open forever.
+    Apart,
+}
+
 /// Does what the kernel does for a disk that appears with its size, and not for one that was empty: it looks for partitions,
 /// and tells udev. The disk works without both, which an ordinary user may not do, and the first may fail since somebody uses
-/// the whole disk already.
-fn announce(id: u32, scan: bool) {
-    if scan && let Ok(disk) = File::open(Kind::Disk.path(id)) {
-        // SAFETY: the ioctl takes no argument.
-        let _ = unsafe { blkrrpart(disk.as_raw_fd()) };
+/// the whole disk already, or a system lacks util-linux and busybox.
+fn announce(id: u32, scan: Scan) {
+    let disk = Kind::Disk.path(id);
+    match scan {
+        Scan::None => {}
+        Scan::Here => {
+            if let Ok(disk) = File::open(disk) {
+                // SAFETY: the ioctl takes no argument.
+                let _ = unsafe { blkrrpart(disk.as_raw_fd()) };
+            }
+        }
+        Scan::Apart => {
+            let mut helper = Command::new("blockdev");
+            helper.arg("--rereadpt").arg(disk).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+            helper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            helper.process_group(0); // Ctrl-C is not for it
+            let _ = helper.status();
+        }
     }
     let _ = fs::write(format!("/sys/class/block/ublkb{id}/uevent"), "change");
 }

@@ -8,7 +8,7 @@ use crate::report::Reporter;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A backend, and the queues that its engines are for.
 #[derive(Clone)]
@@ -33,17 +33,33 @@ struct Ask {
 #[derive(Default)]
 pub struct Binding {
     asked: AtomicBool,
-    ask: Mutex<Option<Ask>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ask: Option<Ask>,
+    /// The queue has ended: nobody will answer.
+    ended: bool,
 }
 
 impl Binding {
-    /// Asks; the queue has to be woken then. Its answer is missing if it ends before.
+    /// Asks; the queue has to be woken then. If it ends before it answers, or has ended, the receiver is disconnected.
     pub fn ask(&self, new: NewBackend, claims: Arc<[RawFd]>, reporter: Reporter) -> Receiver<Result<()>> {
         let (answer, answered) = sync_channel(1);
         let ask = Ask { new, claims, reporter, answer };
-        *self.ask.lock().unwrap_or_else(PoisonError::into_inner) = Some(ask);
-        self.asked.store(true, Ordering::Release);
+        let mut state = self.state();
+        if !state.ended {
+            state.ask = Some(ask);
+            self.asked.store(true, Ordering::Release);
+        }
         answered
+    }
+
+    /// The queue has ended.
+    pub fn end(&self) {
+        let mut state = self.state();
+        (state.ended, state.ask) = (true, None);
     }
 
     /// The engine that the queue is to get, if it is asked. On the queue's thread.
@@ -52,7 +68,7 @@ impl Binding {
             return None;
         }
         self.asked.store(false, Ordering::Relaxed);
-        let ask = self.ask.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let ask = self.state().ask.take()?;
         let made = engine_at(&ask, completer.clone(), files);
         let (engine, result) = match made {
             Ok(engine) => (Some(engine), Ok(())),
@@ -60,6 +76,10 @@ impl Binding {
         };
         let _ = ask.answer.send(result); // the other side may wait no more
         engine
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

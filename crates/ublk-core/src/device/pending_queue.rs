@@ -179,6 +179,7 @@ impl Drop for ServedGuard {
         if std::thread::panicking() && self.error.is_none() {
             self.error = Some(Error::new(ErrorKind::System, "the queue's thread panicked"));
         }
+        self.binding.end();
         if self.running {
             self.shared.ended(self.index, self.error.take(), &self.last);
         }

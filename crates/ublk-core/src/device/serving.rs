@@ -172,8 +172,14 @@ impl Serving {
         let until = Instant::now() + patience;
         asked.into_iter().try_for_each(|answer| {
             let left = until.saturating_duration_since(Instant::now());
-            answer.recv_timeout(left).map_err(|_| {
-                Error::new(ErrorKind::Timeout, "a queue of the device does not answer").device(self.shared.id)
+            answer.recv_timeout(left).map_err(|error| {
+                let (kind, message) = match error {
+                    RecvTimeoutError::Timeout => {
+                        (ErrorKind::Timeout, "a queue of the device does not answer")
+                    }
+                    RecvTimeoutError::Disconnected => (ErrorKind::Closed, "a queue of the device has ended"),
+                };
+                Error::new(kind, message).device(self.shared.id)
             })?
         })
     }

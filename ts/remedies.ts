@@ -10,6 +10,7 @@ type EngineRemedy =
   | 'not-exclusive'
   | 'cache-bound'
   | 'track'
+  | 'faults'
   | 'list'
   | 'features'
   | 'diagnose'
@@ -39,6 +40,7 @@ export const apiWords: RemedyWords = {
   record: 'the option record',
   'more-time': '',
   'memory-file': ': memory(size, { file })',
+  faults: ': faults(disk, rules)',
 }
 
 /** A hint in the words of a surface. */

@@ -66,8 +66,11 @@ export const TRACE_RESULT = 7
 /** Field of a trace record: microseconds in service. */
 export const TRACE_LATENCY = 8
 
+/** Field of a trace record: the rules of a disk with faults that were applied, by bits. */
+export const TRACE_FAULTS = 9
+
 /** How many fields a trace record has. */
-export const TRACE_FIELDS = 9
+export const TRACE_FIELDS = 10
 
 /** Field of a change: the operation. */
 export const CHANGE_OP = 0

@@ -17,4 +17,5 @@ export const cliWords: RemedyWords = {
   record: 'ublk-ts create',
   'more-time': ' (--timeout)',
   'memory-file': ', as with create --detach',
+  faults: ' (--fault)',
 }

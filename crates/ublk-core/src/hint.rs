@@ -21,6 +21,8 @@ pub enum Remedy {
     CacheBound,
     /// Record the changes of a disk.
     Track,
+    /// Make a disk with rules for faults.
+    Faults,
     /// List the devices.
     List,
     /// List what the kernel's driver can do.
@@ -31,7 +33,7 @@ pub enum Remedy {
 
 impl Remedy {
     /// Every one there is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Force,
         Self::Wait,
         Self::ReadOnly,
@@ -39,6 +41,7 @@ impl Remedy {
         Self::NotExclusive,
         Self::CacheBound,
         Self::Track,
+        Self::Faults,
         Self::List,
         Self::Features,
         Self::Diagnose,
@@ -54,6 +57,7 @@ impl Remedy {
             Self::NotExclusive => "not-exclusive",
             Self::CacheBound => "cache-bound",
             Self::Track => "track",
+            Self::Faults => "faults",
             Self::List => "list",
             Self::Features => "features",
             Self::Diagnose => "diagnose",

@@ -3,8 +3,9 @@
 use crate::Cancel;
 use crate::changes::{ChangedPart, DiskCheckpoint};
 use crate::diff::{DiffWishes, write_diff};
+use crate::faults::FaultTallies;
 use crate::hooks::{Changes, Fetches, Wanted, callable};
-use crate::kinds::{FileOfDisk, Stack};
+use crate::kinds::{FileOfDisk, Stack, read_rules};
 use crate::layers::{DiskLayer, FlattenProgress};
 use crate::lazy::LazyProgress;
 use crate::number::{maybe, number, whole};
@@ -22,9 +23,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Handle};
+use ublk_core::backend::{Backend, Faults, Handle};
 use ublk_core::device::{Listener, PendingQueue};
-use ublk_core::error::{Error as CoreError, Result as CoreResult};
+use ublk_core::error::{Error as CoreError, Hint, Remedy, Result as CoreResult};
 use ublk_core::{Bound, ErrorKind, Event, Spec};
 
 /// What device to make. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
@@ -63,6 +64,7 @@ pub struct Device {
     fetches: Option<Arc<Fetches>>,
     changes: Option<Arc<Changes>>,
     lazy: Arc<OnceLock<Handle>>,
+    faults: Arc<OnceLock<Arc<Faults>>>,
 }
 
 #[napi]
@@ -206,13 +208,13 @@ impl Device {
         let DeviceSpec { backend, options, files, .. } = spec;
         let opening = OpeningBackend::new(backend, options, files, on_fetch.as_ref(), on_change.as_ref())?;
         let work = move || {
-            let Opened { backend, fetches, changes, lazy, .. } = opening.open(false)?;
+            let Opened { backend, fetches, changes, lazy, faults, .. } = opening.open(false)?;
             device.bind(backend)?;
             if let Some(bound) = show {
                 device.show(&bound)?;
             }
             served().insert((home, device.id()), (device.clone(), fetches.clone()));
-            Ok(Device { device, timeout, env: home, fetches, changes, lazy })
+            Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults })
         };
         promise(env, work, |_, device| Ok(device))
     }
@@ -404,6 +406,34 @@ impl Device {
         promise(env, work, |_, ()| Ok(()))
     }
 
+    /// Gives a disk with faults other rules: from now on it has these.
+    #[napi]
+    pub fn set_faults(&self, env: &Env, rules: Value, seed: f64) -> Result<()> {
+        let set = || self.with_faults()?.set(read_rules(rules)?, whole("seed", seed)?);
+        set().map_err(|error| raised(env, &error.device(self.device.id())))
+    }
+
+    /// What these have done so far; `null` of a disk that has none.
+    #[napi]
+    pub fn faults(&self) -> Option<FaultTallies> {
+        self.faults.get().map(|faults| FaultTallies::from(&**faults))
+    }
+
+    /// Lets its requests that hang go on. Returns how many there were.
+    #[napi]
+    pub fn thaw(&self, env: &Env) -> Result<f64> {
+        let thawed = self.with_faults().map(|faults| number(faults.thaw() as u64));
+        thawed.map_err(|error| raised(env, &error))
+    }
+
+    fn with_faults(&self) -> CoreResult<&Faults> {
+        self.faults.get().map(|faults| &**faults).ok_or_else(|| {
+            CoreError::new(ErrorKind::Unsupported, "this disk was created without rules for faults")
+                .hint(Hint::from("create it with rules, even with none").by(Remedy::Faults))
+                .device(self.device.id())
+        })
+    }
+
     /// Makes a checkpoint of a disk that records its changes.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn checkpoint<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
@@ -495,14 +525,14 @@ fn make<'env>(
     let opening = OpeningBackend::new(backend, options, files, on_fetch, on_change)?;
     let home = env.raw() as usize;
     let work = move || {
-        let Opened { wishes, backend, fetches, changes, lazy } = opening.open(existing)?;
+        let Opened { wishes, backend, fetches, changes, lazy, faults } = opening.open(existing)?;
         let listener = Arc::new(move |event| {
             let status: Status = events.call(to_js(event), ThreadsafeFunctionCallMode::NonBlocking);
             let _ = status; // closing: nobody is left to tell
         });
         let device = Arc::new(device(&wishes, backend, &bound, listener)?);
         served().insert((home, device.id()), (device.clone(), fetches.clone()));
-        Ok(Device { device, timeout, env: home, fetches, changes, lazy })
+        Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults })
     };
     promise(env, work, |_, device| Ok(device))
 }

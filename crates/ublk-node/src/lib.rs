@@ -9,6 +9,7 @@
 mod changes;
 mod device;
 mod diff;
+mod faults;
 mod hooks;
 mod kinds;
 mod layers;

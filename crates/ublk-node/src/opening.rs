@@ -8,7 +8,7 @@ use napi::bindgen_prelude::Function;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 use ublk_core::Spec;
-use ublk_core::backend::{Backend, Handle, Observed, Source};
+use ublk_core::backend::{Backend, Faults, Handle, Observed, Source};
 use ublk_core::claim::{FileId, check_same};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 
@@ -30,6 +30,8 @@ pub struct Opened {
     pub changes: Option<Arc<Changes>>,
     /// Of a lazy disk.
     pub lazy: Arc<OnceLock<Handle>>,
+    /// The disk with faults.
+    pub faults: Arc<OnceLock<Arc<Faults>>>,
 }
 
 impl OpeningBackend {
@@ -54,7 +56,7 @@ impl OpeningBackend {
         if existing {
             stack.check_present()?;
         }
-        let lazy = Arc::new(OnceLock::new());
+        let (lazy, faults) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let opening = Opening {
             read_only: wishes.read_only,
             max_io: wishes.max_io,
@@ -62,6 +64,7 @@ impl OpeningBackend {
             recoverable: existing || wishes.recovery.is_some(),
             source: fetches.clone().map(|source| source as Arc<dyn Source>),
             lazy: lazy.clone(),
+            faults: faults.clone(),
         };
         let mut backend = stack.open(&opening)?;
         if let Some(files) = &files {
@@ -72,7 +75,7 @@ impl OpeningBackend {
         if let Some(changes) = &changes {
             backend = observed(backend, changes.clone());
         }
-        Ok(Opened { wishes, backend, fetches, changes, lazy })
+        Ok(Opened { wishes, backend, fetches, changes, lazy, faults })
     }
 }
 

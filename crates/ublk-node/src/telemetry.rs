@@ -161,6 +161,7 @@ fn fields(record: &Record, times: &Times) -> [f64; wire::TRACE_FIELDS] {
     fields[wire::TRACE_OFFSET] = number(what.offset);
     fields[wire::TRACE_LENGTH] = number(what.length);
     fields[wire::TRACE_RESULT] = record.result.into();
+    fields[wire::TRACE_FAULTS] = record.faults.into();
     fields[wire::TRACE_LATENCY] = times.nanos_of(record.ticks) / 1000.0;
     fields
 }

@@ -51,8 +51,10 @@ pub const TRACE_LENGTH: usize = 6;
 pub const TRACE_RESULT: usize = 7;
 /// Field of a trace record: microseconds in service.
 pub const TRACE_LATENCY: usize = 8;
+/// Field of a trace record: the rules of a disk with faults that were applied, by bits.
+pub const TRACE_FAULTS: usize = 9;
 /// How many fields a trace record has.
-pub const TRACE_FIELDS: usize = 9;
+pub const TRACE_FIELDS: usize = 10;
 
 /// Field of a change: the operation.
 pub const CHANGE_OP: usize = 0;

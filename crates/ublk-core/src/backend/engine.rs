@@ -1,8 +1,8 @@
 //! The engine of one queue, which serves its requests, and the [`Site`] that it is created with.
 
-use super::Backend;
+use super::{Backend, Stages};
 use crate::error::Result;
-use crate::queue::{Completer, Completion, Io, Needs, Piece, Slot, Step};
+use crate::queue::{Completer, Completion, CopyMode, Io, Needs, Piece, Slot, Step};
 use crate::report::Reporter;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub struct Site {
     max_io: u32,
     durable: bool,
     reader: bool,
+    copy: CopyMode,
+    stages: Stages,
     completer: Completer,
     reporter: Reporter,
     needs: Needs,
@@ -46,7 +48,14 @@ impl Site {
         let needs = Needs::default();
         // /dev/ublkcN has the slot before.
         let (reader, first, below, level) = (false, 1, 0, 0);
-        Self { depth, max_io, durable, reader, completer, reporter, needs, first, below, level }
+        let (copy, stages) = (CopyMode::Copy, Stages::default());
+        Self { depth, max_io, durable, reader, copy, stages, completer, reporter, needs, first, below, level }
+    }
+
+    /// For a queue of a device's: how it moves data, and the stages of the device's disk.
+    #[must_use]
+    pub(crate) fn of_device(self, copy: CopyMode, stages: Stages) -> Self {
+        Self { copy, stages, ..self }
     }
 
     /// For a [reader](super::reader::Reader), which serves no queue of the device.
@@ -79,6 +88,16 @@ impl Site {
     /// Whether the device has no write cache: every write must be durable before it is committed.
     pub fn durable(&self) -> bool {
         self.durable
+    }
+
+    /// Who copies the data of requests.
+    pub fn copy_mode(&self) -> CopyMode {
+        self.copy
+    }
+
+    /// The stages of the disk while it is served.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
     }
 
     /// Whether other engines serve parts of the same requests, or may leave something in their buffers.

@@ -46,7 +46,8 @@ impl Device {
         backend.take_back(backend.properties().size).map_err(|error| error.device(self.id))?;
         let claims = Claims::take(&backend.places(), LEAVING).map_err(|error| error.device(self.id))?;
         *self.backend.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend.clone());
-        let new = NewBackend { backend, depth: self.depth, max_io: self.max_io, durable: self.durable };
+        let (depth, max_io, durable, copy) = (self.depth, self.max_io, self.durable, self.choice.mode.copy);
+        let new = NewBackend { backend, depth, max_io, durable, copy };
         serving.bind(&new, claims, PATIENCE).map_err(|error| error.device(self.id))
     }
 

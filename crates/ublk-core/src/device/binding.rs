@@ -1,9 +1,10 @@
 //! How a queue that is being served gets an engine of another backend: its thread makes the engine between two requests.
 
 use super::queue_worker::engine_of;
-use crate::backend::{Backend, Engine, Site};
+use super::serving::ServingState;
+use crate::backend::{Backend, Engine, Site, Stages};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Completer, Files};
+use crate::queue::{Completer, CopyMode, Files};
 use crate::report::Reporter;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ pub struct NewBackend {
     pub max_io: u32,
     /// As [`Site::durable`].
     pub durable: bool,
+    pub copy: CopyMode,
 }
 
 struct Ask {
@@ -26,6 +28,7 @@ struct Ask {
     /// What holds the claims on the backend's files. Open until it is answered.
     claims: Arc<[RawFd]>,
     reporter: Reporter,
+    stages: Stages,
     answer: SyncSender<Result<()>>,
 }
 
@@ -45,9 +48,10 @@ struct State {
 
 impl Binding {
     /// Asks; the queue has to be woken then. If it ends before it answers, or has ended, the receiver is disconnected.
-    pub fn ask(&self, new: NewBackend, claims: Arc<[RawFd]>, reporter: Reporter) -> Receiver<Result<()>> {
+    pub fn ask(&self, new: NewBackend, claims: Arc<[RawFd]>, of: &ServingState) -> Receiver<Result<()>> {
         let (answer, answered) = sync_channel(1);
-        let ask = Ask { new, claims, reporter, answer };
+        let (reporter, stages) = (of.reporter(), of.stages.clone());
+        let ask = Ask { new, claims, reporter, stages, answer };
         let mut state = self.state();
         if !state.ended {
             state.ask = Some(ask);
@@ -85,9 +89,9 @@ impl Binding {
 
 /// Makes an engine, and adds its files to the ring. The ring keeps the claims, too, until its last operation has ended.
 fn engine_at(ask: &Ask, completer: Completer, files: &mut Files<'_>) -> Result<Box<dyn Engine>> {
-    let NewBackend { backend, depth, max_io, durable } = ask.new.clone();
+    let NewBackend { backend, depth, max_io, durable, copy } = ask.new.clone();
     let site = Site::new(depth, max_io, durable, completer, ask.reporter.clone());
-    let mut site = site.with_files_at(files.next());
+    let mut site = site.of_device(copy, ask.stages.clone()).with_files_at(files.next());
     let engine = engine_of(backend, &mut site)?;
     let needs = site.needs();
     let (room, wanted) =

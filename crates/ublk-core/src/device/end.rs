@@ -2,6 +2,7 @@
 
 use super::state::State;
 use super::{Device, Event, reporter};
+use crate::backend::Stage;
 use crate::bound::Bound;
 use crate::error::{ErrorKind, Result};
 use crate::registry;
@@ -40,6 +41,9 @@ impl Device {
                 Ok(())
             }
             State::Live(serving) => {
+                if force {
+                    serving.enter(Stage::Ending); // otherwise a request that waits on purpose keeps the disk in use
+                }
                 serving.settle();
                 serving.expect_end();
                 match registry::stop_through(&self.control, self.id, force, bound) {
@@ -50,6 +54,7 @@ impl Device {
                         return Err(error);
                     }
                     Err(error) => {
+                        serving.enter(Stage::Live);
                         serving.expect_no_end();
                         return Err(error);
                     }

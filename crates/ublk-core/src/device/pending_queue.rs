@@ -4,7 +4,7 @@ use super::binding::Binding;
 use super::engine_loop::Owner;
 use super::readiness::Answer;
 use super::serving::ServingState;
-use crate::backend::Engine;
+use crate::backend::{Engine, Stages};
 use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
@@ -82,6 +82,11 @@ impl PendingQueue {
     /// Reports errors that belong to no request to the device's owner.
     pub fn reporter(&self) -> Reporter {
         self.hold.shared.reporter()
+    }
+
+    /// The stages of the device's disk.
+    pub(super) fn stages(&self) -> Stages {
+        self.hold.shared.stages.clone()
     }
 
     /// Wakes the thread that took it.

@@ -42,7 +42,8 @@ impl QueueWorker {
         let Plan { pending, backend, durable, .. } = plan;
         let completer = Completer::new(pending.waker());
         let (depth, max_io) = (pending.config.depth, pending.config.max_io);
-        let mut site = Site::new(depth, max_io, durable, completer.clone(), pending.reporter());
+        let site = Site::new(depth, max_io, durable, completer.clone(), pending.reporter());
+        let mut site = site.of_device(pending.config.mode.copy, pending.stages());
         let engine = match engine_of(backend, &mut site) {
             Ok(engine) => engine,
             Err(error) => {

@@ -6,6 +6,7 @@ use super::pending_queue::{PendingQueue, ServedGuard};
 use super::readiness::Readiness;
 use super::scheduler;
 use super::{Device, Event, Listener};
+use crate::backend::{Stage, Stages};
 use crate::bound::Bound;
 use crate::claim::Claims;
 use crate::control::{Control, Target};
@@ -46,6 +47,8 @@ pub(super) struct ServingState {
     control: Control,
     /// How many queues are taken and have not ended.
     running: AtomicU32,
+    /// Of the disk: layers that make requests wait are told.
+    pub stages: Stages,
     /// Wakes the threads that took them.
     wakers: Vec<Waker>,
     /// Set if the queues must leave their rings, even with requests in flight.
@@ -81,6 +84,7 @@ impl Serving {
             listener: device.listener.clone(),
             control: device.control.clone(),
             running: AtomicU32::new(0),
+            stages: Stages::at(Stage::Appearing),
             wakers,
             given_up: AtomicBool::new(false),
             hands_over: Arc::default(),
@@ -163,7 +167,7 @@ impl Serving {
             .iter()
             .zip(&self.shared.wakers)
             .map(|(binding, waker)| {
-                let answer = binding.ask(backend.clone(), descriptors.clone(), self.shared.reporter());
+                let answer = binding.ask(backend.clone(), descriptors.clone(), &self.shared);
                 waker.wake();
                 answer
             })
@@ -184,6 +188,11 @@ impl Serving {
         })
     }
 
+    /// The disk enters a stage of its life.
+    pub fn enter(&self, stage: Stage) {
+        self.shared.stages.enter(stage);
+    }
+
     /// An end is nothing to report from now on.
     pub fn expect_end(&self) {
         self.shared.expected.store(true, Ordering::SeqCst);
@@ -197,6 +206,7 @@ impl Serving {
 
     /// A stop was given up, which the driver goes on with: the end may come yet.
     pub fn may_end_yet(&self) {
+        self.enter(Stage::Ending);
         let id = self.shared.id;
         let mut failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.get_or_insert_with(|| format!("device {id} ended: a stop that was given up took effect"));

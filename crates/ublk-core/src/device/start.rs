@@ -6,6 +6,7 @@ use super::serving::Serving;
 use super::state::State;
 use super::{Device, PendingQueue, create, threads};
 use crate::abi::sys;
+use crate::backend::Stage;
 use crate::bound::Bound;
 use crate::claim::Claims;
 use crate::error::Result;
@@ -87,7 +88,10 @@ impl Device {
             go(bound)
         });
         match going {
-            Ok(()) => Ok(serving),
+            Ok(()) => {
+                serving.enter(Stage::Live);
+                Ok(serving)
+            }
             Err(error) => {
                 undo(serving);
                 Err(error)

@@ -3,7 +3,7 @@
 use super::serving::Serving;
 use super::{Device, Listener, PendingQueue, State, last_server};
 use crate::abi::{SECTOR, sys};
-use crate::backend::Backend;
+use crate::backend::{Backend, Stage};
 use crate::bound::Bound;
 use crate::control::{Control, Target};
 use crate::error::{Error, ErrorKind, Result};
@@ -112,8 +112,12 @@ impl Device {
         // While a request of it is waited for, nobody else could use the device.
         self.backend()?.interrupt(INTERRUPT).map_err(|error| error.device(self.id))?;
         serving.expect_end();
+        serving.enter(Stage::Leaving);
         match self.choice.mode.transport {
-            Transport::PerIo => self.take_back(serving, bound).inspect_err(|_| serving.expect_no_end())?,
+            Transport::PerIo => self.take_back(serving, bound).inspect_err(|_| {
+                serving.enter(Stage::Live);
+                serving.expect_no_end();
+            })?,
             Transport::Batch => answer_what_is_there(serving, bound),
         }
         self.leave_queues(&mut state, bound)
@@ -130,6 +134,7 @@ impl Device {
                 State::Live(serving) => {
                     if self.choice.mode.transport == Transport::Batch {
                         serving.expect_end();
+                        serving.enter(Stage::Leaving);
                         answer_what_is_there(serving, bound);
                     }
                     self.leave_queues(&mut state, bound)

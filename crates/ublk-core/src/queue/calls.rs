@@ -44,6 +44,8 @@ pub struct Calls {
     operations: u32,
     /// How many of these are data that is lent.
     lent: u32,
+    /// Which rules of a disk with faults were applied to each tag's request, by bits.
+    faults: Box<[u32]>,
     /// Those that go on when all else that the turn brought is done. Empty between two turns.
     later: Vec<Token>,
 }
@@ -66,6 +68,7 @@ impl Calls {
             depth,
             operations: 0,
             lent: 0,
+            faults: vec![0; depth.into()].into(),
             later: Vec::new(),
         }
     }
@@ -83,6 +86,17 @@ impl Calls {
 
     fn at_mut(&mut self, call: Call) -> &mut Record {
         &mut self.records[call as usize]
+    }
+
+    /// Rules of a disk with faults were applied to the tag's request.
+    pub fn faulted(&mut self, tag: u16, rules: u32) {
+        self.faults[usize::from(tag)] |= rules;
+    }
+
+    /// The tag's request is answered: which rules were applied to it.
+    #[inline]
+    pub fn take_faults(&mut self, tag: u16) -> u32 {
+        std::mem::take(&mut self.faults[usize::from(tag)])
     }
 
     /// The call goes on when all else that the turn brought is done.

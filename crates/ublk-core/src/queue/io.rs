@@ -8,6 +8,7 @@ use super::lease::Lease;
 use super::ring::Ring;
 use super::{CopyMode, Errno, Op, Outcome, Piece, Request, user_data};
 use crate::error::Error;
+use crate::number::to_usize;
 use crate::request::request_length;
 use io_uring::{opcode, squeue, types};
 use std::io;
@@ -85,8 +86,13 @@ impl<'q> Io<'q> {
         Ok(unsafe { &mut self.data.buffers.slice(tag, at + length)[at..] })
     }
 
-    /// Copies the data to the tag's buffer, if it is in shared memory.
-    fn borrow(&mut self) -> Result<(), Errno> {
+    /// Rules of a disk with faults were applied to the request: a bit for each. For traces.
+    pub(crate) fn faulted(&mut self, rules: u32) {
+        self.calls.faulted(self.request.ticket.tag, rules);
+    }
+
+    /// Copies the data to the tag's buffer, if it is in shared memory. With [`CopyMode::Copy`].
+    pub(crate) fn borrow(&mut self) -> Result<(), Errno> {
         if self.request.what.shared.is_none() {
             return Ok(());
         }
@@ -185,6 +191,18 @@ impl<'q> Io<'q> {
         // SAFETY: the tag's buffer, which no reference sees.
         unsafe { data.write_bytes(0, length) };
         self.move_buffer(piece)
+    }
+
+    /// Changes one bit of the piece's data. With [`CopyMode::Copy`].
+    pub(crate) fn flip(&mut self, piece: &Piece, bit: u64) -> Result<(), Errno> {
+        assert!(self.data.copy == CopyMode::Copy, "the data is elsewhere");
+        self.borrow()?;
+        let (data, length) = self.buffer(piece);
+        let at = to_usize(bit / 8);
+        assert!(at < length, "the bit is the piece's");
+        // SAFETY: within the tag's buffer, by the assertion, which no reference sees.
+        unsafe { *data.add(at) ^= 1 << (bit % 8) };
+        Ok(())
     }
 
     /// Answers a read with the content of its buffer, where the driver does not take it from there.

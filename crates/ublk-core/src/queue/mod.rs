@@ -366,7 +366,7 @@ impl Queue {
     }
 
     fn answer(&mut self, ticket: Ticket, result: i32) -> Result<()> {
-        self.in_flight.accounts.answer(ticket.tag, result);
+        self.in_flight.accounts.answer(ticket.tag, result, self.calls.take_faults(ticket.tag));
         self.data.unregister(&mut self.ring, ticket.tag)?;
         self.commands.answer(&mut self.ring, &mut self.data, ticket.tag, result)
     }

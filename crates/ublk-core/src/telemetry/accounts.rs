@@ -22,6 +22,7 @@ pub struct Accounts {
 struct Answer {
     tag: u16,
     result: i32,
+    faults: u32,
 }
 
 impl Accounts {
@@ -37,10 +38,11 @@ impl Accounts {
         }
     }
 
-    /// A request is answered, in the form of the driver. Its tag keeps the request until [`settle`](Self::settle).
+    /// A request is answered, in the form of the driver. Its tag keeps the request until [`settle`](Self::settle). `faults`: as
+    /// in a [`Record`].
     #[inline]
-    pub fn answer(&mut self, tag: u16, result: i32) {
-        self.answers.push(Answer { tag, result });
+    pub fn answer(&mut self, tag: u16, result: i32, faults: u32) {
+        self.answers.push(Answer { tag, result, faults });
     }
 
     /// The queue is about to enter its ring, and its answers go out: counts them, before anybody can know.
@@ -51,15 +53,16 @@ impl Accounts {
         }
         let now = self.clock.now();
         let ticks = |tag: u16| now.saturating_sub(self.came[usize::from(tag)]);
-        for Answer { tag, result } in &self.answers {
+        for Answer { tag, result, .. } in &self.answers {
             self.counters.count(&requests[usize::from(*tag)].what, *result, ticks(*tag));
         }
         if self.tracer.wanted() {
-            self.tracer.note(self.answers.iter().map(|Answer { tag, result }| Record {
+            self.tracer.note(self.answers.iter().map(|Answer { tag, result, faults }| Record {
                 queue: self.queue,
                 tag: *tag,
                 what: requests[usize::from(*tag)].what,
                 result: *result,
+                faults: *faults,
                 ended: now,
                 ticks: ticks(*tag),
             }));

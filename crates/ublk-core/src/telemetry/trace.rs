@@ -20,6 +20,8 @@ pub struct Record {
     pub what: Descriptor,
     /// Bytes done, or an error number, negative.
     pub result: i32,
+    /// Which rules of a disk with faults were applied to it: bit 0 is the first rule.
+    pub faults: u32,
     /// When its answer went out, in ticks of the [`clock`](super::clock()).
     pub ended: u64,
     /// Its service time in ticks: from the queue's turn in which it arrived to the one in which its answer was sent.
@@ -208,7 +210,7 @@ mod tests {
 
     fn record(tag: u16) -> Record {
         let what = Descriptor::new(Op::Read, 0, 512);
-        Record { queue: 0, tag, what, result: 512, ended: 0, ticks: 1 }
+        Record { queue: 0, tag, what, result: 512, faults: 0, ended: 0, ticks: 1 }
     }
 
     /// Sends the tags and the losses of each batch; ends with the last.

@@ -3,6 +3,7 @@
 mod bytes;
 mod concat;
 mod external;
+mod faults;
 mod file;
 mod lazy;
 mod memory;
@@ -15,6 +16,7 @@ mod stripe;
 mod tracked;
 mod unbound;
 
+pub use faults::read_rules;
 pub use plan::{FileOfDisk, Opening, Stack, file_ids};
 
 use plan::Plan;
@@ -34,6 +36,7 @@ pub static ALL: &[Kind] = &[
     stripe::KIND,
     overlay::KIND,
     tracked::KIND,
+    faults::KIND,
     unbound::KIND,
     external::KIND,
 ];

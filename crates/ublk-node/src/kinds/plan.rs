@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use ublk_core::ErrorKind;
-use ublk_core::backend::{Backend, Handle, Source};
+use ublk_core::backend::{Backend, Faults, Handle, Source};
 use ublk_core::claim::{FileId, Role, check_same};
 use ublk_core::error::{Error, Result};
 
@@ -36,12 +36,14 @@ pub struct Opening {
     pub source: Option<Arc<dyn Source>>,
     /// Gets the lazy disk, if there is one.
     pub lazy: Arc<OnceLock<Handle>>,
+    /// Gets the disk with faults, if there is one.
+    pub faults: Arc<OnceLock<Arc<Faults>>>,
 }
 
 impl Opening {
     /// For a disk that is read only.
     pub fn reading(&self) -> Self {
-        let Self { max_io, existing, recoverable, source, lazy, .. } = self;
+        let Self { max_io, existing, recoverable, source, lazy, faults, .. } = self;
         Self {
             read_only: true,
             max_io: *max_io,
@@ -49,6 +51,7 @@ impl Opening {
             recoverable: *recoverable,
             source: source.clone(),
             lazy: lazy.clone(),
+            faults: faults.clone(),
         }
     }
 }

@@ -7,6 +7,7 @@ import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName }
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
+import { DiskFaults } from './disk-faults.js'
 import { endDevice } from './end-device.js'
 import { invalid, rethrow, UblkError } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
@@ -241,6 +242,11 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     await abortable(signal, async cancel => {
       for (const { offset, length } of parts) await device.prefetch(offset, length, cancel)
     })
+  }
+
+  /** The rules of a disk that was created with {@link faults}, whoever serves it: sets, counts and thaws. */
+  get faults(): DiskFaults {
+    return new DiskFaults(this.id, this.#local)
   }
 
   /**

@@ -1,6 +1,8 @@
 import { clearInterval, setImmediate, setInterval } from 'node:timers'
 import * as native from '#binding'
+import type { FaultPlan } from './backends/fault-rules.js'
 import type { NativeBackend } from './backends/list.js'
+import { planOf } from './disk-faults.js'
 import type { DeviceInfo } from './info.js'
 import { traceOf } from './native-trace.js'
 import { isDurable } from './runtime/backend-properties.js'
@@ -38,6 +40,8 @@ export class LocalDevice {
   #keepAlive: NodeJS.Timeout | undefined
   readonly #traces = new Set<Promise<void>>()
   readonly #followers = new Set<Follower>()
+  /** The rules of a disk with faults, as they were set last. */
+  faultPlan: FaultPlan | undefined
   /** How this process stopped serving it. */
   #end: 'deleted' | 'released' | undefined
 
@@ -55,6 +59,7 @@ export class LocalDevice {
     private readonly detach: () => void,
   ) {
     callbacks.attach(device)
+    this.faultPlan = planOf(backend)
   }
 
   /** Whether this process does not serve it any more; its number may belong to another device. */

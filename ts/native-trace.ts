@@ -5,6 +5,7 @@ import { flagsOf, OPERATIONS } from './runtime/requests.js'
 import type { TraceListener, TraceRecord } from './trace.js'
 import { onRejection } from './user-values.js'
 import {
+  TRACE_FAULTS,
   TRACE_FIELDS,
   TRACE_FLAGS,
   TRACE_LATENCY,
@@ -75,10 +76,18 @@ function toRecords(numbers: Float64Array): TraceRecord[] {
       ...flagsOf(field(TRACE_FLAGS)),
       done: Math.max(result, 0),
       error: result < 0 ? (NAMES.get(-result) ?? `E${-result}`) : null,
+      faults: bitsOf(field(TRACE_FAULTS)),
       latency: Math.round(field(TRACE_LATENCY) * 1000) / 1000,
     })
   }
   return records
+}
+
+/** The places of the bits of a number that are set. */
+function bitsOf(number: number): number[] {
+  const bits: number[] = []
+  for (let [left, at] = [number >>> 0, 0]; left !== 0; left >>>= 1, at++) if (left & 1) bits.push(at)
+  return bits
 }
 
 const NAMES: ReadonlyMap<number, string> = new Map(

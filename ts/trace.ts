@@ -26,6 +26,8 @@ export interface TraceRecord {
   done: number
   /** The name of the error that it was answered with, such as `EIO`; null if it succeeded. */
   error: string | null
+  /** Of a disk with {@link faults}: which rules were applied to it, by their places in the list, from 0. Otherwise empty. */
+  faults: number[]
   /** Its service time in microseconds: see {@link LatencyStats}. */
   latency: number
 }

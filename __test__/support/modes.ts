@@ -14,7 +14,10 @@ export const MODES: readonly Mode[] = (['per-io', 'batch'] as const).flatMap(tra
 /** Which of the driver's features a way takes. */
 const NEEDED = { 'per-io': [], batch: ['BATCH_IO'], copy: [], user: ['USER_COPY'], zero: ['AUTO_BUF_REG'] }
 
-const supported = new Set((await features()).filter(({ supported }) => supported).map(({ name }) => name))
+/** The features of this kernel's driver. */
+export const supported: ReadonlySet<string> = new Set(
+  (await features()).filter(({ supported }) => supported).map(({ name }) => name),
+)
 
 /** Whether this kernel can do it. */
 export function kernelHas({ transport, copy }: Mode): boolean {

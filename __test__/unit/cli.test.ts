@@ -154,6 +154,7 @@ test('a traced request is one line', t => {
     offset: 4096,
     length: 512,
     done: 0,
+    faults: [] as number[],
     latency: 26.4,
   } as const
   t.is(

@@ -15,6 +15,8 @@ export interface Kind<Backend extends Described = Described> {
   readonly stackable: boolean
   /** Whether a lazy disk can be below it, too. */
   readonly takesLazy?: boolean
+  /** Whether any native backend can be below it, and it can be below others where that backend can. */
+  readonly transparent?: boolean
   /** Its options of `ublk-ts create`. */
   readonly commandLine?: CommandLine
 
@@ -94,8 +96,11 @@ export interface CommandOption {
   /** Such as `--mem <size>`. */
   readonly flags: string
   readonly summary: string
-  /** Reads its value. An error's message is a sentence, such as `It must be JSON.`. */
-  readonly parse?: (text: string) => unknown
+  /**
+   * Reads its value; `earlier`: the value so far, if it was given before. An error's message is a sentence, such as
+   * `It must be JSON.`.
+   */
+  readonly parse?: (text: string, earlier?: unknown) => unknown
 }
 
 /** A backend in JSON. */

@@ -1,5 +1,6 @@
 import type { JsBackend } from '../runtime/js-backend.js'
 import { type ConcatBackend, concatKind } from './concat.js'
+import { type FaultsBackend, faultsKind } from './faults.js'
 import { type FileBackend, fileKind } from './file.js'
 import type { Described, Kind } from './kind.js'
 import { type LazyBackend, lazyKind } from './lazy.js'
@@ -24,6 +25,7 @@ export const KINDS: readonly Kind[] = [
   concatKind,
   stripeKind,
   overlayKind,
+  faultsKind,
   trackedKind,
 ]
 
@@ -37,6 +39,7 @@ export type StackableBackend =
   | ConcatBackend
   | StripeBackend
   | OverlayBackend
+  | FaultsBackend
 
 /** A backend that stores a disk's data natively: the result of {@link memory}, {@link nullDisk}, {@link file}, … */
 export type NativeBackend = StackableBackend | LazyBackend | TrackedBackend

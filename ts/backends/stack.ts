@@ -36,15 +36,25 @@ function checked(backend: Described, kind: Kind, level: number): Described {
   if (!kind.below || !kind.withBelow) return made
   const below = kind.below(made).map(each => {
     const its = kindOf(each)
-    if (its?.stackable || (its && kind.takesLazy && its.name === 'lazy')) {
-      return checked(each, its, level + 1)
-    }
+    const wrong = misfit(each, kind)
+    if (its && !wrong) return checked(each, its, level + 1)
     throw invalid(
-      `${nameBelow(each, its)} cannot be below ${withArticle(kind.name)}`,
+      `${nameBelow(wrong, kindOf(wrong))} cannot be below ${withArticle(kind.name)}`,
       `disks of kind ${list(stackable(kind))} can`,
     )
   })
   return kind.withBelow(made, below)
+}
+
+/** What cannot be below a kind: a backend, or one below it through which that kind would see it. */
+function misfit(backend: unknown, kind: Kind): unknown {
+  const its = kindOf(backend)
+  if (kind.transparent) return its?.native ? undefined : backend
+  if (its?.transparent) {
+    const wrong = (its.below?.(backend as Described) ?? []).map(each => misfit(each, kind))
+    return wrong.find(each => each !== undefined)
+  }
+  return its?.stackable || (its && kind.takesLazy && its.name === 'lazy') ? undefined : (backend ?? {})
 }
 
 function withArticle(name: string): string {
@@ -58,8 +68,10 @@ function nameBelow(backend: unknown, kind: Kind | undefined): string {
 }
 
 /** The names of the kinds that can be below another. */
-function stackable({ takesLazy }: Kind): string[] {
-  return KINDS.filter(kind => kind.stackable || (takesLazy && kind.name === 'lazy')).map(kind => kind.name)
+function stackable({ takesLazy, transparent }: Kind): string[] {
+  return KINDS.filter(
+    kind => kind.stackable || (transparent && kind.native) || (takesLazy && kind.name === 'lazy'),
+  ).map(kind => kind.name)
 }
 
 function list(names: readonly string[]): string {

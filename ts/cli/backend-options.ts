@@ -38,7 +38,8 @@ export function addBackendOptions(command: Command): Command {
 
 function add(command: Command, { flags, summary, parse }: CommandOption, prefix: string): void {
   const option = new Option(flags, prefix + summary)
-  command.addOption(parse ? option.argParser(reading(parse)) : option)
+  const read = (text: string, earlier: unknown): unknown => reading(text => parse?.(text, earlier))(text)
+  command.addOption(parse ? option.argParser(read) : option)
 }
 
 /**

@@ -9,6 +9,7 @@ import { addCreate } from './create.js'
 import { addDelete } from './delete.js'
 import { addDiff } from './diff.js'
 import { addDoctor } from './doctor.js'
+import { addFault } from './fault.js'
 import { addFeatures } from './features.js'
 import { addFlatten } from './flatten.js'
 import { addFork } from './fork.js'
@@ -43,6 +44,7 @@ const commands = [
   addChanged,
   addDiff,
   addApply,
+  addFault,
   addRecover,
   addUpgrade,
   addStop,

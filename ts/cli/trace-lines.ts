@@ -2,13 +2,14 @@ import type { TraceRecord } from '../trace.js'
 import { complain } from './output.js'
 import { formatTime } from './time.js'
 
-/** A request in one line: `15:57:46.123456 q0 t17 write 1048576+4096 fua meta 264us EIO`. */
+/** A request in one line: `15:57:46.123456 q0 t17 write 1048576+4096 fua meta 264us EIO rule 0`. */
 export function traceLine(record: TraceRecord): string {
-  const { time, queue, tag, op, offset, length, error, latency } = record
+  const { time, queue, tag, op, offset, length, error, faults, latency } = record
   const words = [clock(time), `q${queue}`, `t${tag}`, op, `${offset}+${length}`]
   for (const flag of FLAGS) if (record[flag]) words.push(flag.toLowerCase())
   words.push(formatTime(latency))
   if (error !== null) words.push(error)
+  if (faults.length > 0) words.push(`rule ${faults.join(',')}`)
   return words.join(' ')
 }
 

@@ -14,7 +14,7 @@ interface Flags {
 
 const HELP = `
 Each line shows the time of the answer, queue and tag, operation, offset+length in bytes, flags, how long
-the server took, and the error if the request failed. Flags: fua, a write that must be durable when it
+the server took, the error if the request failed, and the rules of --fault that were applied to it. Flags: fua, a write that must be durable when it
 completes; meta, a file system's own structures; failfast, no retries after an error; swap, memory swapped in
 or out.
 

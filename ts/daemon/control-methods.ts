@@ -1,3 +1,4 @@
+import type { FaultPlan } from '../backends/fault-rules.js'
 import type { DiskRange } from '../info.js'
 import type { ServerInfo, TracePart } from '../remote/control-protocol.js'
 import type { ServedDevice } from '../served-device.js'
@@ -35,6 +36,9 @@ export function controlMethods(
     removeCheckpoint: async ({ name }) => await disk.removeCheckpoint(name as string),
     changedPart: async ({ since, from }) => await disk.changedPart(String(since), Number(from)),
     diff: async (wishes, { gone }) => await disk.writeDiff(wishes, gone),
+    setFaults: async plan => await disk.faults.set(plan as FaultPlan),
+    faults: () => disk.faults.get(),
+    thaw: () => disk.faults.thaw(),
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
     snapshot: async ({ name }) => await disk.snapshot(name as string),
     reset: async ({ force }) => await disk.reset({ force: force === true }),

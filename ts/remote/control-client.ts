@@ -182,6 +182,21 @@ export class ControlClient implements Disposable {
     await this.#call('diff', { ...diff }, { timeout: 0, signal })
   }
 
+  /** Gives a disk with faults other rules. */
+  async setFaults(plan: object): Promise<void> {
+    await this.#call('setFaults', plan)
+  }
+
+  /** What its rules have done. */
+  async faults<Report>(): Promise<Report> {
+    return (await this.#call('faults', {})) as Report
+  }
+
+  /** Lets its requests that hang go on. */
+  async thaw(): Promise<number> {
+    return (await this.#call('thaw', {})) as number
+  }
+
   /** Resizes the disk. */
   async resize(size: Size, options: { force?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
     const { force = false, signal } = options

@@ -1,6 +1,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "a list of ranges may have one")]
 
 mod diffs;
+mod load;
 
 use super::file::Medium;
 use super::*;

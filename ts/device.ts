@@ -396,10 +396,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * What programs have not written yet is not in it: sync the file system first (sync(1), or fsfreeze(8) for a file system
    * that is clean in the snapshot).
    *
+   * If the disk is {@link tracked}, this also makes a {@link checkpoint} of that name, at the same instant: {@link diff} since
+   * then, applied to a copy of the snapshot, gives the disk.
+   *
    * @param name - Letters, digits, `-`, `_` and `.`.
    * @throws UblkError of kind `unsupported` for a disk that is no overlay with an upper in a file, or has 16 layers already;
-   * `invalid` for another name; `backend` if the name is taken or the disk is read-only; `closed` if it is not live;
-   * `not-found` if another process serves it and has no record. Nothing has changed then.
+   * `invalid` for another name; `backend` if the name is taken or the disk is read-only; `exists` if a checkpoint has it, or
+   * `limit` if there are 128; `closed` if it is not live; `not-found` if another process serves it and has no record. Nothing
+   * has changed then.
    *
    * @example
    * ```ts

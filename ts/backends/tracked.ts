@@ -33,8 +33,10 @@ export interface TrackedOptions {
  *
  * The record is saved when the disk is no longer served. If its server was killed, or the power failed, everything counts
  * as changed since each checkpoint that was made before. The same holds if the disk's file was changed elsewhere
- * meanwhile, which its size and the time of its last change tell. A block device has no such time: if it is written to
- * while this disk is not served, use another map afterwards.
+ * meanwhile, which its size and the time of its last change tell; the upper of an overlay says who wrote to it. A block
+ * device has no such time: if it is written to while this disk is not served, use another map afterwards.
+ *
+ * A {@link UblkDevice.snapshot | snapshot} of the disk makes a checkpoint of that name, at the same instant.
  *
  * With `tracked`, the copy mode `user` is not possible.
  *

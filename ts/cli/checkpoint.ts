@@ -15,7 +15,8 @@ import {
 
 const HELP = `
 The disk has to be created with --track. A checkpoint is one instant: data that a mounted file system has not written
-to the disk yet is newer. Before a backup, freeze the file system with fsfreeze, or sync it.
+to the disk yet is newer. Before a backup, freeze the file system with fsfreeze, or sync it. A snapshot of such a disk
+makes a checkpoint as well.
 
 Example:
   ublk-ts checkpoint 0 monday`

@@ -7,6 +7,8 @@ The snapshot is of one instant, and no request fails or waits. The upper keeps i
 .NAME behind that. What programs have not written yet is not in it: sync the file system first, for example with
 sync -f, or with fsfreeze around the snapshot.
 
+If the disk was created with --track as well, this also makes a checkpoint of that name, at the same instant.
+
 Examples:
   ublk-ts create --file base.img --overlay vm1.cow
   ublk-ts snapshot 0 before-upgrade               # vm1.cow.before-upgrade

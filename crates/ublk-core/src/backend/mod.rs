@@ -235,8 +235,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Keeps the present content under a name, while its engines serve: what was answered before is in the snapshot, and what is
     /// started afterwards is not. Only one thread at a time. If it fails, nothing has changed.
-    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
-        let _ = name;
+    ///
+    /// Calls `now` once, when nothing can fail any more, immediately before that instant: every change that is not in the
+    /// snapshot ends after this call.
+    fn snapshot(self: Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
+        let _ = (name, now);
         Err(Error::new(ErrorKind::Unsupported, "this disk has no snapshots")
             .hint("an overlay with an upper in a file has them"))
     }

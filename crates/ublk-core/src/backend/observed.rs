@@ -71,8 +71,8 @@ impl Backend for Observed {
         Ok(Box::new(ObservedEngine { inner, observer: self.observer.clone(), changes }))
     }
 
-    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
-        self.inner.clone().snapshot(name)
+    fn snapshot(self: Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
+        self.inner.clone().snapshot(name, now)
     }
 
     fn reset(&self) -> Result<()> {

@@ -16,7 +16,7 @@ impl Device {
     /// Keeps the present content of a live disk under a name. No request fails or waits for another.
     pub fn snapshot(&self, name: &str) -> Result<()> {
         let (_state, backend) = self.live_backend()?;
-        backend.snapshot(name).map_err(|error| error.device(self.id))
+        backend.snapshot(name, &|| {}).map_err(|error| error.device(self.id))
     }
 
     /// Throws away what was written to a live disk since its last snapshot. Requests wait meanwhile; what the kernel has of the

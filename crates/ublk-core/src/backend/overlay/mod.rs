@@ -307,8 +307,8 @@ impl Backend for Overlay {
         self.job.interrupt(patience)
     }
 
-    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
-        self.take_snapshot(name)
+    fn snapshot(self: Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
+        self.take_snapshot(name, now)
     }
 
     fn reset(&self) -> Result<()> {

@@ -36,7 +36,7 @@ fn unended() -> Error {
 
 impl Overlay {
     /// See the [module](self).
-    pub fn take_snapshot(self: &Arc<Self>, name: &str) -> Result<()> {
+    pub fn take_snapshot(self: &Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
         let _job = self.job.begin("given a snapshot")?;
         let top = self.layers.top();
         let old = self.layers.of(top).kept.as_ref().ok_or_else(|| {
@@ -71,7 +71,9 @@ impl Overlay {
             files.add(its.file().as_fd()).map(|slot| seat.put(number, slot))
         })?;
         added.into_iter().collect::<Result<()>>()?;
-        self.layers.add(Written::in_file(new.take_place_of(&old.upper)?, file));
+        let layer = Written::in_file(new.take_place_of(&old.upper)?, file);
+        now();
+        self.layers.add(layer);
         let this = self.clone();
         // A failure shows when it is tried again.
         let seal = move || {

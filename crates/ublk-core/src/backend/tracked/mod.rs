@@ -222,8 +222,19 @@ impl Backend for Tracked {
         self.disk.identity()
     }
 
-    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
-        self.disk.clone().snapshot(name)
+    /// A checkpoint of that name, too, at the same instant: its table is the newest before the snapshot's layer is written. So
+    /// a change that is not in the snapshot marks there: if it began before, when it ends. One that was answered before does
+    /// not.
+    fn snapshot(self: Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
+        if self.read_only {
+            return self.disk.clone().snapshot(name, now); // it refuses that
+        }
+        self.served()?.checkpoint_at(name, |mark| {
+            self.disk.clone().snapshot(name, &|| {
+                mark();
+                now();
+            })
+        })
     }
 
     fn reset(&self) -> Result<()> {

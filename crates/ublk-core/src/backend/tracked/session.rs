@@ -14,6 +14,7 @@ use crate::backend::{Changed, Checkpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
 use crate::report::Reporter;
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -102,6 +103,9 @@ pub struct Session {
     newest: Mutex<Newest>,
     pub seats: Seats,
     running: Mutex<Running>,
+    /// Locked while checkpoints are made or removed, or the disk is resized, which may take longer than `kept` is locked:
+    /// a diff locks that while requests wait for it.
+    changing: Mutex<()>,
     kept: Mutex<Kept>,
     read_only: bool,
     reporter: Reporter,
@@ -125,6 +129,7 @@ impl Session {
             newest: Mutex::new(Newest { bits: newest, diff: None, epoch: 0, generation: 1 }),
             seats: Seats::default(),
             running: Mutex::default(),
+            changing: Mutex::default(),
             kept: Mutex::new(Kept { map, entries, size: found.size, over: false }),
             read_only: found.read_only,
             reporter,
@@ -154,6 +159,10 @@ impl Session {
         self.generation.store(newest.generation, SeqCst);
     }
 
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn kept(&self) -> Result<MutexGuard<'_, Kept>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.over { Err(over()) } else { Ok(kept) }
@@ -167,27 +176,41 @@ impl Session {
     }
 
     pub fn checkpoint(&self, name: &str) -> Result<()> {
+        self.checkpoint_at(name, |now| {
+            now();
+            Ok(())
+        })
+    }
+
+    /// Makes a checkpoint at the instant at which `make` calls what it is given. None is made if it fails before.
+    ///
+    /// The list has it before, durably. A server that is killed meanwhile leaves a checkpoint that is unknown.
+    pub fn checkpoint_at(&self, name: &str, make: impl FnOnce(&dyn Fn()) -> Result<()>) -> Result<()> {
         check_name(name)?;
-        let mut kept = self.writable()?;
-        if kept.entries.iter().any(|entry| entry.name == name) {
-            return Err(Error::new(ErrorKind::Exists, format!("there is a checkpoint {name} already"))
-                .hint("choose another name, or remove that one first"));
+        let _changing = self.changing();
+        let entry = {
+            let mut kept = self.writable()?;
+            let entry = kept.next(name)?;
+            let entries: Vec<_> = kept.entries.iter().chain([&entry]).cloned().collect();
+            kept.record(&entries)?;
+            entry
+        };
+        let done = Cell::new(false);
+        let made = make(&|| {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if !kept.over {
+                kept.entries.push(entry.clone());
+                self.switch(entry.bits.clone());
+                done.set(true);
+            }
+        });
+        if done.get() {
+            return made;
         }
-        if kept.entries.len() >= MOST {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                format!("the disk has {MOST} checkpoints, and cannot have more"),
-            )
-            .hint("remove one that is not needed any more"));
-        }
-        let bits = Arc::new(Entry::table(kept.size).map_err(|error| no_memory(&error))?);
-        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let made = u64::try_from(made.as_millis()).unwrap_or(u64::MAX);
-        let mut entries = kept.entries.clone();
-        entries.push(Entry { name: name.to_owned(), made, known: true, bits: bits.clone() });
-        kept.write(entries)?;
-        self.switch(bits);
-        Ok(())
+        let mut kept = self.kept()?;
+        let entries = kept.entries.clone();
+        let taken_out = kept.record(&entries);
+        made.and(taken_out)
     }
 
     pub fn checkpoints(&self) -> Vec<Checkpoint> {
@@ -202,6 +225,7 @@ impl Session {
     }
 
     pub fn remove(&self, name: &str) -> Result<()> {
+        let _changing = self.changing();
         let mut kept = self.writable()?;
         let at = kept.position(name)?;
         let mut entries = kept.entries.clone();
@@ -290,6 +314,7 @@ impl Session {
     }
 
     fn prepare(&self, from: u64, to: u64) -> Result<()> {
+        let _changing = self.changing();
         let mut kept = self.kept()?;
         let path = kept.map.path().display().to_string();
         kept.map.resize(to).map_err(|error| {
@@ -371,14 +396,38 @@ impl Kept {
         })
     }
 
+    /// A checkpoint that can be the next one.
+    fn next(&self, name: &str) -> Result<Entry> {
+        if self.entries.iter().any(|entry| entry.name == name) {
+            return Err(Error::new(ErrorKind::Exists, format!("there is a checkpoint {name} already"))
+                .hint("choose another name, or remove that one first"));
+        }
+        if self.entries.len() >= MOST {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("the disk has {MOST} checkpoints, and cannot have more"),
+            )
+            .hint("remove one that is not needed any more"));
+        }
+        let bits = Arc::new(Entry::table(self.size).map_err(|error| no_memory(&error))?);
+        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let made = u64::try_from(made.as_millis()).unwrap_or(u64::MAX);
+        Ok(Entry { name: name.to_owned(), made, known: true, bits })
+    }
+
     /// The checkpoints are these from now on, in the file as well.
     fn write(&mut self, entries: Vec<Entry>) -> Result<()> {
-        self.map.write_list(&entries).map_err(|error| {
-            let path = self.map.path().display();
-            Error::system(format!("cannot write the change map {path}"), &error).kind(ErrorKind::Backend)
-        })?;
+        self.record(&entries)?;
         self.entries = entries;
         Ok(())
+    }
+
+    /// The file has these checkpoints.
+    fn record(&mut self, entries: &[Entry]) -> Result<()> {
+        self.map.write_list(entries).map_err(|error| {
+            let path = self.map.path().display();
+            Error::system(format!("cannot write the change map {path}"), &error).kind(ErrorKind::Backend)
+        })
     }
 }
 

@@ -18,7 +18,7 @@ pub fn beside<T: Send>(queues: &mut [Bench], what: impl FnOnce() -> T + Send) ->
 }
 
 pub fn snapshot(overlay: &Arc<Overlay>, queues: &mut [Bench], name: &str) -> Result<()> {
-    beside(queues, || Backend::snapshot(overlay.clone(), name))
+    beside(queues, || Backend::snapshot(overlay.clone(), name, &|| {}))
 }
 
 pub fn queues(overlay: &Arc<Overlay>) -> [Bench; 2] {
@@ -219,15 +219,15 @@ fn what_cannot_be_a_snapshot_is_refused_and_changes_nothing() {
     std::fs::remove_file(dir.path().join("upper.two")).unwrap();
     assert_eq!(files(), before);
     let memory = Arc::new(Overlay::in_memory(open(&base), None).unwrap());
-    let message = refused(Backend::snapshot(memory, "one"));
+    let message = refused(Backend::snapshot(memory, "one", &|| {}));
     assert_eq!(message, "what is written to this disk is in memory: it has no snapshots");
     beside(&mut benches, || disk.close()).unwrap();
     drop((benches, disk));
     let reader = Arc::new(Overlay::in_file(open(&base), &path, None, true).unwrap());
-    assert!(refused(Backend::snapshot(reader.clone(), "two")).contains("is not written"));
+    assert!(refused(Backend::snapshot(reader.clone(), "two", &|| {})).contains("is not written"));
     assert!(refused(reader.reset()).contains("is not written"));
     let plain: Arc<dyn Backend> = Arc::new(Memory::new(512).unwrap());
-    assert_eq!(refused(plain.clone().snapshot("one")), "this disk has no snapshots");
+    assert_eq!(refused(plain.clone().snapshot("one", &|| {})), "this disk has no snapshots");
     assert_eq!(refused(plain.reset()), "this disk cannot be reset");
     assert_eq!(files(), before);
 }

@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
-import { file, overlay, UblkDevice } from 'ublk-ts'
+import { applyDiff, file, overlay, UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
@@ -142,6 +142,52 @@ test('an overlay that records its changes has snapshots, resets and layers, too'
   t.is(await sh('sha256sum <"$1"', disk.path), await sh('sha256sum <"$1"', BASE))
   t.deepEqual(await run('flatten', disk.path), SILENT)
   t.is((await (await UblkDevice.open(disk.id)).layers()).length, 1)
+  t.deepEqual(await run('delete', disk.path), SILENT)
+})
+
+test('a snapshot of a disk that records its changes is a checkpoint of the same instant, also for the next server', async t => {
+  const words = `--file ${BASE} --overlay ${at('t.cow')} --track ${at('t.map')} --queues 2 --recovery reissue`
+  let disk = await Detached.create(words)
+  const load = result(shell(LOAD, disk.path, DIR))
+  const names = ['first', 'second']
+  for (const name of names) {
+    await sh('sleep 0.4')
+    t.deepEqual(await run('snapshot', disk.path, name), SILENT)
+  }
+  t.regex(
+    (await run('snapshot', disk.path, 'first')).stderr,
+    /there is a checkpoint first already; choose another/,
+  )
+  await longest(load)
+  for (const name of names) {
+    await using snapshot = await UblkDevice.create({
+      backend: overlay(file(BASE), { upper: at(`t.cow.${name}`) }),
+      readOnly: true,
+    })
+    await sh('dd if="$1" of="$2/$3.raw" bs=1M conv=sparse status=none', snapshot.path, DIR, name)
+  }
+  // A diff since a snapshot, applied to a copy of the snapshot, gives the disk.
+  const check = async (): Promise<void> => {
+    const now = await sh('sha256sum <"$1"', disk.path)
+    const served = await UblkDevice.open(disk.id)
+    for (const name of names) {
+      await sh('cp --sparse=always "$1/$2.raw" "$1/copy"; rm -f "$1/diff"', DIR, name)
+      await served.diff({ since: name, out: at('diff') })
+      await applyDiff(at('diff'), at('copy'))
+      t.is(await sh('sha256sum <"$1"', at('copy')), now, name)
+    }
+    t.deepEqual(
+      (await served.checkpoints()).map(({ name, known }) => [name, known]),
+      names.map(name => [name, true]),
+    )
+  }
+  await check()
+  t.is((await run('upgrade', disk.path)).status, 0)
+  await sh('dd if=/dev/urandom of="$1" bs=1M count=1 seek=20 oflag=direct status=none', disk.path)
+  await check()
+  t.deepEqual(await run('delete', disk.path), SILENT)
+  disk = await Detached.create(words)
+  await check()
   t.deepEqual(await run('delete', disk.path), SILENT)
 })
 

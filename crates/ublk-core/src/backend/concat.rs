@@ -78,6 +78,10 @@ impl Backend for Concat {
         found
     }
 
+    fn is_in_files(&self) -> bool {
+        self.disks.iter().all(|disk| disk.is_in_files())
+    }
+
     fn identity(&self) -> Result<String> {
         identity::together("a concat", &self.disks)
     }

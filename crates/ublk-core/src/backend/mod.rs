@@ -209,6 +209,11 @@ pub trait Backend: Send + Sync + 'static {
         self.places().into_iter().filter(holds_data).map(extent).collect()
     }
 
+    /// Whether all that is written to it is in its [places](Self::places), and nothing only in this process's memory.
+    fn is_in_files(&self) -> bool {
+        !self.places().is_empty()
+    }
+
     /// What tells its content from another: for an overlay, which was written over one content and fits no other. By
     /// default, the sizes of its files and when they were changed.
     fn identity(&self) -> Result<String> {

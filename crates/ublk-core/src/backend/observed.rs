@@ -61,6 +61,10 @@ impl Backend for Observed {
         self.inner.extents(part)
     }
 
+    fn is_in_files(&self) -> bool {
+        self.inner.is_in_files()
+    }
+
     fn identity(&self) -> Result<String> {
         self.inner.identity()
     }

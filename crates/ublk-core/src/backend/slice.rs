@@ -88,6 +88,10 @@ impl Backend for Slice {
         self.disk.extents(self.offset + part.start..self.offset + part.end)
     }
 
+    fn is_in_files(&self) -> bool {
+        self.disk.is_in_files()
+    }
+
     fn identity(&self) -> Result<String> {
         Ok(format!("{} bytes from {} of ({})", self.size, self.offset, self.disk.identity()?))
     }

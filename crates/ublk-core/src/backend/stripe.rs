@@ -140,6 +140,10 @@ impl Backend for Stripe {
         found
     }
 
+    fn is_in_files(&self) -> bool {
+        self.disks.iter().all(|disk| disk.is_in_files())
+    }
+
     fn identity(&self) -> Result<String> {
         identity::together(&format!("a stripe with chunks of {} bytes", self.shape.chunk), &self.disks)
     }

@@ -75,6 +75,8 @@ pub struct Overlay {
     sealing: Mutex<Option<JoinHandle<()>>>,
     /// Another process may use the files of the layers.
     away: AtomicBool,
+    /// The upper has the name of this server.
+    writes: AtomicBool,
     /// Receives the errors of saves that no request waits for.
     reporter: Mutex<Option<Reporter>>,
 }
@@ -112,6 +114,7 @@ impl Overlay {
             job: Job::default(),
             sealing: Mutex::default(),
             away: AtomicBool::new(false),
+            writes: AtomicBool::new(false),
             reporter: Mutex::default(),
         }
     }
@@ -281,7 +284,14 @@ impl Backend for Overlay {
         base.chain(upper).collect()
     }
 
+    fn is_in_files(&self) -> bool {
+        self.layers.written().disk.is_in_files()
+    }
+
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        if !site.is_of_reader() {
+            self.begin_to_write()?;
+        }
         let engine = OverlayEngine::new(self.clone(), site)?;
         self.new.keep();
         Ok(Box::new(engine))
@@ -381,8 +391,17 @@ impl Overlay {
         }
     }
 
+    /// A queue is about to serve the disk.
+    fn begin_to_write(&self) -> Result<()> {
+        match &self.layers.written().kept {
+            Some(kept) if !self.writes.swap(true, SeqCst) => kept.upper.begin_to_write(),
+            _ => Ok(()),
+        }
+    }
+
     fn let_go_of_layers(&self) {
         self.new.remove();
+        self.writes.store(false, SeqCst);
         if !self.away.swap(true, SeqCst) {
             self.layers.all().filter_map(|layer| layer.kept.as_ref()).for_each(|kept| kept.upper.let_go());
         }

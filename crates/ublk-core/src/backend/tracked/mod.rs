@@ -24,6 +24,7 @@ use super::{
     Backend, Changed, Changes, Checkpoint, CopyMode, Engine, Extent, FlattenProgress, LayerInfo, Properties,
     Sink, Site,
 };
+use crate::claim::upper::content_of;
 use crate::claim::{Claims, Place, Role};
 use crate::error::{Error, ErrorKind, Result};
 use engine::TrackedEngine;
@@ -136,27 +137,31 @@ impl Tracked {
     }
 
     /// What tells the content of the disk from that after changes that were not recorded: the sizes of its files, and when
-    /// they were changed. A block device has no such time.
+    /// they were changed. A block device has no such time, and the upper of an overlay says who wrote to it.
     fn content(&self) -> Result<u64> {
         let mut words = Vec::new();
         for place in self.disk.places() {
-            if place.role != Role::Disk {
-                continue;
-            }
-            let found = place.file.metadata().map_err(|error| {
+            let failed = |error: io::Error| {
                 Error::system(format!("cannot look at {}", place.path.display()), &error)
                     .kind(ErrorKind::Backend)
-            })?;
-            words.push(1);
-            if !found.file_type().is_block_device() {
-                words.extend([
-                    found.len(),
-                    found.mtime().cast_unsigned(),
-                    found.mtime_nsec().cast_unsigned(),
-                ]);
+            };
+            match place.role {
+                Role::Disk => {
+                    let found = place.file.metadata().map_err(failed)?;
+                    words.push(1);
+                    if !found.file_type().is_block_device() {
+                        words.extend([
+                            found.len(),
+                            found.mtime().cast_unsigned(),
+                            found.mtime_nsec().cast_unsigned(),
+                        ]);
+                    }
+                }
+                Role::Upper => words.push(checksum(content_of(place.file).map_err(failed)?.into_iter())),
+                Role::Base | Role::Map | Role::BaseMap => {}
             }
         }
-        if words.is_empty() {
+        if !self.disk.is_in_files() {
             words.push(self.here);
         }
         Ok(checksum(words.iter().flat_map(|word| word.to_le_bytes())))

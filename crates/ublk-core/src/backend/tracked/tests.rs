@@ -2,6 +2,7 @@
 
 mod diffs;
 mod load;
+mod snapshots;
 
 use super::file::Medium;
 use super::*;

@@ -13,7 +13,7 @@
 use super::{Parent, Shape, Uuid};
 use crate::backend::identity::MOST as MOST_IDENTITY;
 use crate::backend::map_file::Stamp;
-use crate::claim::upper::{DISK, MAGIC};
+use crate::claim::upper::{DISK, MAGIC, SERVER, STATE, UUID};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
 use std::ops::Range;
@@ -44,11 +44,9 @@ const MIB: u64 = 1 << 20;
 const SIZE: Range<usize> = 24..32;
 const BLOCK_SIZE: Range<usize> = 32..40;
 const CAPACITY: Range<usize> = 40..48;
-const UUID: Range<usize> = 48..64;
 /// Where the header has the id of the boot in which the log counts.
 pub const BOOT: Range<usize> = 64..100;
 const PLACE: Range<usize> = 104..112;
-const STATE: Range<usize> = 112..120;
 const BASE_LENGTH: Range<usize> = 120..128;
 const NAME_LENGTH: Range<usize> = 128..136;
 const PARENT: Range<usize> = 136..152;
@@ -135,6 +133,8 @@ pub struct Header {
     pub uuid: Uuid,
     /// The disk that writes it: a snapshot's new upper is of the same one, a fork is of another.
     pub disk: Uuid,
+    /// The last server that wrote to it, if there was one. Another one after a server that has lost data.
+    pub server: Uuid,
     pub stamp: Stamp,
     pub state: State,
     pub base: String,
@@ -171,6 +171,7 @@ impl Header {
             layout: Layout::new(*size),
             uuid,
             disk: uuid,
+            server: Uuid::NONE,
             stamp,
             state: State::Written,
             base: (*base).to_owned(),
@@ -205,6 +206,7 @@ impl Header {
         }
         page[UUID].copy_from_slice(&self.uuid.0);
         page[DISK].copy_from_slice(&self.disk.0);
+        page[SERVER].copy_from_slice(&self.server.0);
         page[PARENT].copy_from_slice(&self.over.0);
         page[BOOT].copy_from_slice(&self.stamp.boot);
         page[BASE..BASE + self.base.len()].copy_from_slice(self.base.as_bytes());
@@ -252,6 +254,7 @@ impl Header {
             layout,
             uuid: uuid(UUID),
             disk: uuid(DISK),
+            server: uuid(SERVER),
             stamp: Stamp { boot: page[BOOT].try_into().unwrap_or([0; 36]), place: number(PLACE) },
             state: state.ok_or_else(|| damaged("its state is unknown"))?,
             base,

@@ -328,6 +328,16 @@ impl Upper {
         self.store.header().base
     }
 
+    /// This server begins to write, unless it only reads: whoever knows the content that the last one left learns from the
+    /// file that it is another.
+    pub fn begin_to_write(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        let begun = Uuid::new().and_then(|server| self.store.begin_to_write(server));
+        begun.map_err(|error| system(self.path(), &error))
+    }
+
     /// Receives the errors of saves that no request waits for.
     pub fn report_to(&self, reporter: Reporter) {
         self.saver.report_to(reporter);

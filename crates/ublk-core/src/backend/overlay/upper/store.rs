@@ -3,7 +3,7 @@
 use super::format::{ATOM, Header, Layout, PAGE, SECTOR, State};
 use super::log::{self, Log};
 use super::medium::Medium;
-use super::tables;
+use super::{Uuid, tables};
 use crate::backend::map_file::Stamp;
 use std::io;
 use std::ops::Range;
@@ -56,7 +56,7 @@ impl<M: Medium> Store<M> {
         if header.stamp != now || header.state == State::Failed {
             header.stamp = now;
             if header.state == State::Failed {
-                header.state = State::Written;
+                (header.state, header.server) = (State::Written, Uuid::new()?);
             }
             medium.write(&header.bytes()[..ATOM], 0)?;
         }
@@ -225,6 +225,15 @@ impl<M: Medium> Store<M> {
             // If that fails as well, only the next server's first sync can notice.
             let _ = self.medium.write(&header.bytes()[..ATOM], 0);
         }
+    }
+
+    /// From here on that server writes. That is durable when what it writes is.
+    pub fn begin_to_write(&self, server: Uuid) -> io::Result<()> {
+        let mut header = locked(&self.header);
+        let changed = Header { server, ..header.clone() };
+        self.medium.write(&changed.bytes()[..ATOM], 0)?;
+        *header = changed;
+        Ok(())
     }
 
     /// Changes the header durably.

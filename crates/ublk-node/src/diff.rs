@@ -128,7 +128,7 @@ pub fn write_diff(device: &Device, wishes: &DiffWishes, cancel: &ublk_core::Canc
             output.complete()
         }
         _ => {
-            let mut sink = StreamDiff::new(BufWriter::with_capacity(1 << 20, file), aside);
+            let mut sink = StreamDiff::new(BufWriter::with_capacity(1 << 18, file), aside);
             take(&mut sink)?;
             sink.finish().map_err(failed)?;
             output.complete()

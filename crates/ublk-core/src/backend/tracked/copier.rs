@@ -19,7 +19,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::PoisonError;
-use std::thread::{Builder, Scope};
+use std::thread::{Builder, Scope, yield_now};
 use std::time::{Duration, Instant};
 
 /// How many ranges are read at once.
@@ -44,13 +44,15 @@ const BEHIND_OTHERS: i32 = 10;
 /// How often a cancellation is noticed.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Copies everything. Blocks. If it fails, or is cancelled, no change waits any more either.
+/// Has `take` find the diff's instant, and copies everything. Blocks. If it fails, or is cancelled, no change waits any more
+/// either.
 pub fn run(
     diff: &Diff,
     reader: Reader,
     aside: &io::Result<File>,
     sink: &mut (dyn Sink + Send),
     cancelled: &dyn Fn() -> bool,
+    take: impl FnOnce(&mut Reader) -> Result<()>,
 ) -> Result<()> {
     let interrupt = sink.interrupter();
     std::thread::scope(|scope| {
@@ -61,7 +63,15 @@ pub fn run(
             written
         });
         start(diff, scope, "ublk-diff-aside", move || put_aside(diff, aside));
-        if let Err(error) = no_panic(|| copy(diff, reader, cancelled)) {
+        let take_and_copy = || {
+            let _apart = diff.apart_when_dropped();
+            let mut reader = reader; // dropped before that
+            // From the instant on, requests wait for this thread. Hence the others were started before.
+            let (_flusher, _precedence) = (IoFlusher::new(), Priority::change(AHEAD_OF_OTHERS));
+            take(&mut reader)?;
+            copy(diff, reader, cancelled)
+        };
+        if let Err(error) = no_panic(take_and_copy) {
             diff.fail(error);
         }
         diff.end();
@@ -112,11 +122,7 @@ pub fn cannot_read(errno: Errno) -> Error {
     Error::system("cannot read the disk", &io::Error::from_raw_os_error(errno)).kind(ErrorKind::Backend)
 }
 
-fn copy(diff: &Diff, reader: Reader, cancelled: &dyn Fn() -> bool) -> Result<()> {
-    let _apart = diff.apart_when_dropped();
-    let mut reader = reader; // dropped before that
-    // Requests wait for this thread.
-    let (_flusher, _precedence) = (IoFlusher::new(), Priority::change(AHEAD_OF_OTHERS));
+fn copy(diff: &Diff, mut reader: Reader, cancelled: &dyn Fn() -> bool) -> Result<()> {
     let now = Instant::now();
     let mut pace = Pace { cursor: 0, looked: now, resume: now, patience: PATIENCE };
     loop {
@@ -229,6 +235,7 @@ fn put_aside(diff: &Diff, file: &io::Result<File>) -> Result<()> {
         diff.outgoing.is_aside(Aside { offset, at, length });
         diff.happened.notify_all();
         at += length as u64;
+        yield_now();
     }
     Ok(())
 }
@@ -249,6 +256,9 @@ fn write_out(diff: &Diff, aside: &io::Result<File>, sink: &mut (dyn Sink + Send)
         };
         put.map_err(|error| cannot_write(&error))?;
         diff.happened.notify_all();
+        // Requests may have come for which a thread of the disk waits for this processor. The kernel would let this one go on
+        // for a while, up to a tick of 10 ms, however low its priority.
+        yield_now();
     }
     Ok(())
 }

@@ -75,7 +75,7 @@ impl Session {
         let diff = Arc::new(Diff::new(size, sink.unit()).map_err(|error| no_memory(&error))?);
         let aside = sink.aside();
         let _apart = diff.apart_when_dropped();
-        let mut reader = {
+        let reader = {
             // Locked, so that the session does not end before: another server may use the disk's files then.
             let mut running = self.running();
             if matches!(&*running, Running::Never) {
@@ -85,10 +85,8 @@ impl Session {
             *running = Running::Diff(diff.clone());
             reader
         };
-        if let Err(error) = self.take(since, &diff, &mut reader, cancelled) {
-            diff.fail(error);
-        }
-        copier::run(&diff, reader, &aside, sink, cancelled)
+        let take = |reader: &mut Reader| self.take(since, &diff, reader, cancelled);
+        copier::run(&diff, reader, &aside, sink, cancelled, take)
     }
 
     /// From watching to the end of all changes from before the instant. The reader is one of the disk's queues meanwhile: it
@@ -146,7 +144,7 @@ impl Session {
                     .hint("try again when they have: what they wait for is the disk's storage"));
             }
             sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(2));
+            pause = (pause * 2).min(Duration::from_millis(1)); // requests may wait for this
         }
         Ok(())
     }

@@ -82,7 +82,7 @@ fn a_snapshot_is_a_checkpoint_at_one_instant_for_all_queues_while_they_write() {
     let dir = tempfile::tempdir().unwrap();
     let disk = tracked_overlay(dir.path());
     let (clock, stop) = (AtomicU64::new(1), AtomicBool::new(false));
-    let (mut made, mut writes) = (Vec::new(), Vec::new());
+    let (mut made, mut writes, mut orders) = (Vec::new(), Vec::new(), Vec::new());
     thread::scope(|scope| {
         let writers: Vec<_> = (0..THREADS)
             .map(|region| {
@@ -96,7 +96,14 @@ fn a_snapshot_is_a_checkpoint_at_one_instant_for_all_queues_while_they_write() {
                 thread::sleep(Duration::from_millis(1));
             }
             let (name, asked) = (format!("s{number}"), clock.fetch_add(1, SeqCst));
-            Backend::snapshot(disk.clone(), &name, &|| {}).unwrap();
+            // The checkpoint comes first: otherwise changes between them would be in neither.
+            let (is_there, layers) = (AtomicBool::new(false), AtomicUsize::new(0));
+            let at_now = || {
+                is_there.store(names(&disk).contains(&name), SeqCst);
+                layers.store(disk.layers().len(), SeqCst);
+            };
+            Backend::snapshot(disk.clone(), &name, &at_now).unwrap();
+            orders.push((is_there.into_inner(), layers.into_inner(), disk.layers().len()));
             made.push(Made { name, asked, diff: Parts::default() });
             // Of an earlier one, while the writes of the snapshot's instant may still be in flight.
             let at = made.len() / 2;
@@ -107,6 +114,7 @@ fn a_snapshot_is_a_checkpoint_at_one_instant_for_all_queues_while_they_write() {
         stop.store(true, SeqCst);
         writes.extend(writers.into_iter().map(|writer| writer.join().unwrap()));
     });
+    assert!(orders.into_iter().eq((1..=10).map(|layers| (true, layers, layers + 1))));
     let empty = vec![0; SIZE as usize];
     let mut bench = Bench::new(disk.clone(), 1, 1 << 16);
     let last = all_of(&mut bench);

@@ -259,6 +259,10 @@ impl Backend for Faults {
         self.disk.extents(part)
     }
 
+    fn is_in_files(&self) -> bool {
+        self.disk.is_in_files()
+    }
+
     fn identity(&self) -> Result<String> {
         self.disk.identity()
     }
@@ -284,8 +288,8 @@ impl Backend for Faults {
         self.disk.resize_told(from, to, tell)
     }
 
-    fn snapshot(self: Arc<Self>, name: &str) -> Result<()> {
-        self.disk.clone().snapshot(name)
+    fn snapshot(self: Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
+        self.disk.clone().snapshot(name, now)
     }
 
     fn reset(&self) -> Result<()> {

@@ -19,7 +19,7 @@ test("the documents' JavaScript and TypeScript compile", async t => {
   rmSync(dir, { recursive: true, force: true })
   mkdirSync(dir, { recursive: true })
   let blocks = 0
-  for (const document of ['README.md', 'docs/write-a-disk.md', 'docs/clones.md']) {
+  for (const document of ['README.md', 'docs/write-a-disk.md', 'docs/clones.md', 'docs/testing.md']) {
     const text = readFileSync(root + document, 'utf8')
     for (const [, code = ''] of text.matchAll(/^```[jt]s\n(.*?)^```$/gms)) {
       const module = /^import .* from 'ublk-ts'$/m.test(code) ? code : `${FRAGMENT}${code}export {}\n`

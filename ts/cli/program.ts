@@ -19,6 +19,7 @@ import { addPrefetch } from './prefetch.js'
 import { addRecover } from './recover.js'
 import { addReset } from './reset.js'
 import { addResize } from './resize.js'
+import { addRun } from './run-command.js'
 import { addServe } from './serve-detached.js'
 import { addShow } from './show.js'
 import { addSnapshot } from './snapshot.js'
@@ -31,6 +32,7 @@ import { addUpgrade } from './upgrade.js'
 
 const commands = [
   addCreate,
+  addRun,
   addList,
   addShow,
   addResize,

@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 
 fn whole(kind: libc::c_int) -> libc::flock {
     #[expect(clippy::cast_possible_truncation, reason = "the kernel's constants, for fields of this type")]
@@ -13,7 +14,7 @@ fn whole(kind: libc::c_int) -> libc::flock {
 }
 
 /// Locks a file exclusively, or shared with other readers. Returns whether no other lock conflicts.
-pub fn try_lock(file: &File, exclusive: bool) -> io::Result<bool> {
+pub fn try_lock(file: impl AsFd, exclusive: bool) -> io::Result<bool> {
     let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole(kind))) {
         Ok(_) => Ok(true),
@@ -23,7 +24,7 @@ pub fn try_lock(file: &File, exclusive: bool) -> io::Result<bool> {
 }
 
 /// Unlocks it.
-pub fn unlock(file: &File) -> io::Result<()> {
+pub fn unlock(file: impl AsFd) -> io::Result<()> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&whole(libc::F_UNLCK))).map(drop).map_err(io::Error::from)
 }
 

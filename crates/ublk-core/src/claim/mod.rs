@@ -12,9 +12,11 @@ mod file_id;
 mod holders;
 mod lock;
 mod loops;
+mod sole;
 pub(crate) mod upper;
 
 pub use file_id::{FileId, Role, check_same};
+pub use sole::Sole;
 
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs::{self, File, OpenOptions};

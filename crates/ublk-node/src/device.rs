@@ -307,6 +307,28 @@ impl Device {
         Ok(progress.map(FlattenProgress::from))
     }
 
+    /// Puts into the file of a live overlay's base all that was written before, at most `rate` bytes a second. Resolves when
+    /// that is done.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn commit<'env>(
+        &self,
+        env: &'env Env,
+        rate: Option<f64>,
+        force: bool,
+        cancel: &Cancel,
+    ) -> Result<Object<'env>> {
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        let work = move || device.commit(maybe("rate", rate)?, force, &bound);
+        promise(env, work, |_, ()| Ok(()))
+    }
+
+    /// How far that has come, while it is under way.
+    #[napi]
+    pub fn committing(&self, env: &Env) -> Result<Option<FlattenProgress>> {
+        let progress = self.device.committing().map_err(|error| raised(env, &error))?;
+        Ok(progress.map(FlattenProgress::from))
+    }
+
     /// What was written over its base, the lowest layer first; none of a disk that is no overlay.
     #[napi]
     pub fn layers(&self, env: &Env) -> Result<Vec<DiskLayer>> {

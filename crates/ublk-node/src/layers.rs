@@ -27,10 +27,10 @@ impl From<LayerInfo> for DiskLayer {
     }
 }
 
-/// How far a flatten has come.
+/// How far a flatten, or a commit, has come.
 #[napi(object)]
 pub struct FlattenProgress {
-    /// Up to where the upper has all of the disk, in bytes.
+    /// Up to where the upper, or the base, has all of the disk, in bytes.
     pub done: f64,
     /// Of the disk, in bytes.
     pub size: f64,

@@ -48,7 +48,7 @@ pub use memory::Memory;
 pub use memory_file::MemoryFile;
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
-pub use overlay::{FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
+pub use overlay::{Commit, FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
 pub use slice::Slice;
 pub use stage::{Stage, Stages};
@@ -267,6 +267,25 @@ pub trait Backend: Send + Sync + 'static {
 
     /// How far that has come, while it is under way.
     fn flattening(&self) -> Option<FlattenProgress> {
+        None
+    }
+
+    /// Puts into the file of the base all that was written before, while its engines serve, and removes the layers that had it.
+    /// Blocks until that is done, it fails, it is given up, or the disk is not served any more. Nobody makes a snapshot, resets
+    /// or resizes the disk meanwhile: that is refused.
+    fn commit(self: Arc<Self>, how: &Commit<'_>) -> Result<()> {
+        let _ = how;
+        Err(Error::new(ErrorKind::Unsupported, "this disk cannot be committed")
+            .hint("an overlay with an upper in a file, over an image file, can"))
+    }
+
+    /// How far that has come, while it is under way.
+    fn committing(&self) -> Option<FlattenProgress> {
+        None
+    }
+
+    /// The file that has the disk's bytes at their own offsets, if there is one: it can be written beside the engines.
+    fn plain_file(&self) -> Option<&std::fs::File> {
         None
     }
 

@@ -1,8 +1,8 @@
 //! A disk whose changes are reported to an observer: after they were made, and before their requests are answered.
 
 use super::{
-    Backend, Below, Changes, Completion, Engine, Extent, FlattenProgress, Io, LayerInfo, PerCall, Piece,
-    Properties, Site, Step,
+    Backend, Below, Changes, Commit, Completion, Engine, Extent, FlattenProgress, Io, LayerInfo, PerCall,
+    Piece, Properties, Site, Step,
 };
 use crate::claim::Place;
 use crate::error::Result;
@@ -92,6 +92,14 @@ impl Backend for Observed {
 
     fn flattening(&self) -> Option<FlattenProgress> {
         self.inner.flattening()
+    }
+
+    fn commit(self: Arc<Self>, how: &Commit<'_>) -> Result<()> {
+        self.inner.clone().commit(how)
+    }
+
+    fn committing(&self) -> Option<FlattenProgress> {
+        self.inner.committing()
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

@@ -2,7 +2,7 @@
 
 use super::Device;
 use super::state::State;
-use crate::backend::{Backend, FlattenProgress, LayerInfo};
+use crate::backend::{Backend, Commit, FlattenProgress, LayerInfo};
 use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::nodes::Kind;
@@ -40,7 +40,25 @@ impl Device {
         backend.flatten(rate, &|| bound.cancel.is_cancelled()).map_err(|error| error.device(self.id))
     }
 
+    /// Puts into the file of a live disk's base all that was written to the disk before, and removes the layers that had it.
+    /// `force`: also if it has snapshots. Blocks as [`flatten`](Self::flatten) does.
+    pub fn commit(&self, rate: Option<u64>, force: bool, bound: &Bound) -> Result<()> {
+        let (claims, backend) = {
+            let (state, backend) = self.live_backend()?;
+            let State::Live(serving) = &*state else { return Err(self.not_live(&state)) };
+            (serving.claims().clone(), backend)
+        };
+        let given_up = || bound.cancel.is_cancelled();
+        let how = Commit { rate, force, claims: &claims, given_up: &given_up };
+        backend.commit(&how).map_err(|error| error.device(self.id))
+    }
+
     /// How far that has come, while it is under way.
+    pub fn committing(&self) -> Result<Option<FlattenProgress>> {
+        Ok(self.backend()?.committing())
+    }
+
+    /// How far a flatten has come, while it is under way.
     pub fn flattening(&self) -> Result<Option<FlattenProgress>> {
         Ok(self.backend()?.flattening())
     }

@@ -193,6 +193,11 @@ impl Serving {
         self.shared.stages.enter(stage);
     }
 
+    /// The claim on the backend's files, while a queue has it.
+    pub fn claims(&self) -> &Weak<Mutex<Claims>> {
+        &self.claims
+    }
+
     /// An end is nothing to report from now on.
     pub fn expect_end(&self) {
         self.shared.expected.store(true, Ordering::SeqCst);

@@ -17,8 +17,8 @@ pub use rule::{Effect, Limit, Ops, Rule, Tally};
 use super::numbers::mixed;
 use super::stage::Stage;
 use super::{
-    Backend, Changes, Completer, CopyMode, Engine, Extent, FlattenProgress, LayerInfo, Properties, Site,
-    Token,
+    Backend, Changes, Commit, Completer, CopyMode, Engine, Extent, FlattenProgress, LayerInfo, Properties,
+    Site, Token,
 };
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
@@ -302,6 +302,14 @@ impl Backend for Faults {
 
     fn flattening(&self) -> Option<FlattenProgress> {
         self.disk.flattening()
+    }
+
+    fn commit(self: Arc<Self>, how: &Commit<'_>) -> Result<()> {
+        self.disk.clone().commit(how)
+    }
+
+    fn committing(&self) -> Option<FlattenProgress> {
+        self.disk.committing()
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

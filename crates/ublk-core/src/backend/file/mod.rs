@@ -219,6 +219,10 @@ impl Backend for File {
         true
     }
 
+    fn plain_file(&self) -> Option<&fs::File> {
+        Some(&self.file)
+    }
+
     fn places(&self) -> Vec<Place<'_>> {
         let Self { file, path, writable, claimed, .. } = self;
         vec![Place { role: Role::Disk, path, file, writable: *writable, claimed: *claimed }]

@@ -135,6 +135,7 @@ impl Changes for Overlay {
                 .hint("make another one: a diff without a change map ends with the last snapshot"));
         }
         self.finish_seal()?;
+        let _below = self.keep_below()?;
         let snapshot = Arc::new(Self::in_file(self.base.clone(), path, None, true)?);
         // A flattened layer has none below it any more: then everything counts as changed.
         let before = since.and_then(|layer| self.layers.of(layer).kept.as_ref());

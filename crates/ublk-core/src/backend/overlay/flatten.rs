@@ -73,7 +73,7 @@ impl Overlay {
         self.finish_seal()?;
         // What it allocates must not wait for this disk.
         let _flusher = IoFlusher::new();
-        let _progressing = self.job.progressing();
+        let _progressing = self.job.progressing("flattened");
         Copying { overlay: self, top, kept, given_up, base: None, data: Vec::new() }.run(rate)?;
         self.needs_nothing_below();
         Ok(())

@@ -4,8 +4,11 @@
 //! has a byte for each sector in a table beside. Blocks are in *leaves* of 16 MiB, and leaves in shards with a lock each:
 //! looking a request up costs the lock of one shard, held for reading, and no allocation.
 
+mod leaf;
+
 use crate::abi::SECTOR;
 use crate::number::to_usize;
+use leaf::Leaf;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
@@ -88,6 +91,13 @@ impl Index {
             let stop = end.min((number + 1) * LEAF_SECTORS);
             self.write(number).raise(number, at..stop, layer);
             at = stop;
+        }
+    }
+
+    /// What is in layers below that one is in the base. Others look and mark meanwhile.
+    pub fn forget_below(&self, layer: Layer) {
+        for shard in &self.shards {
+            shard.write().unwrap_or_else(PoisonError::into_inner).forget_below(layer);
         }
     }
 
@@ -176,6 +186,23 @@ impl Shard {
         self.mixed.get(&block).copied().unwrap_or_default() // each mixed block has an entry
     }
 
+    fn forget_below(&mut self, layer: Layer) {
+        let kept = |value: Layer| if value < layer { 0 } else { value };
+        let Self { leaves, mixed } = self;
+        mixed.retain(|block, sectors| {
+            *sectors = sectors.map(kept);
+            let uniform = sectors.iter().all(|value| *value == sectors[0]);
+            if uniform && let Some(leaf) = leaves.get_mut(&(block / LEAF as u64)) {
+                leaf.set(within(*block), sectors[0]);
+            }
+            !uniform
+        });
+        leaves.retain(|_, leaf| {
+            leaf.change(|value| if value == MIXED { MIXED } else { kept(value) });
+            !matches!(leaf, Leaf::Whole(0))
+        });
+    }
+
     /// Raises sectors of one leaf to a layer.
     fn raise(&mut self, number: u64, sectors: Range<u64>, layer: Layer) {
         let (first, end) = (sectors.start.next_multiple_of(BLOCK), sectors.end / BLOCK * BLOCK);
@@ -253,96 +280,6 @@ fn within(block: u64) -> usize {
 /// A sector's place in its block.
 fn sector_of(sector: u64) -> usize {
     to_usize(sector % BLOCK)
-}
-
-/// The values of 4096 blocks: layers, or [`MIXED`].
-enum Leaf {
-    /// All have the same.
-    Whole(u8),
-    /// By block, in their order; the others have 0.
-    Sparse(Vec<(u16, u8)>),
-    Dense(Box<[u8; LEAF]>),
-}
-
-impl Leaf {
-    /// The value of a block, and how many blocks before `end` have it from there on.
-    fn same(&self, block: usize, end: usize) -> (u8, u64) {
-        let (value, until) = match self {
-            Self::Whole(value) => (*value, end),
-            Self::Sparse(entries) => {
-                let at = entries.partition_point(|(entry, _)| usize::from(*entry) < block);
-                let next = |at: usize| entries.get(at).map_or(end, |(entry, _)| usize::from(*entry)).min(end);
-                match entries.get(at) {
-                    Some((entry, value)) if usize::from(*entry) == block => {
-                        let same = (at..)
-                            .zip(block..end)
-                            .take_while(|(at, block)| entries.get(*at) == Some(&(entry_of(*block), *value)));
-                        (*value, block + same.count())
-                    }
-                    _ => (0, next(at)),
-                }
-            }
-            Self::Dense(values) => {
-                let value = values[block];
-                let same = values[block..end].iter().position(|other| *other != value);
-                (value, same.map_or(end, |count| block + count))
-            }
-        };
-        (value, (until - block) as u64)
-    }
-
-    fn set(&mut self, block: usize, value: u8) {
-        self.fill(block..block + 1, value);
-    }
-
-    fn fill(&mut self, blocks: Range<usize>, value: u8) {
-        if blocks.len() == LEAF {
-            *self = Self::Whole(value);
-            return;
-        }
-        if let Self::Whole(0) = self {
-            *self = Self::Sparse(Vec::new());
-        }
-        if let Self::Sparse(entries) = self {
-            let place = |block: usize| entries.partition_point(|(entry, _)| usize::from(*entry) < block);
-            let (from, to) = (place(blocks.start), place(blocks.end));
-            if entries.len() - (to - from) + blocks.len() <= MOST_ENTRIES {
-                entries.splice(from..to, blocks.map(|block| (entry_of(block), value)));
-                return;
-            }
-        }
-        self.dense()[blocks].fill(value);
-    }
-
-    fn dense(&mut self) -> &mut [u8; LEAF] {
-        let values = match self {
-            Self::Dense(values) => return values,
-            Self::Whole(value) => Box::new([*value; LEAF]),
-            Self::Sparse(entries) => {
-                let mut values = Box::new([0; LEAF]);
-                entries.iter().for_each(|(entry, value)| values[usize::from(*entry)] = *value);
-                values
-            }
-        };
-        *self = Self::Dense(values);
-        self.dense()
-    }
-
-    /// Frees what it does not need: a disk that is written from its beginning to its end needs nothing for each block.
-    fn shorten(&mut self) {
-        if let Self::Dense(values) = self
-            && values[0] == values[LEAF - 1]
-            && values[0] != MIXED
-            && values.iter().all(|value| *value == values[0])
-        {
-            *self = Self::Whole(values[0]);
-        }
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "below the number of blocks in a leaf")]
-fn entry_of(block: usize) -> u16 {
-    block as u16
 }
 
 #[cfg(test)]
@@ -469,6 +406,16 @@ mod tests {
         prop::collection::vec((start, length, 0_u8..5), 1..60)
     }
 
+    fn expected(model: &[Layer]) -> Vec<(Layer, u64)> {
+        let (mut at, mut expected) = (0, Vec::new());
+        while at < model.len() {
+            let run = model[at..].iter().take_while(|value| **value == model[at]).count();
+            expected.push((model[at], run as u64 * SECTOR));
+            at += run;
+        }
+        expected
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 200 }, ..ProptestConfig::default() })]
 
@@ -488,13 +435,32 @@ mod tests {
                 prop_assert_eq!(run, same as u64 * SECTOR);
                 prop_assert!(index.has(start * SECTOR..(start + length) * SECTOR, layer));
             }
-            let (mut at, mut expected) = (0, Vec::new());
-            while at < model.len() {
-                let run = model[at..].iter().take_while(|value| **value == model[at]).count();
-                expected.push((model[at], run as u64 * SECTOR));
-                at += run;
-            }
-            prop_assert_eq!(index.runs(6 * LEAF_SECTORS * SECTOR), expected);
+            prop_assert_eq!(index.runs(6 * LEAF_SECTORS * SECTOR), expected(&model));
+        }
+
+        #[test]
+        fn what_is_forgotten_is_in_the_base_and_can_be_marked_again(
+            marks in marks(),
+            more in marks(),
+            layer in 1_u8..5,
+        ) {
+            let index = Index::new();
+            let mut model = vec![0; 6 * LEAF_SECTORS as usize];
+            let mark = |model: &mut Vec<Layer>, marks: Vec<(u64, u64, Layer)>| {
+                for (start, length, layer) in marks {
+                    index.mark(start * SECTOR..(start + length) * SECTOR, layer);
+                    let range = &mut model[start as usize..(start + length) as usize];
+                    range.iter_mut().for_each(|value| *value = layer.max(*value));
+                }
+            };
+            mark(&mut model, marks);
+            index.forget_below(layer);
+            model.iter_mut().filter(|value| **value < layer).for_each(|value| *value = 0);
+            prop_assert_eq!(index.runs(6 * LEAF_SECTORS * SECTOR), expected(&model));
+            mark(&mut model, more);
+            prop_assert_eq!(index.runs(6 * LEAF_SECTORS * SECTOR), expected(&model));
+            index.forget_below(5);
+            prop_assert_eq!(index.leaves(), 0);
         }
     }
 }

@@ -19,11 +19,11 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// How far a flatten has come.
+/// How far a flatten, or a commit, has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FlattenProgress {
-    /// Up to where the upper has all of the disk, in bytes.
+    /// Up to where the upper, or the base, has all of the disk, in bytes.
     pub done: u64,
     /// Of the disk, in bytes.
     pub size: u64,
@@ -59,6 +59,7 @@ impl Job {
                 let what = *locked(&self.what);
                 let hint = match what {
                     "flattened" => "wait until that has ended, or end it: what was copied stays",
+                    "committed" => "wait until that has ended, or end it: commit it again later then",
                     _ => "wait until that has ended",
                 };
                 return Err(Error::new(ErrorKind::Busy, format!("the disk is being {what}")).hint(hint));
@@ -140,8 +141,9 @@ impl Job {
         }
     }
 
-    /// Tells how far it has come until the guard is dropped.
-    pub fn progressing(&self) -> impl Drop + '_ {
+    /// Tells how far what is done has come until the guard is dropped.
+    pub fn progressing(&self, what: &'static str) -> impl Drop + '_ {
+        debug_assert_eq!(*locked(&self.what), what, "it was begun");
         struct Progressing<'a>(&'a Job);
         impl Drop for Progressing<'_> {
             fn drop(&mut self) {
@@ -157,10 +159,10 @@ impl Job {
         self.size.store(size, SeqCst);
     }
 
-    /// How far it has come, if there is one.
-    pub fn progress(&self) -> Option<FlattenProgress> {
+    /// How far that has come, if it is what is done.
+    pub fn progress(&self, what: &str) -> Option<FlattenProgress> {
         let (size, done) = (self.size.load(SeqCst), self.done.load(SeqCst));
-        (size > 0).then_some(FlattenProgress { done: done.min(size), size })
+        (size > 0 && *locked(&self.what) == what).then_some(FlattenProgress { done: done.min(size), size })
     }
 }
 

@@ -1,5 +1,5 @@
 //! What was written to an overlay, layer upon layer. A snapshot adds one, and none goes as long as the disk is
-//! served: a flatten only makes those below the last one unneeded.
+//! served: a flatten and a commit only make those below the last one unneeded.
 
 use super::index::Layer;
 use super::upper::{MOST_LAYERS, Upper};
@@ -171,7 +171,7 @@ impl Layers {
     }
 
     /// The one that is written needs none of those below it.
-    pub fn flattened(&self) {
+    pub fn needs_none_below(&self) {
         self.lowest.store(self.top(), Release);
     }
 

@@ -1,4 +1,4 @@
-//! A disk that reads from a *base*, which is never written to, what was not written yet, and keeps what is written in an
+//! A disk that reads from a *base*, which only a commit writes to, what was not written yet, and keeps what is written in an
 //! *upper*: a sparse file with a map of its own, or memory. Several overlays can share a base, and its page cache.
 //!
 //! Every piece goes to the disk below that has its data, so nothing is copied: a write of one sector moves one sector. The
@@ -30,6 +30,7 @@ mod tests;
 mod upper;
 mod zeroes;
 
+pub use commit::Commit;
 pub use job::FlattenProgress;
 pub use layers::LayerInfo;
 pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
@@ -51,7 +52,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub struct Overlay {
     /// The upper, until a queue is served.
     new: NewFile,
     base: Arc<dyn Backend>,
-    /// The identity of its content.
+    /// The identity of its content, if no upper says it.
     base_name: String,
     /// The bytes of the base. 0: there is none.
     base_size: AtomicU64,
@@ -73,6 +74,8 @@ pub struct Overlay {
     job: Job,
     /// Ends when the layer below the one that is written is sealed.
     sealing: Mutex<Option<JoinHandle<()>>>,
+    /// Locked while a commit changes the base, and shared by those who read a snapshot meanwhile.
+    below: RwLock<()>,
     /// Another process may use the files of the layers.
     away: AtomicBool,
     /// The upper has the name of this server.
@@ -113,6 +116,7 @@ impl Overlay {
             max_io: AtomicU32::new(0),
             job: Job::default(),
             sealing: Mutex::default(),
+            below: RwLock::default(),
             away: AtomicBool::new(false),
             writes: AtomicBool::new(false),
             reporter: Mutex::default(),
@@ -127,7 +131,7 @@ impl Overlay {
     /// The upper has all of the disk: neither the base nor a layer below is read any more.
     fn needs_nothing_below(&self) {
         self.base_size.store(0, SeqCst);
-        self.layers.flattened();
+        self.layers.needs_none_below();
     }
 
     /// Whether there is no base, or it is not needed.
@@ -162,11 +166,18 @@ impl Overlay {
         if self.is_alone() {
             return Ok(());
         }
-        let now = identity_of(&*self.base)?;
-        if now == self.base_name {
+        let upper = self.layers.written().kept.as_ref().map(|kept| &kept.upper);
+        if let Some(upper) = upper.filter(|upper| upper.is_putting())
+            && which_file(&*self.base)? == Some(upper.put_into())
+        {
+            return Ok(()); // it was changed by a commit that did not end
+        }
+        let (now, before) = (identity_of(&*self.base)?, upper.map(|upper| upper.base()));
+        let before = before.as_ref().unwrap_or(&self.base_name);
+        if now == *before {
             return Ok(());
         }
-        let message = format!("the base was changed: it was {}, and is {now}", self.base_name);
+        let message = format!("the base was changed: it was {before}, and is {now}");
         Err(Error::new(ErrorKind::Backend, message).hint("use the base as it was, or create another overlay"))
     }
 
@@ -335,7 +346,15 @@ impl Backend for Overlay {
     }
 
     fn flattening(&self) -> Option<FlattenProgress> {
-        self.job.progress()
+        self.job.progress("flattened")
+    }
+
+    fn commit(self: Arc<Self>, how: &Commit<'_>) -> Result<()> {
+        self.put_into_base(how)
+    }
+
+    fn committing(&self) -> Option<FlattenProgress> {
+        self.job.progress("committed")
     }
 
     fn let_go(&self) {
@@ -353,10 +372,17 @@ impl Backend for Overlay {
     fn take_back(&self, size: u64) -> Result<()> {
         self.base.take_back(self.base.properties().size)?;
         if self.away.load(SeqCst) {
-            for layer in self.layers.all() {
-                layer.kept.as_ref().map_or(Ok(()), |kept| kept.upper.take_back())?;
+            // The highest first: it says whether the others are still needed.
+            for number in (self.layers.lowest()..=self.layers.top()).rev() {
+                let Some(kept) = &self.layers.of(number).kept else { continue };
+                kept.upper.take_back()?;
+                if kept.upper.parent().is_none() && number == self.layers.top() {
+                    self.layers.needs_none_below();
+                    break;
+                }
             }
-            // Another server may have written, reset, flattened or resized the disk. What is in memory nobody else has changed.
+            // Another server may have written, reset, flattened, committed or resized the disk. What is in memory nobody else
+            // has changed.
             if self.layers.written().kept.is_some() {
                 if self.layers.written().is_alone() {
                     self.needs_nothing_below();
@@ -411,6 +437,11 @@ impl Overlay {
 /// The identity of a base, as uppers keep it.
 fn identity_of(base: &dyn Backend) -> Result<String> {
     base.identity().map(identity::kept)
+}
+
+/// Which file has the bytes of a base at their own offsets, if there is one.
+fn which_file(base: &dyn Backend) -> Result<Option<u64>> {
+    base.plain_file().map(commit::which).transpose()
 }
 
 /// A file of a base's data.

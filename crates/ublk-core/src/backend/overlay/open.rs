@@ -3,7 +3,7 @@
 use super::layers::{FIRST, Written};
 use super::nothing::Nothing;
 use super::upper::{Shape, Upper};
-use super::{Overlay, identity_of};
+use super::{Overlay, identity_of, which_file};
 use crate::backend::new_file::NewFile;
 use crate::backend::{Backend, Properties};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,9 +18,9 @@ impl Overlay {
             Some(nothing) => (nothing, 0),
             None => (base.clone(), Self::check_base(&*base)?),
         };
-        let (block_size, name) = (base.properties().block_size, identity_of(&*base)?);
-        let shape =
-            |size| Shape { size, block_size, base: &name, parent: None, alone: false, committing: false };
+        let (block_size, name, file) =
+            (base.properties().block_size, identity_of(&*base)?, which_file(&*base)?);
+        let shape = |size| Shape { size, block_size, base: &name, file, ..Shape::default() };
         let mut new = NewFile::default();
         let layers = if path.symlink_metadata().is_ok() {
             let size = size.map_or_else(|| Upper::size_at(path), Ok)?;
@@ -81,9 +81,12 @@ impl Overlay {
         if overlay.layers.all().take(usize::from(overlay.layers.top() - FIRST)).any(is_it) {
             return Ok(overlay);
         }
-        // Which one is not known any more if there were several.
+        // Which one is not known any more if there were several: it was flattened or committed.
         let was_over_one = |layer: &Written| {
-            layer.is_alone() && layer.kept.as_ref().is_some_and(|kept| kept.upper.was_over().is_some())
+            layer
+                .kept
+                .as_ref()
+                .is_some_and(|kept| kept.upper.parent().is_none() && kept.upper.was_over().is_some())
         };
         if overlay.layers.all().next().is_some_and(was_over_one) {
             return Ok(overlay);
@@ -104,8 +107,8 @@ impl Overlay {
         if found <= size {
             return Ok(());
         }
-        let shape =
-            Shape { size: found, block_size, base: &name, parent: None, alone: false, committing: false };
+        let file = which_file(base)?;
+        let shape = Shape { size: found, block_size, base: &name, file, ..Shape::default() };
         Upper::open_chain(path, &shape, false)?.last().map_or(Ok(()), |upper| upper.resize(size))
     }
 
@@ -117,14 +120,8 @@ impl Overlay {
     /// Makes a new upper over a snapshot, for another disk with the same base.
     fn fork(base: &dyn Backend, snapshot: &Path, path: &Path) -> Result<NewFile> {
         let (block_size, name) = (base.properties().block_size, identity_of(base)?);
-        let shape = Shape {
-            size: Upper::size_at(snapshot)?,
-            block_size,
-            base: &name,
-            parent: None,
-            alone: false,
-            committing: false,
-        };
+        let (size, file) = (Upper::size_at(snapshot)?, which_file(base)?);
+        let shape = Shape { size, block_size, base: &name, file, ..Shape::default() };
         let layers = Upper::open_chain(snapshot, &shape, true).map_err(|error| match error.kind {
             ErrorKind::Busy => error.hint(
                 "its disk may not have completed the snapshot: make the new disk over it later, when the disk's writes have ended",

@@ -267,3 +267,20 @@ impl Queues {
         }
     }
 }
+
+/// Makes requests wait until it is dropped.
+pub struct Hold<'a>(&'a Queues);
+
+impl<'a> Hold<'a> {
+    /// From here on.
+    pub fn new(queues: &'a Queues) -> Self {
+        queues.hold();
+        Self(queues)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.go_on();
+    }
+}

@@ -2,26 +2,10 @@
 
 use super::Overlay;
 use super::layers::Kept;
-use super::queues::Queues;
+use super::queues::Hold;
 use super::snapshot::PATIENCE;
 use crate::error::{Error, ErrorKind, Result};
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Makes requests wait until it is dropped.
-struct Hold<'a>(&'a Queues);
-
-impl<'a> Hold<'a> {
-    fn new(queues: &'a Queues) -> Self {
-        queues.hold();
-        Self(queues)
-    }
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.0.go_on();
-    }
-}
 
 impl Overlay {
     /// New requests wait, those in flight are waited for, and then the upper is emptied: by one durable word in its header, so

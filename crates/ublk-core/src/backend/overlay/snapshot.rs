@@ -38,6 +38,11 @@ impl Overlay {
     /// See the [module](self).
     pub fn take_snapshot(self: &Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
         let _job = self.job.begin("given a snapshot")?;
+        self.add_layer(name, now)
+    }
+
+    /// The same, whoever has begun with it.
+    pub fn add_layer(self: &Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
         let top = self.layers.top();
         let old = self.layers.of(top).kept.as_ref().ok_or_else(|| {
             Error::new(

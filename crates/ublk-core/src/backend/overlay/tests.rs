@@ -3,6 +3,7 @@
 mod changes;
 mod commit;
 mod flatten;
+mod live_commit;
 mod snapshots;
 
 use super::nothing::Nothing;

@@ -21,8 +21,8 @@ mod tests;
 use super::map_file::checksum;
 use super::new_file::NewFile;
 use super::{
-    Backend, Changed, Changes, Checkpoint, CopyMode, Engine, Extent, FlattenProgress, LayerInfo, Properties,
-    Sink, Site,
+    Backend, Changed, Changes, Checkpoint, Commit, CopyMode, Engine, Extent, FlattenProgress, LayerInfo,
+    Properties, Sink, Site,
 };
 use crate::claim::upper::content_of;
 use crate::claim::{Claims, Place, Role};
@@ -256,6 +256,14 @@ impl Backend for Tracked {
 
     fn flattening(&self) -> Option<FlattenProgress> {
         self.disk.flattening()
+    }
+
+    fn commit(self: Arc<Self>, how: &Commit<'_>) -> Result<()> {
+        self.disk.clone().commit(how)
+    }
+
+    fn committing(&self) -> Option<FlattenProgress> {
+        self.disk.committing()
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

@@ -3,25 +3,25 @@
 //! First the upper says, durably, that this has begun: from then on nobody serves it, since its base is partly the old one. Then
 //! all that the upper and the snapshots below it have is written to the base, and the base is synced. Last the upper is
 //! removed. A commit that is interrupted at any moment is done again from its beginning, which gives the same.
+//!
+//! [`live`] does the same for a disk that is in use.
 
-use super::index::Index;
-use super::layers::FIRST;
-use super::upper::{Shape, Upper};
-use super::{Overlay, identity_of, zeroes};
+mod live;
+
+pub use live::Commit;
+
+use super::upper::{Copying, Shape, Upper, is_of_commit};
+use super::{Overlay, identity_of};
 use crate::backend::map_file::sync_parent;
-use crate::backend::{Backend, File, Storage};
+use crate::backend::{Backend, File};
 use crate::claim::Claims;
 use crate::claim::upper::MAGIC;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
-use crate::number::to_usize;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-
-/// Bytes that are copied at a time.
-const PART: u64 = 1 << 20;
 
 impl Overlay {
     /// See the [module](self). The base is a file or a block device. `force`: also if the upper is over snapshots, which cannot
@@ -40,8 +40,8 @@ impl Overlay {
         }
         let file = File::open(base, false, false)?;
         let _claims = Claims::take(&file.places(), Duration::ZERO)?;
-        check_raw(&file, base)?;
-        let (size, begun, into) = (Upper::size_at(path)?, Upper::committed_at(path)?, which(&file)?);
+        check_raw(file.file(), base)?;
+        let (size, begun, into) = (Upper::size_at(path)?, Upper::committed_at(path)?, which(file.file())?);
         if begun.as_ref().is_some_and(|(_, other)| *other != into) {
             let message = format!(
                 "the commit of {} was begun into another file than {}",
@@ -51,77 +51,79 @@ impl Overlay {
             return Err(Error::new(ErrorKind::Backend, message)
                 .hint("go on with that one, which is partly the old one"));
         }
-        if !is_regular(&file) && !force {
+        if !is_regular(file.file()) && !force {
             let message =
                 format!("other uppers over the block device {} would not notice the change", base.display());
             return Err(Error::new(ErrorKind::Busy, message)
                 .hint(Hint::from("use none of them afterwards").by(Remedy::Force)));
         }
         // A base that is partly changed has another identity than the upper says.
-        let committing = begun.is_some();
+        let (committing, live) = (begun.is_some(), Upper::is_putting_at(path)?);
         let name = begun.map_or_else(|| identity_of(&file), |(name, _)| Ok(name))?;
         let block_size = file.properties().block_size;
-        let shape = Shape { size, block_size, base: &name, parent: None, alone: false, committing };
+        let which = Some(into);
+        let shape = Shape { size, block_size, base: &name, committing, file: which, ..Shape::default() };
         let layers = Upper::open_chain(path, &shape, false)?;
         let Some(top) = layers.last() else { return Ok(()) };
-        if layers.len() > 1 && !force {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!("the upper {} is over {} snapshots", path.display(), layers.len() - 1),
-            )
-            .hint(Hint::from("they, and all disks over them, cannot be used afterwards").by(Remedy::Force)));
+        // That was asked before if a commit has begun already.
+        let lower = &layers[..layers.len() - 1];
+        let snapshots = lower.iter().filter(|layer| !committing && !is_of_commit(layer.path())).count();
+        if snapshots > 0 && !force {
+            return Err(over_snapshots(path, snapshots));
         }
+        let mut useless = top.files_below();
+        useless.retain(|path| live || is_of_commit(path));
         check_size(&file, base, size)?;
         top.save()?;
         // Before anything of the base changes, its size as well: its identity is another one then.
         top.begin_commit(into)?;
-        let index = Index::new();
-        for (number, layer) in (FIRST..).zip(&layers) {
-            layer.present(&mut |range| index.mark(range, number))?;
-        }
         let failed = |error: &io::Error| {
             Error::system(format!("cannot put {} into {}", path.display(), base.display()), error)
                 .kind(ErrorKind::Backend)
                 .hint("nothing is lost: do it again to go on")
         };
-        if is_regular(&file) {
+        if is_regular(file.file()) {
             // So other uppers over it are refused from here on, whatever of the data reaches the medium.
-            let changed = file.file().set_modified(SystemTime::now()).and_then(|()| file.file().sync_all());
-            changed.map_err(|error| failed(&error))?;
+            stamp(file.file()).map_err(|error| failed(&error))?;
         }
-        if is_regular(&file) && size > file.properties().size {
+        if is_regular(file.file()) && size > file.properties().size {
             file.file().set_len(size).map_err(|error| failed(&error))?;
         }
-        let (mut at, mut data) = (0, Vec::new());
-        while at < size {
-            if given_up() {
-                return Err(Error::new(ErrorKind::Cancelled, "the commit was interrupted")
-                    .hint("the base is partly the old one: do it again to go on"));
-            }
-            let (number, run) = index.find(at, (size - at).min(PART));
-            if number >= FIRST {
-                data.resize(to_usize(run), 0);
-                let layer = &layers[usize::from(number - FIRST)];
-                layer
-                    .read(at, &mut data)
-                    .and_then(|()| put(&file, at, &data))
-                    .map_err(|error| failed(&error))?;
-            }
-            at += run;
-        }
-        if is_regular(&file) {
+        let mut pace = |_, copied| match copied == 0 && given_up() {
+            true => Err(io::ErrorKind::Interrupted.into()),
+            false => Ok(()),
+        };
+        let copying = Copying { base: file.file(), size, most: u64::MAX, pace: &mut pace };
+        Upper::copy_to_base(&layers, copying).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Error::new(ErrorKind::Cancelled, "the commit was interrupted")
+                .hint("the base is partly the old one: do it again to go on"),
+            _ => failed(&error),
+        })?;
+        if is_regular(file.file()) {
             file.file().set_len(size).map_err(|error| failed(&error))?;
         }
         file.file().sync_all().map_err(|error| failed(&error))?;
-        fs::remove_file(path).and_then(|()| sync_parent(path)).map_err(|error| failed(&error))
+        // The upper first: without it nothing leads to the layers.
+        let gone = std::iter::once(path).chain(&useless).try_for_each(fs::remove_file);
+        gone.and_then(|()| sync_parent(path)).map_err(|error| failed(&error))
     }
+}
+
+fn over_snapshots(path: &Path, count: usize) -> Error {
+    Error::new(ErrorKind::Busy, format!("the upper {} is over {count} snapshots", path.display()))
+        .hint(Hint::from("they, and all disks over them, cannot be used afterwards").by(Remedy::Force))
+}
+
+/// Gives the base the present time, and makes that and all of its data durable.
+fn stamp(file: &fs::File) -> io::Result<()> {
+    file.set_modified(SystemTime::now()).and_then(|()| file.sync_all())
 }
 
 /// The base has the disk's bytes at their own offsets: it is no image of some format, which has the same size and time as the
 /// disk in it.
-fn check_raw(file: &File, base: &Path) -> Result<()> {
+fn check_raw(file: &fs::File, base: &Path) -> Result<()> {
     let mut first = [0; MAGIC.len()];
-    let read = file.file().read_exact_at(&mut first, 0);
+    let read = file.read_exact_at(&mut first, 0);
     let is = |magic: &[u8]| read.is_ok() && first.starts_with(magic);
     let what = match () {
         () if is(b"QFI\xfb") => "a qcow2 image",
@@ -133,22 +135,21 @@ fn check_raw(file: &File, base: &Path) -> Result<()> {
 }
 
 /// Distinguishes the base from other files, as long as it exists.
-fn which(file: &File) -> Result<u64> {
+pub(super) fn which(file: &fs::File) -> Result<u64> {
     let found = file
-        .file()
         .metadata()
         .map_err(|error| Error::system("cannot look at the base", &error).kind(ErrorKind::Backend))?;
     Ok(if found.is_file() { found.ino() } else { found.rdev() | 1 << 63 })
 }
 
-fn is_regular(file: &File) -> bool {
-    file.file().metadata().is_ok_and(|found| found.is_file())
+fn is_regular(file: &fs::File) -> bool {
+    file.metadata().is_ok_and(|found| found.is_file())
 }
 
 /// A block device keeps its size. A file gets that of the disk: at the beginning if it is larger, else at the end.
 fn check_size(file: &File, base: &Path, size: u64) -> Result<()> {
     let found = file.properties().size;
-    if size <= found || is_regular(file) {
+    if size <= found || is_regular(file.file()) {
         return Ok(());
     }
     Err(Error::new(
@@ -156,10 +157,4 @@ fn check_size(file: &File, base: &Path, size: u64) -> Result<()> {
         format!("the disk has {size} bytes, and {} only {found}", base.display()),
     )
     .hint("shrink the disk before"))
-}
-
-fn put(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
-    zeroes::parts(offset, data).try_for_each(|(at, part, zero)| {
-        if zero && file.punch(at, part.len() as u64).is_ok() { Ok(()) } else { file.store(at, part) }
-    })
 }

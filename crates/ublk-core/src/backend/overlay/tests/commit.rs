@@ -133,5 +133,5 @@ fn a_commit_goes_on_only_with_the_file_that_it_was_begun_with_and_removes_no_lin
 
 /// Of an upper that is being put into its base.
 fn shape_of(name: &str) -> Shape<'_> {
-    Shape { size: 64 * SECTOR, block_size: 512, base: name, parent: None, alone: false, committing: true }
+    Shape { size: 64 * SECTOR, block_size: 512, base: name, committing: true, ..Shape::default() }
 }

@@ -301,3 +301,38 @@ fn a_request_waits_for_a_reset() {
     assert_eq!(answers, [(0, Ok(4096))]);
     assert_eq!(benches[0].buffer(0)[..4096], [1; 4096]);
 }
+
+/// The snapshot of a disk whose writes take long is complete later. Until then a fork of it says so, and leaves nothing behind.
+#[test]
+fn a_fork_of_a_snapshot_that_is_not_sealed_yet_is_refused_and_possible_later() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let base = base_file(&dir, 64);
+    let (disk, waiting) = waiting_overlay(&dir);
+    let mut bench = Bench::new(disk.clone(), 1, MAX_IO);
+    bench.buffer(0)[..4096].fill(1);
+    assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 4096)), None);
+    let [one, fork] = ["upper.one", "fork"].map(|name| dir.path().join(name));
+    std::thread::scope(|scope| {
+        let making = scope.spawn(|| Backend::snapshot(disk.clone(), "one", &|| {}));
+        while disk.layers.top() == 1 {
+            assert!(bench.turn().is_empty());
+        }
+        let forking = scope.spawn(|| Overlay::over_snapshot(open(&base), &one, &fork, None, false).map(drop));
+        while !forking.is_finished() {
+            assert!(bench.turn().is_empty());
+        }
+        let error = forking.join().unwrap().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Busy);
+        assert!(error.message.starts_with(&format!("{} is in use", one.display())), "{}", error.message);
+        assert!(error.hint.is_some_and(|hint| hint.to_string().contains("make the new disk over it later")));
+        assert!(!fork.exists());
+        go_on(&waiting, 0);
+        assert_eq!(outcome(&mut bench), Ok(4096));
+        while !making.is_finished() {
+            assert!(bench.turn().is_empty());
+        }
+        making.join().unwrap().unwrap();
+        let forked = Arc::new(Overlay::over_snapshot(open(&base), &one, &fork, None, false).unwrap());
+        assert_eq!(read(&mut Bench::new(forked, 1, MAX_IO), 0, 8), [1; 4096]);
+    });
+}

@@ -3,6 +3,7 @@
 use super::file::read;
 use super::format::{Header, MOST_NAME, State, refused};
 use super::names::{exchange, same, with_suffix};
+use super::put::is_of_commit;
 use super::{Parent, Shape, Upper};
 use crate::backend::map_file::{directory, sync_parent};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +19,14 @@ pub const MOST_LAYERS: usize = 16;
 impl Upper {
     /// The upper at `path` and all that it was made over, the lowest first. Only the last one is written, unless `read_only`.
     pub fn open_chain(path: &Path, shape: &Shape<'_>, read_only: bool) -> Result<Vec<Self>> {
-        let mut layers = vec![Self::open(path, shape, read_only)?];
+        let top = Self::open(path, shape, read_only)?;
+        if !read_only {
+            let _ = top.remove_below(true); // what is left is removed the next time
+        }
+        let base = top.is_putting().then(|| top.base());
+        // The base was changed since by what was put into it.
+        let shape = &Shape { base: base.as_deref().unwrap_or(shape.base), ..shape.clone() };
+        let mut layers = vec![top];
         while let Some(parent) = layers.last().and_then(Self::parent) {
             if layers.iter().any(|layer| layer.uuid() == parent.uuid) {
                 return Err(refused(path, format!("is its own snapshot: {} leads back to it", parent.name))
@@ -74,7 +82,7 @@ impl Upper {
     pub fn prepare_snapshot(&self, name: &str) -> Result<Prepared> {
         let header = self.store.header();
         let path = self.path();
-        if !is_name(name) {
+        if !is_name(name) && !is_of_commit(Path::new(name)) {
             return Err(Error::invalid(format!("{name:?} is no name of a snapshot"))
                 .hint("it becomes a part of a file's name: use letters, digits, '-', '_' and '.'"));
         }
@@ -97,9 +105,9 @@ impl Upper {
         }
         let block_size = u32::try_from(header.block_size).unwrap_or(512);
         let (parent, alone) = (Some(parent), header.alone);
-        let (size, base, committing) = (header.size, &*header.base, false);
-        let shape = Shape { size, block_size, base, parent, alone, committing };
-        let new = Self::create_at(&below, path, &shape, Some(header.disk))?;
+        let (size, base) = (header.size, &*header.base);
+        let shape = Shape { size, block_size, base, parent, alone, ..Shape::default() };
+        let new = Self::create_at(&below, path, &shape, Some(&header))?;
         Ok(Prepared { new: Arc::new(new), below, done: false })
     }
 
@@ -117,7 +125,11 @@ impl Upper {
         let parent = Some(Parent { uuid: header.uuid, name: file_name(self.path())? });
         let block_size = u32::try_from(header.block_size).unwrap_or(512);
         let Header { size, alone, ref base, .. } = header;
-        Self::create(path, &Shape { size, block_size, base, parent, alone, committing: false })
+        if self.is_putting() {
+            let what = "is being put into its base, so there cannot be another upper over it";
+            return Err(refused(self.path(), what).hint("wait until that has ended, or do it again"));
+        }
+        Self::create(path, &Shape { size, block_size, base, parent, alone, ..Shape::default() })
     }
 
     /// Whether nobody writes to it ever again.

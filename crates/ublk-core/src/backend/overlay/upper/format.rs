@@ -52,7 +52,10 @@ const NAME_LENGTH: Range<usize> = 128..136;
 const PARENT: Range<usize> = 136..152;
 const INTO: Range<usize> = 152..160;
 const ALONE: Range<usize> = 176..184;
-const BASE: usize = 1024;
+const PUT: Range<usize> = 184..192;
+const SLOT: Range<usize> = 192..200;
+/// Where the base's identity is: in one place or in the other.
+pub const BASES: [usize; 2] = [1024, 3072];
 const NAME: usize = 2048;
 
 /// Where the parts are.
@@ -143,8 +146,12 @@ pub struct Header {
     pub over: Uuid,
     /// It needs no base: it was flattened, or made over one that was.
     pub alone: bool,
-    /// Of one that is being put into its base: which file that is.
+    /// Which file the base is, while all of a chain, or what lies below this one, is being put into it. 0: none is.
     pub into: u64,
+    /// The base has all that lies below this one, whose files are only to be removed.
+    pub put: bool,
+    /// Which of the two places has the base's identity.
+    pub slot: usize,
 }
 
 impl Header {
@@ -179,6 +186,8 @@ impl Header {
             over: parent.as_ref().map_or(Uuid::NONE, |parent| parent.uuid),
             alone: *alone,
             into: 0,
+            put: false,
+            slot: 0,
         })
     }
 
@@ -200,6 +209,8 @@ impl Header {
             (NAME_LENGTH, name.len() as u64),
             (ALONE, self.alone.into()),
             (INTO, self.into),
+            (PUT, self.put.into()),
+            (SLOT, self.slot as u64),
         ];
         for (at, number) in numbers {
             page[at].copy_from_slice(&number.to_le_bytes());
@@ -209,7 +220,8 @@ impl Header {
         page[SERVER].copy_from_slice(&self.server.0);
         page[PARENT].copy_from_slice(&self.over.0);
         page[BOOT].copy_from_slice(&self.stamp.boot);
-        page[BASE..BASE + self.base.len()].copy_from_slice(self.base.as_bytes());
+        let base = BASES[self.slot];
+        page[base..base + self.base.len()].copy_from_slice(self.base.as_bytes());
         page[NAME..NAME + name.len()].copy_from_slice(name.as_bytes());
         page
     }
@@ -238,8 +250,9 @@ impl Header {
             let length = usize::try_from(length).ok().filter(|length| *length <= most)?;
             String::from_utf8(page[from..from + length].to_vec()).ok()
         };
-        let base =
-            text(BASE, number(BASE_LENGTH), MOST_IDENTITY).ok_or_else(|| damaged("its base has no name"))?;
+        let slot = usize::from(number(SLOT) != 0);
+        let base = text(BASES[slot], number(BASE_LENGTH), MOST_IDENTITY)
+            .ok_or_else(|| damaged("its base has no name"))?;
         let name =
             text(NAME, number(NAME_LENGTH), MOST_NAME).ok_or_else(|| damaged("its parent has no name"))?;
         let uuid = |at: Range<usize>| Uuid(page[at].try_into().unwrap_or_default());
@@ -262,12 +275,14 @@ impl Header {
             over: uuid(PARENT),
             alone: number(ALONE) != 0,
             into: number(INTO),
+            put: number(PUT) != 0,
+            slot,
         })
     }
 
     /// Whether the upper belongs to that disk. A layer of a chain may have another size: the disk was resized since.
     pub fn check(&self, path: &Path, shape: &Shape<'_>, layer: bool) -> Result<()> {
-        let Shape { size, block_size, base, parent, .. } = shape;
+        let Shape { size, block_size, base, parent, file, .. } = shape;
         if self.size != *size && !layer {
             return Err(refused(path, format!("is of a disk of {} bytes, not {size}", self.size))
                 .hint("give the disk the size that it had, or use another upper"));
@@ -279,6 +294,11 @@ impl Header {
             )
             .hint("use the block size that it was made with, or another upper"));
         }
+        // It was changed since, by what was put into it: what lies below this one has all that it lacks.
+        let put = self.into != 0 && self.state != State::Committing;
+        if put && !layer && !self.alone {
+            return self.check_put(path, *file);
+        }
         if self.base != *base && !self.alone {
             return Err(refused(path, format!("was made over {}, and the base is {base}", self.base)).hint(
                 "the base was changed or is another one: use the base that it was made over, or another upper",
@@ -289,6 +309,22 @@ impl Header {
             return Err(refused(path, "was made over another snapshot").hint("use the one it was made over"));
         }
         Ok(())
+    }
+}
+
+impl Header {
+    /// The layer below, if one is needed.
+    pub fn below(&self) -> Option<Parent> {
+        self.parent.clone().filter(|_| !self.put)
+    }
+
+    /// Whether that file is the base into which what lies below is being put.
+    fn check_put(&self, path: &Path, file: Option<u64>) -> Result<()> {
+        if file == Some(self.into) {
+            return Ok(());
+        }
+        Err(refused(path, "is over layers that were being put into another file than this base")
+            .hint("use the base into which that was begun: it is partly the old one until it is done again"))
     }
 }
 

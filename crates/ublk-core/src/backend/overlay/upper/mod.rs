@@ -21,6 +21,7 @@ mod format;
 mod log;
 mod medium;
 mod names;
+mod put;
 mod saver;
 mod store;
 mod tables;
@@ -38,6 +39,7 @@ use file::{admit, header_of, read, reopened, system};
 use format::{Header, State, refused};
 use medium::Medium;
 use names::New;
+pub use put::{Copying, Put, is_of_commit, name_of_commit};
 pub use saver::Saved;
 use saver::Saver;
 use std::fs::File;
@@ -88,7 +90,7 @@ impl Parent {
 }
 
 /// The disk that an upper belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shape<'a> {
     /// Of the disk, in bytes.
     pub size: u64,
@@ -102,6 +104,8 @@ pub struct Shape<'a> {
     pub alone: bool,
     /// Whether one whose commit was interrupted is possible, too.
     pub committing: bool,
+    /// Which file the base is, if the disk's bytes are at their own offsets in it.
+    pub file: Option<u64>,
 }
 
 /// See the [module](self).
@@ -124,9 +128,9 @@ impl Upper {
         Self::create_at(path, path, shape, None)
     }
 
-    /// The same, for an upper that will be at `path` when it has exchanged its name with another file. `disk`: the one that
-    /// it is for, if that exists.
-    fn create_at(at: &Path, path: &Path, shape: &Shape<'_>, disk: Option<Uuid>) -> Result<Self> {
+    /// The same, for an upper that will be at `path` when it has exchanged its name with another file. `before`: what its
+    /// disk's upper says until then, if there is one.
+    fn create_at(at: &Path, path: &Path, shape: &Shape<'_>, before: Option<&Header>) -> Result<Self> {
         let failed = |error: io::Error| match error.raw_os_error() {
             Some(libc::EEXIST) => {
                 refused(at, "exists already").hint("open it, or name a file that does not exist yet")
@@ -138,7 +142,9 @@ impl Upper {
                 .kind(ErrorKind::Backend),
         };
         let mut header = Header::new(shape, Uuid::new().map_err(failed)?, Stamp { boot: [0; 36], place: 0 })?;
-        header.disk = disk.unwrap_or(header.disk);
+        if let Some(before) = before {
+            (header.disk, header.into) = (before.disk, before.into);
+        }
         if at.symlink_metadata().is_ok() {
             return Err(failed(io::Error::from_raw_os_error(libc::EEXIST)));
         }
@@ -266,18 +272,6 @@ impl Upper {
         self.store.stand_alone().map_err(|error| system(self.path(), &error))
     }
 
-    /// If it was being put into its base, and that was interrupted: the base's identity before, and which file it is.
-    pub fn committed_at(path: &Path) -> Result<Option<(String, u64)>> {
-        let header = read(path, false, false)?.1;
-        Ok((header.state == State::Committing).then_some((header.base, header.into)))
-    }
-
-    /// From here on it is put into its base, which is that file: nobody serves it any more.
-    pub fn begin_commit(&self, into: u64) -> Result<()> {
-        let changed = self.store.change(|header| (header.state, header.into) = (State::Committing, into));
-        changed.map_err(|error| system(self.path(), &error))
-    }
-
     /// Reads data of the disk, which has to be present.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.store.medium().read(into, self.data_offset() + offset)
@@ -315,7 +309,7 @@ impl Upper {
 
     /// The layer below, if that is not the base.
     pub fn parent(&self) -> Option<Parent> {
-        self.store.header().parent
+        self.store.header().below()
     }
 
     /// The layer that it was made over, even if it does not need it any more.

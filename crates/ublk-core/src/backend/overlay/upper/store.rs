@@ -1,6 +1,6 @@
 //! What an upper says of its sectors: the log of the last writes, and the tables that a power failure leaves.
 
-use super::format::{ATOM, Header, Layout, PAGE, SECTOR, State};
+use super::format::{ATOM, BASES, Header, Layout, PAGE, SECTOR, State};
 use super::log::{self, Log};
 use super::medium::Medium;
 use super::{Uuid, tables};
@@ -259,7 +259,32 @@ impl<M: Medium> Store<M> {
     /// Saves, and says in the header that nothing lies below: all of the disk is present.
     pub fn stand_alone(&self) -> io::Result<()> {
         self.save()?;
-        self.change(|header| (header.alone, header.parent) = (true, None))
+        self.change(|header| {
+            (header.alone, header.parent) = (true, None);
+            (header.into, header.put) = (0, false);
+        })
+    }
+
+    /// From here on the base, which is that file, may be changed where the layers below have data.
+    pub fn begin_put(&self, into: u64) -> io::Result<()> {
+        self.change(|header| header.into = into)
+    }
+
+    /// The base has durably all that the layers below have, and has this identity now: they are not read any more. The identity
+    /// is durable in its second place before the one sector of the header changes that says so.
+    pub fn end_put(&self, base: String) -> io::Result<()> {
+        let slot = 1 - self.header().slot;
+        self.medium.write(base.as_bytes(), BASES[slot] as u64)?;
+        self.sync()?;
+        self.change(|header| {
+            (header.base, header.slot, header.into) = (base, slot, 0);
+            header.put = header.parent.is_some();
+        })
+    }
+
+    /// The files of the layers below are removed.
+    pub fn end_removal(&self) -> io::Result<()> {
+        self.change(|header| (header.parent, header.put) = (None, false))
     }
 
     /// Throws away all that was written. Nobody writes meanwhile.

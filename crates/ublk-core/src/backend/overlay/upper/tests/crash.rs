@@ -64,6 +64,7 @@ impl Disk {
             parent: None,
             alone: false,
             committing: false,
+            file: None,
         };
         let header = Header::new(&shape, Uuid([3; 16]), stamp(1)).unwrap();
         let store = Store::create(medium, header).unwrap();

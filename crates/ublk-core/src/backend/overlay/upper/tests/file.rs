@@ -20,6 +20,7 @@ pub fn shape() -> Shape<'static> {
         parent: None,
         alone: false,
         committing: false,
+        file: None,
     }
 }
 

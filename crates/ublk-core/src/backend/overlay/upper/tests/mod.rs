@@ -1,4 +1,5 @@
 mod chain;
 mod crash;
 mod file;
+mod put;
 mod volatile;

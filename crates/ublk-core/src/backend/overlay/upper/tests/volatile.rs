@@ -32,7 +32,7 @@ struct State {
 pub struct Volatile {
     state: Arc<Mutex<State>>,
     /// Calls that may still succeed before the process is dead: none has an effect then.
-    alive: Arc<AtomicUsize>,
+    alive: Arc<Mutex<Arc<AtomicUsize>>>,
     /// Syncs that may still succeed.
     syncs: Arc<AtomicUsize>,
     /// There is no space for more blocks of 4 KiB.
@@ -42,7 +42,7 @@ pub struct Volatile {
 impl Volatile {
     pub fn new() -> Self {
         let this = Self::default();
-        this.alive.store(usize::MAX, SeqCst);
+        this.lives().store(usize::MAX, SeqCst);
         this.syncs.store(usize::MAX, SeqCst);
         this
     }
@@ -56,13 +56,23 @@ impl Volatile {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// It belongs to the process that uses another one.
+    pub fn dies_with(&self, other: &Self) {
+        let lives = other.lives();
+        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = lives;
+    }
+
+    fn lives(&self) -> Arc<AtomicUsize> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The process dies after that many more calls that change something.
     pub fn dies_after(&self, calls: usize) {
-        self.alive.store(calls, SeqCst);
+        self.lives().store(calls, SeqCst);
     }
 
     pub fn is_dead(&self) -> bool {
-        self.alive.load(SeqCst) == 0
+        self.lives().load(SeqCst) == 0
     }
 
     /// The sync after that many fails, and all later ones succeed: the kernel reports a failure once.
@@ -109,7 +119,7 @@ impl Volatile {
 
     /// Whether a change takes place.
     fn change(&self) -> io::Result<()> {
-        let lived = self.alive.fetch_update(SeqCst, SeqCst, |left| match left {
+        let lived = self.lives().fetch_update(SeqCst, SeqCst, |left| match left {
             usize::MAX => Some(left),
             left => left.checked_sub(1),
         });

@@ -1,0 +1,198 @@
+//! Puts what the layers below an upper have into the file of the base, while the disk is in use.
+//!
+//! In this order, of which each step is durable before the next one begins:
+//!
+//! 1. The layers are sealed: they have all that is put into the base.
+//! 2. The upper above them says which file the base is. From here on whoever opens the upper takes that file as the base,
+//!    though it was changed since.
+//! 3. The base gets another time, so that other uppers over it are refused whatever of the data reaches the medium.
+//! 4. What the layers have is written to the base, also where the upper hides it: the base is what a reset goes back to.
+//! 5. The base is synced.
+//! 6. The upper says, in one sector, that the base has this identity and that the layers are not needed.
+//! 7. The files of the layers are removed, the lowest first, and then the upper forgets them.
+//!
+//! So at every moment before 6 the layers hide whatever the base has of their data: the old, the new or a part of it. Nothing
+//! else in the base changes. From 6 on the base has that data. A put that ends anywhere before 6 is done again from its
+//! beginning, which gives the same.
+
+use super::file::{read, system};
+use super::format::{PAGE, State};
+use super::medium::Medium;
+use super::store::Store;
+use super::{MOST_LAYERS, Upper};
+use crate::backend::map_file::{directory, sync_parent};
+use crate::backend::overlay::index::Index;
+use crate::backend::overlay::zeroes;
+use crate::error::Result;
+use crate::number::to_usize;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The most bytes that are copied at a time.
+const PART: u64 = 1 << 20;
+/// The base is synced after that many bytes, so that the last sync does not take long.
+const SYNC: u64 = 64 << 20;
+
+/// Stands before the number of a snapshot that a commit has made. No user can give a snapshot such a name.
+const OF_COMMIT: &str = "commit~";
+
+/// The name of the snapshot that a commit makes.
+pub fn name_of_commit(number: u32) -> String {
+    format!("{OF_COMMIT}{number}")
+}
+
+/// Whether a snapshot of that name, or in that file, was made by a commit.
+pub fn is_of_commit(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let number = name.rsplit_once(OF_COMMIT).map(|(_, number)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+/// How layers are copied to a base.
+pub struct Copying<'a, B> {
+    /// The base.
+    pub base: &'a B,
+    /// Of the disk, in bytes.
+    pub size: u64,
+    /// The most bytes of a part.
+    pub most: u64,
+    /// Called before each part with where it begins and 0, and after it with its end and how many bytes were copied. An error
+    /// ends the copying.
+    pub pace: &'a mut dyn FnMut(u64, u64) -> io::Result<()>,
+}
+
+/// How they are put into it while the disk is in use.
+pub struct Put<'a, B> {
+    /// How they are copied.
+    pub copying: Copying<'a, B>,
+    /// Which file the base is.
+    pub into: u64,
+    /// Gives the base the present time, durably.
+    pub stamp: &'a dyn Fn() -> io::Result<()>,
+    /// The base's identity.
+    pub name: &'a dyn Fn() -> io::Result<String>,
+}
+
+impl<B: Medium> Put<'_, B> {
+    /// Steps 2 to 6 of the [module](self), of these layers, the lowest first.
+    pub fn below<M: Medium>(mut self, top: &Store<M>, layers: &[&Store<M>]) -> io::Result<()> {
+        top.begin_put(self.into)?;
+        (self.stamp)()?;
+        self.copying.copy(layers)?;
+        (self.stamp)()?;
+        top.end_put((self.name)()?)
+    }
+}
+
+impl<B: Medium> Copying<'_, B> {
+    /// Writes to the base what the layers have, and syncs it.
+    pub fn copy<M: Medium>(&mut self, layers: &[&Store<M>]) -> io::Result<()> {
+        let index = Index::new();
+        for (number, layer) in (1..).zip(layers) {
+            layer.present(&mut |range| index.mark(range, number))?;
+        }
+        let (mut at, mut unsynced, mut data) = (0, 0, Vec::new());
+        while at < self.size {
+            (self.pace)(at, 0)?;
+            let (number, found) = index.find(at, self.size - at);
+            let Some(layer) = usize::from(number).checked_sub(1).and_then(|at| layers.get(at)) else {
+                at += found;
+                continue;
+            };
+            let run = found.min(self.most.clamp(1, PART));
+            data.resize(to_usize(run), 0);
+            layer.medium().read(&mut data, layer.layout().data() + at)?;
+            for (at, part, zero) in zeroes::parts(at, &data) {
+                let punched = zero && self.base.punch(at, part.len() as u64).is_ok();
+                if !punched {
+                    self.base.write(part, at)?;
+                }
+            }
+            (at, unsynced) = (at + run, unsynced + run);
+            if unsynced >= SYNC {
+                self.base.sync()?;
+                unsynced = 0;
+            }
+            (self.pace)(at, run)?;
+        }
+        self.base.sync()
+    }
+}
+
+impl Upper {
+    /// If it was being put into its base, or what lies below it was, and that was interrupted: the base's identity before, and
+    /// which file it is.
+    pub fn committed_at(path: &Path) -> Result<Option<(String, u64)>> {
+        let header = read(path, false, false)?.1;
+        Ok((header.state == State::Committing || header.into != 0).then_some((header.base, header.into)))
+    }
+
+    /// Whether that was being done while its disk was in use.
+    pub fn is_putting_at(path: &Path) -> Result<bool> {
+        let header = read(path, false, false)?.1;
+        Ok(header.state != State::Committing && header.into != 0)
+    }
+
+    /// From here on it is put into its base, which is that file: nobody serves it any more.
+    pub fn begin_commit(&self, into: u64) -> Result<()> {
+        let changed = self.store.change(|header| (header.state, header.into) = (State::Committing, into));
+        changed.map_err(|error| system(self.path(), &error))
+    }
+
+    /// Whether what lies below it is being put into the base, or that was interrupted.
+    pub fn is_putting(&self) -> bool {
+        self.put_into() != 0
+    }
+
+    /// The base into which that is put. 0: nothing is.
+    pub fn put_into(&self) -> u64 {
+        self.store.header().into
+    }
+
+    /// Puts what these layers have, the lowest first, into the base: see the [module](self). They are all that lies below.
+    pub fn put_below(&self, layers: &[&Self], how: Put<'_, File>) -> io::Result<()> {
+        let layers: Vec<_> = layers.iter().map(|layer| &*layer.store).collect();
+        how.below(&self.store, &layers)
+    }
+
+    /// Writes what these layers have, the lowest first, to the base, and syncs it.
+    pub fn copy_to_base(layers: &[Self], mut how: Copying<'_, File>) -> io::Result<()> {
+        let layers: Vec<_> = layers.iter().map(|layer| &*layer.store).collect();
+        how.copy(&layers)
+    }
+
+    /// Removes the files of the layers that the base has, as far as they are of the same disk. The lowest first: so those that
+    /// are left are found the next time. `emptied`: nobody reads them, though they may be open.
+    pub fn remove_below(&self, emptied: bool) -> Result<()> {
+        let header = self.store.header();
+        if !header.put {
+            return Ok(());
+        }
+        let failed = |error: io::Error| system(self.path(), &error);
+        for path in self.files_below().iter().rev() {
+            if emptied && let Ok(file) = OpenOptions::new().write(true).open(path) {
+                let _ = file.length().and_then(|length| file.cut(PAGE.min(length), length)); // it takes up no space then
+            }
+            fs::remove_file(path).map_err(|error| system(path, &error))?;
+        }
+        sync_parent(self.path()).and_then(|()| self.store.end_removal()).map_err(failed)
+    }
+
+    /// The files of the layers below that are of the same disk, the highest first.
+    pub fn files_below(&self) -> Vec<PathBuf> {
+        let header = self.store.header();
+        let (mut found, mut next) = (Vec::<PathBuf>::new(), header.parent);
+        while let Some(parent) = next.take().filter(|_| found.len() < MOST_LAYERS) {
+            let path = directory(self.path()).join(&parent.name);
+            if let Ok((_, its)) = read(&path, false, true)
+                && its.uuid == parent.uuid
+                && its.disk == header.disk
+            {
+                next = its.parent;
+                found.push(path);
+            }
+        }
+        found
+    }
+}

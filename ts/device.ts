@@ -6,12 +6,13 @@ import { isScratchFile } from './backends/scratch-file.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
+import { type CommitDiskOptions, checkCommit, watched } from './commit-disk.js'
 import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
 import { DiskFaults } from './disk-faults.js'
 import { endDevice } from './end-device.js'
 import { invalid, rethrow, UblkError } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import { checkFlatten, type FlattenOptions, flatteningOf } from './flatten.js'
+import { checkFlatten, committingOf, type FlattenOptions, flatteningOf } from './flatten.js'
 import { type ForkOptions, planFork } from './fork.js'
 import type {
   ChangedRanges,
@@ -487,6 +488,53 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     if (this.#local) return flatteningOf(this.#local.device)
     using server = await connect(this.id)
     return (await server.flattening()) ?? undefined
+  }
+
+  /**
+   * Puts what was written to an overlay's disk into the image file of its base, while the disk is in use, whoever serves it:
+   * its snapshots, and all that was written before the call. Afterwards the disk is over the changed base, and its upper has
+   * only what was written since; the layers that the base has are removed. The upper that is written becomes a snapshot of the
+   * commit's own for that time.
+   *
+   * Resolves when the base has all of that durably. If it is aborted, or the disk is stopped, or its server killed, nothing is
+   * lost: the disk is served as before, whatever the base has of it, and the next commit does it again. Until then the base
+   * is partly the old one, and only of use to this disk. Other uppers over the base are refused from the beginning on.
+   *
+   * @throws UblkError of kind `unsupported` for a disk that is no overlay with an upper in a file over an image file, or is
+   * read-only; `busy` if another disk uses the base, the disk has snapshots and `force` is not given, or something else is done
+   * to it; `backend` if base or upper cannot be used, or the disk is larger than its base; `closed` if it is stopped meanwhile;
+   * `not-found` if another process serves it and has no record.
+   * @throws the signal's reason if it was aborted.
+   *
+   * @example
+   * ```ts
+   * await disk.commit({ rate: '50M', onProgress: ({ done, size }) => console.log(done / size) })
+   * ```
+   */
+  async commit(options: CommitDiskOptions = {}): Promise<void> {
+    const { rate, force } = checkCommit(options)
+    this.#refuseMemory('it cannot be committed')
+    const { signal, onProgress } = options
+    const local = this.#local
+    const look = async (): Promise<FlattenProgress | undefined> => await this.committing()
+    if (local) {
+      const work = abortable(signal, cancel => local.device.commit(rate, force, cancel))
+      return await watched(work, look, onProgress)
+    }
+    signal?.throwIfAborted()
+    using server = await connect(this.id)
+    await watched(server.commit(rate, force, signal), look, onProgress)
+  }
+
+  /**
+   * How far the {@link commit} of a disk has come, whoever serves it; undefined if none is under way.
+   *
+   * @throws UblkError of kind `not-found` if another process serves it and has no record.
+   */
+  async committing(): Promise<FlattenProgress | undefined> {
+    if (this.#local) return committingOf(this.#local.device)
+    using server = await connect(this.id)
+    return (await server.committing()) ?? undefined
   }
 
   /**

@@ -28,6 +28,15 @@ export function checkFlatten(options: unknown): number | undefined {
   return Math.max(parseSize(options.rate, 'rate'), 1)
 }
 
+/** How far the commit of a device of this process has come. */
+export function committingOf(device: native.Device): FlattenProgress | undefined {
+  try {
+    return device.committing() ?? undefined
+  } catch (error) {
+    throw wrap(error)
+  }
+}
+
 /** How far the flatten of a device of this process has come. */
 export function flatteningOf(device: native.Device): FlattenProgress | undefined {
   try {

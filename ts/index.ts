@@ -23,6 +23,7 @@ export { type TrackedBackend, type TrackedOptions, tracked } from './backends/tr
 export { type WorkerBackend, worker } from './backends/worker.js'
 export type { ChangedOptions } from './changes.js'
 export type { AutoChoice, CopyMode, ServingChoice, Transport } from './choice.js'
+export type { CommitDiskOptions } from './commit-disk.js'
 export { type CommitOptions, commitOverlay } from './commit-overlay.js'
 export { UblkDevice } from './device.js'
 export type { DiffOptions } from './diff.js'

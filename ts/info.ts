@@ -208,9 +208,12 @@ export interface DiskLayer {
   written: boolean
 }
 
-/** How far a {@link UblkDevice.flatten | flatten} has come. Plain data, as JSON can carry it. */
+/**
+ * How far a {@link UblkDevice.flatten | flatten} or a {@link UblkDevice.commit | commit} has come. Plain data, as JSON can carry
+ * it.
+ */
 export interface FlattenProgress {
-  /** Up to where the upper has all of the disk, in bytes. */
+  /** Up to where the upper, or the base, has all of the disk, in bytes. */
   done: number
   /** Of the disk, in bytes. */
   size: number

@@ -1,35 +1,74 @@
 import type { Command } from 'commander'
+import { invalid } from '../errors.js'
+import { parseSize } from '../size.js'
+import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
+import { reading } from './option-reader.js'
 
 const HELP = `
-Neither may be served. The base then has the content that the disk had. Other uppers over the same base cannot be used any
-more, and are refused. If it is interrupted, nothing is lost: run it again.
+Without --into, <disk> is a device such as 0 or /dev/ublkb0, which stays in use: its snapshots, and all that was written until
+now, are put into the image file that it was made over. What was written since stays in its upper. If it is interrupted, or
+the server is killed, nothing is lost: the disk is served as before, and running it again does it again. Show how far it is
+with: ublk-ts show -o COMMITTED
 
-Example:
-  ublk-ts delete 0
-  ublk-ts commit vm1.cow --into base.img`
+With --into, <disk> is the path of an upper, such as vm1.cow or ./0, and nobody serves it or its base. The base then has the
+content and the size of the disk, and the upper is removed. If it is interrupted, nothing is lost: run it again.
+
+Other uppers over the same base cannot be used any more, and are refused.
+
+Examples:
+  ublk-ts commit 0 --rate 50M
+  ublk-ts commit vm1.cow --into base.img          # after: ublk-ts delete 0`
+
+interface Options {
+  into?: string
+  force?: boolean
+  rate?: number
+}
 
 /** Adds `ublk-ts commit`. */
 export function addCommit(program: Command): void {
   program
     .command('commit')
-    .description('put what was written to an overlay into the file of its base, and remove the upper')
-    .argument('<upper>', 'the upper, such as vm1.cow')
-    .requiredOption('--into <base>', 'its base: the file or block device over which it was made')
+    .description('put what was written to an overlay into the file of its base')
+    .argument('<disk>', 'a device, such as 0 or /dev/ublkb0; with --into, the path of an upper')
+    .option('--into <base>', 'the base of an upper that is not served: the file or block device below it')
+    .option(
+      '--rate <size>',
+      'of a device: copy at most this much per second, such as 50M (default: no limit)',
+      reading(text => parseSize(text, 'rate')),
+    )
     .option(
       '-f, --force',
-      'even if it is over snapshots, or the base is a block device: other uppers are spoilt then',
+      'even if there are snapshots, or the base is a block device: other uppers are spoilt then',
     )
     .addHelpText('after', HELP)
     .action(commit)
 }
 
-async function commit(
-  upper: string,
-  { into, force = false }: { into: string; force?: boolean },
-): Promise<void> {
-  const { commitOverlay } = await loadApi()
+async function commit(disk: string, { into, force = false, rate }: Options): Promise<void> {
+  if (into !== undefined && rate !== undefined) {
+    throw invalid('--rate is only for a device', 'leave out --into to commit a disk that is in use')
+  }
+  const id = into === undefined ? deviceOf(disk) : undefined
+  const { commitOverlay, UblkDevice } = await loadApi()
   const { interrupts } = await import('../daemon/interrupts.js')
   const { first: signal } = interrupts({ hangup: 'end' })
-  await commitOverlay(upper, into, { force, signal })
+  if (into !== undefined) return await commitOverlay(disk, into, { force, signal })
+  await (await UblkDevice.open(id as number)).commit({
+    ...(rate === undefined ? {} : { rate }),
+    force,
+    signal,
+  })
+}
+
+function deviceOf(text: string): number {
+  try {
+    return parseDeviceId(text)
+  } catch {
+    throw invalid(
+      `'${text}' is not a ublk device`,
+      'name the base of an upper that is not served with --into',
+    )
+  }
 }

@@ -24,6 +24,8 @@ interface Sights {
   layers: DiskLayer[]
   /** How far the flatten of an overlay has come. */
   flattening: FlattenProgress | null
+  /** How far its commit has come. */
+  committing: FlattenProgress | null
 }
 
 const unseen: Sights = {
@@ -33,6 +35,7 @@ const unseen: Sights = {
   lazy: null,
   layers: [],
   flattening: null,
+  committing: null,
 }
 
 /** What the listings of devices show. */
@@ -84,9 +87,14 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   {
     name: 'FLATTENED',
     summary: 'of an overlay that is being flattened: how much of the disk is copied',
-    value: ({ flattening }) =>
-      flattening && `${Math.floor((flattening.done / Math.max(flattening.size, 1)) * 100)}%`,
+    value: ({ flattening }) => flattening && percent(flattening),
     json: ({ flattening }) => flattening && { ...flattening },
+  },
+  {
+    name: 'COMMITTED',
+    summary: 'of an overlay that is being committed: how much of the disk is in its base',
+    value: ({ committing }) => committing && percent(committing),
+    json: ({ committing }) => committing && { ...committing },
   },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
   { name: 'DEPTH', summary: 'requests in flight per queue', value: row => row.depth },
@@ -223,8 +231,11 @@ export async function look(
     const server = wanted('SERVER') ? await commandOf(device) : unseen.server
     const lazy = LAZY_COLUMNS.some(wanted) ? await lazyOf(device, open) : unseen.lazy
     const layers = wanted('LAYERS') ? await layersOf(device, open) : unseen.layers
-    const flattening = wanted('FLATTENED') ? await flatteningOf(device, open) : unseen.flattening
-    return toRow(device, { users, scheduler, server, lazy, layers, flattening })
+    const copied = async (name: 'flattening' | 'committing'): Promise<FlattenProgress | null> =>
+      await progressOf(device, name, open)
+    const flattening = wanted('FLATTENED') ? await copied('flattening') : unseen.flattening
+    const committing = wanted('COMMITTED') ? await copied('committing') : unseen.committing
+    return toRow(device, { users, scheduler, server, lazy, layers, flattening, committing })
   })
   return await Promise.all(rows)
 }
@@ -259,14 +270,19 @@ async function layersOf(
 }
 
 /** Null if its server cannot be asked. */
-async function flatteningOf(
+async function progressOf(
   { id, serverAlive }: DeviceInfo,
+  name: 'flattening' | 'committing',
   open: Api['UblkDevice']['open'],
 ): Promise<FlattenProgress | null> {
   if (!serverAlive || !isOverlay(id)) return null
   return await open(id)
-    .then(async device => (await device.flattening()) ?? null)
+    .then(async device => (await device[name]()) ?? null)
     .catch(() => null)
+}
+
+function percent({ done, size }: FlattenProgress): string {
+  return `${Math.floor((done / Math.max(size, 1)) * 100)}%`
 }
 
 /** A line for each layer. */

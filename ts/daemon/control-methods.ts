@@ -45,6 +45,11 @@ export function controlMethods(
     flatten: async ({ rate }, { gone }) => {
       await disk.flatten({ ...(rate === undefined ? {} : { rate: rate as number }), signal: gone })
     },
+    commit: async ({ rate, force }, { gone }) => {
+      const limit = rate === undefined ? {} : { rate: rate as number }
+      await disk.commit({ ...limit, force: force === true, signal: gone })
+    },
+    committing: async () => (await disk.committing()) ?? null,
     flattening: async () => (await disk.flattening()) ?? null,
     layers: () => disk.layers(),
     quiesce: async (_, { gone }) => await handOver.quiesce(gone),

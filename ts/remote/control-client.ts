@@ -219,7 +219,22 @@ export class ControlClient implements Disposable {
     await this.#call('flatten', { rate }, { timeout: 0, signal })
   }
 
-  /** How far that has come; null if it is not under way, and from servers of earlier versions. */
+  /** Puts what was written into its base. Without a limit in time; if this connection goes, it ends. */
+  async commit(rate: number | undefined, force: boolean, signal?: AbortSignal): Promise<void> {
+    await this.#call('commit', { rate, force }, { timeout: 0, signal })
+  }
+
+  /** How far that has come; null if it is not under way. */
+  async committing(timeout: number = PROMPT): Promise<FlattenProgress | null> {
+    try {
+      return (await this.#call('committing', {}, { timeout })) as FlattenProgress | null
+    } catch (error) {
+      if (wrap(error).kind === 'invalid') return null
+      throw error
+    }
+  }
+
+  /** How far a flatten has come; null if it is not under way, and from servers of earlier versions. */
   async flattening(timeout: number = PROMPT): Promise<FlattenProgress | null> {
     try {
       return (await this.#call('flattening', {}, { timeout })) as FlattenProgress | null

@@ -44,6 +44,11 @@ impl Files<'_> {
         self.add_raw(file.as_raw_fd())
     }
 
+    /// Puts another file in the place of one that was [added](Self::add), which no operation uses any more.
+    pub fn replace(&mut self, slot: Slot, file: BorrowedFd<'_>) -> Result<()> {
+        self.ring.set_file(slot.0, file.as_raw_fd())
+    }
+
     /// The same with a descriptor that is open while this is called.
     pub(crate) fn add_raw(&mut self, file: RawFd) -> Result<Slot> {
         let Taken { next, end } = *self.taken;

@@ -2,7 +2,8 @@
 
 use super::Overlay;
 use super::index::Layer;
-use super::layers::{FIRST, Kept, MOST};
+use super::layers::{FIRST, Kept};
+use super::nothing::NoEngine;
 use super::queues::{Era, Seat};
 use crate::backend::parts::Parts;
 use crate::backend::{Below, Completer, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
@@ -14,6 +15,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// A call waits for one note or save at a time.
 const KEY: Key = 0;
+
+/// More files than a disk has layers: some are not free at once when it has fewer.
+const SPARE: u16 = 24;
 
 /// The most operations of a request that the ring has room for: more only take more system calls.
 const OPERATIONS: u16 = 4;
@@ -84,9 +88,9 @@ impl OverlayEngine {
         for layer in overlay.layers.all() {
             layers.push(Placed { disk: site.below(layer.disk.clone())?, start: layer.start });
         }
-        if overlay.layers.written().kept.is_some() {
-            // A snapshot adds one.
-            site.spare_files((MOST - overlay.layers.top()).into());
+        if overlay.layers.written().kept.as_ref().is_some_and(|kept| kept.upper.place().writable) {
+            // A snapshot adds one, and those of layers that are not needed are used again.
+            site.spare_files(SPARE);
         }
         overlay.report_to(&site.reporter());
         if !site.is_of_reader() {
@@ -122,8 +126,11 @@ impl OverlayEngine {
     fn add_layers(&mut self, last: Layer) {
         for number in (FIRST..=last).skip(self.layers.len() - 1) {
             let layer = self.overlay.layers.of(number);
-            let (Some(kept), Some(slot)) = (&layer.kept, self.seat.slot(number)) else { return };
-            let engine = kept.file.clone().engine_at(slot, self.depth, self.durable);
+            let engine: Box<dyn Engine> = match (&layer.kept, self.seat.slot(number)) {
+                (Some(kept), Some(slot)) => kept.file.clone().engine_at(slot, self.depth, self.durable),
+                // It came and went, and is not read any more.
+                _ => Box::new(NoEngine),
+            };
             self.layers.push(Placed { disk: Below::added(engine, number.into()), start: layer.start });
         }
     }

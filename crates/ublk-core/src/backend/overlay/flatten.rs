@@ -76,6 +76,7 @@ impl Overlay {
         let _progressing = self.job.progressing("flattened");
         Copying { overlay: self, top, kept, given_up, base: None, data: Vec::new() }.run(rate)?;
         self.needs_nothing_below();
+        self.retire_layers(); // if that takes long, other slots of the rings are used for later layers
         Ok(())
     }
 }

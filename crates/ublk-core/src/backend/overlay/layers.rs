@@ -2,7 +2,7 @@
 //! served: a flatten and a commit only make those below the last one unneeded.
 
 use super::index::Layer;
-use super::upper::{MOST_LAYERS, Upper};
+use super::upper::Upper;
 use crate::backend::{Backend, File};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::Errno;
@@ -17,9 +17,8 @@ use std::sync::{Arc, OnceLock};
 /// The number of the lowest layer over the base.
 pub const FIRST: Layer = 1;
 
-/// The most of them.
-#[expect(clippy::cast_possible_truncation, reason = "there are few")]
-pub const MOST: Layer = MOST_LAYERS as Layer;
+/// The most numbers of layers that a server has: those of layers that are not needed any more are not used again.
+pub const MOST: Layer = 64;
 
 /// A layer, for those who look at a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,23 +106,26 @@ impl Kept {
 
 /// See the [module](self).
 pub struct Layers {
-    all: [OnceLock<Written>; MOST_LAYERS],
+    all: [OnceLock<Written>; MOST as usize],
     /// The number of the one that is written: a snapshot is the instant at which it grows.
     top: AtomicU8,
     /// Nobody writes to this one and those below it any more.
     sealed: AtomicU8,
-    /// Nobody reads those below this one any more.
+    /// Nobody begins to read those below this one any more.
     lowest: AtomicU8,
+    /// Nobody reads those below this one any more.
+    retired: AtomicU8,
 }
 
 impl Layers {
     /// At least one, the lowest first; the last is written, and the others are sealed.
     pub fn new(layers: Vec<Written>) -> Self {
         let this = Self {
-            all: [const { OnceLock::new() }; MOST_LAYERS],
+            all: [const { OnceLock::new() }; MOST as usize],
             top: AtomicU8::new(0),
             sealed: AtomicU8::new(0),
             lowest: AtomicU8::new(FIRST),
+            retired: AtomicU8::new(FIRST),
         };
         layers.into_iter().for_each(|layer| this.add(layer));
         this.sealed.store(this.top() - 1, Release);
@@ -175,9 +177,24 @@ impl Layers {
         self.lowest.store(self.top(), Release);
     }
 
-    /// Whether there is room for another one.
-    pub fn is_full(&self) -> bool {
+    /// How many are needed.
+    pub fn count(&self) -> usize {
+        usize::from(self.top() - self.lowest()) + 1
+    }
+
+    /// Whether there is no number for another one.
+    pub fn is_used_up(&self) -> bool {
         self.top() == MOST
+    }
+
+    /// All reads of those that are not needed have ended.
+    pub fn retire(&self) {
+        self.retired.store(self.lowest(), Release);
+    }
+
+    /// The lowest that may be read.
+    pub fn retired(&self) -> Layer {
+        self.retired.load(Acquire)
     }
 
     /// From here on, this one is written.

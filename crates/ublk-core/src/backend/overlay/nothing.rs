@@ -30,7 +30,8 @@ impl Backend for Nothing {
     }
 }
 
-struct NoEngine;
+/// Fails what it is asked.
+pub struct NoEngine;
 
 impl Engine for NoEngine {
     fn start(&mut self, _: &mut Io<'_>, _: Piece) -> Step {

@@ -2,10 +2,10 @@
 //! thread, between two requests.
 
 use super::index::Layer;
-use super::upper::MOST_LAYERS;
 use crate::backend::{Completer, Files, Op, Piece, Slot, Token};
 use crate::error::{Error, ErrorKind, Result};
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -34,7 +34,7 @@ pub struct Seat {
     /// The last [hold of changes](Queues::hold_changes) for which it began an era.
     generation: AtomicU64,
     /// Where the ring has the files of layers that were added.
-    slots: Mutex<[Option<Slot>; MOST_LAYERS]>,
+    slots: Mutex<Vec<Option<Slot>>>,
     /// Calls that wait until the disk is no longer held.
     held: Mutex<Vec<Token>>,
     gone: AtomicBool,
@@ -104,12 +104,30 @@ impl Seat {
 
     /// Where the file of a layer that was added is.
     pub fn slot(&self, layer: Layer) -> Option<Slot> {
-        locked(&self.slots)[usize::from(layer) - 1]
+        locked(&self.slots).get(usize::from(layer)).copied().flatten()
     }
 
-    /// The ring has that file.
-    pub fn put(&self, layer: Layer, slot: Slot) {
-        locked(&self.slots)[usize::from(layer) - 1] = Some(slot);
+    /// The ring gets the file of that layer: in the place of one of a layer below `retired`, which nobody reads, if it has one.
+    pub fn add(
+        &self,
+        layer: Layer,
+        retired: Layer,
+        file: BorrowedFd<'_>,
+        files: &mut Files<'_>,
+    ) -> Result<()> {
+        let mut slots = locked(&self.slots);
+        let free = slots.iter().take(retired.into()).position(Option::is_some);
+        let slot = match free.and_then(|at| slots[at]) {
+            Some(slot) => files.replace(slot, file).map(|()| slot),
+            None => files.add(file),
+        }?;
+        if let Some(free) = free {
+            slots[free] = None;
+        }
+        let length = slots.len().max(usize::from(layer) + 1);
+        slots.resize(length, None);
+        slots[usize::from(layer)] = Some(slot);
+        Ok(())
     }
 }
 

@@ -14,6 +14,8 @@
 
 use super::Overlay;
 use super::layers::Written;
+use super::queues::Hold;
+use super::upper::MOST_LAYERS;
 use crate::error::{Error, ErrorKind, Result};
 use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
@@ -25,6 +27,9 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The same for the end of writes, of which nobody knows how long they take.
 const LONG: Duration = Duration::from_secs(3600);
+
+/// How long requests wait at most for those before them when layers are not needed any more.
+pub const BRIEF: Duration = Duration::from_millis(250);
 
 /// How often it looks whether they have ended.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -52,29 +57,28 @@ impl Overlay {
             .hint("make the overlay with an upper in a file")
         })?;
         self.finish_seal()?;
-        if self.layers.is_full() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "the upper {} has {top} layers already, the most that are possible",
-                    old.upper.path().display()
-                ),
-            )
-            .hint(if self.layers.lowest() == top {
-                "it was flattened: hand it over (upgrade), or delete it and create it again, and it has one layer"
-            } else {
-                "flatten the disk, and then hand it over (upgrade): it has one layer then"
-            }));
+        let path = old.upper.path().display();
+        if self.layers.count() == MOST_LAYERS {
+            let message =
+                format!("the upper {path} has {MOST_LAYERS} layers already, the most that are possible");
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .hint("flatten the disk, or commit it: it has one layer then"));
+        }
+        if self.layers.is_used_up() {
+            let message =
+                format!("this server of the upper {path} has made {top} layers, the most that it can");
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .hint("hand the disk over (upgrade), or delete it and create it again"));
         }
         let new = old.upper.prepare_snapshot(name)?;
         if let Some(reporter) = self.reporter() {
             new.upper().report_to(reporter);
         }
         let (file, number) = (Written::file_of(new.upper())?, top + 1);
-        let its = file.clone();
-        let added = self.queues.each(PATIENCE, move |seat, files| {
-            files.add(its.file().as_fd()).map(|slot| seat.put(number, slot))
-        })?;
+        let (its, retired) = (file.clone(), self.layers.retired());
+        let added = self
+            .queues
+            .each(PATIENCE, move |seat, files| seat.add(number, retired, its.file().as_fd(), files))?;
         added.into_iter().collect::<Result<()>>()?;
         let layer = Written::in_file(new.take_place_of(&old.upper)?, file);
         now();
@@ -97,6 +101,19 @@ impl Overlay {
                 .report(format!("the snapshot {name} is made, and cannot be forked yet: {}", error.message));
         }
         Ok(())
+    }
+
+    /// Waits until nobody reads the layers that are not needed any more: for a moment new requests wait for those in flight.
+    /// `false`: these take longer.
+    pub fn retire_layers(&self) -> bool {
+        let ended = {
+            let _hold = Hold::new(&self.queues);
+            self.queues.wait(BRIEF, |seat| !seat.is_busy()).unwrap_or(false)
+        };
+        if ended {
+            self.layers.retire();
+        }
+        ended
     }
 
     /// Seals a layer to which no more writes are started.

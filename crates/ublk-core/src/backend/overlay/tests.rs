@@ -4,6 +4,7 @@ mod changes;
 mod commit;
 mod flatten;
 mod live_commit;
+mod numbers;
 mod snapshots;
 
 use super::nothing::Nothing;

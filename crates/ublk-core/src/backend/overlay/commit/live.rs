@@ -8,8 +8,8 @@ use super::{check_raw, is_regular, over_snapshots, stamp};
 use crate::backend::map_file::directory;
 use crate::backend::overlay::index::Layer;
 use crate::backend::overlay::layers::Kept;
-use crate::backend::overlay::queues::Hold;
-use crate::backend::overlay::upper::{Copying, Put, Upper, is_of_commit, name_of_commit};
+use crate::backend::overlay::snapshot::BRIEF;
+use crate::backend::overlay::upper::{Copying, MOST_LAYERS, Put, Upper, is_of_commit, name_of_commit};
 use crate::backend::overlay::{Overlay, identity_of};
 use crate::claim::{Claims, Sole};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +17,7 @@ use crate::io_flusher::IoFlusher;
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Mutex, RwLockReadGuard, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,7 @@ const PART: u64 = 1 << 20;
 /// The fewest, at a low rate.
 const LEAST: u64 = 64 << 10;
 
-/// How long requests wait at most for those before them when the layers are emptied.
-const BRIEF: Duration = Duration::from_millis(250);
-/// How often that is tried.
+/// How often it tries to empty the layers.
 const TRIES: u32 = 4;
 
 /// How a disk is committed.
@@ -65,7 +64,15 @@ impl Overlay {
         // What it allocates must not wait for this disk.
         let _flusher = IoFlusher::new();
         let _progressing = self.job.progressing("committed");
+        if self.layers.count() == MOST_LAYERS {
+            self.put_layers(how, sole.file(), place.path)?; // then there is room for one more
+        }
         self.seal_for_commit(how)?;
+        self.put_layers(how, sole.file(), place.path)
+    }
+
+    /// Puts what lies below the layer that is written into the base, which is that file.
+    fn put_layers(&self, how: &Commit<'_>, base: &fs::File, path: &Path) -> Result<()> {
         let layers = self.layers.lowest()..self.layers.top();
         let (written, mut began) = (self.written_file()?, Instant::now());
         let size = self.size();
@@ -80,15 +87,15 @@ impl Overlay {
         };
         let most = how.rate.map_or(PART, |rate| (rate / 8).clamp(LEAST, PART));
         let put = Put {
-            copying: Copying { base: sole.file(), size, most, pace: &mut pace },
+            copying: Copying { base, size, most, pace: &mut pace },
             into: super::which(base)?,
-            stamp: &|| stamp(sole.file()),
-            name: &|| identity_of(&*self.base).map_err(|error| io::Error::other(error.message)),
+            stamp: &|| stamp(base),
         };
+        let name = || identity_of(&*self.base).map_err(|error| io::Error::other(error.message));
         let uppers: Vec<_> = layers.clone().filter_map(|layer| self.upper_of(layer)).collect();
-        written.upper.put_below(&uppers, put).map_err(|error| {
+        written.upper.put_below(&uppers, put, &name).map_err(|error| {
             self.commit_goes_on(how).err().unwrap_or_else(|| {
-                let (upper, base) = (written.upper.path().display(), place.path.display());
+                let (upper, base) = (written.upper.path().display(), path.display());
                 Error::system(format!("cannot put what is below {upper} into {base}"), &error)
                     .kind(ErrorKind::Backend)
                     .hint("nothing is lost: commit it again")
@@ -176,8 +183,7 @@ impl Overlay {
             if number > 0 {
                 self.job.pause(BRIEF * number, &|| false);
             }
-            let _hold = Hold::new(&self.queues);
-            self.queues.wait(BRIEF, |seat| !seat.is_busy()).unwrap_or(false)
+            self.retire_layers()
         })
     }
 

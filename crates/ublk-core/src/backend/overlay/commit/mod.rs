@@ -10,7 +10,7 @@ mod live;
 
 pub use live::Commit;
 
-use super::upper::{Copying, Shape, Upper, is_of_commit};
+use super::upper::{Copying, Put, Shape, Upper, is_of_commit};
 use super::{Overlay, identity_of};
 use crate::backend::map_file::sync_parent;
 use crate::backend::{Backend, File};
@@ -74,27 +74,26 @@ impl Overlay {
         let mut useless = top.files_below();
         useless.retain(|path| live || is_of_commit(path));
         check_size(&file, base, size)?;
-        top.save()?;
-        // Before anything of the base changes, its size as well: its identity is another one then.
-        top.begin_commit(into)?;
         let failed = |error: &io::Error| {
             Error::system(format!("cannot put {} into {}", path.display(), base.display()), error)
                 .kind(ErrorKind::Backend)
                 .hint("nothing is lost: do it again to go on")
         };
-        if is_regular(file.file()) {
-            // So other uppers over it are refused from here on, whatever of the data reaches the medium.
-            stamp(file.file()).map_err(|error| failed(&error))?;
-        }
-        if is_regular(file.file()) && size > file.properties().size {
-            file.file().set_len(size).map_err(|error| failed(&error))?;
-        }
         let mut pace = |_, copied| match copied == 0 && given_up() {
             true => Err(io::ErrorKind::Interrupted.into()),
             false => Ok(()),
         };
         let copying = Copying { base: file.file(), size, most: u64::MAX, pace: &mut pace };
-        Upper::copy_to_base(&layers, copying).map_err(|error| match error.kind() {
+        let stamp = || {
+            if !is_regular(file.file()) {
+                return Ok(());
+            }
+            // So other uppers over it are refused from here on, whatever of the data reaches the medium.
+            stamp(file.file())?;
+            if size > file.properties().size { file.file().set_len(size) } else { Ok(()) }
+        };
+        let put = Put { copying, into, stamp: &stamp };
+        Upper::put_whole(&layers, put).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => Error::new(ErrorKind::Cancelled, "the commit was interrupted")
                 .hint("the base is partly the old one: do it again to go on"),
             _ => failed(&error),

@@ -62,7 +62,7 @@ pub struct Copying<'a, B> {
     pub pace: &'a mut dyn FnMut(u64, u64) -> io::Result<()>,
 }
 
-/// How they are put into it while the disk is in use.
+/// How they are put into it.
 pub struct Put<'a, B> {
     /// How they are copied.
     pub copying: Copying<'a, B>,
@@ -70,18 +70,32 @@ pub struct Put<'a, B> {
     pub into: u64,
     /// Gives the base the present time, durably.
     pub stamp: &'a dyn Fn() -> io::Result<()>,
-    /// The base's identity.
-    pub name: &'a dyn Fn() -> io::Result<String>,
 }
 
 impl<B: Medium> Put<'_, B> {
-    /// Steps 2 to 6 of the [module](self), of these layers, the lowest first.
-    pub fn below<M: Medium>(mut self, top: &Store<M>, layers: &[&Store<M>]) -> io::Result<()> {
+    /// Steps 2 to 6 of the [module](self), of these layers, the lowest first. `name` tells the base's identity.
+    pub fn below<M: Medium>(
+        mut self,
+        top: &Store<M>,
+        layers: &[&Store<M>],
+        name: &dyn Fn() -> io::Result<String>,
+    ) -> io::Result<()> {
         top.begin_put(self.into)?;
         (self.stamp)()?;
         self.copying.copy(layers)?;
         (self.stamp)()?;
-        top.end_put((self.name)()?)
+        top.end_put(name()?)
+    }
+
+    /// The same with the upper itself, the last of the layers, while nobody serves the disk: from the first step on nobody
+    /// does. When it has ended, the upper is not needed.
+    pub fn whole<M: Medium>(mut self, layers: &[&Store<M>]) -> io::Result<()> {
+        if let Some(top) = layers.last() {
+            top.save()?;
+            top.change(|header| (header.state, header.into) = (State::Committing, self.into))?;
+        }
+        (self.stamp)()?;
+        self.copying.copy(layers)
     }
 }
 
@@ -134,12 +148,6 @@ impl Upper {
         Ok(header.state != State::Committing && header.into != 0)
     }
 
-    /// From here on it is put into its base, which is that file: nobody serves it any more.
-    pub fn begin_commit(&self, into: u64) -> Result<()> {
-        let changed = self.store.change(|header| (header.state, header.into) = (State::Committing, into));
-        changed.map_err(|error| system(self.path(), &error))
-    }
-
     /// Whether what lies below it is being put into the base, or that was interrupted.
     pub fn is_putting(&self) -> bool {
         self.put_into() != 0
@@ -151,15 +159,20 @@ impl Upper {
     }
 
     /// Puts what these layers have, the lowest first, into the base: see the [module](self). They are all that lies below.
-    pub fn put_below(&self, layers: &[&Self], how: Put<'_, File>) -> io::Result<()> {
+    pub fn put_below(
+        &self,
+        layers: &[&Self],
+        how: Put<'_, File>,
+        name: &dyn Fn() -> io::Result<String>,
+    ) -> io::Result<()> {
         let layers: Vec<_> = layers.iter().map(|layer| &*layer.store).collect();
-        how.below(&self.store, &layers)
+        how.below(&self.store, &layers, name)
     }
 
-    /// Writes what these layers have, the lowest first, to the base, and syncs it.
-    pub fn copy_to_base(layers: &[Self], mut how: Copying<'_, File>) -> io::Result<()> {
+    /// Puts all of a chain, the lowest layer first, into the base: see [`Put::whole`].
+    pub fn put_whole(layers: &[Self], how: Put<'_, File>) -> io::Result<()> {
         let layers: Vec<_> = layers.iter().map(|layer| &*layer.store).collect();
-        how.copy(&layers)
+        how.whole(&layers)
     }
 
     /// Removes the files of the layers that the base has, as far as they are of the same disk. The lowest first: so those that

@@ -4,7 +4,7 @@
 use super::crash::numbers;
 use super::volatile::Volatile;
 use crate::backend::map_file::Stamp;
-use crate::backend::overlay::upper::format::{Header, SECTOR};
+use crate::backend::overlay::upper::format::{Header, SECTOR, State};
 use crate::backend::overlay::upper::medium::Medium;
 use crate::backend::overlay::upper::put::{Copying, Put};
 use crate::backend::overlay::upper::store::Store;
@@ -123,7 +123,20 @@ impl Tree {
             return copying.copy(&layers);
         }
         let stamp = || self.base.sync();
-        Put { copying, into: INTO, stamp: &stamp, name: &|| Ok(NEW.into()) }.below(&self.top, &layers)
+        Put { copying, into: INTO, stamp: &stamp }.below(&self.top, &layers, &|| Ok(NEW.into()))
+    }
+
+    /// The same with the upper, which nobody serves.
+    fn commit_whole(&self, order: Order) -> io::Result<()> {
+        let layers: Vec<_> = self.layers.iter().chain([&self.top]).collect();
+        let mut pace = |_, _| Ok(());
+        let mut copying =
+            Copying { base: &self.base, size: SECTORS * SECTOR, most: 8 * SECTOR, pace: &mut pace };
+        if order == Order::RecordLate {
+            copying.copy(&layers)?;
+        }
+        let stamp = || self.base.sync();
+        Put { copying, into: INTO, stamp: &stamp }.whole(&layers)
     }
 
     /// What the next server finds.
@@ -247,6 +260,59 @@ fn an_upper_that_forgets_the_layers_before_the_base_has_their_data_is_found() {
 #[should_panic(expected = "the disk has changed")]
 fn a_base_that_is_not_synced_before_the_layers_are_forgotten_is_found() {
     at_each_moment(Order::NoSync);
+}
+
+/// The same for a disk without a server, whose upper is removed when that has ended.
+fn at_each_moment_of_a_whole(order: Order) -> (usize, usize) {
+    let (mut states, mut begun) = (0, 0);
+    for moment in 0.. {
+        let tree = Tree::new(order);
+        tree.layers[1].seal().unwrap();
+        tree.top.medium().dies_after(moment);
+        let ended = tree.commit_whole(order).is_ok();
+        for seed in 0..24_u64 {
+            let mut random = numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let next = tree.found(seed > 0, |versions| if seed == 1 { 0 } else { random(versions) });
+            states += 1;
+            if ended {
+                assert_eq!(next.base_content(), next.disk, "the base lacks what is removed");
+                continue;
+            }
+            if next.top.header().state == State::Committing {
+                begun += 1;
+            } else {
+                assert_eq!(next.base_content(), next.before, "the base was changed before the record");
+            }
+            next.top.medium().dies_after(usize::try_from(seed).unwrap() * 3);
+            let _ = next.commit_whole(order);
+            let last = next.found(seed % 2 == 0, |versions| versions - 1);
+            last.commit_whole(order).unwrap();
+            let last = last.found(true, |_| 0);
+            assert_eq!(last.base_content(), last.disk, "the base lacks what is removed");
+        }
+        if ended {
+            break;
+        }
+    }
+    (states, begun)
+}
+
+#[test]
+fn at_each_moment_of_a_commit_without_a_server_a_crash_loses_nothing_and_it_goes_on() {
+    let (states, begun) = at_each_moment_of_a_whole(Order::Right);
+    assert!(states > 600 && begun > 200, "{states} states, {begun} of which had begun");
+}
+
+#[test]
+#[should_panic(expected = "the base was changed before the record")]
+fn a_base_that_changes_before_its_upper_without_a_server_says_so_is_found() {
+    at_each_moment_of_a_whole(Order::RecordLate);
+}
+
+#[test]
+#[should_panic(expected = "the base lacks what is removed")]
+fn a_base_that_is_not_synced_before_its_upper_is_removed_is_found() {
+    at_each_moment_of_a_whole(Order::NoSync);
 }
 
 #[test]

@@ -20,6 +20,7 @@ It measures and never judges.
   --suite race     our disks in null, memory and files against kublk, rublk, go-ublk, nbdkit, the kernel's loop device
                    and null_blk; those that do not run are told of. About 12 minutes a round: see docs/performance.md
   --suite stacks   disks made of others: a stripe of two files against kublk's, three slices of a file against the file
+  --suite faults   a memory disk with a layer for faults that has no rules, against one without
   --suite images   a disk in a qcow2 image against one in a file, rublk's, and qemu-nbd with the kernel's NBD client
   --suite overlay  overlays against a file, dm-snapshot, qemu-nbd, rublk's qcow2 and ours; first writes, clones
   --suite builds   our null, memory and file disks against those of another build, which --other names
@@ -28,7 +29,7 @@ It measures and never judges.
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
   --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many;
-                   race, stacks, images, builds: io, calls, allocations; overlay: these, first and clones;
+                   race, stacks, faults, images, builds: io, calls, allocations; overlay: these, first and clones;
                    attach: attach; growth: cpu, memory, queues (all)
   --other DIR      builds: the other build's directory, built there with npm run build
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,

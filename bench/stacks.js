@@ -37,6 +37,13 @@ export const STACKS = {
   memory: '6G',
 }
 
+/** A memory disk with a layer for faults, without rules, against one without the layer. */
+export const FAULTS = {
+  parts: ['io', 'calls', 'allocations'],
+  heats: { faults: pairs([...SMALL, ...ALONE], { faults: 'memory' }) },
+  memory: '6G',
+}
+
 /** A qcow2 image against a file, against rublk's, and against QEMU's server with the kernel's NBD client. */
 export const IMAGES = {
   parts: ['io', 'calls', 'allocations'],

@@ -1,7 +1,7 @@
 // What is measured: which disks, in which workloads, and what each is compared with.
 
 import { RACE } from './race.js'
-import { BUILDS, IMAGES, OVERLAYS, STACKS } from './stacks.js'
+import { BUILDS, FAULTS, IMAGES, OVERLAYS, STACKS } from './stacks.js'
 
 const at = (pattern, block, depths) => depths.map(depth => `${pattern}-${block}-${depth}`)
 const random = depths => ['randread', 'randwrite'].flatMap(pattern => at(pattern, '4k', depths))
@@ -73,6 +73,7 @@ export const SUITES = {
   },
   race: RACE,
   stacks: STACKS,
+  faults: FAULTS,
   builds: BUILDS,
   images: IMAGES,
   /** How long it takes to make disks and to delete them. */

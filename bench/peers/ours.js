@@ -67,7 +67,7 @@ const NEW = {
 }
 
 /**
- * `null`, `memory`, `file-…`, `qcow2-…`, `stripe-…` and `slices-…` with options behind; `js-sync` and so on; `shared` and `crowd`.
+ * `null`, `memory`, `faults` (memory with rules, but none), `file-…`, `qcow2-…`, `stripe-…` and `slices-…` with options behind; `js-sync` and so on; `shared` and `crowd`.
  * `fresh-…` and `present-…` are overlays with a new upper, `clusters-…` new qcow2 images over a base, and `sparse-…` a hole.
  * `bound`: to one CPU. `program` is the command line program of another build, if one is asked for.
  */
@@ -85,6 +85,10 @@ export async function startOurs([kind, ...given], { program: main = cli, shape, 
   const backend = {
     null: () => ['--null', bytes],
     memory: () => ['--mem', bytes],
+    faults: () => [
+      '--backend',
+      JSON.stringify({ kind: 'faults', rules: [], disk: { kind: 'memory', size: Number(bytes) } }),
+    ],
     file: async () => ['--file', await fileOn(words.shift()), '--direct', '--no-exclusive'],
     qcow2: async () => ['--qcow2', await imageOn(words.shift(), fileOn), '--no-exclusive'],
   }

@@ -39,13 +39,17 @@ async function fio(path, words, side) {
 
 async function measure(profile) {
   const backend = faults(memory('512M'), profile === undefined ? [] : { profile })
-  await using disk = await UblkDevice.create({ backend, writeCache: true })
-  return {
-    read: (await load(disk.path, 'read', 1)).latency,
-    write: (await load(disk.path, 'write', 1)).latency,
-    flush: await flush(disk.path),
-    readIops: (await load(disk.path, 'read', 32)).iops,
-    writeIops: (await load(disk.path, 'write', 32)).iops,
+  const disk = await UblkDevice.create({ backend, writeCache: true })
+  try {
+    return {
+      read: (await load(disk.path, 'read', 1)).latency,
+      write: (await load(disk.path, 'write', 1)).latency,
+      flush: await flush(disk.path),
+      readIops: (await load(disk.path, 'read', 32)).iops,
+      writeIops: (await load(disk.path, 'write', 32)).iops,
+    }
+  } finally {
+    await disk.delete({ force: true })
   }
 }
 

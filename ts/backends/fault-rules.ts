@@ -67,7 +67,7 @@ interface Effects {
   readonly delay: FaultDelay
   /** Bytes a second. */
   readonly rate: Size
-  /** Requests a second. */
+  /** Requests a second. One that comes alone does not wait. */
   readonly iops: number
   /** The request waits until {@link DiskFaults.thaw}, or until the disk is deleted by force, or its server ends. */
   readonly hang: true

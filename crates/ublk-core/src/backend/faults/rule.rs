@@ -25,7 +25,7 @@ pub enum Effect {
     },
     /// Of reads and writes: this number of bytes a second.
     Rate(Limit),
-    /// This number of requests a second.
+    /// This number of requests a second. One that comes alone does not wait.
     Requests(Limit),
     /// It waits until the disk is [thawed](super::Faults::thaw).
     Hang,
@@ -242,7 +242,7 @@ impl Active {
     /// When a request goes on to which the rule is applied and that comes at this time, in nanoseconds; `None` if the rule has
     /// nothing to do with time.
     pub fn goes_on(&self, now: u64, piece: &Piece, drawn: u64) -> Option<u64> {
-        let (limit, amount) = match self.rule.effect {
+        let (limit, amount, ahead) = match self.rule.effect {
             Effect::Delay { time, in_turn } => {
                 let takes = nanos(time.drawn(drawn));
                 return Some(if in_turn {
@@ -251,11 +251,12 @@ impl Active {
                     now.saturating_add(takes)
                 });
             }
-            Effect::Rate(limit) => (limit, piece.length),
-            Effect::Requests(limit) => (limit, 1),
+            // The data takes its time; a request does so only for the next one.
+            Effect::Rate(limit) => (limit, piece.length, limit.burst),
+            Effect::Requests(limit) => (limit, 1, limit.burst.saturating_add(1)),
             _ => return None,
         };
-        Some(self.pace.passes(now, limit.takes(amount), limit.takes(limit.burst)))
+        Some(self.pace.passes(now, limit.takes(amount), limit.takes(ahead)))
     }
 
     /// Whether it looks at the data of requests.
@@ -370,8 +371,8 @@ mod tests {
         let burst = Limit { per_second: 100, burst: 50 };
         let requests = Active::new(Rule::new(Effect::Requests(burst)), 0);
         let passed = (0..200).map(|_| requests.goes_on(second, &write(0), 0));
-        assert_eq!(passed.filter(|passes| *passes == Some(second)).count(), 50);
-        assert_eq!(requests.goes_on(second, &write(0), 0), Some(second + second * 151 / 100));
+        assert_eq!(passed.filter(|passes| *passes == Some(second)).count(), 51);
+        assert_eq!(requests.goes_on(second, &write(0), 0), Some(second + second * 150 / 100));
     }
 
     fn rule() -> impl Strategy<Value = Rule> {

@@ -1,6 +1,6 @@
 //! A disk in memory: uses memory only for what was written; discard and write-zeroes free it.
 
-use super::{Backend, Engine, Io, Piece, Properties, Site, Step, Storage, in_memory};
+use super::{Backend, Engine, Io, Piece, Properties, Readable, Site, Step, Storage, in_memory};
 use crate::abi::{page_size, round_up};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
@@ -174,6 +174,22 @@ impl Storage for Memory {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         self.zero(to_usize(offset), to_usize(length))
+    }
+}
+
+impl Readable for Memory {
+    fn load(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        if !self.contains(offset, into.len() as u64) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        let mut into = into;
+        for (mapping, from, length) in self.pieces(to_usize(offset), into.len()) {
+            let (here, rest) = into.split_at_mut(length);
+            // SAFETY: as in `store`.
+            unsafe { mapping.at(from).copy_to_nonoverlapping(here.as_mut_ptr(), length) };
+            into = rest;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ mod asynchronous;
 mod bits;
 mod changes;
 mod concat;
+mod crash;
 mod engine;
 mod external;
 mod faults;
@@ -24,6 +25,7 @@ mod observed;
 mod overlay;
 mod parts;
 mod reader;
+mod recorder;
 mod slice;
 mod stage;
 mod stripe;
@@ -39,6 +41,7 @@ mod unbound;
 pub use asynchronous::{Async, AsyncDisk};
 pub use changes::{Changed, Changes, Checkpoint, Sink};
 pub use concat::Concat;
+pub use crash::{Bounds, Choice, How, LogData, Lost, Model, State, States, View};
 pub use engine::{Below, Engine, PartDone, PerCall, Site};
 pub use external::External;
 pub use faults::{Delay, Effect, Faults, Limit, MOST_RULES, Ops, Rule, Tally};
@@ -50,6 +53,7 @@ pub use null::Null;
 pub use observed::{Change, Observed, Observer};
 pub use overlay::{Commit, FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
+pub use recorder::{ContentMap, Flush, Log, Mark, Moment, Origin, Recorder, Trigger, Write};
 pub use slice::Slice;
 pub use stage::{Stage, Stages};
 pub use stripe::Stripe;
@@ -98,6 +102,8 @@ pub struct Properties {
     pub chunk: u32,
     /// Bytes: requests of this size, or of a multiple, cost least. 0: none costs less than others.
     pub optimal_io: u32,
+    /// Bytes: what it writes whole or not at all, even if the power fails. 0: it does not say.
+    pub physical_block: u32,
     /// The limits of a request's memory segments.
     pub segments: Segments,
 }
@@ -113,6 +119,7 @@ impl Properties {
             alignment: Alignment { start: 0, gap: 0 },
             chunk: 0,
             optimal_io: 0,
+            physical_block: 0,
             segments: Segments { most: 0, size: 0, boundary: 0 },
         }
     }
@@ -384,4 +391,9 @@ pub trait Storage: Backend {
     fn intact(&self) -> io::Result<()> {
         Ok(())
     }
+}
+/// A [`Storage`] that can be read beside the requests of its engines, too.
+pub trait Readable: Storage {
+    /// Fills a buffer from an offset on. May block, so it must not be called on a queue's thread.
+    fn load(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 }

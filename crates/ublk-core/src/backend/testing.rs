@@ -23,9 +23,18 @@ impl Bench {
 
     /// The same with at most `segments` places for the scattered data of a request.
     pub fn with_segments(backend: Arc<dyn Backend>, depth: u16, max_io: u32, segments: u16) -> Self {
+        Self::with(backend, depth, max_io, segments, false)
+    }
+
+    /// As of a device without a write cache.
+    pub fn without_write_cache(backend: Arc<dyn Backend>, depth: u16, max_io: u32) -> Self {
+        Self::with(backend, depth, max_io, u16::MAX, true)
+    }
+
+    fn with(backend: Arc<dyn Backend>, depth: u16, max_io: u32, segments: u16, durable: bool) -> Self {
         let waker = Waker::new().unwrap();
         let completer = Completer::new(waker.clone());
-        let mut site = Site::new(depth, max_io, false, completer.clone(), Reporter::new(|_| {}));
+        let mut site = Site::new(depth, max_io, durable, completer.clone(), Reporter::new(|_| {}));
         let engine = backend.engine(&mut site).unwrap();
         let mut needs = site.needs();
         needs.segments = needs.segments.min(segments);

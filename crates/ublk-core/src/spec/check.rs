@@ -53,11 +53,22 @@ impl Spec {
                 backend.block_size
             )));
         }
-        let physical = self.physical_block_size.unwrap_or(limits::DEFAULT_PHYSICAL_BLOCK_SIZE);
+        let usual = match backend.physical_block {
+            0 => limits::DEFAULT_PHYSICAL_BLOCK_SIZE,
+            atomic => atomic,
+        };
+        let physical = self.physical_block_size.unwrap_or(usual);
         let largest = limits::MAX_PHYSICAL_BLOCK_SIZE;
         if !physical.is_power_of_two() || !(block..=largest).contains(&physical) {
             return Err(Error::invalid(format!("physical block size {physical} is not possible"))
                 .hint(format!("a power of two from {block} to {largest} is")));
+        }
+        if backend.physical_block > 0 && physical > backend.physical_block {
+            return Err(Error::invalid(format!(
+                "the backend does not write physical blocks of {physical} bytes whole, only {}",
+                backend.physical_block
+            ))
+            .hint("leave out the option, or give the backend larger units"));
         }
         check_size(backend.size, block)?;
         if self.shared_memory && self.recovery.is_some() {

@@ -32,6 +32,7 @@ impl Checked {
             alignment: alignment_of(params),
             chunk: basic.chunk_sectors << 9,
             optimal_io: 1 << basic.io_opt_shift,
+            physical_block: 1 << basic.physical_bs_shift,
             segments: segments_of(params),
         };
         let spec = Spec {
@@ -67,6 +68,13 @@ impl Checked {
             return misfit(
                 format!("the backend's block size is {}, the disk's {block_size}", backend.block_size),
                 format!("make it with block size {}", backend.block_size),
+            );
+        }
+        let (physical, whole) = (self.physical, backend.physical_block);
+        if whole > 0 && physical > whole {
+            return misfit(
+                format!("the backend writes {whole} bytes whole, and the disk says {physical}"),
+                format!("make it with physical block size {whole}"),
             );
         }
         if discard.is_some() && backend.discard.is_none() {

@@ -220,6 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_does_not_say_that_it_writes_larger_blocks_whole_than_its_backend_does() {
+        let torn = Properties { physical_block: 512, ..DISK };
+        let shift = |made: &Checked| made.params(512 << 10).basic.physical_bs_shift;
+        assert_eq!(shift(&Spec::default().check(&DISK).unwrap()), 12);
+        let made = Spec::default().check(&torn).unwrap();
+        assert_eq!(shift(&made), 9);
+        let larger = Spec { physical_block_size: Some(4096), ..Spec::default() };
+        assert_eq!(
+            wrong(larger.clone(), torn),
+            "the backend does not write physical blocks of 4096 bytes whole, only 512"
+        );
+        let larger = larger.check(&DISK).unwrap();
+        assert!(made.fits(&disk(torn)).is_ok() && made.fits(&disk(DISK)).is_ok());
+        let misfit = larger.fits(&disk(torn)).unwrap_err();
+        assert_eq!(misfit.message, "the backend writes 512 bytes whole, and the disk says 4096");
+    }
+
+    #[test]
     fn the_optimal_io_size_is_one_that_the_driver_takes() {
         let shift = |optimal_io| {
             Spec::default()

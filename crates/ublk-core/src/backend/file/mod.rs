@@ -6,7 +6,7 @@ mod unit;
 mod zeroes;
 
 use super::new_file::NewFile;
-use super::{Alignment, Backend, Discard, Engine, Found, Properties, Site, Slot, Storage};
+use super::{Alignment, Backend, Discard, Engine, Found, Properties, Readable, Site, Slot, Storage};
 use crate::claim::{self, Place, Role};
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::mapping::Mapping;
@@ -308,6 +308,12 @@ impl Storage for File {
             libc::sync_file_range(witness.as_raw_fd(), BEHIND, 1, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
         };
         if told == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl Readable for File {
+    fn load(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
     }
 }
 

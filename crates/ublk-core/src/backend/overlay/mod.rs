@@ -268,6 +268,7 @@ impl Backend for Overlay {
             discard: upper.discard,
             chunk: base.chunk,
             optimal_io: base.optimal_io,
+            physical_block: base.physical_block,
             ..both
         }
     }

@@ -1,0 +1,19 @@
+//! The states that a disk may be in after a power cut, found in the log of a [`Recorder`](super::Recorder).
+//!
+//! [`doubt`] says what is certain at a moment and what is not, [`plan`] which moments are tried, [`choose`] which possibilities of
+//! each. A state is a map of the disk, so it is made without copying data.
+
+mod choose;
+mod content;
+mod doubt;
+mod numbers;
+mod plan;
+mod states;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use choose::Choice;
+pub use content::LogData;
+pub use states::{Bounds, How, Lost, Model, State, States};
+pub use view::View;

@@ -1,0 +1,408 @@
+//! Goes through the states of a log.
+
+use super::choose::{ALL, Choice, Choices, Grain, prefix};
+use super::content::{Contents, LogData};
+use super::doubt::{Doubt, Open, Promises, Unit, Walk};
+use super::numbers::{Numbers, mixed};
+use super::plan::plan;
+use crate::abi::SECTOR;
+use crate::backend::recorder::{ContentMap, Log, Moment, Origin};
+use crate::number::to_usize;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a disk does with writes when the power fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Model {
+    /// It has the first writes that were not made durable, up to any.
+    Prefix,
+    /// It has any of them.
+    Writes,
+    /// It has any units of them.
+    Torn,
+    /// The same, but those of a write in flight may hold anything: the disk does not write units whole.
+    Garbage,
+    /// As torn, but a flush makes nothing durable: no disk may do this.
+    LyingFlush,
+    /// As torn, but a write with FUA is durable only after a flush: no disk may do this.
+    IgnoredFua,
+    /// It has all writes, but one of them elsewhere: no disk may do this.
+    Misdirected,
+    /// It has all writes, but a bit of one of them is another one: no disk may do this.
+    BitRot,
+}
+
+impl Model {
+    fn promises(self) -> Promises {
+        Promises {
+            flush: self != Self::LyingFlush,
+            fua: !matches!(self, Self::IgnoredFua | Self::LyingFlush),
+        }
+    }
+
+    fn grain(self) -> Grain {
+        match self {
+            Self::Prefix => Grain::Prefixes,
+            Self::Writes => Grain::Writes,
+            Self::Torn | Self::Garbage | Self::LyingFlush | Self::IgnoredFua => Grain::Units,
+            Self::Misdirected => Grain::Moved,
+            Self::BitRot => Grain::Flipped,
+        }
+    }
+}
+
+/// How many choices are made for each state that is wanted: some have a content that was tried already.
+const SPARE: u64 = 4;
+
+/// How many different sectors of garbage there are.
+const GARBAGE: u64 = 256;
+
+/// Which states are wanted.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// What the disk does.
+    pub model: Model,
+    /// The power fails at one of these moments. The end is one, too.
+    pub moments: Range<Moment>,
+    /// At most this number of states.
+    pub budget: u64,
+    /// What is never torn, in sectors.
+    pub unit: u64,
+    /// Determines what is drawn.
+    pub seed: u64,
+    /// The size of the disk, in sectors.
+    pub sectors: u64,
+}
+
+impl Bounds {
+    /// What is in doubt where the walk is.
+    fn doubt(&self, walk: &Walk) -> Doubt {
+        let open: Vec<_> = walk.open().collect();
+        let (mut units, mut all) = (Vec::new(), Vec::new());
+        match self.model.grain() {
+            Grain::Units => units = super::doubt::units(&open, self.unit, self.model == Model::Garbage),
+            Grain::Moved | Grain::Flipped => {
+                all.extend(walk.all().map(|number| (number, walk.log().writes()[number])));
+            }
+            Grain::Prefixes | Grain::Writes => {}
+        }
+        Doubt { moment: walk.at(), open, units, all, sectors: self.sectors }
+    }
+
+    fn choices(&self, doubt: &Doubt) -> Choices {
+        Choices::new(self.model.grain(), doubt, mixed(self.seed ^ mixed(doubt.moment)))
+    }
+
+    /// How many states are possible where the walk is; `None`: more than are all tried.
+    fn possible(&self, walk: &Walk) -> Option<u64> {
+        // Each unit or write in doubt is there or not.
+        let most = to_usize(ALL.ilog2().into());
+        let too_many = match self.model.grain() {
+            Grain::Prefixes => false,
+            Grain::Moved | Grain::Flipped => true,
+            Grain::Writes => walk.open().filter(|open| !open.certain).nth(most).is_some(),
+            Grain::Units => walk.has_more_units(most, self.unit),
+        };
+        if too_many { None } else { self.choices(&self.doubt(walk)).total() }
+    }
+}
+
+/// What is wrong with a part of a write, compared with the newest content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// The number of the write in the log.
+    pub write: usize,
+    /// The sectors of it that are missing.
+    pub sectors: Range<u64>,
+    /// What is there instead.
+    pub how: How,
+}
+
+/// What is there in the place of a part of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// What was there before.
+    Missing,
+    /// Garbage.
+    Garbage,
+    /// What was there before; and the part is at this sector.
+    Moved(u64),
+    /// The part with another value of this bit.
+    Flipped(u32),
+}
+
+/// What the disk may have after a cut.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// When the power failed: all events before that have happened.
+    pub cut: Moment,
+    /// Its number among the choices at that moment; `None`: it was made from what it lacks.
+    pub number: Option<u64>,
+    /// What is there.
+    pub choice: Choice,
+    /// The content.
+    pub content: ContentMap,
+    /// What is missing, in the order of the log.
+    pub lost: Vec<Lost>,
+}
+
+/// See the [module](self).
+pub struct States {
+    log: Arc<Log>,
+    before: ContentMap,
+    walk: Walk,
+    bounds: Bounds,
+    /// The moments, and how many states of each are tried.
+    cuts: std::vec::IntoIter<(Moment, u64)>,
+    /// The choices at the present one of these.
+    choices: Option<(Moment, Choices)>,
+    /// How many more states of it are wanted, and how many more choices are made for that.
+    wanted: u64,
+    tries: u64,
+    at: Doubt,
+    contents: Contents,
+    /// The number of the durable content.
+    durable: u64,
+    /// Where the log's data has garbage, once that is needed.
+    garbage: Option<u64>,
+    /// What was tried: the number of the content, and how many marks were set.
+    tried: HashSet<(u64, usize)>,
+}
+
+impl States {
+    /// Of a disk that had the content `before` when the log began.
+    pub fn new(log: Arc<Log>, before: ContentMap, bounds: Bounds) -> Self {
+        let mut walk = Walk::new(log.clone(), ContentMap::default(), bounds.model.promises());
+        let cuts = plan(&log, &bounds, &mut |moment| {
+            walk.to(moment);
+            bounds.possible(&walk)
+        });
+        Self {
+            walk: Walk::new(log.clone(), before.clone(), bounds.model.promises()),
+            log,
+            before,
+            bounds,
+            cuts: cuts.into_iter(),
+            choices: None,
+            wanted: 0,
+            tries: 0,
+            at: Doubt::default(),
+            contents: Contents::default(),
+            durable: 0,
+            garbage: None,
+            tried: HashSet::new(),
+        }
+    }
+
+    /// The log that they are of.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The next state that was not tried yet with the same content and marks; `None`: there is none, or the budget is used up.
+    pub fn next(&mut self, data: &dyn LogData) -> io::Result<Option<State>> {
+        loop {
+            if let Some((moment, mut choices)) = self.choices.take()
+                && self.wanted > 0
+                && self.tries > 0
+            {
+                self.go_to(moment, data)?;
+                let number = choices.number();
+                let Some(choice) = choices.next(&self.at) else { continue };
+                self.tries -= 1;
+                self.choices = Some((moment, choices));
+                let state = self.state(Some(number), choice, data)?;
+                if self.is_new(&state, data)? {
+                    self.wanted -= 1;
+                    return Ok(Some(state));
+                }
+                continue;
+            }
+            let Some((moment, share)) = self.cuts.next() else { return Ok(None) };
+            // What the last one did not use up is for this one.
+            self.wanted += share;
+            if self.wanted == 0 {
+                continue;
+            }
+            self.go_to(moment, data)?;
+            self.tries = self.wanted.saturating_mul(SPARE);
+            self.choices = Some((moment, self.bounds.choices(&self.at)));
+        }
+    }
+
+    fn is_new(&mut self, state: &State, data: &dyn LogData) -> io::Result<bool> {
+        let change = self.contents.change(self.walk.durable(), &state.content, data)?;
+        // With another promise, the same content may be a wrong one.
+        let marks = self.log.marks().partition_point(|mark| mark.at < state.cut);
+        Ok(self.tried.insert((self.durable.wrapping_add(change), marks)))
+    }
+
+    /// The state with that number at a moment.
+    pub fn replay(&mut self, moment: Moment, number: u64, data: &dyn LogData) -> io::Result<Option<State>> {
+        if moment > self.log.now() || number >= self.bounds.budget.saturating_mul(SPARE) {
+            return Ok(None);
+        }
+        self.go_to(moment, data)?;
+        let mut choices = self.bounds.choices(&self.at);
+        while choices.number() < number {
+            if choices.next(&self.at).is_none() {
+                return Ok(None);
+            }
+        }
+        let choice = choices.next(&self.at);
+        choice.map(|choice| self.state(Some(number), choice, data)).transpose()
+    }
+
+    /// The state at a moment that lacks only this: for finding out which losses matter. What a disk cannot lack alone, such as
+    /// the older of two changes of a unit, is there.
+    pub fn without(&mut self, moment: Moment, lost: &[Lost], data: &dyn LogData) -> io::Result<State> {
+        self.go_to(moment.min(self.log.now()), data)?;
+        let Doubt { open, units, .. } = &self.at;
+        let mut by_write: HashMap<usize, Vec<&Range<u64>>> = HashMap::new();
+        for lost in lost {
+            by_write.entry(lost.write).or_default().push(&lost.sectors);
+        }
+        let is_lost = |open: &Open, part: Range<u64>| {
+            let overlaps = |range: &&Range<u64>| range.start < part.end && part.start < range.end;
+            !open.certain && by_write.get(&open.number).is_some_and(|ranges| ranges.iter().any(overlaps))
+        };
+        let there = open.iter().map(|open| !is_lost(open, open.write.range()));
+        let choice = match self.bounds.model.grain() {
+            Grain::Units => {
+                let here = |lost: &&Lost, unit: &Unit| {
+                    lost.sectors.start < unit.sectors.end && unit.sectors.start < lost.sectors.end
+                };
+                let garbage: Vec<_> = lost.iter().filter(|lost| lost.how == How::Garbage).collect();
+                let garbage = |unit: &Unit| unit.garbage && garbage.iter().any(|lost| here(lost, unit));
+                let there = |at: &usize, unit: &Unit| !is_lost(&open[*at], unit.part(&open[*at].write));
+                let applied = units.iter().map(|unit| {
+                    if garbage(unit) {
+                        return unit.as_garbage();
+                    }
+                    let last = unit.versions.iter().rposition(|at| there(at, unit));
+                    last.map_or(0, |at| at + 1).max(unit.least)
+                });
+                Choice::Units(applied.collect())
+            }
+            Grain::Writes => Choice::Writes(there.collect()),
+            Grain::Prefixes => {
+                let there: Vec<_> = there.collect();
+                let doubtful = there.iter().zip(open).filter(|(_, open)| !open.certain);
+                prefix(&self.at, doubtful.rev().take_while(|(there, _)| !**there).count() as u64)
+            }
+            Grain::Moved | Grain::Flipped => match lost {
+                [Lost { write, how: How::Moved(to), .. }] => Choice::Moved(*write, *to),
+                [Lost { write, sectors, how: How::Flipped(bit) }] => {
+                    Choice::Flipped(*write, sectors.start, *bit)
+                }
+                _ => Choice::Writes(vec![true; open.len()]),
+            },
+        };
+        self.state(None, choice, data)
+    }
+
+    fn go_to(&mut self, moment: Moment, data: &dyn LogData) -> io::Result<()> {
+        if moment < self.walk.at() {
+            self.walk = Walk::new(self.log.clone(), self.before.clone(), self.bounds.model.promises());
+            self.durable = 0;
+        } else if moment == self.at.moment {
+            return Ok(());
+        }
+        let before = self.walk.durable().clone();
+        self.walk.to(moment);
+        let change = self.contents.change(&before, self.walk.durable(), data)?;
+        self.durable = self.durable.wrapping_add(change);
+        self.at = self.bounds.doubt(&self.walk);
+        Ok(())
+    }
+
+    fn state(&mut self, number: Option<u64>, choice: Choice, data: &dyn LogData) -> io::Result<State> {
+        let garbage = match &choice {
+            Choice::Units(_) if self.bounds.model == Model::Garbage => self.garbage(data)?,
+            _ => 0,
+        };
+        let Doubt { moment, open, units, .. } = &self.at;
+        let mut content = self.walk.durable().clone();
+        let mut lost = Vec::new();
+        match &choice {
+            Choice::Writes(there) => {
+                for (open, there) in open.iter().zip(there) {
+                    if *there {
+                        Log::apply(&open.write, &mut content);
+                    } else {
+                        let (write, sectors) = (open.number, open.write.range());
+                        lost.push(Lost { write, sectors, how: How::Missing });
+                    }
+                }
+            }
+            Choice::Units(applied) => {
+                for (unit, applied) in units.iter().zip(applied) {
+                    for (order, at) in unit.versions.iter().enumerate() {
+                        let Open { number, write, complete, .. } = &open[*at];
+                        let sectors = unit.part(write);
+                        let garbage_here = *applied == unit.as_garbage() && !complete;
+                        if order < *applied && !garbage_here {
+                            content.set(sectors.clone(), write.place.behind(sectors.start - write.sector));
+                            continue;
+                        }
+                        let how = if garbage_here { How::Garbage } else { How::Missing };
+                        for sector in sectors.clone().filter(|_| garbage_here) {
+                            let which = mixed(sector ^ mixed(*number as u64)) % GARBAGE;
+                            content.set(sector..sector + 1, Origin::data(garbage + which * SECTOR));
+                        }
+                        lost.push(Lost { write: *number, sectors, how });
+                    }
+                }
+                lost.sort_by_key(|lost| (lost.write, lost.sectors.start));
+                lost.dedup_by(|next, lost| {
+                    let follows = (lost.write, lost.how) == (next.write, next.how)
+                        && lost.sectors.end == next.sectors.start;
+                    if follows {
+                        lost.sectors.end = next.sectors.end;
+                    }
+                    follows
+                });
+            }
+            Choice::Moved(number, to) => {
+                content = self.before.clone();
+                for at in self.walk.all() {
+                    let write = self.log.writes()[at];
+                    if at == *number {
+                        content.set(*to..to + u64::from(write.sectors), write.place);
+                        lost.push(Lost { write: at, sectors: write.range(), how: How::Moved(*to) });
+                    } else {
+                        Log::apply(&write, &mut content);
+                    }
+                }
+            }
+            Choice::Flipped(number, sector, bit) => {
+                open.iter().for_each(|open| Log::apply(&open.write, &mut content));
+                // A later discard may have taken its place.
+                if let Some(offset) = content.of(*sector).offset() {
+                    let mut copy = [0; to_usize(SECTOR)];
+                    data.read(offset, &mut copy)?;
+                    copy[to_usize(u64::from(*bit) / 8)] ^= 1 << (bit % 8);
+                    content.set(*sector..sector + 1, Origin::data(data.add(&copy)?));
+                    let how = How::Flipped(*bit);
+                    lost.push(Lost { write: *number, sectors: *sector..sector + 1, how });
+                }
+            }
+        }
+        Ok(State { cut: *moment, number, choice, content, lost })
+    }
+
+    /// Sectors of garbage, the same for all states of a log.
+    fn garbage(&mut self, data: &dyn LogData) -> io::Result<u64> {
+        if let Some(garbage) = self.garbage {
+            return Ok(garbage);
+        }
+        let mut numbers = Numbers::new(GARBAGE);
+        let bytes: Vec<u8> = (0..GARBAGE * SECTOR / 8).flat_map(|_| numbers.next().to_le_bytes()).collect();
+        let garbage = data.add(&bytes)?;
+        self.garbage = Some(garbage);
+        Ok(garbage)
+    }
+}

@@ -1,0 +1,525 @@
+use super::numbers::Numbers;
+use super::*;
+use crate::abi::SECTOR;
+use crate::backend::recorder::{Change, ContentMap, Log, Moment, Origin, Write};
+use crate::queue::Op;
+use crate::request::Flags;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Sectors of the disk.
+const SIZE: u64 = 4;
+
+/// Something that happens.
+#[derive(Debug, Clone)]
+enum Event {
+    Start(usize),
+    Done(usize),
+    Flush(Moment),
+}
+
+/// A log, and the same once more as events, for the simulator.
+struct Case {
+    log: Log,
+    events: Vec<Event>,
+}
+
+fn change(flags: Flags, sectors: Range<u64>, place: Origin, start: Moment) -> Change {
+    let (offset, end) = (sectors.start * SECTOR, sectors.end * SECTOR);
+    Change { offset, end, op: Op::Write, flags, place, start }
+}
+
+/// A log in which up to eight writes overlap, each with data of its own.
+fn case(seed: u64) -> Case {
+    let mut numbers = Numbers::new(seed);
+    let (mut log, mut events, mut open) = (Log::default(), Vec::new(), Vec::new());
+    let (writes, mut begun) = (1 + numbers.below(8), 0);
+    while begun < writes || !open.is_empty() {
+        match numbers.below(5) {
+            0 | 1 if begun < writes => {
+                let sector = numbers.below(SIZE);
+                let end = sector + 1 + numbers.below(SIZE - sector);
+                let fua = numbers.below(4) == 0;
+                open.push((begun, sector..end, fua, log.tick()));
+                events.push(Event::Start(to_usize(begun)));
+                begun += 1;
+            }
+            2 | 3 if !open.is_empty() => {
+                let (number, range, fua, start) = open.remove(to_usize(numbers.below(open.len() as u64)));
+                let flags = if fua { Flags::FUA } else { Flags::NONE };
+                let place = Origin::data(number * 100 * SECTOR);
+                log.write(&change(flags, range, place, start));
+                events.push(Event::Done(to_usize(number)));
+            }
+            4 => {
+                let start = log.tick();
+                events.push(Event::Flush(start)); // its start changes nothing
+                log.flush(start);
+                events.push(Event::Flush(start));
+            }
+            _ => {}
+        }
+    }
+    Case { log, events }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap()
+}
+
+/// Which versions each sector may have after the first events, as a disk with a cache would get there: it may write back what
+/// was started at any time, and has to have what a flush or FUA has promised.
+fn simulate(case: &Case, moment: Moment, unit: u64) -> Vec<BTreeSet<usize>> {
+    let writes = case.log.writes();
+    // In the file's order, which is that of completion. A write is started under the number in its place.
+    let order = |number: usize| {
+        writes.iter().position(|write| write.place == Origin::data(number as u64 * 100 * SECTOR)).unwrap()
+    };
+    let units = SIZE.div_ceil(unit);
+    // 0: the old content; n: that of the n-th write, and what came before in the unit.
+    let mut possible = vec![BTreeSet::from([0]); to_usize(units)];
+    let touches = |write: usize, number: u64| {
+        let range = writes[write].range();
+        range.start < (number + 1) * unit && number * unit < range.end
+    };
+    for (at, event) in case.events.iter().enumerate().take_while(|(at, _)| (*at as u64) < moment) {
+        for number in 0..units {
+            let here = &mut possible[to_usize(number)];
+            match event {
+                Event::Start(write) if touches(order(*write), number) => drop(here.insert(order(*write) + 1)),
+                Event::Done(write)
+                    if writes[order(*write)].flags.has(Flags::FUA) && touches(order(*write), number) =>
+                {
+                    here.retain(|version| *version > order(*write));
+                }
+                Event::Flush(start) if at as u64 > *start => {
+                    let done = writes.iter().enumerate();
+                    let mut done = done.filter(|(at, write)| write.done < *start && touches(*at, number));
+                    if let Some((last, _)) = done.next_back() {
+                        here.retain(|version| *version > last);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    possible
+}
+
+/// The content of the disk for a version of each unit.
+fn content(case: &Case, moment: Moment, unit: u64, versions: &[usize]) -> Vec<Origin> {
+    let mut places = ContentMap::default();
+    for (number, version) in (0..).zip(versions) {
+        let range = number * unit..((number + 1) * unit).min(SIZE);
+        for write in case.log.writes().iter().take(*version).filter(|write| write.start < moment) {
+            let sectors = write.range().start.max(range.start)..write.range().end.min(range.end);
+            if !sectors.is_empty() {
+                places.set(sectors.clone(), write.place.behind(sectors.start - write.sector));
+            }
+        }
+    }
+    (0..SIZE).map(|sector| places.of(sector)).collect()
+}
+
+/// All combinations of one version of each unit.
+fn combinations(possible: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
+    possible.iter().fold(vec![Vec::new()], |all, versions| {
+        let with = |before: &Vec<usize>| {
+            versions.iter().map(|version| [&before[..], &[*version]].concat()).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(with).collect()
+    })
+}
+
+fn bounds(model: Model, moments: Range<Moment>, unit: u64) -> Bounds {
+    Bounds { model, moments, budget: 1 << 14, unit, seed: 7, sectors: SIZE }
+}
+
+/// Each place has data of its own, and what is added is behind all that.
+#[derive(Default)]
+struct Data(RefCell<Vec<u8>>);
+
+const ADDED: u64 = 1 << 30;
+
+impl LogData for Data {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        into.fill(0);
+        match offset.checked_sub(ADDED) {
+            None => into[..8].copy_from_slice(&(offset + 1).to_le_bytes()),
+            Some(added) => into.copy_from_slice(&self.0.borrow()[to_usize(added)..][..into.len()]),
+        }
+        Ok(())
+    }
+
+    fn add(&self, data: &[u8]) -> io::Result<u64> {
+        let mut added = self.0.borrow_mut();
+        added.extend_from_slice(data);
+        Ok(ADDED + (added.len() - data.len()) as u64)
+    }
+}
+
+fn all(log: &Log, bounds: Bounds) -> Vec<State> {
+    let mut states = States::new(Arc::new(log.clone()), ContentMap::default(), bounds);
+    let data = Data::default();
+    std::iter::from_fn(|| states.next(&data).unwrap()).collect()
+}
+
+fn places(state: &State) -> Vec<Origin> {
+    (0..SIZE).map(|sector| state.content.of(sector)).collect()
+}
+
+#[test]
+fn torn_states_are_those_of_a_disk_with_a_cache_and_no_others() {
+    for seed in 0..if cfg!(miri) { 3 } else { 120 } {
+        let case = case(seed);
+        for unit in [1, 2] {
+            let (mut expected, mut many) = (HashSet::new(), false);
+            for moment in 0..=case.log.now() {
+                let possible = simulate(&case, moment, unit);
+                many |= possible.iter().map(BTreeSet::len).product::<usize>() > 1 << 12;
+                expected.extend(
+                    combinations(&possible).iter().map(|versions| content(&case, moment, unit, versions)),
+                );
+            }
+            let states = all(&case.log, bounds(Model::Torn, 0..case.log.now(), unit));
+            let found: HashSet<_> = states.iter().map(places).collect();
+            assert_eq!(found.len(), states.len(), "seed {seed}: none comes twice");
+            // Too many to try all of them.
+            assert!(
+                if many { found.is_subset(&expected) } else { found == expected },
+                "seed {seed}, unit {unit}"
+            );
+        }
+    }
+}
+
+#[test]
+fn whole_writes_are_any_that_no_flush_has_made_durable() {
+    for seed in 0..if cfg!(miri) { 3 } else { 120 } {
+        let case = case(seed);
+        let writes = case.log.writes();
+        let mut expected = HashSet::new();
+        let mut first = HashSet::new();
+        for moment in 0..=case.log.now() {
+            let flushes = case.log.flushes().iter().filter(|flush| flush.done < moment);
+            let since = flushes.map(|flush| flush.start).max().unwrap_or(0);
+            let started: Vec<_> = writes.iter().filter(|write| write.start < moment).collect();
+            for there in 0..1_u32 << started.len() {
+                let is_there = |at: usize| there & (1 << at) != 0;
+                let certain = |write: &&Write| {
+                    write.done < since || (write.flags.has(Flags::FUA) && write.done < moment)
+                };
+                if (0..started.len()).any(|at| certain(&started[at]) && !is_there(at)) {
+                    continue;
+                }
+                let mut places = ContentMap::default();
+                for (_, write) in started.iter().enumerate().filter(|(at, _)| is_there(*at)) {
+                    Log::apply(write, &mut places);
+                }
+                let content: Vec<_> = (0..SIZE).map(|sector| places.of(sector)).collect();
+                let doubtful: Vec<_> = (0..started.len()).filter(|at| !certain(&started[*at])).collect();
+                let missing = doubtful.iter().position(|at| !is_there(*at)).unwrap_or(doubtful.len());
+                if doubtful[missing..].iter().all(|at| !is_there(*at)) {
+                    first.insert(content.clone());
+                }
+                expected.insert(content);
+            }
+        }
+        let found: HashSet<_> =
+            all(&case.log, bounds(Model::Writes, 0..case.log.now(), 1)).iter().map(places).collect();
+        assert!(found == expected, "seed {seed}");
+        let found: HashSet<_> =
+            all(&case.log, bounds(Model::Prefix, 0..case.log.now(), 1)).iter().map(places).collect();
+        assert!(found == first, "seed {seed}: the first ones up to any");
+    }
+}
+
+/// What a log that is replayed entry by entry shows: everything that was completed up to some moment.
+#[test]
+fn each_prefix_of_the_log_is_among_the_states() {
+    for seed in 0..if cfg!(miri) { 3 } else { 60 } {
+        let case = case(seed);
+        let found: HashSet<_> =
+            all(&case.log, bounds(Model::Torn, 0..case.log.now(), 1)).iter().map(places).collect();
+        let mut replayed = ContentMap::default();
+        for write in case.log.writes() {
+            Log::apply(write, &mut replayed);
+            let now: Vec<_> = (0..SIZE).map(|sector| replayed.of(sector)).collect();
+            assert!(found.contains(&now), "seed {seed}");
+        }
+    }
+}
+
+/// Many writes of many sectors, of which only a few states can be tried.
+fn large(seed: u64) -> Log {
+    let (mut numbers, mut log) = (Numbers::new(seed), Log::default());
+    for number in 0..300 {
+        let sector = numbers.below(1000) * 8;
+        let start = log.tick();
+        let flags = if numbers.below(20) == 0 { Flags::FUA } else { Flags::NONE };
+        let sectors = sector..sector + 8 * (1 + numbers.below(16));
+        log.write(&change(flags, sectors, Origin::data(number * (1 << 20)), start));
+        if numbers.below(40) == 0 {
+            let start = log.tick();
+            log.flush(start);
+        }
+    }
+    log
+}
+
+#[test]
+fn a_seed_and_a_log_determine_the_states_and_each_can_be_had_again() {
+    for model in [Model::Prefix, Model::Writes, Model::Torn, Model::LyingFlush, Model::IgnoredFua] {
+        let log = large(1);
+        let wanted = Bounds { budget: 500, ..bounds(model, 0..log.now(), 1) };
+        let one = all(&log, wanted.clone());
+        let other = all(&log, wanted.clone());
+        let names =
+            |states: &[State]| states.iter().map(|state| (state.cut, state.number)).collect::<Vec<_>>();
+        assert_eq!(names(&one), names(&other));
+        let least = if model == Model::Prefix { 200 } else { 350 };
+        assert!((least..=500).contains(&one.len()), "{model:?}: {}", one.len());
+        for state in one.iter().step_by(41) {
+            let mut states = States::new(Arc::new(log.clone()), ContentMap::default(), wanted.clone());
+            let again = states.replay(state.cut, state.number.unwrap(), &Data::default()).unwrap().unwrap();
+            assert_eq!((again.lost.clone(), &again.choice), (state.lost.clone(), &state.choice));
+            // Its losses say all about it.
+            let built = states.without(state.cut, &state.lost, &Data::default()).unwrap();
+            assert_eq!(built.lost, state.lost);
+            for sector in 0..10_000 {
+                assert_eq!(built.content.of(sector), state.content.of(sector), "{model:?}, sector {sector}");
+            }
+        }
+        let other = all(&log, Bounds { seed: 8, ..wanted });
+        assert!(model == Model::Prefix || one.iter().zip(&other).any(|(one, other)| one.lost != other.lost));
+    }
+}
+
+/// The order and content of states is part of what a seed promises, on every machine.
+#[test]
+fn the_states_of_a_seed_stay_the_same() {
+    let log = large(2);
+    let states = all(&log, Bounds { budget: 300, ..bounds(Model::Torn, 0..log.now(), 8) });
+    let text = format!(
+        "{:?}",
+        states.iter().map(|state| (state.cut, state.number, &state.lost)).collect::<Vec<_>>()
+    );
+    assert_eq!(crate::backend::map_file::checksum(text.bytes()), 6_224_222_925_741_523_413);
+}
+
+#[test]
+fn a_lying_flush_leaves_everything_in_doubt() {
+    let mut log = Log::default();
+    for sector in [0, 8] {
+        let start = log.tick();
+        log.write(&change(Flags::FUA, sector..sector + 8, Origin::data(sector * SECTOR), start));
+        let start = log.tick();
+        log.flush(start);
+    }
+    let count = |model| all(&log, bounds(model, log.now()..log.now(), 8)).len();
+    assert_eq!((count(Model::Torn), count(Model::LyingFlush)), (1, 4));
+}
+
+#[test]
+fn a_content_is_tried_again_after_another_mark() {
+    let mut log = Log::default();
+    let write = |log: &mut Log, data| {
+        let start = log.tick();
+        log.write(&change(Flags::NONE, 0..1, Origin::data(data * SECTOR), start));
+    };
+    write(&mut log, 0);
+    log.mark("promised".into());
+    write(&mut log, 1);
+    let states = all(&log, bounds(Model::Torn, 0..log.now(), 1));
+    let mark = log.marks()[0].at;
+    let found = |marked: bool| {
+        let states = states.iter().filter(|state| (state.cut > mark) == marked);
+        states.map(|state| state.content.of(0)).collect::<HashSet<_>>()
+    };
+    let [none, one, two] = [Origin::BASE, Origin::data(0), Origin::data(SECTOR)];
+    assert_eq!(found(false), [none, one].into());
+    assert_eq!(found(true), [none, one, two].into());
+    assert_eq!(states.len(), 5);
+}
+
+/// Removing losses from a state makes another state that a disk may have.
+#[test]
+fn what_is_left_of_the_losses_is_possible_too() {
+    for seed in 0..if cfg!(miri) { 2 } else { 40 } {
+        let case = case(seed);
+        for (model, unit) in [(Model::Torn, 1), (Model::Torn, 2), (Model::Writes, 1), (Model::Prefix, 1)] {
+            let wanted = bounds(model, 0..case.log.now(), unit);
+            let possible: HashSet<_> = all(&case.log, wanted.clone()).iter().map(places).collect();
+            let mut states = States::new(Arc::new(case.log.clone()), ContentMap::default(), wanted.clone());
+            let mut numbers = Numbers::new(seed);
+            // Also back to earlier moments.
+            for state in all(&case.log, wanted).iter().rev().take(100) {
+                let mut lost = state.lost.clone();
+                lost.retain(|_| numbers.below(2) == 0);
+                let less = states.without(state.cut, &lost, &Data::default()).unwrap();
+                assert!(possible.contains(&places(&less)), "seed {seed}, {model:?}, unit {unit}");
+            }
+        }
+    }
+}
+
+/// A long write has at most a few hundred parts, and a log with long discards is gone through in no time.
+#[test]
+fn a_discard_of_a_large_disk_is_a_write_like_others() {
+    let mut log = Log::default();
+    for number in 0..4 {
+        let start = log.tick();
+        let sectors = number << 21..(number + 1) << 21;
+        log.write(&Change { op: Op::Discard, ..change(Flags::NONE, sectors, Origin::ZERO, start) });
+    }
+    let start = log.tick();
+    log.write(&change(Flags::NONE, 5000..5008, Origin::data(0), start));
+    let states = all(&log, Bounds { budget: 50, ..bounds(Model::Torn, 0..log.now(), 1) });
+    assert_eq!(states.len(), 50);
+    assert!(states.iter().any(|state| state.content.of(5003) == Origin::data(3 * SECTOR)));
+}
+
+/// What each sector has: data are their places, garbage is not distinguished.
+fn told(state: &State) -> Vec<Option<Origin>> {
+    let data = |place: Origin| (place.offset().unwrap_or(0) < ADDED).then_some(place);
+    places(state).into_iter().map(data).collect()
+}
+
+#[test]
+fn a_write_in_flight_may_leave_garbage_and_no_other_does() {
+    for seed in 0..if cfg!(miri) { 2 } else { 20 } {
+        let case = case(seed);
+        for unit in [1, 2] {
+            let (mut expected, mut many) = (HashSet::new(), false);
+            for moment in 0..=case.log.now() {
+                let possible = simulate(&case, moment, unit);
+                let in_flight: Vec<_> = case.log.writes().iter().collect();
+                let in_flight: Vec<_> = in_flight
+                    .into_iter()
+                    .filter(|write| write.start < moment && write.done >= moment)
+                    .collect();
+                let hit = |sector: u64| in_flight.iter().any(|write| write.range().contains(&sector));
+                let units = SIZE.div_ceil(unit);
+                let torn = |number: u64| (number * unit..((number + 1) * unit).min(SIZE)).any(hit);
+                many |= (0..units)
+                    .map(|number| possible[to_usize(number)].len() + usize::from(torn(number)))
+                    .product::<usize>()
+                    > 1 << 12;
+                for versions in combinations(&possible) {
+                    let whole = content(&case, moment, unit, &versions);
+                    // In a unit with garbage, the newest of what was complete is there beside it.
+                    let complete = case.log.writes().iter().filter(|write| write.done < moment);
+                    let mut newest = ContentMap::default();
+                    complete.for_each(|write| Log::apply(write, &mut newest));
+                    for garbage in 0..1_u32 << units {
+                        if (0..units).any(|number| garbage & (1 << number) != 0 && !torn(number)) {
+                            continue;
+                        }
+                        let sector = |sector: u64| {
+                            let here = garbage & (1 << (sector / unit)) != 0;
+                            match here {
+                                true if hit(sector) => None,
+                                true => Some(newest.of(sector)),
+                                false => Some(whole[to_usize(sector)]),
+                            }
+                        };
+                        expected.insert((0..SIZE).map(sector).collect::<Vec<_>>());
+                    }
+                }
+            }
+            let states = all(&case.log, bounds(Model::Garbage, 0..case.log.now(), unit));
+            let found: HashSet<_> = states.iter().map(told).collect();
+            assert!(found.is_subset(&expected), "seed {seed}, unit {unit}");
+            assert!(many || found == expected, "seed {seed}, unit {unit}");
+        }
+    }
+}
+
+/// What a naive disk has after all writes of a moment, if the one with that number went elsewhere.
+fn replayed(case: &Case, moment: Moment, moved: Option<(usize, u64)>) -> Vec<Origin> {
+    let mut disk = vec![Origin::BASE; to_usize(SIZE)];
+    for (number, write) in case.log.writes().iter().enumerate().filter(|(_, write)| write.start < moment) {
+        let to = moved.filter(|(moved, _)| *moved == number).map_or(write.sector, |(_, to)| to);
+        for at in 0..u64::from(write.sectors) {
+            disk[to_usize(to + at)] = write.place.behind(at);
+        }
+    }
+    disk
+}
+
+#[test]
+fn one_write_goes_elsewhere_and_nothing_else_is_wrong() {
+    let (mut one, mut all_states) = (0, 0);
+    for seed in 0..if cfg!(miri) { 2 } else { 30 } {
+        let case = case(seed);
+        let (mut expected, log) = (HashSet::new(), &case.log);
+        for moment in 0..=log.now() {
+            expected.insert(replayed(&case, moment, None));
+            let started = log.writes().iter().enumerate().filter(|(_, write)| write.start < moment);
+            for (number, write) in started {
+                let length = u64::from(write.sectors);
+                for to in (0..SIZE / length).map(|place| place * length).filter(|to| *to != write.sector) {
+                    expected.insert(replayed(&case, moment, Some((number, to))));
+                }
+            }
+        }
+        let states = all(log, Bounds { budget: 100, ..bounds(Model::Misdirected, 0..log.now(), 1) });
+        let found: HashSet<_> = states.iter().map(places).collect();
+        assert!(found.is_subset(&expected), "seed {seed}");
+        one += states.iter().filter(|state| state.lost.len() == 1).count();
+        all_states += states.len();
+    }
+    assert!(one * 10 > all_states * 9, "{one} of {all_states}");
+}
+
+#[test]
+fn one_bit_is_another_one_and_nothing_else_is_wrong() {
+    let case = case(3);
+    let data = Data::default();
+    let mut states = States::new(
+        Arc::new(case.log.clone()),
+        ContentMap::default(),
+        Bounds { budget: 100, ..bounds(Model::BitRot, 0..case.log.now(), 1) },
+    );
+    let bits = |place: Origin| {
+        let mut bytes = [0; 512];
+        let _ = place.offset().map(|offset| data.read(offset, &mut bytes).unwrap());
+        bytes
+    };
+    let mut count = 0;
+    while let Some(state) = states.next(&data).unwrap() {
+        let newest = replayed(&case, state.cut, None);
+        let wrong: u32 = (0..SIZE)
+            .map(|sector| (bits(state.content.of(sector)), bits(newest[to_usize(sector)])))
+            .map(|(found, right)| {
+                found.iter().zip(right).map(|(one, other)| (one ^ other).count_ones()).sum::<u32>()
+            })
+            .sum();
+        assert_eq!(wrong, 1, "{:?}", state.choice);
+        let [Lost { how: How::Flipped(_), .. }] = state.lost[..] else { panic!("{:?}", state.lost) };
+        count += 1;
+    }
+    assert_eq!(count, 100);
+}
+
+#[test]
+fn the_budget_is_used_up_if_there_are_that_many_states() {
+    for seed in 0..if cfg!(miri) { 2 } else { 30 } {
+        let case = case(seed);
+        for model in [Model::Prefix, Model::Writes, Model::Torn] {
+            let count =
+                |budget| all(&case.log, Bounds { budget, ..bounds(model, 0..case.log.now(), 1) }).len();
+            let most = count(1 << 14);
+            for budget in [1, 10, most / 2] {
+                let found = count(budget as u64);
+                assert!(
+                    found <= budget && found * 4 >= budget.min(most) * 3,
+                    "seed {seed}: {found} of {budget}"
+                );
+            }
+        }
+    }
+}

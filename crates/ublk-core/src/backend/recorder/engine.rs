@@ -1,0 +1,218 @@
+//! Serves one queue of a recorded disk.
+
+use super::Recorder;
+use super::content_map::{ContentMap, Origin};
+use super::log::Change;
+use crate::backend::parts::Parts;
+use crate::backend::{Below, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
+use crate::error::Result;
+use crate::queue::{Flags, Op};
+use crate::request::count_of;
+use std::sync::Arc;
+
+/// The disks below: one has what was there before, the other the data of the log.
+pub struct Sources {
+    base: Below,
+    data: Below,
+    /// Of each call that is served in parts.
+    parts: PerCall<Parts>,
+}
+
+impl Sources {
+    pub fn new(base: Below, data: Below, depth: u16) -> Self {
+        Self { base, data, parts: PerCall::new(depth) }
+    }
+
+    /// Reads a piece from where the disk has it. `find`: as [`ContentMap::find`].
+    pub fn read(
+        &mut self,
+        io: &mut Io<'_>,
+        piece: Piece,
+        mut find: impl FnMut(u64, u64) -> (Origin, u64),
+    ) -> Step {
+        let (mut parts, mut done) = (Parts::new(piece.length), 0);
+        while done < piece.length {
+            let (place, run) = find(piece.offset + done, piece.length - done);
+            let part = piece.part(done, run);
+            parts.started(match place.offset() {
+                Some(offset) => self.data.start(io, 0, part.to(offset)),
+                None if place == Origin::BASE => self.base.start(io, 0, part),
+                None => Step::Done(io.zero(&part).map(|()| part.count())),
+            });
+            done += run;
+        }
+        *self.parts.of(io) = parts;
+        parts.step()
+    }
+
+    pub fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        let mut parts = *self.parts.of(io);
+        let below = match Below::of(io, &completion) {
+            Some(0) => self.base.resume(io, completion),
+            Some(1) => self.data.resume(io, completion),
+            _ => None,
+        };
+        if let Some(part) = below {
+            parts.resumed(part.step);
+            *self.parts.of(io) = parts;
+        }
+        parts.step()
+    }
+}
+
+/// A call waits for one thing at a time.
+const KEY: Key = 0;
+
+/// How a call is served.
+#[derive(Debug, Clone, Copy, Default)]
+enum Phase {
+    #[default]
+    Read,
+    /// By the log's data, at the place of the change.
+    Write(Change),
+    /// Its change waits for the end of the turn, to be logged with the others.
+    Logging { number: u64, length: u64 },
+}
+
+pub struct RecorderEngine {
+    recorder: Arc<Recorder>,
+    sources: Sources,
+    phases: PerCall<Phase>,
+    /// The device has no write cache: what is answered is durable.
+    durable: bool,
+    /// What this turn has changed. It is logged before it is answered, but after the start of each flush that the turn
+    /// brought: whoever asked for the flush did not wait for these.
+    changes: Vec<Change>,
+    /// The number of the next change.
+    next: u64,
+    /// Those that were not logged, because the power is off.
+    refused: Vec<u64>,
+}
+
+impl RecorderEngine {
+    pub fn new(recorder: Arc<Recorder>, site: &mut Site) -> Result<Self> {
+        let base = site.below(recorder.base.clone())?;
+        let data = site.below(recorder.data.clone())?;
+        Ok(Self {
+            recorder,
+            sources: Sources::new(base, data, site.depth()),
+            phases: PerCall::new(site.depth()),
+            durable: site.durable(),
+            changes: Vec::with_capacity(site.depth().into()),
+            next: 0,
+            refused: Vec::new(),
+        })
+    }
+
+    fn write(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let Some(offset) = self.recorder.allocate(piece.length) else {
+            io.report("the log has no room for more data");
+            return Step::Done(Err(libc::ENOSPC));
+        };
+        let change = self.change(&piece, Origin::data(offset));
+        *self.phases.of(io) = Phase::Write(change);
+        let step = self.sources.data.pass(io, piece.to(offset));
+        self.written(io, change, step)
+    }
+
+    /// A change that is started now.
+    fn change(&self, piece: &Piece, place: Origin) -> Change {
+        let flags = if self.durable { piece.flags | Flags::FUA } else { piece.flags };
+        let (offset, end) = (piece.offset, piece.offset + piece.length);
+        Change { offset, end, op: piece.op, flags, place, start: self.recorder.tick() }
+    }
+
+    fn written(&mut self, io: &mut Io<'_>, change: Change, step: Step) -> Step {
+        let Step::Done(outcome) = step else { return step };
+        match outcome {
+            Ok(done) if u64::from(done) == change.length() => {}
+            Ok(_) => return Step::Done(Err(libc::EIO)),
+            failed => return Step::Done(failed),
+        }
+        // Others read it from the log as soon as it is there.
+        match io.finish_moves() {
+            Ok(()) => self.log_later(io, change),
+            Err(errno) => Step::Done(Err(errno)),
+        }
+    }
+
+    fn log_later(&mut self, io: &mut Io<'_>, change: Change) -> Step {
+        *self.phases.of(io) = Phase::Logging { number: self.next, length: change.length() };
+        self.next += 1;
+        self.changes.push(change);
+        io.go_on_later(KEY);
+        Step::Pending
+    }
+
+    /// All else that the turn brought is done: its changes are logged by the first of their calls.
+    fn log(&mut self, number: u64, length: u64) -> Step {
+        if !self.changes.is_empty() {
+            let first = self.next - self.changes.len() as u64;
+            let logged = self.recorder.log_all(&self.changes) as u64;
+            self.refused.extend(first + logged..self.next);
+            self.changes.clear();
+        }
+        match self.refused.iter().position(|refused| *refused == number) {
+            None => Step::Done(Ok(count_of(length))),
+            Some(at) => {
+                self.refused.swap_remove(at);
+                Step::Done(Err(libc::EIO))
+            }
+        }
+    }
+}
+
+impl Engine for RecorderEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if !piece.is_within(self.recorder.size) || self.recorder.is_off() {
+            return Step::Done(Err(libc::EIO));
+        }
+        match piece.op {
+            Op::Read => {
+                *self.phases.of(io) = Phase::Read;
+                let recorder = &self.recorder;
+                self.sources.read(io, piece, |offset, length| recorder.state().newest.find(offset, length))
+            }
+            Op::Write => self.write(io, piece),
+            // They have no data.
+            Op::Discard | Op::WriteZeroes => {
+                let change = self.change(&piece, Origin::ZERO);
+                self.log_later(io, change)
+            }
+            Op::Flush => Step::Done(self.recorder.flush().map(|()| 0)),
+            Op::Other(_) => Step::Done(Err(libc::EOPNOTSUPP)),
+        }
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        match *self.phases.of(io) {
+            Phase::Read => self.sources.resume(io, completion),
+            Phase::Write(change) => {
+                let step = self.sources.data.pass_on(io, completion);
+                self.written(io, change, step)
+            }
+            Phase::Logging { number, length } => self.log(number, length),
+        }
+    }
+}
+
+/// Serves one queue of a disk that does not change.
+pub struct FixedEngine {
+    pub sources: Sources,
+    pub places: Arc<ContentMap>,
+    pub size: u64,
+}
+
+impl Engine for FixedEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if !piece.is_within(self.size) || piece.op != Op::Read {
+            return Step::Done(Err(libc::EIO));
+        }
+        let places = &self.places;
+        self.sources.read(io, piece, |offset, length| places.find(offset, length))
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        self.sources.resume(io, completion)
+    }
+}

@@ -1,0 +1,157 @@
+//! What was done to a recorded disk, in the order in which it was done.
+//!
+//! A clock counts the starts and completions of requests, and the marks, so that each has a moment of its own: two requests
+//! overlap in time exactly if neither was completed before the other was started.
+
+use super::content_map::{ContentMap, Origin};
+use crate::abi::SECTOR;
+use crate::request::{Flags, Op};
+use std::ops::Range;
+
+/// A moment: how many events came before.
+pub type Moment = u64;
+
+/// A write, discard or write-zeroes that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// The first sector of the disk, of 512 bytes.
+    pub sector: u64,
+    /// How many of them.
+    pub sectors: u32,
+    /// Which of the three it is.
+    pub op: Op,
+    /// How it was asked for.
+    pub flags: Flags,
+    /// Where its data is.
+    pub place: Origin,
+    /// When it was started.
+    pub start: Moment,
+    /// When it was completed.
+    pub done: Moment,
+}
+
+impl Write {
+    /// Its sectors of the disk.
+    pub fn range(&self) -> Range<u64> {
+        self.sector..self.sector + u64::from(self.sectors)
+    }
+}
+
+/// A write, discard or write-zeroes that is not logged yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    /// The first byte of the disk.
+    pub offset: u64,
+    /// Behind the last one.
+    pub end: u64,
+    /// Which of the three it is.
+    pub op: Op,
+    /// How it was asked for.
+    pub flags: Flags,
+    /// Where its data is.
+    pub place: Origin,
+    /// When it was started.
+    pub start: Moment,
+}
+
+impl Change {
+    /// How much it changes.
+    pub fn length(&self) -> u64 {
+        self.end - self.offset
+    }
+}
+
+/// A flush that was answered without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flush {
+    /// When it was started: it makes durable what was completed before.
+    pub start: Moment,
+    /// When it was completed.
+    pub done: Moment,
+}
+
+/// A name that a test has given to a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// When it was set.
+    pub at: Moment,
+    /// Its name; several may have the same.
+    pub name: String,
+}
+
+/// See the [module](self).
+#[derive(Clone, Default)]
+pub struct Log {
+    /// In the order of their completions.
+    writes: Vec<Write>,
+    flushes: Vec<Flush>,
+    marks: Vec<Mark>,
+    now: Moment,
+    began: Moment,
+}
+
+impl Log {
+    /// An empty one whose clock goes on.
+    pub fn beginning(now: Moment) -> Self {
+        Self { now, began: now, ..Self::default() }
+    }
+
+    /// An event.
+    pub fn tick(&mut self) -> Moment {
+        let now = self.now;
+        self.now += 1;
+        now
+    }
+
+    /// When it began.
+    pub fn beginning_at(&self) -> Moment {
+        self.began
+    }
+
+    /// The present moment: all events so far are earlier.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// A change is completed now.
+    pub fn write(&mut self, change: &Change) -> Write {
+        let Change { offset, op, flags, place, start, .. } = *change;
+        // Requests with more sectors do not exist.
+        let sectors = u32::try_from(change.length() / SECTOR).unwrap_or(u32::MAX);
+        let write = Write { sector: offset / SECTOR, sectors, op, flags, place, start, done: self.tick() };
+        self.writes.push(write);
+        write
+    }
+
+    /// A flush that was started at a moment is completed now.
+    pub fn flush(&mut self, start: Moment) {
+        let done = self.tick();
+        self.flushes.push(Flush { start, done });
+    }
+
+    /// Sets a mark.
+    pub fn mark(&mut self, name: String) {
+        let at = self.tick();
+        self.marks.push(Mark { at, name });
+    }
+
+    /// All writes, in the order of their completions.
+    pub fn writes(&self) -> &[Write] {
+        &self.writes
+    }
+
+    /// All flushes, in the order of their completions.
+    pub fn flushes(&self) -> &[Flush] {
+        &self.flushes
+    }
+
+    /// All marks, in order.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    /// Applies a write to a map of the disk.
+    pub fn apply(write: &Write, to: &mut ContentMap) {
+        to.set(write.range(), write.place);
+    }
+}

@@ -1,0 +1,316 @@
+//! A disk that keeps every version of what was written to it, and what was flushed in between, over another disk that stays as
+//! it is.
+//!
+//! The data of writes is in the *log's data*, a disk that only grows: memory, or a file. A write goes there straight away, so
+//! recording copies nothing more than a disk in memory does. [`ContentMap`] say where the newest version of a sector is; the
+//! [`Log`] names all of them, with the moments at which they were started and completed.
+//!
+//! What a power cut would have left is found in the log: see [`crate::backend::crash`].
+
+mod content_map;
+mod engine;
+mod log;
+#[cfg(test)]
+mod tests;
+
+pub use content_map::{ContentMap, Leaf, Origin, is_of_zeroes};
+pub use engine::{FixedEngine, Sources};
+pub use log::{Change, Flush, Log, Mark, Moment, Write};
+
+use super::crash::{Bounds, LogData, Model, State as CrashState, States, View};
+use super::{Backend, CopyMode, Discard, Engine, Errno, Extent, Properties, Readable, Site, parts};
+use crate::abi::SECTOR;
+use crate::claim;
+use crate::error::{Error, ErrorKind, Result};
+use engine::RecorderEngine;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// See the [module](self).
+pub struct Recorder {
+    base: Arc<dyn Backend>,
+    /// Of the log.
+    data: Arc<dyn Readable>,
+    size: u64,
+    /// What is never torn, in bytes.
+    unit: u32,
+    /// Where the next data goes, in bytes.
+    end: AtomicU64,
+    /// The power is off.
+    cut: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// An event at which the power fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trigger {
+    /// The completion of this flush from now on: 1 is the next one.
+    Flush(u64),
+    /// The completion of this write, discard or write-zeroes from now on.
+    Write(u64),
+    /// The next mark with this name.
+    Mark(String),
+}
+
+/// What changes together.
+#[derive(Default)]
+struct State {
+    log: Log,
+    newest: ContentMap,
+    /// The content when the log began.
+    before: ContentMap,
+    /// When it is going to be cut.
+    trigger: Option<Trigger>,
+    /// The content that it has when it is on again.
+    after: Option<ContentMap>,
+    /// When the power was switched on: what was started before is lost.
+    on: Moment,
+}
+
+impl Recorder {
+    /// A disk with the content of `base`, which is only read. `data` is for the data of the log: what was there before is
+    /// overwritten. `unit`: how many bytes, in which places, are never torn; that is the disk's physical block size.
+    pub fn new(base: Arc<dyn Backend>, data: Arc<dyn Readable>, unit: u32) -> Result<Self> {
+        let Properties { size, block_size, .. } = base.properties();
+        let unit = unit.max(block_size);
+        let room = data.properties();
+        if room.block_size > block_size {
+            return Err(Error::invalid(format!(
+                "the log's data has blocks of {} bytes, and the disk has smaller ones",
+                room.block_size
+            ))
+            .hint("keep it in memory, or in a file"));
+        }
+        let (end, cut) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { base, data, size, unit, end, cut, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn allocate(&self, length: u64) -> Option<u64> {
+        let offset = self.end.fetch_add(length, Relaxed);
+        (offset + length <= self.data.properties().size).then_some(offset)
+    }
+
+    /// A request was started.
+    fn tick(&self) -> Moment {
+        self.state().log.tick()
+    }
+
+    /// Changes that are answered now, in this order. How many were logged: none after the power went off.
+    fn log_all(&self, changes: &[Change]) -> usize {
+        let mut state = self.state();
+        for (number, change) in changes.iter().enumerate() {
+            if self.is_off() || change.start < state.on {
+                return number;
+            }
+            let State { log, newest, trigger, .. } = &mut *state;
+            Log::apply(&log.write(change), newest);
+            if let Some(Trigger::Write(left)) = trigger {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    self.switch_off(&mut state);
+                }
+            }
+        }
+        changes.len()
+    }
+
+    fn flush(&self) -> std::result::Result<(), Errno> {
+        let mut state = self.state();
+        if self.is_off() {
+            return Err(libc::EIO);
+        }
+        let start = state.log.tick();
+        state.log.flush(start);
+        if let Some(Trigger::Flush(left)) = &mut state.trigger {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.switch_off(&mut state);
+            }
+        }
+        Ok(())
+    }
+
+    /// Names the present moment.
+    pub fn mark(&self, name: &str) {
+        let mut state = self.state();
+        state.log.mark(name.to_owned());
+        if state.trigger.as_ref().is_some_and(|trigger| *trigger == Trigger::Mark(name.to_owned())) {
+            self.switch_off(&mut state);
+        }
+    }
+
+    /// What was recorded so far.
+    pub fn log(&self) -> Log {
+        self.state().log.clone()
+    }
+
+    /// What is never torn, in sectors.
+    pub fn unit(&self) -> u64 {
+        u64::from(self.unit) / SECTOR
+    }
+
+    /// The moments from a mark to another; by default, from the beginning, and to the present.
+    pub fn between(&self, from: Option<&str>, to: Option<&str>) -> Result<Range<Moment>> {
+        let state = self.state();
+        let marked = |name: &str| {
+            let mark = state.log.marks().iter().find(|mark| mark.name == name).map(|mark| mark.at);
+            mark.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("there is no mark {name:?}"))
+                    .hint("set it with mark() before")
+            })
+        };
+        // At the moment of a mark it is not set yet.
+        let start = from.map_or(Ok(state.log.beginning_at()), |name| marked(name).map(|at| at + 1))?;
+        let end = to.map_or(Ok(state.log.now()), marked)?;
+        if end < start {
+            return Err(Error::invalid("the last moment is before the first one")
+                .hint("name the marks in the order in which they were set"));
+        }
+        Ok(start..end)
+    }
+
+    /// The states that a power cut at some moment could have left.
+    pub fn states(&self, bounds: Bounds) -> States {
+        let state = self.state();
+        States::new(Arc::new(state.log.clone()), state.before.clone(), bounds)
+    }
+
+    /// The size of the disk, in sectors.
+    pub fn sectors(&self) -> u64 {
+        self.size / SECTOR
+    }
+
+    /// One of its states as a disk.
+    pub fn view(&self, state: &CrashState) -> View {
+        View::new(self.base.clone(), self.data.clone(), state.content.clone(), self.unit)
+    }
+
+    /// Switches the power off: requests fail, and those in flight are not answered without an error. The content is one that a
+    /// disk may have then, which the seed determines; it is there when the power is [on](Self::restore) again.
+    ///
+    /// Fails if it is off already.
+    pub fn cut(&self, model: Model, seed: u64) -> Result<()> {
+        let mut state = self.state();
+        if !self.is_off() {
+            self.switch_off(&mut state);
+        } else if state.after.is_some() {
+            return Err(Error::invalid("the power is off already").hint("restore it first"));
+        }
+        let now = state.log.now();
+        let bounds = Bounds {
+            model,
+            moments: now..now,
+            budget: DRAWN,
+            unit: self.unit(),
+            seed,
+            sectors: self.sectors(),
+        };
+        let mut states = States::new(Arc::new(state.log.clone()), state.before.clone(), bounds);
+        let failed = |error: io::Error| Error::system("cannot read the log's data", &error);
+        let mut found = Vec::new();
+        while let Some(next) = states.next(self).map_err(failed)? {
+            found.push(next.content);
+        }
+        let chosen = usize::try_from(seed % found.len().max(1) as u64).unwrap_or(0);
+        state.after = found.into_iter().nth(chosen);
+        Ok(())
+    }
+
+    /// Switches the power off at an event.
+    pub fn cut_at(&self, trigger: Trigger) {
+        self.state().trigger = Some(trigger);
+    }
+
+    /// Whether the power is off.
+    pub fn is_off(&self) -> bool {
+        self.cut.load(Relaxed)
+    }
+
+    fn switch_off(&self, state: &mut State) {
+        state.trigger = None;
+        self.cut.store(true, SeqCst);
+    }
+
+    /// Switches the power on again. The log begins anew.
+    ///
+    /// Fails if it is not off.
+    pub fn restore(&self) -> Result<()> {
+        let mut state = self.state();
+        let Some(content) = state.after.take() else {
+            let what =
+                if self.is_off() { "it is not chosen yet what is left" } else { "the power is not off" };
+            return Err(Error::invalid(what).hint("cut the power first, which chooses what is left"));
+        };
+        let on = state.log.now();
+        let log = Log::beginning(on);
+        *state = State { log, newest: content.clone(), before: content, on, ..State::default() };
+        self.cut.store(false, SeqCst);
+        Ok(())
+    }
+}
+
+impl LogData for Recorder {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.data.load(offset, into)
+    }
+
+    fn add(&self, data: &[u8]) -> io::Result<u64> {
+        let full = || io::Error::from_raw_os_error(libc::ENOSPC);
+        let offset = self.allocate(data.len() as u64).ok_or_else(full)?;
+        self.data.store(offset, data)?;
+        Ok(offset)
+    }
+}
+
+/// The most states among which a cut chooses.
+const DRAWN: u64 = 256;
+
+impl Backend for Recorder {
+    fn properties(&self) -> Properties {
+        let Properties { size, block_size, alignment, .. } =
+            parts::together(&[self.base.clone(), self.data.clone()], self.size);
+        let most = 1 << 30;
+        let discard = Discard { granularity: block_size, alignment: 0, max: most, max_write_zeroes: most };
+        Properties {
+            block_size,
+            physical_block: self.unit,
+            alignment,
+            write_cache: true,
+            discard: Some(discard),
+            ..Properties::new(size)
+        }
+    }
+
+    /// Not without a copy: it has to write zeroes to the memory of requests.
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        let modes = parts::copy_modes(&[self.base.clone(), self.data.clone()]);
+        modes.into_iter().filter(|mode| *mode != CopyMode::Zero).collect()
+    }
+
+    fn places(&self) -> Vec<claim::Place<'_>> {
+        let base = self.base.places().into_iter();
+        let base = base.map(|place| claim::Place { role: place.role.below_overlay(), ..place });
+        base.chain(self.data.places()).collect()
+    }
+
+    fn extents(&self, _: Range<u64>) -> Vec<Extent<'_>> {
+        Vec::new()
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        Ok(Box::new(RecorderEngine::new(self, site)?))
+    }
+
+    fn close(&self) -> Result<()> {
+        self.data.close().and(self.base.close())
+    }
+}

@@ -1,0 +1,168 @@
+use super::*;
+use crate::backend::testing::Bench;
+use crate::backend::{Memory, Overlay};
+use crate::queue::{Descriptor, Op, Outcome};
+use crate::request::Flags;
+
+const MAX_IO: u32 = 64 << 10;
+const SIZE: u64 = 1 << 20;
+
+fn recorder() -> Arc<Recorder> {
+    let (base, data) = (Memory::new(SIZE).unwrap(), Memory::new(16 << 20).unwrap());
+    Arc::new(Recorder::new(Arc::new(base), Arc::new(data), 512).unwrap())
+}
+
+/// A recorded disk answers a change at the end of the turn.
+fn change(bench: &mut Bench, what: Descriptor) -> Outcome {
+    if let Some(outcome) = bench.start(0, what) {
+        return outcome;
+    }
+    let [(0, outcome)] = bench.turn()[..] else { panic!("one is answered") };
+    outcome
+}
+
+fn write(bench: &mut Bench, offset: u64, data: &[u8], flags: Flags) {
+    bench.buffer(0)[..data.len()].copy_from_slice(data);
+    let what = Descriptor { flags, ..Descriptor::new(Op::Write, offset, data.len() as u64) };
+    assert_eq!(change(bench, what), Ok(u32::try_from(data.len()).unwrap()));
+}
+
+fn flush(bench: &mut Bench) {
+    assert!(bench.start(0, Descriptor::new(Op::Flush, 0, 0)).unwrap().is_ok());
+}
+
+fn read(bench: &mut Bench, offset: u64, length: usize) -> Vec<u8> {
+    bench.buffer(0)[..length].fill(0xee);
+    assert!(bench.start(0, Descriptor::new(Op::Read, offset, length as u64)).unwrap().is_ok());
+    bench.buffer(0)[..length].to_vec()
+}
+
+#[test]
+fn a_recorded_disk_reads_back_what_was_written_last() {
+    let recorder = recorder();
+    let mut bench = Bench::new(recorder.clone(), 1, MAX_IO);
+    assert_eq!(read(&mut bench, 0, 4096), [0; 4096]);
+    write(&mut bench, 1024, &[1; 4096], Flags::NONE);
+    write(&mut bench, 2048, &[2; 512], Flags::FUA);
+    assert_eq!(change(&mut bench, Descriptor::new(Op::Discard, 3072, 512)), Ok(512));
+    flush(&mut bench);
+    let expected = [
+        vec![0; 1024],
+        vec![1; 1024],
+        vec![2; 512],
+        vec![1; 512],
+        vec![0; 512],
+        vec![1; 1536],
+        vec![0; 1024],
+    ];
+    assert_eq!(read(&mut bench, 0, 6144), expected.concat());
+    let log = recorder.log();
+    assert_eq!((log.writes().len(), log.flushes().len()), (3, 1));
+    assert!(log.writes()[1].flags.has(Flags::FUA) && log.writes()[2].place == Origin::ZERO);
+}
+
+#[test]
+fn after_a_cut_requests_fail_until_the_disk_is_on_again_in_one_of_its_states() {
+    let mut found = std::collections::BTreeSet::new();
+    for seed in 0..4 {
+        let recorder = recorder();
+        let mut bench = Bench::new(recorder.clone(), 1, MAX_IO);
+        write(&mut bench, 0, &[1; 512], Flags::NONE);
+        flush(&mut bench);
+        write(&mut bench, 0, &[2; 512], Flags::NONE);
+        let states = self::states(&recorder);
+        assert_eq!(states.len(), 2);
+        for (state, expected) in states.iter().zip([2, 1]) {
+            let view = Arc::new(recorder.view(state));
+            // Writable, and thrown away.
+            let mut disk = Bench::new(Arc::new(Overlay::in_memory(view.clone(), None).unwrap()), 1, MAX_IO);
+            assert_eq!(read(&mut disk, 0, 512), [expected; 512]);
+            write(&mut disk, 0, &[9; 512], Flags::NONE);
+            assert_eq!(read(&mut disk, 0, 512), [9; 512]);
+            assert_eq!(read(&mut Bench::new(view, 1, MAX_IO), 0, 512), [expected; 512]);
+        }
+        let now = recorder.log().now();
+        recorder.cut(Model::Torn, seed).unwrap();
+        assert!(recorder.cut(Model::Torn, seed).unwrap_err().to_string().contains("off already"));
+        assert!(bench.start(0, Descriptor::new(Op::Read, 0, 512)).unwrap().is_err());
+        recorder.restore().unwrap();
+        found.insert(read(&mut bench, 0, 512)[0]);
+        write(&mut bench, 512, &[3; 512], Flags::NONE);
+        assert!(recorder.log().writes()[0].start >= now, "the clock goes on");
+        assert_eq!(read(&mut bench, 512, 512), [3; 512]);
+        // What was there when it was switched on is certain.
+        assert_eq!(self::states(&recorder).len(), 2);
+    }
+    assert_eq!(found, [1, 2].into());
+}
+
+#[test]
+fn the_power_fails_at_the_event_that_was_asked_for() {
+    let recorder = recorder();
+    let mut bench = Bench::new(recorder.clone(), 1, MAX_IO);
+    recorder.cut_at(Trigger::Write(2));
+    write(&mut bench, 0, &[1; 512], Flags::NONE);
+    assert!(!recorder.is_off());
+    write(&mut bench, 0, &[2; 512], Flags::NONE);
+    assert!(recorder.is_off());
+    assert!(bench.start(0, Descriptor::new(Op::Flush, 0, 0)).unwrap().is_err());
+    assert!(recorder.restore().is_err(), "what it has then is not chosen yet");
+    recorder.cut(Model::Prefix, 0).unwrap();
+    recorder.restore().unwrap();
+    recorder.cut_at(Trigger::Flush(1));
+    flush(&mut bench);
+    assert!(recorder.is_off());
+    recorder.cut(Model::Prefix, 0).unwrap();
+    recorder.restore().unwrap();
+    recorder.cut_at(Trigger::Mark("paid".into()));
+    recorder.mark("ordered");
+    assert!(!recorder.is_off());
+    recorder.mark("paid");
+    assert!(recorder.is_off());
+}
+
+#[test]
+fn a_flush_covers_no_write_that_was_not_answered_when_it_came() {
+    let recorder = recorder();
+    let mut bench = Bench::new(recorder.clone(), 3, MAX_IO);
+    bench.buffer(0)[..512].fill(1);
+    assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 512)), None);
+    assert_eq!(bench.start(1, Descriptor::new(Op::Flush, 0, 0)), Some(Ok(0)));
+    assert_eq!(bench.turn(), [(0, Ok(512))]);
+    assert_eq!(states(&recorder).len(), 2, "the write may be lost");
+    assert_eq!(bench.start(1, Descriptor::new(Op::Flush, 0, 0)), Some(Ok(0)));
+    assert_eq!(states(&recorder).len(), 1);
+}
+
+#[test]
+fn the_changes_of_a_turn_are_logged_in_order_up_to_the_cut() {
+    let recorder = recorder();
+    let mut bench = Bench::new(recorder.clone(), 3, MAX_IO);
+    recorder.cut_at(Trigger::Write(2));
+    for tag in 0..3 {
+        bench.buffer(tag)[..512].fill(1 + u8::try_from(tag).unwrap());
+        assert_eq!(bench.start(tag, Descriptor::new(Op::Write, 0, 512)), None);
+    }
+    let mut answers = bench.turn();
+    answers.sort_by_key(|(tag, _)| *tag);
+    assert_eq!(answers, [(0, Ok(512)), (1, Ok(512)), (2, Err(libc::EIO))]);
+    assert!(recorder.is_off());
+    let newest = Arc::new(recorder.view(&states(&recorder)[0]));
+    assert_eq!(read(&mut Bench::new(newest, 1, MAX_IO), 0, 512), [2; 512]);
+}
+
+#[test]
+fn without_a_write_cache_nothing_that_was_answered_is_lost() {
+    let recorder = recorder();
+    let mut bench = Bench::without_write_cache(recorder.clone(), 1, MAX_IO);
+    write(&mut bench, 0, &[1; 512], Flags::NONE);
+    assert_eq!(states(&recorder).len(), 1);
+}
+
+fn states(recorder: &Recorder) -> Vec<crate::backend::crash::State> {
+    let now = recorder.log().now();
+    let bounds =
+        Bounds { model: Model::Torn, moments: now..now, budget: 10, unit: 1, seed: 0, sectors: 2048 };
+    let mut states = recorder.states(bounds);
+    std::iter::from_fn(|| states.next(recorder).unwrap()).collect()
+}

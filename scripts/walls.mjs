@@ -116,6 +116,8 @@ const rust = {
       'device → lazy': 'how much of a lazy disk is there',
       'device → changes': 'checkpoints, and what was changed since',
       'device → diff': 'writes what was changed since',
+      'device → powercut': 'cuts the power, and goes through what that may leave',
+      'powercut → kinds': 'disks are made of states',
     },
   },
 }

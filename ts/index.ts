@@ -16,6 +16,7 @@ export {
   type OverlayOptions,
   overlay,
 } from './backends/overlay.js'
+export { type PowercutBackend, type PowercutOptions, powercut } from './backends/powercut.js'
 export { type Qcow2Backend, type Qcow2Options, qcow2 } from './backends/qcow2.js'
 export { type SliceBackend, type SliceOptions, slice } from './backends/slice.js'
 export { type StripeBackend, type StripeOptions, stripe } from './backends/stripe.js'
@@ -25,6 +26,8 @@ export type { ChangedOptions } from './changes.js'
 export type { AutoChoice, CopyMode, ServingChoice, Transport } from './choice.js'
 export type { CommitDiskOptions } from './commit-disk.js'
 export { type CommitOptions, commitOverlay } from './commit-overlay.js'
+export type { CrashModel, CrashStatesOptions, CutEvent, CutOptions } from './crash-options.js'
+export type { CrashDiskOptions, CrashState, LostWrite } from './crash-state.js'
 export { UblkDevice } from './device.js'
 export type { DiffOptions } from './diff.js'
 export type { DiskFaults, FaultCount, FaultReport } from './disk-faults.js'

@@ -1,7 +1,18 @@
 import * as native from '#binding'
 import { abortable } from './abort.js'
+import type { PowercutBackend } from './backends/powercut.js'
 import { ofSize } from './backends/stack.js'
 import { changedPart } from './changes.js'
+import {
+  type CrashStatesOptions,
+  type CutEvent,
+  type CutOptions,
+  checkCut,
+  checkEvent,
+  checkMark,
+  checkStates,
+} from './crash-options.js'
+import { CrashState, stateOf } from './crash-state.js'
 import { UblkDevice } from './device.js'
 import { checkDiff } from './diff.js'
 import { invalid, rethrow, UblkError, wrap } from './errors.js'
@@ -223,6 +234,139 @@ export class ServedDevice extends UblkDevice {
     await abortable(signal, cancel =>
       this.#local.device.diff({ ...checked, socket: socket === true }, cancel),
     )
+  }
+
+  /**
+   * Gives the present moment of a {@link powercut} disk a name: for example, of what a program has promised just now. The states
+   * after it have this mark.
+   *
+   * @throws UblkError of kind `unsupported` for another disk.
+   *
+   * @example
+   * ```ts
+   * disk.mark('paid 17')
+   * ```
+   */
+  mark(name: string): void {
+    checkMark(name)
+    try {
+      this.#local.device.mark(name)
+    } catch (error) {
+      throw wrap(error)
+    }
+  }
+
+  /**
+   * Cuts the power of a {@link powercut} disk: requests fail with EIO until {@link restore}. What is left then is one of
+   * the contents that a disk may have, which the seed determines. Unmount a file system before the disk is restored: the
+   * kernel would write what it has in memory.
+   *
+   * @throws UblkError of kind `unsupported` for another disk; `invalid` if the power was cut already.
+   *
+   * @example
+   * ```ts
+   * await disk.cut()
+   * disk.restore()
+   * ```
+   */
+  async cut(options: CutOptions = {}): Promise<void> {
+    const { model, seed } = checkCut(options, this.#powercut().seed)
+    await this.#local.device.cut(model, seed).catch(rethrow)
+  }
+
+  /**
+   * Cuts the power of a {@link powercut} disk at an event, before anything that comes after it. Call {@link cut} then: it
+   * chooses what is left.
+   *
+   * @throws UblkError of kind `unsupported` for another disk.
+   *
+   * @example
+   * ```ts
+   * disk.cutAt({ flush: 3 })
+   * ```
+   */
+  cutAt(event: CutEvent): void {
+    checkEvent(event)
+    try {
+      this.#local.device.cutAt(event.flush, event.write, event.mark)
+    } catch (error) {
+      throw wrap(error)
+    }
+  }
+
+  /** Whether the power of a {@link powercut} disk is off. */
+  get isPowerOff(): boolean {
+    return this.#local.device.isPowerOff ?? false
+  }
+
+  /**
+   * Switches the power of a {@link powercut} disk on after {@link cut}. What was recorded before is forgotten.
+   *
+   * @throws UblkError of kind `invalid` if {@link cut} was not called before; `unsupported` for another disk.
+   */
+  restore(): void {
+    try {
+      this.#local.device.restore()
+    } catch (error) {
+      throw wrap(error)
+    }
+  }
+
+  /**
+   * The states in which a power cut may leave a {@link powercut} disk: at any moment, or at those between two marks. None comes
+   * twice with the same content and marks.
+   *
+   * @throws UblkError of kind `unsupported` for another disk.
+   *
+   * @example
+   * ```ts
+   * for await (const state of disk.crashStates({ budget: 500 })) {
+   *   await using crashed = await state.disk()
+   *   execFileSync('e2fsck', ['-fn', crashed.path])
+   * }
+   * ```
+   */
+  async *crashStates(options: CrashStatesOptions = {}): AsyncGenerator<CrashState, void, undefined> {
+    const states = this.#states(options)
+    for (;;) {
+      const found = await states.next().catch(rethrow)
+      if (!found) return
+      yield new CrashState(states, found)
+    }
+  }
+
+  /**
+   * One of the states of {@link crashStates} again, by its {@link CrashState.id | id}, with the same options.
+   *
+   * @throws UblkError of kind `not-found` if there is none with that id; `unsupported` for another disk.
+   *
+   * @example
+   * ```ts
+   * const state = await disk.crashState('105.7')
+   * ```
+   */
+  async crashState(id: string, options: CrashStatesOptions = {}): Promise<CrashState> {
+    const state = await stateOf(id, this.#states(options))
+    if (!state) throw new UblkError('not-found', `there is no state ${nameOf(id)}`, { device: this.id })
+    return state
+  }
+
+  #states(options: CrashStatesOptions): native.CrashStates {
+    const { seed } = this.#powercut()
+    try {
+      return this.#local.device.crashStates(checkStates(options, seed))
+    } catch (error) {
+      throw wrap(error)
+    }
+  }
+
+  #powercut(): PowercutBackend {
+    const { backend } = this.#local
+    if (backend?.kind === 'powercut') return backend
+    throw new UblkError('unsupported', 'the disk does not record what is written to it', {
+      device: this.id,
+      hint: 'make it of powercut()',
+    })
   }
 
   /** Deletes the device, even if the disk is in use: unmount it first. */

@@ -1,5 +1,6 @@
 import type { JsBackend } from '../runtime/js-backend.js'
 import { type ConcatBackend, concatKind } from './concat.js'
+import { type CrashStateBackend, crashStateKind } from './crash-state.js'
 import { type FaultsBackend, faultsKind } from './faults.js'
 import { type FileBackend, fileKind } from './file.js'
 import type { Described, Kind } from './kind.js'
@@ -7,6 +8,7 @@ import { type LazyBackend, lazyKind } from './lazy.js'
 import { type MemoryBackend, memoryKind } from './memory.js'
 import { type NullBackend, nullKind } from './null.js'
 import { type OverlayBackend, overlayKind } from './overlay.js'
+import { type PowercutBackend, powercutKind } from './powercut.js'
 import { type Qcow2Backend, qcow2Kind } from './qcow2.js'
 import { type SliceBackend, sliceKind } from './slice.js'
 import { type StripeBackend, stripeKind } from './stripe.js'
@@ -27,6 +29,8 @@ export const KINDS: readonly Kind[] = [
   overlayKind,
   faultsKind,
   trackedKind,
+  powercutKind,
+  crashStateKind,
 ]
 
 /** A backend that can be a part of others. */
@@ -40,9 +44,10 @@ export type StackableBackend =
   | StripeBackend
   | OverlayBackend
   | FaultsBackend
+  | CrashStateBackend
 
 /** A backend that stores a disk's data natively: the result of {@link memory}, {@link nullDisk}, {@link file}, … */
-export type NativeBackend = StackableBackend | LazyBackend | TrackedBackend
+export type NativeBackend = StackableBackend | LazyBackend | TrackedBackend | PowercutBackend
 
 /**
  * What stores a disk's data: a native backend, a {@link worker}, or an object with the methods of a disk, which is served

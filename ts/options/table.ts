@@ -29,7 +29,8 @@ export const OPTIONS: Readonly<Record<string, Option>> = {
           '`lazy({ size, fetch })`, `worker(url, options)`, or an object ' +
           'with the methods of a disk; composed of other backends: ' +
           '`stripe(disks, { chunk })`, `concat(disks)`, `slice(disk, { offset, size })`, ' +
-          '`overlay(base, { upper, size })`, `tracked(disk, { map })`, `faults(disk, rules)`',
+          '`overlay(base, { upper, size })`, `tracked(disk, { map })`, `faults(disk, rules)`, ' +
+          '`powercut({ over, unit, seed })`',
       },
     },
     help: 'what stores the bytes',

@@ -10,6 +10,7 @@ use crate::layers::{DiskLayer, FlattenProgress};
 use crate::lazy::LazyProgress;
 use crate::number::{maybe, number, whole};
 use crate::opening::{Opened, OpeningBackend};
+use crate::powercut::{self, CrashBounds, CrashStates};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
 use crate::task::{promise, raised};
@@ -23,7 +24,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Faults, Handle};
+use ublk_core::backend::{Backend, Faults, Handle, Recorder};
 use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Hint, Remedy, Result as CoreResult};
 use ublk_core::{Bound, ErrorKind, Event, Spec};
@@ -65,6 +66,16 @@ pub struct Device {
     changes: Option<Arc<Changes>>,
     lazy: Arc<OnceLock<Handle>>,
     faults: Arc<OnceLock<Arc<Faults>>>,
+    recorder: Arc<OnceLock<Arc<Recorder>>>,
+}
+
+impl Device {
+    fn recorder(&self) -> CoreResult<Arc<Recorder>> {
+        self.recorder.get().cloned().ok_or_else(|| {
+            CoreError::new(ErrorKind::Unsupported, "the disk does not record what is written to it")
+                .hint("make it of powercut()")
+        })
+    }
 }
 
 #[napi]
@@ -208,13 +219,13 @@ impl Device {
         let DeviceSpec { backend, options, files, .. } = spec;
         let opening = OpeningBackend::new(backend, options, files, on_fetch.as_ref(), on_change.as_ref())?;
         let work = move || {
-            let Opened { backend, fetches, changes, lazy, faults, .. } = opening.open(false)?;
+            let Opened { backend, fetches, changes, lazy, faults, recorder, .. } = opening.open(false)?;
             device.bind(backend)?;
             if let Some(bound) = show {
                 device.show(&bound)?;
             }
             served().insert((home, device.id()), (device.clone(), fetches.clone()));
-            Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults })
+            Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults, recorder })
         };
         promise(env, work, |_, device| Ok(device))
     }
@@ -402,6 +413,55 @@ impl Device {
         }
     }
 
+    /// Gives the present moment a name in the log of a disk that records.
+    #[napi]
+    pub fn mark(&self, env: &Env, name: String) -> Result<()> {
+        self.recorder().map(|recorder| recorder.mark(&name)).map_err(|error| raised(env, &error))
+    }
+
+    /// Cuts the power.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn cut<'env>(&self, env: &'env Env, model: String, seed: f64) -> Result<Object<'env>> {
+        let recorder = self.recorder();
+        promise(env, move || powercut::cut(&*recorder?, &model, seed), |_, ()| Ok(()))
+    }
+
+    /// Cuts the power at an event: a flush or write that is counted from now on, or a mark.
+    #[napi]
+    pub fn cut_at(
+        &self,
+        env: &Env,
+        flush: Option<f64>,
+        write: Option<f64>,
+        mark: Option<String>,
+    ) -> Result<()> {
+        let set = || {
+            self.recorder()?.cut_at(powercut::trigger(flush, write, mark)?);
+            Ok(())
+        };
+        set().map_err(|error| raised(env, &error))
+    }
+
+    /// Whether the power is off; `null` of a disk that does not record.
+    #[napi(getter)]
+    pub fn is_power_off(&self) -> Option<bool> {
+        self.recorder.get().map(|recorder| recorder.is_off())
+    }
+
+    /// Switches the power on again.
+    #[napi]
+    pub fn restore(&self, env: &Env) -> Result<()> {
+        let restored = self.recorder().and_then(|recorder| recorder.restore());
+        restored.map_err(|error| raised(env, &error))
+    }
+
+    /// The states that a power cut may leave.
+    #[napi]
+    pub fn crash_states(&self, env: &Env, bounds: CrashBounds) -> Result<CrashStates> {
+        let states = self.recorder().and_then(|recorder| powercut::states_of(&recorder, &bounds));
+        states.map_err(|error| raised(env, &error))
+    }
+
     /// How much of a lazy disk is there; `null` of another one.
     #[napi]
     pub fn lazy_progress(&self) -> Option<LazyProgress> {
@@ -547,14 +607,14 @@ fn make<'env>(
     let opening = OpeningBackend::new(backend, options, files, on_fetch, on_change)?;
     let home = env.raw() as usize;
     let work = move || {
-        let Opened { wishes, backend, fetches, changes, lazy, faults } = opening.open(existing)?;
+        let Opened { wishes, backend, fetches, changes, lazy, faults, recorder } = opening.open(existing)?;
         let listener = Arc::new(move |event| {
             let status: Status = events.call(to_js(event), ThreadsafeFunctionCallMode::NonBlocking);
             let _ = status; // closing: nobody is left to tell
         });
         let device = Arc::new(device(&wishes, backend, &bound, listener)?);
         served().insert((home, device.id()), (device.clone(), fetches.clone()));
-        Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults })
+        Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults, recorder })
     };
     promise(env, work, |_, device| Ok(device))
 }

@@ -19,6 +19,7 @@ mod notify;
 mod number;
 mod opening;
 mod peer;
+mod powercut;
 mod queue;
 mod registry;
 mod task;

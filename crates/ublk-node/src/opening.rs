@@ -8,7 +8,7 @@ use napi::bindgen_prelude::Function;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 use ublk_core::Spec;
-use ublk_core::backend::{Backend, Faults, Handle, Observed, Source};
+use ublk_core::backend::{Backend, Faults, Handle, Observed, Recorder, Source};
 use ublk_core::claim::{FileId, check_same};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 
@@ -32,6 +32,8 @@ pub struct Opened {
     pub lazy: Arc<OnceLock<Handle>>,
     /// The disk with faults.
     pub faults: Arc<OnceLock<Arc<Faults>>>,
+    /// The disk that records.
+    pub recorder: Arc<OnceLock<Arc<Recorder>>>,
 }
 
 impl OpeningBackend {
@@ -56,7 +58,8 @@ impl OpeningBackend {
         if existing {
             stack.check_present()?;
         }
-        let (lazy, faults) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let (lazy, faults, recorder) =
+            (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let opening = Opening {
             read_only: wishes.read_only,
             max_io: wishes.max_io,
@@ -65,6 +68,7 @@ impl OpeningBackend {
             source: fetches.clone().map(|source| source as Arc<dyn Source>),
             lazy: lazy.clone(),
             faults: faults.clone(),
+            recorder: recorder.clone(),
         };
         let mut backend = stack.open(&opening)?;
         if let Some(files) = &files {
@@ -75,7 +79,7 @@ impl OpeningBackend {
         if let Some(changes) = &changes {
             backend = observed(backend, changes.clone());
         }
-        Ok(Opened { wishes, backend, fetches, changes, lazy, faults })
+        Ok(Opened { wishes, backend, fetches, changes, lazy, faults, recorder })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod concat;
+pub mod crash_state;
 mod external;
 mod faults;
 mod file;
@@ -10,6 +11,7 @@ mod memory;
 mod null;
 mod overlay;
 mod plan;
+mod powercut;
 mod qcow2;
 mod slice;
 mod stripe;
@@ -37,6 +39,8 @@ pub static ALL: &[Kind] = &[
     overlay::KIND,
     tracked::KIND,
     faults::KIND,
+    powercut::KIND,
+    crash_state::KIND,
     unbound::KIND,
     external::KIND,
 ];

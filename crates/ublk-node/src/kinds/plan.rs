@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use ublk_core::ErrorKind;
-use ublk_core::backend::{Backend, Faults, Handle, Source};
+use ublk_core::backend::{Backend, Faults, Handle, Recorder, Source};
 use ublk_core::claim::{FileId, Role, check_same};
 use ublk_core::error::{Error, Result};
 
@@ -38,12 +38,14 @@ pub struct Opening {
     pub lazy: Arc<OnceLock<Handle>>,
     /// Gets the disk with faults, if there is one.
     pub faults: Arc<OnceLock<Arc<Faults>>>,
+    /// Gets the disk that records, if there is one.
+    pub recorder: Arc<OnceLock<Arc<Recorder>>>,
 }
 
 impl Opening {
     /// For a disk that is read only.
     pub fn reading(&self) -> Self {
-        let Self { max_io, existing, recoverable, source, lazy, faults, .. } = self;
+        let Self { max_io, existing, recoverable, source, lazy, faults, recorder, .. } = self;
         Self {
             read_only: true,
             max_io: *max_io,
@@ -52,6 +54,7 @@ impl Opening {
             source: source.clone(),
             lazy: lazy.clone(),
             faults: faults.clone(),
+            recorder: recorder.clone(),
         }
     }
 }

@@ -1,0 +1,259 @@
+//! Power cuts of a disk, and the states that they may leave, for JavaScript.
+
+use crate::kinds::crash_state;
+use crate::number::{number, whole};
+use crate::task::promise;
+use napi::bindgen_prelude::Object;
+use napi::{Env, Result};
+use napi_derive::napi;
+use std::sync::{Arc, Mutex, PoisonError};
+use ublk_core::ErrorKind;
+use ublk_core::backend::{
+    Bounds, Flags, How, LogData, Lost, Model, Op, Recorder, State, States, Trigger, View,
+};
+use ublk_core::error::{Error as CoreError, Result as CoreResult};
+
+/// Which states are wanted.
+#[napi(object)]
+pub struct CrashBounds {
+    /// What the disk does with writes when the power fails.
+    #[napi(
+        ts_type = "'prefix' | 'writes' | 'torn' | 'garbage' | 'lying-flush' | 'ignored-fua' | 'misdirected' | 'bit-rot'"
+    )]
+    pub model: String,
+    /// The mark after which the power fails. Default: the beginning.
+    pub from: Option<String>,
+    /// The mark before which it fails. Default: the present.
+    pub to: Option<String>,
+    /// At most this number of states.
+    pub budget: f64,
+    /// Determines what is drawn.
+    pub seed: f64,
+}
+
+/// A part of a write that a state lacks.
+#[napi(object)]
+pub struct LostWrite {
+    /// The number of the write in the log.
+    pub write: f64,
+    /// Where the part begins, in bytes.
+    pub offset: f64,
+    /// Its length, in bytes.
+    pub length: f64,
+    /// What kind of write.
+    #[napi(ts_type = "'write' | 'discard' | 'write-zeroes'")]
+    pub op: String,
+    /// Whether a file system wrote structures of its own.
+    pub meta: bool,
+    /// What is there instead.
+    #[napi(ts_type = "'missing' | 'garbage' | 'moved' | 'flipped'")]
+    pub how: String,
+    /// The place that it was moved to, in bytes; or the number of the bit that is wrong.
+    pub to: Option<f64>,
+}
+
+/// A state after a power cut.
+#[napi]
+pub struct FoundState {
+    view: Arc<View>,
+    /// The moment of the cut.
+    #[napi(readonly)]
+    pub cut: f64,
+    /// Its number among those of the moment; `null`: it was made from what it lacks.
+    #[napi(readonly)]
+    pub number: Option<f64>,
+    lost: Vec<Missing>,
+    marks: Vec<String>,
+}
+
+/// As [`LostWrite`].
+struct Missing {
+    lost: Lost,
+    op: &'static str,
+    meta: bool,
+}
+
+#[napi]
+impl FoundState {
+    /// What it lacks of the newest content.
+    #[napi(getter)]
+    pub fn lost(&self) -> Vec<LostWrite> {
+        let told = |Missing { lost, op, meta }: &Missing| LostWrite {
+            write: number(lost.write as u64),
+            offset: number(lost.sectors.start * SECTOR),
+            length: number((lost.sectors.end - lost.sectors.start) * SECTOR),
+            op: (*op).into(),
+            meta: *meta,
+            how: how_of(lost.how).into(),
+            to: match lost.how {
+                How::Moved(sector) => Some(number(sector * SECTOR)),
+                How::Flipped(bit) => Some(bit.into()),
+                How::Missing | How::Garbage => None,
+            },
+        };
+        self.lost.iter().map(told).collect()
+    }
+
+    /// The marks that were set before the cut.
+    #[napi(getter)]
+    pub fn marks(&self) -> Vec<String> {
+        self.marks.clone()
+    }
+
+    /// The number by which a backend of the kind `crash-state` names its content in this process, until it is forgotten.
+    #[napi]
+    pub fn keep(&self) -> u32 {
+        crash_state::keep(self.view.clone())
+    }
+}
+
+/// No more disks are made of the content with that number.
+#[napi]
+pub fn forget_crash_state(number: u32) {
+    crash_state::forget(number);
+}
+
+const SECTOR: u64 = 512;
+
+fn model(name: &str) -> CoreResult<Model> {
+    Ok(match name {
+        "prefix" => Model::Prefix,
+        "writes" => Model::Writes,
+        "torn" => Model::Torn,
+        "garbage" => Model::Garbage,
+        "misdirected" => Model::Misdirected,
+        "bit-rot" => Model::BitRot,
+        "lying-flush" => Model::LyingFlush,
+        "ignored-fua" => Model::IgnoredFua,
+        _ => return Err(CoreError::invalid(format!("there is no model {name:?}"))),
+    })
+}
+
+fn system(error: &std::io::Error) -> CoreError {
+    CoreError::system("cannot read the log's data", error).kind(ErrorKind::Backend)
+}
+
+/// The states of a disk, one after the other.
+#[napi]
+pub struct CrashStates {
+    recorder: Arc<Recorder>,
+    states: Arc<Mutex<States>>,
+}
+
+/// One of the states, or none.
+type Looked = std::io::Result<Option<State>>;
+
+impl CrashStates {
+    /// Looks for a state on another thread: that takes a while where much was written.
+    fn look<'env>(
+        &self,
+        env: &'env Env,
+        look: impl FnOnce(&mut States, &dyn LogData) -> CoreResult<Looked> + Send + 'static,
+    ) -> Result<Object<'env>> {
+        let (recorder, states) = (self.recorder.clone(), self.states.clone());
+        let work = move || {
+            let mut states = states.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = look(&mut states, &*recorder)?.map_err(|error| system(&error))?;
+            Ok(state.map(|state| found(&recorder, &states, &state)))
+        };
+        promise(env, work, |_, found| Ok(found))
+    }
+}
+
+#[napi]
+impl CrashStates {
+    /// The next state; `null`: there is no other.
+    #[napi(ts_return_type = "Promise<FoundState | null>")]
+    pub fn next<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        self.look(env, |states, data| Ok(states.next(data)))
+    }
+
+    /// The state with that number at a moment.
+    #[napi(ts_return_type = "Promise<FoundState | null>")]
+    pub fn replay<'env>(&self, env: &'env Env, cut: f64, number: f64) -> Result<Object<'env>> {
+        self.look(env, move |states, data| {
+            Ok(states.replay(whole("cut", cut)?, whole("number", number)?, data))
+        })
+    }
+
+    /// The newest content at a moment without these parts of writes, as far as a disk can lack them alone.
+    #[napi(ts_return_type = "Promise<FoundState | null>")]
+    pub fn without<'env>(&self, env: &'env Env, cut: f64, lost: Vec<LostWrite>) -> Result<Object<'env>> {
+        self.look(env, move |states, data| {
+            let lost = lost.iter().map(lost_of).collect::<CoreResult<Vec<_>>>()?;
+            Ok(states.without(whole("cut", cut)?, &lost, data).map(Some))
+        })
+    }
+}
+
+fn lost_of(lost: &LostWrite) -> CoreResult<Lost> {
+    let (offset, length): (u64, u64) = (whole("offset", lost.offset)?, whole("length", lost.length)?);
+    let end = offset.checked_add(length).ok_or_else(|| CoreError::invalid("there is no such write"))?;
+    let to = || whole::<u64>("to", lost.to.unwrap_or(f64::NAN));
+    let how = match lost.how.as_str() {
+        "garbage" => How::Garbage,
+        "moved" => How::Moved(to()? / SECTOR),
+        "flipped" => How::Flipped(u32::try_from(to()? % (SECTOR * 8)).unwrap_or(0)),
+        _ => How::Missing,
+    };
+    Ok(Lost { write: whole("write", lost.write)?, sectors: offset / SECTOR..end / SECTOR, how })
+}
+
+fn how_of(how: How) -> &'static str {
+    match how {
+        How::Missing => "missing",
+        How::Garbage => "garbage",
+        How::Moved(_) => "moved",
+        How::Flipped(_) => "flipped",
+    }
+}
+
+fn found(recorder: &Recorder, states: &States, state: &State) -> FoundState {
+    let log = states.log();
+    let missing = |lost: &Lost| {
+        let write = &log.writes()[lost.write];
+        let op = match write.op {
+            Op::Discard => "discard",
+            Op::WriteZeroes => "write-zeroes",
+            _ => "write",
+        };
+        Missing { lost: lost.clone(), op, meta: write.flags.has(Flags::META) }
+    };
+    let before = log.marks().iter().take_while(|mark| mark.at < state.cut);
+    FoundState {
+        view: Arc::new(recorder.view(state)),
+        cut: number(state.cut),
+        number: state.number.map(number),
+        lost: state.lost.iter().map(missing).collect(),
+        marks: before.map(|mark| mark.name.clone()).collect(),
+    }
+}
+
+/// The states of a recorded disk.
+pub fn states_of(recorder: &Arc<Recorder>, bounds: &CrashBounds) -> CoreResult<CrashStates> {
+    let wanted = Bounds {
+        model: model(&bounds.model)?,
+        moments: recorder.between(bounds.from.as_deref(), bounds.to.as_deref())?,
+        budget: whole("budget", bounds.budget)?,
+        unit: recorder.unit(),
+        seed: whole("seed", bounds.seed)?,
+        sectors: recorder.sectors(),
+    };
+    let states = Arc::new(Mutex::new(recorder.states(wanted)));
+    Ok(CrashStates { recorder: recorder.clone(), states })
+}
+
+/// Cuts the power of a recorded disk.
+pub fn cut(recorder: &Recorder, by: &str, seed: f64) -> CoreResult<()> {
+    recorder.cut(model(by)?, whole("seed", seed)?)
+}
+
+/// The event at which the power is going to fail.
+pub fn trigger(flush: Option<f64>, write: Option<f64>, mark: Option<String>) -> CoreResult<Trigger> {
+    Ok(match (flush, write, mark) {
+        (Some(flush), None, None) => Trigger::Flush(whole("flush", flush)?),
+        (None, Some(write), None) => Trigger::Write(whole("write", write)?),
+        (None, None, Some(mark)) => Trigger::Mark(mark),
+        _ => return Err(CoreError::invalid("the power fails at a flush, a write or a mark")),
+    })
+}

@@ -1,0 +1,136 @@
+import { resolve } from 'node:path'
+import { checkOptions } from '../check.js'
+import { invalid } from '../errors.js'
+import { pathOf } from '../path.js'
+import { formatSize, parseSize, type Size } from '../size.js'
+import { nameOf } from '../user-values.js'
+import { checkDisk } from './below.js'
+import { diskSize } from './disk-size.js'
+import type { Kind } from './kind.js'
+import type { BaseBackend } from './overlay.js'
+
+/** A disk whose power can be cut; see {@link powercut}. */
+export interface PowercutBackend {
+  readonly kind: 'powercut'
+  /** What was there before; undefined: zeroes. */
+  readonly over: BaseBackend | undefined
+  /** In bytes, without that. */
+  readonly size: number | undefined
+  /** What the disk never writes in part, in bytes. */
+  readonly unit: number
+  /** Determines what a cut leaves. */
+  readonly seed: number
+  /** The file with the data of the log; undefined: in memory. */
+  readonly log: string | undefined
+  /** The most bytes of data that are recorded. */
+  readonly logMax: number
+}
+
+/** What a {@link powercut} disk consists of. */
+export interface PowercutOptions {
+  /** Of a disk that is zeroes at first: bytes, or text such as `'512M'`. Either this or `over`. */
+  size?: Size
+  /** The disk that it begins with, which stays as it is. Either this or `size`. */
+  over?: BaseBackend
+  /**
+   * What the disk never writes in part, in bytes: its physical block size, which programs can ask for. A power cut may leave a
+   * longer write in part. With 512, that may be the superblock of ext4, which is then repaired by e2fsck only.
+   *
+   * @defaultValue 4096
+   */
+  unit?: 512 | 4096
+  /**
+   * Determines what a cut leaves, and which states are tried: the same seed and the same writes give the same states. A whole
+   * number from 0 to 2⁵³ − 1.
+   *
+   * @defaultValue 0
+   */
+  seed?: number
+  /**
+   * A file for the data of the log, which must not exist.
+   *
+   * @defaultValue in memory
+   */
+  log?: string | URL
+  /**
+   * The most data that is recorded: bytes, or text such as `'16G'`. Writes beyond it fail with ENOSPC. It takes up only what is
+   * written.
+   *
+   * @defaultValue `'64G'`
+   */
+  logMax?: Size
+}
+
+/**
+ * A disk that keeps every version of what was written to it, so that its power can be cut: at once or at an event, while
+ * programs use it ({@link ServedDevice.cut}), and afterwards at each moment of what was recorded
+ * ({@link ServedDevice.crashStates}).
+ *
+ * It has a write cache: what was written is certain only after a flush, or with FUA. A flush covers the writes that were answered
+ * before it came. Memory or the log's file grow with all that is written, and nothing is kept when the device is deleted.
+ *
+ * @throws UblkError of kind `invalid` if an option is wrong.
+ *
+ * @example
+ * ```ts
+ * const disk = await UblkDevice.create({ backend: powercut({ size: '64M' }) })
+ * ```
+ */
+export function powercut(options: PowercutOptions): PowercutBackend {
+  checkOptions<PowercutOptions>(options, 'powercut()', {
+    size: true,
+    over: true,
+    unit: true,
+    seed: true,
+    log: true,
+    logMax: true,
+  })
+  const { size, over, unit = 4096, seed = 0, log, logMax = '64G' } = options
+  if ((size === undefined) === (over === undefined)) {
+    throw invalid(
+      'powercut() needs a size or a disk that it begins with, and not both',
+      "such as { size: '64M' }",
+    )
+  }
+  if (over !== undefined) checkDisk(over, 'powercut()')
+  if (unit !== 512 && unit !== 4096) throw invalid(`unit must be 512 or 4096, not ${nameOf(unit)}`)
+  return {
+    kind: 'powercut',
+    over,
+    size: size === undefined ? undefined : diskSize(size),
+    unit,
+    seed: checkSeed(seed),
+    log: log === undefined ? undefined : pathOf(log, 'the path of the log'),
+    logMax: parseSize(logMax, 'logMax'),
+  }
+}
+
+/**
+ * Checks a seed.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkSeed(seed: unknown): number {
+  if (Number.isSafeInteger(seed) && (seed as number) >= 0) return seed as number
+  throw invalid(`a seed must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, not ${nameOf(seed)}`)
+}
+
+/** See {@link powercut}. */
+export const powercutKind: Kind<PowercutBackend> = {
+  name: 'powercut',
+  native: true,
+  stackable: false,
+  takesLazy: true,
+  check: ({ kind: _, ...options }) => powercut(options as PowercutOptions),
+  below: ({ over }) => (over === undefined ? [] : [over]),
+  withBelow: (backend, [over]) => ({ ...backend, over: over as BaseBackend | undefined }),
+  toNative: ({ over, size, unit, log, logMax }) => ({ over, size, unit, log, logMax }),
+  toRecord: ({ log, ...backend }) => ({ ...backend, log: log === undefined ? undefined : resolve(log) }),
+  size: ({ size }) => size,
+  paths: ({ log }) => (log === undefined ? [] : [log]),
+  memory: () => null,
+  label: ({ size, log }) => {
+    const where = log === undefined ? 'log in memory' : `log in ${log}`
+    return size === undefined ? where : `${where}, ${formatSize(size)}`
+  },
+}

@@ -1,0 +1,160 @@
+import * as native from '#binding'
+import type { CrashStateBackend } from './backends/crash-state.js'
+import { overlay } from './backends/overlay.js'
+import { rethrow } from './errors.js'
+import type { CreateOptions } from './options/device-options.js'
+import { ServedDevice } from './served-device.js'
+import { fewest } from './shrink.js'
+
+/** A part of a write that is not on a disk after a power cut as it was written. */
+export interface LostWrite {
+  /** The number of the write: 0 is the first that was recorded. */
+  write: number
+  /** Where the missing part begins on the disk, in bytes. */
+  offset: number
+  /** Its length, in bytes. */
+  length: number
+  /** What it was. */
+  op: 'write' | 'discard' | 'write-zeroes'
+  /** Whether a file system wrote structures of its own, such as its journal. */
+  meta: boolean
+  /**
+   * What is there instead: what was there before (`missing`), garbage, what was there before while the part is elsewhere
+   * (`moved`), or the part with a wrong bit (`flipped`).
+   */
+  how: 'missing' | 'garbage' | 'moved' | 'flipped'
+  /** Where the part is if it was moved, in bytes; or which bit of it is wrong. */
+  to?: number
+}
+
+/** The options of the disk of a state: those of {@link UblkDevice.create} but for the backend. */
+export type CrashDiskOptions = Omit<CreateOptions, 'backend' | 'record'>
+
+/**
+ * A state in which a power cut may leave a {@link powercut} disk. It can be used as long as the process runs, and several of
+ * them at a time.
+ */
+export class CrashState {
+  readonly #states: native.CrashStates
+  readonly #found: native.FoundState
+
+  /** Identifies it among the states of the same writes with the same options; see {@link ServedDevice.crashState}. */
+  readonly id: string
+  /** The marks that were set before the power failed, in order. */
+  readonly marks: readonly string[]
+  /** What it lacks of all that was written until then. */
+  readonly lost: readonly LostWrite[]
+
+  /** @internal */
+  constructor(states: native.CrashStates, found: native.FoundState) {
+    this.#states = states
+    this.#found = found
+    this.marks = found.marks
+    this.lost = found.lost
+    this.id = idOf(found.cut, found.number, this.lost)
+  }
+
+  /**
+   * Makes a disk with this content. What is written to it is thrown away with it, and does not change the state.
+   *
+   * @throws UblkError as {@link UblkDevice.create}.
+   *
+   * @example
+   * ```ts
+   * await using crashed = await state.disk()
+   * ```
+   */
+  async disk(options: CrashDiskOptions = {}): Promise<ServedDevice> {
+    const number = this.#found.keep()
+    try {
+      const state: CrashStateBackend = { kind: 'crash-state', number }
+      return await ServedDevice.create({ ...options, record: false, backend: overlay(state) })
+    } finally {
+      native.forgetCrashState(number)
+    }
+  }
+
+  /**
+   * Finds the fewest losses with which a check still fails: those that matter. Whole writes are tried first, then their parts.
+   *
+   * @param check - Gets a state, and rejects, or returns false, if that is not acceptable.
+   * @returns The state that lacks only those. Its `lost` is empty if the check fails even when nothing is lost: the program has not
+   * written what it promised, or the check is wrong. It is this state if the check accepts everything less.
+   *
+   * @example
+   * ```ts
+   * const least = await state.shrink(check)
+   * console.log(least.lost)
+   * ```
+   */
+  async shrink(check: (state: CrashState) => unknown): Promise<CrashState> {
+    let least: CrashState = this
+    const fails = async (lost: readonly LostWrite[]): Promise<boolean> => {
+      const found = await this.#states.without(this.#found.cut, [...lost]).catch(rethrow)
+      if (!found) return false
+      const state = new CrashState(this.#states, found)
+      if (await accepts(check, state)) return false
+      least = state
+      return true
+    }
+    if (await fails([])) return least
+    const writes = [...new Set(this.lost.map(({ write }) => write))]
+    const of = (some: readonly number[]): LostWrite[] => this.lost.filter(({ write }) => some.includes(write))
+    const needed = await fewest(writes, async some => await fails(of(some)))
+    await fewest(of(needed), fails)
+    return least
+  }
+}
+
+async function accepts(check: (state: CrashState) => unknown, state: CrashState): Promise<boolean> {
+  try {
+    return (await check(state)) !== false
+  } catch {
+    return false
+  }
+}
+
+const SIGNS: Readonly<Record<LostWrite['how'], string>> = {
+  missing: '',
+  garbage: '?',
+  moved: '>',
+  flipped: '^',
+}
+
+/** `105.7`: the state number 7 at moment 105; `105-12@4096+512`: the one at that moment that lacks only this of write 12. */
+function idOf(cut: number, number: number | null | undefined, lost: readonly LostWrite[]): string {
+  if (typeof number === 'number') return `${cut}.${number}`
+  const parts = lost.map(({ write, offset, length, how, to = '' }) => {
+    return `${write}@${offset}+${length}${SIGNS[how]}${to}`
+  })
+  return [cut, ...parts].join('-')
+}
+
+/** Finds a state by its id; null if there is none. */
+export async function stateOf(id: string, states: native.CrashStates): Promise<CrashState | null> {
+  const found = await look(id, states)
+  const state = found ? new CrashState(states, found) : null
+  return state?.id === id ? state : null
+}
+
+async function look(id: string, states: native.CrashStates): Promise<native.FoundState | null> {
+  const [, cut, number, rest = ''] = /^(\d+)(?:\.(\d+)|((?:-\d+@\d+\+\d+(?:\?|[>^]\d+)?)*))$/.exec(id) ?? []
+  if (cut === undefined) return null
+  if (number !== undefined) return await states.replay(Number(cut), Number(number)).catch(rethrow)
+  const lost = [...rest.matchAll(/(\d+)@(\d+)\+(\d+)([?>^]?)(\d*)/g)].map(parts => partOf(parts))
+  return await states.without(Number(cut), lost).catch(rethrow)
+}
+
+function partOf([, write, offset, length, sign, to]: RegExpMatchArray): LostWrite {
+  const how = (Object.keys(SIGNS) as LostWrite['how'][]).find(how => SIGNS[how] === sign) ?? 'missing'
+  const place = to ? { to: Number(to) } : {}
+  return {
+    write: Number(write),
+    offset: Number(offset),
+    length: Number(length),
+    op: 'write',
+    meta: false,
+    how,
+    ...place,
+  }
+}

@@ -39,6 +39,10 @@ test("the guide's first program serves zeroes until Ctrl-C", async t => {
   t.is(out, '67108864\n1\n')
 })
 
+test("the guide's program survives power cuts", async t => {
+  t.is(await sh('node "$1"', firstProgram('docs/power-cuts.md')), 'it survives 30 power cuts\n')
+})
+
 test('scratch: a command runs on a file system of its own, and nothing remains', async t => {
   const program = fileURLToPath(example('scratch'))
   const out = await sh(

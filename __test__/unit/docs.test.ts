@@ -8,7 +8,7 @@ import test from 'ava'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const FRAGMENT = `
-import { file, lazy, overlay, UblkDevice, worker } from 'ublk-ts'
+import { type CrashState, file, lazy, overlay, powercut, UblkDevice, worker } from 'ublk-ts'
 declare const names: string[]
 declare const memory: SharedArrayBuffer
 declare function download(offset: number, length: number): Promise<Uint8Array>
@@ -19,7 +19,14 @@ test("the documents' JavaScript and TypeScript compile", async t => {
   rmSync(dir, { recursive: true, force: true })
   mkdirSync(dir, { recursive: true })
   let blocks = 0
-  for (const document of ['README.md', 'docs/write-a-disk.md', 'docs/clones.md', 'docs/testing.md']) {
+  const documents = [
+    'README.md',
+    'docs/write-a-disk.md',
+    'docs/clones.md',
+    'docs/testing.md',
+    'docs/power-cuts.md',
+  ]
+  for (const document of documents) {
     const text = readFileSync(root + document, 'utf8')
     for (const [, code = ''] of text.matchAll(/^```[jt]s\n(.*?)^```$/gms)) {
       const module = /^import .* from 'ublk-ts'$/m.test(code) ? code : `${FRAGMENT}${code}export {}\n`

@@ -1,0 +1,224 @@
+// processors: 2
+import { closeSync, fsyncSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'ava'
+import { type CrashState, file, lazy, overlay, powercut, type ServedDevice, UblkDevice } from 'ublk-ts'
+import { type Check, isFound, survives } from '../support/crash.js'
+import { leaveNothingBehind } from '../support/devices.js'
+import { sh } from '../support/program.js'
+
+// Sound: what is right survives every state. Sharp: what is wrong is found, and the losses that matter are few.
+// UBLK_TS_CRASH_STATES=10000 tries more states.
+
+const DIR = mkdtempSync('/dev/shm/crash-lab-')
+const MOUNT = join(DIR, 'mnt')
+leaveNothingBehind(test)
+test.before(async () => void (await sh('mkdir "$1"', MOUNT)))
+test.afterEach.always(async () => void (await sh('while umount "$1" 2>/dev/null; do :; done', MOUNT)))
+test.after.always(() => {
+  rmSync(DIR, { recursive: true, force: true })
+})
+
+/** A file system on a disk, with what a script has put there before it is recorded. */
+async function mounted(mkfs: string, options = 'defaults', prepare = ':'): Promise<ServedDevice> {
+  const disk = await UblkDevice.create({
+    backend: powercut({ size: mkfs === XFS ? '320M' : '16M', seed: 1 }),
+  })
+  const script = `${mkfs} "$1" >/dev/null; mount -o ${options} "$1" "$2"; cd "$2"; ${prepare}; sync`
+  await sh(script, disk.path, MOUNT)
+  disk.mark('0')
+  return disk
+}
+
+/** Runs a script for the numbers from 1 on, and promises each. */
+async function work(disk: ServedDevice, script: string, numbers = 2): Promise<void> {
+  for (let n = 1; n <= numbers; n++) {
+    await sh(`cd "$2"; n=$1; ${script}`, String(n), MOUNT)
+    disk.mark(String(n))
+  }
+  await sh('umount "$1"', MOUNT)
+}
+
+/** What a script prints in the mounted state has to be the number that was promised last, or the next one. */
+function promised(script: string, fsck: string): Check {
+  return async state => {
+    await using crashed = await state.disk()
+    const all = `mount "$1" "$2"; (cd "$2"; ${script}) || echo "status $?"; umount "$2"; ${fsck} || echo damaged`
+    const found = (await sh(all, crashed.path, MOUNT)).trim()
+    const last = Number(state.marks.at(-1))
+    if (found !== String(last) && found !== String(last + 1)) throw new Error(`${last}, then: ${found}`)
+  }
+}
+
+const EXT4 = 'mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0'
+const XFS = 'mkfs.xfs -q -f'
+const FSCK = 'e2fsck -fn "$1" >/dev/null 2>&1'
+
+/** Each file has 8 KiB of its number. */
+const FILES = 'printf %08192d $n >file$n; sync file$n; sync .'
+const READ_FILES =
+  'i=0; while [ "$(cat file$((i+1)) 2>/dev/null)" = "$(printf %08192d $((i+1)))" ]; do i=$((i+1)); done; echo $i'
+
+test('files that were synced survive on ext4', async t => {
+  await using disk = await mounted(EXT4)
+  await work(disk, FILES)
+  await survives(t, disk, promised(READ_FILES, FSCK), { from: '0' })
+})
+
+test('files that were synced do not survive on ext4 without barriers', async t => {
+  await using disk = await mounted(EXT4, 'barrier=0')
+  await work(disk, FILES)
+  await isFound(t, disk, promised(READ_FILES, FSCK), { from: '0' })
+})
+
+test('files that were synced survive on xfs', async t => {
+  await using disk = await mounted(XFS)
+  await work(disk, FILES)
+  await survives(t, disk, promised(READ_FILES, 'xfs_repair -n "$1" >/dev/null 2>&1'), {
+    from: '0',
+  })
+})
+
+const TABLE = 'CREATE TABLE t(n INTEGER PRIMARY KEY, text)'
+const INSERT = `INSERT INTO t VALUES($n, hex(randomblob(3000)))`
+const COUNT = `sqlite3 db 'PRAGMA integrity_check; SELECT count(*) FROM t' | sed '/^ok$/d'`
+
+for (const mode of ['DELETE', 'WAL']) {
+  test(`SQLite survives in mode ${mode} with synchronous=FULL`, async t => {
+    await using disk = await mounted(EXT4, 'defaults', `sqlite3 db 'PRAGMA journal_mode=${mode}; ${TABLE}'`)
+    await work(disk, `sqlite3 db "PRAGMA synchronous=FULL; ${INSERT}"`)
+    await survives(t, disk, promised(COUNT, FSCK), { from: '0' })
+  })
+}
+
+test('SQLite with synchronous=OFF loses what was promised', async t => {
+  await using disk = await mounted(EXT4, 'defaults', `sqlite3 db '${TABLE}'`)
+  await work(disk, `sqlite3 db "PRAGMA synchronous=OFF; ${INSERT}"`, 1)
+  await isFound(t, disk, promised(COUNT, FSCK), { from: '0' })
+})
+
+/** A log of records of 16 KiB on a disk without a file system: a header with the number, and the number again everywhere. */
+const RECORD = 16384
+
+function record(n: number, checked: boolean): Buffer {
+  const data = Buffer.alloc(RECORD)
+  for (let at = 0; at < RECORD; at += 4) data.writeUInt32LE(n, at)
+  if (checked) data.writeUInt32LE(sum(data), RECORD - 4)
+  return data
+}
+
+function sum(data: Buffer): number {
+  let sum = 1
+  for (let at = 0; at < RECORD - 4; at += 4) sum = (Math.imul(sum, 31) + data.readUInt32LE(at)) >>> 0
+  return sum
+}
+
+async function append(path: string, n: number, checked: boolean): Promise<void> {
+  const disk = await open(path, 'r+')
+  try {
+    await disk.write(record(n, checked), 0, RECORD, (n - 1) * RECORD)
+    await disk.sync()
+  } finally {
+    await disk.close()
+  }
+}
+
+/** The last record up to which all are there. With a wrong one among them it throws an error. */
+async function replay(path: string, checked: boolean): Promise<number> {
+  const disk = await open(path, 'r')
+  try {
+    for (let n = 1; ; n++) {
+      const data = Buffer.alloc(RECORD)
+      await disk.read(data, 0, RECORD, (n - 1) * RECORD)
+      if (data.readUInt32LE(0) !== n) return n - 1
+      if (data.equals(record(n, checked))) continue
+      if (checked && data.readUInt32LE(RECORD - 4) !== sum(data)) return n - 1
+      throw new Error(`record ${n} is there in part`)
+    }
+  } finally {
+    await disk.close()
+  }
+}
+
+/** What is found has to be what was promised last, or the next one. */
+function enough(state: CrashState, found: number): void {
+  const last = Number(state.marks.at(-1) ?? 0)
+  if (found !== last && found !== last + 1) throw new Error(`${found} records after ${last}`)
+}
+
+const replays =
+  (checked: boolean): Check =>
+  async state => {
+    await using crashed = await state.disk()
+    enough(state, await replay(crashed.path, checked))
+  }
+
+for (const checked of [true, false]) {
+  test(`a log ${checked ? 'with a checksum survives' : 'without a checksum is torn'}`, async t => {
+    await using disk = await UblkDevice.create({ backend: powercut({ size: '1M', seed: 2 }) })
+    for (let n = 1; n <= 5; n++) {
+      await append(disk.path, n, checked)
+      disk.mark(String(n))
+    }
+    await (checked ? survives : isFound)(t, disk, replays(checked))
+  })
+}
+
+for (const flushes of [true, false]) {
+  test(`a disk in JavaScript ${flushes ? 'survives if it flushes' : 'that does not flush loses records'}`, async t => {
+    await using disk = await UblkDevice.create({ backend: powercut({ size: '1M', seed: 3 }) })
+    const below = openSync(disk.path, 'r+')
+    try {
+      const backend = {
+        size: '1M',
+        read: ({ offset }: { offset: number }, into: Uint8Array) =>
+          void readSync(below, into, 0, into.length, offset),
+        write: ({ offset }: { offset: number }, from: Uint8Array) =>
+          void writeSync(below, from, 0, from.length, offset),
+        flush: () => (flushes ? fsyncSync(below) : undefined),
+      }
+      await using upper = await UblkDevice.create({ backend })
+      for (let n = 1; n <= 4; n++) {
+        await append(upper.path, n, true)
+        disk.mark(String(n))
+      }
+    } finally {
+      closeSync(below)
+    }
+    await (flushes ? survives : isFound)(t, disk, replays(true))
+  })
+}
+
+/** Backends with files on the recorded disk. */
+const STORED = {
+  file: () => file(join(MOUNT, 'disk')),
+  overlay: () => overlay(file(join(DIR, 'base')), { upper: join(MOUNT, 'upper') }),
+  lazy: () => lazy({ source: join(DIR, 'base'), cache: join(MOUNT, 'cache') }),
+}
+
+for (const [name, backend] of Object.entries(STORED)) {
+  test(`what was flushed on ${name} survives a power cut`, async t => {
+    await sh('truncate -s 1M "$1/base"', DIR)
+    await using disk = await mounted(EXT4, 'defaults', 'truncate -s 1M disk')
+    {
+      await using upper = await UblkDevice.create({ backend: backend() })
+      for (let n = 1; n <= 4; n++) {
+        await append(upper.path, n, true)
+        disk.mark(String(n))
+      }
+    }
+    await sh('umount "$1"', MOUNT)
+    const check: Check = async state => {
+      await using crashed = await state.disk()
+      await sh('mount "$1" "$2"', crashed.path, MOUNT)
+      try {
+        await using upper = await UblkDevice.create({ backend: backend() })
+        enough(state, await replay(upper.path, true))
+      } finally {
+        await sh('umount "$1"', MOUNT)
+      }
+    }
+    await survives(t, disk, check, { from: '0' })
+  })
+}

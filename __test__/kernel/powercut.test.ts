@@ -1,0 +1,158 @@
+// processors: 2
+import { mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { type CrashState, file, memory, powercut, type ServedDevice, UblkDevice } from 'ublk-ts'
+import { leaveNothingBehind } from '../support/devices.js'
+import { sh } from '../support/program.js'
+
+const DIR = mkdtempSync('/dev/shm/powercut-')
+const MOUNT = join(DIR, 'mnt')
+leaveNothingBehind(test)
+test.before(async () => void (await sh('mkdir "$1"', MOUNT)))
+test.after.always(async () => {
+  await sh('umount "$1" 2>/dev/null || :', MOUNT)
+  rmSync(DIR, { recursive: true, force: true })
+})
+
+/** A shell script that keeps number `n` in a file of the directory $1. */
+type Program = (n: number) => string
+
+const DURABLE: Program = n => `echo ${n} >"$1/new"; sync "$1/new"; mv "$1/new" "$1/number"; sync "$1"`
+
+const WITHOUT_THE_DIRECTORY: Program = n => `echo ${n} >"$1/new"; sync "$1/new"; mv "$1/new" "$1/number"`
+
+/** A disk on which a program has kept some numbers, with a mark for each one that it promised. */
+async function recorded(program: Program): Promise<ServedDevice> {
+  const disk = await UblkDevice.create({ backend: powercut({ size: '16M', seed: 1 }) })
+  await sh(
+    'mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$1"; mount "$1" "$2"; echo 0 >"$2/number"; sync',
+    disk.path,
+    MOUNT,
+  )
+  disk.mark('0')
+  for (let n = 1; n <= 2; n++) {
+    await sh(program(n), MOUNT)
+    disk.mark(String(n))
+  }
+  await sh('umount "$1"', MOUNT)
+  return disk
+}
+
+/** The file system is whole, and the number is at least the one that was promised last. */
+async function check(state: CrashState): Promise<void> {
+  await using crashed = await state.disk()
+  const script =
+    'mount "$1" "$2"; cat "$2/number"; umount "$2"; e2fsck -fn "$1" >/dev/null 2>&1 || echo damaged'
+  const found = (await sh(script, crashed.path, MOUNT)).trim()
+  const promised = Number(state.marks.at(-1))
+  if (found !== String(promised) && found !== String(promised + 1)) {
+    throw new Error(`${found} is there after ${promised}`)
+  }
+}
+
+test('ext4 and a program that syncs what it has to survive every power cut', async t => {
+  await using disk = await recorded(DURABLE)
+  let states = 0
+  for await (const state of disk.crashStates({ budget: 15, from: '0' })) {
+    await t.notThrowsAsync(check(state), state.id)
+    states++
+  }
+  t.is(states, 15)
+})
+
+test('a rename that is not made durable is found, and what matters is one or a few writes', async t => {
+  await using disk = await recorded(WITHOUT_THE_DIRECTORY)
+  let found: CrashState | undefined
+  let tried = 0
+  for await (const state of disk.crashStates({ budget: 100, from: '0' })) {
+    tried++
+    if (
+      await check(state).then(
+        () => false,
+        () => true,
+      )
+    ) {
+      found = state
+      break
+    }
+  }
+  if (!found) return t.fail(`not in ${tried} states`)
+  const least = await found.shrink(check)
+  t.log(`found in ${tried} states: ${JSON.stringify(least.lost)}`)
+  t.true(new Set(least.lost.map(({ write }) => write)).size <= 3, JSON.stringify(least.lost))
+  // Both can be had again by their ids, as often as one likes.
+  for (const state of [found, least, found]) {
+    const again = await disk.crashState(state.id, { budget: 100, from: '0' })
+    t.deepEqual([again.id, again.lost, again.marks], [state.id, state.lost, state.marks])
+    await t.throwsAsync(check(again))
+  }
+})
+
+test('states are disks of their own, and can be used at the same time', async t => {
+  await using disk = await UblkDevice.create({ backend: powercut({ size: '1M', unit: 4096 }) })
+  const write = 'printf "$2" | dd of="$1" bs=4096 conv=sync,notrunc oflag=direct status=none'
+  const read = 'dd if="$1" bs=4096 count=1 iflag=direct status=none | tr -d "\\0"'
+  await sh(`${write}; sync "$1"`, disk.path, 'one')
+  await sh(write, disk.path, 'two')
+  const states: CrashState[] = []
+  for await (const state of disk.crashStates({ budget: 20 })) states.push(state)
+  const disks = await Promise.all(states.map(async state => await state.disk()))
+  try {
+    for (const crashed of disks) {
+      t.is((await sh('blockdev --getpbsz --getsize64 "$1"', crashed.path)).trim(), '4096\n1048576')
+    }
+    const contents = await Promise.all(disks.map(async ({ path }) => await sh(read, path)))
+    t.deepEqual([...new Set(contents)].sort(), ['', 'one', 'two'])
+    for (const { path } of disks) await sh(write, path, 'new')
+    t.is(await sh(read, disk.path), 'two')
+    await using again = await (states.at(-1) as CrashState).disk()
+    t.is(await sh(read, again.path), contents.at(-1) as string)
+  } finally {
+    await Promise.all(disks.map(async crashed => await crashed.delete()))
+  }
+})
+
+test('the power is cut while a disk is in use, and on again', async t => {
+  await using disk = await UblkDevice.create({ backend: powercut({ over: memory('1M'), seed: 3 }) })
+  const write = (text: string): string =>
+    `printf ${text} | dd of="$1" oflag=direct bs=512 conv=sync,notrunc status=none`
+  const read = 'dd if="$1" iflag=direct bs=512 count=1 status=none'
+  await sh(`${write('one')}; sync "$1"`, disk.path)
+  disk.cutAt({ write: 1 })
+  await sh(write('two'), disk.path)
+  t.true(disk.isPowerOff)
+  await t.throwsAsync(sh(read, disk.path), { message: /Input\/output error/ })
+  t.throws(() => disk.restore(), { message: 'it is not chosen yet what is left' })
+  await disk.cut()
+  await t.throwsAsync(disk.cut(), { message: 'the power is off already' })
+  disk.restore()
+  t.false(disk.isPowerOff)
+  t.regex(await sh(`${read} | tr -d "\\0"`, disk.path), /^(one|two)$/)
+  await sh(write('three'), disk.path)
+})
+
+test('what cannot be done is said in one line', async t => {
+  await using plain = await UblkDevice.create({ backend: memory('1M') })
+  const message = 'the disk does not record what is written to it'
+  for (const call of [() => plain.mark('a'), () => plain.restore(), () => plain.cutAt({ write: 1 })]) {
+    t.throws(call, { message })
+  }
+  await t.throwsAsync(plain.cut(), { message })
+  await t.throwsAsync(plain.crashStates().next(), { message })
+  t.false(plain.isPowerOff)
+  await using disk = await UblkDevice.create({ backend: powercut({ size: '1M' }) })
+  await t.throwsAsync(disk.crashStates({ from: 'nothing' }).next(), { message: 'there is no mark "nothing"' })
+  for (const id of ['x', '1.5', '1-2@0+512', '999999.0']) {
+    await t.throwsAsync(disk.crashState(id), { message: `there is no state '${id}'` })
+  }
+  t.throws(() => disk.cutAt({}), { message: /takes a flush, a write or a mark/ })
+  const create = async (options: object): Promise<unknown> =>
+    await UblkDevice.create({ backend: powercut({ size: '1M', unit: 512 }), ...options })
+  await t.throwsAsync(create({ physicalBlockSize: 4096 }), {
+    message: 'the backend does not write physical blocks of 4096 bytes whole, only 512',
+  })
+  await t.throwsAsync(create({ backend: powercut({ over: file(join(DIR, 'missing')) }) }), {
+    message: /cannot open/,
+  })
+})

@@ -22,7 +22,7 @@ use napi_derive::napi;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Faults, Handle, Recorder};
 use ublk_core::device::{Listener, PendingQueue};
@@ -66,14 +66,21 @@ pub struct Device {
     changes: Option<Arc<Changes>>,
     lazy: Arc<OnceLock<Handle>>,
     faults: Arc<OnceLock<Arc<Faults>>>,
-    recorder: Arc<OnceLock<Arc<Recorder>>>,
+    recorder: Arc<OnceLock<Weak<Recorder>>>,
 }
 
 impl Device {
     fn recorder(&self) -> CoreResult<Arc<Recorder>> {
-        self.recorder.get().cloned().ok_or_else(|| {
-            CoreError::new(ErrorKind::Unsupported, "the disk does not record what is written to it")
-                .hint("make it of powercut()")
+        let Some(recorder) = self.recorder.get() else {
+            return Err(CoreError::new(
+                ErrorKind::Unsupported,
+                "the disk does not record what is written to it",
+            )
+            .hint("make it of powercut()"));
+        };
+        recorder.upgrade().ok_or_else(|| {
+            CoreError::new(ErrorKind::NotFound, "the device was deleted, and what it recorded with it")
+                .hint("look at its states before it is deleted")
         })
     }
 }
@@ -445,7 +452,7 @@ impl Device {
     /// Whether the power is off; `null` of a disk that does not record.
     #[napi(getter)]
     pub fn is_power_off(&self) -> Option<bool> {
-        self.recorder.get().map(|recorder| recorder.is_off())
+        self.recorder.get().and_then(Weak::upgrade).map(|recorder| recorder.is_off())
     }
 
     /// Switches the power on again.

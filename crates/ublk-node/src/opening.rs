@@ -6,7 +6,7 @@ use crate::number::with_integers;
 use napi::Result;
 use napi::bindgen_prelude::Function;
 use serde_json::Value;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use ublk_core::Spec;
 use ublk_core::backend::{Backend, Faults, Handle, Observed, Recorder, Source};
 use ublk_core::claim::{FileId, check_same};
@@ -33,7 +33,7 @@ pub struct Opened {
     /// The disk with faults.
     pub faults: Arc<OnceLock<Arc<Faults>>>,
     /// The disk that records.
-    pub recorder: Arc<OnceLock<Arc<Recorder>>>,
+    pub recorder: Arc<OnceLock<Weak<Recorder>>>,
 }
 
 impl OpeningBackend {

@@ -5,7 +5,7 @@ use napi_derive::napi;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::Value;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use ublk_core::ErrorKind;
 use ublk_core::backend::{Backend, Faults, Handle, Recorder, Source};
 use ublk_core::claim::{FileId, Role, check_same};
@@ -39,7 +39,7 @@ pub struct Opening {
     /// Gets the disk with faults, if there is one.
     pub faults: Arc<OnceLock<Arc<Faults>>>,
     /// Gets the disk that records, if there is one.
-    pub recorder: Arc<OnceLock<Arc<Recorder>>>,
+    pub recorder: Arc<OnceLock<Weak<Recorder>>>,
 }
 
 impl Opening {

@@ -54,7 +54,7 @@ impl Plan for Options {
         };
         let recorder = Arc::new(Recorder::new(base, data, self.unit)?);
         how.recorder
-            .set(recorder.clone())
+            .set(Arc::downgrade(&recorder))
             .map_err(|_| Error::invalid("more than one disk of a stack records").hint("one can"))?;
         Ok(recorder)
     }

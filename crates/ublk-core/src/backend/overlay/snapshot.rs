@@ -15,7 +15,7 @@
 use super::Overlay;
 use super::layers::Written;
 use super::queues::Hold;
-use super::upper::MOST_LAYERS;
+use super::upper::{MOST_LAYERS, is_name_of_commit, no_name};
 use crate::error::{Error, ErrorKind, Result};
 use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
@@ -43,6 +43,9 @@ impl Overlay {
     /// See the [module](self).
     pub fn take_snapshot(self: &Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
         let _job = self.job.begin("given a snapshot")?;
+        if is_name_of_commit(name) {
+            return Err(no_name(name));
+        }
         self.add_layer(name, now)
     }
 

@@ -205,7 +205,7 @@ fn what_cannot_be_a_snapshot_is_refused_and_changes_nothing() {
     };
     let disk = Arc::new(Overlay::in_file(open(&base), &path, None, false).unwrap());
     let mut benches = queues(&disk);
-    for name in ["", "a/b", "a b", "a\nb", "ä"] {
+    for name in ["", "a/b", "a b", "a\nb", "ä", "commit~1", "a/commit~1", "a-commit~1", "a.commit~1"] {
         let message = refused(snapshot(&disk, &mut benches, name));
         assert_eq!(message, format!("{name:?} is no name of a snapshot"));
     }

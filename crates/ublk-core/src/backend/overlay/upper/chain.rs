@@ -3,7 +3,7 @@
 use super::file::read;
 use super::format::{Header, MOST_NAME, State, refused};
 use super::names::{exchange, same, with_suffix};
-use super::put::is_of_commit;
+use super::put::is_name_of_commit;
 use super::{Parent, Shape, Upper};
 use crate::backend::map_file::{directory, sync_parent};
 use crate::error::{Error, ErrorKind, Result};
@@ -82,9 +82,8 @@ impl Upper {
     pub fn prepare_snapshot(&self, name: &str) -> Result<Prepared> {
         let header = self.store.header();
         let path = self.path();
-        if !is_name(name) && !is_of_commit(Path::new(name)) {
-            return Err(Error::invalid(format!("{name:?} is no name of a snapshot"))
-                .hint("it becomes a part of a file's name: use letters, digits, '-', '_' and '.'"));
+        if !is_name(name) && !is_name_of_commit(name) {
+            return Err(no_name(name));
         }
         if header.state != State::Written || self.read_only {
             return Err(refused(path, "is not written, so there is nothing to make a snapshot of"));
@@ -183,6 +182,12 @@ impl Drop for Prepared {
 
 fn failed(below: &Path, error: &io::Error) -> Error {
     Error::system(format!("cannot make the snapshot {}", below.display()), error).kind(ErrorKind::Backend)
+}
+
+/// No snapshot can have that name.
+pub fn no_name(name: &str) -> Error {
+    Error::invalid(format!("{name:?} is no name of a snapshot"))
+        .hint("it becomes a part of a file's name: use letters, digits, '-', '_' and '.'")
 }
 
 /// Whether a snapshot can have that name.

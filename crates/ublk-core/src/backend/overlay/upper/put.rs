@@ -42,11 +42,16 @@ pub fn name_of_commit(number: u32) -> String {
     format!("{OF_COMMIT}{number}")
 }
 
-/// Whether a snapshot of that name, or in that file, was made by a commit.
+/// Whether only a commit makes a snapshot of that name.
+pub fn is_name_of_commit(name: &str) -> bool {
+    let number = name.strip_prefix(OF_COMMIT);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+/// Whether the snapshot in that file was made by a commit.
 pub fn is_of_commit(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let number = name.rsplit_once(OF_COMMIT).map(|(_, number)| number);
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    name.rsplit_once('.').is_some_and(|(_, name)| is_name_of_commit(name))
 }
 
 /// How layers are copied to a base.

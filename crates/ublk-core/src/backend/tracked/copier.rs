@@ -5,6 +5,7 @@
 //! aside in time, the diff fails: changes wait for the disk only.
 
 use super::BLOCK;
+use super::buffers::Buffers;
 use super::diff::{Diff, no_panic};
 use super::outgoing::{Aside, Copied, Part};
 use super::priority::Priority;
@@ -19,7 +20,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::PoisonError;
-use std::thread::{Builder, Scope, yield_now};
+use std::sync::mpsc::Sender;
+use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 /// How many ranges are read at once.
@@ -41,6 +43,8 @@ const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(500) } else { D
 /// As the niceness of a thread: the one that reads the disk, since requests wait for it, and the one that writes.
 const AHEAD_OF_OTHERS: i32 = -10;
 const BEHIND_OTHERS: i32 = 10;
+/// How soon it is tried again to add what is held.
+const MOMENT: Duration = Duration::from_millis(1);
 /// How often a cancellation is noticed.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -56,20 +60,22 @@ pub fn run(
 ) -> Result<()> {
     let interrupt = sink.interrupter();
     std::thread::scope(|scope| {
+        let (buffers, back) = Buffers::new();
+        let also_back = back.clone();
         let output = start(diff, scope, "ublk-diff-out", move || {
             let _behind = Priority::change(BEHIND_OTHERS);
-            let written = write_out(diff, aside, sink);
+            let written = write_out(diff, aside, sink, &back);
             diff.outgoing.written();
             written
         });
-        start(diff, scope, "ublk-diff-aside", move || put_aside(diff, aside));
+        start(diff, scope, "ublk-diff-aside", move || put_aside(diff, aside, &also_back));
         let take_and_copy = || {
             let _apart = diff.apart_when_dropped();
             let mut reader = reader; // dropped before that
             // From the instant on, requests wait for this thread. Hence the others were started before.
             let (_flusher, _precedence) = (IoFlusher::new(), Priority::change(AHEAD_OF_OTHERS));
             take(&mut reader)?;
-            copy(diff, reader, cancelled)
+            copy(diff, reader, buffers, cancelled)
         };
         if let Err(error) = no_panic(take_and_copy) {
             diff.fail(error);
@@ -122,16 +128,18 @@ pub fn cannot_read(errno: Errno) -> Error {
     Error::system("cannot read the disk", &io::Error::from_raw_os_error(errno)).kind(ErrorKind::Backend)
 }
 
-fn copy(diff: &Diff, mut reader: Reader, cancelled: &dyn Fn() -> bool) -> Result<()> {
+fn copy(diff: &Diff, mut reader: Reader, buffers: Buffers, cancelled: &dyn Fn() -> bool) -> Result<()> {
     let now = Instant::now();
     let mut pace = Pace { cursor: 0, looked: now, resume: now, patience: PATIENCE };
+    let mut held = Held { buffers, copied: Vec::new() };
     loop {
-        let (parts, wanted) = next(diff, &mut reader, &mut pace, cancelled)?;
+        let (parts, wanted) = next(diff, &mut reader, &mut pace, &mut held, cancelled)?;
         if parts.is_empty() {
+            diff.outgoing.add(held.copied);
             return Ok(());
         }
         let began = Instant::now();
-        copy_parts(diff, &mut reader, &parts, cancelled)?;
+        copy_parts(diff, &mut reader, &parts, &mut held, cancelled)?;
         if !wanted {
             let now = Instant::now();
             pace.resume = now + (now - began);
@@ -143,11 +151,12 @@ fn copy_parts(
     diff: &Diff,
     reader: &mut Reader,
     parts: &[Range<u64>],
+    held: &mut Held,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<()> {
     let bytes = |part: &Range<u64>| part.start * BLOCK..(part.end * BLOCK).min(diff.size);
     let ranges: Vec<_> = parts.iter().map(bytes).collect();
-    let room = |range: &Range<u64>| Vec::with_capacity(to_usize(range.end - range.start));
+    let mut room = |range: &Range<u64>| held.buffers.get(to_usize(range.end - range.start));
     let mut copied: Vec<_> =
         ranges.iter().map(|range| Copied { offset: range.start, data: room(range) }).collect();
     // The storage may take its time.
@@ -164,9 +173,18 @@ fn copy_parts(
             return Err(Error::system(what, &error).kind(ErrorKind::Backend));
         }
     }
-    diff.outgoing.add(copied);
+    diff.outgoing.more(copied.iter().map(|copied| copied.data.len()).sum());
+    held.copied.append(&mut copied);
     diff.copied(parts);
+    diff.outgoing.try_add(&mut held.copied);
     Ok(())
+}
+
+/// What the reader has.
+struct Held {
+    buffers: Buffers,
+    /// What could not be added to the outgoing data yet.
+    copied: Vec<Copied>,
 }
 
 /// How it is copied.
@@ -185,9 +203,13 @@ fn next(
     diff: &Diff,
     reader: &mut Reader,
     pace: &mut Pace,
+    held: &mut Held,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<Range<u64>>, bool)> {
     loop {
+        if !held.copied.is_empty() {
+            diff.outgoing.try_add(&mut held.copied);
+        }
         if diff.is_over() {
             return Ok((Vec::new(), false)); // `failure` says why
         }
@@ -217,6 +239,7 @@ fn next(
             drop(state); // nobody waits while it is looked for
             return Ok((diff.rest(&mut pace.cursor, AT_ONCE_AHEAD, PART), false));
         };
+        let pause = if held.copied.is_empty() { pause } else { pause.min(MOMENT) };
         drop(diff.happened.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
         if waits {
             pace.patience = pace.patience.saturating_sub(now.elapsed());
@@ -225,7 +248,7 @@ fn next(
 }
 
 /// Puts aside what is too much, until nothing waits for memory any more.
-fn put_aside(diff: &Diff, file: &io::Result<File>) -> Result<()> {
+fn put_aside(diff: &Diff, file: &io::Result<File>, back: &Sender<Vec<u8>>) -> Result<()> {
     let _flusher = IoFlusher::new();
     let mut at = 0;
     while let Some(Copied { offset, data }) = diff.outgoing.surplus(ENOUGH) {
@@ -235,17 +258,23 @@ fn put_aside(diff: &Diff, file: &io::Result<File>) -> Result<()> {
         diff.outgoing.is_aside(Aside { offset, at, length });
         diff.happened.notify_all();
         at += length as u64;
-        yield_now();
+        let _ = back.send(data); // nobody copies any more
     }
     Ok(())
 }
 
-fn write_out(diff: &Diff, aside: &io::Result<File>, sink: &mut (dyn Sink + Send)) -> Result<()> {
+fn write_out(
+    diff: &Diff,
+    aside: &io::Result<File>,
+    sink: &mut (dyn Sink + Send),
+    back: &Sender<Vec<u8>>,
+) -> Result<()> {
     while let Some(part) = diff.outgoing.next() {
         let put = match part {
             Part::Here(Copied { offset, data }) => {
                 let put = sink.put(offset, &data);
                 diff.outgoing.less(data.len());
+                let _ = back.send(data); // nobody copies any more
                 put
             }
             Part::Aside(Aside { offset, at, length }) => {
@@ -256,9 +285,6 @@ fn write_out(diff: &Diff, aside: &io::Result<File>, sink: &mut (dyn Sink + Send)
         };
         put.map_err(|error| cannot_write(&error))?;
         diff.happened.notify_all();
-        // Requests may have come for which a thread of the disk waits for this processor. The kernel would let this one go on
-        // for a while, up to a tick of 10 ms, however low its priority.
-        yield_now();
     }
     Ok(())
 }
@@ -283,13 +309,14 @@ mod tests {
         diff.note_table(None);
         diff.release_others();
         // Neither the output nor the file for it answers.
+        diff.outgoing.more(MOST);
         diff.outgoing.add(vec![Copied { offset: 0, data: vec![0; MOST] }]);
         let completer = Completer::new(Waker::new().unwrap());
         let wait = || (completer.clone(), Token::of(Ticket { tag: 0, generation: 1, queue: 0 }));
         assert!(!diff.admits(&(2..3), wait));
         let reader = Reader::new(disk, AT_ONCE, PART_BYTES, Reporter::new(|_| {})).unwrap();
         let began = Instant::now();
-        let failed = copy(&diff, reader, &|| began.elapsed() > PATIENCE * 10).unwrap_err();
+        let failed = copy(&diff, reader, Buffers::new().0, &|| began.elapsed() > PATIENCE * 10).unwrap_err();
         assert_eq!(failed.errno, Some(libc::ETIMEDOUT));
         assert!(began.elapsed() >= PATIENCE);
         diff.fail(failed);

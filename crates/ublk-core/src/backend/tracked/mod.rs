@@ -7,6 +7,7 @@
 //! The file is read when the first engine is created, since the previous server may write to it until then, and written
 //! when the last engine is dropped, which comes before the claims on the disk's files end.
 
+mod buffers;
 mod copier;
 mod diff;
 mod engine;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// Data in memory, and its place on the disk.
@@ -60,9 +60,26 @@ impl Outgoing {
         self.bytes.load(SeqCst)
     }
 
-    pub fn add(&self, copied: Vec<Copied>) {
-        let bytes = copied.iter().map(|copied| copied.data.len()).sum();
+    /// That many bytes more are in memory, and are added soon.
+    pub fn more(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, SeqCst);
+    }
+
+    /// Adds what was copied, unless another thread has the lock: it may run behind others, and requests wait for this one. Then
+    /// it is left to be tried again.
+    pub fn try_add(&self, copied: &mut Vec<Copied>) {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        state.here.extend(copied.drain(..));
+        drop(state);
+        self.happened.notify_all();
+    }
+
+    /// The same, when no request waits any more.
+    pub fn add(&self, copied: Vec<Copied>) {
         self.state().here.extend(copied);
         self.happened.notify_all();
     }

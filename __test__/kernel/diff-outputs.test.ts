@@ -52,10 +52,14 @@ function link(path: string): string {
 }
 
 /** Interrupts a command; how it ended, without its output. */
-async function interrupted(child: ChildProcess, signal: NodeJS.Signals): Promise<Omit<Result, 'stdout'>> {
+async function interrupted(
+  child: ChildProcess,
+  signal: NodeJS.Signals,
+  ended = result(child),
+): Promise<Omit<Result, 'stdout'>> {
   child.kill(signal)
-  const { stdout: _, ...ended } = await result(child)
-  return ended
+  const { stdout: _, ...how } = await ended
+  return how
 }
 
 test('a diff whose reader ends, or that is interrupted, says so in one line, and writes go on', async t => {
@@ -134,7 +138,7 @@ test('an interrupted apply says what became of the copy', async t => {
   // A file system whose reads are slow.
   await sh(
     `cd "$1"; mkdir slow; truncate -s 48M slow.img; mkfs.ext4 -q -E nodiscard slow.img; losetup /dev/loop6 slow.img
-     dmsetup create slow --table "0 98304 delay /dev/loop6 0 40 /dev/loop6 0 0"`,
+     dmsetup create slow --table "0 98304 delay /dev/loop6 0 100 /dev/loop6 0 0"`,
     DIR,
   )
   const medium = `/dev/${(await sh('dmsetup info -c --noheadings -o blkdevname slow')).trim()}`
@@ -148,12 +152,13 @@ test('an interrupted apply says what became of the copy', async t => {
   ] as const) {
     await sh('umount "$2/slow"; mount "$1" "$2/slow"', medium, DIR) // not from the page cache
     const apply = start('apply', at(`slow/${name}`), '--to', at('copy'))
+    const ended = result(apply)
     const files = (): string[] => readdirSync(`/proc/${apply.pid}/fd`)
     const reads = (): boolean =>
       files().some(fd => link(`/proc/${apply.pid}/fd/${fd}`) === at(`slow/${name}`))
     await until(reads, 'it reads the diff')
     await sh('sleep 0.3')
-    t.deepEqual(await interrupted(apply, 'SIGINT'), {
+    t.deepEqual(await interrupted(apply, 'SIGINT', ended), {
       status: 1,
       signal: null,
       stderr: `ublk-ts: applying the diff was cancelled; ${hint}\n`,

@@ -3,14 +3,21 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import {
+  concat,
   type FaultErrno,
   type FaultRule,
   faults,
   file,
+  lazy,
   memory,
+  nullDisk,
+  overlay,
+  qcow2,
   type ServedDevice,
+  slice,
   stripe,
   type TraceRecord,
+  tracked,
   UblkDevice,
   type UblkError,
 } from 'ublk-ts'
@@ -262,6 +269,30 @@ test('zero copy goes on without rules that corrupt, and is not used with them', 
     disk.path,
   )
   t.is(bits.trim(), '1')
+})
+
+test('every native backend can have faults', async t => {
+  await sh('cd "$1"; truncate -s 8M a b c; qemu-img create -q -f qcow2 d 8M', DIR)
+  const at = (name: string): string => `${DIR}/${name}`
+  const disks = {
+    memory: memory('8M'),
+    null: nullDisk('8M'),
+    file: file(at('a')),
+    slice: slice(file(at('a')), { offset: '1M' }),
+    concat: concat([memory('4M'), memory('4M')]),
+    stripe: stripe([memory('4M'), memory('4M')], { chunk: '64K' }),
+    overlay: overlay(file(at('b')), { upper: at('upper') }),
+    qcow2: qcow2(at('d')),
+    tracked: tracked(file(at('c')), { map: at('map') }),
+    lazy: lazy({ size: '8M', fetch: ({ length }) => new Uint8Array(length) }),
+  }
+  for (const [kind, backend] of Object.entries(disks)) {
+    await using disk = await UblkDevice.create({ backend: faults(backend) })
+    await disk.faults.set([{ op: 'write', errno: 'ENOSPC', times: 1 }])
+    t.regex((await write(disk.path)).stderr, /No space left on device/, kind)
+    t.is((await write(disk.path)).status, 0, kind)
+    t.is((await read(disk.path)).status, 0, kind)
+  }
 })
 
 test('a disk without faults says so', async t => {

@@ -1,7 +1,7 @@
 //! A disk that goes wrong where rules say so.
 
 use super::bytes::Bytes;
-use super::plan::{Opening, Plan, Stack};
+use super::plan::{Any, Opening, Plan};
 use super::{Below, Kind, read};
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub const KIND: Kind = Kind { name: "faults", below: Below::Anything, usual: Non
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    disk: Stack,
+    disk: Any,
     rules: Vec<RuleOptions>,
     seed: Bytes,
 }
@@ -25,7 +25,7 @@ struct Options {
 impl Plan for Options {
     fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
         let rules = self.rules.iter().map(Rule::from).collect();
-        let faults = Arc::new(Faults::new(self.disk.open(how)?, rules, self.seed.0)?);
+        let faults = Arc::new(Faults::new(self.disk.0.open(how)?, rules, self.seed.0)?);
         how.faults.set(faults.clone()).map_err(|_| {
             Error::invalid("more than one disk of a stack has faults").hint("one is possible")
         })?;
@@ -33,7 +33,7 @@ impl Plan for Options {
     }
 
     fn files(&self) -> Vec<(Role, String)> {
-        self.disk.files()
+        self.disk.0.files()
     }
 }
 

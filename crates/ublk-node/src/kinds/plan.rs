@@ -132,6 +132,15 @@ impl<'de> Deserialize<'de> for Base {
     }
 }
 
+/// The disk of a layer that is over any other, where TypeScript has checked what is above.
+pub struct Any(pub Stack);
+
+impl<'de> Deserialize<'de> for Any {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        below(deserializer, &[Below::Anything, Below::Overlay, Below::Nothing]).map(Self)
+    }
+}
+
 fn below<'de, D: Deserializer<'de>>(
     deserializer: D,
     possible: &[Below],

@@ -111,11 +111,11 @@ export class ScratchDisk implements AsyncDisposable {
 
   /** Nothing is left to guard. */
   async #release(): Promise<void> {
-    if (this.#made && this.dir !== undefined) await rmdir(this.dir).catch(() => {}) // The guard tries again.
+    if (this.#made && this.dir !== undefined) await rmdir(this.dir).catch(() => {}) // It is still in use.
     if (this.#guard.pid === undefined) return
     const ended = once(this.#guard, 'close')
     this.#guard.ref()
-    this.#guard.stdin?.end()
+    this.#guard.stdin?.end(DONE)
     await ended
   }
 }
@@ -144,17 +144,22 @@ async function directory(mount: true | string): Promise<[path: string, made: boo
   return [resolve(mount), made !== undefined]
 }
 
+/** What the guard is told when nothing is left to do. */
+const DONE = 'done'
+
 /**
- * A process that waits until this one closes its pipe, or is gone however it ended. Then it unmounts what is still mounted, and
- * deletes the device, unless that is gone or another one has its number. It has a session of its own, so that a Ctrl-C does not
- * reach it.
+ * A process that waits until this one closes its pipe, or is gone however it ended. If it was not told that all is done, it unmounts
+ * this disk from this directory, where others may be mounted, too, and deletes the device, unless that is gone or another one has
+ * its number. It has a session of its own, so that a Ctrl-C does not reach it.
  */
 function guardOf(id: number, dir: string, made: boolean): ChildProcess {
-  const script = `cat >/dev/null
-    [ -z "$1" ] || umount -l "$1"
+  const script = `[ "$(cat)" != ${DONE} ] || exit 0
+    ! grep -qF "$7" /proc/self/mounts || umount -l "$1"
     [ "$2" = no ] || rmdir "$1"
     [ "$(stat -L -c %i "/sys/class/ublk-char/ublkc$3")" != "$4" ] || exec "$5" "$6" delete -f "$3"`
-  const words = [dir, made ? 'yes' : 'no', `${id}`, identityOf(id) ?? 'none', process.execPath, MAIN]
+  // As the kernel writes it: a line begins with source and place.
+  const mounted = `/dev/ublkb${id} ${dir.replace(/[ \t\n\\]/g, octal)} `
+  const words = [dir, made ? 'yes' : 'no', `${id}`, identityOf(id) ?? 'none', process.execPath, MAIN, mounted]
   const guard = spawn('sh', ['-c', script, 'ublk-ts-guard', ...words], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
@@ -166,6 +171,10 @@ function guardOf(id: number, dir: string, made: boolean): ChildProcess {
   guard.unref()
   ;(guard.stdin as Socket | null)?.unref()
   return guard
+}
+
+function octal(character: string): string {
+  return `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`
 }
 
 /** mkfs is not on the path of every user. Messages are in English. */

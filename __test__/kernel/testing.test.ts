@@ -137,6 +137,24 @@ test('ublk-ts run gives a command a disk, and has its exit status', async t => {
   t.regex(failed.stderr, /^ublk-ts: mkfs\.ext4: .*\n$/)
 })
 
+test('what else is mounted there stays', async t => {
+  const dir = '/tmp/made for others'
+  await sh('mkdir "$1"; mount -t tmpfs kept "$1"', dir)
+  const source = async (): Promise<string> => (await sh('findmnt -no SOURCE "$1" | tail -1', dir)).trim()
+  const words = ['--mem', '32M', '--mkfs', 'ext4', '--mount', dir, '--', 'bash', '-c']
+  t.is(
+    (await run('run', ...words, 'findmnt -no SOURCE "$UBLK_MOUNT" | tail -1')).stdout.slice(0, 10),
+    '/dev/ublkb',
+  )
+  t.is(await source(), 'kept')
+  const killed = await Server.command('run', ...words, 'echo ready; exec sleep 2')
+  killed.signal('SIGKILL')
+  await killed.ended
+  await nothingIsLeft()
+  t.is(await source(), 'kept')
+  await sh('umount "$1"; rmdir "$1"', dir)
+})
+
 test('ublk-ts run passes signals on, and leaves nothing if it is killed', async t => {
   const words = ['run', '--mem', '32M', '--mkfs', 'ext4', '--mount', '/tmp/made', '--', 'bash', '-c']
   const passed = await Server.command(

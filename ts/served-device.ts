@@ -1,7 +1,7 @@
 import * as native from '#binding'
 import { abortable } from './abort.js'
 import type { PowercutBackend } from './backends/powercut.js'
-import { ofSize } from './backends/stack.js'
+import { nodesOf, ofSize } from './backends/stack.js'
 import { changedPart } from './changes.js'
 import {
   type CrashStatesOptions,
@@ -362,7 +362,8 @@ export class ServedDevice extends UblkDevice {
 
   #powercut(): PowercutBackend {
     const { backend } = this.#local
-    if (backend?.kind === 'powercut') return backend
+    const found = nodesOf(backend).find(({ kind }) => kind.name === 'powercut')
+    if (found) return found.backend as PowercutBackend
     throw new UblkError('unsupported', 'the disk does not record what is written to it', {
       device: this.id,
       hint: 'make it of powercut()',

@@ -12,6 +12,7 @@ import {
   memory,
   nullDisk,
   overlay,
+  powercut,
   qcow2,
   type ServedDevice,
   slice,
@@ -284,6 +285,7 @@ test('every native backend can have faults', async t => {
     overlay: overlay(file(at('b')), { upper: at('upper') }),
     qcow2: qcow2(at('d')),
     tracked: tracked(file(at('c')), { map: at('map') }),
+    powercut: powercut({ size: '8M' }),
     lazy: lazy({ size: '8M', fetch: ({ length }) => new Uint8Array(length) }),
   }
   for (const [kind, backend] of Object.entries(disks)) {

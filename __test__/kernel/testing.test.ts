@@ -56,6 +56,17 @@ test('several disks are there side by side, each with its own directory and its 
   await Promise.all(disks.map(disk => disk[Symbol.asyncDispose]()))
 })
 
+test('the power of a disk can be cut, faults or not', async t => {
+  for (const more of [{ powercut: true }, { powercut: { seed: 3 }, faults: [] }] as const) {
+    const disk = await tmpDisk({ ...EXT4, ...more })
+    disk.disk.mark('made')
+    writeFileSync(`${disk.dir}/a`, 'one', { flush: true })
+    await disk.disk.cut()
+    t.throws(() => writeFileSync(`${disk.dir}/b`, 'two', { flush: true }))
+    await disk[Symbol.asyncDispose]()
+  }
+})
+
 test('a disk that hangs is gone, too', async t => {
   const disk = await tmpDisk({ ...EXT4, faults: [{ op: 'write', after: 50, hang: true }] })
   const writer = result(

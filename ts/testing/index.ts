@@ -6,6 +6,7 @@
 import { checkFlag, checkOptions } from '../check.js'
 import { invalid, wrap } from '../errors.js'
 import {
+  type BaseBackend,
   type CreateOptions,
   type DiskFaults,
   type FaultPlan,
@@ -14,6 +15,8 @@ import {
   features,
   memory,
   type NativeBackend,
+  type PowercutOptions,
+  powercut,
   type ServedDevice,
   type Size,
   UblkDevice,
@@ -32,6 +35,11 @@ export interface TmpDiskOptions {
   backend?: NativeBackend | undefined
   /** What goes wrong: rules for {@link faults}. With an empty list, rules can be set later. */
   faults?: readonly FaultRule[] | FaultPlan | undefined
+  /**
+   * Record what is written, so that the power can be cut: `true`, or options of {@link powercut}. The disk is then `size` large, or
+   * begins with `backend`, which stays as it is.
+   */
+  powercut?: true | Omit<PowercutOptions, 'size' | 'over'> | undefined
   /** Make a file system of this type, such as `'ext4'`. */
   fs?: string | undefined
   /** Further arguments for mkfs. */
@@ -172,6 +180,7 @@ function check(options: TmpDiskOptions): {
     size: true,
     backend: true,
     faults: true,
+    powercut: true,
     fs: true,
     mkfs: true,
     mount: true,
@@ -187,7 +196,9 @@ function check(options: TmpDiskOptions): {
   if (fs === undefined && (mount !== false || mkfs !== undefined || mountOptions !== undefined)) {
     throw invalid('a disk without a file system cannot be mounted', "name one: fs: 'ext4'")
   }
-  const disk = backend ?? memory(size as Size)
+  const power = options.powercut === true ? {} : options.powercut
+  const begins = backend === undefined ? { size: size as Size } : { over: backend as BaseBackend }
+  const disk = power === undefined ? (backend ?? memory(size as Size)) : powercut({ ...power, ...begins })
   return {
     backend: options.faults === undefined ? disk : faults(disk, options.faults),
     fileSystem: fs === undefined ? undefined : { fs, mkfs, mount, options: mountOptions },

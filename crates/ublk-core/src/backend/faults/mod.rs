@@ -122,11 +122,11 @@ impl Faults {
         self.rules().iter().map(Active::tally).collect()
     }
 
-    /// Lets all requests that hang go on. Returns how many there were.
+    /// Lets all requests that hang or are delayed go on. Returns how many there were.
     pub fn thaw(&self) -> usize {
         let hung = std::mem::take(&mut self.waits().hung);
         end(&hung, 0);
-        hung.len()
+        hung.len() + self.timer.end_all()
     }
 
     /// How many requests hang.

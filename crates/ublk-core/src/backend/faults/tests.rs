@@ -169,6 +169,25 @@ fn nothing_waits_once_the_disk_is_being_removed_or_passes_to_another_server() {
 }
 
 #[test]
+fn thawing_ends_delays_and_limits_of_a_rate() {
+    let hour = Delay::Fixed(Duration::from_secs(3600));
+    let slow = Limit { per_second: 1, burst: 0 };
+    for effect in [Effect::Delay { time: hour, in_turn: true }, Effect::Rate(slow), Effect::Hang] {
+        let mut disk = Disk::with(effect);
+        assert_eq!(disk.write(0, 1), None);
+        assert_eq!(disk.start(1, Op::Read, 0), None);
+        disk.faults.set(Vec::new(), 0).unwrap();
+        assert_eq!(disk.faults.thaw(), 2, "{effect:?}");
+        let (mut answers, until) = (Vec::new(), Instant::now() + Duration::from_secs(20));
+        while answers.len() < 2 && Instant::now() < until {
+            answers.extend(disk.bench.turn().into_iter().map(|(_, outcome)| outcome));
+        }
+        assert_eq!(answers, [Ok(BLOCK as u32); 2]);
+        assert_eq!(disk.faults.thaw(), 0);
+    }
+}
+
+#[test]
 fn rules_are_applied_once_the_disk_is_usable() {
     let stages = Stages::at(Stage::Appearing);
     let mut disk = Disk::with(Effect::Fail(libc::EIO));

@@ -57,12 +57,14 @@ impl Timer {
         true
     }
 
-    /// Completes all calls now.
-    pub fn end_all(&self) {
+    /// Completes all calls now. Returns how many there were.
+    pub fn end_all(&self) -> usize {
         let calls = std::mem::take(&mut self.0.lock().calls);
+        let count = calls.len();
         for (completer, token) in calls.into_values() {
             completer.complete(token, 0);
         }
+        count
     }
 }
 

@@ -234,8 +234,9 @@ fn end(hung: &[(u64, Completer, Token)], result: i32) {
 }
 
 impl Backend for Faults {
+    /// With a write cache: without one the kernel sends no flush, and rules about flushes would never be applied.
     fn properties(&self) -> Properties {
-        self.disk.properties()
+        Properties { write_cache: true, ..self.disk.properties() }
     }
 
     /// Only with copies does an engine see the data of requests.

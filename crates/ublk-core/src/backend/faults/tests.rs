@@ -75,6 +75,14 @@ fn without_rules_it_is_the_disk_below() {
 }
 
 #[test]
+fn the_kernel_sends_flushes_also_to_a_disk_below_that_needs_none() {
+    let memory = Arc::new(Memory::new(SIZE).unwrap());
+    assert!(!memory.properties().write_cache);
+    let faults = Faults::new(memory, Vec::new(), 0).unwrap();
+    assert!(faults.properties().write_cache);
+}
+
+#[test]
 fn a_request_fails_with_the_error_of_its_rule_and_is_not_done() {
     let mut disk = Disk::with(Effect::Fail(libc::ENOSPC));
     assert_eq!(disk.write(0, 1), Some(Err(libc::ENOSPC)));

@@ -82,6 +82,14 @@ test('a rule that makes no sense is refused in one line, which says what would',
       'rule 0: a flush has no range; it concerns all of the disk',
     ],
     [
+      { op: 'flush', lose: true, meta: true },
+      'rule 0: a flush has no meta; a file system marks only what it reads and writes',
+    ],
+    [
+      { op: 'flush', lose: true, sequential: false },
+      'rule 0: a flush has no sequential; only requests with a place on the disk do',
+    ],
+    [
       { hang: true, range: { offset: 0 } },
       "rule 0: its range needs offset and length; such as { offset: 0, length: '1M' }",
     ],

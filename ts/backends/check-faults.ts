@@ -168,9 +168,7 @@ function nativeRule(rule: unknown): Json {
   checkNames(given, name, effect)
   const { range, meta, sequential, after, nth, every, probability, times } = given
   const ops = operations(given['op'], name, effect)
-  if (range !== undefined && ops.length === 1 && ops[0] === 'flush') {
-    throw invalid('a flush has no range', 'it concerns all of the disk')
-  }
+  if (ops.every(op => op === 'flush')) checkFlush(given)
   if (nth !== undefined && (every !== undefined || probability !== undefined)) {
     throw invalid(`nth and ${every === undefined ? 'probability' : 'every'} exclude each other`)
   }
@@ -212,6 +210,15 @@ function checkNames(rule: Fields, name: string, { more = [] }: Effect): void {
     `a rule with ${name} has no ${nameOf(unknown)}`,
     near === undefined ? `it can have ${known.join(', ')}` : `did you mean ${near}?`,
   )
+}
+
+/** What a rule that is only for flushes cannot ask for: no flush would meet it. */
+function checkFlush({ range, meta, sequential }: Fields): void {
+  if (range !== undefined) throw invalid('a flush has no range', 'it concerns all of the disk')
+  if (meta !== undefined)
+    throw invalid('a flush has no meta', 'a file system marks only what it reads and writes')
+  if (sequential !== undefined)
+    throw invalid('a flush has no sequential', 'only requests with a place on the disk do')
 }
 
 function operations(op: unknown, name: string, { ops, verb }: Effect): readonly Operation[] {

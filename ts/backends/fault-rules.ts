@@ -41,9 +41,9 @@ interface Conditions<Possible extends Operation> {
   readonly op?: Possible | readonly Possible[] | undefined
   /** Requests with at least one byte of this part of the disk. A flush has no range: it is considered in any case. */
   readonly range?: { readonly offset: Size; readonly length: Size } | undefined
-  /** Only those that a file system marks as its own structures, such as inodes and the journal; or only others. */
+  /** Only those that a file system marks as its own structures, such as inodes and the journal; or only others. No flush is marked. */
   readonly meta?: boolean | undefined
-  /** Only those that begin where the one before ended; or only others. */
+  /** Only those that begin where the one before ended; or only others. Flushes, which have no place, are neither. */
   readonly sequential?: boolean | undefined
   /** This number of requests is left alone first. */
   readonly after?: number | undefined
@@ -103,7 +103,7 @@ interface Turn {
  * @example
  * ```ts
  * const third: FaultRule = { op: 'write', nth: 3, errno: 'EIO' }
- * const journal: FaultRule = { meta: true, op: 'flush', lose: true }
+ * const journal: FaultRule = { meta: true, op: 'write', lose: true }
  * const slow: FaultRule = { probability: 0.01, delay: { from: '20ms', to: '2s' } }
  * ```
  */

@@ -120,7 +120,7 @@ pub struct Rule {
     pub range: Range<u64>,
     /// Only those that a file system marked as its own structures, or only others.
     pub meta: Option<bool>,
-    /// Only those that begin where the one before ended, or only others.
+    /// Only those that begin where the one before ended, or only others. Flushes, which have no place, are neither.
     pub sequential: Option<bool>,
     /// This number of requests is left alone first.
     pub after: u64,
@@ -213,6 +213,9 @@ impl Active {
             return None;
         }
         if let Some(wanted) = sequential {
+            if piece.op == Op::Flush {
+                return None;
+            }
             let before = self.end.swap(piece.offset.saturating_add(piece.length), Relaxed);
             if (before == piece.offset) != *wanted {
                 return None;
@@ -282,6 +285,19 @@ mod tests {
 
     fn write(offset: u64) -> Piece {
         Piece { op: Op::Write, flags: Flags::NONE, offset, length: 4096, at: 0, scatter: None }
+    }
+
+    #[test]
+    fn a_flush_between_two_writes_leaves_them_sequential() {
+        let sequential = Rule { sequential: Some(true), ..Rule::new(Effect::Fail(libc::EIO)) };
+        let active = Active::new(sequential.clone(), 0);
+        let flush = Piece { op: Op::Flush, length: 0, ..write(0) };
+        let pieces = [write(8192), flush, write(12288), flush, write(0)];
+        let hits = |active: &Active| pieces.map(|piece| active.hits(&piece).is_some());
+        assert_eq!(hits(&active), [false, false, true, false, false]);
+        assert_eq!(active.tally().considered, 1);
+        let others = Active::new(Rule { sequential: Some(false), ..sequential }, 0);
+        assert_eq!(hits(&others), [true, false, false, false, true]);
     }
 
     /// Which of a number of equal requests the rule is applied to.

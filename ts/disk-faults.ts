@@ -3,7 +3,8 @@ import { checkPlan, nativeRules, rulesOf } from './backends/check-faults.js'
 import type { ProfileName } from './backends/fault-profiles.js'
 import type { FaultPlan, FaultRule } from './backends/fault-rules.js'
 import type { FaultsBackend } from './backends/faults.js'
-import { nodesOf } from './backends/stack.js'
+import type { NativeBackend } from './backends/list.js'
+import { mapStack, nodesOf } from './backends/stack.js'
 import { rethrow, UblkError } from './errors.js'
 import { connect } from './remote/control-client.js'
 
@@ -87,7 +88,7 @@ export class DiskFaults {
     await this.set([])
   }
 
-  /** Lets all requests that hang go on: the disk serves them. Resolves with their number. */
+  /** Lets all requests that hang or are delayed go on: the disk serves them. Resolves with their number. */
   async thaw(): Promise<number> {
     if (this.#local) {
       try {
@@ -114,6 +115,18 @@ export function planOf(backend: unknown): FaultPlan | undefined {
   if (!found) return undefined
   const { rules, profile, seed } = found.backend as FaultsBackend
   return { rules, profile, seed }
+}
+
+/** The rules that a backend describes, and those of its profile. */
+export function rulesIn(backend: unknown): readonly FaultRule[] {
+  return rulesOf(planOf(backend) ?? {})
+}
+
+/** The same backend without rules: they can be set later. */
+export function withoutRules(backend: NativeBackend): NativeBackend {
+  return mapStack(backend, (each, kind) =>
+    kind.name === 'faults' ? { kind: 'faults', disk: (each as FaultsBackend).disk, rules: [] } : each,
+  ) as NativeBackend
 }
 
 function reportOf({ device, faultPlan }: LocalFaults, id: number): FaultReport {

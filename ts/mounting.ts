@@ -1,12 +1,16 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { realpathSync } from 'node:fs'
 import { mkdir, mkdtemp, rmdir } from 'node:fs/promises'
-import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { dirname, join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { NativeBackend } from './backends/list.js'
+import { planOf, rulesIn, withoutRules } from './disk-faults.js'
 import { invalid, UblkError } from './errors.js'
-import { identityOf } from './remote/identity.js'
+import { UblkDevice } from './index.js'
+import { Guard } from './mounting/guard.js'
+import { Mount } from './mounting/mount.js'
+import { command } from './mounting/program.js'
+import type { CreateOptions } from './options/device-options.js'
 import type { ServedDevice } from './served-device.js'
 import { nameOf } from './user-values.js'
 
@@ -32,68 +36,105 @@ const QUIET: Readonly<Record<string, readonly string[]>> = {
   f2fs: ['-q'],
 }
 
-/** The program that deletes a device. */
-const MAIN = fileURLToPath(new URL('cli/main.js', import.meta.url))
+/** How long umount tries again while programs close their files, in milliseconds. */
+const BUSY = 1000
+
+/** If the disk answers no request for this number of milliseconds, umount is given up. */
+const STALLED = 10_000
 
 /** A disk with a file system, for a while: both go, whatever happens to this process. */
 export class ScratchDisk implements AsyncDisposable {
   /** The disk's device. */
   readonly disk: ServedDevice
-  /** Where it is mounted. */
-  readonly dir: string | undefined
   readonly #fileSystem: FileSystem | undefined
-  /** Whether the directory was created for it. */
-  readonly #made: boolean
-  readonly #guard: ChildProcess
+  readonly #signal: AbortSignal | undefined
+  readonly #place: Place | undefined
+  readonly #mounted: Mount | undefined
+  readonly #guard: Guard
+  #deleted: Promise<void> | undefined
   #gone: Promise<void> | undefined
 
-  private constructor(disk: ServedDevice, fileSystem: FileSystem | undefined, dir?: string, made = false) {
+  private constructor(disk: ServedDevice, fileSystem?: FileSystem, place?: Place, signal?: AbortSignal) {
     this.disk = disk
-    this.dir = dir
     this.#fileSystem = fileSystem
-    this.#made = made
-    this.#guard = guardOf(disk.id, dir ?? '', made)
+    this.#signal = signal
+    this.#place = place
+    this.#mounted = place && new Mount(disk, realpathSync(place.dir))
+    this.#guard = new Guard(disk.id, this.#mounted, place?.created ?? [])
+  }
+
+  /** Where it is mounted. */
+  get dir(): string | undefined {
+    return this.#place?.dir
   }
 
   /**
-   * Makes a file system on a new disk, and mounts it, if they are asked for. The disk is deleted if that fails.
+   * Creates a disk, makes a file system on it, and mounts it, if they are asked for. The rules of a disk with faults are applied
+   * after that. If anything fails, nothing is left.
    *
-   * @throws UblkError: `invalid` for a type that is no name, `unsupported` if there is no mkfs for it, `no-permission` for users
-   * who may not mount, `system` if mkfs or mount fail.
+   * @param signal - Ends the creation; after it, the wait for umount.
+   * @throws UblkError as {@link UblkDevice.create}: `invalid` for a file system that makes no sense, `unsupported` if there is no
+   * mkfs for it, `no-permission` for users who may not mount, `system` if mkfs or mount fail.
+   * @throws the signal's reason if it was aborted.
    */
-  static async make(disk: ServedDevice, fileSystem?: FileSystem): Promise<ScratchDisk> {
+  static async create(
+    options: CreateOptions,
+    fileSystem?: FileSystem,
+    signal?: AbortSignal,
+  ): Promise<ScratchDisk> {
+    if (fileSystem) check(fileSystem)
+    const plan = fileSystem && planOf(options.backend)
+    const disk = await UblkDevice.create({
+      ...(plan ? without(options) : options),
+      ...(signal && { signal }),
+    })
+    let place: Place | undefined
     let scratch: ScratchDisk | undefined
     try {
-      const mount = fileSystem?.mount ?? false
-      const [dir, made] = mount === false ? [] : await directory(mount)
-      scratch = new ScratchDisk(disk, fileSystem, dir, made)
-      if (fileSystem) await makeFileSystem(disk.path, fileSystem)
-      if (dir !== undefined) await scratch.#mount(dir)
+      place = await placeFor(fileSystem?.mount ?? false)
+      scratch = new ScratchDisk(disk, fileSystem, place, signal)
+      if (fileSystem) await scratch.#make(fileSystem)
+      if (plan) await disk.faults.set(plan)
       return scratch
     } catch (error) {
-      await disk.delete({ force: true })
-      if (scratch) await scratch.#release()
+      // The first failure is the one to report.
+      if (scratch) await scratch[Symbol.asyncDispose]().catch(() => {})
+      else {
+        await disk.delete({ force: true }).catch(() => {})
+        if (place) await remove(place.created)
+      }
       throw error
     }
+  }
+
+  async #make({ fs, mkfs = [] }: FileSystem): Promise<void> {
+    const words = [...(QUIET[fs] ?? []), ...mkfs, this.disk.path]
+    await command(`mkfs.${fs}`, words, this.#signal)
+    if (this.dir === undefined) return
+    await this.#mount(this.dir)
+    await command('sync', ['-f', this.dir], this.#signal)
   }
 
   /** Unmounts it and mounts it again: what is read then comes from the disk. */
   async remount(): Promise<void> {
     const { dir } = this
     if (dir === undefined) return
-    await command('umount', [dir])
+    if (this.#mounted?.isOnTop()) await command('umount', [dir])
     await this.#mount(dir)
   }
 
   async #mount(dir: string): Promise<void> {
     const { fs = '', options } = this.#fileSystem ?? {}
-    await command('mount', ['-t', fs, ...(options === undefined ? [] : ['-o', options]), this.disk.path, dir])
+    const words = ['-t', fs, ...(options === undefined ? [] : ['-o', options]), this.disk.path, dir]
+    await command('mount', words, this.#signal)
   }
 
   /**
-   * Unmounts the disk and deletes it, even if it is in use.
+   * Removes the disk's rules for faults, unmounts it, and deletes it, even if it is in use. What is mounted on the directory
+   * otherwise stays.
    *
-   * @throws UblkError of kind `busy` if a program still has a file open there. It is deleted nevertheless.
+   * @throws UblkError of kind `busy` if a program still has a file open there, `timeout` if the disk answers no requests. It is
+   * deleted nevertheless.
    */
   [Symbol.asyncDispose](): Promise<void> {
     this.#gone ??= this.#dispose()
@@ -102,98 +143,142 @@ export class ScratchDisk implements AsyncDisposable {
 
   async #dispose(): Promise<void> {
     try {
-      if (this.dir !== undefined) await unmount(this.dir)
+      await this.#calm()
+      if (this.#mounted) await this.#unmount(this.#mounted)
     } finally {
-      await this.disk.delete({ force: true })
-      await this.#release()
+      await this.#delete()
+      const nothingIsLeft = !this.#mounted?.isOnTop()
+      if (nothingIsLeft && this.#place) await remove(this.#place.created)
+      await this.#guard.release(nothingIsLeft)
     }
   }
 
-  /** Nothing is left to guard. */
-  async #release(): Promise<void> {
-    if (this.#made && this.dir !== undefined) await rmdir(this.dir).catch(() => {}) // It is still in use.
-    if (this.#guard.pid === undefined) return
-    const ended = once(this.#guard, 'close')
-    this.#guard.ref()
-    this.#guard.stdin?.end(DONE)
-    await ended
+  /** Otherwise what hangs or fails would keep it from being unmounted. */
+  async #calm(): Promise<void> {
+    await this.disk.faults.clear().catch(() => {}) // It has none.
+    await this.disk.faults.thaw().catch(() => {})
   }
-}
 
-async function makeFileSystem(path: string, { fs, mkfs = [] }: FileSystem): Promise<void> {
-  if (!/^[a-z0-9][a-z0-9._-]*$/i.test(fs))
-    throw invalid(`fs must be a type such as 'ext4', not ${nameOf(fs)}`)
-  await command(`mkfs.${fs}`, [...(QUIET[fs] ?? []), ...mkfs, path])
-}
+  #delete(): Promise<void> {
+    this.#deleted ??= this.disk.delete({ force: true })
+    return this.#deleted
+  }
 
-async function unmount(dir: string): Promise<void> {
-  try {
-    await command('umount', [dir])
-  } catch (error) {
-    await command('umount', ['-l', dir]).catch(() => {}) // It is unmounted already.
-    const why = error instanceof Error ? error.message : String(error)
-    throw new UblkError('busy', `the file system on ${dir} was still in use: ${why}`, {
-      hint: 'close what is open there first',
+  async #unmount(mounted: Mount): Promise<void> {
+    const { dir } = mounted
+    const end = performance.now() + BUSY
+    while (mounted.exists()) {
+      if (!mounted.isOnTop()) throw new UblkError('busy', `something else is mounted on ${dir}`)
+      const failure = await this.#unmounting(dir)
+      if (failure === undefined) return
+      const busy = /busy/i.test(failure.message)
+      if (busy && performance.now() < end) {
+        await sleep(100)
+        continue
+      }
+      if (mounted.isOnTop()) await command('umount', ['-l', dir]).catch(() => {}) // The deletion matters more.
+      if (!busy) throw failure
+      throw new UblkError('busy', `the file system on ${dir} was still in use: ${failure.message}`, {
+        hint: 'close what is open there first',
+      })
+    }
+  }
+
+  /** Why umount failed; undefined if it did not. If the disk answers nothing, it is deleted first. */
+  async #unmounting(dir: string): Promise<Error | undefined> {
+    const done = new AbortController()
+    const ended = command('umount', [dir], done.signal).then(
+      () => undefined,
+      (error: Error) => error,
+    )
+    const stalled = await Promise.race([ended.then(() => false), this.#stalls(done.signal)])
+    if (stalled) {
+      await this.#delete()
+      await Promise.race([ended, sleep(BUSY, undefined, { ref: false })]) // Without the disk, its requests fail.
+    }
+    done.abort()
+    if (!stalled) return await ended
+    return new UblkError('timeout', `umount of ${dir} did not end, so the disk was deleted first`, {
+      device: this.disk.id,
     })
   }
+
+  /** Resolves with true when the disk answers no requests any more, or when a signal ends the wait. */
+  async #stalls(done: AbortSignal): Promise<boolean> {
+    let [answered, since] = [-1, performance.now()]
+    while (!done.aborted) {
+      const now = answeredBy(this.disk)
+      if (now !== answered) [answered, since] = [now, performance.now()]
+      if (this.#signal?.aborted || performance.now() - since > STALLED) return true
+      await sleep(100)
+      await this.disk.faults.thaw().catch(() => {}) // It has no rules.
+    }
+    return false
+  }
 }
 
-async function directory(mount: true | string): Promise<[path: string, made: boolean]> {
-  if (mount === true) return [await mkdtemp(join(tmpdir(), 'ublk-ts-')), true]
-  const made = await mkdir(mount, { recursive: true })
-  return [resolve(mount), made !== undefined]
+/** How many requests a disk has answered. */
+function answeredBy(disk: ServedDevice): number {
+  try {
+    const queues = disk.stats()
+    return queues
+      .flatMap(({ read, write, flush, discard, writeZeroes }) => [read, write, flush, discard, writeZeroes])
+      .reduce((sum, { ops }) => sum + ops, 0)
+  } catch {
+    return 0 // It is deleted already.
+  }
 }
 
-/** What the guard is told when nothing is left to do. */
-const DONE = 'done'
+/** The same options without rules for faults, so that these can be set later. */
+function without(options: CreateOptions): CreateOptions {
+  const corrupts = rulesIn(options.backend).some(({ corrupt }) => corrupt !== undefined)
+  const { copy = 'auto' } = options
+  return {
+    ...options,
+    backend: withoutRules(options.backend as NativeBackend),
+    ...(corrupts && copy === 'auto' ? { copy: 'copy' } : {}),
+  } as CreateOptions
+}
 
-/**
- * A process that waits until this one closes its pipe, or is gone however it ended. If it was not told that all is done, it unmounts
- * this disk from this directory, where others may be mounted, too, and deletes the device, unless that is gone or another one has
- * its number. It has a session of its own, so that a Ctrl-C does not reach it.
- */
-function guardOf(id: number, dir: string, made: boolean): ChildProcess {
-  const script = `[ "$(cat)" != ${DONE} ] || exit 0
-    ! grep -qF "$7" /proc/self/mounts || umount -l "$1"
-    [ "$2" = no ] || rmdir "$1"
-    [ "$(stat -L -c %i "/sys/class/ublk-char/ublkc$3")" != "$4" ] || exec "$5" "$6" delete -f "$3"`
-  // As the kernel writes it: a line begins with source and place.
-  const mounted = `/dev/ublkb${id} ${dir.replace(/[ \t\n\\]/g, octal)} `
-  const words = [dir, made ? 'yes' : 'no', `${id}`, identityOf(id) ?? 'none', process.execPath, MAIN, mounted]
-  const guard = spawn('sh', ['-c', script, 'ublk-ts-guard', ...words], {
-    stdio: ['pipe', 'ignore', 'ignore'],
-    detached: true,
-    cwd: '/',
-    env: ENVIRONMENT,
+function check({ fs, mkfs, options }: FileSystem): void {
+  if (typeof fs !== 'string' || !/^[a-z0-9][a-z0-9._-]*$/i.test(fs)) {
+    throw invalid(`fs must be a type such as 'ext4', not ${nameOf(fs)}`)
+  }
+  if (mkfs !== undefined && !(Array.isArray(mkfs) && mkfs.every(word => typeof word === 'string'))) {
+    throw invalid(`mkfs must be a list of arguments, not ${nameOf(mkfs)}`, "such as ['-L', 'data']")
+  }
+  if (options !== undefined && typeof options !== 'string') {
+    throw invalid(`mountOptions must be text such as 'noatime', not ${nameOf(options)}`)
+  }
+}
+
+/** A directory to mount on. */
+interface Place {
+  readonly dir: string
+  /** The directories that were created for it, the innermost first. */
+  readonly created: readonly string[]
+}
+
+async function placeFor(mount: boolean | string): Promise<Place | undefined> {
+  if (mount === false) return undefined
+  if (mount === true) {
+    const dir = await mkdtemp(join(tmpdir(), 'ublk-ts-'))
+    return { dir, created: [dir] }
+  }
+  const dir = resolve(mount)
+  const first = await mkdir(dir, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
+    const why = cause.code === 'EEXIST' || cause.code === 'ENOTDIR' ? 'it is not a directory' : cause.message
+    throw new UblkError('system', `cannot mount on ${dir}: ${why}`, { cause })
   })
-  guard.on('error', () => {}) // Without a shell there is nobody to clean up after a kill.
-  guard.stdin?.on('error', () => {})
-  guard.unref()
-  ;(guard.stdin as Socket | null)?.unref()
-  return guard
+  const created: string[] = []
+  for (let at = dir; first !== undefined; at = dirname(at)) {
+    created.push(at)
+    if (at === first) break
+  }
+  return { dir, created }
 }
 
-function octal(character: string): string {
-  return `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`
-}
-
-/** mkfs is not on the path of every user. Messages are in English. */
-const ENVIRONMENT = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`, LC_ALL: 'C' }
-
-/** Runs a program. If it fails, what it says last is the error's message. */
-async function command(name: string, words: readonly string[]): Promise<void> {
-  const child = spawn(name, words, { stdio: ['ignore', 'ignore', 'pipe'], env: ENVIRONMENT })
-  let said = ''
-  child.stderr?.setEncoding('utf8').on('data', text => {
-    said = `${said}${text}`.slice(-4096)
-  })
-  const [status, signal] = await once(child, 'close').catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error
-    throw new UblkError('unsupported', `there is no program ${name}`, { hint: 'install it', cause: error })
-  })
-  if (status === 0) return
-  const lines = said.split('\n').filter(line => /^\S/.test(line)) // Further explanations are indented.
-  const why = lines.at(-1) ?? (signal === null ? `status ${status}` : `${signal}`)
-  const denied = /permission denied|must be superuser|only root/i.test(why)
-  throw new UblkError(denied ? 'no-permission' : 'system', `${name}: ${why.replace(`${name}: `, '')}`)
+/** Removes directories, unless somebody has put something in them. */
+async function remove(created: readonly string[]): Promise<void> {
+  for (const dir of created) await rmdir(dir).catch(() => {})
 }

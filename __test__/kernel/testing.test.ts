@@ -1,6 +1,7 @@
 /** Disks for tests, and disks for one command: nothing is left, however the test or the command ends. */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test from 'ava'
 import type { UblkError } from 'ublk-ts'
 import { tmpDisk } from 'ublk-ts/testing'
@@ -121,6 +122,112 @@ test('a process that exits, fails or is killed leaves nothing mounted', async t 
   killed.signal('SIGKILL')
   await killed.ended
   await nothingIsLeft()
+})
+
+/** Something that somebody else has mounted on a directory. */
+async function withOther(
+  action: (dir: string, stays: () => Promise<boolean>) => Promise<void>,
+): Promise<void> {
+  const dir = mkdtempSync(join(tmpdir(), 'other mount-'))
+  await sh('mount -t tmpfs other "$1" && touch "$1/theirs"', dir)
+  try {
+    await action(dir, async () => existsSync(`${dir}/theirs`))
+  } finally {
+    await sh('umount "$1" && rmdir "$1"', dir)
+  }
+}
+
+test('what somebody else has mounted on the directory stays', async t => {
+  await withOther(async (dir, stays) => {
+    const on = { ...EXT4, mount: dir }
+    {
+      await using disk = await tmpDisk(on)
+      t.is(disk.dir, dir)
+      t.false(await stays(), 'the disk is on top')
+    }
+    t.true(await stays(), 'after the end of a test')
+    await t.throwsAsync(tmpDisk({ ...on, mkfs: ['-O', 'nosuchfeature'] }))
+    t.true(await stays(), 'after mkfs failed')
+    await t.throwsAsync(tmpDisk({ ...on, mountOptions: 'nosuchoption' }))
+    t.true(await stays(), 'after mount failed')
+    {
+      await using disk = await tmpDisk(on)
+      await sh('umount "$1"', disk.dir)
+    }
+    t.true(await stays(), 'after the user has unmounted the disk')
+    const server = await Server.program(`
+      import { tmpDisk } from 'ublk-ts/testing'
+      console.log((await tmpDisk(${JSON.stringify(on)})).path)
+      setTimeout(() => {}, 60_000)`)
+    server.signal('SIGKILL')
+    await server.ended
+    await nothingIsLeft()
+    t.true(await stays(), 'after the test was killed')
+  })
+})
+
+test('directories that were created for a mount are removed, and no others', async t => {
+  const outer = mkdtempSync(join(tmpdir(), 'outer-'))
+  {
+    await using disk = await tmpDisk({ ...EXT4, mount: `${outer}/a/b` })
+    t.is(disk.dir, `${outer}/a/b`)
+  }
+  t.deepEqual(readdirSync(outer), [])
+  writeFileSync(`${outer}/file`, '')
+  const error = await t.throwsAsync<UblkError>(tmpDisk({ ...EXT4, mount: `${outer}/file` }))
+  t.regex(error?.message ?? '', /^cannot mount on .*\/file: it is not a directory$/)
+  await sh('rm -r "$1"', outer)
+})
+
+test('rules are applied once the file system is mounted, and count from 0', async t => {
+  await using disk = await tmpDisk({ ...EXT4, faults: [{ op: 'write', nth: 1, errno: 'EIO' }] })
+  const applied = async (): Promise<number | undefined> => (await disk.faults.get()).rules[0]?.applied
+  await result(shell('dd if=/dev/zero of="$1/a" bs=4k count=1 oflag=direct status=none', disk.dir))
+  t.is(await applied(), 1, 'mkfs and mount have left the first write')
+})
+
+test('a disk with a corrupting rule has it once it is mounted', async t => {
+  await using disk = await tmpDisk({ ...EXT4, faults: [{ op: 'read', corrupt: true }] })
+  t.is(disk.disk.choice?.copy, 'copy')
+  t.is((await disk.faults.get()).rules.length, 1)
+})
+
+test('rules about each operation are applied to a disk in memory', async t => {
+  await using disk = await tmpDisk({ size: '32M', faults: [] })
+  for (const [op, script] of [
+    ['read', 'dd if="$1" of=/dev/null bs=4k count=1 iflag=direct status=none'],
+    ['write', 'dd if=/dev/zero of="$1" bs=4k count=1 oflag=direct status=none'],
+    ['flush', 'dd if=/dev/zero of="$1" bs=4k count=1 conv=fsync status=none'],
+    ['discard', 'blkdiscard "$1"'],
+    ['writeZeroes', 'blkdiscard -z "$1"'],
+  ] as const) {
+    await disk.faults.set([{ op, errno: 'EIO' }])
+    const { status } = await result(shell(script, disk.path))
+    t.true(((await disk.faults.get()).rules[0]?.applied ?? 0) > 0, op)
+    if (op !== 'writeZeroes') t.not(status, 0, op) // The kernel then writes zeroes.
+  }
+})
+
+test('a request that is delayed for an hour does not keep a disk', async t => {
+  const disk = await tmpDisk({ ...EXT4, faults: [{ op: 'write', delay: '1h' }] })
+  writeFileSync(`${disk.dir}/a`, 'one')
+  const writer = result(
+    shell('exec dd if=/dev/zero of="$1/b" bs=4k count=1 oflag=direct status=none', disk.dir),
+  )
+  await until(async () => ((await disk.faults.get()).rules[0]?.applied ?? 0) > 0, 'a write is delayed')
+  const begun = performance.now()
+  await disk[Symbol.asyncDispose]().catch(() => {}) // dd may still have its file open.
+  await writer
+  t.true(performance.now() - begun < 9000)
+})
+
+test('a size that a file system refuses is reported in its own words', async t => {
+  if ((await result(shell('command -v mkfs.xfs'))).status !== 0) {
+    t.pass('there is no mkfs.xfs here')
+    return
+  }
+  const error = await t.throwsAsync<UblkError>(tmpDisk({ size: '64M', fs: 'xfs', mount: true }))
+  t.regex(error?.message ?? '', /^mkfs\.xfs: .*(size|larger|small)/i)
 })
 
 test('the examples pass under their test runners', async t => {

@@ -56,11 +56,11 @@ async function runCommand(words: string[], flags: Flags): Promise<void> {
           mount: mount ?? false,
           options: mountOptions,
         }
-  const { UblkDevice } = await loadApi()
+  await loadApi()
   const { ScratchDisk } = await import('../mounting.js')
   // From here on signals are the command's: this program ends with it.
   using passing = new Passing()
-  await using scratch = await ScratchDisk.make(await UblkDevice.create(options), fileSystem)
+  await using scratch = await ScratchDisk.create(options, fileSystem)
   const { disk, dir } = scratch
   process.exitCode = await passing.run(words, {
     UBLK_DISK: disk.path,

@@ -19,7 +19,7 @@ import {
   powercut,
   type ServedDevice,
   type Size,
-  UblkDevice,
+  type UblkDevice,
 } from '../index.js'
 import { type FileSystem, ScratchDisk } from '../mounting.js'
 import { nameOf } from '../user-values.js'
@@ -33,7 +33,10 @@ export interface TmpDiskOptions {
   size?: Size | undefined
   /** Instead of `size`: the backend. */
   backend?: NativeBackend | undefined
-  /** What goes wrong: rules for {@link faults}. With an empty list, rules can be set later. */
+  /**
+   * What goes wrong: rules for {@link faults}. They count from 0 when the file system is made and mounted: making it does not
+   * fail. With an empty list, rules can be set later.
+   */
   faults?: readonly FaultRule[] | FaultPlan | undefined
   /**
    * Record what is written, so that the power can be cut: `true`, or options of {@link powercut}. The disk is then `size` large, or
@@ -102,12 +105,10 @@ export class TmpDisk implements AsyncDisposable {
   /**
    * Removes its rules for faults, unmounts it, and deletes it, even if it is in use.
    *
-   * @throws UblkError of kind `busy` if a program still had a file of it open; it is deleted nevertheless.
+   * @throws UblkError of kind `busy` if a program still had a file of it open, `timeout` if it answered no requests; it is deleted
+   * nevertheless.
    */
   async [Symbol.asyncDispose](): Promise<void> {
-    // Otherwise what hangs or fails would keep it from being unmounted.
-    await this.faults.clear().catch(() => {}) // It has none.
-    await this.faults.thaw().catch(() => {})
     await this.#scratch[Symbol.asyncDispose]()
   }
 }
@@ -137,8 +138,7 @@ export async function tmpDisk(options: TmpDiskOptions): Promise<TmpDisk>
 export async function tmpDisk(options: TmpDiskOptions): Promise<TmpDisk | undefined> {
   const { backend, fileSystem } = check(options)
   if ((await missing(options.onMissing)) !== undefined) return undefined
-  const disk = await UblkDevice.create({ ...options.device, backend })
-  return new TmpDisk(await ScratchDisk.make(disk, fileSystem))
+  return new TmpDisk(await ScratchDisk.create({ ...options.device, backend }, fileSystem))
 }
 
 /**

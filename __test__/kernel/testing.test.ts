@@ -221,6 +221,19 @@ test('a request that is delayed for an hour does not keep a disk', async t => {
   t.true(performance.now() - begun < 9000)
 })
 
+test('a signal frees what hangs before it ends the process', async t => {
+  const server = await Server.program(`
+    import { writeFile } from 'node:fs/promises'
+    import { tmpDisk } from 'ublk-ts/testing'
+    const disk = await tmpDisk(${JSON.stringify({ ...EXT4, faults: [{ op: ['write', 'flush'], hang: true }] })})
+    writeFile(disk.dir + '/a', 'one', { flush: true }).catch(() => {})
+    while ((await disk.faults.get()).hanging === 0) await new Promise(resolve => setTimeout(resolve, 20))
+    console.log(disk.path)`)
+  server.signal('SIGTERM')
+  t.is((await server.ended).signal, 'SIGTERM')
+  await nothingIsLeft()
+})
+
 test('a size that a file system refuses is reported in its own words', async t => {
   if ((await result(shell('command -v mkfs.xfs'))).status !== 0) {
     t.pass('there is no mkfs.xfs here')

@@ -4,6 +4,7 @@
  * @module
  */
 import { checkFlag, checkOptions } from '../check.js'
+import { planOf } from '../disk-faults.js'
 import { invalid, wrap } from '../errors.js'
 import {
   type BaseBackend,
@@ -23,6 +24,7 @@ import {
 } from '../index.js'
 import { type FileSystem, ScratchDisk } from '../mounting.js'
 import { nameOf } from '../user-values.js'
+import { onSignal } from './on-signal.js'
 
 /** What to do where no disk can be made: fail, or skip the test, with the reason on stderr. */
 export type OnMissing = 'fail' | 'skip'
@@ -64,10 +66,12 @@ export interface TmpDiskOptions {
 /** A disk that is gone, with its mount, at the end of a test: see {@link tmpDisk}. */
 export class TmpDisk implements AsyncDisposable {
   readonly #scratch: ScratchDisk
+  readonly #forget: () => void
 
   /** @internal */
-  constructor(scratch: ScratchDisk) {
+  constructor(scratch: ScratchDisk, hasRules: boolean) {
     this.#scratch = scratch
+    this.#forget = hasRules ? onSignal(this) : () => {}
   }
 
   /** The disk's device. */
@@ -109,7 +113,11 @@ export class TmpDisk implements AsyncDisposable {
    * nevertheless.
    */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#scratch[Symbol.asyncDispose]()
+    try {
+      await this.#scratch[Symbol.asyncDispose]()
+    } finally {
+      this.#forget()
+    }
   }
 }
 
@@ -119,6 +127,11 @@ export class TmpDisk implements AsyncDisposable {
  * process of its own unmounts what is mounted. Each disk has a directory of its own, so tests can run side by side.
  *
  * Making and mounting file systems needs root, and mkfs.
+ *
+ * The disk is served by the process of the test. While one of its threads waits for a request that hangs, such as in fsync, the
+ * process does not end even if it is killed with SIGKILL, and neither does the request: thaw the disk first. Use the disk with the
+ * asynchronous functions of `node:fs`, or from another process: a synchronous one stops the thread that could thaw it. On SIGINT,
+ * SIGTERM and SIGHUP, disks with faults are disposed of before the process ends.
  *
  * @throws UblkError as {@link UblkDevice.create}; `no-driver`, `no-permission` or `no-io-uring` where no disk can be made, unless
  * `onMissing` is `'skip'`; `unsupported` if there is no mkfs, `system` if mkfs or mount fail. Nothing is left then.
@@ -134,11 +147,13 @@ export class TmpDisk implements AsyncDisposable {
  * ```
  */
 export async function tmpDisk(options: TmpDiskOptions & { onMissing: 'skip' }): Promise<TmpDisk | undefined>
-export async function tmpDisk(options: TmpDiskOptions): Promise<TmpDisk>
+export async function tmpDisk(options: TmpDiskOptions & { onMissing?: 'fail' | undefined }): Promise<TmpDisk>
+export async function tmpDisk(options: TmpDiskOptions): Promise<TmpDisk | undefined>
 export async function tmpDisk(options: TmpDiskOptions): Promise<TmpDisk | undefined> {
   const { backend, fileSystem } = check(options)
   if ((await missing(options.onMissing)) !== undefined) return undefined
-  return new TmpDisk(await ScratchDisk.create({ ...options.device, backend }, fileSystem))
+  const scratch = await ScratchDisk.create({ ...options.device, backend }, fileSystem)
+  return new TmpDisk(scratch, planOf(backend) !== undefined)
 }
 
 /**

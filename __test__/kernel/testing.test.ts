@@ -1,4 +1,5 @@
 /** Disks for tests, and disks for one command: nothing is left, however the test or the command ends. */
+import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +8,7 @@ import type { UblkError } from 'ublk-ts'
 import { tmpDisk } from 'ublk-ts/testing'
 import { leaveNoServerBehind } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
-import { result, run, sh, shell } from '../support/program.js'
+import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
 leaveNoServerBehind(test)
@@ -302,4 +303,81 @@ test('ublk-ts run passes signals on, and leaves nothing if it is killed', async 
   await killed.ended
   await nothingIsLeft()
   t.false(existsSync('/tmp/made'))
+})
+
+test('ublk-ts fault changes the rules of a disk of ublk-ts run, and thaws it', async t => {
+  const write = 'dd if=/dev/zero of="$UBLK_DISK" bs=4k count=1 oflag=direct status=none'
+  const server = await Server.command(
+    ...['run', '--mem', '1M', '--fault', 'op=write,hang', '--', 'bash', '-c'],
+    `echo "$UBLK_DISK"; ${write}; read; ${write}`,
+  )
+  await until(async () => /^hanging requests: 1$/m.test((await run('fault', server.path)).stdout), 'it hangs')
+  t.is((await run('fault', server.path, 'op=write,errno=ENOSPC')).status, 0)
+  t.is((await run('fault', server.path, '--thaw')).status, 0)
+  const { status, stderr } = await server.ended
+  t.is(status, 1)
+  t.regex(stderr, /No space left/)
+})
+
+test('ublk-ts run ends with what hangs', async t => {
+  const words = ['run', '--mem', '32M', '--mkfs', 'ext4', '--mount', '/tmp/made', '--fault', 'op=write,hang']
+  const { status } = await run(...words, '--', 'bash', '-c', 'echo one >/tmp/made/a; exit 7')
+  t.is(status, 7)
+  t.false(existsSync('/tmp/made'))
+})
+
+test('a signal during mkfs ends ublk-ts run', async t => {
+  const script = `set -m; PATH="$2:$PATH" "\${@:3}" & sleep 2; kill -TERM $!; wait $!`
+  const bin = mkdtempSync(join(tmpdir(), 'bin-'))
+  writeFileSync(`${bin}/mkfs.slow`, '#!/bin/sh\nexec sleep 60\n', { mode: 0o755 })
+  const words = [process.execPath, MAIN, 'run', '--mem', '1M', '--mkfs', 'slow', '--', 'true']
+  const begun = performance.now()
+  t.is((await result(shell(script, '', bin, ...words))).status, 143)
+  t.true(performance.now() - begun < 30_000)
+  await sh('rm -r "$1"', bin)
+})
+
+test('a signal ends the wait for umount: the disk is deleted first', async t => {
+  const bin = mkdtempSync(join(tmpdir(), 'bin-'))
+  const slow = `#!/bin/sh\n[ "$1" != -l ] || exec ${(await sh('command -v umount')).trim()} "$@"\ntouch ${bin}/began; exec sleep 60\n`
+  writeFileSync(`${bin}/umount`, slow, { mode: 0o755 })
+  const words = ['run', '--mem', '32M', '--mkfs', 'ext4', '--mount', '/tmp/made', '--', 'true']
+  const child = spawn(process.execPath, [MAIN, ...words], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, PATH: `${bin}:${process.env['PATH']}` },
+  })
+  const ended = result(child)
+  await until(() => existsSync(`${bin}/began`), 'umount runs')
+  child.kill('SIGTERM')
+  const { status, stderr } = await ended
+  t.deepEqual(
+    [status, stderr],
+    [1, 'ublk-ts: umount of /tmp/made did not end, so the disk was deleted first\n'],
+  )
+  await nothingIsLeft()
+  await sh('rm -r "$1"', bin)
+})
+
+test('the exit status of the command is kept if cleaning up fails', async t => {
+  const words = ['run', '--mem', '32M', '--mkfs', 'ext4', '--mount', '/tmp/made', '--', 'bash', '-c']
+  const held = await run(...words, 'sleep 5 >/dev/null 2>&1 3>/tmp/made/a & sleep 0.5; exit 7')
+  t.is(held.status, 7)
+  t.regex(held.stderr, /^ublk-ts: the file system on \/tmp\/made was still in use: .*\n$/)
+})
+
+test('Ctrl-C reaches the command of ublk-ts run once', async t => {
+  const script = 'trap "echo got it >>$0" INT; echo ready; for i in 1 2 3 4 5 6 7 8; do sleep 0.5; done'
+  const log = join(mkdtempSync(join(tmpdir(), 'keys-')), 'log')
+  const quoted = [process.execPath, MAIN, 'run', '--mem', '1M', '--', 'bash', '-c', script, log]
+    .map(word => `'${word}'`)
+    .join(' ')
+  // What script(1) reads is typed on the terminal of the command.
+  await result(shell(`(sleep 3; printf '\\003'; sleep 3) | script -qec "$1" /dev/null`, quoted))
+  t.is(readFileSync(log, 'utf8'), 'got it\n')
+})
+
+test('ublk-ts run refuses what makes no sense for it', async t => {
+  const { status, stderr } = await run('run', '--mem', '1M', '--recovery', 'reissue', '--', 'true')
+  t.is(status, 2)
+  t.regex(stderr, /^ublk-ts: --recovery is not for run; /)
 })

@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
 import { constants } from 'node:os'
 import type { Command } from 'commander'
 import { invalid } from '../errors.js'
 import { addDiskOptions, type DiskFlags, toOptions } from './create-options.js'
+import { report } from './failure.js'
 import { loadApi } from './load-api.js'
 import { complain } from './output.js'
 
@@ -16,13 +18,19 @@ interface Flags extends DiskFlags {
 const HELP = `
 The command finds the disk in the variable UBLK_DISK, and its mount in UBLK_MOUNT. Signals are passed on to it. The exit status
 is that of the command; 128 and the number of the signal that ended it. When the command has ended, the file system is unmounted
-and the disk is removed, and so they are if this program is killed.
+and the disk is removed, and so they are if this program is killed. If that fails, the reason is printed, and the exit status is
+that of the command unless it was 0.
+
+With --mkfs, the rules of --fault and --profile are applied once the file system is made and mounted.
 
 Example:
   ublk-ts run --mem 1G --mkfs ext4 --mount /mnt -- make -C /mnt test`
 
 /** Signals that are passed on. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const
+
+/** Signals that a terminal sends to all programs that run in its foreground. */
+const KEYS: ReadonlySet<NodeJS.Signals> = new Set(['SIGINT', 'SIGQUIT'])
 
 /** Adds `ublk-ts run`. */
 export function addRun(program: Command): void {
@@ -56,20 +64,44 @@ async function runCommand(words: string[], flags: Flags): Promise<void> {
           mount: mount ?? false,
           options: mountOptions,
         }
+  if (flags.recovery !== undefined) {
+    throw invalid(
+      '--recovery is not for run',
+      'the disk ends with the command, and no other server can take it over',
+    )
+  }
   await loadApi()
   const { ScratchDisk } = await import('../mounting.js')
-  // From here on signals are the command's: this program ends with it.
   using passing = new Passing()
-  await using scratch = await ScratchDisk.create(options, fileSystem)
-  const { disk, dir } = scratch
-  process.exitCode = await passing.run(words, {
-    UBLK_DISK: disk.path,
-    ...(dir !== undefined && { UBLK_MOUNT: dir }),
-  })
+  try {
+    // With a record, ublk-ts fault, trace and the like reach the disk.
+    const scratch = await ScratchDisk.create({ ...options, record: true }, fileSystem, passing.aborted)
+    const { disk, dir } = scratch
+    let status = 1
+    try {
+      status = await passing.run(words, {
+        UBLK_DISK: disk.path,
+        ...(dir !== undefined && { UBLK_MOUNT: dir }),
+      })
+    } finally {
+      await scratch[Symbol.asyncDispose]().catch(error => {
+        const failed = report(error)
+        status ||= failed // That of the command is worth more.
+      })
+    }
+    process.exitCode = status
+  } catch (error) {
+    if (passing.status === undefined) throw error
+    process.exitCode = passing.status // A signal came before the command ran.
+  }
 }
 
-/** Passes signals on to a command. One that comes before the command runs keeps it from being run. */
+/**
+ * Passes signals on to a command. One that comes before the command runs keeps it from being run; one that comes afterwards ends
+ * the wait for the file system.
+ */
 class Passing implements Disposable {
+  readonly #aborting = new AbortController()
   #command: ReturnType<typeof spawn> | undefined
   #first: NodeJS.Signals | undefined
 
@@ -77,14 +109,28 @@ class Passing implements Disposable {
     for (const signal of SIGNALS) process.on(signal, this.#pass)
   }
 
+  /** A signal came while no command ran. */
+  get aborted(): AbortSignal {
+    return this.#aborting.signal
+  }
+
+  /** The exit status of a signal that came before the command ran. */
+  get status(): number | undefined {
+    return this.#first && 128 + constants.signals[this.#first]
+  }
+
   #pass = (signal: NodeJS.Signals): void => {
-    this.#first ??= signal
-    this.#command?.kill(signal)
+    if (this.#command === undefined || hasEnded(this.#command)) {
+      if (this.#command === undefined) this.#first ??= signal
+      this.#aborting.abort()
+    } else if (!(KEYS.has(signal) && hasTerminal())) {
+      this.#command.kill(signal)
+    }
   }
 
   /** Runs the command to its end. Returns the exit status that tells how it ended. */
   async run(words: readonly string[], variables: NodeJS.ProcessEnv): Promise<number> {
-    if (this.#first) return 128 + constants.signals[this.#first]
+    if (this.status !== undefined) return this.status
     const [name = '', ...rest] = words
     const command = spawn(name, rest, { stdio: 'inherit', env: { ...process.env, ...variables } })
     this.#command = command
@@ -101,5 +147,19 @@ class Passing implements Disposable {
 
   [Symbol.dispose](): void {
     for (const signal of SIGNALS) process.off(signal, this.#pass)
+  }
+}
+
+function hasEnded({ pid, exitCode, signalCode }: ReturnType<typeof spawn>): boolean {
+  return pid === undefined || exitCode !== null || signalCode !== null
+}
+
+/** Whether there is a terminal whose keys signal this program: they signal the command, too. */
+function hasTerminal(): boolean {
+  try {
+    closeSync(openSync('/dev/tty', 'r'))
+    return true
+  } catch {
+    return false
   }
 }

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { NativeBackend } from './backends/list.js'
 import { planOf, rulesIn, withoutRules } from './disk-faults.js'
 import { invalid, UblkError } from './errors.js'
-import { UblkDevice } from './index.js'
+import { features, UblkDevice } from './index.js'
 import { Guard } from './mounting/guard.js'
 import { Mount } from './mounting/mount.js'
 import { command } from './mounting/program.js'
@@ -83,9 +83,10 @@ export class ScratchDisk implements AsyncDisposable {
     signal?: AbortSignal,
   ): Promise<ScratchDisk> {
     if (fileSystem) check(fileSystem)
-    const plan = fileSystem && planOf(options.backend)
+    const plan = planOf(options.backend)
     const disk = await UblkDevice.create({
-      ...(plan ? without(options) : options),
+      ...(plan && fileSystem ? without(options) : options),
+      ...(plan && options.partitionScan === undefined && (await canSkipScan()) && { partitionScan: false }),
       ...(signal && { signal }),
     })
     let place: Place | undefined
@@ -94,7 +95,7 @@ export class ScratchDisk implements AsyncDisposable {
       place = await placeFor(fileSystem?.mount ?? false)
       scratch = new ScratchDisk(disk, fileSystem, place, signal)
       if (fileSystem) await scratch.#make(fileSystem)
-      if (plan) await disk.faults.set(plan)
+      if (plan && fileSystem) await disk.faults.set(plan)
       return scratch
     } catch (error) {
       // The first failure is the one to report.
@@ -227,6 +228,11 @@ function answeredBy(disk: ServedDevice): number {
   } catch {
     return 0 // It is deleted already.
   }
+}
+
+/** Whether the kernel can be told not to look for partitions: newer ones do so while the disk is usable, and rules are applied. */
+async function canSkipScan(): Promise<boolean> {
+  return (await features()).some(({ name, supported }) => name === 'NO_AUTO_PART_SCAN' && supported)
 }
 
 /** The same options without rules for faults, so that these can be set later. */

@@ -3,11 +3,13 @@ import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import type { UblkError } from 'ublk-ts'
 import { tmpDisk } from 'ublk-ts/testing'
 import { leaveNoServerBehind } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
+import { supported } from '../support/modes.js'
 import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
@@ -185,6 +187,18 @@ test('rules are applied once the file system is mounted, and count from 0', asyn
   const applied = async (): Promise<number | undefined> => (await disk.faults.get()).rules[0]?.applied
   await result(shell('dd if=/dev/zero of="$1/a" bs=4k count=1 oflag=direct status=none', disk.dir))
   t.is(await applied(), 1, 'mkfs and mount have left the first write')
+})
+
+test('the kernel does not look for partitions where that would count', async t => {
+  if (!supported.has('NO_AUTO_PART_SCAN')) {
+    t.pass('this kernel looks for them before rules are applied, or cannot do without')
+    return
+  }
+  for (let round = 0; round < 5; round++) {
+    await using disk = await tmpDisk({ size: '1M', faults: [{ op: 'read', errno: 'EIO' }] })
+    await sleep(50)
+    t.is((await disk.faults.get()).rules[0]?.considered, 0)
+  }
 })
 
 test('a disk with a corrupting rule has it once it is mounted', async t => {

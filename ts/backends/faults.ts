@@ -21,9 +21,11 @@ export interface FaultsBackend {
  * file systems, databases and whatever else must survive that. {@link UblkDevice.faults} changes the rules while the disk is
  * in use, and counts what they did; {@link UblkDevice.trace} names the rules that were applied to each request.
  *
- * The rules are applied from the moment that the disk is usable. They are looked at in order: each `delay`, `rate` and `iops`
- * adds its time, and of the other effects, the first that hits a request decides. The same rules, seed and order of requests
- * give the same faults.
+ * The rules are applied from the moment that the disk is usable. Reads of udev, and of newer kernels, which look for partitions
+ * then, count: the latter can be avoided with `partitionScan: false`. The rules are looked at in order: each `delay`, `rate` and `iops` adds its time, and of the other
+ * effects, the first that hits a request decides. The same rules, seed and order of requests give the same faults.
+ *
+ * The disk has a write cache, even if the one below has none: without, the kernel would send no flush.
  *
  * Requests that hang keep their programs waiting, in a way that no signal ends, until {@link DiskFaults.thaw}, or until the
  * disk is deleted by force (they fail with EIO), or its server ends. If another server takes the disk over, they are

@@ -152,8 +152,13 @@ export async function tmpDisk(options: TmpDiskOptions): Promise<TmpDisk | undefi
 export async function tmpDisk(options: TmpDiskOptions): Promise<TmpDisk | undefined> {
   const { backend, fileSystem } = check(options)
   if ((await missing(options.onMissing)) !== undefined) return undefined
-  const scratch = await ScratchDisk.create({ ...options.device, backend }, fileSystem)
-  return new TmpDisk(scratch, planOf(backend) !== undefined)
+  try {
+    const scratch = await ScratchDisk.create({ ...options.device, backend }, fileSystem)
+    return new TmpDisk(scratch, planOf(backend) !== undefined)
+  } catch (error) {
+    reasonToSkip(error, options.onMissing) // A user who may use the driver may not be allowed to mount.
+    return undefined
+  }
 }
 
 /**
@@ -176,13 +181,18 @@ export async function missing(onMissing: OnMissing = 'fail'): Promise<string | u
     await features()
     return undefined
   } catch (error) {
-    const { kind, message, hint } = wrap(error)
-    if (onMissing === 'fail' || !['no-driver', 'no-permission', 'no-io-uring'].includes(kind)) throw error
-    const reason = hint === undefined ? message : `${message}; ${hint}`
-    if (!told) process.stderr.write(`ublk-ts: SKIPPED, no disk can be made here: ${reason}\n`)
-    told = true
-    return reason
+    return reasonToSkip(error, onMissing)
   }
+}
+
+/** Why no disk can be made, on stderr, too; throws the error if it is no reason to skip a test. */
+function reasonToSkip(error: unknown, onMissing: OnMissing | undefined): string {
+  const { kind, message, hint } = wrap(error)
+  if (onMissing !== 'skip' || !['no-driver', 'no-permission', 'no-io-uring'].includes(kind)) throw error
+  const reason = hint === undefined ? message : `${message}; ${hint}`
+  if (!told) process.stderr.write(`ublk-ts: SKIPPED, no disk can be made here: ${reason}\n`)
+  told = true
+  return reason
 }
 
 let told = false

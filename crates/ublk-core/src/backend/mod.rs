@@ -328,6 +328,12 @@ pub trait Backend: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Called when its files are claimed, after it has [taken them back](Self::take_back): fails if somebody has changed them
+    /// meanwhile in a way that makes the disk another one. One that consists of other disks asks each of them.
+    fn check_claimed(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Which of its blocks were changed since its checkpoints, if it keeps a record of that. By default, it keeps none.
     fn changes(&self) -> Option<&dyn Changes> {
         None

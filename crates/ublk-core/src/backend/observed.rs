@@ -126,6 +126,10 @@ impl Backend for Observed {
         self.inner.take_back(size)
     }
 
+    fn check_claimed(&self) -> Result<()> {
+        self.inner.check_claimed()
+    }
+
     fn changes(&self) -> Option<&dyn Changes> {
         self.inner.changes()
     }

@@ -109,6 +109,10 @@ impl Backend for Slice {
         self.disk.take_back(self.disk.properties().size)
     }
 
+    fn check_claimed(&self) -> Result<()> {
+        self.disk.check_claimed()
+    }
+
     fn close(&self) -> Result<()> {
         self.disk.close()
     }

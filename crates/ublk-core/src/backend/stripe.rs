@@ -171,6 +171,10 @@ impl Backend for Stripe {
         self.disks.iter().try_for_each(|disk| disk.take_back(disk.properties().size))
     }
 
+    fn check_claimed(&self) -> Result<()> {
+        self.disks.iter().try_for_each(|disk| disk.check_claimed())
+    }
+
     fn close(&self) -> Result<()> {
         parts::close(&self.disks)
     }

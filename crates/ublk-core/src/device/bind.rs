@@ -5,11 +5,11 @@
 use super::Device;
 use super::binding::NewBackend;
 use super::change::Change;
+use super::claiming::claim;
 use super::start::LEAVING;
 use super::state::State;
 use crate::backend::Backend;
 use crate::bound::Bound;
-use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::nodes::Kind;
 use crate::spec::Recovery;
@@ -43,8 +43,8 @@ impl Device {
             return Err(Error::new(ErrorKind::Busy, "the device has a backend already").device(self.id));
         }
         self.fits(&*backend).map_err(|error| error.device(self.id))?;
-        backend.take_back(backend.properties().size).map_err(|error| error.device(self.id))?;
-        let claims = Claims::take(&backend.places(), LEAVING).map_err(|error| error.device(self.id))?;
+        let size = backend.properties().size;
+        let claims = claim(&*backend, size, LEAVING).map_err(|error| error.device(self.id))?;
         *self.backend.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend.clone());
         let (depth, max_io, durable, copy) = (self.depth, self.max_io, self.durable, self.choice.mode.copy);
         let new = NewBackend { backend, depth, max_io, durable, copy };

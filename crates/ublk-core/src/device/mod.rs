@@ -11,6 +11,7 @@
 mod bind;
 mod binding;
 mod change;
+mod claiming;
 mod cpus;
 mod create;
 mod end;
@@ -175,16 +176,7 @@ impl Device {
     /// Claims the backend's files of a disk of `size` bytes before anything is changed. Queues share the claim, so that it lasts
     /// as long as the queues.
     fn claim(&self, size: u64, patience: Duration) -> Result<Claims> {
-        let backend = self.backend()?;
-        backend.take_back(size).map_err(|error| error.device(self.id))?;
-        let has = backend.properties().size;
-        if has < size {
-            let what = format!("the disk has {size} bytes, and its backend {has}");
-            return Err(Error::new(ErrorKind::Backend, what)
-                .hint("another server has resized the disk: let a new server take it over")
-                .device(self.id));
-        }
-        Claims::take(&backend.places(), patience).map_err(|error| error.device(self.id))
+        claiming::claim(&*self.backend()?, size, patience).map_err(|error| error.device(self.id))
     }
 
     /// The identity of the files that hold the disk's data, as they were opened.

@@ -329,6 +329,10 @@ impl Backend for Faults {
         self.disk.take_back(size)
     }
 
+    fn check_claimed(&self) -> Result<()> {
+        self.disk.check_claimed()
+    }
+
     fn changes(&self) -> Option<&dyn Changes> {
         self.disk.changes()
     }

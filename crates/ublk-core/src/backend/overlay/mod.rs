@@ -397,6 +397,12 @@ impl Backend for Overlay {
         self.check_base_is_the_same()
     }
 
+    /// A commit of another disk may have changed the base before it was claimed.
+    fn check_claimed(&self) -> Result<()> {
+        self.base.check_claimed()?;
+        self.check_base_is_the_same()
+    }
+
     fn changes(&self) -> Option<&dyn Changes> {
         self.tells_changes().then_some(self)
     }

@@ -281,6 +281,10 @@ impl Backend for Tracked {
         Ok(())
     }
 
+    fn check_claimed(&self) -> Result<()> {
+        self.disk.check_claimed()
+    }
+
     fn changes(&self) -> Option<&dyn Changes> {
         Some(self)
     }

@@ -65,6 +65,7 @@ impl Overlay {
         let _flusher = IoFlusher::new();
         let _progressing = self.job.progressing("committed");
         if self.layers.count() == MOST_LAYERS {
+            self.wait_for_seal(how)?; // the last snapshot may be there before its writes have ended
             self.put_layers(how, sole.file(), place.path)?; // then there is room for one more
         }
         self.seal_for_commit(how)?;
@@ -152,6 +153,11 @@ impl Overlay {
         };
         let number = (1..=u32::MAX).find(is_free).unwrap_or(u32::MAX);
         self.add_layer(&name_of_commit(number), &|| {})?;
+        self.wait_for_seal(how)
+    }
+
+    /// Waits until the layers below the one that is written change no more, however long that takes.
+    fn wait_for_seal(&self, how: &Commit<'_>) -> Result<()> {
         loop {
             match self.finish_seal() {
                 Err(error) if error.kind == ErrorKind::Timeout => self.commit_goes_on(how)?,

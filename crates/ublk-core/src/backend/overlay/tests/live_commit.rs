@@ -274,6 +274,74 @@ fn what_cannot_be_committed_is_refused_and_nothing_is_touched() {
     assert_eq!(refused(plain.commit(&how)), "this disk cannot be committed");
 }
 
+/// A snapshot is there before the writes from before it have ended, and the disk has no room for another one.
+#[test]
+fn a_commit_of_a_disk_with_the_most_layers_waits_for_the_writes_to_the_last_one_below() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (base, path) = (base_file(&dir, 64), dir.path().join("upper"));
+    let disk = made(&base, &path);
+    let mut benches = queues(&disk);
+    for number in 2..MOST_LAYERS {
+        snapshot(&disk, &mut benches, &format!("s{number}")).unwrap();
+    }
+    beside(&mut benches, || disk.close()).unwrap();
+    drop((benches, disk));
+    let before = std::fs::read(&base).unwrap();
+    let (disk, waiting) = waiting_overlay(&dir);
+    let mut bench = Bench::new(disk.clone(), 1, MAX_IO);
+    bench.buffer(0)[..4096].fill(9);
+    assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 4096)), None);
+    std::thread::scope(|scope| {
+        let making = scope.spawn(|| Backend::snapshot(disk.clone(), "last", &|| {}));
+        while !making.is_finished() {
+            assert!(bench.turn().is_empty());
+        }
+        making.join().unwrap().unwrap();
+        assert_eq!(Backend::layers(&*disk).len(), MOST_LAYERS);
+        let committing = scope.spawn(|| commit(&disk, true, &|| false));
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(300) {
+            assert!(bench.turn().is_empty());
+        }
+        assert!(!committing.is_finished());
+        assert_eq!(std::fs::read(&base).unwrap(), before);
+        go_on(&waiting, 0);
+        assert_eq!(outcome(&mut bench), Ok(4096));
+        while !committing.is_finished() {
+            assert!(bench.turn().is_empty());
+        }
+        committing.join().unwrap().unwrap();
+    });
+    let expected: Vec<u8> = (0..64).map(|at| if at < 8 { 9 } else { pattern(at) }).collect();
+    assert_eq!(content(&mut bench, 64), expected);
+    assert_eq!(of_file(&base), expected);
+}
+
+#[test]
+fn a_layer_that_may_still_be_written_is_not_put_into_the_base() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (base, path) = (base_file(&dir, 64), dir.path().join("upper"));
+    let before = std::fs::read(&base).unwrap();
+    let name = identity_of(&*open(&base)).unwrap();
+    let shape = Shape { size: 64 * SECTOR, block_size: 512, base: &name, ..Shape::default() };
+    let below = Upper::create(&path, &shape).unwrap();
+    below.write(0, &[1; 4096]).unwrap();
+    below.note(0..4096).unwrap();
+    let top = below.snapshot("one").unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(&base).unwrap();
+    let put = || {
+        let copying = upper::Copying { base: &file, size: 64 * SECTOR, most: 4096, pace: &mut |_, _| Ok(()) };
+        top.put_below(&[&below], upper::Put { copying, into: 1, stamp: &|| Ok(()) }, &|| Ok("new".into()))
+    };
+    assert_eq!(put().unwrap_err().to_string(), format!("{} may still be written", below.path().display()));
+    assert!(!top.is_putting());
+    assert_eq!(std::fs::read(&base).unwrap(), before);
+    // Its data may be lost.
+    below.poison();
+    assert!(below.seal().is_err() && put().is_err());
+    assert_eq!(std::fs::read(&base).unwrap(), before);
+}
+
 /// The snapshots and forks of a disk whose base is changed.
 #[test]
 fn a_commit_takes_the_snapshots_and_other_uppers_are_refused() {

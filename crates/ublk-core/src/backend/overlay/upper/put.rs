@@ -170,6 +170,10 @@ impl Upper {
         how: Put<'_, File>,
         name: &dyn Fn() -> io::Result<String>,
     ) -> io::Result<()> {
+        // What is written to one later would be lost with its file.
+        if let Some(layer) = layers.iter().find(|layer| !layer.read_only && !layer.is_sealed()) {
+            return Err(io::Error::other(format!("{} may still be written", layer.path().display())));
+        }
         let layers: Vec<_> = layers.iter().map(|layer| &*layer.store).collect();
         how.below(&self.store, &layers, name)
     }

@@ -50,7 +50,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Job {
-    /// The disk is being `flattened`, or something else. Nothing else begins until the guard is dropped.
+    /// The disk is being `flattened`, or something else. Nothing else begins until the guard is dropped, and nothing does while
+    /// the disk is not served: its files may be another server's by then.
     pub fn begin(&self, what: &'static str) -> Result<MutexGuard<'_, ()>> {
         let guard = match self.running.try_lock() {
             Ok(guard) => guard,
@@ -65,6 +66,14 @@ impl Job {
                 return Err(Error::new(ErrorKind::Busy, format!("the disk is being {what}")).hint(hint));
             }
         };
+        // With the guard: who ends it sees the guard, or this sees the end.
+        if self.has_ended() {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                format!("the disk is not served, so it is not {what}"),
+            )
+            .hint("try again when it is served"));
+        }
         *locked(&self.what) = what;
         Ok(guard)
     }
@@ -206,6 +215,10 @@ mod tests {
             ending.join().unwrap();
             assert!(flatten.join().unwrap(), "it changes nothing after the end");
         });
+        let error = job.begin("reset").unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Closed);
+        assert_eq!(error.message, "the disk is not served, so it is not reset");
+        job.go_on();
         assert!(job.begin("reset").is_ok());
     }
 }

@@ -393,6 +393,7 @@ impl Backend for Overlay {
             }
             self.size.store(size, Relaxed);
             self.away.store(false, SeqCst);
+            self.job.go_on();
         }
         self.check_base_is_the_same()
     }

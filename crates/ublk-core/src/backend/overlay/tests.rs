@@ -441,7 +441,8 @@ fn a_resize_that_a_kill_interrupted_is_ended_by_the_next_server() {
     let (base, path) = (base_file(&dir, 64), dir.path().join("upper"));
     {
         let first = Arc::new(Overlay::in_file(open(&base), &path, None, false).unwrap());
-        write(&mut Bench::new(first.clone(), 1, MAX_IO), 0, 8, 1).unwrap();
+        let mut bench = Bench::new(first.clone(), 1, MAX_IO);
+        write(&mut bench, 0, 8, 1).unwrap();
         first.resize(64 * SECTOR, 80 * SECTOR).unwrap();
     }
     let again = || Overlay::in_file(open(&base), &path, Some(64 * SECTOR), false).map(Arc::new);

@@ -50,6 +50,7 @@ impl Overlay {
     /// See the [module](self). Blocks until the base has all that was written before, or it fails.
     pub fn put_into_base(self: &std::sync::Arc<Self>, how: &Commit<'_>) -> Result<()> {
         let _job = self.job.begin("committed")?;
+        self.commit_goes_on(how)?;
         let base = self.check_commit(how.force)?;
         let Some(place) = self.base.places().into_iter().next() else {
             return Err(unsupported("the base has no file, so nothing can be put into it"));
@@ -94,6 +95,7 @@ impl Overlay {
         };
         let name = || identity_of(&*self.base).map_err(|error| io::Error::other(error.message));
         let uppers: Vec<_> = layers.clone().filter_map(|layer| self.upper_of(layer)).collect();
+        self.commit_goes_on(how)?; // from here on the base changes
         written.upper.put_below(&uppers, put, &name).map_err(|error| {
             self.commit_goes_on(how).err().unwrap_or_else(|| {
                 let (upper, base) = (written.upper.path().display(), path.display());
@@ -145,6 +147,7 @@ impl Overlay {
 
     /// The layer that is written so far changes no more.
     fn seal_for_commit(self: &std::sync::Arc<Self>, how: &Commit<'_>) -> Result<()> {
+        self.commit_goes_on(how)?;
         let path = self.written_file()?.upper.path().to_owned();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_free = |number: &u32| {
@@ -167,15 +170,20 @@ impl Overlay {
     }
 
     fn commit_goes_on(&self, how: &Commit<'_>) -> Result<()> {
-        let again =
-            "commit it again to go on: until then the base is partly the old one, and only this disk's";
+        let partly = self.written_file().is_ok_and(|kept| kept.upper.is_putting());
+        let hint = match partly {
+            true => {
+                "commit it again to go on: until then the base is partly the old one, and only this disk's"
+            }
+            false => "nothing is lost: commit it again later",
+        };
         if self.job.has_ended() {
             return Err(
-                Error::new(ErrorKind::Closed, "the disk was stopped before it was committed").hint(again)
+                Error::new(ErrorKind::Closed, "the disk was stopped before it was committed").hint(hint)
             );
         }
         if (how.given_up)() {
-            return Err(Error::new(ErrorKind::Cancelled, "the commit was cancelled").hint(again));
+            return Err(Error::new(ErrorKind::Cancelled, "the commit was cancelled").hint(hint));
         }
         Ok(())
     }

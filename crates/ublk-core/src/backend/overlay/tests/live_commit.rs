@@ -14,10 +14,19 @@ pub fn commit(disk: &Arc<Overlay>, force: bool, given_up: &dyn Fn() -> bool) -> 
     Backend::commit(disk.clone(), &Commit { rate: None, force, claims: &NOT_CLAIMED, given_up })
 }
 
+/// How often a commit looks whether to end before it changes the base: when it begins, before it adds a layer, and when that is
+/// sealed.
+const BEFORE: usize = 3;
+
+/// Ends when it has looked whether to end that often.
+fn ended_after(disk: &Arc<Overlay>, looks: usize) -> Result<()> {
+    let left = Cell::new(looks);
+    commit(disk, true, &|| left.replace(left.get().saturating_sub(1)) == 0)
+}
+
 /// Ends after that many parts.
 fn interrupted(disk: &Arc<Overlay>, parts: usize) -> Result<()> {
-    let left = Cell::new(parts);
-    commit(disk, true, &|| left.replace(left.get().saturating_sub(1)) == 0)
+    ended_after(disk, BEFORE + parts)
 }
 
 fn made(base: &Path, path: &Path) -> Arc<Overlay> {
@@ -44,7 +53,7 @@ enum Action {
     Serve(usize, Op, prop::sample::Index, u64, u8),
     Snapshot,
     Reset,
-    /// Interrupted after so many parts, or not.
+    /// Ended after so many looks, or not.
     Commit(Option<usize>),
     /// Another server goes on, after the first one has closed the disk, was killed, or lets go of it for a while.
     Server(u8),
@@ -63,7 +72,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         12 => serve,
         1 => Just(Action::Snapshot),
         1 => Just(Action::Reset),
-        2 => prop::option::of(0_usize..12).prop_map(Action::Commit),
+        2 => prop::option::of(0_usize..16).prop_map(Action::Commit),
         2 => (0_u8..3).prop_map(Action::Server)
     ];
     prop::collection::vec(action, 1..50)
@@ -113,14 +122,15 @@ proptest! {
                     beside(&mut benches, || disk.reset()).unwrap();
                     model.clone_from(&below);
                 }
-                Action::Commit(parts) => {
-                    let done = beside(&mut benches, || match parts {
-                        Some(parts) => interrupted(&disk, parts),
+                Action::Commit(looks) => {
+                    let done = beside(&mut benches, || match looks {
+                        Some(looks) => ended_after(&disk, looks),
                         None => commit(&disk, true, &|| false),
                     });
                     let before = std::mem::replace(&mut layers, Backend::layers(&*disk).len());
-                    if (before, layers) != (MOST_LAYERS, MOST_LAYERS) {
-                        below.clone_from(&model); // else there was no room for a snapshot yet
+                    // It has made a snapshot, for which there may have been no room before it had put the layers into the base.
+                    if done.is_ok() || layers == before % MOST_LAYERS + 1 + usize::from(before == MOST_LAYERS) {
+                        below.clone_from(&model);
                     }
                     match done {
                         Ok(()) => {
@@ -129,7 +139,7 @@ proptest! {
                             prop_assert_eq!(files(&dir), ["base", "upper"]);
                         }
                         Err(error) => {
-                            prop_assert!(parts.is_some());
+                            prop_assert!(looks.is_some());
                             prop_assert_eq!(error.message, "the commit was cancelled");
                         }
                     }
@@ -272,6 +282,39 @@ fn what_cannot_be_committed_is_refused_and_nothing_is_touched() {
     let plain: Arc<dyn Backend> = Arc::new(Memory::new(512).unwrap());
     let how = Commit { rate: None, force: false, claims: &NOT_CLAIMED, given_up: &|| false };
     assert_eq!(refused(plain.commit(&how)), "this disk cannot be committed");
+}
+
+/// It is cancelled, or the disk is stopped, before the base changes.
+#[test]
+fn a_commit_that_is_to_end_before_it_changes_the_base_changes_nothing() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (base, path) = (base_file(&dir, 64), dir.path().join("upper"));
+    let before = (std::fs::read(&base).unwrap(), std::fs::metadata(&base).unwrap().modified().unwrap());
+    let disk = made(&base, &path);
+    let mut benches = queues(&disk);
+    write(&mut benches[0], 0, 8, 1).unwrap();
+    for looks in 0..BEFORE {
+        let error = beside(&mut benches, || ended_after(&disk, looks)).unwrap_err();
+        assert_eq!(error.message, "the commit was cancelled");
+        assert!(error.hint.is_some_and(|hint| hint.to_string().starts_with("nothing is lost")), "{looks}");
+        assert!(!disk.layers.written().kept.as_ref().unwrap().upper.is_putting(), "{looks}");
+        let layers = usize::from(looks + 1 == BEFORE) + 1;
+        assert_eq!(Backend::layers(&*disk).len(), layers, "{looks}");
+    }
+    // Its server has left it: the next one may have it already.
+    beside(&mut benches, || disk.let_go());
+    for force in [false, true] {
+        let error = commit(&disk, force, &|| false).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Closed);
+        assert_eq!(error.message, "the disk is not served, so it is not committed");
+    }
+    let named = Backend::snapshot(disk.clone(), "one", &|| {}).unwrap_err();
+    assert_eq!(named.message, "the disk is not served, so it is not given a snapshot");
+    assert_eq!(files(&dir), ["base", "upper", "upper.commit~1"]);
+    assert_eq!(
+        before,
+        (std::fs::read(&base).unwrap(), std::fs::metadata(&base).unwrap().modified().unwrap())
+    );
 }
 
 /// A snapshot is there before the writes from before it have ended, and the disk has no room for another one.

@@ -104,8 +104,9 @@ impl Overlay {
                     .hint("nothing is lost: commit it again")
             })
         })?;
-        let emptied = self.forget_below(layers.end);
-        written.upper.remove_below(emptied)
+        // Those that somebody reads for longer stay as they are until the server closes them.
+        let own = if self.forget_below(layers.end) { uppers } else { Vec::new() };
+        written.upper.remove_below(&own)
     }
 
     /// Whether the disk can be committed. The file of its base.

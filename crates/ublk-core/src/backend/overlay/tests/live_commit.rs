@@ -5,6 +5,7 @@ use super::snapshots::{beside, queues, snapshot};
 use super::*;
 use crate::backend::overlay::upper::MOST_LAYERS;
 use std::cell::Cell;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Weak;
 
@@ -435,6 +436,32 @@ fn a_commit_takes_the_snapshots_and_other_uppers_are_refused() {
     assert_eq!(content(&mut benches[0], 64), expected);
 }
 
+/// A fork of one of the snapshots that are removed is in use, and its files are not claimed.
+#[test]
+fn a_layer_that_others_have_open_stays_as_it_is_until_they_close_it() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (base, path, one) = (base_file(&dir, 64), dir.path().join("upper"), dir.path().join("upper.one"));
+    let disk = made(&base, &path);
+    let mut benches = queues(&disk);
+    write(&mut benches[0], 0, 8, 1).unwrap();
+    snapshot(&disk, &mut benches, "one").unwrap();
+    let fork = Overlay::over_snapshot(open(&base), &one, &dir.path().join("fork"), None, false);
+    let mut readers = queues(&Arc::new(fork.unwrap()));
+    write(&mut benches[0], 8, 8, 2).unwrap();
+    let [layer, own] =
+        [1, 2].map(|number| disk.layers.of(number).kept.as_ref().unwrap().upper.file().clone());
+    let bytes = |file: &std::fs::File| file.metadata().unwrap().blocks() * 512;
+    let before = bytes(&layer);
+    beside(&mut benches, || commit(&disk, true, &|| false)).unwrap();
+    assert_eq!(files(&dir), ["base", "fork", "upper"]);
+    assert_eq!(read(&mut readers[0], 0, 8), [1; 4096]);
+    assert_eq!(bytes(&layer), before);
+    // The other one was this disk's alone.
+    assert_eq!(bytes(&own), 4096);
+    let expected: Vec<u8> = (0..64).map(|at| if at < 16 { at as u8 / 8 + 1 } else { pattern(at) }).collect();
+    assert_eq!(content(&mut benches[1], 64), expected);
+}
+
 /// Another server goes on with a commit, or begins one, before the first one takes the disk back.
 #[test]
 fn a_disk_whose_commit_did_not_end_is_taken_back_and_one_that_another_server_has_committed_is_not() {
@@ -497,11 +524,17 @@ fn layers_that_the_base_has_are_removed_by_the_next_server() {
         let put = upper::Put { copying, into, stamp: &stamp };
         top.put_below(&below.iter().collect::<Vec<_>>(), put, &now).unwrap();
         drop(layers);
+        // Somebody may still read one of them.
+        let reads = std::fs::File::open(dir.path().join("upper.one")).unwrap();
+        crate::claim::share(&path, &reads).unwrap();
+        let before = reads.metadata().unwrap().blocks();
         for name in ["upper.one", "upper.two"].iter().take(removed) {
             std::fs::remove_file(dir.path().join(name)).unwrap();
         }
         let disk = made(&base, &path);
         assert_eq!(files(&dir), ["base", "upper"]);
+        let after = reads.metadata().unwrap().blocks();
+        assert_eq!(after, before, "it stays as it is for those who have it open");
         assert_eq!(content(&mut queues(&disk)[0], 64), expected);
         assert_eq!(of_file(&base), expected);
     }

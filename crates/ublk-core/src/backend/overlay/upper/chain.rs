@@ -21,7 +21,7 @@ impl Upper {
     pub fn open_chain(path: &Path, shape: &Shape<'_>, read_only: bool) -> Result<Vec<Self>> {
         let top = Self::open(path, shape, read_only)?;
         if !read_only {
-            let _ = top.remove_below(true); // what is left is removed the next time
+            let _ = top.remove_below(&[]); // what is left is removed the next time
         }
         let base = top.is_putting().then(|| top.base());
         // The base was changed since by what was put into it.

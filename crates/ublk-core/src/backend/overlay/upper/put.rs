@@ -23,9 +23,10 @@ use super::{MOST_LAYERS, Upper};
 use crate::backend::map_file::{directory, sync_parent};
 use crate::backend::overlay::index::Index;
 use crate::backend::overlay::zeroes;
+use crate::claim;
 use crate::error::Result;
 use crate::number::to_usize;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -185,20 +186,35 @@ impl Upper {
     }
 
     /// Removes the files of the layers that the base has, as far as they are of the same disk. The lowest first: so those that
-    /// are left are found the next time. `emptied`: nobody reads them, though they may be open.
-    pub fn remove_below(&self, emptied: bool) -> Result<()> {
+    /// are left are found the next time. `own`: those that this server has open and nobody here reads any more. They are
+    /// unlocked, and take up no space from then on unless another process has them open.
+    pub fn remove_below(&self, own: &[&Self]) -> Result<()> {
         let header = self.store.header();
         if !header.put {
             return Ok(());
         }
         let failed = |error: io::Error| system(self.path(), &error);
         for path in self.files_below().iter().rev() {
-            if emptied && let Ok(file) = OpenOptions::new().write(true).open(path) {
-                let _ = file.length().and_then(|length| file.cut(PAGE.min(length), length)); // it takes up no space then
-            }
+            let emptied = own.iter().find_map(|layer| layer.emptied(path));
             fs::remove_file(path).map_err(|error| system(path, &error))?;
+            drop(emptied); // whoever waits for it finds that it is removed
         }
         sync_parent(self.path()).and_then(|()| self.store.end_removal()).map_err(failed)
+    }
+
+    /// Gives the space of this layer back if its file is at that path, and nobody else has it open: it takes up space as long as
+    /// this server has it open. Returns the file, which is locked.
+    fn emptied(&self, path: &Path) -> Option<File> {
+        let (file, header) = read(path, true, true).ok()?;
+        if header.uuid != self.uuid() || !self.is_at(path) {
+            return None;
+        }
+        claim::let_go(&self.file);
+        if !claim::is_free(&file) {
+            return None; // a fork of it, for instance, may read it until it is closed
+        }
+        let _ = file.length().and_then(|length| file.cut(PAGE.min(length), length));
+        Some(file)
     }
 
     /// The files of the layers below that are of the same disk, the highest first.

@@ -9,7 +9,7 @@ use crate::backend::map_file::directory;
 use crate::backend::overlay::index::Layer;
 use crate::backend::overlay::layers::Kept;
 use crate::backend::overlay::snapshot::BRIEF;
-use crate::backend::overlay::upper::{Copying, MOST_LAYERS, Put, Upper, is_of_commit, name_of_commit};
+use crate::backend::overlay::upper::{Copying, MOST_LAYERS, Put, Upper, name_of_commit};
 use crate::backend::overlay::{Overlay, identity_of};
 use crate::claim::{Claims, Sole};
 use crate::error::{Error, ErrorKind, Result};
@@ -139,8 +139,8 @@ impl Overlay {
             )
             .hint("shrink the disk; or delete it and commit its upper, which enlarges the base"));
         }
-        let snapshots = self.uppers_below().filter(|upper| !is_of_commit(upper.path())).count();
-        if snapshots > 0 && !force && !kept.upper.is_putting() {
+        let snapshots = self.uppers_below().filter(|layer| layer.is_spoilt_by_commit(&kept.upper)).count();
+        if snapshots > 0 && !force {
             return Err(over_snapshots(path, snapshots));
         }
         Ok(file)

@@ -65,9 +65,8 @@ impl Overlay {
         let shape = Shape { size, block_size, base: &name, committing, file: which, ..Shape::default() };
         let layers = Upper::open_chain(path, &shape, false)?;
         let Some(top) = layers.last() else { return Ok(()) };
-        // That was asked before if a commit has begun already.
         let lower = &layers[..layers.len() - 1];
-        let snapshots = lower.iter().filter(|layer| !committing && !is_of_commit(layer.path())).count();
+        let snapshots = lower.iter().filter(|layer| layer.is_spoilt_by_commit(top)).count();
         if snapshots > 0 && !force {
             return Err(over_snapshots(path, snapshots));
         }

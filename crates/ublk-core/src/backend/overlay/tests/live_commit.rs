@@ -415,8 +415,10 @@ fn a_commit_takes_the_snapshots_and_other_uppers_are_refused() {
     let message =
         refused(Overlay::over_snapshot(open(&base), &at("upper.commit~1"), &at("new"), None, false));
     assert!(!at("new").exists(), "{message}");
-    // A snapshot is possible, and is put into the base as well.
+    // A snapshot is possible, and nobody has allowed a commit to take it.
     snapshot(&disk, &mut benches, "two").unwrap();
+    let over = format!("the upper {} is over 1 snapshots", path.display());
+    assert_eq!(refusals(&disk, &mut benches), over);
     write(&mut benches[0], 16, 8, 3).unwrap();
     // The base is another file: it is not taken for the one that was begun with.
     beside(&mut benches, || disk.close()).unwrap();
@@ -427,7 +429,13 @@ fn a_commit_takes_the_snapshots_and_other_uppers_are_refused() {
     assert!(message.ends_with("is over layers that were being put into another file than this base"));
     let disk = made(&base, &path);
     let mut benches = queues(&disk);
-    beside(&mut benches, || commit(&disk, false, &|| false)).unwrap();
+    assert_eq!(refusals(&disk, &mut benches), over);
+    beside(&mut benches, || disk.close()).unwrap();
+    drop((benches, disk));
+    assert_eq!(refused(Overlay::commit(&path, &base, false, &|| false)), over);
+    let disk = made(&base, &path);
+    let mut benches = queues(&disk);
+    beside(&mut benches, || commit(&disk, true, &|| false)).unwrap();
     assert_eq!(files(&dir), ["base", "copy", "fork", "other", "upper"]);
     let expected: Vec<u8> = (0..64).map(|at| if at < 24 { at as u8 / 8 + 1 } else { pattern(at) }).collect();
     assert_eq!(of_file(&base), expected);

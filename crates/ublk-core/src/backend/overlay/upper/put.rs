@@ -159,6 +159,15 @@ impl Upper {
         self.put_into() != 0
     }
 
+    /// Whether this layer below `top` is a snapshot that nobody can use any more after a commit of `top`, and that was not so
+    /// already: a commit that was interrupted was allowed to spoil the snapshots from before it, and not those from after it.
+    /// These say the same of their base as the upper above them.
+    pub fn is_spoilt_by_commit(&self, top: &Self) -> bool {
+        let header = top.store.header();
+        let begun = header.into != 0 || header.state == State::Committing;
+        !is_of_commit(self.path()) && (!begun || self.is_putting())
+    }
+
     /// The base into which that is put. 0: nothing is.
     pub fn put_into(&self) -> u64 {
         self.store.header().into

@@ -79,7 +79,7 @@ pub struct Overlay {
     /// Another process may use the files of the layers.
     away: AtomicBool,
     /// The upper has the name of this server.
-    writes: AtomicBool,
+    writes: Mutex<bool>,
     /// Receives the errors of saves that no request waits for.
     reporter: Mutex<Option<Reporter>>,
 }
@@ -118,7 +118,7 @@ impl Overlay {
             sealing: Mutex::default(),
             below: RwLock::default(),
             away: AtomicBool::new(false),
-            writes: AtomicBool::new(false),
+            writes: Mutex::default(),
             reporter: Mutex::default(),
         }
     }
@@ -425,17 +425,19 @@ impl Overlay {
         }
     }
 
-    /// A queue is about to serve the disk.
+    /// A queue is about to serve the disk. The others wait meanwhile: none writes before the upper has the name.
     fn begin_to_write(&self) -> Result<()> {
-        match &self.layers.written().kept {
-            Some(kept) if !self.writes.swap(true, SeqCst) => kept.upper.begin_to_write(),
-            _ => Ok(()),
+        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(kept), false) = (&self.layers.written().kept, *writes) {
+            kept.upper.begin_to_write()?;
+            *writes = true;
         }
+        Ok(())
     }
 
     fn let_go_of_layers(&self) {
         self.new.remove();
-        self.writes.store(false, SeqCst);
+        *self.writes.lock().unwrap_or_else(PoisonError::into_inner) = false;
         if !self.away.swap(true, SeqCst) {
             self.layers.all().filter_map(|layer| layer.kept.as_ref()).for_each(|kept| kept.upper.let_go());
         }

@@ -227,13 +227,10 @@ impl<M: Medium> Store<M> {
         }
     }
 
-    /// From here on that server writes. That is durable when what it writes is.
+    /// From here on that server writes. That is durable before what it writes is: a durable write to a sector that is saved
+    /// already syncs only its data.
     pub fn begin_to_write(&self, server: Uuid) -> io::Result<()> {
-        let mut header = locked(&self.header);
-        let changed = Header { server, ..header.clone() };
-        self.medium.write(&changed.bytes()[..ATOM], 0)?;
-        *header = changed;
-        Ok(())
+        self.change(|header| header.server = server)
     }
 
     /// Changes the header durably.

@@ -338,6 +338,34 @@ fn an_upper_says_that_nothing_lies_below_it_only_when_it_has_all_of_the_disk() {
     assert!(before > 40 && after > 20, "{before} {after}");
 }
 
+/// Whoever has seen what the last server left finds that another one has written since, whatever a power failure leaves.
+#[test]
+fn the_name_of_a_server_is_durable_before_it_writes() {
+    let shape = Shape { size: SIZE, block_size: 512, base: "base", ..Shape::default() };
+    let header = Header::new(&shape, Uuid([1; 16]), stamp(1)).unwrap();
+    let store = Store::create(Volatile::new(), header).unwrap();
+    store.begin_to_write(Uuid([2; 16])).unwrap();
+    let (data, length) = (store.layout().data(), SECTOR as usize);
+    store.medium().write(&vec![1; length], data).unwrap(); // of a saved sector, which is synced alone
+    for seed in 1..40 {
+        let left = store.medium().after_power_failure(numbers(seed));
+        let mut page = [0; 4096];
+        left.read(&mut page, 0).unwrap();
+        let found = Header::of(Path::new("upper"), &page).unwrap();
+        assert_eq!(found.server, Uuid([2; 16]), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_server_whose_name_is_not_durable_does_not_begin_to_write() {
+    let shape = Shape { size: SIZE, block_size: 512, base: "base", ..Shape::default() };
+    let header = Header::new(&shape, Uuid([1; 16]), stamp(1)).unwrap();
+    let store = Store::create(Volatile::new(), header).unwrap();
+    store.medium().sync_fails_after(0);
+    assert!(store.begin_to_write(Uuid([2; 16])).is_err());
+    assert_eq!(store.header().server, Uuid::NONE);
+}
+
 #[test]
 fn a_save_that_finds_no_space_is_no_loss_and_the_next_one_ends_it() {
     let steps = [

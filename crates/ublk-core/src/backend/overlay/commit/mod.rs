@@ -19,9 +19,13 @@ use crate::claim::upper::MAGIC;
 use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
+
+/// The longest step in which the present time of a file system grows is two seconds.
+const LONGEST_STEP: Duration = Duration::from_secs(5);
 
 impl Overlay {
     /// See the [module](self). The base is a file or a block device. `force`: also if the upper is over snapshots, which cannot
@@ -112,9 +116,26 @@ fn over_snapshots(path: &Path, count: usize) -> Error {
         .hint(Hint::from("they, and all disks over them, cannot be used afterwards").by(Remedy::Force))
 }
 
-/// Gives the base the present time, and makes that and all of its data durable.
+/// Gives the base the present time, which it does not have yet, and makes that and all of its data durable.
+///
+/// The file system's own present time: whoever may write to a file may give it that one, and only its owner any other. It grows
+/// in steps: of some milliseconds, or of seconds on some file systems.
 fn stamp(file: &fs::File) -> io::Result<()> {
-    file.set_modified(SystemTime::now()).and_then(|()| file.sync_all())
+    let time = || file.metadata().map(|found| (found.mtime(), found.mtime_nsec()));
+    let (before, began) = (time()?, Instant::now());
+    loop {
+        // SAFETY: an open descriptor; without times, the call takes the present one.
+        if unsafe { libc::futimens(file.as_raw_fd(), std::ptr::null()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if time()? != before {
+            return file.sync_all();
+        }
+        if began.elapsed() > LONGEST_STEP {
+            return Err(io::Error::other("its file system does not change the time of the base"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The base has the disk's bytes at their own offsets: it is no image of some format, which has the same size and time as the
@@ -155,4 +176,48 @@ fn check_size(file: &File, base: &Path, size: u64) -> Result<()> {
         format!("the disk has {size} bytes, and {} only {found}", base.display()),
     )
     .hint("shrink the disk before"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(file: &fs::File) -> std::time::SystemTime {
+        file.metadata().unwrap().modified().unwrap()
+    }
+
+    #[test]
+    fn each_stamp_is_another_time() {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        for _ in 0..20 {
+            let before = time(&file);
+            stamp(&file).unwrap();
+            assert!(time(&file) > before);
+        }
+    }
+
+    /// Whoever may write to the base may commit, also if it belongs to another user. Only root can be another user here.
+    #[test]
+    fn a_base_of_another_user_is_stamped() {
+        let named = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        let path = named.path();
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        let file = fs::File::options().read(true).write(true).open(path).unwrap();
+        let before = time(&file);
+        // SAFETY: it takes nothing.
+        let root = unsafe { libc::geteuid() } == 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if root {
+                    // This thread alone is another user for files from here on, without the rights of root.
+                    // SAFETY: a plain number.
+                    unsafe { libc::setfsuid(65534) };
+                    let other = file.set_modified(std::time::UNIX_EPOCH).unwrap_err();
+                    assert_eq!(other.raw_os_error(), Some(libc::EPERM));
+                }
+                stamp(&file).unwrap();
+            });
+        });
+        assert!(time(&file) > before);
+    }
 }

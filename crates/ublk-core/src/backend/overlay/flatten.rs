@@ -15,6 +15,7 @@ use super::Overlay;
 use super::index::Layer;
 use super::layers::Kept;
 use super::queues::Queues;
+use super::room;
 use super::snapshot::PATIENCE;
 use super::zeroes;
 use crate::backend::reader::Reader;
@@ -38,9 +39,6 @@ const AT_ONCE: u16 = 4;
 const BLOCK: u64 = 4096;
 /// It saves after so many bytes: a power failure costs no more, and a flush waits for no more.
 const SAVE: u64 = 64 << 20;
-
-/// The most that it leaves free of the upper's file system.
-const MOST_MARGIN: u64 = 1 << 30;
 
 /// Lets writes go on when it is dropped.
 struct Held<'a>(&'a Queues);
@@ -79,11 +77,6 @@ impl Overlay {
         self.retire_layers(); // if that takes long, other slots of the rings are used for later layers
         Ok(())
     }
-}
-
-/// What a flatten leaves free of a file system of that size.
-fn margin(size: u64) -> u64 {
-    (size / 20).min(MOST_MARGIN)
 }
 
 struct Copying<'a> {
@@ -157,25 +150,9 @@ impl Copying<'_> {
 
     /// Leaves some of the file system to the writes of the disk: these would fail when it is full.
     fn has_room(&self) -> Result<()> {
-        let path = self.kept.upper.path();
-        let Ok(found) = nix::sys::statvfs::fstatvfs(self.kept.upper.file()) else { return Ok(()) };
-        let unit = found.fragment_size();
-        let free = found.blocks_available() * unit;
-        let margin = margin(found.blocks() * unit);
-        // Some file systems have no limit, or do not say it.
-        if found.blocks() == 0 || free >= margin + PART {
-            return Ok(());
-        }
-        let message = format!(
-            "the file system of the upper {} has only {} MiB left, which are for what is written to the disk",
-            path.display(),
-            free >> 20
-        );
-        let error = Error { errno: Some(libc::ENOSPC), ..Error::new(ErrorKind::Backend, message) };
-        Err(error.hint(format!(
-            "make room for what is missing and {} MiB more, and flatten it again: what was copied stays",
-            margin >> 20
-        )))
+        let Some(little) = room::too_little(self.kept.upper.file(), PART) else { return Ok(()) };
+        let what = format!("the upper {}", self.kept.upper.path().display());
+        Err(little.error(&what, "flatten it again: what was copied stays"))
     }
 
     /// What the upper lacks of a range.

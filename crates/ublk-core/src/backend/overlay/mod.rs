@@ -24,6 +24,7 @@ mod nothing;
 mod open;
 mod queues;
 mod reset;
+mod room;
 mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -8,12 +8,14 @@ use super::{check_raw, is_regular, over_snapshots, stamp};
 use crate::backend::map_file::directory;
 use crate::backend::overlay::index::Layer;
 use crate::backend::overlay::layers::Kept;
+use crate::backend::overlay::room;
 use crate::backend::overlay::snapshot::BRIEF;
 use crate::backend::overlay::upper::{Copying, MOST_LAYERS, Put, Upper, name_of_commit};
 use crate::backend::overlay::{Overlay, identity_of};
 use crate::claim::{Claims, Sole};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -88,8 +90,17 @@ impl Overlay {
             self.commit_goes_on(how).map_err(|_| io::ErrorKind::Interrupted.into())
         };
         let most = how.rate.map_or(PART, |rate| (rate / 8).clamp(LEAST, PART));
+        let full = Cell::new(None);
+        // The disk's upper is often in the same file system.
+        let room = |bytes| match room::too_little(base, bytes) {
+            None => Ok(()),
+            Some(little) => {
+                full.set(Some(little));
+                Err(io::Error::from_raw_os_error(libc::ENOSPC))
+            }
+        };
         let put = Put {
-            copying: Copying { base, size, most, pace: &mut pace },
+            copying: Copying { base, size, most, pace: &mut pace, room: &room },
             into: super::which(base)?,
             stamp: &|| stamp(base),
         };
@@ -97,12 +108,17 @@ impl Overlay {
         let uppers: Vec<_> = layers.clone().filter_map(|layer| self.upper_of(layer)).collect();
         self.commit_goes_on(how)?; // from here on the base changes
         written.upper.put_below(&uppers, put, &name).map_err(|error| {
-            self.commit_goes_on(how).err().unwrap_or_else(|| {
-                let (upper, base) = (written.upper.path().display(), path.display());
-                Error::system(format!("cannot put what is below {upper} into {base}"), &error)
-                    .kind(ErrorKind::Backend)
-                    .hint("nothing is lost: commit it again")
-            })
+            if let Err(ended) = self.commit_goes_on(how) {
+                return ended;
+            }
+            if let Some(little) = full.get() {
+                let what = format!("the base {}", path.display());
+                return little.error(&what, "commit it again: nothing is lost");
+            }
+            let (upper, base) = (written.upper.path().display(), path.display());
+            Error::system(format!("cannot put what is below {upper} into {base}"), &error)
+                .kind(ErrorKind::Backend)
+                .hint("nothing is lost: commit it again")
         })?;
         // Those that somebody reads for longer stay as they are until the server closes them.
         let own = if self.forget_below(layers.end) { uppers } else { Vec::new() };

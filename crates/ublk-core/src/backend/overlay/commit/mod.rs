@@ -86,7 +86,9 @@ impl Overlay {
             true => Err(io::ErrorKind::Interrupted.into()),
             false => Ok(()),
         };
-        let copying = Copying { base: file.file(), size, most: u64::MAX, pace: &mut pace };
+        // No disk writes meanwhile, and when it has ended there is more room than before.
+        let room = &|_| Ok(());
+        let copying = Copying { base: file.file(), size, most: u64::MAX, pace: &mut pace, room };
         let stamp = || {
             if !is_regular(file.file()) {
                 return Ok(());

@@ -374,7 +374,13 @@ fn a_layer_that_may_still_be_written_is_not_put_into_the_base() {
     let top = below.snapshot("one").unwrap();
     let file = std::fs::File::options().read(true).write(true).open(&base).unwrap();
     let put = || {
-        let copying = upper::Copying { base: &file, size: 64 * SECTOR, most: 4096, pace: &mut |_, _| Ok(()) };
+        let copying = upper::Copying {
+            base: &file,
+            size: 64 * SECTOR,
+            most: 4096,
+            pace: &mut |_, _| Ok(()),
+            room: &|_| Ok(()),
+        };
         top.put_below(&[&below], upper::Put { copying, into: 1, stamp: &|| Ok(()) }, &|| Ok("new".into()))
     };
     assert_eq!(put().unwrap_err().to_string(), format!("{} may still be written", below.path().display()));
@@ -525,7 +531,13 @@ fn layers_that_the_base_has_are_removed_by_the_next_server() {
         let shape = Shape { size: 64 * SECTOR, block_size: 512, base: &name, ..Shape::default() };
         let layers = Upper::open_chain(&path, &shape, false).unwrap();
         let (top, below) = layers.split_last().unwrap();
-        let copying = upper::Copying { base: &file, size: 64 * SECTOR, most: 4096, pace: &mut |_, _| Ok(()) };
+        let copying = upper::Copying {
+            base: &file,
+            size: 64 * SECTOR,
+            most: 4096,
+            pace: &mut |_, _| Ok(()),
+            room: &|_| Ok(()),
+        };
         let stamp = || file.set_modified(std::time::SystemTime::now());
         let now = || Ok(identity_of(&*disk).unwrap());
         let into = which_file(&*disk).unwrap().unwrap();

@@ -66,6 +66,8 @@ pub struct Copying<'a, B> {
     /// Called before each part with where it begins and 0, and after it with its end and how many bytes were copied. An error
     /// ends the copying.
     pub pace: &'a mut dyn FnMut(u64, u64) -> io::Result<()>,
+    /// Called before that many bytes that are not zero are written where the base has holes. An error ends the copying.
+    pub room: &'a dyn Fn(u64) -> io::Result<()>,
 }
 
 /// How they are put into it.
@@ -123,7 +125,12 @@ impl<B: Medium> Copying<'_, B> {
             let run = found.min(self.most.clamp(1, PART));
             data.resize(to_usize(run), 0);
             layer.medium().read(&mut data, layer.layout().data() + at)?;
-            for (at, part, zero) in zeroes::parts(at, &data) {
+            let parts: Vec<_> = zeroes::parts(at, &data).collect();
+            let bytes: usize = parts.iter().filter(|(.., zero)| !zero).map(|(_, part, _)| part.len()).sum();
+            if bytes > 0 && self.base.data(at..at + run)? != Some(at..at + run) {
+                (self.room)(bytes as u64)?;
+            }
+            for (at, part, zero) in parts {
                 let punched = zero && self.base.punch(at, part.len() as u64).is_ok();
                 if !punched {
                     self.base.write(part, at)?;

@@ -111,8 +111,13 @@ impl Tree {
     fn commit(&self, order: Order) -> io::Result<()> {
         let layers: Vec<_> = self.layers.iter().collect();
         let mut pace = |_, _| Ok(());
-        let mut copying =
-            Copying { base: &self.base, size: SECTORS * SECTOR, most: 8 * SECTOR, pace: &mut pace };
+        let mut copying = Copying {
+            base: &self.base,
+            size: SECTORS * SECTOR,
+            most: 8 * SECTOR,
+            pace: &mut pace,
+            room: &|_| Ok(()),
+        };
         if order == Order::RecordLate {
             copying.copy(&layers)?;
         }
@@ -130,8 +135,13 @@ impl Tree {
     fn commit_whole(&self, order: Order) -> io::Result<()> {
         let layers: Vec<_> = self.layers.iter().chain([&self.top]).collect();
         let mut pace = |_, _| Ok(());
-        let mut copying =
-            Copying { base: &self.base, size: SECTORS * SECTOR, most: 8 * SECTOR, pace: &mut pace };
+        let mut copying = Copying {
+            base: &self.base,
+            size: SECTORS * SECTOR,
+            most: 8 * SECTOR,
+            pace: &mut pace,
+            room: &|_| Ok(()),
+        };
         if order == Order::RecordLate {
             copying.copy(&layers)?;
         }
@@ -332,4 +342,31 @@ fn the_identity_of_the_base_is_the_old_or_the_new_one() {
             break;
         }
     }
+}
+
+/// A disk that is in use writes to the same file system.
+#[test]
+fn a_commit_asks_for_room_only_where_the_base_has_holes_and_ends_before_it_fills_them() {
+    let tree = Tree::new(Order::Right);
+    let layers: Vec<_> = tree.layers.iter().collect();
+    let asked = std::cell::Cell::new(0);
+    let copy = |holes_from: u64| {
+        tree.base.cut(holes_from * SECTOR, SECTORS * SECTOR).unwrap();
+        let room = |bytes: u64| {
+            asked.set(asked.get() + bytes);
+            Err(io::Error::from_raw_os_error(libc::ENOSPC))
+        };
+        let (size, most, mut pace) = (SECTORS * SECTOR, 8 * SECTOR, |_, _| Ok(()));
+        Copying { base: &tree.base, size, most, pace: &mut pace, room: &room }.copy(&layers)
+    };
+    // What the layers have from there on is zero.
+    copy(24).unwrap();
+    assert_eq!(asked.get(), 0);
+    assert_eq!(tree.base_content()[..24], tree.after[..24]);
+    assert_eq!(tree.base_content()[24..], [0; SECTORS as usize - 24]);
+    let full = copy(8).unwrap_err();
+    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+    assert_eq!(asked.get(), 8 * SECTOR);
+    assert_eq!(tree.base_content()[..8], tree.after[..8]);
+    assert_eq!(tree.base_content()[8..], [0; SECTORS as usize - 8]);
 }

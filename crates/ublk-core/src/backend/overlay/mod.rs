@@ -168,12 +168,13 @@ impl Overlay {
             return Ok(());
         }
         let upper = self.layers.written().kept.as_ref().map(|kept| &kept.upper);
+        let now = identity_of(&*self.base)?;
         if let Some(upper) = upper.filter(|upper| upper.is_putting())
-            && which_file(&*self.base)? == Some(upper.put_into())
+            && upper.is_put_into(which_file(&*self.base)?, &now)
         {
             return Ok(()); // it was changed by a commit that did not end
         }
-        let (now, before) = (identity_of(&*self.base)?, upper.map(|upper| upper.base()));
+        let before = upper.map(|upper| upper.base());
         let before = before.as_ref().unwrap_or(&self.base_name);
         if now == *before {
             return Ok(());

@@ -10,9 +10,9 @@ mod live;
 
 pub use live::Commit;
 
-use super::upper::{Copying, Put, Shape, Upper, is_of_commit};
+use super::upper::{Copying, OF_DEVICE, Put, Shape, Upper, is_of_commit};
 use super::{Overlay, identity_of};
-use crate::backend::map_file::sync_parent;
+use crate::backend::map_file::{checksum, sync_parent};
 use crate::backend::{Backend, File};
 use crate::claim::Claims;
 use crate::claim::upper::MAGIC;
@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// The longest step in which the present time of a file system grows is two seconds.
 const LONGEST_STEP: Duration = Duration::from_secs(5);
@@ -45,8 +45,9 @@ impl Overlay {
         let file = File::open(base, false, false)?;
         let _claims = Claims::take(&file.places(), Duration::ZERO)?;
         check_raw(file.file(), base)?;
-        let (size, begun, into) = (Upper::size_at(path)?, Upper::committed_at(path)?, which(file.file())?);
-        if begun.as_ref().is_some_and(|(_, other)| *other != into) {
+        let (size, into, now) = (Upper::size_at(path)?, which(file.file())?, identity_of(&file)?);
+        let begun = Upper::committed_at(path, into, &now)?;
+        if begun.as_ref().is_some_and(|(_, is_it)| !is_it) {
             let message = format!(
                 "the commit of {} was begun into another file than {}",
                 path.display(),
@@ -61,9 +62,9 @@ impl Overlay {
             return Err(Error::new(ErrorKind::Busy, message)
                 .hint(Hint::from("use none of them afterwards").by(Remedy::Force)));
         }
-        // A base that is partly changed has another identity than the upper says.
         let (committing, live) = (begun.is_some(), Upper::is_putting_at(path)?);
-        let name = begun.map_or_else(|| identity_of(&file), |(name, _)| Ok(name))?;
+        // If it was begun with the upper itself, that is checked against the base of before.
+        let name = begun.filter(|_| !live).map_or(now, |(before, _)| before);
         let block_size = file.properties().block_size;
         let which = Some(into);
         let shape = Shape { size, block_size, base: &name, committing, file: which, ..Shape::default() };
@@ -93,12 +94,15 @@ impl Overlay {
             if !is_regular(file.file()) {
                 return Ok(());
             }
+            if size > file.properties().size {
+                file.file().set_len(size)?;
+            }
             // So other uppers over it are refused from here on, whatever of the data reaches the medium.
-            stamp(file.file())?;
-            if size > file.properties().size { file.file().set_len(size) } else { Ok(()) }
+            stamp(file.file())
         };
         let put = Put { copying, into, stamp: &stamp };
-        Upper::put_whole(&layers, put).map_err(|error| match error.kind() {
+        let identity = || identity_of(&file).map_err(|error| io::Error::other(error.message));
+        Upper::put_whole(&layers, put, &identity).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => Error::new(ErrorKind::Cancelled, "the commit was interrupted")
                 .hint("the base is partly the old one: do it again to go on"),
             _ => failed(&error),
@@ -155,12 +159,18 @@ fn check_raw(file: &fs::File, base: &Path) -> Result<()> {
         .hint("serve the overlay, and copy its disk"))
 }
 
-/// Distinguishes the base from other files, as long as it exists.
+/// Distinguishes the base from other files, as long as it exists: a file by its inode and birth time, which no boot changes, and
+/// a block device by its number. Not 0.
 pub(super) fn which(file: &fs::File) -> Result<u64> {
     let found = file
         .metadata()
         .map_err(|error| Error::system("cannot look at the base", &error).kind(ErrorKind::Backend))?;
-    Ok(if found.is_file() { found.ino() } else { found.rdev() | 1 << 63 })
+    if !found.is_file() {
+        return Ok(found.rdev() | OF_DEVICE);
+    }
+    // Inode numbers are used again, and by several file systems. Some file systems do not know when a file was made.
+    let born = found.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Ok(checksum(format!("inode {}, made at {born:?}", found.ino()).bytes()) & !OF_DEVICE | 1)
 }
 
 fn is_regular(file: &fs::File) -> bool {
@@ -186,6 +196,18 @@ mod tests {
 
     fn time(file: &fs::File) -> std::time::SystemTime {
         file.metadata().unwrap().modified().unwrap()
+    }
+
+    #[test]
+    fn a_base_has_a_number_of_its_own_that_is_not_that_of_a_device() {
+        let files = [(); 20].map(|()| tempfile::tempfile_in("/dev/shm").unwrap());
+        let mut numbers: Vec<_> = files.iter().map(|file| which(file).unwrap()).collect();
+        assert_eq!(which(&files[3]).unwrap(), numbers[3]);
+        assert!(numbers.iter().all(|number| *number != 0 && number & OF_DEVICE == 0));
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), files.len());
+        assert!(which(&fs::File::open("/dev/null").unwrap()).unwrap() & OF_DEVICE != 0);
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn a_commit_goes_on_only_with_the_file_that_it_was_begun_with_and_removes_no_lin
     assert!(message.contains("was begun into another file than"), "{message}");
     assert_eq!(std::fs::read(&other).unwrap(), before);
     // A sync that fails does not make it one that is served.
-    let (name, _) = Upper::committed_at(&path).unwrap().unwrap();
+    let (name, _) = Upper::committed_at(&path, 0, "").unwrap().unwrap();
     let upper = Upper::open(&path, &shape_of(&name), false).unwrap();
     upper.poison();
     drop(upper);

@@ -432,7 +432,23 @@ fn a_commit_takes_the_snapshots_and_other_uppers_are_refused() {
     let copy = at("copy");
     std::fs::copy(&base, &copy).unwrap();
     let message = refused(Overlay::in_file(open(&copy), &path, None, false));
-    assert!(message.ends_with("is over layers that were being put into another file than this base"));
+    let another = "is over layers that were being put into another file than this base";
+    assert!(message.ends_with(another), "{message}");
+    // A copy with its time, such as a restored one, has the same content. Both are known since the commit was ended.
+    let time = std::fs::metadata(&base).unwrap().modified().unwrap();
+    let set_time = |path: &Path, time| {
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    };
+    set_time(&copy, time);
+    drop(made(&copy, &path));
+    // Another content in the same file is not the base.
+    set_time(&base, time + Duration::from_secs(1));
+    let message = refused(Overlay::in_file(open(&base), &path, None, false));
+    assert!(message.ends_with(another), "{message}");
+    assert!(
+        refused(Overlay::commit(&path, &base, true, &|| false)).contains("was begun into another file than")
+    );
+    set_time(&base, time);
     let disk = made(&base, &path);
     let mut benches = queues(&disk);
     assert_eq!(refusals(&disk, &mut benches), over);

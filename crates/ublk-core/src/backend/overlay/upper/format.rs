@@ -12,7 +12,7 @@
 
 use super::{Parent, Shape, Uuid};
 use crate::backend::identity::MOST as MOST_IDENTITY;
-use crate::backend::map_file::Stamp;
+use crate::backend::map_file::{Stamp, checksum};
 use crate::claim::upper::{DISK, MAGIC, SERVER, STATE, UUID};
 use crate::error::{Error, ErrorKind, Result};
 use crate::number::to_usize;
@@ -29,6 +29,8 @@ pub const SECTOR: u64 = 512;
 /// Sectors of a block.
 pub const PER_BLOCK: u64 = BLOCK / SECTOR;
 const VERSION: u64 = 1;
+/// Set in the number of a base that is a block device.
+pub const OF_DEVICE: u64 = 1 << 63;
 /// A part of the header that is never written in part.
 pub const ATOM: usize = 512;
 /// The longest name of a file, in bytes.
@@ -54,6 +56,7 @@ const INTO: Range<usize> = 152..160;
 const ALONE: Range<usize> = 176..184;
 const PUT: Range<usize> = 184..192;
 const SLOT: Range<usize> = 192..200;
+const PARTLY: Range<usize> = 216..224;
 /// Where the base's identity is: in one place or in the other.
 pub const BASES: [usize; 2] = [1024, 3072];
 const NAME: usize = 2048;
@@ -148,6 +151,9 @@ pub struct Header {
     pub alone: bool,
     /// Which file the base is, while all of a chain, or what lies below this one, is being put into it. 0: none is.
     pub into: u64,
+    /// The [checksum](Self::sum_of) of the identity that the base had when that was ended before it was done. 0: it is unknown,
+    /// since the server was killed, or that is under way.
+    pub partly: u64,
     /// The base has all that lies below this one, whose files are only to be removed.
     pub put: bool,
     /// Which of the two places has the base's identity.
@@ -186,6 +192,7 @@ impl Header {
             over: parent.as_ref().map_or(Uuid::NONE, |parent| parent.uuid),
             alone: *alone,
             into: 0,
+            partly: 0,
             put: false,
             slot: 0,
         })
@@ -209,6 +216,7 @@ impl Header {
             (NAME_LENGTH, name.len() as u64),
             (ALONE, self.alone.into()),
             (INTO, self.into),
+            (PARTLY, self.partly),
             (PUT, self.put.into()),
             (SLOT, self.slot as u64),
         ];
@@ -275,6 +283,7 @@ impl Header {
             over: uuid(PARENT),
             alone: number(ALONE) != 0,
             into: number(INTO),
+            partly: number(PARTLY),
             put: number(PUT) != 0,
             slot,
         })
@@ -297,7 +306,7 @@ impl Header {
         // It was changed since, by what was put into it: what lies below this one has all that it lacks.
         let put = self.into != 0 && self.state != State::Committing;
         if put && !layer && !self.alone {
-            return self.check_put(path, *file);
+            return self.check_put(path, *file, base);
         }
         if self.base != *base && !self.alone {
             return Err(refused(path, format!("was made over {}, and the base is {base}", self.base)).hint(
@@ -318,9 +327,25 @@ impl Header {
         self.parent.clone().filter(|_| !self.put)
     }
 
-    /// Whether that file is the base into which what lies below is being put.
-    fn check_put(&self, path: &Path, file: Option<u64>) -> Result<()> {
-        if file == Some(self.into) {
+    /// Of a base's identity, never 0.
+    pub fn sum_of(identity: &str) -> u64 {
+        checksum(identity.bytes()).max(1)
+    }
+
+    /// Whether that file, with that identity now, is the base into which what lies below is being put.
+    ///
+    /// The content of a regular file counts if it is known: a copy of it may take its place, and what somebody else has put into
+    /// the same file may not. Nobody knows that of a block device.
+    pub fn is_put_into(&self, file: Option<u64>, identity: &str) -> bool {
+        let Some(file) = file else { return false };
+        match self.partly {
+            partly if partly != 0 && (file | self.into) & OF_DEVICE == 0 => partly == Self::sum_of(identity),
+            _ => file == self.into,
+        }
+    }
+
+    fn check_put(&self, path: &Path, file: Option<u64>, identity: &str) -> Result<()> {
+        if self.is_put_into(file, identity) {
             return Ok(());
         }
         Err(refused(path, "is over layers that were being put into another file than this base")

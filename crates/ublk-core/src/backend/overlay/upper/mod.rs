@@ -36,6 +36,7 @@ use crate::queue::Errno;
 use crate::report::Reporter;
 pub use chain::{MOST_LAYERS, Prepared, no_name};
 use file::{admit, header_of, read, reopened, system};
+pub use format::OF_DEVICE;
 use format::{Header, State, refused};
 use medium::Medium;
 use names::New;
@@ -143,7 +144,7 @@ impl Upper {
         };
         let mut header = Header::new(shape, Uuid::new().map_err(failed)?, Stamp { boot: [0; 36], place: 0 })?;
         if let Some(before) = before {
-            (header.disk, header.into) = (before.disk, before.into);
+            (header.disk, header.into, header.partly) = (before.disk, before.into, before.partly);
         }
         if at.symlink_metadata().is_ok() {
             return Err(failed(io::Error::from_raw_os_error(libc::EEXIST)));

@@ -90,20 +90,37 @@ impl<B: Medium> Put<'_, B> {
     ) -> io::Result<()> {
         top.begin_put(self.into)?;
         (self.stamp)()?;
-        self.copying.copy(layers)?;
+        self.copy(top, layers, name)?;
         (self.stamp)()?;
         top.end_put(name()?)
     }
 
+    /// If it fails, the upper says which identity the base was left with, if that is possible: so the base can be found again.
+    fn copy<M: Medium>(
+        &mut self,
+        top: &Store<M>,
+        layers: &[&Store<M>],
+        name: &dyn Fn() -> io::Result<String>,
+    ) -> io::Result<()> {
+        self.copying.copy(layers).inspect_err(|_| {
+            let _ = (self.stamp)().and_then(|()| name()).and_then(|name| top.pause_put(&name));
+        })
+    }
+
     /// The same with the upper itself, the last of the layers, while nobody serves the disk: from the first step on nobody
     /// does. When it has ended, the upper is not needed.
-    pub fn whole<M: Medium>(mut self, layers: &[&Store<M>]) -> io::Result<()> {
-        if let Some(top) = layers.last() {
-            top.save()?;
-            top.change(|header| (header.state, header.into) = (State::Committing, self.into))?;
-        }
+    pub fn whole<M: Medium>(
+        mut self,
+        layers: &[&Store<M>],
+        name: &dyn Fn() -> io::Result<String>,
+    ) -> io::Result<()> {
+        let Some(top) = layers.last() else { return Ok(()) };
+        top.save()?;
+        top.change(|header| {
+            (header.state, header.into, header.partly) = (State::Committing, self.into, 0);
+        })?;
         (self.stamp)()?;
-        self.copying.copy(layers)
+        self.copy(top, layers, name)
     }
 }
 
@@ -149,10 +166,11 @@ impl<B: Medium> Copying<'_, B> {
 
 impl Upper {
     /// If it was being put into its base, or what lies below it was, and that was interrupted: the base's identity before, and
-    /// which file it is.
-    pub fn committed_at(path: &Path) -> Result<Option<(String, u64)>> {
+    /// whether that file, with that identity now, is the base.
+    pub fn committed_at(path: &Path, file: u64, identity: &str) -> Result<Option<(String, bool)>> {
         let header = read(path, false, false)?.1;
-        Ok((header.state == State::Committing || header.into != 0).then_some((header.base, header.into)))
+        let is_it = header.is_put_into(Some(file), identity);
+        Ok((header.state == State::Committing || header.into != 0).then_some((header.base, is_it)))
     }
 
     /// Whether that was being done while its disk was in use.
@@ -163,7 +181,7 @@ impl Upper {
 
     /// Whether what lies below it is being put into the base, or that was interrupted.
     pub fn is_putting(&self) -> bool {
-        self.put_into() != 0
+        self.store.header().into != 0
     }
 
     /// Whether this layer below `top` is a snapshot that nobody can use any more after a commit of `top`, and that was not so
@@ -175,9 +193,9 @@ impl Upper {
         !is_of_commit(self.path()) && (!begun || self.is_putting())
     }
 
-    /// The base into which that is put. 0: nothing is.
-    pub fn put_into(&self) -> u64 {
-        self.store.header().into
+    /// Whether that file, with that identity now, is the base into which that is put.
+    pub fn is_put_into(&self, file: Option<u64>, identity: &str) -> bool {
+        self.store.header().is_put_into(file, identity)
     }
 
     /// Puts what these layers have, the lowest first, into the base: see the [module](self). They are all that lies below.
@@ -196,9 +214,13 @@ impl Upper {
     }
 
     /// Puts all of a chain, the lowest layer first, into the base: see [`Put::whole`].
-    pub fn put_whole(layers: &[Self], how: Put<'_, File>) -> io::Result<()> {
+    pub fn put_whole(
+        layers: &[Self],
+        how: Put<'_, File>,
+        name: &dyn Fn() -> io::Result<String>,
+    ) -> io::Result<()> {
         let layers: Vec<_> = layers.iter().map(|layer| &*layer.store).collect();
-        how.whole(&layers)
+        how.whole(&layers, name)
     }
 
     /// Removes the files of the layers that the base has, as far as they are of the same disk. The lowest first: so those that

@@ -258,13 +258,18 @@ impl<M: Medium> Store<M> {
         self.save()?;
         self.change(|header| {
             (header.alone, header.parent) = (true, None);
-            (header.into, header.put) = (0, false);
+            (header.into, header.partly, header.put) = (0, 0, false);
         })
     }
 
     /// From here on the base, which is that file, may be changed where the layers below have data.
     pub fn begin_put(&self, into: u64) -> io::Result<()> {
-        self.change(|header| header.into = into)
+        self.change(|header| (header.into, header.partly) = (into, 0))
+    }
+
+    /// That has ended before it was done, and the base has durably this identity now.
+    pub fn pause_put(&self, base: &str) -> io::Result<()> {
+        self.change(|header| header.partly = Header::sum_of(base))
     }
 
     /// The base has durably all that the layers below have, and has this identity now: they are not read any more. The identity
@@ -274,7 +279,8 @@ impl<M: Medium> Store<M> {
         self.medium.write(base.as_bytes(), BASES[slot] as u64)?;
         self.sync()?;
         self.change(|header| {
-            (header.base, header.slot, header.into) = (base, slot, 0);
+            (header.base, header.slot) = (base, slot);
+            (header.into, header.partly) = (0, 0);
             header.put = header.parent.is_some();
         })
     }

@@ -4,7 +4,7 @@
 use super::crash::numbers;
 use super::volatile::Volatile;
 use crate::backend::map_file::Stamp;
-use crate::backend::overlay::upper::format::{Header, SECTOR, State};
+use crate::backend::overlay::upper::format::{Header, OF_DEVICE, SECTOR, State};
 use crate::backend::overlay::upper::medium::Medium;
 use crate::backend::overlay::upper::put::{Copying, Put};
 use crate::backend::overlay::upper::store::Store;
@@ -146,7 +146,7 @@ impl Tree {
             copying.copy(&layers)?;
         }
         let stamp = || self.base.sync();
-        Put { copying, into: INTO, stamp: &stamp }.whole(&layers)
+        Put { copying, into: INTO, stamp: &stamp }.whole(&layers, &|| Ok(NEW.into()))
     }
 
     /// What the next server finds.
@@ -369,4 +369,32 @@ fn a_commit_asks_for_room_only_where_the_base_has_holes_and_ends_before_it_fills
     assert_eq!(asked.get(), 8 * SECTOR);
     assert_eq!(tree.base_content()[..8], tree.after[..8]);
     assert_eq!(tree.base_content()[8..], [0; SECTORS as usize - 8]);
+}
+
+/// A copy of the base may take its place when it is known what it has, and another file never does before that.
+#[test]
+fn the_base_of_a_commit_that_has_ended_is_found_by_its_content_and_else_by_its_number() {
+    let tree = Tree::new(Order::Right);
+    let is_it = |file: Option<u64>, name: &str| tree.top.header().is_put_into(file, name);
+    tree.top.begin_put(INTO).unwrap();
+    assert!(is_it(Some(INTO), "any") && !is_it(Some(INTO + 1), "any") && !is_it(None, "any"));
+    let layers: Vec<_> = tree.layers.iter().collect();
+    let mut pace = |_, copied| match copied {
+        0 => Ok(()),
+        _ => Err(io::Error::from(io::ErrorKind::Interrupted)),
+    };
+    let (base, size, room) = (&tree.base, SECTORS * SECTOR, &|_| Ok(()));
+    let copying = Copying { base, size, most: 8 * SECTOR, pace: &mut pace, room };
+    let put = Put { copying, into: INTO, stamp: &|| tree.base.sync() };
+    assert!(put.below(&tree.top, &layers, &|| Ok("partly".into())).is_err());
+    for power in [false, true] {
+        let left = tree.found(power, numbers(1)).top.header();
+        assert!(left.is_put_into(Some(INTO), "partly") && left.is_put_into(Some(INTO + 1), "partly"));
+        assert!(!left.is_put_into(Some(INTO), "any") && !left.is_put_into(None, "partly"));
+        // A block device says nothing of its content.
+        assert!(!left.is_put_into(Some(INTO | OF_DEVICE), "partly"));
+    }
+    // From here on it changes again.
+    tree.top.begin_put(INTO).unwrap();
+    assert!(is_it(Some(INTO), "any") && !is_it(Some(INTO + 1), "partly"));
 }

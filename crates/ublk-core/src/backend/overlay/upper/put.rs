@@ -132,9 +132,15 @@ impl<B: Medium> Copying<'_, B> {
             layer.present(&mut |range| index.mark(range, number))?;
         }
         let (mut at, mut unsynced, mut data) = (0, 0, Vec::new());
+        // Which layer has what comes next, and up to where: it is looked for once, however long it is.
+        let (mut number, mut end) = (0, 0);
         while at < self.size {
             (self.pace)(at, 0)?;
-            let (number, found) = index.find(at, self.size - at);
+            if at == end {
+                let (found, length) = index.find(at, self.size - at);
+                (number, end) = (found, at + length);
+            }
+            let found = end - at;
             let Some(layer) = usize::from(number).checked_sub(1).and_then(|at| layers.get(at)) else {
                 at += found;
                 continue;

@@ -398,3 +398,15 @@ fn the_base_of_a_commit_that_has_ended_is_found_by_its_content_and_else_by_its_n
     tree.top.begin_put(INTO).unwrap();
     assert!(is_it(Some(INTO), "any") && !is_it(Some(INTO + 1), "partly"));
 }
+
+#[test]
+fn parts_of_any_length_have_each_sector_of_its_own_layer() {
+    for most in [1, 511, 1000, 5000] {
+        let tree = Tree::new(Order::Right);
+        let layers: Vec<_> = tree.layers.iter().collect();
+        let mut pace = |_, _| Ok(());
+        let (base, size, room) = (&tree.base, SECTORS * SECTOR, &|_| Ok(()));
+        Copying { base, size, most, pace: &mut pace, room }.copy(&layers).unwrap();
+        assert_eq!(tree.base_content(), tree.after, "parts of {most} bytes");
+    }
+}

@@ -28,6 +28,9 @@ const PART: u64 = 1 << 20;
 /// The fewest, at a low rate.
 const LEAST: u64 = 64 << 10;
 
+/// Parts consist of these.
+const BLOCK: u64 = 4096;
+
 /// How often it tries to empty the layers.
 const TRIES: u32 = 4;
 
@@ -89,7 +92,7 @@ impl Overlay {
             began = Instant::now();
             self.commit_goes_on(how).map_err(|_| io::ErrorKind::Interrupted.into())
         };
-        let most = how.rate.map_or(PART, |rate| (rate / 8).clamp(LEAST, PART));
+        let most = how.rate.map_or(PART, |rate| (rate / 8).clamp(LEAST, PART) / BLOCK * BLOCK);
         let full = Cell::new(None);
         // The disk's upper is often in the same file system.
         let room = |bytes| match room::too_little(base, bytes) {
@@ -120,9 +123,18 @@ impl Overlay {
                 .kind(ErrorKind::Backend)
                 .hint("nothing is lost: commit it again")
         })?;
-        // Those that somebody reads for longer stay as they are until the server closes them.
-        let own = if self.forget_below(layers.end) { uppers } else { Vec::new() };
-        written.upper.remove_below(&own)
+        // The base has all of it. Whatever is left of the layers does no harm, and is removed when the disk is opened the next time.
+        let retired = self.forget_below(layers.end);
+        if !retired {
+            self.tell("the layers that were committed are still read, so their space is free later".into());
+        }
+        if let Err(error) = written.upper.remove_below(if retired { &uppers } else { &[] }) {
+            self.tell(format!(
+                "the disk is committed, but not all of its layers are removed: {}",
+                error.message
+            ));
+        }
+        Ok(())
     }
 
     /// Whether the disk can be committed. The file of its base.
@@ -216,6 +228,12 @@ impl Overlay {
             }
             self.retire_layers()
         })
+    }
+
+    fn tell(&self, message: String) {
+        if let Some(reporter) = self.reporter() {
+            reporter.report(message);
+        }
     }
 
     fn written_file(&self) -> Result<&Kept> {

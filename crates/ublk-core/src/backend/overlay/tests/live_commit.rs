@@ -492,6 +492,37 @@ fn a_layer_that_others_have_open_stays_as_it_is_until_they_close_it() {
     assert_eq!(content(&mut benches[1], 64), expected);
 }
 
+/// The base has all of it by then. The directory of the layers cannot be found any more, so they cannot be removed.
+#[test]
+fn a_commit_whose_layers_cannot_be_removed_has_succeeded_all_the_same() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (base, path, moved) =
+        (base_file(&dir, 64), dir.path().join("upper"), dir.path().with_extension("moved"));
+    let disk = made(&base, &path);
+    let mut benches = queues(&disk);
+    write(&mut benches[0], 0, 8, 1).unwrap();
+    let layer = dir.path().join("upper.commit~1");
+    let move_it = || {
+        if layer.exists() {
+            std::fs::rename(dir.path(), &moved).unwrap();
+        }
+        false
+    };
+    let done = beside(&mut benches, || commit(&disk, false, &move_it));
+    assert!(!dir.path().exists(), "it was moved");
+    std::fs::rename(&moved, dir.path()).unwrap();
+    done.unwrap();
+    assert_eq!(files(&dir), ["base", "upper", "upper.commit~1"]);
+    let expected: Vec<u8> = (0..64).map(|at| if at < 8 { 1 } else { pattern(at) }).collect();
+    assert_eq!(of_file(&base), expected);
+    assert_eq!(content(&mut benches[0], 64), expected);
+    // The next server removes it.
+    beside(&mut benches, || disk.close()).unwrap();
+    drop((benches, disk));
+    drop(made(&base, &path));
+    assert_eq!(files(&dir), ["base", "upper"]);
+}
+
 /// Another server goes on with a commit, or begins one, before the first one takes the disk back.
 #[test]
 fn a_disk_whose_commit_did_not_end_is_taken_back_and_one_that_another_server_has_committed_is_not() {

@@ -1,6 +1,8 @@
 import test from 'ava'
+import { interrupted } from '../../dist/cli/commit.js'
 import { parseAddress } from '../../dist/cli/metrics.js'
 import { traceLine } from '../../dist/cli/trace-lines.js'
+import { UblkError } from '../../dist/errors.js'
 import { flagsOf } from '../../dist/runtime/requests.js'
 import { FLAG_FUA, FLAG_META } from '../../dist/wire.js'
 import { run } from '../support/program.js'
@@ -165,4 +167,20 @@ test('a traced request is one line', t => {
     '03:04:05.006250 q1 t7 write 4096+512 fua meta 26.4us EIO',
   )
   t.is(traceLine({ ...record, ...flagsOf(0), error: null }), '03:04:05.006250 q1 t7 write 4096+512 26.4us')
+})
+
+test('a commit that is interrupted says what the base is until it is done', t => {
+  const error = interrupted(new UblkError('cancelled', 'interrupted'))
+  t.true(error instanceof UblkError)
+  const { kind, message, hint } = error as UblkError
+  t.deepEqual([kind, message], ['cancelled', 'the commit was interrupted'])
+  t.regex(hint ?? '', /^commit it again to go on: until then the base may be partly the old one/)
+  // One that says it itself, and other failures, stay as they are.
+  for (const other of [
+    new UblkError('cancelled', 'a', { hint: 'b' }),
+    new UblkError('busy', 'a'),
+    new Error('a'),
+  ]) {
+    t.is(interrupted(other), other)
+  }
 })

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { invalid } from '../errors.js'
+import { invalid, UblkError } from '../errors.js'
 import { parseSize } from '../size.js'
 import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
@@ -55,11 +55,19 @@ async function commit(disk: string, { into, force = false, rate }: Options): Pro
   const { interrupts } = await import('../daemon/interrupts.js')
   const { first: signal } = interrupts({ hangup: 'end' })
   if (into !== undefined) return await commitOverlay(disk, into, { force, signal })
-  await (await UblkDevice.open(id as number)).commit({
-    ...(rate === undefined ? {} : { rate }),
-    force,
-    signal,
+  const device = await UblkDevice.open(id as number)
+  const limit = rate === undefined ? {} : { rate }
+  await device.commit({ ...limit, force, signal }).catch(error => {
+    throw interrupted(error)
   })
+}
+
+/** The server of the disk cannot say what is left to do to a client that has gone. */
+export function interrupted(error: unknown): unknown {
+  if (!(error instanceof UblkError) || error.kind !== 'cancelled' || error.hint !== undefined) return error
+  const hint =
+    'commit it again to go on: until then the base may be partly the old one, and of use only to this disk'
+  return new UblkError('cancelled', 'the commit was interrupted', { hint, cause: error })
 }
 
 function deviceOf(text: string): number {

@@ -17,6 +17,11 @@ pub trait Medium: Send + Sync + 'static {
     /// Makes all that was written durable.
     fn sync(&self) -> io::Result<()>;
 
+    /// The same as both for these bytes alone: what else was written need not be waited for.
+    fn write_durably(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write(bytes, at).and_then(|()| self.sync())
+    }
+
     /// Its length, in bytes.
     fn length(&self) -> io::Result<u64>;
 
@@ -41,6 +46,27 @@ impl Medium for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn write_durably(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        // Not every C library has a function for it.
+        // SAFETY: an open descriptor, one buffer that the kernel reads, and plain numbers.
+        let written = unsafe {
+            let (descriptor, none) = (self.as_raw_fd(), 0_u64);
+            libc::syscall(libc::SYS_pwritev2, descriptor, &raw const part, 1, at, none, libc::RWF_DSYNC)
+        };
+        if usize::try_from(written).is_ok_and(|written| written == bytes.len()) {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS) => {
+                self.write(bytes, at).and_then(|()| self.sync())
+            }
+            _ if written >= 0 => self.write(bytes, at).and_then(|()| self.sync()),
+            _ => Err(error),
+        }
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -228,9 +228,16 @@ impl<M: Medium> Store<M> {
     }
 
     /// From here on that server writes. That is durable before what it writes is: a durable write to a sector that is saved
-    /// already syncs only its data.
+    /// already syncs only its data. What the last server has not saved is not waited for: clients may wait for this.
     pub fn begin_to_write(&self, server: Uuid) -> io::Result<()> {
-        self.change(|header| header.server = server)
+        let mut header = locked(&self.header);
+        let changed = Header { server, ..header.clone() };
+        let written = self.medium.write_durably(&changed.bytes()[..ATOM], 0);
+        if written.is_ok() {
+            *header = changed;
+        }
+        drop(header);
+        written.inspect_err(|_| self.poison())
     }
 
     /// Changes the header durably.

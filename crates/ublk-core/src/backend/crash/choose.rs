@@ -76,6 +76,11 @@ impl Choices {
         self.total
     }
 
+    /// How many are left.
+    pub fn left(&self) -> u64 {
+        self.total.map_or(u64::MAX, |total| total.saturating_sub(self.next))
+    }
+
     /// The number of the next one.
     pub fn number(&self) -> u64 {
         self.next

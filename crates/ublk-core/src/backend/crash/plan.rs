@@ -34,33 +34,69 @@ fn fullest(log: &Log, moments: &[Moment]) -> HashSet<Moment> {
     events.filter_map(last).copied().collect()
 }
 
-/// How many states of each moment are tried, so that all together keep to the budget: as many of each, unless it has
-/// fewer; and of some moments only, where there are more than that. The others come last: they get what is left over. `possible`: how many a moment has; `None`: more than are all tried.
-pub fn plan(
-    log: &Log,
-    bounds: &Bounds,
-    possible: &mut dyn FnMut(Moment) -> Option<u64>,
-) -> Vec<(Moment, u64)> {
-    let mut all = moments(log, &bounds.moments);
-    let most = usize::try_from((bounds.budget / EACH).max(1)).unwrap_or(usize::MAX);
-    let mut others = Vec::new();
-    if all.len() > most {
-        let fullest = fullest(log, &all);
-        all.sort_by_key(|moment| (!fullest.contains(moment), mixed(bounds.seed ^ mixed(*moment))));
-        others = all.split_off(most);
-        all.sort_unstable();
-        others.sort_unstable();
+/// Spreads a budget over the moments, in rounds: a round takes as many moments as its budget is enough for, wherever in the log
+/// they are. What its states do not use up, because some have a content that was tried already, is the budget of the next round.
+pub struct Plan {
+    /// The moments that are left: those that find most first, otherwise in an order that the seed determines.
+    left: std::vec::IntoIter<Moment>,
+    /// The least number of moments in the next round. It grows, so that there are few rounds.
+    least: usize,
+    seed: u64,
+}
+
+impl Plan {
+    /// For the moments within bounds.
+    pub fn new(log: &Log, bounds: &Bounds) -> Self {
+        let mut left = moments(log, &bounds.moments);
+        let (fullest, seed) = (fullest(log, &left), bounds.seed);
+        left.sort_by_cached_key(|moment| (!fullest.contains(moment), mixed(seed ^ mixed(*moment))));
+        Self { left: left.into_iter(), least: 1, seed }
     }
-    let possible: Vec<_> = all.iter().map(|moment| possible(*moment).unwrap_or(u64::MAX)).collect();
-    let (mut left, mut shares) = (bounds.budget, vec![0; all.len()]);
-    // The moments with the fewest states first: what they leave is for the others.
-    let mut order: Vec<_> = (0..all.len()).collect();
-    order.sort_by_key(|at| (possible[*at], mixed(bounds.seed ^ all[*at])));
-    for (done, at) in order.iter().enumerate() {
-        let each = left.div_ceil((order.len() - done) as u64);
-        shares[*at] = possible[*at].min(each).min(left);
-        left -= shares[*at];
+
+    /// The next moments, in order, and how many states of each are tried. None: there are no others. `possible`: how many states
+    /// each of some moments has, which are in order; `None`: more than are all tried.
+    pub fn round(
+        &mut self,
+        budget: u64,
+        mut possible: impl FnMut(&[Moment]) -> Vec<Option<u64>>,
+    ) -> Vec<(Moment, u64)> {
+        let mut taken = Vec::new();
+        let (mut wanted, mut more) =
+            (budget, self.least.max(budget.div_ceil(EACH).try_into().unwrap_or(usize::MAX)));
+        while (wanted > 0 || taken.len() < self.least) && !self.left.as_slice().is_empty() {
+            let left = self.left.as_slice();
+            let next = &left[..more.min(left.len())];
+            let mut order: Vec<_> = (0..next.len()).collect();
+            order.sort_by_key(|at| next[*at]);
+            let sorted: Vec<_> = order.iter().map(|at| next[*at]).collect();
+            let mut counts = vec![0; next.len()];
+            for (at, count) in order.into_iter().zip(possible(&sorted)) {
+                counts[at] = count.unwrap_or(u64::MAX);
+            }
+            for count in counts {
+                if wanted == 0 && taken.len() >= self.least {
+                    break;
+                }
+                wanted = wanted.saturating_sub(count.min(EACH));
+                taken.extend(self.left.next().map(|moment| (moment, count)));
+            }
+            more = more.saturating_mul(2);
+        }
+        self.least = self.least.saturating_mul(2);
+        self.shares(budget, taken)
     }
-    let rest = others.into_iter().zip(std::iter::once(left).chain(std::iter::repeat(0)));
-    all.into_iter().zip(shares).chain(rest).collect()
+
+    /// Spreads a budget over moments with a number of possible states each: as many of each, unless it has fewer.
+    pub fn shares(&self, budget: u64, mut moments: Vec<(Moment, u64)>) -> Vec<(Moment, u64)> {
+        // The moments with the fewest states first: what they leave is for the others.
+        moments.sort_by_key(|(moment, possible)| (*possible, mixed(self.seed ^ *moment)));
+        let (mut left, mut count) = (budget, moments.len() as u64);
+        for (_, share) in &mut moments {
+            *share = (*share).min(left.div_ceil(count));
+            left -= *share;
+            count -= 1;
+        }
+        moments.sort_unstable();
+        moments
+    }
 }

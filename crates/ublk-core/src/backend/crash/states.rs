@@ -4,11 +4,11 @@ use super::choose::{ALL, Choice, Choices, Grain, prefix};
 use super::content::{Contents, LogData};
 use super::doubt::{Doubt, Open, Promises, Unit, Walk};
 use super::numbers::{Numbers, mixed};
-use super::plan::plan;
+use super::plan::Plan;
 use crate::abi::SECTOR;
 use crate::backend::recorder::{ContentMap, Log, Moment, Origin};
 use crate::number::to_usize;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -155,8 +155,14 @@ pub struct States {
     before: ContentMap,
     walk: Walk,
     bounds: Bounds,
-    /// The moments, and how many states of each are tried.
+    /// The moments at which the power fails.
+    plan: Option<Plan>,
+    /// Those of this round that are left, and how many states of each are tried.
     cuts: std::vec::IntoIter<(Moment, u64)>,
+    /// Those where more choices are left than were tried: once all moments were tried, they get what is left of the budget.
+    begun: BTreeMap<Moment, Option<Choices>>,
+    /// These have got it.
+    last: bool,
     /// The choices at the present one of these.
     choices: Option<(Moment, Choices)>,
     /// How many more states of it are wanted, and how many more choices are made for that.
@@ -175,19 +181,17 @@ pub struct States {
 impl States {
     /// Of a disk that had the content `before` when the log began.
     pub fn new(log: Arc<Log>, before: ContentMap, bounds: Bounds) -> Self {
-        let mut walk = Walk::new(log.clone(), ContentMap::default(), bounds.model.promises());
-        let cuts = plan(&log, &bounds, &mut |moment| {
-            walk.to(moment);
-            bounds.possible(&walk)
-        });
         Self {
             walk: Walk::new(log.clone(), before.clone(), bounds.model.promises()),
             log,
             before,
+            wanted: bounds.budget,
             bounds,
-            cuts: cuts.into_iter(),
+            plan: None,
+            cuts: Vec::new().into_iter(),
+            begun: BTreeMap::new(),
+            last: false,
             choices: None,
-            wanted: 0,
             tries: 0,
             at: Doubt::default(),
             contents: Contents::default(),
@@ -205,10 +209,11 @@ impl States {
     /// The next state that was not tried yet with the same content and marks; `None`: there is none, or the budget is used up.
     pub fn next(&mut self, data: &dyn LogData) -> io::Result<Option<State>> {
         loop {
-            if let Some((moment, mut choices)) = self.choices.take()
-                && self.wanted > 0
-                && self.tries > 0
-            {
+            if let Some((moment, mut choices)) = self.choices.take() {
+                if self.wanted == 0 || self.tries == 0 {
+                    self.begun.insert(moment, Some(choices));
+                    continue;
+                }
                 self.go_to(moment, data)?;
                 let number = choices.number();
                 let Some(choice) = choices.next(&self.at) else { continue };
@@ -221,16 +226,54 @@ impl States {
                 }
                 continue;
             }
-            let Some((moment, share)) = self.cuts.next() else { return Ok(None) };
+            let Some((moment, share)) = self.cuts.next() else {
+                if !self.plan_round() {
+                    return Ok(None);
+                }
+                continue;
+            };
             // What the last one did not use up is for this one.
             self.wanted += share;
+            let begun = self.begun.remove(&moment).flatten();
             if self.wanted == 0 {
+                self.begun.insert(moment, begun);
                 continue;
             }
             self.go_to(moment, data)?;
-            self.tries = self.wanted.saturating_mul(SPARE);
-            self.choices = Some((moment, self.bounds.choices(&self.at)));
+            let choices = begun.unwrap_or_else(|| self.bounds.choices(&self.at));
+            let most = self.bounds.budget.saturating_mul(SPARE).saturating_sub(choices.number());
+            self.tries = self.wanted.saturating_mul(SPARE).min(most);
+            self.choices = Some((moment, choices));
         }
+    }
+
+    /// What the last moments did not use up of the budget is for others. Whether there are any.
+    fn plan_round(&mut self) -> bool {
+        let Self { log, bounds, begun, .. } = self;
+        let budget = std::mem::take(&mut self.wanted);
+        if budget == 0 || self.last {
+            return false;
+        }
+        let plan = self.plan.get_or_insert_with(|| Plan::new(log, bounds));
+        let mut cuts = plan.round(budget, |moments| {
+            let mut walk = Walk::new(log.clone(), ContentMap::default(), bounds.model.promises());
+            let possible = |moment: &Moment| {
+                walk.to(*moment);
+                bounds.possible(&walk)
+            };
+            moments.iter().map(possible).collect()
+        });
+        if cuts.is_empty() {
+            let left = |choices: &Option<Choices>| choices.as_ref().map_or(u64::MAX, Choices::left);
+            cuts = begun.iter().map(|(moment, choices)| (*moment, left(choices))).collect();
+            let again: Vec<_> = begun.keys().map(|moment| (*moment, 0)).collect();
+            cuts = plan.shares(budget, cuts);
+            // What the last ones leave, too.
+            cuts.extend(again);
+            self.last = true;
+        }
+        self.cuts = cuts.into_iter();
+        !self.cuts.as_slice().is_empty()
     }
 
     fn is_new(&mut self, state: &State, data: &dyn LogData) -> io::Result<bool> {

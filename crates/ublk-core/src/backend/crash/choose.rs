@@ -197,21 +197,34 @@ impl Choices {
         }
     }
 
+    /// One that is drawn. Of what is in doubt, 1, 2, 4 or any other power of two up to a half is missing on average; or that
+    /// is all that is there. Every other one lacks whole writes only.
     fn drawn(&mut self, doubt: &Doubt) -> Choice {
-        // How likely it is that something is there: from hardly to almost certain.
-        let odds = 1 + self.numbers.below(15);
-        if self.grain == Grain::Units {
-            let applied = doubt.units.iter().map(|unit| {
-                if unit.garbage && self.numbers.below(8) == 0 {
-                    return unit.as_garbage();
-                }
-                let more = (unit.least..unit.versions.len()).take_while(|_| self.numbers.below(16) < odds);
-                unit.least + more.count()
-            });
-            return Choice::Units(applied.collect());
+        let whole = self.grain != Grain::Units || self.numbers.below(2) == 0;
+        let count = match whole {
+            true => doubt.open.iter().filter(|open| !open.certain).count(),
+            false => doubt.units.iter().filter(|unit| unit.contents() > 1).count(),
+        };
+        let count = (count as u64).max(1);
+        let (few, most) = (1 << self.numbers.below(count.ilog2().max(1).into()), self.numbers.below(2) == 0);
+        let numbers = &mut self.numbers;
+        if whole {
+            let writes = doubt.open.iter().map(|open| open.certain || (numbers.below(count) >= few) == most);
+            let writes: Vec<_> = writes.collect();
+            return self.whole(doubt, |at, _| writes[at]);
         }
-        let there = doubt.open.iter().map(|open| self.numbers.below(16) < odds || open.certain);
-        Choice::Writes(there.collect())
+        let applied = doubt.units.iter().map(|unit| {
+            let contents = unit.contents() as u64;
+            let other = contents > 1 && numbers.below(count) < few;
+            let number = match (other, most) {
+                (false, true) => 0,
+                (true, true) => 1 + numbers.below(contents - 1),
+                (true, false) => numbers.below(contents),
+                (false, false) => return unit.least,
+            };
+            unit.content(usize::try_from(number).unwrap_or(0))
+        });
+        Choice::Units(applied.collect())
     }
 }
 

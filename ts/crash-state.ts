@@ -139,7 +139,8 @@ export async function stateOf(id: string, states: native.CrashStates): Promise<C
 
 async function look(id: string, states: native.CrashStates): Promise<native.FoundState | null> {
   const [, cut, number, rest = ''] = /^(\d+)(?:\.(\d+)|((?:-\d+@\d+\+\d+(?:\?|[>^]\d+)?)*))$/.exec(id) ?? []
-  if (cut === undefined) return null
+  // Of larger numbers there is none, and they would not be exact.
+  if (cut === undefined || !id.match(/\d+/g)?.every(each => Number.isSafeInteger(Number(each)))) return null
   if (number !== undefined) return await states.replay(Number(cut), Number(number)).catch(rethrow)
   const lost = [...rest.matchAll(/(\d+)@(\d+)\+(\d+)([?>^]?)(\d*)/g)].map(parts => partOf(parts))
   return await states.without(Number(cut), lost).catch(rethrow)

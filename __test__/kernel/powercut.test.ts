@@ -143,8 +143,21 @@ test('what cannot be done is said in one line', async t => {
   t.false(plain.isPowerOff)
   await using disk = await UblkDevice.create({ backend: powercut({ size: '1M' }) })
   await t.throwsAsync(disk.crashStates({ from: 'nothing' }).next(), { message: 'there is no mark "nothing"' })
-  for (const id of ['x', '1.5', '1-2@0+512', '999999.0']) {
+  for (const id of [
+    'x',
+    '1.5',
+    '1-2@0+512',
+    '999999.0',
+    '99999999999999999999.0',
+    '1.99999999999999999999',
+  ]) {
     await t.throwsAsync(disk.crashState(id), { message: `there is no state '${id}'` })
+  }
+  for (const [model, id] of [
+    ['bit-rot', '0-99999@0+512^3'],
+    ['misdirected', '0-99999@0+512>1024'],
+  ] as const) {
+    await t.throwsAsync(disk.crashState(id, { model }), { message: `there is no state '${id}'` })
   }
   t.throws(() => disk.cutAt({}), { message: /takes a flush, a write or a mark/ })
   const create = async (options: object): Promise<unknown> =>

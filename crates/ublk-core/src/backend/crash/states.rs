@@ -336,15 +336,34 @@ impl States {
                 let doubtful = there.iter().zip(open).filter(|(_, open)| !open.certain);
                 prefix(&self.at, doubtful.rev().take_while(|(there, _)| !**there).count() as u64)
             }
-            Grain::Moved | Grain::Flipped => match lost {
-                [Lost { write, how: How::Moved(to), .. }] => Choice::Moved(*write, *to),
-                [Lost { write, sectors, how: How::Flipped(bit) }] => {
-                    Choice::Flipped(*write, sectors.start, *bit)
-                }
-                _ => Choice::Writes(vec![true; open.len()]),
-            },
+            Grain::Moved | Grain::Flipped => {
+                self.damage(lost).unwrap_or_else(|| Choice::Writes(vec![true; open.len()]))
+            }
         };
         self.state(None, choice, data)
+    }
+
+    /// The one damage that is the only loss, if a write so far can be damaged like that.
+    fn damage(&self, lost: &[Lost]) -> Option<Choice> {
+        let [Lost { write: number, sectors, how }] = lost else { return None };
+        let (_, write) = self.at.all.iter().find(|(at, _)| at == number)?;
+        let range = write.range();
+        match how {
+            How::Moved(to) => {
+                let end = to.checked_add(u64::from(write.sectors))?;
+                (*sectors == range && end <= self.at.sectors).then_some(Choice::Moved(*number, *to))
+            }
+            How::Flipped(bit) => {
+                let fits =
+                    sectors.start.checked_add(1) == Some(sectors.end) && range.contains(&sectors.start);
+                (fits && u64::from(*bit) < SECTOR * 8).then_some(Choice::Flipped(
+                    *number,
+                    sectors.start,
+                    *bit,
+                ))
+            }
+            How::Missing | How::Garbage => None,
+        }
     }
 
     fn go_to(&mut self, moment: Moment, data: &dyn LogData) -> io::Result<()> {

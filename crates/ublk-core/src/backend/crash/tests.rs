@@ -587,3 +587,30 @@ fn a_few_of_many_writes_are_missing_whole() {
         assert!(found >= 2, "{missing} sectors are missing in {found}");
     }
 }
+
+#[test]
+fn a_damage_that_no_write_can_have_had_is_none() {
+    let mut log = Log::default();
+    for number in 0..2 {
+        let start = log.tick();
+        log.write(&change(Flags::NONE, number..number + 1, Origin::data(number * SECTOR), start));
+    }
+    let lost = |write, sectors, how| [Lost { write, sectors, how }];
+    for (model, lost, found) in [
+        (Model::BitRot, lost(1, 1..2, How::Flipped(9)), true),
+        (Model::BitRot, lost(99_999, 1..2, How::Flipped(9)), false),
+        (Model::BitRot, lost(0, 1..2, How::Flipped(9)), false),
+        (Model::BitRot, lost(1, 1..2, How::Flipped(4096)), false),
+        (Model::Misdirected, lost(1, 1..2, How::Moved(3)), true),
+        (Model::Misdirected, lost(99_999, 1..2, How::Moved(3)), false),
+        (Model::Misdirected, lost(1, 0..2, How::Moved(3)), false),
+        (Model::Misdirected, lost(1, 1..2, How::Moved(SIZE)), false),
+        (Model::Misdirected, lost(1, 1..2, How::Moved(u64::MAX)), false),
+        (Model::Torn, lost(99_999, 1..2, How::Missing), false),
+    ] {
+        let mut states =
+            States::new(Arc::new(log.clone()), ContentMap::default(), bounds(model, 0..log.now(), 1));
+        let state = states.without(log.now(), &lost, &Data::default()).unwrap();
+        assert_eq!(state.lost == lost, found, "{model:?} {lost:?}");
+    }
+}

@@ -40,6 +40,7 @@ pub enum Grain {
 }
 
 /// The choices for one moment, in order. They never end where not all are tried: draws go on.
+#[derive(Clone)]
 pub struct Choices {
     grain: Grain,
     /// How many there are, if all are tried.

@@ -207,6 +207,7 @@ impl States {
     }
 
     /// The next state that was not tried yet with the same content and marks; `None`: there is none, or the budget is used up.
+    /// After an error, the same one is tried again.
     pub fn next(&mut self, data: &dyn LogData) -> io::Result<Option<State>> {
         loop {
             if let Some((moment, mut choices)) = self.choices.take() {
@@ -214,24 +215,33 @@ impl States {
                     self.begun.insert(moment, Some(choices));
                     continue;
                 }
+                self.choices = Some((moment, choices.clone()));
                 self.go_to(moment, data)?;
                 let number = choices.number();
-                let Some(choice) = choices.next(&self.at) else { continue };
-                self.tries -= 1;
-                self.choices = Some((moment, choices));
+                let Some(choice) = choices.next(&self.at) else {
+                    self.choices = None;
+                    continue;
+                };
                 let state = self.state(Some(number), choice, data)?;
-                if self.is_new(&state, data)? {
+                let is_new = self.is_new(&state, data)?;
+                self.choices = Some((moment, choices));
+                self.tries -= 1;
+                if is_new {
                     self.wanted -= 1;
                     return Ok(Some(state));
                 }
                 continue;
             }
-            let Some((moment, share)) = self.cuts.next() else {
+            let Some((moment, share)) = self.cuts.as_slice().first().copied() else {
                 if !self.plan_round() {
                     return Ok(None);
                 }
                 continue;
             };
+            if self.wanted + share > 0 {
+                self.go_to(moment, data)?;
+            }
+            self.cuts.next();
             // What the last one did not use up is for this one.
             self.wanted += share;
             let begun = self.begun.remove(&moment).flatten();
@@ -239,7 +249,6 @@ impl States {
                 self.begun.insert(moment, begun);
                 continue;
             }
-            self.go_to(moment, data)?;
             let choices = begun.unwrap_or_else(|| self.bounds.choices(&self.at));
             let most = self.bounds.budget.saturating_mul(SPARE).saturating_sub(choices.number());
             self.tries = self.wanted.saturating_mul(SPARE).min(most);
@@ -368,17 +377,31 @@ impl States {
 
     fn go_to(&mut self, moment: Moment, data: &dyn LogData) -> io::Result<()> {
         if moment < self.walk.at() {
-            self.walk = Walk::new(self.log.clone(), self.before.clone(), self.bounds.model.promises());
-            self.durable = 0;
+            self.go_back();
         } else if moment == self.at.moment {
             return Ok(());
         }
         let before = self.walk.durable().clone();
         self.walk.to(moment);
-        let change = self.contents.change(&before, self.walk.durable(), data)?;
-        self.durable = self.durable.wrapping_add(change);
-        self.at = self.bounds.doubt(&self.walk);
-        Ok(())
+        match self.contents.change(&before, self.walk.durable(), data) {
+            Ok(change) => {
+                self.durable = self.durable.wrapping_add(change);
+                self.at = self.bounds.doubt(&self.walk);
+                Ok(())
+            }
+            // The walk is ahead of the rest.
+            Err(error) => {
+                self.go_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// To the beginning of the log.
+    fn go_back(&mut self) {
+        self.walk = Walk::new(self.log.clone(), self.before.clone(), self.bounds.model.promises());
+        self.durable = 0;
+        self.at = Doubt::default();
     }
 
     fn state(&mut self, number: Option<u64>, choice: Choice, data: &dyn LogData) -> io::Result<State> {

@@ -614,3 +614,46 @@ fn a_damage_that_no_write_can_have_had_is_none() {
         assert_eq!(state.lost == lost, found, "{model:?} {lost:?}");
     }
 }
+
+/// Data of which some reads fail.
+struct Failing {
+    data: Data,
+    reads: RefCell<u64>,
+}
+
+impl LogData for Failing {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        *self.reads.borrow_mut() += 1;
+        if self.reads.borrow().is_multiple_of(3) {
+            return Err(io::Error::other("cannot be read"));
+        }
+        self.data.read(offset, into)
+    }
+
+    fn add(&self, data: &[u8]) -> io::Result<u64> {
+        self.data.add(data)
+    }
+}
+
+#[test]
+fn an_error_of_the_data_changes_no_later_state() {
+    let told = |state: State| (state.cut, state.number, state.lost);
+    let mut failed = 0;
+    for seed in 0..10 {
+        let log = case(seed).log;
+        let wanted = Bounds { budget: 100, ..bounds(Model::Torn, 0..log.now(), 1) };
+        let expected: Vec<_> = all(&log, wanted.clone()).into_iter().map(told).collect();
+        let mut states = States::new(Arc::new(log), ContentMap::default(), wanted);
+        let data = Failing { data: Data::default(), reads: RefCell::default() };
+        let mut found = Vec::new();
+        loop {
+            match states.next(&data) {
+                Ok(Some(state)) => found.push(told(state)),
+                Ok(None) => break,
+                Err(_) => failed += 1,
+            }
+        }
+        assert_eq!(found, expected, "seed {seed}");
+    }
+    assert!(failed > 10, "{failed}");
+}

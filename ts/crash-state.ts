@@ -99,7 +99,10 @@ export class CrashState {
     }
     if (await fails([])) return least
     const writes = [...new Set(this.lost.map(({ write }) => write))]
-    const of = (some: readonly number[]): LostWrite[] => this.lost.filter(({ write }) => some.includes(write))
+    const of = (some: readonly number[]): LostWrite[] => {
+      const these = new Set(some)
+      return this.lost.filter(({ write }) => these.has(write))
+    }
     const needed = await fewest(writes, async some => await fails(of(some)))
     await fewest(of(needed), fails)
     return least

@@ -12,11 +12,7 @@ export async function fewest<T>(
   let [present, parts] = [all, 2]
   while (present.length > 1) {
     const size = Math.ceil(present.length / parts)
-    const count = Math.ceil(present.length / size)
-    const chunks = Array.from({ length: count }, (_, at) => present.slice(at * size, (at + 1) * size))
-    const without = (chunk: readonly T[]): T[] => present.filter(each => !chunk.includes(each))
-    // Of two halves, what one lacks is the other.
-    const smaller = await first(count > 2 ? [...chunks, ...chunks.map(without)] : chunks, fails)
+    const smaller = await first(subsets(present, size), fails)
     if (smaller) {
       parts = smaller.length <= size ? 2 : Math.max(parts - 1, 2)
       present = smaller
@@ -29,8 +25,16 @@ export async function fewest<T>(
   return present
 }
 
+/** One after the other, so that there are never all of them: parts of a set of this size, then what is left without each of these. */
+function* subsets<T>(all: readonly T[], size: number): Generator<readonly T[], void, undefined> {
+  for (let at = 0; at < all.length; at += size) yield all.slice(at, at + size)
+  // Of two halves, what one lacks is the other.
+  if (all.length <= 2 * size) return
+  for (let at = 0; at < all.length; at += size) yield [...all.slice(0, at), ...all.slice(at + size)]
+}
+
 async function first<T>(
-  sets: readonly (readonly T[])[],
+  sets: Iterable<readonly T[]>,
   fails: (some: readonly T[]) => Promise<boolean>,
 ): Promise<readonly T[] | undefined> {
   for (const set of sets) if (await fails(set)) return set

@@ -193,7 +193,9 @@ impl Choices {
             }
             _ => {
                 let bit = u32::try_from(below(SECTOR * 8)).unwrap_or(0);
-                Choice::Flipped(number, write.sector + below(length), bit)
+                let sector = write.sector + below(length);
+                // A later write may have taken its place there.
+                Choice::Flipped(doubt.newest(sector).unwrap_or(number), sector, bit)
             }
         }
     }

@@ -92,6 +92,14 @@ pub struct Doubt {
     pub sectors: u64,
 }
 
+impl Doubt {
+    /// The number of the write whose data a sector has if all writes are there. Only for models that need [`all`](Self::all).
+    pub fn newest(&self, sector: u64) -> Option<usize> {
+        let has = |(_, write): &&(usize, Write)| write.range().contains(&sector);
+        self.all.iter().rev().find(has).map(|(number, _)| *number)
+    }
+}
+
 /// Goes through the moments of a log.
 pub struct Walk {
     log: Arc<Log>,

@@ -8,6 +8,7 @@ use super::plan::Plan;
 use crate::abi::SECTOR;
 use crate::backend::recorder::{ContentMap, Log, Moment, Origin};
 use crate::number::to_usize;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::ops::Range;
@@ -174,6 +175,8 @@ pub struct States {
     durable: u64,
     /// Where the log's data has garbage, once that is needed.
     garbage: Option<u64>,
+    /// Where it has a copy of the sector at a place with another value of a bit: a damage that is tried again takes no more room.
+    flipped: HashMap<(u64, u32), Origin>,
     /// What was tried: the number of the content, and how many marks were set.
     tried: HashSet<(u64, usize)>,
 }
@@ -197,6 +200,7 @@ impl States {
             contents: Contents::default(),
             durable: 0,
             garbage: None,
+            flipped: HashMap::new(),
             tried: HashSet::new(),
         }
     }
@@ -365,7 +369,8 @@ impl States {
             How::Flipped(bit) => {
                 let fits =
                     sectors.start.checked_add(1) == Some(sectors.end) && range.contains(&sectors.start);
-                (fits && u64::from(*bit) < SECTOR * 8).then_some(Choice::Flipped(
+                let newest = self.at.newest(sectors.start) == Some(*number);
+                (fits && newest && u64::from(*bit) < SECTOR * 8).then_some(Choice::Flipped(
                     *number,
                     sectors.start,
                     *bit,
@@ -467,10 +472,16 @@ impl States {
                 open.iter().for_each(|open| Log::apply(&open.write, &mut content));
                 // A later discard may have taken its place.
                 if let Some(offset) = content.of(*sector).offset() {
-                    let mut copy = [0; to_usize(SECTOR)];
-                    data.read(offset, &mut copy)?;
-                    copy[to_usize(u64::from(*bit) / 8)] ^= 1 << (bit % 8);
-                    content.set(*sector..sector + 1, Origin::data(data.add(&copy)?));
+                    let flipped = match self.flipped.entry((offset, *bit)) {
+                        Entry::Occupied(known) => *known.get(),
+                        Entry::Vacant(new) => {
+                            let mut copy = [0; to_usize(SECTOR)];
+                            data.read(offset, &mut copy)?;
+                            copy[to_usize(u64::from(*bit) / 8)] ^= 1 << (bit % 8);
+                            *new.insert(Origin::data(data.add(&copy)?))
+                        }
+                    };
+                    content.set(*sector..sector + 1, flipped);
                     let how = How::Flipped(*bit);
                     lost.push(Lost { write: *number, sectors: *sector..sector + 1, how });
                 }

@@ -600,6 +600,7 @@ fn a_damage_that_no_write_can_have_had_is_none() {
         (Model::BitRot, lost(1, 1..2, How::Flipped(9)), true),
         (Model::BitRot, lost(99_999, 1..2, How::Flipped(9)), false),
         (Model::BitRot, lost(0, 1..2, How::Flipped(9)), false),
+        (Model::BitRot, lost(0, 0..1, How::Flipped(9)), true),
         (Model::BitRot, lost(1, 1..2, How::Flipped(4096)), false),
         (Model::Misdirected, lost(1, 1..2, How::Moved(3)), true),
         (Model::Misdirected, lost(99_999, 1..2, How::Moved(3)), false),
@@ -656,4 +657,33 @@ fn an_error_of_the_data_changes_no_later_state() {
         assert_eq!(found, expected, "seed {seed}");
     }
     assert!(failed > 10, "{failed}");
+}
+
+#[test]
+fn a_wrong_bit_is_one_of_the_write_whose_data_is_there() {
+    for seed in 0..if cfg!(miri) { 1 } else { 20 } {
+        let log = case(seed).log;
+        for state in all(&log, Bounds { budget: 50, ..bounds(Model::BitRot, 0..log.now(), 1) }) {
+            for Lost { write, sectors, .. } in &state.lost {
+                let writes = log.writes().iter().enumerate().filter(|(_, write)| write.start < state.cut);
+                let mut over = writes.filter(|(_, write)| write.range().contains(&sectors.start));
+                assert_eq!(over.next_back().map(|(number, _)| number), Some(*write), "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damage_that_is_tried_again_takes_no_more_room() {
+    let mut log = Log::default();
+    let start = log.tick();
+    log.write(&change(Flags::NONE, 0..1, Origin::data(0), start));
+    let wanted = Bounds { budget: 1000, ..bounds(Model::BitRot, 0..log.now(), 1) };
+    let mut states = States::new(Arc::new(log), ContentMap::default(), wanted);
+    let (data, mut count) = (Data::default(), 0);
+    while states.next(&data).unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, 1000);
+    assert!(data.0.borrow().len() <= count * 512, "{}", data.0.borrow().len());
 }

@@ -430,7 +430,12 @@ impl States {
             }
             Choice::Units(applied) => {
                 for (unit, applied) in units.iter().zip(applied) {
-                    for (order, at) in unit.versions.iter().enumerate() {
+                    // What is before it cannot be seen, and is not lost.
+                    let whole =
+                        |at: &usize| open[*at].complete && unit.part(&open[*at].write) == unit.sectors;
+                    let there = &unit.versions[..unit.versions.len().min(*applied)];
+                    let first = there.iter().rposition(whole).unwrap_or(0);
+                    for (order, at) in unit.versions.iter().enumerate().skip(first) {
                         let Open { number, write, complete, .. } = &open[*at];
                         let sectors = unit.part(write);
                         let garbage_here = *applied == unit.as_garbage() && !complete;

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { type CrashState, file, memory, powercut, type ServedDevice, UblkDevice } from 'ublk-ts'
+import { firstFailure } from '../support/crash.js'
 import { leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
 
@@ -63,28 +64,16 @@ test('ext4 and a program that syncs what it has to survive every power cut', asy
 
 test('a rename that is not made durable is found, and what matters is one or a few writes', async t => {
   await using disk = await recorded(WITHOUT_THE_DIRECTORY)
-  let found: CrashState | undefined
-  let tried = 0
-  for await (const state of disk.crashStates({ budget: 100, from: '0' })) {
-    tried++
-    if (
-      await check(state).then(
-        () => false,
-        () => true,
-      )
-    ) {
-      found = state
-      break
-    }
-  }
-  if (!found) return t.fail(`not in ${tried} states`)
-  const least = await found.shrink(check)
+  const options = { budget: 100, from: '0' }
+  const found = await firstFailure(disk, check, options)
+  if (!found) return t.fail('no state lacks the rename, or all do')
+  const { state, least, tried } = found
   t.log(`found in ${tried} states: ${JSON.stringify(least.lost)}`)
   t.true(new Set(least.lost.map(({ write }) => write)).size <= 3, JSON.stringify(least.lost))
   // Both can be had again by their ids, as often as one likes.
-  for (const state of [found, least, found]) {
-    const again = await disk.crashState(state.id, { budget: 100, from: '0' })
-    t.deepEqual([again.id, again.lost, again.marks], [state.id, state.lost, state.marks])
+  for (const each of [state, least, state]) {
+    const again = await disk.crashState(each.id, options)
+    t.deepEqual([again.id, again.lost, again.marks], [each.id, each.lost, each.marks])
     await t.throwsAsync(check(again))
   }
 })

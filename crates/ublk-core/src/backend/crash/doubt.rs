@@ -4,8 +4,9 @@
 //! was completed before the cut. All others that were started before the cut are in doubt: the disk has them whole, in
 //! part, or not at all. The part of a write in one *unit* of the disk is there or not.
 //!
-//! Where several writes change the same unit, the disk applies them in the order of their completions: if one of them is there,
-//! so is what the ones before it changed. So a unit has as many possible contents as writes in doubt, and one more.
+//! Where several writes overlap in a unit, the disk applies them in the order of their completions: if one of them is there,
+//! so is what the ones before it changed. So there are as many possible contents as writes in doubt, and one more. Writes of
+//! different sectors of a unit, with none that overlaps both, do not depend on each other: a disk may write either one alone.
 //!
 //! A long write has few places at which it is torn ([`TEARS`]): the units between two of them are there together or not.
 
@@ -37,10 +38,11 @@ pub struct Open {
     pub certain: bool,
 }
 
-/// Neighbouring units of the disk that the same open writes have changed, and that are there together or not.
+/// Neighbouring sectors that overlapping open writes have changed: in one unit of the disk, or in several of them which are there
+/// together or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
-    /// Its sectors; beyond the end of a write, others of the last unit.
+    /// Its sectors: no open write goes on beyond them within the unit of the disk.
     pub sectors: Range<u64>,
     /// The open writes that change it, by their position among these, in the order in which they apply.
     pub versions: Vec<usize>,
@@ -249,26 +251,45 @@ pub fn units(open: &[Open], unit: u64, garbage: bool) -> Vec<Unit> {
     }
     bounds.sort_unstable();
     bounds.dedup();
-    let mut units: Vec<_> = bounds
-        .windows(2)
-        .map(|ends| Unit {
-            sectors: ends[0] * unit..ends[1] * unit,
-            versions: Vec::new(),
-            least: 0,
-            garbage: false,
-        })
-        .collect();
-    for (position, Open { write, certain, complete, .. }) in open.iter().enumerate() {
+    let mut parts = vec![Vec::new(); bounds.len().saturating_sub(1)];
+    for (position, Open { write, .. }) in open.iter().enumerate() {
         let touched = touched(write, unit);
         let first = bounds.partition_point(|bound| *bound < touched.start);
-        for here in units[first..].iter_mut().take_while(|here| here.sectors.start < touched.end * unit) {
-            here.versions.push(position);
-            here.garbage |= garbage && !complete;
-            if *certain {
-                here.least = here.versions.len();
-            }
+        let last = bounds.partition_point(|bound| *bound < touched.end);
+        parts[first..last].iter_mut().for_each(|part| part.push(position));
+    }
+    let mut units = Vec::new();
+    for (ends, writes) in bounds.windows(2).zip(parts) {
+        units.extend(overlapping(open, &writes, ends[0] * unit..ends[1] * unit, garbage));
+    }
+    units
+}
+
+/// Some of the open writes within these sectors, apart where they do not overlap.
+fn overlapping(open: &[Open], writes: &[usize], within: Range<u64>, garbage: bool) -> Vec<Unit> {
+    let part = |at: usize| {
+        let range = open[at].write.range();
+        range.start.max(within.start)..range.end.min(within.end)
+    };
+    let mut ranges: Vec<_> = writes.iter().map(|at| part(*at)).collect();
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, range| {
+        let overlaps = next.start < range.end;
+        if overlaps {
+            range.end = range.end.max(next.end);
+        }
+        overlaps
+    });
+    let unit = |sectors| Unit { sectors, versions: Vec::new(), least: 0, garbage: false };
+    let mut units: Vec<_> = ranges.into_iter().map(unit).collect();
+    for at in writes {
+        let start = part(*at).start;
+        let Some(here) = units.iter_mut().find(|unit| unit.sectors.contains(&start)) else { continue };
+        here.versions.push(*at);
+        here.garbage |= garbage && !open[*at].complete;
+        if open[*at].certain {
+            here.least = here.versions.len();
         }
     }
-    units.retain(|unit| !unit.versions.is_empty());
     units
 }

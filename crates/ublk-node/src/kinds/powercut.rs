@@ -52,7 +52,9 @@ impl Plan for Options {
                 Arc::new(file)
             }
         };
-        let recorder = Arc::new(Recorder::new(base, data, self.unit)?);
+        let recorder = Recorder::new(base, data, self.unit)?;
+        // A disk in memory begins as zeroes.
+        let recorder = Arc::new(if self.over.is_none() { recorder.over_zeroes() } else { recorder });
         how.recorder
             .set(Arc::downgrade(&recorder))
             .map_err(|_| Error::invalid("more than one disk of a stack records").hint("one can"))?;

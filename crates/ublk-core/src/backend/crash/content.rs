@@ -13,6 +13,11 @@ pub trait LogData {
 
     /// Adds whole sectors, which no write had, and gives their offset.
     fn add(&self, data: &[u8]) -> io::Result<u64>;
+
+    /// The disk was all zeroes before the first write.
+    fn was_blank(&self) -> bool {
+        false
+    }
 }
 
 /// The number of a sector of zeroes.
@@ -38,14 +43,19 @@ impl Contents {
         Ok(sum)
     }
 
-    /// What the sectors of a leaf add to the number of the disk's content. Those in the base add nothing.
+    /// What the sectors of a leaf add to the number of the disk's content. Those in the base add nothing, and neither do zeroes
+    /// if the base has nothing else.
     fn of(&mut self, first: u64, leaf: &Leaf, data: &dyn LogData) -> io::Result<u64> {
+        let blank = data.was_blank();
         if is_of_zeroes(leaf) {
-            return Ok(mixed(!first));
+            return Ok(if blank { 0 } else { mixed(!first) });
         }
         let mut sum: u64 = 0;
         for (sector, place) in (first..).zip(leaf).filter(|(_, place)| **place != Origin::BASE) {
             let content = self.sector(*place, data)?;
+            if blank && content == ZEROES {
+                continue;
+            }
             sum = sum.wrapping_add(mixed(mixed(content).wrapping_add(sector.wrapping_mul(2) + 1)));
         }
         Ok(sum)

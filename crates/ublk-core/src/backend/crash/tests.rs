@@ -676,3 +676,45 @@ fn a_damage_that_is_tried_again_takes_no_more_room() {
     assert_eq!(count, 1000);
     assert!(data.0.borrow().len() <= count * 512, "{}", data.0.borrow().len());
 }
+
+/// The data of a disk that was blank.
+#[derive(Default)]
+struct OverZeroes(Data);
+
+impl LogData for OverZeroes {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        into.fill(0);
+        if offset == 0 { Ok(()) } else { self.0.read(offset, into) }
+    }
+
+    fn add(&self, data: &[u8]) -> io::Result<u64> {
+        self.0.add(data)
+    }
+
+    fn was_blank(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn zeroes_on_a_blank_disk_are_no_other_content() {
+    let mut log = Log::default();
+    let mut write = |op, sectors, place| {
+        let start = log.tick();
+        log.write(&Change { op, ..change(Flags::NONE, sectors, place, start) });
+    };
+    // A discard of a part, of a whole disk, and a write of zeroes.
+    write(Op::Discard, 0..8, Origin::ZERO);
+    write(Op::Discard, 0..1 << 20, Origin::ZERO);
+    write(Op::Write, 8..9, Origin::data(0));
+    let count = |log: &Log, data: &dyn LogData| {
+        let wanted = bounds(Model::Writes, 0..log.now(), 1);
+        let mut states = States::new(Arc::new(log.clone()), ContentMap::default(), wanted);
+        std::iter::from_fn(|| states.next(data).unwrap()).count()
+    };
+    assert_eq!(count(&log, &OverZeroes::default()), 1);
+    assert!(count(&log, &Data::default()) > 1, "over another disk they are");
+    let start = log.tick();
+    log.write(&change(Flags::NONE, 9..10, Origin::data(SECTOR), start));
+    assert_eq!(count(&log, &OverZeroes::default()), 2);
+}

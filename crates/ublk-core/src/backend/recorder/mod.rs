@@ -36,6 +36,8 @@ pub struct Recorder {
     base: Arc<dyn Backend>,
     /// Of the log.
     data: Arc<dyn Readable>,
+    /// The base is all zeroes.
+    blank: bool,
     size: u64,
     /// What is never torn, in bytes.
     unit: u32,
@@ -87,7 +89,13 @@ impl Recorder {
             .hint("keep it in memory, or in a file"));
         }
         let (end, cut) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { base, data, size, unit, end, cut, state: Mutex::default() })
+        Ok(Self { base, data, blank: false, size, unit, end, cut, state: Mutex::default() })
+    }
+
+    /// The base is all zeroes: writing zeroes to it makes no other content.
+    #[must_use]
+    pub fn over_zeroes(self) -> Self {
+        Self { blank: true, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -268,6 +276,10 @@ impl LogData for Recorder {
         let offset = self.allocate(data.len() as u64).ok_or_else(full)?;
         self.data.store(offset, data)?;
         Ok(offset)
+    }
+
+    fn was_blank(&self) -> bool {
+        self.blank
     }
 }
 

@@ -258,8 +258,8 @@ export class ServedDevice extends UblkDevice {
 
   /**
    * Cuts the power of a {@link powercut} disk: requests fail with EIO until {@link restore}. What is left then is one of
-   * the contents that a disk may have, which the seed determines. Unmount a file system before the disk is restored: the
-   * kernel would write what it has in memory.
+   * the contents that a disk may have, which the seed and the moment determine; as long as anything can be lost, something is.
+   * Unmount a file system before the disk is restored: the kernel would write what it has in memory.
    *
    * @throws UblkError of kind `unsupported` for another disk; `invalid` if the power was cut already.
    *

@@ -6,6 +6,7 @@
 mod choose;
 mod content;
 mod doubt;
+mod left;
 mod numbers;
 mod plan;
 mod states;
@@ -15,5 +16,6 @@ mod view;
 
 pub use choose::Choice;
 pub use content::LogData;
+pub(super) use left::left;
 pub use states::{Bounds, How, Lost, Model, State, States};
 pub use view::View;

@@ -18,7 +18,7 @@ pub use engine::{FixedEngine, Sources};
 pub use log::{Change, Flush, Log, Mark, Moment, Write};
 
 use super::crash::{Bounds, LogData, Model, State as CrashState, States, View};
-use super::{Backend, CopyMode, Discard, Engine, Errno, Extent, Properties, Readable, Site, parts};
+use super::{Backend, CopyMode, Discard, Engine, Errno, Extent, Properties, Readable, Site, crash, parts};
 use crate::abi::SECTOR;
 use crate::claim;
 use crate::error::{Error, ErrorKind, Result};
@@ -70,6 +70,8 @@ struct State {
     trigger: Option<Trigger>,
     /// The content that it has when it is on again.
     after: Option<ContentMap>,
+    /// That content is being chosen.
+    choosing: bool,
     /// When the power was switched on: what was started before is lost.
     on: Moment,
 }
@@ -203,17 +205,37 @@ impl Recorder {
     }
 
     /// Switches the power off: requests fail, and those in flight are not answered without an error. The content is one that a
-    /// disk may have then, which the seed determines; it is there when the power is [on](Self::restore) again.
+    /// disk may have then, which the seed and the moment determine; it is there when the power is [on](Self::restore) again.
     ///
     /// Fails if it is off already.
     pub fn cut(&self, model: Model, seed: u64) -> Result<()> {
+        let (log, before) = {
+            let mut state = self.state();
+            if !self.is_off() {
+                self.switch_off(&mut state);
+            } else if state.choosing || state.after.is_some() {
+                return Err(Error::invalid("the power is off already").hint("restore it first"));
+            }
+            state.choosing = true;
+            (state.log.clone(), state.before.clone())
+        };
+        // This takes a while: nobody waits for the lock meanwhile.
+        let chosen = self.choose(log, before, model, seed);
         let mut state = self.state();
-        if !self.is_off() {
-            self.switch_off(&mut state);
-        } else if state.after.is_some() {
-            return Err(Error::invalid("the power is off already").hint("restore it first"));
-        }
-        let now = state.log.now();
+        state.choosing = false;
+        state.after = chosen.map_err(|error| Error::system("cannot read the log's data", &error))?;
+        Ok(())
+    }
+
+    /// What is left after a cut now.
+    fn choose(
+        &self,
+        log: Log,
+        before: ContentMap,
+        model: Model,
+        seed: u64,
+    ) -> io::Result<Option<ContentMap>> {
+        let now = log.now();
         let bounds = Bounds {
             model,
             moments: now..now,
@@ -222,15 +244,7 @@ impl Recorder {
             seed,
             sectors: self.sectors(),
         };
-        let mut states = States::new(Arc::new(state.log.clone()), state.before.clone(), bounds);
-        let failed = |error: io::Error| Error::system("cannot read the log's data", &error);
-        let mut found = Vec::new();
-        while let Some(next) = states.next(self).map_err(failed)? {
-            found.push(next.content);
-        }
-        let chosen = usize::try_from(seed % found.len().max(1) as u64).unwrap_or(0);
-        state.after = found.into_iter().nth(chosen);
-        Ok(())
+        crash::left(&mut States::new(Arc::new(log), before, bounds), now, seed, self)
     }
 
     /// Switches the power off at an event.

@@ -117,7 +117,7 @@ test('the power is cut while a disk is in use, and on again', async t => {
   await t.throwsAsync(disk.cut(), { message: 'the power is off already' })
   disk.restore()
   t.false(disk.isPowerOff)
-  t.regex(await sh(`${read} | tr -d "\\0"`, disk.path), /^(one|two)$/)
+  t.is(await sh(`${read} | tr -d "\\0"`, disk.path), 'one', 'what can be lost is lost')
   await sh(write('three'), disk.path)
 })
 

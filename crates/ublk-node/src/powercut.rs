@@ -181,7 +181,11 @@ impl CrashStates {
     pub fn without<'env>(&self, env: &'env Env, cut: f64, lost: Vec<LostWrite>) -> Result<Object<'env>> {
         self.look(env, move |states, data| {
             let lost = lost.iter().map(lost_of).collect::<CoreResult<Vec<_>>>()?;
-            Ok(states.without(whole("cut", cut)?, &lost, data).map(Some))
+            let moment = whole("cut", cut)?;
+            if !states.covers(moment) {
+                return Ok(Ok(None));
+            }
+            Ok(states.without(moment, &lost, data).map(Some))
         })
     }
 }

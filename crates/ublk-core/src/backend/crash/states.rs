@@ -210,6 +210,11 @@ impl States {
         &self.log
     }
 
+    /// Whether the log says what happened until a moment. What it forgot when the power was switched on is not known.
+    pub fn covers(&self, moment: Moment) -> bool {
+        (self.log.beginning_at()..=self.log.now()).contains(&moment)
+    }
+
     /// The next state that was not tried yet with the same content and marks; `None`: there is none, or the budget is used up.
     /// After an error, the same one is tried again.
     pub fn next(&mut self, data: &dyn LogData) -> io::Result<Option<State>> {
@@ -298,7 +303,7 @@ impl States {
 
     /// The state with that number at a moment.
     pub fn replay(&mut self, moment: Moment, number: u64, data: &dyn LogData) -> io::Result<Option<State>> {
-        if moment > self.log.now() || number >= self.bounds.budget.saturating_mul(SPARE) {
+        if !self.covers(moment) || number >= self.bounds.budget.saturating_mul(SPARE) {
             return Ok(None);
         }
         self.go_to(moment, data)?;

@@ -6,7 +6,7 @@ use super::log::Change;
 use crate::backend::parts::Parts;
 use crate::backend::{Below, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
 use crate::error::Result;
-use crate::queue::{Flags, Op};
+use crate::queue::{Errno, Flags, Op, Outcome};
 use crate::request::count_of;
 use std::sync::Arc;
 
@@ -109,30 +109,38 @@ impl RecorderEngine {
             io.report("the log has no room for more data");
             return Step::Done(Err(libc::ENOSPC));
         };
-        let change = self.change(&piece, Origin::data(offset));
-        *self.phases.of(io) = Phase::Write(change);
         let step = self.sources.data.pass(io, piece.to(offset));
-        self.written(io, change, step)
+        let change = self.change(&piece, Origin::data(offset));
+        match step {
+            Step::Pending => {
+                *self.phases.of(io) = Phase::Write(self.recorder.begin(change, false));
+                Step::Pending
+            }
+            Step::Done(outcome) => match written(io, &change, outcome) {
+                Ok(()) => self.log_later(io, self.recorder.begin(change, true)),
+                Err(errno) => Step::Done(Err(errno)),
+            },
+        }
     }
 
-    /// A change that is started now.
+    /// A change that is not started yet.
     fn change(&self, piece: &Piece, place: Origin) -> Change {
         let flags = if self.durable { piece.flags | Flags::FUA } else { piece.flags };
         let (offset, end) = (piece.offset, piece.offset + piece.length);
-        Change { offset, end, op: piece.op, flags, place, start: self.recorder.tick() }
+        Change { offset, end, op: piece.op, flags, place, start: 0 }
     }
 
-    fn written(&mut self, io: &mut Io<'_>, change: Change, step: Step) -> Step {
-        let Step::Done(outcome) = step else { return step };
-        match outcome {
-            Ok(done) if u64::from(done) == change.length() => {}
-            Ok(_) => return Step::Done(Err(libc::EIO)),
-            failed => return Step::Done(failed),
-        }
-        // Others read it from the log as soon as it is there.
-        match io.finish_moves() {
-            Ok(()) => self.log_later(io, change),
-            Err(errno) => Step::Done(Err(errno)),
+    fn go_on_writing(&mut self, io: &mut Io<'_>, change: Change, completion: Completion) -> Step {
+        let Step::Done(outcome) = self.sources.data.pass_on(io, completion) else { return Step::Pending };
+        match written(io, &change, outcome) {
+            Ok(()) => {
+                self.recorder.is_whole(&change);
+                self.log_later(io, change)
+            }
+            Err(errno) => {
+                self.recorder.failed(&change);
+                Step::Done(Err(errno))
+            }
         }
     }
 
@@ -162,6 +170,11 @@ impl RecorderEngine {
     }
 }
 
+/// The data of a change is complete in the log's data, where others read it from now on; or it failed.
+fn written(io: &mut Io<'_>, change: &Change, outcome: Outcome) -> std::result::Result<(), Errno> {
+    if u64::from(outcome?) == change.length() { io.finish_moves() } else { Err(libc::EIO) }
+}
+
 impl Engine for RecorderEngine {
     fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         if !piece.is_within(self.recorder.size) || self.recorder.is_off() {
@@ -176,7 +189,7 @@ impl Engine for RecorderEngine {
             Op::Write => self.write(io, piece),
             // They have no data.
             Op::Discard | Op::WriteZeroes => {
-                let change = self.change(&piece, Origin::ZERO);
+                let change = self.recorder.begin(self.change(&piece, Origin::ZERO), true);
                 self.log_later(io, change)
             }
             Op::Flush => Step::Done(self.recorder.flush().map(|()| 0)),
@@ -187,10 +200,7 @@ impl Engine for RecorderEngine {
     fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
         match *self.phases.of(io) {
             Phase::Read => self.sources.resume(io, completion),
-            Phase::Write(change) => {
-                let step = self.sources.data.pass_on(io, completion);
-                self.written(io, change, step)
-            }
+            Phase::Write(change) => self.go_on_writing(io, change, completion),
             Phase::Logging { number, length } => self.log(number, length),
         }
     }

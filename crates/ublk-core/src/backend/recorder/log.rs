@@ -11,7 +11,11 @@ use std::ops::Range;
 /// A moment: how many events came before.
 pub type Moment = u64;
 
-/// A write, discard or write-zeroes that was answered.
+/// When a write is completed that was in flight at the end: at no moment, however late. So it is in doubt at each moment after its
+/// start. There is one moment more, so that this one has a next one, too.
+pub const NEVER: Moment = Moment::MAX - 1;
+
+/// A write, discard or write-zeroes that was answered, or whose data was complete when the power failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Write {
     /// The first sector of the disk, of 512 bytes.
@@ -26,7 +30,7 @@ pub struct Write {
     pub place: Origin,
     /// When it was started.
     pub start: Moment,
-    /// When it was completed.
+    /// When it was completed, or [`NEVER`].
     pub done: Moment,
 }
 
@@ -115,10 +119,20 @@ impl Log {
 
     /// A change is completed now.
     pub fn write(&mut self, change: &Change) -> Write {
+        let done = self.tick();
+        self.add(change, done)
+    }
+
+    /// A change is in flight at the end. No other is completed later.
+    pub fn in_flight(&mut self, change: &Change) {
+        self.add(change, NEVER);
+    }
+
+    fn add(&mut self, change: &Change, done: Moment) -> Write {
         let Change { offset, op, flags, place, start, .. } = *change;
         // Requests with more sectors do not exist.
         let sectors = u32::try_from(change.length() / SECTOR).unwrap_or(u32::MAX);
-        let write = Write { sector: offset / SECTOR, sectors, op, flags, place, start, done: self.tick() };
+        let write = Write { sector: offset / SECTOR, sectors, op, flags, place, start, done };
         self.writes.push(write);
         write
     }

@@ -10,6 +10,7 @@
 mod content_map;
 mod engine;
 mod log;
+mod started;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::abi::SECTOR;
 use crate::claim;
 use crate::error::{Error, ErrorKind, Result};
 use engine::RecorderEngine;
+use started::Started;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{
@@ -63,6 +65,8 @@ pub enum Trigger {
 #[derive(Default)]
 struct State {
     log: Log,
+    /// What is not answered.
+    started: Started,
     newest: ContentMap,
     /// The content when the log began.
     before: ContentMap,
@@ -74,6 +78,15 @@ struct State {
     choosing: bool,
     /// When the power was switched on: what was started before is lost.
     on: Moment,
+}
+
+impl State {
+    /// The log with what is in flight now, and the content when it began.
+    fn recorded(&self) -> (Log, ContentMap) {
+        let mut log = self.log.clone();
+        self.started.whole().iter().for_each(|change| log.in_flight(change));
+        (log, self.before.clone())
+    }
 }
 
 impl Recorder {
@@ -109,9 +122,25 @@ impl Recorder {
         (offset + length <= self.data.properties().size).then_some(offset)
     }
 
-    /// A request was started.
-    fn tick(&self) -> Moment {
-        self.state().log.tick()
+    /// A change is started now, whose data is in the log's data already, or not yet. It gets the moment; what comes after a cut
+    /// is not recorded.
+    fn begin(&self, mut change: Change, is_whole: bool) -> Change {
+        let mut state = self.state();
+        change.start = state.log.tick();
+        if !self.is_off() {
+            state.started.add(change, is_whole);
+        }
+        change
+    }
+
+    /// The data of a change is in the log's data now.
+    fn is_whole(&self, change: &Change) {
+        self.state().started.is_whole(change);
+    }
+
+    /// A change failed.
+    fn failed(&self, change: &Change) {
+        self.state().started.remove(change);
     }
 
     /// Changes that are answered now, in this order. How many were logged: none after the power went off.
@@ -121,7 +150,8 @@ impl Recorder {
             if self.is_off() || change.start < state.on {
                 return number;
             }
-            let State { log, newest, trigger, .. } = &mut *state;
+            let State { log, started, newest, trigger, .. } = &mut *state;
+            started.remove(change);
             Log::apply(&log.write(change), newest);
             if let Some(Trigger::Write(left)) = trigger {
                 *left = left.saturating_sub(1);
@@ -158,7 +188,7 @@ impl Recorder {
         }
     }
 
-    /// What was recorded so far.
+    /// What was answered so far.
     pub fn log(&self) -> Log {
         self.state().log.clone()
     }
@@ -190,8 +220,8 @@ impl Recorder {
 
     /// The states that a power cut at some moment could have left.
     pub fn states(&self, bounds: Bounds) -> States {
-        let state = self.state();
-        States::new(Arc::new(state.log.clone()), state.before.clone(), bounds)
+        let (log, before) = self.state().recorded();
+        States::new(Arc::new(log), before, bounds)
     }
 
     /// The size of the disk, in sectors.
@@ -217,7 +247,7 @@ impl Recorder {
                 return Err(Error::invalid("the power is off already").hint("restore it first"));
             }
             state.choosing = true;
-            (state.log.clone(), state.before.clone())
+            state.recorded()
         };
         // This takes a while: nobody waits for the lock meanwhile.
         let chosen = self.choose(log, before, model, seed);

@@ -177,8 +177,64 @@ fn the_changes_of_a_turn_are_logged_in_order_up_to_the_cut() {
     answers.sort_by_key(|(tag, _)| *tag);
     assert_eq!(answers, [(0, Ok(512)), (1, Ok(512)), (2, Err(libc::EIO))]);
     assert!(recorder.is_off());
-    let newest = Arc::new(recorder.view(&states(&recorder)[0]));
-    assert_eq!(read(&mut Bench::new(newest, 1, MAX_IO), 0, 512), [2; 512]);
+    assert_eq!(recorder.log().writes().len(), 2);
+    // The third one was in flight.
+    assert_eq!(first_sectors(&recorder, Model::Torn), [3, 2, 1, 0]);
+}
+
+/// What the first byte of the disk may be after a cut.
+fn first_sectors(recorder: &Arc<Recorder>, model: Model) -> Vec<u8> {
+    let first = |state| {
+        let view = Arc::new(recorder.view(&state));
+        read(&mut Bench::new(view, 1, MAX_IO), 0, 512)[0]
+    };
+    states_of(recorder, model).into_iter().map(first).collect()
+}
+
+#[test]
+fn writes_in_flight_at_a_cut_may_be_there_in_part() {
+    let mut found = std::collections::HashSet::new();
+    for seed in 0..20 {
+        let recorder = recorder();
+        let mut bench = Bench::new(recorder.clone(), 2, MAX_IO);
+        bench.buffer(0)[..1024].fill(1);
+        bench.buffer(1)[..512].fill(2);
+        assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 1024)), None);
+        assert_eq!(bench.start(1, Descriptor::new(Op::Write, 1024, 512)), None);
+        recorder.cut(Model::Torn, seed).unwrap();
+        assert_eq!(bench.turn().iter().filter(|(_, outcome)| outcome.is_err()).count(), 2);
+        assert_eq!(states(&recorder).len(), 8, "any of the three sectors");
+        assert!(first_sectors(&recorder, Model::Garbage).iter().any(|byte| ![0, 1].contains(byte)));
+        recorder.restore().unwrap();
+        found.insert(lost(&mut bench, &[1, 1, 2]));
+        assert_eq!(states(&recorder).len(), 1, "what was in flight then is not any more");
+    }
+    assert!(found.len() > 3 && found.contains(&vec![1]), "{found:?}");
+}
+
+#[test]
+fn a_write_in_flight_belongs_to_the_states_of_a_disk_in_use() {
+    let recorder = recorder();
+    let mut bench = Bench::new(recorder.clone(), 1, MAX_IO);
+    bench.buffer(0)[..512].fill(1);
+    assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 512)), None);
+    let (now, before) = (recorder.log().now(), states(&recorder));
+    assert_eq!(before.len(), 2);
+    assert_eq!(bench.turn(), [(0, Ok(512))]);
+    write(&mut bench, 0, &[2; 512], Flags::NONE);
+    flush(&mut bench);
+    assert_eq!(states(&recorder).len(), 1);
+    // At that moment, it is what it was.
+    let mut later = recorder.states(Bounds { moments: now..now, ..bounds(&recorder, Model::Torn) });
+    for state in before {
+        let again = later.replay(now, state.number.unwrap(), &*recorder).unwrap().unwrap();
+        assert_eq!((&again.lost, again.content.of(0)), (&state.lost, state.content.of(0)));
+    }
+    recorder.cut(Model::Torn, 0).unwrap();
+    recorder.restore().unwrap();
+    let mut later = recorder.states(bounds(&recorder, Model::Torn));
+    assert!(later.replay(now, 0, &*recorder).unwrap().is_none(), "that is forgotten");
+    assert!(later.replay(recorder.log().now(), 0, &*recorder).unwrap().is_some());
 }
 
 #[test]
@@ -189,10 +245,16 @@ fn without_a_write_cache_nothing_that_was_answered_is_lost() {
     assert_eq!(states(&recorder).len(), 1);
 }
 
-fn states(recorder: &Recorder) -> Vec<crate::backend::crash::State> {
+fn bounds(recorder: &Recorder, model: Model) -> Bounds {
     let now = recorder.log().now();
-    let bounds =
-        Bounds { model: Model::Torn, moments: now..now, budget: 10, unit: 1, seed: 0, sectors: 2048 };
-    let mut states = recorder.states(bounds);
+    Bounds { model, moments: now..now, budget: 10, unit: 1, seed: 0, sectors: 2048 }
+}
+
+fn states_of(recorder: &Recorder, model: Model) -> Vec<crate::backend::crash::State> {
+    let mut states = recorder.states(bounds(recorder, model));
     std::iter::from_fn(|| states.next(recorder).unwrap()).collect()
+}
+
+fn states(recorder: &Recorder) -> Vec<crate::backend::crash::State> {
+    states_of(recorder, Model::Torn)
 }

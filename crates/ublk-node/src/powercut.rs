@@ -6,7 +6,7 @@ use crate::task::promise;
 use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use ublk_core::ErrorKind;
 use ublk_core::backend::{
     Bounds, Flags, How, LogData, Lost, Model, Op, Recorder, State, States, Trigger, View,
@@ -137,8 +137,11 @@ fn system(error: &std::io::Error) -> CoreError {
 #[napi]
 pub struct CrashStates {
     recorder: Arc<Recorder>,
-    states: Arc<Mutex<States>>,
+    states: Arc<Prepared>,
 }
+
+/// Prepared when the first of them is looked for, on the thread that does that.
+type Prepared = LazyLock<Mutex<States>, Box<dyn FnOnce() -> Mutex<States> + Send>>;
 
 /// One of the states, or none.
 type Looked = std::io::Result<Option<State>>;
@@ -243,8 +246,9 @@ pub fn states_of(recorder: &Arc<Recorder>, bounds: &CrashBounds) -> CoreResult<C
         seed: whole("seed", bounds.seed)?,
         sectors: recorder.sectors(),
     };
-    let states = Arc::new(Mutex::new(recorder.states(wanted)));
-    Ok(CrashStates { recorder: recorder.clone(), states })
+    let prepare = recorder.states(wanted);
+    let states: Prepared = LazyLock::new(Box::new(move || Mutex::new(prepare())));
+    Ok(CrashStates { recorder: recorder.clone(), states: Arc::new(states) })
 }
 
 /// Cuts the power of a recorded disk.

@@ -218,10 +218,11 @@ impl Recorder {
         Ok(start..end)
     }
 
-    /// The states that a power cut at some moment could have left.
-    pub fn states(&self, bounds: Bounds) -> States {
+    /// The states that a power cut at some moment until now could have left. Preparing them takes a while where much was written:
+    /// what this returns does that, and can be called on another thread.
+    pub fn states(&self, bounds: Bounds) -> impl FnOnce() -> States + Send + use<> {
         let (log, before) = self.state().recorded();
-        States::new(Arc::new(log), before, bounds)
+        move || States::new(Arc::new(log), before, bounds)
     }
 
     /// The size of the disk, in sectors.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::backend::testing::Bench;
-use crate::backend::{Memory, Overlay};
+use crate::backend::{Memory, Overlay, Storage};
 use crate::queue::{Descriptor, Op, Outcome};
 use crate::request::Flags;
 
@@ -126,6 +126,74 @@ fn each_cut_loses_something_and_not_always_the_same() {
     }
 }
 
+/// A log's data that nobody can look at while a test holds the lock.
+struct Slow {
+    memory: Arc<Memory>,
+    held: Mutex<()>,
+}
+
+impl Backend for Slow {
+    fn properties(&self) -> Properties {
+        self.memory.properties()
+    }
+
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        self.memory.copy_modes()
+    }
+
+    fn places(&self) -> Vec<claim::Place<'_>> {
+        self.memory.places()
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        self.memory.clone().engine(site)
+    }
+}
+
+impl Storage for Slow {
+    fn store(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.memory.store(offset, data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.memory.sync()
+    }
+}
+
+impl Readable for Slow {
+    fn load(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let _held = self.held.lock().unwrap();
+        self.memory.load(offset, into)
+    }
+}
+
+#[test]
+fn nobody_waits_while_it_is_chosen_what_is_left() {
+    let memory = Arc::new(Memory::new(1 << 20).unwrap());
+    let data = Arc::new(Slow { memory, held: Mutex::default() });
+    let base = Arc::new(Memory::new(SIZE).unwrap());
+    let recorder = Arc::new(Recorder::new(base, data.clone(), 512).unwrap());
+    let mut bench = Bench::new(recorder.clone(), 1, MAX_IO);
+    write(&mut bench, 0, &[1; 512], Flags::NONE);
+    bench.buffer(0)[..512].fill(2);
+    assert_eq!(bench.start(0, Descriptor::new(Op::Write, 512, 512)), None);
+    std::thread::scope(|scope| {
+        let held = data.held.lock().unwrap();
+        let cut = scope.spawn(|| recorder.cut(Model::Torn, 0));
+        while !recorder.is_off() {
+            std::thread::yield_now();
+        }
+        assert_eq!(bench.turn(), [(0, Err(libc::EIO))]);
+        recorder.mark("still off");
+        let _prepared_elsewhere = recorder.states(bounds(&recorder, Model::Torn));
+        assert!(recorder.restore().unwrap_err().to_string().contains("not chosen yet"));
+        assert!(recorder.cut(Model::Torn, 0).is_err());
+        drop(held);
+        cut.join().unwrap().unwrap();
+    });
+    recorder.restore().unwrap();
+}
+
 #[test]
 fn the_power_fails_at_the_event_that_was_asked_for() {
     let recorder = recorder();
@@ -225,14 +293,14 @@ fn a_write_in_flight_belongs_to_the_states_of_a_disk_in_use() {
     flush(&mut bench);
     assert_eq!(states(&recorder).len(), 1);
     // At that moment, it is what it was.
-    let mut later = recorder.states(Bounds { moments: now..now, ..bounds(&recorder, Model::Torn) });
+    let mut later = recorder.states(Bounds { moments: now..now, ..bounds(&recorder, Model::Torn) })();
     for state in before {
         let again = later.replay(now, state.number.unwrap(), &*recorder).unwrap().unwrap();
         assert_eq!((&again.lost, again.content.of(0)), (&state.lost, state.content.of(0)));
     }
     recorder.cut(Model::Torn, 0).unwrap();
     recorder.restore().unwrap();
-    let mut later = recorder.states(bounds(&recorder, Model::Torn));
+    let mut later = recorder.states(bounds(&recorder, Model::Torn))();
     assert!(later.replay(now, 0, &*recorder).unwrap().is_none(), "that is forgotten");
     assert!(later.replay(recorder.log().now(), 0, &*recorder).unwrap().is_some());
 }
@@ -251,7 +319,7 @@ fn bounds(recorder: &Recorder, model: Model) -> Bounds {
 }
 
 fn states_of(recorder: &Recorder, model: Model) -> Vec<crate::backend::crash::State> {
-    let mut states = recorder.states(bounds(recorder, model));
+    let mut states = recorder.states(bounds(recorder, model))();
     std::iter::from_fn(|| states.next(recorder).unwrap()).collect()
 }
 

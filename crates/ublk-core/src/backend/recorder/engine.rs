@@ -1,8 +1,8 @@
 //! Serves one queue of a recorded disk.
 
-use super::Recorder;
 use super::content_map::{ContentMap, Origin};
 use super::log::Change;
+use super::{Recorder, is_off};
 use crate::backend::parts::Parts;
 use crate::backend::{Below, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
 use crate::error::Result;
@@ -64,14 +64,20 @@ impl Sources {
 const KEY: Key = 0;
 
 /// How a call is served.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 enum Phase {
-    #[default]
-    Read,
+    /// How often the power was switched before: what is read after that is not answered.
+    Read { switched: u64 },
     /// By the log's data, at the place of the change.
     Write(Change),
     /// Its change waits for the end of the turn, to be logged with the others.
     Logging { number: u64, length: u64 },
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Read { switched: 0 }
+    }
 }
 
 pub struct RecorderEngine {
@@ -102,6 +108,14 @@ impl RecorderEngine {
             next: 0,
             refused: Vec::new(),
         })
+    }
+
+    /// What a read has found is the disk's content only if the power was on all the time.
+    fn read(&self, switched: u64, step: Step) -> Step {
+        match step {
+            Step::Done(_) if self.recorder.switched() != switched => Step::Done(Err(libc::EIO)),
+            step => step,
+        }
     }
 
     fn write(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
@@ -177,14 +191,17 @@ fn written(io: &mut Io<'_>, change: &Change, outcome: Outcome) -> std::result::R
 
 impl Engine for RecorderEngine {
     fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
-        if !piece.is_within(self.recorder.size) || self.recorder.is_off() {
+        let switched = self.recorder.switched();
+        if !piece.is_within(self.recorder.size) || is_off(switched) {
             return Step::Done(Err(libc::EIO));
         }
         match piece.op {
             Op::Read => {
-                *self.phases.of(io) = Phase::Read;
+                *self.phases.of(io) = Phase::Read { switched };
                 let recorder = &self.recorder;
-                self.sources.read(io, piece, |offset, length| recorder.state().newest.find(offset, length))
+                let find = |offset, length| recorder.state().newest.find(offset, length);
+                let step = self.sources.read(io, piece, find);
+                self.read(switched, step)
             }
             Op::Write => self.write(io, piece),
             // They have no data.
@@ -199,7 +216,10 @@ impl Engine for RecorderEngine {
 
     fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
         match *self.phases.of(io) {
-            Phase::Read => self.sources.resume(io, completion),
+            Phase::Read { switched } => {
+                let step = self.sources.resume(io, completion);
+                self.read(switched, step)
+            }
             Phase::Write(change) => self.go_on_writing(io, change, completion),
             Phase::Logging { number, length } => self.log(number, length),
         }

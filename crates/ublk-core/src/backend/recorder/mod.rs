@@ -28,7 +28,7 @@ use started::Started;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,8 +45,8 @@ pub struct Recorder {
     unit: u32,
     /// Where the next data goes, in bytes.
     end: AtomicU64,
-    /// The power is off.
-    cut: AtomicBool,
+    /// How often the power was switched: it is off if that is odd. It changes while the state is locked.
+    switched: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -103,8 +103,8 @@ impl Recorder {
             ))
             .hint("keep it in memory, or in a file"));
         }
-        let (end, cut) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { base, data, blank: false, size, unit, end, cut, state: Mutex::default() })
+        let (end, switched) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { base, data, blank: false, size, unit, end, switched, state: Mutex::default() })
     }
 
     /// The base is all zeroes: writing zeroes to it makes no other content.
@@ -183,7 +183,9 @@ impl Recorder {
     pub fn mark(&self, name: &str) {
         let mut state = self.state();
         state.log.mark(name.to_owned());
-        if state.trigger.as_ref().is_some_and(|trigger| *trigger == Trigger::Mark(name.to_owned())) {
+        if !self.is_off()
+            && state.trigger.as_ref().is_some_and(|trigger| *trigger == Trigger::Mark(name.to_owned()))
+        {
             self.switch_off(&mut state);
         }
     }
@@ -285,12 +287,17 @@ impl Recorder {
 
     /// Whether the power is off.
     pub fn is_off(&self) -> bool {
-        self.cut.load(Relaxed)
+        is_off(self.switched())
+    }
+
+    /// How often the power was switched.
+    fn switched(&self) -> u64 {
+        self.switched.load(Relaxed)
     }
 
     fn switch_off(&self, state: &mut State) {
         state.trigger = None;
-        self.cut.store(true, SeqCst);
+        self.switched.fetch_add(1, SeqCst);
     }
 
     /// Switches the power on again. The log begins anew.
@@ -306,9 +313,14 @@ impl Recorder {
         let on = state.log.now();
         let log = Log::beginning(on);
         *state = State { log, newest: content.clone(), before: content, on, ..State::default() };
-        self.cut.store(false, SeqCst);
+        self.switched.fetch_add(1, SeqCst);
         Ok(())
     }
+}
+
+/// Whether the power is off after it was switched so often.
+fn is_off(switched: u64) -> bool {
+    !switched.is_multiple_of(2)
 }
 
 impl LogData for Recorder {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::backend::testing::Bench;
-use crate::backend::{Memory, Overlay, Storage};
+use crate::backend::{File, Memory, Overlay, Storage};
 use crate::queue::{Descriptor, Op, Outcome};
 use crate::request::Flags;
 
@@ -124,6 +124,59 @@ fn each_cut_loses_something_and_not_always_the_same() {
         recorder.restore().unwrap();
         assert_eq!(read(&mut bench, 0, 2048), now);
     }
+}
+
+/// A recorded disk whose log is a file: its requests go through the ring.
+fn recorder_with_a_file(dir: &tempfile::TempDir) -> Arc<Recorder> {
+    let (file, _) = File::open_or_create(&dir.path().join("log"), 1 << 20, false).unwrap();
+    file.begin().unwrap();
+    let base = Arc::new(Memory::new(SIZE).unwrap());
+    Arc::new(Recorder::new(base, Arc::new(file), 512).unwrap())
+}
+
+/// Serves what waits to its end.
+fn finish(bench: &mut Bench) -> Outcome {
+    let began = std::time::Instant::now();
+    loop {
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "it is not answered");
+        if let Some((_, outcome)) = bench.turn().pop() {
+            return outcome;
+        }
+    }
+}
+
+#[test]
+fn reads_in_flight_at_a_cut_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = recorder_with_a_file(&dir);
+    let mut bench = Bench::new(recorder.clone(), 1, MAX_IO);
+    let read = Descriptor::new(Op::Read, 0, 512);
+    for restored in [false, true] {
+        assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 512)), None);
+        assert_eq!(finish(&mut bench), Ok(512));
+        assert_eq!(bench.start(0, read), None);
+        recorder.cut(Model::Torn, 0).unwrap();
+        if restored {
+            recorder.restore().unwrap();
+        }
+        assert_eq!(finish(&mut bench), Err(libc::EIO), "on again: {restored}");
+        if !restored {
+            recorder.restore().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_write_in_flight_to_a_file_counts_when_its_data_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = recorder_with_a_file(&dir);
+    let mut bench = Bench::new(recorder.clone(), 1, MAX_IO);
+    assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 512)), None);
+    assert_eq!(states(&recorder).len(), 1);
+    recorder.cut_at(Trigger::Mark("now".into()));
+    recorder.mark("now");
+    assert_eq!(finish(&mut bench), Err(libc::EIO));
+    assert_eq!(states(&recorder).len(), 2, "it was started before the cut");
 }
 
 /// A log's data that nobody can look at while a test holds the lock.

@@ -276,7 +276,7 @@ export class ServedDevice extends UblkDevice {
 
   /**
    * Cuts the power of a {@link powercut} disk at an event, before anything that comes after it. Call {@link cut} then: it
-   * chooses what is left.
+   * chooses what is left. While the power is off, this is for an event after {@link restore}.
    *
    * @throws UblkError of kind `unsupported` for another disk.
    *

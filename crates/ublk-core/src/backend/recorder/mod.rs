@@ -280,7 +280,7 @@ impl Recorder {
         crash::left(&mut States::new(Arc::new(log), before, bounds), now, seed, self)
     }
 
-    /// Switches the power off at an event.
+    /// Switches the power off at an event: while it is off, at one after it is on again.
     pub fn cut_at(&self, trigger: Trigger) {
         self.state().trigger = Some(trigger);
     }
@@ -312,7 +312,8 @@ impl Recorder {
         };
         let on = state.log.now();
         let log = Log::beginning(on);
-        *state = State { log, newest: content.clone(), before: content, on, ..State::default() };
+        let trigger = state.trigger.take();
+        *state = State { log, newest: content.clone(), before: content, trigger, on, ..State::default() };
         self.switched.fetch_add(1, SeqCst);
         Ok(())
     }

@@ -260,12 +260,17 @@ fn the_power_fails_at_the_event_that_was_asked_for() {
     assert!(recorder.restore().is_err(), "what it has then is not chosen yet");
     recorder.cut(Model::Prefix, 0).unwrap();
     recorder.restore().unwrap();
-    recorder.cut_at(Trigger::Flush(1));
+    recorder.cut_at(Trigger::Flush(2));
+    flush(&mut bench);
+    assert!(!recorder.is_off());
     flush(&mut bench);
     assert!(recorder.is_off());
     recorder.cut(Model::Prefix, 0).unwrap();
-    recorder.restore().unwrap();
+    // It is for when the power is on.
     recorder.cut_at(Trigger::Mark("paid".into()));
+    recorder.mark("paid");
+    recorder.restore().unwrap();
+    assert!(!recorder.is_off());
     recorder.mark("ordered");
     assert!(!recorder.is_off());
     recorder.mark("paid");

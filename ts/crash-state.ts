@@ -31,7 +31,7 @@ export interface LostWrite {
 export type CrashDiskOptions = Omit<CreateOptions, 'backend' | 'record'>
 
 /**
- * A state in which a power cut may leave a {@link powercut} disk. It can be used as long as the process runs, and several of
+ * A state in which a power cut may leave a {@link powercut} disk. It can be used until that disk is deleted, and several of
  * them at a time.
  */
 export class CrashState {
@@ -57,7 +57,7 @@ export class CrashState {
   /**
    * Makes a disk with this content. What is written to it is thrown away with it, and does not change the state.
    *
-   * @throws UblkError as {@link UblkDevice.create}.
+   * @throws UblkError as {@link UblkDevice.create}; of kind `closed` if the recorded disk was deleted.
    *
    * @example
    * ```ts

@@ -47,9 +47,11 @@ pub fn forget(number: u32) {
 impl Plan for Options {
     fn open(&self, _: &Opening) -> Result<Arc<dyn Backend>> {
         let view = views().all.get(&self.number).cloned();
-        view.map(|view| view as Arc<dyn Backend>).ok_or_else(|| {
+        let view = view.ok_or_else(|| {
             Error::invalid(format!("there is no state {} in this process", self.number))
                 .hint("make the disk with the method disk() of the state")
-        })
+        })?;
+        view.check()?;
+        Ok(view)
     }
 }

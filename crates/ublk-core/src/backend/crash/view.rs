@@ -3,9 +3,10 @@
 use crate::backend::recorder::{ContentMap, FixedEngine, Sources};
 use crate::backend::{Backend, Engine, Properties, Site, parts};
 use crate::claim::Place;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::queue::CopyMode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// See the [module](self).
 pub struct View {
@@ -14,12 +15,29 @@ pub struct View {
     places: Arc<ContentMap>,
     /// What is never torn, in bytes.
     unit: u32,
+    /// The recorded disk was closed.
+    closed: Arc<AtomicBool>,
 }
 
 impl View {
-    /// The content that `places` say, of a recorded disk over `base` with the log's `data`.
-    pub fn new(base: Arc<dyn Backend>, data: Arc<dyn Backend>, places: ContentMap, unit: u32) -> Self {
-        Self { base, data, places: Arc::new(places), unit }
+    /// The content that `places` say, of a recorded disk over `base` with the log's `data`, until that disk is `closed`.
+    pub fn new(
+        base: Arc<dyn Backend>,
+        data: Arc<dyn Backend>,
+        places: ContentMap,
+        unit: u32,
+        closed: Arc<AtomicBool>,
+    ) -> Self {
+        Self { base, data, places: Arc::new(places), unit, closed }
+    }
+
+    /// Checks that its disk is still recorded: since it was closed, others may have changed its base.
+    pub fn check(&self) -> Result<()> {
+        if self.closed.load(SeqCst) {
+            return Err(Error::new(ErrorKind::Closed, "the disk of this state was deleted")
+                .hint("make the disks of its states before it is deleted"));
+        }
+        Ok(())
     }
 }
 
@@ -34,9 +52,11 @@ impl Backend for View {
         modes.into_iter().filter(|mode| *mode != CopyMode::Zero).collect()
     }
 
-    /// Those of the recorded disk are claimed by that, and nobody else writes to them.
+    /// Those of the base that are only read. What the base itself writes, such as what a lazy disk has fetched, is claimed by
+    /// the recorded disk alone, and so is the log's data.
     fn places(&self) -> Vec<Place<'_>> {
-        Vec::new()
+        let places = self.base.places().into_iter().filter(|place| !place.writable);
+        places.map(|place| Place { role: place.role.below_overlay(), ..place }).collect()
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {

@@ -28,7 +28,7 @@ use started::Started;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +47,8 @@ pub struct Recorder {
     end: AtomicU64,
     /// How often the power was switched: it is off if that is odd. It changes while the state is locked.
     switched: AtomicU64,
+    /// It is not served any more.
+    closed: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -104,7 +106,8 @@ impl Recorder {
             .hint("keep it in memory, or in a file"));
         }
         let (end, switched) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { base, data, blank: false, size, unit, end, switched, state: Mutex::default() })
+        let closed = Arc::default();
+        Ok(Self { base, data, blank: false, size, unit, end, switched, closed, state: Mutex::default() })
     }
 
     /// The base is all zeroes: writing zeroes to it makes no other content.
@@ -232,9 +235,10 @@ impl Recorder {
         self.size / SECTOR
     }
 
-    /// One of its states as a disk.
+    /// One of its states as a disk, which is made before this one is closed.
     pub fn view(&self, state: &CrashState) -> View {
-        View::new(self.base.clone(), self.data.clone(), state.content.clone(), self.unit)
+        let (base, data) = (self.base.clone(), self.data.clone());
+        View::new(base, data, state.content.clone(), self.unit, self.closed.clone())
     }
 
     /// Switches the power off: requests fail, and those in flight are not answered without an error. The content is one that a
@@ -381,6 +385,7 @@ impl Backend for Recorder {
     }
 
     fn close(&self) -> Result<()> {
+        self.closed.store(true, SeqCst);
         self.data.close().and(self.base.close())
     }
 }

@@ -364,6 +364,23 @@ fn a_write_in_flight_belongs_to_the_states_of_a_disk_in_use() {
 }
 
 #[test]
+fn a_state_claims_the_base_and_ends_with_the_recorded_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("base");
+    std::fs::write(&path, [0; 4096]).unwrap();
+    let base = Arc::new(File::open(&path, true, false).unwrap());
+    let recorder = Recorder::new(base, Arc::new(Memory::new(1 << 20).unwrap()), 512).unwrap();
+    let view = Arc::new(recorder.view(&states(&recorder)[0]));
+    let disk = Overlay::in_memory(view.clone(), None).unwrap();
+    let claimed: Vec<_> =
+        disk.places().iter().map(|place| (place.role, place.path, place.writable)).collect();
+    assert_eq!(claimed, [(claim::Role::Base, &*path, false)]);
+    view.check().unwrap();
+    recorder.close().unwrap();
+    assert_eq!(view.check().unwrap_err().kind, ErrorKind::Closed);
+}
+
+#[test]
 fn without_a_write_cache_nothing_that_was_answered_is_lost() {
     let recorder = recorder();
     let mut bench = Bench::without_write_cache(recorder.clone(), 1, MAX_IO);

@@ -46,6 +46,12 @@ impl Bench {
         self.queue.buffer(tag)
     }
 
+    /// Shares a file's memory with clients.
+    #[cfg(test)]
+    pub fn share(&mut self, file: std::fs::File) -> u16 {
+        self.queue.share(file).unwrap()
+    }
+
     /// A request comes; its outcome, if it has one at once.
     pub fn start(&mut self, tag: u16, what: Descriptor) -> Option<Outcome> {
         self.queue.begin(tag, what);

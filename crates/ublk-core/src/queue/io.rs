@@ -184,12 +184,17 @@ impl<'q> Io<'q> {
         self.data.copy_shared_of(self.request.ticket.tag).map_err(|error| self.unmoved(&error))
     }
 
-    /// Fills the piece's data with zeroes. Not with [`CopyMode::Zero`].
+    /// Fills the data of a piece of a read with zeroes, also while the ring works on other pieces. Not with [`CopyMode::Zero`].
     pub fn zero(&mut self, piece: &Piece) -> Result<(), Errno> {
-        self.borrow()?;
         let (data, length) = self.buffer(piece);
         // SAFETY: the tag's buffer, which no reference sees.
         unsafe { data.write_bytes(0, length) };
+        if self.request.what.shared.is_some() {
+            // It goes to the shared memory alone, where the ring may be working on what is beside it.
+            // SAFETY: the tag's buffer stays as it is until the request is answered.
+            let moved = unsafe { self.data.move_shared(&self.request, piece.at, data, length) };
+            return moved.map(drop).map_err(|error| self.unmoved(&error));
+        }
         self.move_buffer(piece)
     }
 

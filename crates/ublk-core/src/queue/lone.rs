@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub struct LoneQueue {
     ring: Ring,
     data: Data,
+    #[cfg(test)]
+    shared: Arc<ClientMemories>,
     calls: Calls,
     complaint: Option<String>,
     waker: Waker,
@@ -44,13 +46,15 @@ impl LoneQueue {
             buffers,
             Vectors::new(depth, segments),
             0,
-            shared,
+            shared.clone(),
             char_dev.as_raw_fd(),
         );
         let ring = Ring::new((u32::from(depth) * u32::from(operations)).clamp(8, 256), &slots)?;
         Ok(Self {
             ring,
             data,
+            #[cfg(test)]
+            shared,
             calls: Calls::new(depth),
             complaint: None,
             waker,
@@ -66,6 +70,12 @@ impl LoneQueue {
         let length = self.data.buffers.each();
         // SAFETY: of the queue's own memory; its owner looks only while the tag's request is not served.
         unsafe { self.data.buffers.slice(tag, length) }
+    }
+
+    /// The memory of a file is shared with the clients, and has that number.
+    #[cfg(test)]
+    pub fn share(&mut self, file: File) -> Result<u16> {
+        self.shared.add(super::ClientMemory::of(file)?, |_| Ok(0))
     }
 
     /// A request comes.
@@ -90,7 +100,12 @@ impl LoneQueue {
             return false;
         }
         self.calls.forget(tag);
-        self.requests[usize::from(tag)] = None;
+        if let Some(request) = self.requests[usize::from(tag)].take() {
+            let result = i32::try_from(request.what.length).unwrap_or(i32::MAX);
+            self.data.return_shared(&request, result);
+            self.data.copy_shared();
+            self.data.finish_shared(&request, result);
+        }
         true
     }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::backend::testing::Bench;
 use crate::backend::{File, Memory, Overlay, Storage};
 use crate::queue::{Descriptor, Op, Outcome};
-use crate::request::Flags;
+use crate::request::{ClientPlace, Flags};
 
 const MAX_IO: u32 = 64 << 10;
 const SIZE: u64 = 1 << 20;
@@ -164,6 +164,26 @@ fn reads_in_flight_at_a_cut_fail() {
             recorder.restore().unwrap();
         }
     }
+}
+
+#[test]
+fn a_read_in_shared_memory_may_be_of_data_and_zeroes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(recorder_with_a_file(&dir), 1, MAX_IO);
+    let memory = dir.path().join("memory");
+    std::fs::write(&memory, [0xee; 1 << 16]).unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(&memory).unwrap();
+    let shared = Some(ClientPlace { memory: bench.share(file), offset: 4096 });
+    bench.buffer(0)[..2048].fill(7);
+    assert_eq!(bench.start(0, Descriptor::new(Op::Write, 0, 2048)), None);
+    assert_eq!(finish(&mut bench), Ok(2048));
+    assert_eq!(change(&mut bench, Descriptor::new(Op::Discard, 512, 512)), Ok(512));
+    assert_eq!(bench.start(0, Descriptor { shared, ..Descriptor::new(Op::Read, 0, 4096) }), None);
+    assert_eq!(finish(&mut bench), Ok(4096));
+    let found = std::fs::read(&memory).unwrap();
+    let expected = [vec![7; 512], vec![0; 512], vec![7; 1024], vec![0; 2048]];
+    assert_eq!(found[4096..8192], expected.concat());
+    assert!(found[..4096].iter().chain(&found[8192..]).all(|byte| *byte == 0xee));
 }
 
 #[test]

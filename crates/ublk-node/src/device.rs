@@ -466,7 +466,9 @@ impl Device {
     #[napi]
     pub fn crash_states(&self, env: &Env, bounds: CrashBounds) -> Result<CrashStates> {
         let states = self.recorder().and_then(|recorder| powercut::states_of(&recorder, &bounds));
-        states.map_err(|error| raised(env, &error))
+        let states = states.map_err(|error| raised(env, &error))?;
+        states.told(env)?;
+        Ok(states)
     }
 
     /// How much of a lazy disk is there; `null` of another one.

@@ -3,7 +3,7 @@
 use crate::kinds::crash_state;
 use crate::number::{number, whole};
 use crate::task::promise;
-use napi::bindgen_prelude::Object;
+use napi::bindgen_prelude::{Object, ObjectFinalize};
 use napi::{Env, Result};
 use napi_derive::napi;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -53,9 +53,11 @@ pub struct LostWrite {
 }
 
 /// A state after a power cut.
-#[napi]
+#[napi(custom_finalize)]
 pub struct FoundState {
     view: Arc<View>,
+    /// What V8 was told that it takes up: to V8 it is a small object, which it is in no hurry to free.
+    bytes: i64,
     /// The moment of the cut.
     #[napi(readonly)]
     pub cut: f64,
@@ -71,6 +73,12 @@ struct Missing {
     lost: Lost,
     op: &'static str,
     meta: bool,
+}
+
+impl ObjectFinalize for FoundState {
+    fn finalize(self, env: Env) -> Result<()> {
+        env.adjust_external_memory(-self.bytes).map(drop)
+    }
 }
 
 #[napi]
@@ -134,19 +142,36 @@ fn system(error: &std::io::Error) -> CoreError {
 }
 
 /// The states of a disk, one after the other.
-#[napi]
+#[napi(custom_finalize)]
 pub struct CrashStates {
     recorder: Arc<Recorder>,
+    /// As that of a state.
+    bytes: i64,
     states: Arc<Prepared>,
 }
 
 /// Prepared when the first of them is looked for, on the thread that does that.
 type Prepared = LazyLock<Mutex<States>, Box<dyn FnOnce() -> Mutex<States> + Send>>;
 
+impl ObjectFinalize for CrashStates {
+    fn finalize(self, env: Env) -> Result<()> {
+        env.adjust_external_memory(-self.bytes).map(drop)
+    }
+}
+
+fn bytes(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// One of the states, or none.
 type Looked = std::io::Result<Option<State>>;
 
 impl CrashStates {
+    /// V8 is told how much memory it takes up.
+    pub fn told(&self, env: &Env) -> Result<()> {
+        env.adjust_external_memory(self.bytes).map(drop)
+    }
+
     /// Looks for a state on another thread: that takes a while where much was written.
     fn look<'env>(
         &self,
@@ -159,7 +184,12 @@ impl CrashStates {
             let state = look(&mut states, &*recorder)?.map_err(|error| system(&error))?;
             Ok(state.map(|state| found(&recorder, &states, &state)))
         };
-        promise(env, work, |_, found| Ok(found))
+        promise(env, work, |env, found| {
+            if let Some(FoundState { bytes, .. }) = &found {
+                env.adjust_external_memory(*bytes)?;
+            }
+            Ok(found)
+        })
     }
 }
 
@@ -227,8 +257,10 @@ fn found(recorder: &Recorder, states: &States, state: &State) -> FoundState {
         Missing { lost: lost.clone(), op, meta: write.flags.has(Flags::META) }
     };
     let before = log.marks().iter().take_while(|mark| mark.at < state.cut);
+    let view = Arc::new(recorder.view(state));
     FoundState {
-        view: Arc::new(recorder.view(state)),
+        bytes: bytes(view.own_bytes()),
+        view,
         cut: number(state.cut),
         number: state.number.map(number),
         lost: state.lost.iter().map(missing).collect(),
@@ -238,6 +270,7 @@ fn found(recorder: &Recorder, states: &States, state: &State) -> FoundState {
 
 /// The states of a recorded disk.
 pub fn states_of(recorder: &Arc<Recorder>, bounds: &CrashBounds) -> CoreResult<CrashStates> {
+    let bytes = bytes(recorder.log_bytes());
     let wanted = Bounds {
         model: model(&bounds.model)?,
         moments: recorder.between(bounds.from.as_deref(), bounds.to.as_deref())?,
@@ -248,7 +281,7 @@ pub fn states_of(recorder: &Arc<Recorder>, bounds: &CrashBounds) -> CoreResult<C
     };
     let prepare = recorder.states(wanted);
     let states: Prepared = LazyLock::new(Box::new(move || Mutex::new(prepare())));
-    Ok(CrashStates { recorder: recorder.clone(), states: Arc::new(states) })
+    Ok(CrashStates { recorder: recorder.clone(), bytes, states: Arc::new(states) })
 }
 
 /// Cuts the power of a recorded disk.

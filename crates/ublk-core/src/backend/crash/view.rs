@@ -31,6 +31,11 @@ impl View {
         Self { base, data, places: Arc::new(places), unit, closed }
     }
 
+    /// About how many bytes of memory it alone takes up.
+    pub fn own_bytes(&self) -> usize {
+        size_of::<Self>() + self.places.own_bytes()
+    }
+
     /// Checks that its disk is still recorded: since it was closed, others may have changed its base.
     pub fn check(&self) -> Result<()> {
         if self.closed.load(SeqCst) {

@@ -102,6 +102,12 @@ impl ContentMap {
         }
     }
 
+    /// About how many bytes of memory it takes up, without what it shares with others.
+    pub fn own_bytes(&self) -> usize {
+        let own = self.leaves.values().filter(|leaf| Arc::strong_count(leaf) == 1).count();
+        self.leaves.len() * size_of::<(u64, Arc<Leaf>)>() + own * size_of::<Leaf>()
+    }
+
     /// The leaves that differ from those of the map that this one was copied from, in no particular order: the first sector of
     /// each, the leaf in this map, and in the other one.
     pub fn changed_since<'a>(
@@ -137,6 +143,8 @@ mod tests {
         assert_eq!(places.find(131 * SECTOR, 1 << 20), (Origin::data(4096 + 31 * SECTOR), 169 * SECTOR));
         assert_eq!(places.find(300 * SECTOR, 1 << 20), (Origin::BASE, 1 << 20));
         assert_eq!(before.find(100 * SECTOR, 1 << 20), (Origin::data(4096), 200 * SECTOR));
+        // The leaves of the sectors 0 to 127, shared, 128 to 255, changed, and 256 to 383, shared.
+        assert_eq!(places.own_bytes(), 3 * 16 + size_of::<Leaf>());
         let changed: Vec<_> = places.changed_since(&before).map(|(first, ..)| first).collect();
         assert_eq!(changed, [128]);
         places.set(0..1024, Origin::ZERO);

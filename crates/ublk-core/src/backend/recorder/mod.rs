@@ -230,6 +230,11 @@ impl Recorder {
         move || States::new(Arc::new(log), before, bounds)
     }
 
+    /// About how many bytes of memory the log of the states takes up, without the data.
+    pub fn log_bytes(&self) -> usize {
+        size_of_val(self.state().log.writes())
+    }
+
     /// The size of the disk, in sectors.
     pub fn sectors(&self) -> u64 {
         self.size / SECTOR
@@ -260,7 +265,9 @@ impl Recorder {
         let chosen = self.choose(log, before, model, seed);
         let mut state = self.state();
         state.choosing = false;
-        state.after = chosen.map_err(|error| Error::system("cannot read the log's data", &error))?;
+        let chosen = chosen.map_err(|error| Error::system("cannot read the log's data", &error))?;
+        // Nothing was written that the model could damage.
+        state.after = Some(chosen.unwrap_or_else(|| state.newest.clone()));
         Ok(())
     }
 

@@ -101,6 +101,16 @@ fn lost(bench: &mut Bench, expected: &[u8]) -> Vec<usize> {
 }
 
 #[test]
+fn a_cut_of_an_empty_disk_leaves_it_empty() {
+    for model in [Model::Misdirected, Model::BitRot, Model::Torn] {
+        let recorder = recorder();
+        recorder.cut(model, 0).unwrap();
+        recorder.restore().unwrap();
+        assert_eq!(read(&mut Bench::new(recorder, 1, MAX_IO), 0, 512), [0; 512]);
+    }
+}
+
+#[test]
 fn each_cut_loses_something_and_not_always_the_same() {
     for seed in [0, 1, 256] {
         let recorder = recorder();

@@ -121,6 +121,16 @@ test('the power is cut while a disk is in use, and on again', async t => {
   await sh(write('three'), disk.path)
 })
 
+test('a disk of a state is made until the recorded disk is deleted', async t => {
+  const disk = await UblkDevice.create({ backend: powercut({ over: memory('1M') }) })
+  const { value } = await disk.crashStates().next()
+  const state = value as CrashState
+  await using crashed = await state.disk()
+  await disk.delete()
+  await t.throwsAsync(state.disk(), { message: 'the disk of this state was deleted' })
+  t.is(await sh('dd if="$1" bs=512 count=1 status=none | tr -d "\\0"', crashed.path), '')
+})
+
 test('what cannot be done is said in one line', async t => {
   await using plain = await UblkDevice.create({ backend: memory('1M') })
   const message = 'the disk does not record what is written to it'

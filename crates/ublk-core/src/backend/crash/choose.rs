@@ -21,6 +21,12 @@ pub enum Choice {
 /// Up to this number of states, all are tried.
 pub const ALL: u64 = 1 << 12;
 
+/// The number of those that find most, whatever is in doubt.
+const LIKELY: u64 = 3;
+
+/// The number of those that find most for each write in doubt.
+const KINDS: u64 = 6;
+
 /// Of this number of writes one is damaged.
 const LAST: usize = 256;
 
@@ -45,6 +51,8 @@ pub struct Choices {
     grain: Grain,
     /// How many there are, if all are tried.
     total: Option<u64>,
+    /// Before all are tried in turn, this number of those that find most: mostly there is no budget for all.
+    first: u64,
     next: u64,
     numbers: Numbers,
 }
@@ -61,25 +69,31 @@ fn product(counts: impl Iterator<Item = u64>) -> Option<u64> {
 impl Choices {
     /// For what is in doubt. `seed` determines what is drawn.
     pub fn new(grain: Grain, doubt: &Doubt, seed: u64) -> Self {
-        let doubtful = doubt.open.iter().filter(|open| !open.certain);
+        let doubtful = || doubt.open.iter().filter(|open| !open.certain);
         let total = match grain {
-            Grain::Prefixes => Some(doubtful.count() as u64 + 1),
-            Grain::Writes => product(doubtful.map(|_| 2)),
+            Grain::Prefixes => Some(doubtful().count() as u64 + 1),
+            Grain::Writes => product(doubtful().map(|_| 2)),
             Grain::Units => product(doubt.units.iter().map(|unit| unit.contents() as u64)),
             Grain::Moved | Grain::Flipped if doubt.all.is_empty() => Some(0),
             Grain::Moved | Grain::Flipped => None,
         };
-        Self { grain, total, next: 0, numbers: Numbers::new(seed) }
+        let first = match grain {
+            Grain::Writes | Grain::Units => {
+                total.unwrap_or(0).min(LIKELY + KINDS * doubtful().count() as u64)
+            }
+            Grain::Prefixes | Grain::Moved | Grain::Flipped => 0,
+        };
+        Self { grain, total, first, next: 0, numbers: Numbers::new(seed) }
     }
 
-    /// How many there are; `None`: without end.
+    /// How many states there are; `None`: without end.
     pub fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// How many are left.
+    /// How many choices are left.
     pub fn left(&self) -> u64 {
-        self.total.map_or(u64::MAX, |total| total.saturating_sub(self.next))
+        self.total.map_or(u64::MAX, |total| (self.first + total).saturating_sub(self.next))
     }
 
     /// The number of the next one.
@@ -89,15 +103,18 @@ impl Choices {
 
     /// The next one. `doubt`: the same as at first.
     pub fn next(&mut self, doubt: &Doubt) -> Option<Choice> {
-        let number = self.next;
-        if self.total.is_some_and(|total| number >= total) {
+        if self.left() == 0 {
             return None;
         }
+        let number = self.next;
         self.next += 1;
         Some(match (self.grain, self.total) {
             (Grain::Prefixes, _) => prefix(doubt, number),
             (Grain::Moved | Grain::Flipped, _) => self.damaged(doubt),
-            (_, Some(_)) => self.numbered(doubt, number),
+            (_, Some(total)) => match number.checked_sub(self.first) {
+                Some(number) => self.numbered(doubt, spread(number, total)),
+                None => self.likely(doubt, number).unwrap_or_else(|| self.numbered(doubt, 0)),
+            },
             _ => self.likely(doubt, number).unwrap_or_else(|| self.drawn(doubt)),
         })
     }
@@ -131,8 +148,7 @@ impl Choices {
 
     /// One of those that find most; `None`: one is drawn in its place.
     fn likely(&mut self, doubt: &Doubt, number: u64) -> Option<Choice> {
-        let number = usize::try_from(number).ok()?;
-        let Some(number) = number.checked_sub(3) else {
+        let Some(number) = number.checked_sub(LIKELY) else {
             return Some(match number {
                 0 => self.whole(doubt, |_, _| true),
                 1 => self.whole(doubt, |_, open| open.complete),
@@ -141,8 +157,9 @@ impl Choices {
         };
         let doubtful: Vec<_> = (0..doubt.open.len()).filter(|at| !doubt.open[*at].certain).collect();
         // The last ones first: what comes before a cut was written for the next flush.
-        let one = doubtful[doubtful.len().checked_sub(1 + number / 6)?];
-        match number % 6 {
+        let place = usize::try_from(number / KINDS).ok()?;
+        let one = doubtful[doubtful.len().checked_sub(1)?.checked_sub(place)?];
+        match number % KINDS {
             0 => Some(self.whole(doubt, |at, _| at != one)),
             1 => Some(self.whole(doubt, |at, _| at == one)),
             2 => Some(self.whole(doubt, |at, _| at < one)),
@@ -229,6 +246,18 @@ impl Choices {
         });
         Choice::Units(applied.collect())
     }
+}
+
+/// Another order of the numbers below `total`, so that the first ones are from everywhere; 0 stays the first.
+fn spread(number: u64, total: u64) -> u64 {
+    // With a step that has no factor in common with the total, each number is met once.
+    let has_none = |step: &u64| gcd(*step, total) == 1;
+    let step = (total * 5 / 8..total).find(has_none).unwrap_or(1);
+    number * step % total
+}
+
+fn gcd(one: u64, other: u64) -> u64 {
+    if other == 0 { one } else { gcd(other, one % other) }
 }
 
 /// The same state in units. What a write changes is there only with what comes before it in the unit.

@@ -335,7 +335,7 @@ fn the_changes_of_a_turn_are_logged_in_order_up_to_the_cut() {
     assert!(recorder.is_off());
     assert_eq!(recorder.log().writes().len(), 2);
     // The third one was in flight.
-    assert_eq!(first_sectors(&recorder, Model::Torn), [3, 2, 1, 0]);
+    assert_eq!(first_sectors(&recorder, Model::Torn), [3, 2, 0, 1]);
 }
 
 /// What the first byte of the disk may be after a cut.

@@ -84,10 +84,13 @@ const TABLE = 'CREATE TABLE t(n INTEGER PRIMARY KEY, text)'
 const INSERT = `INSERT INTO t VALUES($n, hex(randomblob(3000)))`
 const COUNT = `sqlite3 db 'PRAGMA integrity_check; SELECT count(*) FROM t' | sed '/^ok$/d'`
 
-for (const mode of ['DELETE', 'WAL']) {
-  test(`SQLite survives in mode ${mode} with synchronous=FULL`, async t => {
+// In mode DELETE a transaction is there for good when its journal is not: with FULL, the directory is not synced after that.
+const SAFE = { DELETE: 'EXTRA', WAL: 'FULL' }
+
+for (const [mode, level] of Object.entries(SAFE)) {
+  test(`SQLite survives in mode ${mode} with synchronous=${level}`, async t => {
     await using disk = await mounted(EXT4, 'defaults', `sqlite3 db 'PRAGMA journal_mode=${mode}; ${TABLE}'`)
-    await work(disk, `sqlite3 db "PRAGMA synchronous=FULL; ${INSERT}"`)
+    await work(disk, `sqlite3 db "PRAGMA synchronous=${level}; ${INSERT}"`)
     await survives(t, disk, promised(COUNT, FSCK), { from: '0' })
   })
 }

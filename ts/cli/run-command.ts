@@ -71,7 +71,7 @@ async function runCommand(words: string[], flags: Flags): Promise<void> {
     )
   }
   await loadApi()
-  const { ScratchDisk } = await import('../mounting.js')
+  const { ScratchDisk } = await import('../mounting/scratch-disk.js')
   using passing = new Passing()
   try {
     // With a record, ublk-ts fault, trace and the like reach the disk.

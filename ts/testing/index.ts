@@ -22,7 +22,7 @@ import {
   type Size,
   type UblkDevice,
 } from '../index.js'
-import { type FileSystem, ScratchDisk } from '../mounting.js'
+import { type FileSystem, ScratchDisk } from '../mounting/scratch-disk.js'
 import { nameOf } from '../user-values.js'
 import { onSignal } from './on-signal.js'
 

@@ -120,7 +120,8 @@ export const OPTIONS: Readonly<Record<string, Option>> = {
     more:
       'This holds for any backend: without a write cache, `flush` of a disk written in JavaScript is called after each ' +
       'write.',
-    byDefault: 'true for a file, a `lazy` disk with a cache, and a disk with `flush`; false otherwise',
+    byDefault:
+      'true for a file, a `lazy` disk with a cache, `faults`, `powercut`, and a disk with `flush`; false otherwise',
     scope: 'create',
     cli: { flags: '--write-cache <mode>' },
   },

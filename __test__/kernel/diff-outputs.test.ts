@@ -1,4 +1,3 @@
-// processors: 2
 /**
  * Outputs of diffs that end, hang, fill up, or are on the disk itself, and commands that are interrupted.
  */

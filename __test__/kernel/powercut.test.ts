@@ -1,4 +1,3 @@
-// processors: 2
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'

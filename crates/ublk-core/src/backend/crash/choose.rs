@@ -2,8 +2,8 @@
 //! find most, in between some that a seed draws.
 
 use super::doubt::{Doubt, Open, Unit};
-use super::numbers::Numbers;
 use crate::abi::SECTOR;
+use crate::backend::numbers::Numbers;
 
 /// Which of the writes in doubt are there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Recognizes states that have the same content, whatever writes it came from.
 
-use super::numbers::mixed;
 use crate::abi::SECTOR;
+use crate::backend::numbers::mixed;
 use crate::backend::recorder::{ContentMap, Leaf, Origin, is_of_zeroes};
 use crate::number::to_usize;
 use std::io;

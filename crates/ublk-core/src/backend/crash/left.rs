@@ -1,8 +1,8 @@
 //! Chooses one of the states after a cut, as a disk has only one of them.
 
 use super::content::LogData;
-use super::numbers::{Numbers, mixed};
 use super::states::States;
+use crate::backend::numbers::{Numbers, mixed};
 use crate::backend::recorder::{ContentMap, Moment};
 use std::io;
 

@@ -7,7 +7,6 @@ mod choose;
 mod content;
 mod doubt;
 mod left;
-mod numbers;
 mod plan;
 mod states;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! At which moments the power fails, and how many states of each are tried.
 
-use super::numbers::mixed;
 use super::states::Bounds;
+use crate::backend::numbers::mixed;
 use crate::backend::recorder::{Log, Moment};
 use crate::request::Flags;
 use std::collections::HashSet;

@@ -3,9 +3,9 @@
 use super::choose::{ALL, Choice, Choices, Grain, prefix};
 use super::content::{Contents, LogData};
 use super::doubt::{Doubt, Open, Promises, Unit, Walk};
-use super::numbers::{Numbers, mixed};
 use super::plan::Plan;
 use crate::abi::SECTOR;
+use crate::backend::numbers::{Numbers, mixed};
 use crate::backend::recorder::{ContentMap, Log, Moment, Origin};
 use crate::number::to_usize;
 use std::collections::hash_map::Entry;

@@ -1,6 +1,6 @@
-use super::numbers::Numbers;
 use super::*;
 use crate::abi::SECTOR;
+use crate::backend::numbers::Numbers;
 use crate::backend::recorder::{Change, ContentMap, Log, Moment, Origin, Write};
 use crate::queue::Op;
 use crate::request::Flags;

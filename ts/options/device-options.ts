@@ -74,7 +74,8 @@ export interface DeviceOptions {
    * completes. This holds for any backend: without a write cache, `flush` of a disk written in JavaScript is called
    * after each write.
    *
-   * @defaultValue true for a file, a `lazy` disk with a cache, `faults`, `powercut`, and a disk with `flush`; false otherwise
+   * @defaultValue true for a file, a `lazy` disk with a cache, `faults`, `powercut`, and a disk with `flush`; false
+   * otherwise
    */
   writeCache?: boolean
   /**

@@ -1,7 +1,8 @@
-// processors: 2
-import test, { type ExecutionContext } from 'ava'
+// processors: 1 and 2
+import type { ExecutionContext } from 'ava'
 import { features, file, memory, nullDisk, UblkDevice, UblkError } from 'ublk-ts'
 import { leaveNothingBehind, nodes, readAllTheTime } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -39,7 +40,7 @@ test('`await using` deletes it', async t => {
   t.deepEqual(nodes(), [])
 })
 
-test('what it says about itself is what was asked for', async t => {
+onTwo('what it says about itself is what was asked for', async t => {
   await using disk = await UblkDevice.create({
     backend: memory('16M'),
     id: 7,
@@ -87,7 +88,7 @@ test('a disk can be stopped and started again, with its contents', async t => {
   t.deepEqual(events, ['live', 'stopped', 'live', 'deleted'])
 })
 
-test('counters count', async t => {
+onTwo('counters count', async t => {
   await using disk = await UblkDevice.create({ backend: memory('16M'), queues: 2, writeCache: true })
   const sum = (op: 'read' | 'write' | 'flush', field: 'ops' | 'bytes' | 'errors') =>
     disk.stats().reduce((total, queue) => total + queue[op][field], 0)

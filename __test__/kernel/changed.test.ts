@@ -1,13 +1,14 @@
-// processors: 2
+// processors: 1 and 2
 /**
  * Checkpoints and changed blocks: what fio writes is named, whatever server has the disk.
  */
 import { createHash } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import test, { type ExecutionContext } from 'ava'
+import type { ExecutionContext } from 'ava'
 import { type ChangedRanges, file, memory, tracked, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { kernelHas } from '../support/modes.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, run, sh } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -72,7 +73,7 @@ const modes = [
 ] as const
 
 for (const { transport, copy } of modes.filter(kernelHas)) {
-  test(`every block that is written is named, on two queues: ${transport}, ${copy}`, async t => {
+  onTwo(`every block that is written is named, on two queues: ${transport}, ${copy}`, async t => {
     await using disk = await UblkDevice.create({
       backend: tracked(file(IMAGE), { map: MAP }),
       queues: 2,
@@ -123,60 +124,63 @@ for (const { transport, copy } of modes.filter(kernelHas)) {
 const changed = async (id: number, since: string): Promise<ChangedRanges> =>
   JSON.parse((await run('changed', `${id}`, '--since', since, '--json')).stdout)
 
-test('checkpoints pass from server to server, and a server that is killed leaves everything changed', async t => {
-  const disk = await Detached.create(`--file ${IMAGE} --track ${MAP} --queues 2 --recovery reissue`)
-  const id = `${disk.id}`
-  t.deepEqual(await run('checkpoint', id, 'monday'), SILENT)
-  const monday = readFileSync(IMAGE)
-  await load(disk.path)
-  covers(t, await changed(disk.id, 'monday'), monday)
+onTwo(
+  'checkpoints pass from server to server, and a server that is killed leaves everything changed',
+  async t => {
+    const disk = await Detached.create(`--file ${IMAGE} --track ${MAP} --queues 2 --recovery reissue`)
+    const id = `${disk.id}`
+    t.deepEqual(await run('checkpoint', id, 'monday'), SILENT)
+    const monday = readFileSync(IMAGE)
+    await load(disk.path)
+    covers(t, await changed(disk.id, 'monday'), monday)
 
-  // Over an upgrade under load, where the kernel has that.
-  const upgrading = load(disk.path, '--rw=randwrite --size=8m --offset=40m --rate=4m')
-  const upgraded = await run('upgrade', id)
-  await upgrading
-  t.is(upgraded.status, 0, upgraded.stderr)
-  const after = await changed(disk.id, 'monday')
-  covers(t, after, monday, 26 * (MIB / BLOCK))
-  t.true(after.known)
+    // Over an upgrade under load, where the kernel has that.
+    const upgrading = load(disk.path, '--rw=randwrite --size=8m --offset=40m --rate=4m')
+    const upgraded = await run('upgrade', id)
+    await upgrading
+    t.is(upgraded.status, 0, upgraded.stderr)
+    const after = await changed(disk.id, 'monday')
+    covers(t, after, monday, 26 * (MIB / BLOCK))
+    t.true(after.known)
 
-  // Over an end.
-  t.deepEqual(await run('checkpoint', id, 'tuesday'), SILENT)
-  t.deepEqual(await run('delete', id), SILENT)
-  const again = await Detached.create(`--file ${IMAGE} --track ${MAP} --queues 2 --recovery reissue`)
-  covers(t, await changed(again.id, 'monday'), monday, 26 * (MIB / BLOCK))
-  t.is((await run('changed', `${again.id}`, '--since', 'tuesday')).stdout, '')
-  t.deepEqual(await changed(again.id, 'tuesday'), {
-    since: 'tuesday',
-    size: SIZE,
-    known: true,
-    bytes: 0,
-    ranges: [],
-  })
+    // Over an end.
+    t.deepEqual(await run('checkpoint', id, 'tuesday'), SILENT)
+    t.deepEqual(await run('delete', id), SILENT)
+    const again = await Detached.create(`--file ${IMAGE} --track ${MAP} --queues 2 --recovery reissue`)
+    covers(t, await changed(again.id, 'monday'), monday, 26 * (MIB / BLOCK))
+    t.is((await run('changed', `${again.id}`, '--since', 'tuesday')).stdout, '')
+    t.deepEqual(await changed(again.id, 'tuesday'), {
+      since: 'tuesday',
+      size: SIZE,
+      known: true,
+      bytes: 0,
+      ranges: [],
+    })
 
-  // Over SIGKILL.
-  const pid = (await (await UblkDevice.open(again.id)).info()).pid
-  process.kill(pid, 'SIGKILL')
-  await until(async () => (await (await UblkDevice.open(again.id)).info()).state === 'quiesced', 'it waits')
-  t.is((await run('recover', `${again.id}`, '--detach')).status, 0)
-  const killed = await changed(again.id, 'tuesday')
-  t.deepEqual(killed, {
-    since: 'tuesday',
-    size: SIZE,
-    known: false,
-    bytes: SIZE,
-    ranges: [{ offset: 0, length: SIZE }],
-  })
-  t.is((await run('changed', `${again.id}`, '--since', 'monday')).stdout, `0+${SIZE}\n`)
-  t.deepEqual(await run('checkpoint', `${again.id}`, 'wednesday'), SILENT)
-  t.is(
-    (await run('checkpoints', '-n', '-o', 'name,known', `${again.id}`)).stdout.replaceAll(/ +/g, ' '),
-    'monday 0\ntuesday 0\nwednesday 1\n',
-  )
-  t.deepEqual(await run('checkpoint', '--remove', `${again.id}`, 'tuesday'), SILENT)
-  t.is((await run('changed', `${again.id}`, '--since', 'wednesday')).stdout, '')
-  t.deepEqual(await run('delete', `${again.id}`), SILENT)
-})
+    // Over SIGKILL.
+    const pid = (await (await UblkDevice.open(again.id)).info()).pid
+    process.kill(pid, 'SIGKILL')
+    await until(async () => (await (await UblkDevice.open(again.id)).info()).state === 'quiesced', 'it waits')
+    t.is((await run('recover', `${again.id}`, '--detach')).status, 0)
+    const killed = await changed(again.id, 'tuesday')
+    t.deepEqual(killed, {
+      since: 'tuesday',
+      size: SIZE,
+      known: false,
+      bytes: SIZE,
+      ranges: [{ offset: 0, length: SIZE }],
+    })
+    t.is((await run('changed', `${again.id}`, '--since', 'monday')).stdout, `0+${SIZE}\n`)
+    t.deepEqual(await run('checkpoint', `${again.id}`, 'wednesday'), SILENT)
+    t.is(
+      (await run('checkpoints', '-n', '-o', 'name,known', `${again.id}`)).stdout.replaceAll(/ +/g, ' '),
+      'monday 0\ntuesday 0\nwednesday 1\n',
+    )
+    t.deepEqual(await run('checkpoint', '--remove', `${again.id}`, 'tuesday'), SILENT)
+    t.is((await run('changed', `${again.id}`, '--since', 'wednesday')).stdout, '')
+    t.deepEqual(await run('delete', `${again.id}`), SILENT)
+  },
+)
 
 test('a disk that was changed without its map counts as changed', async t => {
   const backend = tracked(file(IMAGE), { map: MAP })

@@ -1,9 +1,10 @@
-// processors: 2
+// processors: 1 and 2
 import { setTimeout as sleep } from 'node:timers/promises'
-import test, { type ExecutionContext } from 'ava'
+import type { ExecutionContext } from 'ava'
 import { memory, UblkDevice } from 'ublk-ts'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
 import { automatic } from '../support/modes.js'
+import { onTwo, test } from '../support/processors.js'
 import { run, sh } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
@@ -27,7 +28,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   })
 }
 
-test('create --json prints one line of JSON', async t => {
+onTwo('create --json prints one line of JSON', async t => {
   const server = await Server.start(
     '--null 1G --id 5 --queues 2 --depth 8 --block-size 4K --max-io 64K --json',
   )

@@ -1,4 +1,4 @@
-// processors: 2
+// processors: 1 and 2
 /**
  * What was written to an overlay is put into its base: while the disk is in use and its load is checked, and without a server;
  * through kills of either.
@@ -6,10 +6,10 @@
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
 import { type BaseBackend, type CreateOptions, file, lazy, overlay, qcow2, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { kernelHas } from '../support/modes.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -47,7 +47,7 @@ const rest = async (path: string): Promise<string> =>
 const random = (seek: number, count: number): string =>
   `dd if=/dev/urandom of="$1" bs=1M count=${count} seek=${seek} oflag=direct status=none`
 
-test('a disk is committed under a checked load and through a kill of its server', async t => {
+onTwo('a disk is committed under a checked load and through a kill of its server', async t => {
   const upper = at('vm1.cow')
   const disk = await Detached.create(`--file ${BASE} --overlay ${upper} --recovery reissue --queues 2`)
   await sh(random(30, 6), disk.path)
@@ -235,7 +235,7 @@ const WAYS = [
 ] as const
 
 for (const [kind, base] of Object.entries(KINDS)) {
-  test(`a disk over ${kind} is flattened in all ways of serving it, and not committed`, async t => {
+  onTwo(`a disk over ${kind} is flattened in all ways of serving it, and not committed`, async t => {
     await sh('qemu-img convert -O qcow2 "$1/base" "$1/image"', DIR)
     for (const [number, way] of WAYS.entries()) {
       if (!kernelHas(way)) continue

@@ -1,4 +1,4 @@
-// processors: 2
+// processors: 1 and 2
 import {
   existsSync,
   mkdirSync,
@@ -11,10 +11,10 @@ import {
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import test from 'ava'
 import { UblkDevice } from 'ublk-ts'
 import { ask, Detached, gone, leaveNoServerBehind, leftovers, RUN_DIR } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -95,7 +95,7 @@ test('a number that is taken is told by create --detach', async t => {
   t.deepEqual(await run('delete', '4'), SILENT)
 })
 
-test('a server that dies while it starts is noticed, and its device is removed', async t => {
+onTwo('a server that dies while it starts is noticed, and its device is removed', async t => {
   t.true(availableParallelism() > 1, 'the kernel gives a disk at most one queue a processor')
   for (const queue of [0, 1]) {
     const path = moduleThat(`if (queue === ${queue}) process.kill(process.pid, 'SIGKILL')`)

@@ -1,4 +1,4 @@
-// processors: 2
+// processors: 1 and 2
 /**
  * Diffs of disks that are written meanwhile, and what they make of a copy of the base.
  */
@@ -12,9 +12,10 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import test, { type ExecutionContext } from 'ava'
+import type { ExecutionContext } from 'ava'
 import { applyDiff, file, overlay, qcow2, tracked, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -93,7 +94,7 @@ const disks = {
 }
 
 for (const [kind, below] of Object.entries(disks)) {
-  test(`a diff of ${kind} that is written meanwhile is of one instant, in every format`, async t => {
+  onTwo(`a diff of ${kind} that is written meanwhile is of one instant, in every format`, async t => {
     await sh('qemu-img create -q -f qcow2 "$1/a.qcow2" "$2"', DIR, `${SIZE}`)
     await using disk = await UblkDevice.create({ backend: tracked(below(), { map: at('map') }), queues: 2 })
     const since = 'monday'

@@ -1,10 +1,10 @@
-// processors: 2
-import test from 'ava'
+// processors: 1 and 2
 import { UblkDevice, worker } from 'ublk-ts'
 import type redisDisk from '../../examples/redis-disk.js'
 import type { Options as RedisOptions } from '../../examples/redis-disk.js'
 import type { Options as SqliteOptions } from '../../examples/sqlite-disk.js'
 import { leaveNothingBehind } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { Redis } from '../support/redis.js'
 import { Server, until } from '../support/server.js'
@@ -80,7 +80,7 @@ test('sqlite-disk: what was synced survives the SIGKILL of its server, and the d
 const SOCKET = '/tmp/disks/redis.sock'
 const redis: RedisOptions = { url: `unix://${SOCKET}`, name: 'disk', size: MEBIBYTES * MIB }
 
-test('redis-disk: what fio writes in mixed sizes is what it reads, and freed chunks go', async t => {
+onTwo('redis-disk: what fio writes in mixed sizes is what it reads, and freed chunks go', async t => {
   await using server = await Redis.start(SOCKET)
   const backend = worker(example('redis-disk'), redis)
   await using disk = await UblkDevice.create({ backend, queues: 2 })

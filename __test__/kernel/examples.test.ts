@@ -1,10 +1,10 @@
-// processors: 2
+// processors: 1 and 2
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import test from 'ava'
 import { UblkDevice, worker } from 'ublk-ts'
 import { leaveNothingBehind } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, sh, shell } from '../support/program.js'
 import { MEBIBYTES, verify } from '../support/verify.js'
 
@@ -53,7 +53,7 @@ test('scratch: a command runs on a file system of its own, and nothing remains',
   t.is(out.trim().split('\n').at(-1), '/tmp/scratch')
 })
 
-test('ram-disk: two workers share its memory', async t => {
+onTwo('ram-disk: two workers share its memory', async t => {
   const memory = new SharedArrayBuffer(MEBIBYTES * 2 ** 20)
   await using disk = await UblkDevice.create({ backend: worker(example('ram-disk'), { memory }), queues: 2 })
   await verify(disk.path)

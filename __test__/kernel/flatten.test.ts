@@ -1,14 +1,14 @@
-// processors: 2
+// processors: 1 and 2
 /**
  * Overlays that need their base no more, and forks: while a load is checked, and through a kill.
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
 import { commitOverlay, file, lazy, memory, type OverlayBackend, overlay, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { ImageServer } from '../support/image-server.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -43,7 +43,7 @@ const sum = async (path: string): Promise<string> =>
 const rest = async (path: string): Promise<string> =>
   await sh(`dd if="$1" bs=1M skip=24 ${direct(path)} status=none | sha256sum`, path)
 
-test('a disk is flattened under a checked load and through kills, and needs its base no more', async t => {
+onTwo('a disk is flattened under a checked load and through kills, and needs its base no more', async t => {
   const expected = await rest(BASE)
   const disk = await Detached.create(
     `--file ${BASE} --overlay ${at('vm1.cow')} --recovery reissue --queues 2`,

@@ -1,8 +1,8 @@
-// processors: 2
-import test from 'ava'
+// processors: 1 and 2
 import { UblkDevice, worker } from 'ublk-ts'
 import { memoryDisk, type Options } from '../backends/memory.js'
 import { errorsOf, leaveNothingBehind } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { sh } from '../support/program.js'
 import { MEBIBYTES, verify } from '../support/verify.js'
 
@@ -13,14 +13,17 @@ const room = (): SharedArrayBuffer => new SharedArrayBuffer(MEBIBYTES * 2 ** 20)
 
 for (const form of ['sync', 'async', 'batch', 'async batch'] as const) {
   for (const queues of form === 'sync' || form === 'batch' ? [1, 2] : [1]) {
-    test(`what fio writes in mixed sizes is what it reads: ${form} in ${queues} workers`, async t => {
-      const options: Options = { bytes: room(), form }
-      await using disk = await UblkDevice.create({ backend: worker(MODULE, options), queues, maxIo: '1M' })
-      const errors = errorsOf(disk)
-      await verify(disk.path)
-      t.deepEqual(errors, [])
-      t.is(disk.stats().length, queues)
-    })
+    ;(queues > 1 ? onTwo : test)(
+      `what fio writes in mixed sizes is what it reads: ${form} in ${queues} workers`,
+      async t => {
+        const options: Options = { bytes: room(), form }
+        await using disk = await UblkDevice.create({ backend: worker(MODULE, options), queues, maxIo: '1M' })
+        const errors = errorsOf(disk)
+        await verify(disk.path)
+        t.deepEqual(errors, [])
+        t.is(disk.stats().length, queues)
+      },
+    )
   }
 
   test(`what fio writes in mixed sizes is what it reads: ${form} in this thread`, async t => {

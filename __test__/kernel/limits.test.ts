@@ -1,9 +1,9 @@
-// processors: 2
+// processors: 1 and 2
 import { readdirSync, readFileSync } from 'node:fs'
-import test from 'ava'
 import { type DeviceOptions, type DiskBackend, memory, UblkDevice, worker } from 'ublk-ts'
 import limited from '../backends/limited.js'
 import { leaveNothingBehind } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { sh } from '../support/program.js'
 
 leaveNothingBehind(test)
@@ -83,7 +83,7 @@ const asked: [string, DeviceOptions, Partial<Awaited<ReturnType<typeof reported>
   ['depth 4096', { backend: memory('16M'), depth: 4096, maxIo: '4K' }, { depth: 4096 }],
 ]
 for (const [name, options, wanted] of asked) {
-  test(`the kernel reports ${name} as asked for`, async t => {
+  ;(options.queues === 2 ? onTwo : test)(`the kernel reports ${name} as asked for`, async t => {
     await using disk = await UblkDevice.create(options)
     t.like(await reported(disk.id), wanted)
     const info = await disk.info()
@@ -91,7 +91,7 @@ for (const [name, options, wanted] of asked) {
   })
 }
 
-test('more queues than CPUs become as many as there are CPUs', async t => {
+onTwo('more queues than CPUs become as many as there are CPUs', async t => {
   await using disk = await UblkDevice.create({ backend: memory('16M'), queues: 64, depth: 4, maxIo: '4K' })
   const cpus = Number(await sh('nproc --all'))
   t.is(disk.queues, Math.min(64, cpus))

@@ -1,7 +1,6 @@
-// processors: 2
+// processors: 1 and 2
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
 import {
   file,
   lazy,
@@ -17,6 +16,7 @@ import {
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { writeImage } from '../support/qcow2-image.js'
 import { verify } from '../support/verify.js'
@@ -42,7 +42,7 @@ test.before('a base with a file system', async () => {
 test.after.always(() => rmSync(DIR, { recursive: true }))
 test.afterEach.always('the base is as it was', async t => t.is(await sh('sha256sum <"$1"', BASE), sum))
 
-test('two disks share a base, and each has a file system of its own', async t => {
+onTwo('two disks share a base, and each has a file system of its own', async t => {
   const disks = await Promise.all(
     ['one', 'two'].map(name =>
       UblkDevice.create({ backend: overlay(file(BASE), { upper: at(name) }), queues: 2 }),
@@ -91,14 +91,17 @@ const ways = [
 
 for (const [what, make, copies] of kinds) {
   for (const way of ways.filter(way => kernelHas(way) && copies.includes(way.copy))) {
-    test(`an overlay with ${what} keeps what fio writes: ${Object.values(way).join(', ')}`, async t => {
-      const upper = at(`fio-${way.transport}-${way.copy}`)
-      await using disk = await UblkDevice.create({ backend: make(upper), maxIo: '1M', ...way })
-      const errors = errorsOf(disk)
-      t.is((await disk.info()).copy, way.copy)
-      await verify(disk.path, ['random-16', 'sequential-128'], '12m')
-      t.deepEqual(errors, [])
-    })
+    ;(way.queues > 1 ? onTwo : test)(
+      `an overlay with ${what} keeps what fio writes: ${Object.values(way).join(', ')}`,
+      async t => {
+        const upper = at(`fio-${way.transport}-${way.copy}`)
+        await using disk = await UblkDevice.create({ backend: make(upper), maxIo: '1M', ...way })
+        const errors = errorsOf(disk)
+        t.is((await disk.info()).copy, way.copy)
+        await verify(disk.path, ['random-16', 'sequential-128'], '12m')
+        t.deepEqual(errors, [])
+      },
+    )
   }
 }
 
@@ -223,22 +226,25 @@ const LOAD = `cd "$2"; while [ ! -e stop ]; do
   done`
 
 for (const upper of [at('killed'), 'memory']) {
-  test(`a detached overlay survives SIGKILL and an upgrade under a checked load: ${upper === 'memory' ? upper : 'a file'}`, async t => {
-    const disk = await Detached.create(`--file ${BASE} --overlay ${upper} --recovery reissue --queues 2`)
-    const load = result(shell(LOAD, disk.path, DIR))
-    await disk.changeServers(t)
-    await sh('touch "$1/stop"', DIR)
-    t.deepEqual(await load, SILENT)
-    rmSync(at('stop'))
-    const shown = disk.record.options.backend
-    t.like(shown, { kind: 'overlay', base: { kind: 'file', path: BASE } })
-    const list = JSON.parse((await run('list', '--json')).stdout).ublkdevices[0]
-    t.like(list, { backend: 'overlay', source: `${BASE}, ${shown.upper}, 24M` })
-    const { stdout } = await run('show', '--output', 'STACK', disk.path)
-    t.is(stdout, `STACK  overlay ${shown.upper}, 24M\n       └─ file ${BASE}\n`)
-    t.deepEqual(await run('delete', disk.path), SILENT)
-    t.is(existsSync(shown.upper), upper !== 'memory')
-  })
+  onTwo(
+    `a detached overlay survives SIGKILL and an upgrade under a checked load: ${upper === 'memory' ? upper : 'a file'}`,
+    async t => {
+      const disk = await Detached.create(`--file ${BASE} --overlay ${upper} --recovery reissue --queues 2`)
+      const load = result(shell(LOAD, disk.path, DIR))
+      await disk.changeServers(t)
+      await sh('touch "$1/stop"', DIR)
+      t.deepEqual(await load, SILENT)
+      rmSync(at('stop'))
+      const shown = disk.record.options.backend
+      t.like(shown, { kind: 'overlay', base: { kind: 'file', path: BASE } })
+      const list = JSON.parse((await run('list', '--json')).stdout).ublkdevices[0]
+      t.like(list, { backend: 'overlay', source: `${BASE}, ${shown.upper}, 24M` })
+      const { stdout } = await run('show', '--output', 'STACK', disk.path)
+      t.is(stdout, `STACK  overlay ${shown.upper}, 24M\n       └─ file ${BASE}\n`)
+      t.deepEqual(await run('delete', disk.path), SILENT)
+      t.is(existsSync(shown.upper), upper !== 'memory')
+    },
+  )
 }
 
 test('a base can be a lazy disk, a qcow2 image or another overlay, and a stripe can be made of overlays', async t => {

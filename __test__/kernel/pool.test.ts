@@ -1,12 +1,12 @@
-// processors: 2
+// processors: 1 and 2
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import test from 'ava'
 import { DiskPool, file, memory, overlay, slice, stripe, tracked, UblkDevice, type UblkError } from 'ublk-ts'
 import { leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { FLAGS, MAIN, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 import { verify } from '../support/verify.js'
@@ -84,7 +84,7 @@ test('a spare disk is empty, and one that was taken has the size and content of 
   await pool.filled()
 })
 
-test('disks of all kinds are taken, and are independent of their pool', async t => {
+onTwo('disks of all kinds are taken, and are independent of their pool', async t => {
   const pool = new DiskPool({ spare: 3, queues: 2, copy: 'copy' })
   await pool.filled()
   const backends = {
@@ -220,47 +220,50 @@ test('a spare disk whose deletion is not noticed yet costs no caller', async t =
   t.is(pool.spares, 1)
 })
 
-test('a taken disk survives the kill of its server, and what was to spare goes with the next pool', async t => {
-  const backend = `overlay(file('${BASE}'), { upper: '${at('kept.cow')}' })`
-  const server = await Server.program(`
+onTwo(
+  'a taken disk survives the kill of its server, and what was to spare goes with the next pool',
+  async t => {
+    const backend = `overlay(file('${BASE}'), { upper: '${at('kept.cow')}' })`
+    const server = await Server.program(`
     import { DiskPool, file, overlay } from 'ublk-ts'
     const pool = new DiskPool({ spare: 2, recovery: 'reissue', queues: 2 })
     await pool.filled()
     const disk = await pool.take({ backend: ${backend}, record: true })
     await pool.filled()
     console.log(disk.path)`)
-  const [shown] = JSON.parse((await run('show', '--json', `${server.id}`)).stdout).ublkdevices
-  t.like(shown, { size: SIZE, backend: 'overlay' }, JSON.stringify(shown))
-  t.regex((await run('list')).stdout, /overlay.*kept\.cow/)
-  const load = result(
-    shell(
-      `fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=512-64k --size=12m \
+    const [shown] = JSON.parse((await run('show', '--json', `${server.id}`)).stdout).ublkdevices
+    t.like(shown, { size: SIZE, backend: 'overlay' }, JSON.stringify(shown))
+    t.regex((await run('list')).stdout, /overlay.*kept\.cow/)
+    const load = result(
+      shell(
+        `fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=512-64k --size=12m \
          --loops=2 --verify=crc32c --verify_fatal=1 --randrepeat=0 --verify_state_save=0 --rate=8m,8m`,
-      server.path,
-    ),
-  )
-  await sleep(500)
-  await server.interrupt('SIGKILL')
-  t.deepEqual(await run('recover', '--detach', server.path), {
-    status: 0,
-    signal: null,
-    stdout: `${server.path}\n`,
-    stderr: '',
-  })
-  const { status, stderr } = await load
-  t.is(status, 0, stderr)
-  t.is((await run('upgrade', server.path)).status, 0)
-  t.is((await UblkDevice.list()).filter(({ size }) => size === 0).length, 2)
-  {
-    await using pool = new DiskPool({ spare: 1 })
-    await pool.filled()
-    t.deepEqual(
-      (await UblkDevice.list()).filter(({ size }) => size === 0).map(({ pid }) => pid),
-      [process.pid],
+        server.path,
+      ),
     )
-  }
-  t.is((await run('delete', server.path)).status, 0)
-})
+    await sleep(500)
+    await server.interrupt('SIGKILL')
+    t.deepEqual(await run('recover', '--detach', server.path), {
+      status: 0,
+      signal: null,
+      stdout: `${server.path}\n`,
+      stderr: '',
+    })
+    const { status, stderr } = await load
+    t.is(status, 0, stderr)
+    t.is((await run('upgrade', server.path)).status, 0)
+    t.is((await UblkDevice.list()).filter(({ size }) => size === 0).length, 2)
+    {
+      await using pool = new DiskPool({ spare: 1 })
+      await pool.filled()
+      t.deepEqual(
+        (await UblkDevice.list()).filter(({ size }) => size === 0).map(({ pid }) => pid),
+        [process.pid],
+      )
+    }
+    t.is((await run('delete', server.path)).status, 0)
+  },
+)
 
 test('a server that is killed while its disk is looked at for partitions ends, and the disk can be recovered', async t => {
   const medium = await sh(

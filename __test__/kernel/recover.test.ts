@@ -1,13 +1,13 @@
-// processors: 2
+// processors: 1 and 2
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import test from 'ava'
 import { UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind, leftovers } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
@@ -27,7 +27,7 @@ const kinds: Record<string, (dir: string) => string> = {
     `--worker ${IN_FILE} --worker-options ${JSON.stringify({ path: `${dir}/disk`, size: SIZE })}`,
 }
 for (const [kind, words] of Object.entries(kinds)) {
-  test(`a disk ${kind} outlives its servers, and the file system on it goes on`, async t => {
+  onTwo(`a disk ${kind} outlives its servers, and the file system on it goes on`, async t => {
     const dir = directory()
     await sh('truncate -s "$2" "$1/disk"; mkdir "$1/mnt"; touch "$1/sums"', dir, `${SIZE}`)
     const disk = await Detached.create(`${words(dir)} --recovery reissue --queues 2`)
@@ -67,7 +67,7 @@ test('a disk that fails requests without a server comes back with its bytes', as
   t.deepEqual(await run('delete', disk.path), SILENT)
 })
 
-test('of two recovers at once one serves the disk, and the other says that it is served', async t => {
+onTwo('of two recovers at once one serves the disk, and the other says that it is served', async t => {
   const disk = await Detached.create('--mem 16M --recovery requeue')
   await sh('echo hello | dd of="$1" conv=fsync status=none', disk.path)
   for (let round = 0; round < 3; round++) {

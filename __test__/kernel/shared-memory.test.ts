@@ -1,10 +1,11 @@
-// processors: 2
+// processors: 1 and 2
 import { once } from 'node:events'
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import test, { type ExecutionContext } from 'ava'
+import type { ExecutionContext } from 'ava'
 import { type Backend, file, memory, UblkDevice, UblkError, worker } from '../../dist/index.js'
 import { leaveNothingBehind } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { sh } from '../support/program.js'
 import { Server } from '../support/server.js'
 
@@ -54,8 +55,9 @@ async function served(t: ExecutionContext, backend: Backend, queues = 1): Promis
 }
 
 test('the example reads and writes a memory disk in shared memory', t => served(t, memory('16M')))
-test('so it does a disk of workers', t =>
-  served(t, worker(inMemory, { bytes: new SharedArrayBuffer(2 ** 24), form: 'sync' }), 2))
+onTwo('so it does a disk of workers', t =>
+  served(t, worker(inMemory, { bytes: new SharedArrayBuffer(2 ** 24), form: 'sync' }), 2),
+)
 
 test('so it does a disk of a file', async t => {
   const dir = mkdtempSync('/dev/shm/file-')
@@ -163,7 +165,7 @@ test('memory that is cut short costs its requests, and neither the server nor it
   })
 })
 
-test('what JavaScript sees of shared memory stays as it is, whatever its clients do meanwhile', async t => {
+onTwo('what JavaScript sees of shared memory stays as it is, whatever its clients do meanwhile', async t => {
   await withPool(async (_, pool) => {
     let [looked, changed] = [0, 0]
     const backend = {

@@ -1,12 +1,12 @@
-// processors: 2
+// processors: 1 and 2
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import test from 'ava'
 import { applyDiff, file, overlay, UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 
 leaveNoServerBehind(test)
@@ -35,7 +35,7 @@ async function longest(
   return Math.max(...stdout.trim().split('\n').map(Number))
 }
 
-test('snapshots under a checked load fail no request, and keep what they have', async t => {
+onTwo('snapshots under a checked load fail no request, and keep what they have', async t => {
   await using disk = await UblkDevice.create({
     backend: overlay(file(BASE), { upper: at('vm1.cow') }),
     queues: 2,
@@ -91,7 +91,7 @@ const WAYS = [
   { transport: 'per-io', copy: 'copy', queues: 2, threads: 'shared' },
 ] as const
 
-test('snapshots and resets are the same with each transport, copy mode and kind of thread', async t => {
+onTwo('snapshots and resets are the same with each transport, copy mode and kind of thread', async t => {
   for (const [number, way] of WAYS.filter(kernelHas).entries()) {
     const upper = at(`way${number}.cow`)
     const sum = async (path: string): Promise<string> => await sh('sha256sum <"$1"', path)
@@ -145,53 +145,56 @@ test('an overlay that records its changes has snapshots, resets and layers, too'
   t.deepEqual(await run('delete', disk.path), SILENT)
 })
 
-test('a snapshot of a disk that records its changes is a checkpoint of the same instant, also for the next server', async t => {
-  const words = `--file ${BASE} --overlay ${at('t.cow')} --track ${at('t.map')} --queues 2 --recovery reissue`
-  let disk = await Detached.create(words)
-  const load = result(shell(LOAD, disk.path, DIR))
-  const names = ['first', 'second']
-  for (const name of names) {
-    await sh('sleep 0.4')
-    t.deepEqual(await run('snapshot', disk.path, name), SILENT)
-  }
-  t.regex(
-    (await run('snapshot', disk.path, 'first')).stderr,
-    /there is a checkpoint first already; choose another/,
-  )
-  await longest(load)
-  for (const name of names) {
-    await using snapshot = await UblkDevice.create({
-      backend: overlay(file(BASE), { upper: at(`t.cow.${name}`) }),
-      readOnly: true,
-    })
-    await sh('dd if="$1" of="$2/$3.raw" bs=1M conv=sparse status=none', snapshot.path, DIR, name)
-  }
-  // A diff since a snapshot, applied to a copy of the snapshot, gives the disk.
-  const check = async (): Promise<void> => {
-    const now = await sh('sha256sum <"$1"', disk.path)
-    const served = await UblkDevice.open(disk.id)
+onTwo(
+  'a snapshot of a disk that records its changes is a checkpoint of the same instant, also for the next server',
+  async t => {
+    const words = `--file ${BASE} --overlay ${at('t.cow')} --track ${at('t.map')} --queues 2 --recovery reissue`
+    let disk = await Detached.create(words)
+    const load = result(shell(LOAD, disk.path, DIR))
+    const names = ['first', 'second']
     for (const name of names) {
-      await sh('cp --sparse=always "$1/$2.raw" "$1/copy"; rm -f "$1/diff"', DIR, name)
-      await served.diff({ since: name, out: at('diff') })
-      await applyDiff(at('diff'), at('copy'))
-      t.is(await sh('sha256sum <"$1"', at('copy')), now, name)
+      await sh('sleep 0.4')
+      t.deepEqual(await run('snapshot', disk.path, name), SILENT)
     }
-    t.deepEqual(
-      (await served.checkpoints()).map(({ name, known }) => [name, known]),
-      names.map(name => [name, true]),
+    t.regex(
+      (await run('snapshot', disk.path, 'first')).stderr,
+      /there is a checkpoint first already; choose another/,
     )
-  }
-  await check()
-  t.is((await run('upgrade', disk.path)).status, 0)
-  await sh('dd if=/dev/urandom of="$1" bs=1M count=1 seek=20 oflag=direct status=none', disk.path)
-  await check()
-  t.deepEqual(await run('delete', disk.path), SILENT)
-  disk = await Detached.create(words)
-  await check()
-  t.deepEqual(await run('delete', disk.path), SILENT)
-})
+    await longest(load)
+    for (const name of names) {
+      await using snapshot = await UblkDevice.create({
+        backend: overlay(file(BASE), { upper: at(`t.cow.${name}`) }),
+        readOnly: true,
+      })
+      await sh('dd if="$1" of="$2/$3.raw" bs=1M conv=sparse status=none', snapshot.path, DIR, name)
+    }
+    // A diff since a snapshot, applied to a copy of the snapshot, gives the disk.
+    const check = async (): Promise<void> => {
+      const now = await sh('sha256sum <"$1"', disk.path)
+      const served = await UblkDevice.open(disk.id)
+      for (const name of names) {
+        await sh('cp --sparse=always "$1/$2.raw" "$1/copy"; rm -f "$1/diff"', DIR, name)
+        await served.diff({ since: name, out: at('diff') })
+        await applyDiff(at('diff'), at('copy'))
+        t.is(await sh('sha256sum <"$1"', at('copy')), now, name)
+      }
+      t.deepEqual(
+        (await served.checkpoints()).map(({ name, known }) => [name, known]),
+        names.map(name => [name, true]),
+      )
+    }
+    await check()
+    t.is((await run('upgrade', disk.path)).status, 0)
+    await sh('dd if=/dev/urandom of="$1" bs=1M count=1 seek=20 oflag=direct status=none', disk.path)
+    await check()
+    t.deepEqual(await run('delete', disk.path), SILENT)
+    disk = await Detached.create(words)
+    await check()
+    t.deepEqual(await run('delete', disk.path), SILENT)
+  },
+)
 
-test('a server that is killed around a snapshot loses nothing', async t => {
+onTwo('a server that is killed around a snapshot loses nothing', async t => {
   const disk = await Detached.create(
     `--file ${BASE} --overlay ${at('killed.cow')} --recovery reissue --queues 2`,
   )

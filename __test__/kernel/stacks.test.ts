@@ -1,11 +1,11 @@
-// processors: 2
+// processors: 1 and 2
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
 import { type Backend, concat, file, memory, nullDisk, slice, stripe, UblkDevice, worker } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
 import { verify } from '../support/verify.js'
@@ -53,28 +53,31 @@ const ways = [
 
 for (const [name, [make, bytes]] of Object.entries(stacks)) {
   for (const way of ways.filter(kernelHas)) {
-    test(`a ${name} has the bytes of its files, and keeps what fio writes: ${Object.values(way).join(', ')}`, async t => {
-      const outside = readFileSync(A).subarray(0, 4 * MIB)
-      await using disk = await UblkDevice.create({ backend: make(), maxIo: '1M', ...way })
-      const errors = errorsOf(disk)
-      t.is((await disk.info()).copy, way.copy)
-      const whole = await sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum', disk.path)
-      writeFileSync(C, bytes())
-      t.is(whole, await sh('sha256sum <"$1"', C))
-      await verify(disk.path, name === 'stripe' ? ['sequential-128', 'random-16'] : ['random-16'], '7m')
-      if (name === 'slice')
-        t.true(
-          readFileSync(A)
-            .subarray(0, 4 * MIB)
-            .equals(outside),
-          'what is before it is untouched',
-        )
-      t.deepEqual(errors, [])
-    })
+    ;(way.queues > 1 ? onTwo : test)(
+      `a ${name} has the bytes of its files, and keeps what fio writes: ${Object.values(way).join(', ')}`,
+      async t => {
+        const outside = readFileSync(A).subarray(0, 4 * MIB)
+        await using disk = await UblkDevice.create({ backend: make(), maxIo: '1M', ...way })
+        const errors = errorsOf(disk)
+        t.is((await disk.info()).copy, way.copy)
+        const whole = await sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum', disk.path)
+        writeFileSync(C, bytes())
+        t.is(whole, await sh('sha256sum <"$1"', C))
+        await verify(disk.path, name === 'stripe' ? ['sequential-128', 'random-16'] : ['random-16'], '7m')
+        if (name === 'slice')
+          t.true(
+            readFileSync(A)
+              .subarray(0, 4 * MIB)
+              .equals(outside),
+            'what is before it is untouched',
+          )
+        t.deepEqual(errors, [])
+      },
+    )
   }
 }
 
-test('a detached stripe survives SIGKILL and an upgrade under a checked load', async t => {
+onTwo('a detached stripe survives SIGKILL and an upgrade under a checked load', async t => {
   const disk = await Detached.create(`--stripe ${A},${B} --chunk 16K --recovery reissue --queues 2`)
   const load = result(
     shell(

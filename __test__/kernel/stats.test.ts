@@ -1,9 +1,9 @@
-// processors: 2
+// processors: 1 and 2
 import { connect } from 'node:net'
-import test from 'ava'
 import { memory, UblkDevice } from 'ublk-ts'
 import { leaveNothingBehind, readAllTheTime } from '../support/devices.js'
 import { parseOpenMetrics } from '../support/openmetrics.js'
+import { onTwo, test } from '../support/processors.js'
 import { run, sh } from '../support/program.js'
 import { Server } from '../support/server.js'
 
@@ -12,7 +12,7 @@ leaveNothingBehind(test)
 const write = async (path: string, count: number) =>
   await sh('dd if=/dev/zero of="$1" bs=4k count="$2" oflag=direct conv=notrunc status=none', path, `${count}`)
 
-test('stats shows what devices have done, by device or by queue', async t => {
+onTwo('stats shows what devices have done, by device or by queue', async t => {
   await Server.with('--mem 16M --id 3 --queues 2', async one => {
     await Server.with('--null 16M --id 4', async two => {
       await write(one.path, 7)
@@ -111,49 +111,52 @@ async function talk(port: number, text: string): Promise<string> {
   return answer
 }
 
-test('metrics are served as OpenMetrics text to whoever asks, and nothing that is asked ends that', async t => {
-  await Server.with('--mem 16M --id 6', async ({ path }) => {
-    await write(path, 5)
-    const { stdout } = await run('stats', '--openmetrics', path)
-    const requests = (text: string) =>
-      parseOpenMetrics(text)
-        .get('ublk_requests')
-        ?.samples.filter(({ labels }) => labels['device'] === 'ublkb6' && labels['op'] === 'write')
-        .map(({ value }) => value)
-    t.deepEqual(requests(stdout), [5])
+onTwo(
+  'metrics are served as OpenMetrics text to whoever asks, and nothing that is asked ends that',
+  async t => {
+    await Server.with('--mem 16M --id 6', async ({ path }) => {
+      await write(path, 5)
+      const { stdout } = await run('stats', '--openmetrics', path)
+      const requests = (text: string) =>
+        parseOpenMetrics(text)
+          .get('ublk_requests')
+          ?.samples.filter(({ labels }) => labels['device'] === 'ublkb6' && labels['op'] === 'write')
+          .map(({ value }) => value)
+      t.deepEqual(requests(stdout), [5])
 
-    const endpoint = await Server.command('metrics', '--listen', '127.0.0.1:0')
-    t.teardown(() => endpoint.signal('SIGKILL'))
-    const url = endpoint.line
-    t.regex(url, /^http:\/\/127\.0\.0\.1:\d+\/metrics$/)
-    const port = Number(new URL(url).port)
-    const answers = await Promise.all(Array.from({ length: 20 }, () => fetch(url)))
-    for (const answer of answers) {
-      t.is(answer.status, 200)
-      t.regex(answer.headers.get('content-type') ?? '', /^application\/openmetrics-text; version=1\.0\.0/)
-      t.deepEqual(requests(await answer.text()), [5])
-    }
-    t.is((await fetch(url, { method: 'HEAD' })).status, 200)
-    t.is((await fetch(new URL('/', url))).status, 404)
-    t.is((await fetch(url, { method: 'POST', body: 'x'.repeat(2 ** 20) })).status, 405)
-    t.regex(await talk(port, '\0\xff nonsense\r\n\r\n'), /^HTTP\/1\.1 400 /)
-    // The answer may be lost with the connection, which is reset.
-    const large = `GET /metrics HTTP/1.1\r\nx: ${'y'.repeat(2 ** 17)}\r\n\r\n`
-    t.regex(await talk(port, large), /^(HTTP\/1\.1 431 |$)/)
-    connect(port, '127.0.0.1')
-      .on('error', () => {})
-      .unref() // It says nothing, and stays.
-    t.is((await fetch(url)).status, 200)
+      const endpoint = await Server.command('metrics', '--listen', '127.0.0.1:0')
+      t.teardown(() => endpoint.signal('SIGKILL'))
+      const url = endpoint.line
+      t.regex(url, /^http:\/\/127\.0\.0\.1:\d+\/metrics$/)
+      const port = Number(new URL(url).port)
+      const answers = await Promise.all(Array.from({ length: 20 }, () => fetch(url)))
+      for (const answer of answers) {
+        t.is(answer.status, 200)
+        t.regex(answer.headers.get('content-type') ?? '', /^application\/openmetrics-text; version=1\.0\.0/)
+        t.deepEqual(requests(await answer.text()), [5])
+      }
+      t.is((await fetch(url, { method: 'HEAD' })).status, 200)
+      t.is((await fetch(new URL('/', url))).status, 404)
+      t.is((await fetch(url, { method: 'POST', body: 'x'.repeat(2 ** 20) })).status, 405)
+      t.regex(await talk(port, '\0\xff nonsense\r\n\r\n'), /^HTTP\/1\.1 400 /)
+      // The answer may be lost with the connection, which is reset.
+      const large = `GET /metrics HTTP/1.1\r\nx: ${'y'.repeat(2 ** 17)}\r\n\r\n`
+      t.regex(await talk(port, large), /^(HTTP\/1\.1 431 |$)/)
+      connect(port, '127.0.0.1')
+        .on('error', () => {})
+        .unref() // It says nothing, and stays.
+      t.is((await fetch(url)).status, 200)
 
-    const second = await run('metrics', '--listen', `127.0.0.1:${port}`)
-    t.is(second.status, 1)
-    t.regex(second.stderr, /^ublk-ts: cannot listen at 127\.0\.0\.1:\d+: [^\n]*EADDRINUSE[^\n]*\n$/)
+      const second = await run('metrics', '--listen', `127.0.0.1:${port}`)
+      t.is(second.status, 1)
+      t.regex(second.stderr, /^ublk-ts: cannot listen at 127\.0\.0\.1:\d+: [^\n]*EADDRINUSE[^\n]*\n$/)
 
-    t.deepEqual(await endpoint.interrupt('SIGTERM'), {
-      status: 0,
-      signal: null,
-      stdout: `${url}\n`,
-      stderr: '',
+      t.deepEqual(await endpoint.interrupt('SIGTERM'), {
+        status: 0,
+        signal: null,
+        stdout: `${url}\n`,
+        stderr: '',
+      })
     })
-  })
-})
+  },
+)

@@ -1,10 +1,10 @@
-// processors: 2
+// processors: 1 and 2
 import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import test from 'ava'
 import { file, memory, nullDisk, overlay, tracked, UblkDevice, worker } from 'ublk-ts'
 import { leaveNothingBehind } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
+import { onTwo, test } from '../support/processors.js'
 import { result, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 import { MEBIBYTES, verify } from '../support/verify.js'
@@ -46,7 +46,7 @@ const kinds = {
 }
 
 for (const [kind, of] of Object.entries(kinds)) {
-  test(`a disk ${kind} outlives its killed server, and its file system goes on`, async t => {
+  onTwo(`a disk ${kind} outlives its killed server, and its file system goes on`, async t => {
     await inDirectory(async dir => {
       await sh('truncate -s "$2" "$1/disk"; mkdir "$1/mnt"', dir, `${SIZE}`)
       const { text, make } = of(dir)
@@ -67,7 +67,7 @@ for (const [kind, of] of Object.entries(kinds)) {
     })
   })
 
-  test(`a disk ${kind} is handed to another process without a failed request`, async t => {
+  onTwo(`a disk ${kind} is handed to another process without a failed request`, async t => {
     await inDirectory(async dir => {
       await sh('truncate -s "$2" "$1/disk"', dir, `${SIZE}`)
       const { text, make } = of(dir)
@@ -211,7 +211,7 @@ withZeroCopy(
   },
 )
 
-test('of two that take a device over at once, one does', async t => {
+onTwo('of two that take a device over at once, one does', async t => {
   const server = await serve(`nullDisk(${SIZE})`)
   await server.interrupt('SIGKILL')
   const recover = `
@@ -228,31 +228,37 @@ test('of two that take a device over at once, one does', async t => {
   await winner?.ended
 })
 
-test('a disk on shared threads is taken over, let go of and served again, and its neighbour notices nothing', async t => {
-  await inDirectory(async dir => {
-    const make = () => memory(SIZE, { file: `${dir}/disk` })
-    const server = await serve(
-      `memory(${SIZE}, { file: '${dir}/disk' })`,
-      "recovery: 'reissue', threads: 'shared'",
-    )
-    await server.interrupt('SIGKILL')
-    const neighbour = await UblkDevice.create({
-      backend: memory(`${MEBIBYTES}M`),
-      queues: 2,
-      threads: 'shared',
+onTwo(
+  'a disk on shared threads is taken over, let go of and served again, and its neighbour notices nothing',
+  async t => {
+    await inDirectory(async dir => {
+      const make = () => memory(SIZE, { file: `${dir}/disk` })
+      const server = await serve(
+        `memory(${SIZE}, { file: '${dir}/disk' })`,
+        "recovery: 'reissue', threads: 'shared'",
+      )
+      await server.interrupt('SIGKILL')
+      const neighbour = await UblkDevice.create({
+        backend: memory(`${MEBIBYTES}M`),
+        queues: 2,
+        threads: 'shared',
+      })
+      const disk = await UblkDevice.recover(server.id, { backend: make(), threads: 'shared' })
+      const verified = verify(neighbour.path)
+      for (let round = 0; round < 5; round++) {
+        await disk.quiesce()
+        const written = sh('dd if=/dev/urandom of="$1" bs=64k count=16 oflag=direct status=none', disk.path)
+        await disk.resume()
+        await written
+      }
+      await verified
+      const serving = await sh(
+        'cat /proc/$1/task/*/comm | grep -Ec "^ublk([0-9]+q|-shared)"',
+        `${process.pid}`,
+      )
+      t.true(Number(serving) <= availableParallelism(), serving)
+      await disk.delete({ force: true })
+      await neighbour.delete({ force: true })
     })
-    const disk = await UblkDevice.recover(server.id, { backend: make(), threads: 'shared' })
-    const verified = verify(neighbour.path)
-    for (let round = 0; round < 5; round++) {
-      await disk.quiesce()
-      const written = sh('dd if=/dev/urandom of="$1" bs=64k count=16 oflag=direct status=none', disk.path)
-      await disk.resume()
-      await written
-    }
-    await verified
-    const serving = await sh('cat /proc/$1/task/*/comm | grep -Ec "^ublk([0-9]+q|-shared)"', `${process.pid}`)
-    t.true(Number(serving) <= availableParallelism(), serving)
-    await disk.delete({ force: true })
-    await neighbour.delete({ force: true })
-  })
-})
+  },
+)

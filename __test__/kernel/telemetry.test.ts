@@ -1,6 +1,5 @@
-// processors: 2
+// processors: 1 and 2
 import { execFileSync } from 'node:child_process'
-import test from 'ava'
 import {
   type Backend,
   type LatencyStats,
@@ -14,6 +13,7 @@ import {
 } from 'ublk-ts'
 import { memoryDisk } from '../backends/memory.js'
 import { leaveNothingBehind } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { sh } from '../support/program.js'
 
 leaveNothingBehind(test)
@@ -45,7 +45,7 @@ function sane(t: { true: (is: boolean, why?: string) => void }, latency: Latency
 }
 
 for (const [name, queues, backend, threads = 'own'] of forms) {
-  test(`the latency of every request is counted: ${name}`, async t => {
+  ;(queues > 1 ? onTwo : test)(`the latency of every request is counted: ${name}`, async t => {
     await using disk = await UblkDevice.create({ backend: backend(), queues, threads })
     await write(disk.path, 40)
     const stats = disk.stats()

@@ -1,14 +1,14 @@
-// processors: 2
+// processors: 1 and 2
 import { existsSync, mkdtempSync, renameSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import test from 'ava'
 import { ask, Detached, gone, leaveNoServerBehind, leftovers, RUN_DIR } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
+import { onTwo, test } from '../support/processors.js'
 import { MAIN, type Result, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
@@ -61,7 +61,7 @@ for (const [kind, words] of [
 ] as const) {
   const batches = kind.includes('batches')
   if (batches && !kernelHas({ transport: 'batch', copy: 'copy' })) continue
-  test(`a disk ${kind} is upgraded under load, again and again, and no request fails`, async t => {
+  onTwo(`a disk ${kind} is upgraded under load, again and again, and no request fails`, async t => {
     const dir = mkdtempSync(join(tmpdir(), 'upgrade-'))
     await sh('truncate -s "$2" "$1/disk"', dir, `${SIZE}`)
     const disk = await Detached.create(`${words(dir)} --recovery reissue --queues 2`)
@@ -200,7 +200,7 @@ test('a server that is interrupted or deleted while it waits to be succeeded lea
   }
 })
 
-test('a new server that is killed at any moment of an upgrade costs no request', async t => {
+onTwo('a new server that is killed at any moment of an upgrade costs no request', async t => {
   const disk = await Detached.create(`--mem ${SIZE} --recovery reissue --auto-restart`)
   const load = new Load(disk.path)
   for (const delay of [300, 450, 550, 600, 650, 700, 800]) {

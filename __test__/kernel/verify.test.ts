@@ -1,7 +1,7 @@
-// processors: 2
-import test from 'ava'
+// processors: 1 and 2
 import { memory, UblkDevice } from 'ublk-ts'
 import { errorsOf, leaveNothingBehind } from '../support/devices.js'
+import { onTwo, test } from '../support/processors.js'
 import { sh } from '../support/program.js'
 import { Server } from '../support/server.js'
 import { MEBIBYTES, verify } from '../support/verify.js'
@@ -13,12 +13,13 @@ test.before('make room', () => sh('mkdir -p /tmp/verify/mnt'))
 test.after.always(() => sh('rm -rf /tmp/verify'))
 
 for (const queues of [1, 2]) {
-  test(`what fio writes in mixed sizes is what it reads: memory, ${queues} queues`, async t => {
+  const testOf = queues > 1 ? onTwo : test
+  testOf(`what fio writes in mixed sizes is what it reads: memory, ${queues} queues`, async t => {
     await Server.with(`--mem ${MEBIBYTES}M --queues ${queues}`, ({ path }) => verify(path))
     t.pass()
   })
 
-  test(`what fio writes in mixed sizes is what it reads: a file, ${queues} queues`, async t => {
+  testOf(`what fio writes in mixed sizes is what it reads: a file, ${queues} queues`, async t => {
     await sh(`truncate -s ${MEBIBYTES}M /tmp/verify/disk`)
     await Server.with(`--file /tmp/verify/disk --queues ${queues}`, ({ path }) => verify(path))
     await sh('rm /tmp/verify/disk')
@@ -26,7 +27,7 @@ for (const queues of [1, 2]) {
   })
 }
 
-test('what fio writes in mixed sizes is what it reads: shared threads', async t => {
+onTwo('what fio writes in mixed sizes is what it reads: shared threads', async t => {
   await sh(`truncate -s ${MEBIBYTES}M /tmp/verify/disk`)
   for (const backend of [`--mem ${MEBIBYTES}M`, '--file /tmp/verify/disk']) {
     await Server.with(`${backend} --queues 2 --threads shared`, ({ path }) => verify(path))
@@ -35,25 +36,28 @@ test('what fio writes in mixed sizes is what it reads: shared threads', async t 
   t.pass()
 })
 
-test('what fio writes is what it reads on many disks at the same time, while others come and go', async t => {
-  const options = { backend: memory(`${MEBIBYTES}M`), queues: 2, threads: 'shared' } as const
-  const disks = await Promise.all([1, 2, 3].map(() => UblkDevice.create(options)))
-  const errors = disks.map(errorsOf)
-  let over = false
-  const churn = async () => {
-    while (!over) {
-      const disk = await UblkDevice.create(options)
-      await sh('dd if=/dev/zero of="$1" bs=64k count=64 oflag=direct status=none', disk.path)
-      await disk.delete({ force: true })
+onTwo(
+  'what fio writes is what it reads on many disks at the same time, while others come and go',
+  async t => {
+    const options = { backend: memory(`${MEBIBYTES}M`), queues: 2, threads: 'shared' } as const
+    const disks = await Promise.all([1, 2, 3].map(() => UblkDevice.create(options)))
+    const errors = disks.map(errorsOf)
+    let over = false
+    const churn = async () => {
+      while (!over) {
+        const disk = await UblkDevice.create(options)
+        await sh('dd if=/dev/zero of="$1" bs=64k count=64 oflag=direct status=none', disk.path)
+        await disk.delete({ force: true })
+      }
     }
-  }
-  const churning = churn()
-  await Promise.all(disks.map(({ path }) => verify(path)))
-  over = true
-  await churning
-  await Promise.all(disks.map(disk => disk.delete()))
-  t.deepEqual(errors.flat(), [])
-})
+    const churning = churn()
+    await Promise.all(disks.map(({ path }) => verify(path)))
+    over = true
+    await churning
+    await Promise.all(disks.map(disk => disk.delete()))
+    t.deepEqual(errors.flat(), [])
+  },
+)
 
 test('what fio writes in mixed sizes is what it reads: a file without the page cache', async t => {
   // tmpfs takes unaligned direct I/O and would hide mistakes; ext4 does not.

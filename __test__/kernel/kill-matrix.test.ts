@@ -14,6 +14,7 @@ import { automatic, inLab, kernelHas, MODES, type Mode } from '../support/modes.
 import { type BackendName, Mortal, type Recovery, randomNumbers } from '../support/mortal.js'
 import { result, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
+import { type Job, sideBySide } from '../support/side-by-side.js'
 
 leaveNothingBehind(test)
 
@@ -81,6 +82,7 @@ const backends = [
 ] as const
 const counted = { disks: 0, kills: 0, planned: 0, impossible: 0 }
 
+const jobs: Job[] = []
 for (const { backend, kind, ways, recoveries } of backends) {
   const own = automatic(kind)
   for (const mode of MODES.filter(({ copy }) => ways.some(way => way === copy))) {
@@ -102,14 +104,19 @@ function plan(what: string, victim: Victim, run: (victim: Victim, dir: string) =
   }
   const disk = `a ${backend} disk (${mode.transport}, ${mode.copy})`
   const often = kills === 1 ? 'once' : `${kills} times`
-  test(`${what} on ${disk} whose server is killed ${often} sees what ${recovery} promises`, async t => {
-    t.log(`UBLK_TS_SEED=${SEED}`)
-    await inDirectory(async dir => t.log(await run(victim, dir)))
-    counted.disks++
-    counted.kills += kills
-    t.pass()
+  const title = `${what} on ${disk} whose server is killed ${often} sees what ${recovery} promises`
+  jobs.push({
+    title,
+    async run(t) {
+      await inDirectory(async dir => t.log(`${title}: ${await run(victim, dir)}; UBLK_TS_SEED=${SEED}`))
+      counted.disks++
+      counted.kills += kills
+      t.pass()
+    },
   })
 }
+
+sideBySide(test, jobs)
 
 test('nothing was left out', t => {
   const { disks, kills, planned, impossible } = counted

@@ -1,6 +1,7 @@
+// seconds: 90
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import test from 'ava'
-import { features, memory, type ServingChoice, UblkDevice } from 'ublk-ts'
+import { features, memory, nullDisk, type ServingChoice, UblkDevice } from 'ublk-ts'
 import { Detached, gone, leaveNoServerBehind, leftovers, RUN_DIR } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
 import { automatic } from '../support/modes.js'
@@ -173,18 +174,30 @@ const damages: [string, (text: string) => string, RegExp][] = [
 ]
 
 test('a record that is damaged, or of something else, is told by doctor, and goes with its device', async t => {
-  for (const [what, damage, told] of damages) {
-    const disk = await Detached.create('--null 16M')
-    const { pid } = disk
-    writeFileSync(disk.recordPath, damage(readFileSync(disk.recordPath, 'utf8')))
-    const check = await recordsCheck()
-    t.regex(check, told, what)
-    t.true(check.endsWith(`remedy: ublk-ts delete ${disk.id}`))
-    t.is((await run('show', disk.path)).status, 0)
-    t.deepEqual(await run('delete', disk.path), SILENT)
-    await gone(pid)
-    t.deepEqual([nodes(), leftovers()], [[], []])
+  const disks = await Promise.all(
+    damages.map(async () => {
+      const { id, path } = await UblkDevice.create({ backend: nullDisk('16M'), record: true })
+      return { id, path, recordPath: `${RUN_DIR}/${id}.json` }
+    }),
+  )
+  for (const [at, [, damage]] of damages.entries()) {
+    const path = disks[at]?.recordPath ?? ''
+    writeFileSync(path, damage(readFileSync(path, 'utf8')))
   }
+  const [check = '', remedy = ''] = (await recordsCheck()).split('; remedy: ublk-ts delete ')
+  for (const [at, [what, , told]] of damages.entries()) {
+    const id = disks[at]?.id
+    const about = check.split('; ').filter(why => new RegExp(`\\b${id}\\b`).test(why.replace(/: it .*/, '')))
+    t.regex(about.join(), told, what)
+  }
+  t.deepEqual(remedy.split(' ').map(Number).sort(), disks.map(({ id }) => id).sort())
+  for (const [at, { path, recordPath }] of disks.entries()) {
+    t.is((await run('show', path)).status, 0, damages[at]?.[0])
+    t.deepEqual(await run('delete', path), SILENT)
+    t.false(existsSync(recordPath))
+  }
+  await until(() => leftovers().length === 0, 'all is gone')
+  t.deepEqual(nodes(), [])
 })
 
 test('what is recorded of no device is removed by delete, and replaced by create', async t => {

@@ -1,4 +1,5 @@
 // processors: 1 and 2
+// seconds: 75
 import {
   existsSync,
   mkdirSync,

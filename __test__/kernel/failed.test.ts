@@ -1,3 +1,4 @@
+// seconds: 60
 /**
  * Servers that fail by themselves: a queue that cannot be served any more, an exception that nobody catches, a thread
  * without memory. A disk that was made with `recovery` is left to the next server, which finds its bytes; others go.

@@ -1,4 +1,5 @@
 // processors: 1 and 2
+// seconds: 50
 /**
  * Overlays that need their base no more, and forks: while a load is checked, and through a kill.
  */

@@ -1,4 +1,5 @@
 // processors: 1 and 2
+// seconds: 75
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

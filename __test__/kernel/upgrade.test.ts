@@ -1,4 +1,5 @@
 // processors: 1 and 2
+// seconds: 55
 import { existsSync, mkdtempSync, renameSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'

@@ -24,12 +24,14 @@ import {
   refusals,
   TRIALS,
   type Trial,
+  throughCommands,
   unsayable,
 } from '../support/matrix.js'
 import { SIZE } from '../support/matrix-backends.js'
 import { result, sh, shell } from '../support/program.js'
 import { writeImage } from '../support/qcow2-image.js'
 import { SLOWNESS, until } from '../support/server.js'
+import { type Job, sideBySide } from '../support/side-by-side.js'
 import { makeSubject, Program, type Subject } from '../support/subject.js'
 
 leaveNoServerBehind(test)
@@ -235,36 +237,56 @@ async function deleteUnderLoad(disk: Subject, combination: Combination, dir: str
   await load.ended()
 }
 
-for (const [combination, which] of plan.lives) {
-  test(`${nameOf(combination)}: ${which.join(', ')}, forced deletion`, async t => {
+/** Makes a disk, does what is to be done to it, and deletes it. */
+function life([combination, which]: [Combination, readonly Trial[]]): Job {
+  const title = `${nameOf(combination)}: ${which.join(', ')}, forced deletion`
+  const run = async (t: ExecutionContext): Promise<void> => {
     await inDirectory(async dir => {
       const disk = await within('the creation', makeSubject(combination, dir))
       const { transport, copy } = await (await UblkDevice.open(disk.id)).info()
-      t.deepEqual({ transport, copy }, { transport: combination.transport, copy: combination.copy })
+      t.deepEqual({ transport, copy }, { transport: combination.transport, copy: combination.copy }, title)
       for (const trial of which) await trials[trial](t, disk, combination, dir)
       await deleteUnderLoad(disk, combination, dir)
     })
     counted.done++
-  })
+  }
+  return { title, run }
 }
+
+// Those that take about as long together.
+sideBySide(
+  test,
+  plan.lives.toSorted(([a], [b]) => Number(throughCommands(a)) - Number(throughCommands(b))).map(life),
+)
 
 test('what is not possible is refused for its reason, and nothing is left', async t => {
   const program = new Program()
   t.teardown(() => program.kill())
-  for (const combination of plan.refused) {
-    const error = await t.throwsAsync(
-      inDirectory(dir => makeSubject(combination, dir, program)),
-      undefined,
-      nameOf(combination),
-    )
-    const why = refusals(combination)
-    t.true(
-      why.some(reason => reason.test(error?.message ?? '')),
-      `${nameOf(combination)}: ${error?.message}`,
-    )
-    t.deepEqual(await UblkDevice.list(), [], nameOf(combination))
-    counted.refused++
+  const refusedInOrder = async (list: readonly Combination[]): Promise<void> => {
+    for (const combination of list) {
+      const error = await t.throwsAsync(
+        inDirectory(dir => makeSubject(combination, dir, program)),
+        undefined,
+        nameOf(combination),
+      )
+      const why = refusals(combination)
+      t.true(
+        why.some(reason => reason.test(error?.message ?? '')),
+        `${nameOf(combination)}: ${error?.message}`,
+      )
+      await until(
+        async () => (await UblkDevice.list()).length === 0,
+        `nothing is left of ${nameOf(combination)}`,
+      )
+      counted.refused++
+    }
   }
+  const [commands, programs] = [
+    plan.refused.filter(throughCommands),
+    plan.refused.filter(one => !throughCommands(one)),
+  ]
+  const half = commands.length / 2
+  await Promise.all([programs, commands.slice(0, half), commands.slice(half)].map(refusedInOrder))
   t.pass()
 })
 

@@ -1,3 +1,4 @@
+// seconds: 75
 /** Disks for tests, and disks for one command: nothing is left, however the test or the command ends. */
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -341,9 +342,9 @@ test('ublk-ts run ends with what hangs', async t => {
 })
 
 test('a signal during mkfs ends ublk-ts run', async t => {
-  const script = `set -m; PATH="$2:$PATH" "\${@:3}" & sleep 2; kill -TERM $!; wait $!`
+  const script = `set -m; PATH="$2:$PATH" "\${@:3}" & until [ -e "$2/began" ]; do sleep 0.1; done; kill -TERM $!; wait $!`
   const bin = mkdtempSync(join(tmpdir(), 'bin-'))
-  writeFileSync(`${bin}/mkfs.slow`, '#!/bin/sh\nexec sleep 60\n', { mode: 0o755 })
+  writeFileSync(`${bin}/mkfs.slow`, `#!/bin/sh\ntouch ${bin}/began; exec sleep 60\n`, { mode: 0o755 })
   const words = [process.execPath, MAIN, 'run', '--mem', '1M', '--mkfs', 'slow', '--', 'true']
   const begun = performance.now()
   t.is((await result(shell(script, '', bin, ...words))).status, 143)
@@ -381,13 +382,19 @@ test('the exit status of the command is kept if cleaning up fails', async t => {
 
 test('Ctrl-C reaches the command of ublk-ts run once', async t => {
   // A shell would take two signals that come at once for one.
-  const script = `process.on("SIGINT", () => fs.appendFileSync(process.argv[1], "got it\\n")); setTimeout(() => {}, 6000)`
+  const script = `process.on("SIGINT", () => fs.appendFileSync(process.argv[1], "got it\\n")); fs.writeFileSync(process.argv[1] + ".ready", ""); setTimeout(() => {}, 3000)`
   const log = join(mkdtempSync(join(tmpdir(), 'keys-')), 'log')
   const quoted = [process.execPath, MAIN, 'run', '--mem', '1M', '--', process.execPath, '-e', script, log]
     .map(word => `'${word}'`)
     .join(' ')
   // What script(1) reads is typed on the terminal of the command.
-  await result(shell(`(sleep 3; printf '\\003'; sleep 3) | script -qec "$1" /dev/null`, quoted))
+  await result(
+    shell(
+      `(until [ -e "$2.ready" ]; do sleep 0.1; done; printf '\\003'; sleep 3) | script -qec "$1" /dev/null`,
+      quoted,
+      log,
+    ),
+  )
   t.is(readFileSync(log, 'utf8'), 'got it\n')
 })
 

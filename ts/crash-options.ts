@@ -1,6 +1,8 @@
+import { resolve } from 'node:path'
 import { checkSeed } from './backends/powercut.js'
-import { checkOptions } from './check.js'
+import { checkOptions, checkSignal } from './check.js'
 import { invalid } from './errors.js'
+import { pathOf } from './path.js'
 import { nameOf } from './user-values.js'
 
 /**
@@ -94,6 +96,20 @@ export interface CutEvent {
   mark?: string
 }
 
+/** How {@link ServedDevice.exportLog} is ended. */
+export interface ExportLogOptions {
+  /** Ends it. No file is left. */
+  signal?: AbortSignal
+}
+
+/** A log that was written by {@link ServedDevice.exportLog}. */
+export interface ExportedLog {
+  /** How many entries it has: writes, discards, flushes and marks. */
+  readonly entries: number
+  /** The length of the file in bytes. It takes up less where zeroes were written without data. */
+  readonly bytes: number
+}
+
 /** As the native part takes it. */
 interface CheckedStates {
   budget: number
@@ -168,4 +184,15 @@ export function checkEvent(event: CutEvent): asserts event is CutEvent {
   if (!Number.isSafeInteger(count) || (count as number) < 1) {
     throw invalid(`which one it is must be a whole number of at least 1, not ${nameOf(count)}`)
   }
+}
+
+/**
+ * Checks where a log is to be written. Returns the absolute path.
+ *
+ * @throws UblkError of kind `invalid`.
+ */
+export function checkExport(path: unknown, options: ExportLogOptions): string {
+  checkOptions<ExportLogOptions>(options, 'exportLog()', { signal: true })
+  checkSignal(options.signal)
+  return resolve(pathOf(path, 'the path of the log'))
 }

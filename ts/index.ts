@@ -26,7 +26,14 @@ export type { ChangedOptions } from './changes.js'
 export type { AutoChoice, CopyMode, ServingChoice, Transport } from './choice.js'
 export type { CommitDiskOptions } from './commit-disk.js'
 export { type CommitOptions, commitOverlay } from './commit-overlay.js'
-export type { CrashModel, CrashStatesOptions, CutEvent, CutOptions } from './crash-options.js'
+export type {
+  CrashModel,
+  CrashStatesOptions,
+  CutEvent,
+  CutOptions,
+  ExportedLog,
+  ExportLogOptions,
+} from './crash-options.js'
 export type { CrashDiskOptions, CrashState, LostWrite } from './crash-state.js'
 export { UblkDevice } from './device.js'
 export type { DiffOptions } from './diff.js'

@@ -24,14 +24,25 @@ export interface PowercutBackend {
   readonly log: string | undefined
   /** The most bytes of data that are recorded. */
   readonly logMax: number
+  /** The log in dm-log-writes' format with which its record begins. */
+  readonly replay: string | undefined
 }
 
 /** What a {@link powercut} disk consists of. */
 export interface PowercutOptions {
-  /** Of a disk that is zeroes at first: bytes, or text such as `'512M'`. Either this or `over`. */
+  /** Of a disk that is zeroes at first: bytes, or text such as `'512M'`. Either this or `over`; with `replay` also neither. */
   size?: Size
   /** The disk that it begins with, which stays as it is. Either this or `size`. */
   over?: BaseBackend
+  /**
+   * A log in the format of dm-log-writes, with which the record begins: a file that {@link ServedDevice.exportLog}, QEMU's driver
+   * blklogwrites or somebody else has written, or the log device of the kernel's target log-writes. It is read when the device is
+   * created, and not used afterwards. The disk then has the content that the log leaves, and goes on recording.
+   *
+   * Give the `size` of the disk on which the log was recorded, or the disk as it was then in `over`. With neither, the disk is
+   * zeroes at first and ends where the log's last sector does, rounded up to whole MiB, at most 1 TiB.
+   */
+  replay?: string | URL
   /**
    * What the disk never writes in part, in bytes: its physical block size, which programs can ask for. A power cut may leave a
    * longer write in part. With 512, that may be the superblock of ext4, which is then repaired by e2fsck only.
@@ -84,9 +95,11 @@ export function powercut(options: PowercutOptions): PowercutBackend {
     seed: true,
     log: true,
     logMax: true,
+    replay: true,
   })
-  const { size, over, unit = 4096, seed = 0, log, logMax = '64G' } = options
-  if ((size === undefined) === (over === undefined)) {
+  const { size, over, unit = 4096, seed = 0, log, logMax = '64G', replay } = options
+  const begins = [size, over].filter(given => given !== undefined).length
+  if (begins > 1 || (begins === 0 && replay === undefined)) {
     throw invalid(
       'powercut() needs a size or a disk that it begins with, and not both',
       "such as { size: '64M' }",
@@ -102,6 +115,7 @@ export function powercut(options: PowercutOptions): PowercutBackend {
     seed: checkSeed(seed),
     log: log === undefined ? undefined : pathOf(log, 'the path of the log'),
     logMax: parseSize(logMax, 'logMax'),
+    replay: replay === undefined ? undefined : pathOf(replay, 'the path of the log to replay'),
   }
 }
 
@@ -124,13 +138,18 @@ export const powercutKind: Kind<PowercutBackend> = {
   check: ({ kind: _, ...options }) => powercut(options as PowercutOptions),
   below: ({ over }) => (over === undefined ? [] : [over]),
   withBelow: (backend, [over]) => ({ ...backend, over: over as BaseBackend | undefined }),
-  toNative: ({ over, size, unit, log, logMax }) => ({ over, size, unit, log, logMax }),
-  toRecord: ({ log, ...backend }) => ({ ...backend, log: log === undefined ? undefined : resolve(log) }),
+  toNative: ({ over, size, unit, log, logMax, replay }) => ({ over, size, unit, log, logMax, replay }),
+  toRecord: ({ log, replay, ...backend }) => ({
+    ...backend,
+    log: log === undefined ? undefined : resolve(log),
+    replay: replay === undefined ? undefined : resolve(replay),
+  }),
   size: ({ size }) => size,
   paths: ({ log }) => (log === undefined ? [] : [log]),
   memory: () => null,
-  label: ({ size, log }) => {
+  label: ({ size, log, replay }) => {
     const where = log === undefined ? 'log in memory' : `log in ${log}`
-    return size === undefined ? where : `${where}, ${formatSize(size)}`
+    const after = replay === undefined ? where : `${where} after ${replay}`
+    return size === undefined ? after : `${after}, ${formatSize(size)}`
   },
 }

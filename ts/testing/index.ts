@@ -44,7 +44,7 @@ export interface TmpDiskOptions {
    * Record what is written, so that the power can be cut: `true`, or options of {@link powercut}. The disk is then `size` large, or
    * begins with `backend`, which stays as it is.
    */
-  powercut?: true | Omit<PowercutOptions, 'size' | 'over'> | undefined
+  powercut?: true | Omit<PowercutOptions, 'size' | 'over' | 'replay'> | undefined
   /** Make a file system of this type, such as `'ext4'`. */
   fs?: string | undefined
   /** Further arguments for mkfs. */

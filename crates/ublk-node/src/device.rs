@@ -10,7 +10,7 @@ use crate::layers::{DiskLayer, FlattenProgress};
 use crate::lazy::LazyProgress;
 use crate::number::{maybe, number, whole};
 use crate::opening::{Opened, OpeningBackend};
-use crate::powercut::{self, CrashBounds, CrashStates};
+use crate::powercut::{self, CrashBounds, CrashStates, ExportedLog};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
 use crate::task::{promise, raised};
@@ -22,6 +22,7 @@ use napi_derive::napi;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Faults, Handle, Recorder};
@@ -460,6 +461,14 @@ impl Device {
     pub fn restore(&self, env: &Env) -> Result<()> {
         let restored = self.recorder().and_then(|recorder| recorder.restore());
         restored.map_err(|error| raised(env, &error))
+    }
+
+    /// Writes what was recorded so far to a file, in the format of dm-log-writes.
+    #[napi(ts_return_type = "Promise<ExportedLog>")]
+    pub fn export_log<'env>(&self, env: &'env Env, path: String, cancel: &Cancel) -> Result<Object<'env>> {
+        let (recorder, id, cancel) = (self.recorder(), self.device.id(), cancel.0.clone());
+        let work = move || powercut::export(&*recorder?, id, Path::new(&path), &cancel);
+        promise(env, work, |_, exported: ExportedLog| Ok(exported))
     }
 
     /// The states that a power cut may leave.

@@ -6,12 +6,14 @@ use crate::task::promise;
 use napi::bindgen_prelude::{Object, ObjectFinalize};
 use napi::{Env, Result};
 use napi_derive::napi;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use ublk_core::ErrorKind;
 use ublk_core::backend::{
     Bounds, Flags, How, LogData, Lost, Model, Op, Recorder, State, States, Trigger, View,
 };
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
+use ublk_formats::{Output, is_on};
 
 /// Which states are wanted.
 #[napi(object)]
@@ -297,4 +299,31 @@ pub fn trigger(flush: Option<f64>, write: Option<f64>, mark: Option<String>) -> 
         (None, None, Some(mark)) => Trigger::Mark(mark),
         _ => return Err(CoreError::invalid("the power fails at a flush, a write or a mark")),
     })
+}
+
+/// A log that was written.
+#[napi(object)]
+pub struct ExportedLog {
+    /// How many entries it has.
+    pub entries: f64,
+    /// The length of the file, in bytes.
+    pub bytes: f64,
+}
+
+/// Writes what a recorded disk with that number has recorded to a file, which appears when it is complete.
+pub fn export(
+    recorder: &Recorder,
+    device: u32,
+    path: &Path,
+    cancel: &ublk_core::Cancel,
+) -> CoreResult<ExportedLog> {
+    let dir = path.parent().unwrap_or(path);
+    if is_on(dir, &format!("ublkb{device}")) {
+        return Err(CoreError::invalid(format!("{} is on the disk itself", path.display()))
+            .hint("write the log to another file system"));
+    }
+    let output = Output::create(path)?;
+    let done = recorder.export(&output.file()?, path, &|| cancel.is_cancelled())?;
+    output.complete()?;
+    Ok(ExportedLog { entries: number(done.entries), bytes: number(done.bytes) })
 }

@@ -6,7 +6,7 @@ use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
-use ublk_core::backend::{Backend, File, Found, Memory, Readable, Recorder, Storage};
+use ublk_core::backend::{Backend, File, Found, Memory, Readable, RecordedLog, Recorder, Storage};
 use ublk_core::claim::Role;
 use ublk_core::error::{Error, ErrorKind, Result};
 
@@ -18,7 +18,7 @@ pub const KIND: Kind = Kind { name: "powercut", below: Below::Nothing, usual: No
 struct Options {
     /// What was there before; by default zeroes.
     over: Option<Base>,
-    /// Without that: how large it is.
+    /// Without that: how large it is; by default as large as `replay` needs.
     size: Option<Bytes>,
     /// What is never torn, in bytes.
     unit: u32,
@@ -27,6 +27,8 @@ struct Options {
     /// The most bytes that are recorded.
     #[serde(rename = "logMax")]
     log_max: Bytes,
+    /// The log with which its record begins, in the format of dm-log-writes.
+    replay: Option<String>,
 }
 
 impl Plan for Options {
@@ -35,9 +37,11 @@ impl Plan for Options {
             return Err(Error::new(ErrorKind::Unsupported, "a powercut disk cannot be taken over")
                 .hint("what was written to it was lost with its server"));
         }
-        let base = match (&self.over, self.size) {
-            (Some(over), None) => over.0.open(&how.reading())?,
-            (None, Some(size)) => Arc::new(Memory::new(size.0)?),
+        let recorded = self.replay.as_ref().map(|path| RecordedLog::open(Path::new(path))).transpose()?;
+        let base = match (&self.over, self.size, &recorded) {
+            (Some(over), None, _) => over.0.open(&how.reading())?,
+            (None, Some(size), _) => Arc::new(Memory::new(size.0)?),
+            (None, None, Some(recorded)) => Arc::new(Memory::new(recorded.disk_size()?)?),
             _ => return Err(Error::invalid("a powercut disk needs a size or another disk, and not both")),
         };
         let data: Arc<dyn Readable> = match &self.log {
@@ -55,6 +59,9 @@ impl Plan for Options {
         let recorder = Recorder::new(base, data, self.unit)?;
         // A disk in memory begins as zeroes.
         let recorder = Arc::new(if self.over.is_none() { recorder.over_zeroes() } else { recorder });
+        if let Some(recorded) = &recorded {
+            recorder.replay(recorded)?;
+        }
         how.recorder
             .set(Arc::downgrade(&recorder))
             .map_err(|_| Error::invalid("more than one disk of a stack records").hint("one can"))?;

@@ -53,7 +53,9 @@ pub use null::Null;
 pub use observed::{Change, Observed, Observer};
 pub use overlay::{Commit, FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
-pub use recorder::{ContentMap, Flush, Log, Mark, Moment, Origin, Recorder, Trigger, Write};
+pub use recorder::{
+    ContentMap, Exported, Flush, Log, Mark, Moment, Origin, RecordedLog, Recorder, Trigger, Write,
+};
 pub use slice::Slice;
 pub use stage::{Stage, Stages};
 pub use stripe::Stripe;

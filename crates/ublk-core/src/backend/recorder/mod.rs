@@ -9,6 +9,7 @@
 
 mod content_map;
 mod engine;
+mod exchange;
 mod log;
 mod started;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 
 pub use content_map::{ContentMap, Leaf, Origin, is_of_zeroes};
 pub use engine::{FixedEngine, Sources};
+pub use exchange::{Exported, RecordedLog};
 pub use log::{Change, Flush, Log, Mark, Moment, Write};
 
 use super::crash::{Bounds, LogData, Model, State as CrashState, States, View};

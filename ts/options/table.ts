@@ -30,7 +30,7 @@ export const OPTIONS: Readonly<Record<string, Option>> = {
           'with the methods of a disk; composed of other backends: ' +
           '`stripe(disks, { chunk })`, `concat(disks)`, `slice(disk, { offset, size })`, ' +
           '`overlay(base, { upper, size })`, `tracked(disk, { map })`, `faults(disk, rules)`, ' +
-          '`powercut({ over, unit, seed })`',
+          '`powercut({ over, replay, unit, seed })`',
       },
     },
     help: 'what stores the bytes',

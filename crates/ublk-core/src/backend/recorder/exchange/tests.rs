@@ -352,7 +352,10 @@ fn a_log_that_does_not_fit_is_refused() {
     assert!(found.contains("entry 0 of") && found.contains("beyond the end of the disk"), "{found}");
     by_hand(&path, 512, 1, &[([0, 4096, 0, 0], &data)]);
     assert!(refused(&recorder(2 << 20)).contains("more data than may be recorded"));
-    // Many discards of a large disk: they take up no room in the log, and much time.
+    // Discards take up no room in the log, and much time.
+    by_hand(&path, 512, 5, &[([0, 1 << 21, 4, 0], b""); 5]);
+    let found = refused(&recorder(1 << 30));
+    assert!(found.contains("entry 4 exceeds the 4294967296 bytes that may be cleared in all"), "{found}");
     by_hand(&path, 512, 4, &[([0, u64::from(u32::MAX) - 7, 4, 0], b""); 4]);
     let recorded = RecordedLog::open(&path).unwrap();
     let found = recorded.disk_size().unwrap_err().to_string();

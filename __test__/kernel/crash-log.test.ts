@@ -112,7 +112,8 @@ test('the kernel’s dm-log-writes logs prefixes that are among the states, and 
       await sh('dmsetup message log 0 mark "$1"', name)
       disk.mark(name)
     }
-    const dm = '/dev/mapper/log'
+    const name = await sh('dmsetup info -c --noheadings -o blkdevname log')
+    const dm = `/dev/${name.trim()}`
     await sh(`${WRITE}; write "$1" a 0 8; write "$1" b 8 3; sync "$1"; write "$1" c 4 8`, dm)
     await mark('one')
     await sh(`${WRITE}; write "$1" d 100 1 ,dsync; write "$1" e 2 1; sync "$1"`, dm)

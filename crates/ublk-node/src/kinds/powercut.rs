@@ -44,16 +44,16 @@ impl Plan for Options {
             (None, None, Some(recorded)) => Arc::new(Memory::new(recorded.disk_size()?)?),
             _ => return Err(Error::invalid("a powercut disk needs a size or another disk, and not both")),
         };
+        let mut file = None;
         let data: Arc<dyn Readable> = match &self.log {
             None => Arc::new(Memory::new(self.log_max.0)?.in_small_pages()?),
             Some(path) => {
-                let (file, found) = File::open_or_create(Path::new(path), self.log_max.0, false)?;
+                let (new, found) = File::open_or_create(Path::new(path), self.log_max.0, false)?;
                 if found == Found::Used {
                     return Err(Error::new(ErrorKind::Exists, format!("{path} exists already"))
                         .hint("name a file for the log that does not exist yet"));
                 }
-                file.begin()?;
-                Arc::new(file)
+                file.insert(Arc::new(new)).clone()
             }
         };
         let recorder = Recorder::new(base, data, self.unit)?;
@@ -61,6 +61,10 @@ impl Plan for Options {
         let recorder = Arc::new(if self.over.is_none() { recorder.over_zeroes() } else { recorder });
         if let Some(recorded) = &recorded {
             recorder.replay(recorded)?;
+        }
+        // Until here, the file goes again if anything fails.
+        if let Some(file) = file {
+            file.begin()?;
         }
         how.recorder
             .set(Arc::downgrade(&recorder))

@@ -1,10 +1,10 @@
 use super::format::{Entry, HEADER, Superblock};
 use super::import::RecordedLog;
 use crate::abi::SECTOR;
+use crate::backend::Memory;
 use crate::backend::crash::{Bounds, LogData, Model, State, States};
 use crate::backend::numbers::Numbers;
 use crate::backend::recorder::{Change, Log, Mark, Moment, Origin, Recorder, Write};
-use crate::backend::{Memory, Storage};
 use crate::error::ErrorKind;
 use crate::number::to_usize;
 use crate::request::{Flags, Op};
@@ -33,13 +33,24 @@ enum Overlaps {
     All,
 }
 
-/// A disk that has recorded up to eight writes, each with data of its own, flushes and marks.
+impl Overlaps {
+    /// How many flushes are in flight at most while something else is.
+    fn flushes(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Writes => 1,
+            Self::All => 2,
+        }
+    }
+}
+
+/// A disk that has recorded up to six writes, each with data of its own, flushes and marks.
 fn recorded(seed: u64, overlaps: Overlaps) -> Recorder {
     let recorder = recorder(SIZE * SECTOR);
     let mut numbers = Numbers::new(seed);
     let mut below = |limit| numbers.below(limit);
     let (mut log, mut open, mut flushes) = (Log::default(), Vec::<Change>::new(), Vec::new());
-    let (writes, mut begun) = (1 + below(8), 0);
+    let (writes, mut begun) = (1 + below(6), 0);
     while begun < writes || !open.is_empty() || !flushes.is_empty() {
         let alone = open.is_empty() && flushes.is_empty();
         match below(8) {
@@ -67,17 +78,12 @@ fn recorded(seed: u64, overlaps: Overlaps) -> Recorder {
                 let change = open.swap_remove(to_usize(below(open.len() as u64)));
                 log.write(&change);
             }
-            5 if alone
-                || overlaps == Overlaps::All
-                || (flushes.is_empty() && overlaps == Overlaps::Writes) =>
-            {
-                flushes.push(log.tick());
-            }
+            5 if alone || flushes.len() < overlaps.flushes() => flushes.push(log.tick()),
             6 if !flushes.is_empty() => {
                 let start = flushes.swap_remove(to_usize(below(flushes.len() as u64)));
                 log.flush(start);
             }
-            7 if alone || overlaps != Overlaps::None => {
+            7 if log.marks().len() < 3 && (alone || overlaps != Overlaps::None) => {
                 let name = format!("mark {}", log.marks().len());
                 log.mark(name);
             }
@@ -85,6 +91,7 @@ fn recorded(seed: u64, overlaps: Overlaps) -> Recorder {
         }
     }
     recorder.state().log = log;
+    recorder.allocate(begun * 8 * SECTOR).unwrap();
     recorder
 }
 
@@ -107,7 +114,7 @@ fn replayed(recorder: &Recorder, dir: &TempDir) -> Recorder {
 fn states(recorder: &Recorder, model: Model) -> Vec<State> {
     let moments = recorder.between(None, None).unwrap();
     let sectors = recorder.sectors();
-    let bounds = Bounds { model, moments, budget: 1 << 14, unit: 1, seed: 3, sectors };
+    let bounds = Bounds { model, moments, budget: 1 << 16, unit: 1, seed: 3, sectors };
     let mut states: States = recorder.states(bounds)();
     std::iter::from_fn(|| states.next(recorder).unwrap()).collect()
 }
@@ -140,7 +147,7 @@ const MODELS: [Model; 4] = [Model::Prefix, Model::Writes, Model::Torn, Model::Ga
 fn the_states_of_a_log_that_was_read_back_are_states_of_what_was_recorded() {
     let dir = tempdir().unwrap();
     let (mut fewer, mut same) = (0, 0);
-    for seed in 0..150 {
+    for seed in 0..60 {
         let recorder = recorded(seed, Overlaps::All);
         let again = replayed(&recorder, &dir);
         for model in MODELS {
@@ -151,7 +158,7 @@ fn the_states_of_a_log_that_was_read_back_are_states_of_what_was_recorded() {
             same += u64::from(found.len() == all.len());
         }
     }
-    assert!(fewer > 50 && same > 50, "{fewer} {same}");
+    assert!(fewer > 20 && same > 20, "{fewer} {same}");
 }
 
 #[test]
@@ -161,7 +168,7 @@ fn without_overlaps_a_log_that_was_read_back_has_the_same_states_with_the_same_n
     let told = |recorder: &Recorder, state: &State| {
         (state.cut, state.number, state.lost.clone(), seen(recorder, state))
     };
-    for seed in 0..100 {
+    for seed in 0..40 {
         let recorder = recorded(seed, Overlaps::None);
         let again = replayed(&recorder, &dir);
         let (log, found) = (recorder.log(), again.log());
@@ -174,7 +181,8 @@ fn without_overlaps_a_log_that_was_read_back_has_the_same_states_with_the_same_n
             let expected: Vec<_> =
                 states(&recorder, model).iter().map(|state| told(&recorder, state)).collect();
             let found: Vec<_> = states(&again, model).iter().map(|state| told(&again, state)).collect();
-            assert_eq!(found, expected, "seed {seed}, {model:?}");
+            let same = found.iter().zip(&expected).take_while(|(one, other)| one == other).count();
+            assert!(found == expected, "seed {seed}, {model:?}: {same} of {} are the same", expected.len());
         }
     }
 }
@@ -216,7 +224,7 @@ fn is_sound(order: &[Write]) -> bool {
 #[cfg_attr(miri, ignore = "disks in memory are mapped")]
 fn each_prefix_of_what_dm_log_writes_would_log_is_among_the_states() {
     let mut tried = 0;
-    for seed in 0..300 {
+    for seed in 0..150 {
         let recorder = recorded(seed, Overlaps::Writes);
         let order = as_the_kernel_logs(&recorder.log());
         if !is_sound(&order) {
@@ -233,8 +241,11 @@ fn each_prefix_of_what_dm_log_writes_would_log_is_among_the_states() {
             tried += 1;
         }
     }
-    assert!(tried > 500, "{tried}");
+    assert!(tried > 200, "{tried}");
 }
+
+/// No data.
+const NONE: &[u8] = b"";
 
 /// A log by hand, with sectors of that size.
 fn by_hand(path: &Path, sector_size: u32, count: u64, entries: &[([u64; 4], &[u8])]) -> File {
@@ -353,10 +364,10 @@ fn a_log_that_does_not_fit_is_refused() {
     by_hand(&path, 512, 1, &[([0, 4096, 0, 0], &data)]);
     assert!(refused(&recorder(2 << 20)).contains("more data than may be recorded"));
     // Discards take up no room in the log, and much time.
-    by_hand(&path, 512, 5, &[([0, 1 << 21, 4, 0], b""); 5]);
+    by_hand(&path, 512, 5, &[([0, 1 << 21, 4, 0], NONE); 5]);
     let found = refused(&recorder(1 << 30));
     assert!(found.contains("entry 4 exceeds the 4294967296 bytes that may be cleared in all"), "{found}");
-    by_hand(&path, 512, 4, &[([0, u64::from(u32::MAX) - 7, 4, 0], b""); 4]);
+    by_hand(&path, 512, 4, &[([0, u64::from(u32::MAX) - 7, 4, 0], NONE); 4]);
     let recorded = RecordedLog::open(&path).unwrap();
     let found = recorded.disk_size().unwrap_err().to_string();
     assert!(found.contains("beyond") && found.contains("give the disk's size"), "{found}");
@@ -487,7 +498,7 @@ fn a_spoilt_log_is_refused_or_gives_states() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("log");
     let (mut refused, mut used) = (0, 0);
-    let rounds = std::env::var("UBLK_TS_FUZZ_ROUNDS").map_or(3000, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("UBLK_TS_FUZZ_ROUNDS").map_or(1000, |rounds| rounds.parse().unwrap());
     for seed in 0..rounds {
         let mut numbers = Numbers::new(seed);
         export(&recorded(seed % 40, Overlaps::Writes), &path);

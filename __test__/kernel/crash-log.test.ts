@@ -43,9 +43,9 @@ async function contentsOf(disk: ServedDevice, options: CrashStatesOptions = {}):
   return contents
 }
 
-/** Writes a letter to some sectors. */
-const WRITE = `write() { head -c "$(($4 * 512))" /dev/zero | tr '\\0' "$2" |
-  dd of="$1" bs=512 seek="$3" iflag=fullblock oflag="direct\${5:-}" conv=notrunc status=none; }`
+/** Writes a letter to some sectors, in one request. */
+const WRITE = `write() { head -c "$(($4 * 512))" /dev/zero | tr '\\0' "$2" | dd of="$1" bs="$(($4 * 512))" seek="$(($3 * 512))" \\
+  iflag=fullblock oflag="direct,seek_bytes\${5:-}" conv=notrunc status=none; }`
 
 test('what was recorded with ext4 has the same states after it was exported and read back', async t => {
   const log = join(DIR, 'ext4.log')
@@ -128,6 +128,7 @@ test('the kernel’s dm-log-writes logs prefixes that are among the states, and 
   const prefixes = hashesOf(entries, SIZE)
   t.true(prefixes.length >= 8, `${prefixes.length} prefixes`)
   const all = await contentsOf(disk, { model: 'writes' })
+  t.log(`${prefixes.length} prefixes, ${all.size} contents`)
   for (const [number, prefix] of prefixes.entries()) t.true(all.has(prefix), `prefix ${number}`)
 
   await using again = await UblkDevice.create({

@@ -7,10 +7,11 @@ import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName }
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { type CommitDiskOptions, checkCommit, watched } from './commit-disk.js'
+import { checkMark } from './crash-options.js'
 import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
 import { DiskFaults } from './disk-faults.js'
 import { endDevice } from './end-device.js'
-import { invalid, rethrow, UblkError } from './errors.js'
+import { invalid, rethrow, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import { checkFlatten, committingOf, type FlattenOptions, flatteningOf } from './flatten.js'
 import { type ForkOptions, planFork } from './fork.js'
@@ -248,6 +249,36 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /** The rules of a disk that was created with {@link faults}, whoever serves it: sets, counts and thaws. */
   get faults(): DiskFaults {
     return new DiskFaults(this.id, this.#local)
+  }
+
+  /**
+   * Gives the present moment of a {@link powercut} disk a name, whoever serves it: for example, of what a program has promised
+   * just now. The states after it have this mark. A {@link ServedDevice} sets it directly; a handle returns a promise, and the
+   * mark is set when that resolves.
+   *
+   * @throws UblkError of kind `unsupported` for another disk; `not-found` if another process serves it and has no record.
+   *
+   * @example
+   * ```ts
+   * const disk = await UblkDevice.open(0)
+   * await disk.mark('paid 17')
+   * ```
+   */
+  mark(name: string): void | Promise<void> {
+    checkMark(name)
+    return this.#mark(name)
+  }
+
+  async #mark(name: string): Promise<void> {
+    if (this.#local) {
+      try {
+        return this.#local.device.mark(name)
+      } catch (error) {
+        throw wrap(error)
+      }
+    }
+    using server = await connect(this.id)
+    await server.mark(name)
   }
 
   /**

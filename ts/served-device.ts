@@ -250,7 +250,7 @@ export class ServedDevice extends UblkDevice {
    * disk.mark('paid 17')
    * ```
    */
-  mark(name: string): void {
+  override mark(name: string): void {
     checkMark(name)
     try {
       this.#local.device.mark(name)

@@ -39,6 +39,7 @@ export function controlMethods(
     setFaults: async plan => await disk.faults.set(plan as FaultPlan),
     faults: () => disk.faults.get(),
     thaw: () => disk.faults.thaw(),
+    mark: ({ name }) => disk.mark(name as string),
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
     snapshot: async ({ name }) => await disk.snapshot(name as string),
     reset: async ({ force }) => await disk.reset({ force: force === true }),

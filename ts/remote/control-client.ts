@@ -197,6 +197,11 @@ export class ControlClient implements Disposable {
     return (await this.#call('thaw', {})) as number
   }
 
+  /** Gives the present moment of a recorded disk a name. */
+  async mark(name: string): Promise<void> {
+    await this.#call('mark', { name })
+  }
+
   /** Resizes the disk. */
   async resize(size: Size, options: { force?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
     const { force = false, signal } = options

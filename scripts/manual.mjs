@@ -12,7 +12,18 @@ if (dist === undefined) throw new Error('usage: scripts/manual.mjs DIST')
 const { buildProgram } = await import(pathToFileURL(join(dist, 'cli/program.js')).href)
 const program = buildProgram()
 const help = program.createHelp()
-const commands = help.visibleCommands(program).filter(command => command.name() !== 'help')
+/** The commands of one, each followed by those of its own. */
+const commandsOf = parent =>
+  help
+    .visibleCommands(parent)
+    .filter(command => command.name() !== 'help')
+    .flatMap(command => [command, ...commandsOf(command)])
+const commands = commandsOf(program)
+/** What is typed for a command: `ublk-ts crash record`. */
+const fullName = command =>
+  command.parent ? `${fullName(command.parent)} ${command.name()}` : command.name()
+/** The same without the program. */
+const nameOf = command => fullName(command).replace(/^ublk-ts /, '')
 
 /** What roff would take for typography. */
 const glyphs = { '-': '\\-', "'": '\\(aq', '`': '\\(ga', '^': '\\(ha', '~': '\\(ti' }
@@ -64,8 +75,8 @@ function note(lines) {
 function describe(command) {
   const names = command.aliases().map(bold)
   return [
-    `.SS ${command.name()}`,
-    [bold(`ublk-ts ${command.name()}`), ...usage(command)].join(' '),
+    `.SS ${nameOf(command)}`,
+    [bold(fullName(command)), ...usage(command)].join(' '),
     '.PP',
     sentence(help.commandDescription(command)),
     ...(names.length > 0 ? [`Alias: ${names.join(', ')}.`] : []),
@@ -96,7 +107,7 @@ function options(command) {
 const examples = [program, ...commands].flatMap(command =>
   notes(command)
     .filter(isExample)
-    .map(([, ...lines]) => ({ name: command.name(), lines })),
+    .map(([, ...lines]) => ({ name: nameOf(command), lines })),
 )
 const day = new Date(Number(process.env['SOURCE_DATE_EPOCH'] ?? Date.now() / 1000) * 1000)
 
@@ -105,10 +116,12 @@ const page = [
   '.SH NAME',
   `ublk\\-ts \\- ${plain(program.description())}`,
   '.SH SYNOPSIS',
-  ...commands.flatMap((command, at) => [
-    ...(at > 0 ? ['.br'] : []),
-    [bold(`ublk-ts ${command.name()}`), ...usage(command)].join(' '),
-  ]),
+  ...commands
+    .filter(command => command.commands.length === 0)
+    .flatMap((command, at) => [
+      ...(at > 0 ? ['.br'] : []),
+      [bold(fullName(command)), ...usage(command)].join(' '),
+    ]),
   '.SH DESCRIPTION',
   bold('ublk-ts'),
   plain(

@@ -1,14 +1,17 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import test from 'ava'
-import { commands } from '../support/program.js'
+import { commands, nameOf } from '../support/program.js'
 import { completions, SHELLS } from '../support/shells.js'
 
 // Real shells, into which keys are typed. Devices are completed in the tests that have some.
 
 for (const shell of SHELLS) {
   test(`${shell} completes every command`, async t => {
-    const names = commands().map(command => command.name())
-    t.deepEqual(await completions(shell, ['', 'help ']), [names.toSorted(), names.toSorted()])
+    const names = commands().map(nameOf)
+    const first = names.filter(name => !name.includes(' ')).toSorted()
+    const ofCrash = names.flatMap(name => /^crash (.+)/.exec(name)?.[1] ?? []).toSorted()
+    t.true(ofCrash.includes('record'))
+    t.deepEqual(await completions(shell, ['', 'help ', 'crash ']), [first, first, ofCrash])
   })
 
   test(`${shell} completes every option of every command`, async t => {
@@ -20,7 +23,7 @@ for (const shell of SHELLS) {
         .flatMap(option => option.long ?? [])
         .toSorted(),
     )
-    const names = all.map(command => command.name())
+    const names = all.map(nameOf)
     const found = await completions(
       shell,
       names.map(name => `${name} --`),
@@ -40,6 +43,9 @@ for (const shell of SHELLS) {
       'create --mem ': [],
       'ls --no': ['--noheadings'],
       'doctor ': [],
+      'crash states --model bit': ['bit-rot'],
+      'crash states --model=bit': ['bit-rot'],
+      'crash mark 0 ': [],
     }
     t.deepEqual(await completions(shell, Object.keys(lines)), Object.values(lines))
   })
@@ -49,9 +55,12 @@ for (const shell of SHELLS) {
     t.teardown(() => rmSync(dir, { recursive: true }))
     for (const name of ['one', 'other']) writeFileSync(`${dir}/${name}`, '')
     const both = [`${dir}/one`, `${dir}/other`]
-    t.deepEqual(await completions(shell, [`create --file ${dir}/o`, `create --direct --file=${dir}/o`]), [
-      both,
-      both,
-    ])
+    const lines = [
+      `create --file ${dir}/o`,
+      `create --direct --file=${dir}/o`,
+      `crash states ${dir}/o`,
+      `crash export 0 ${dir}/o`,
+    ]
+    t.deepEqual(await completions(shell, lines), Array(lines.length).fill(both))
   })
 }

@@ -1,10 +1,10 @@
 import test from 'ava'
-import { commands, run } from '../support/program.js'
+import { commands, nameOf, run } from '../support/program.js'
 
 // Whatever the command line has, it explains; the manual page and the completion are made of the same.
 
 for (const command of commands()) {
-  const name = command.name()
+  const name = nameOf(command)
   const help = command.createHelp()
 
   test(`${name}, its options and its arguments are described`, t => {
@@ -17,7 +17,7 @@ for (const command of commands()) {
 
   if (name === 'help') continue // It comes with the library.
   test(`the help of ${name} has an example`, async t => {
-    const { status, stdout, stderr } = await run(name, '--help')
+    const { status, stdout, stderr } = await run(...name.split(' '), '--help')
     t.is(status, 0)
     t.is(stderr, '')
     t.regex(stdout, new RegExp(`\n\nExamples?:\n(  .*\n)*  .*ublk-ts ${name}`))

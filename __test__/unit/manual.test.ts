@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import { commands, sh } from '../support/program.js'
+import { commands, nameOf, sh } from '../support/program.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const PAGE = `${root}dist/man/ublk-ts.1`
@@ -17,14 +17,15 @@ test('the manual page has every command, with its options and its example', asyn
   const page = await text()
   const [before = '', examples = ''] = page.split('\nEXAMPLES\n')
   for (const command of commands()) {
-    if (command.name() === 'help') continue
-    const section = before.split(`\n   ${command.name()}\n`)[1]?.split(/\n {3}\S|\n\S/)[0] ?? ''
-    t.regex(section, new RegExp(`^ +ublk-ts ${command.name()} \\[options\\]`))
+    const name = nameOf(command)
+    if (name === 'help') continue
+    const section = before.split(`\n   ${name}\n`)[1]?.split(/\n {3}\S|\n\S/)[0] ?? ''
+    t.regex(section, new RegExp(`^ +ublk-ts ${name} \\[options\\]`))
     for (const { long, description } of command.options) {
-      t.true(section.includes(long ?? ''), `${long} of ${command.name()}`)
+      t.true(section.includes(long ?? ''), `${long} of ${name}`)
       t.true(section.toLowerCase().includes(description.toLowerCase()), description)
     }
-    t.regex(examples, new RegExp(`\n +${command.name()}:\n( +.*\n)+`))
+    t.regex(examples, new RegExp(`\n +${name}:\n( +.*\n)+`))
   }
 })
 

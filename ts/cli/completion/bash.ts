@@ -1,8 +1,9 @@
-import { namesOf, type Outline, type Place, type Value } from './outline.js'
+import { namesOf, type Outline, type Place, type Value, withTheirOwn } from './outline.js'
 
 /** The script for bash. It needs nothing but bash, not even the package bash-completion. */
 export function bash({ root, commands }: Outline): string {
-  const places = [{ ...root, name: '' }, ...commands]
+  const all = withTheirOwn(commands)
+  const places = [{ ...root, name: '' }, ...all]
   return `# Completion of ublk-ts for bash, made by \`ublk-ts completion bash\`.
 
 _ublk_ts_devices() {
@@ -20,9 +21,13 @@ _ublk_ts() {
     if [[ $word == = ]]; then continue; fi
     if [[ -n $option ]]; then option=''; continue; fi
     if [[ $word != -* ]]; then
-      if [[ -n $command ]]; then ((++count)); else command=$word; fi
       case $command in
-${aliases(commands)}
+        '') command=$word;;
+${groups(all)}
+        *) ((++count));;
+      esac
+      case $command in
+${aliases(all)}
       esac
       continue
     fi
@@ -44,7 +49,7 @@ ${flags(places)}
     words=${quote(commands.map(command => command.name).join(' '))}
   else
     case "$command $count" in
-${args(commands)}
+${args(all)}
     esac
   fi
   COMPREPLY=()
@@ -64,8 +69,13 @@ function aliases(commands: readonly Place[]): string {
   return lines(
     commands
       .filter(command => command.aliases.length > 0)
-      .map(command => `        ${command.aliases.join('|')}) command=${command.name};;`),
+      .map(command => `        ${command.aliases.map(quote).join('|')}) command=${quote(command.name)};;`),
   )
+}
+
+function groups(commands: readonly Place[]): string {
+  const groups = commands.filter(command => command.commands.length > 0)
+  return lines(groups.map(({ name }) => `        ${quote(name)}) command="${name} $word";;`))
 }
 
 function takers(places: readonly Place[]): string {

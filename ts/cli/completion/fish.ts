@@ -1,8 +1,9 @@
-import { type Flag, namesOf, type Outline, type Place, type Value } from './outline.js'
+import { type Flag, namesOf, type Outline, type Place, type Value, withTheirOwn, wordOf } from './outline.js'
 
 /** The script for fish. */
 export function fish({ root, commands }: Outline): string {
-  const places = [{ ...root, name: '' }, ...commands]
+  const all = withTheirOwn(commands)
+  const places = [{ ...root, name: '' }, ...all]
   return `# Completion of ublk-ts for fish, made by \`ublk-ts completion fish\`.
 
 # Whether the cursor is in this command ('' before there is one) and, if a number is given, after that many arguments.
@@ -22,10 +23,14 @@ function __ublk_ts_in -a wanted arguments
             case ' *'
                 set command $word
             case '*'
-                set count (math $count + 1)
+                switch $command
+${groups(all)}
+                    case '*'
+                        set count (math $count + 1)
+                end
         end
         switch $command
-${aliases(commands)}
+${aliases(all)}
         end
     end
     test "$command" = "$wanted"; and begin
@@ -46,9 +51,10 @@ end
 
 complete -c ublk-ts -f
 ${[
-  ...commands.map(({ name, summary }) => `${at('')} -a ${name} -d ${quote(summary)}`),
+  ...names('', commands),
+  ...all.flatMap(({ name, commands }) => names(name, commands)),
   ...places.flatMap(place => place.flags.map(flag => `${at(place.name)} ${named(flag)}`)),
-  ...commands.flatMap(args),
+  ...all.flatMap(args),
 ].join('\n')}
 `
 }
@@ -67,13 +73,24 @@ function aliases(commands: readonly Place[]): string {
   return commands
     .filter(command => command.aliases.length > 0)
     .map(
-      command => `            case ${command.aliases.join(' ')}\n                set command ${command.name}`,
+      command =>
+        `            case ${command.aliases.map(quote).join(' ')}\n                set command ${quote(command.name)}`,
+    )
+    .join('\n')
+}
+
+function groups(commands: readonly Place[]): string {
+  return commands
+    .filter(command => command.commands.length > 0)
+    .map(
+      ({ name }) =>
+        `                    case ${quote(name)}\n                        set command "$command $word"`,
     )
     .join('\n')
 }
 
 function at(command: string, count?: number): string {
-  const condition = `__ublk_ts_in ${command === '' ? '""' : command}${count === undefined ? '' : ` ${count}`}`
+  const condition = `__ublk_ts_in "${command}"${count === undefined ? '' : ` ${count}`}`
   return `complete -c ublk-ts -n '${condition}'`
 }
 
@@ -82,7 +99,12 @@ function named({ short, long, summary, value }: Flag): string {
   return [...names, ...(value ? [argument(value)] : []), `-d ${quote(summary)}`].join(' ')
 }
 
+function names(before: string, commands: readonly Place[]): string[] {
+  return commands.map(({ name, summary }) => `${at(before)} -a ${wordOf(name)} -d ${quote(summary)}`)
+}
+
 function args(command: Place): string[] {
+  if (command.commands.length > 0) return []
   return command.values.flatMap((value, place) => {
     if (value.kind === 'anything') return []
     const repeated = command.repeated && place === command.values.length - 1

@@ -16,13 +16,17 @@ export interface Flag {
 
 /** A command, or all that can stand before one. */
 export interface Place {
+  /** With the commands that it belongs to, such as `crash record`. */
   readonly name: string
+  /** Its other names, likewise. */
   readonly aliases: readonly string[]
   readonly summary: string
   readonly flags: readonly Flag[]
   /** Its arguments, of which the last may be `repeated`. */
   readonly values: readonly Value[]
   readonly repeated: boolean
+  /** Commands of its own, of which one follows. */
+  readonly commands: readonly Place[]
 }
 
 /** What a shell has to know about a program. */
@@ -37,7 +41,17 @@ const help = new Help()
 export function outline(program: Command): Outline {
   const commands = help.visibleCommands(program)
   const names = commands.map(command => command.name())
-  return { root: place(program, names), commands: commands.map(command => place(command, names)) }
+  return { root: place(program, '', names), commands: commands.map(command => place(command, '', names)) }
+}
+
+/** These commands, and those of their own. */
+export function withTheirOwn(commands: readonly Place[]): Place[] {
+  return commands.flatMap(command => [command, ...withTheirOwn(command.commands)])
+}
+
+/** What is typed for a command, after those that it belongs to. */
+export function wordOf(name: string): string {
+  return name.slice(name.lastIndexOf(' ') + 1)
 }
 
 /** The names of an option. */
@@ -45,18 +59,20 @@ export function namesOf({ short, long }: Flag): string[] {
   return [short, long].filter(name => name !== undefined)
 }
 
-function place(command: Command, commands: readonly string[]): Place {
+/** @param before - What is typed before its name. */
+function place(command: Command, before: string, commands: readonly string[]): Place {
+  const name = before + command.name()
   const values = command.registeredArguments
-  if (command.parent && command.commands.length > 0) {
-    throw new Error(`${command.name()} has commands of its own, which completion does not know yet`)
-  }
+  const own = command.parent ? help.visibleCommands(command) : []
+  const words: Value = { kind: 'words', words: own.map(command => command.name()) }
   return {
-    name: command.name(),
-    aliases: command.aliases(),
+    name,
+    aliases: command.aliases().map(alias => before + alias),
     summary: help.subcommandDescription(command),
     flags: help.visibleOptions(command).map(flag),
-    values: values.map(argument => value(argument.name(), argument, commands)),
+    values: own.length > 0 ? [words] : values.map(argument => value(argument.name(), argument, commands)),
     repeated: values.at(-1)?.variadic ?? false,
+    commands: own.map(command => place(command, `${name} `, [])),
   }
 }
 
@@ -72,12 +88,12 @@ function flag(option: Option): Flag {
 
 function value(
   name: string,
-  { argChoices }: { argChoices?: readonly string[] | undefined },
+  { argChoices, variadic }: { argChoices?: readonly string[] | undefined; variadic: boolean },
   commands: readonly string[],
 ): Value {
   if (argChoices) return { kind: 'words', words: argChoices }
-  if (name === 'command') return { kind: 'words', words: commands }
-  if (['path', 'file', 'files', 'module'].includes(name)) return { kind: 'files' }
+  if (name === 'command' && !variadic) return { kind: 'words', words: commands }
+  if (['path', 'file', 'files', 'module', 'log', 'command'].includes(name)) return { kind: 'files' }
   if (name === 'dir' || name === 'directory') return { kind: 'directories' }
   if (name === 'device') return { kind: 'devices' }
   return { kind: 'anything' }

@@ -1,16 +1,9 @@
-import { type Flag, namesOf, type Outline, type Place, type Value } from './outline.js'
+import { type Flag, namesOf, type Outline, type Place, type Value, withTheirOwn, wordOf } from './outline.js'
 
 /** The script for zsh: a file for its `fpath`, which can be sourced as well. */
 export function zsh({ root, commands }: Outline): string {
   return `#compdef ublk-ts
 # Completion of ublk-ts for zsh, made by \`ublk-ts completion zsh\`.
-
-_ublk-ts_commands() {
-  local -a commands=(
-${commands.map(command => `    ${quote(`${command.name}:${command.summary}`)}`).join('\n')}
-  )
-  _describe command commands
-}
 
 _ublk-ts_devices() {
   local -a ids=(/sys/class/ublk-char/ublkc*(N:t:s/ublkc//))
@@ -18,22 +11,42 @@ _ublk-ts_devices() {
   compadd -a ids
 }
 
-_ublk-ts() {
+${[...withTheirOwn(commands), { ...root, name: '', commands }].map(functions).join('')}if [[ $funcstack[1] == _ublk-ts ]]; then _ublk-ts "$@"; else compdef _ublk-ts ublk-ts; fi
+`
+}
+
+/** What completes the words after one that other commands can follow. */
+function functions({ name, flags, commands }: Place): string {
+  if (commands.length === 0) return ''
+  const own = functionOf(name)
+  return `${own}_commands() {
+  local -a commands=(
+${commands.map(command => `    ${quote(`${wordOf(command.name)}:${command.summary}`)}`).join('\n')}
+  )
+  _describe command commands
+}
+
+${own}() {
   local curcontext=$curcontext state line
   local -A opt_args
   _arguments -C \\
-${root.flags.map(flag => `    ${specification(flag)} \\\n`).join('')}    '1: :_ublk-ts_commands' '*:: :->arguments'
+${flags.map(flag => `    ${specification(flag)} \\\n`).join('')}    '1: :${own}_commands' '*:: :->arguments'
   [[ -n $state ]] || return
   case $line[1] in
 ${commands.map(branch).join('\n')}
   esac
 }
 
-if [[ $funcstack[1] == _ublk-ts ]]; then _ublk-ts "$@"; else compdef _ublk-ts ublk-ts; fi
 `
 }
 
+function functionOf(name: string): string {
+  return ['_ublk-ts', ...name.split(' ').filter(word => word !== '')].join('_')
+}
+
 function branch(command: Place): string {
+  const names = [command.name, ...command.aliases].map(wordOf).join('|')
+  if (command.commands.length > 0) return `    ${names}) ${functionOf(command.name)};;`
   const last = command.values.length - 1
   const words = [
     ...command.flags.map(specification),
@@ -41,7 +54,7 @@ function branch(command: Place): string {
       quote(`${at === last && command.repeated ? '*' : at + 1}: :${action(value)}`),
     ),
   ]
-  return `    ${[command.name, ...command.aliases].join('|')}) _arguments \\\n      ${words.join(' \\\n      ')};;`
+  return `    ${names}) _arguments \\\n      ${words.join(' \\\n      ')};;`
 }
 
 /** One argument of `_arguments`; an option with two names is not offered again under the other. */

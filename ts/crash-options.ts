@@ -24,7 +24,8 @@ export type CrashModel =
   | 'misdirected'
   | 'bit-rot'
 
-const MODELS: Readonly<Record<CrashModel, true>> = {
+/** Their names. */
+export const MODELS: Readonly<Record<CrashModel, true>> = {
   prefix: true,
   writes: true,
   torn: true,

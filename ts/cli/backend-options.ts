@@ -24,9 +24,14 @@ const ANY: Main = {
   },
 }
 
-/** Adds the options of all kinds of backends to a command. */
-export function addBackendOptions(command: Command): Command {
-  for (const { commandLine } of KINDS) {
+/**
+ * Adds the options of all kinds of backends to a command.
+ *
+ * @param without - Names of kinds that it does not take.
+ */
+export function addBackendOptions(command: Command, without: readonly string[] = []): Command {
+  for (const { name, commandLine } of KINDS) {
+    if (without.includes(name)) continue
     if (commandLine?.main) add(command, commandLine.main, '')
     for (const option of commandLine?.more ?? []) {
       add(command, option, `with ${list(mainOptionsFor(option), 'or')}: `)

@@ -20,9 +20,13 @@ export interface DiskFlags {
 /** An option of a device that has a flag. */
 type Flagged = DeviceOption & Required<Pick<DeviceOption, 'cli'>>
 
-/** Adds the options that describe the disk to a command: those of the table of options that have a flag. */
-export function addDiskOptions(command: Command): Command {
-  addBackendOptions(command)
+/**
+ * Adds the options that describe the disk to a command: those of the table of options that have a flag.
+ *
+ * @param without - Names of kinds of backends that it does not take.
+ */
+export function addDiskOptions(command: Command, without: readonly string[] = []): Command {
+  addBackendOptions(command, without)
   for (const [, option] of flagged()) command.addOption(flagOf(option))
   return command
 }

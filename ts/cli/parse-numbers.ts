@@ -13,3 +13,9 @@ export function period(text: string): number {
   if (/^\d+(\.\d+)?$/.test(text) && value >= 0.1 && value <= 2147483) return value
   throw new InvalidArgumentError('It must be a number of seconds from 0.1.')
 }
+
+/** Reads a seed. */
+export function parseSeed(text: string): number {
+  if (/^\d+$/.test(text) && Number.isSafeInteger(Number(text))) return Number(text)
+  throw new InvalidArgumentError('It must be a whole number.')
+}

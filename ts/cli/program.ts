@@ -5,6 +5,7 @@ import { addChanged } from './changed.js'
 import { addCheckpoint } from './checkpoint.js'
 import { addCommit } from './commit.js'
 import { addCompletion } from './completion.js'
+import { addCrash } from './crash.js'
 import { addCreate } from './create.js'
 import { addDelete } from './delete.js'
 import { addDiff } from './diff.js'
@@ -47,6 +48,7 @@ const commands = [
   addDiff,
   addApply,
   addFault,
+  addCrash,
   addRecover,
   addUpgrade,
   addStop,
@@ -71,6 +73,8 @@ export function buildProgram(write: (help: string) => void = () => {}): Command 
     .description('Linux block devices served from Node.js, through the ublk driver')
     .version(version())
     .exitOverride()
+    // What comes after a command is for that: also what comes after `--`.
+    .enablePositionalOptions()
     .configureOutput({ writeOut: write, writeErr: () => {} })
     .addHelpText('after', '\nExample:\n  ublk-ts create --mem 16M')
   for (const add of commands) add(program)

@@ -97,13 +97,13 @@ export interface CutEvent {
   mark?: string
 }
 
-/** How {@link ServedDevice.exportLog} is ended. */
+/** How {@link UblkDevice.exportLog} is ended. */
 export interface ExportLogOptions {
   /** Ends it. No file is left. */
   signal?: AbortSignal
 }
 
-/** A log that was written by {@link ServedDevice.exportLog}. */
+/** A log that was written by {@link UblkDevice.exportLog}. */
 export interface ExportedLog {
   /** How many entries it has: writes, discards, flushes and marks. */
   readonly entries: number

@@ -7,7 +7,7 @@ import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName }
 import { checkFunction, checkId } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { type CommitDiskOptions, checkCommit, watched } from './commit-disk.js'
-import { checkMark } from './crash-options.js'
+import { checkExport, checkMark, type ExportedLog, type ExportLogOptions } from './crash-options.js'
 import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
 import { DiskFaults } from './disk-faults.js'
 import { endDevice } from './end-device.js'
@@ -279,6 +279,33 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     }
     using server = await connect(this.id)
     await server.mark(name)
+  }
+
+  /**
+   * Writes what a {@link powercut} disk has recorded so far to a file, whoever serves it, in the format of dm-log-writes: every
+   * write, discard, flush and mark, in the order of their completion. The kernel's `replay-log`, or {@link powercut} with `replay`,
+   * reads it. The content that the disk began with is not in it, and neither is what is not answered yet.
+   *
+   * @param path - Of the file, which must not exist: it appears when it is complete. The server of the disk writes it.
+   *
+   * @throws UblkError of kind `exists` if there is a file; `invalid` if a mark is longer than 479 bytes, or if the file is on the disk
+   * itself; `unsupported` after {@link ServedDevice.restore}, whose content the format cannot hold, and for another disk; `backend` if the file
+   * cannot be written; `not-found` if another process serves it and has no record. If `signal` is aborted, its reason. No file is
+   * left then.
+   *
+   * @example
+   * ```ts
+   * const { entries, bytes } = await disk.exportLog('disk.log')
+   * ```
+   */
+  async exportLog(path: string | URL, options: ExportLogOptions = {}): Promise<ExportedLog> {
+    const out = checkExport(path, options)
+    const { signal } = options
+    const local = this.#local
+    if (local) return await abortable(signal, cancel => local.device.exportLog(out, cancel))
+    signal?.throwIfAborted()
+    using server = await connect(this.id)
+    return await server.exportLog(out, signal)
   }
 
   /**

@@ -9,11 +9,8 @@ import {
   type CutOptions,
   checkCut,
   checkEvent,
-  checkExport,
   checkMark,
   checkStates,
-  type ExportedLog,
-  type ExportLogOptions,
 } from './crash-options.js'
 import { CrashState, stateOf } from './crash-state.js'
 import { UblkDevice } from './device.js'
@@ -352,27 +349,6 @@ export class ServedDevice extends UblkDevice {
     const state = await stateOf(id, this.#states(options))
     if (!state) throw new UblkError('not-found', `there is no state ${nameOf(id)}`, { device: this.id })
     return state
-  }
-
-  /**
-   * Writes what a {@link powercut} disk has recorded so far to a file, in the format of dm-log-writes: every write, discard, flush
-   * and mark, in the order of their completion. The kernel's `replay-log`, or {@link powercut} with `replay`, reads it. The content
-   * that the disk began with is not in it, and neither is what is not answered yet.
-   *
-   * @param path - Of the file, which must not exist: it appears when it is complete.
-   *
-   * @throws UblkError of kind `exists` if there is a file; `invalid` if a mark is longer than 479 bytes, or if the file is on the disk
-   * itself; `unsupported` after {@link restore}, whose content the format cannot hold, and for another disk; `backend` if the file
-   * cannot be written. If `signal` is aborted, its reason. No file is left then.
-   *
-   * @example
-   * ```ts
-   * const { entries, bytes } = await disk.exportLog('disk.log')
-   * ```
-   */
-  async exportLog(path: string | URL, options: ExportLogOptions = {}): Promise<ExportedLog> {
-    const out = checkExport(path, options)
-    return await abortable(options.signal, cancel => this.#local.device.exportLog(out, cancel))
   }
 
   #states(options: CrashStatesOptions): native.CrashStates {

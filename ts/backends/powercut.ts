@@ -35,7 +35,7 @@ export interface PowercutOptions {
   /** The disk that it begins with, which stays as it is. Either this or `size`. */
   over?: BaseBackend
   /**
-   * A log in the format of dm-log-writes, with which the record begins: a file that {@link ServedDevice.exportLog}, QEMU's driver
+   * A log in the format of dm-log-writes, with which the record begins: a file that {@link UblkDevice.exportLog}, QEMU's driver
    * blklogwrites or somebody else has written, or the log device of the kernel's target log-writes. It is read when the device is
    * created, and not used afterwards. The disk then has the content that the log leaves, and goes on recording.
    *

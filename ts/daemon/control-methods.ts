@@ -40,6 +40,7 @@ export function controlMethods(
     faults: () => disk.faults.get(),
     thaw: () => disk.faults.thaw(),
     mark: ({ name }) => disk.mark(name as string),
+    exportLog: async ({ path }, { gone }) => await disk.exportLog(path as string, { signal: gone }),
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
     snapshot: async ({ name }) => await disk.snapshot(name as string),
     reset: async ({ force }) => await disk.reset({ force: force === true }),

@@ -202,6 +202,11 @@ export class ControlClient implements Disposable {
     await this.#call('mark', { name })
   }
 
+  /** Has it write the log of a recorded disk. Without a limit in time; if this connection goes, it gives up. */
+  async exportLog<Exported>(path: string, signal?: AbortSignal): Promise<Exported> {
+    return (await this.#call('exportLog', { path }, { timeout: 0, signal })) as Exported
+  }
+
   /** Resizes the disk. */
   async resize(size: Size, options: { force?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
     const { force = false, signal } = options

@@ -1,4 +1,5 @@
-import type { CrashState, CrashStatesOptions } from '../../index.js'
+import type { CrashStatesOptions } from '../../crash-options.js'
+import type { CrashState } from '../../crash-state.js'
 import type { ServedDevice } from '../../served-device.js'
 import type { Trial } from './trials.js'
 

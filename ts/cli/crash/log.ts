@@ -164,7 +164,8 @@ const TAIL = 8 + MAGIC.length
 /** A longer one is none. */
 const LONGEST = 2 ** 20
 
-async function appendBeginning(path: string, beginning: Beginning): Promise<void> {
+/** Puts it behind a log. */
+export async function appendBeginning(path: string, beginning: Beginning): Promise<void> {
   const json = Buffer.from(JSON.stringify(beginning))
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(BigInt(json.length))
@@ -204,5 +205,6 @@ async function readAt(log: Opened, at: number, length: number): Promise<Buffer> 
 
 /** powercut() checks the values. */
 function checked(beginning: unknown): Partial<Beginning> {
-  return typeof beginning === 'object' && beginning !== null ? beginning : {}
+  const isObject = typeof beginning === 'object' && beginning !== null && !Array.isArray(beginning)
+  return isObject ? beginning : {}
 }

@@ -1,0 +1,190 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { UblkDevice } from 'ublk-ts'
+import { leaveNoServerBehind } from '../support/detached.js'
+import { FLAGS, MAIN, type Result, result, run, sh } from '../support/program.js'
+import { Server, until } from '../support/server.js'
+
+leaveNoServerBehind(test)
+
+const DIR = mkdtempSync('/dev/shm/crash-cli-')
+const MOUNT = join(DIR, 'mnt')
+const GOOD = join(DIR, 'good.log')
+const WRONG = join(DIR, 'wrong.log')
+
+/** The programs of the document, each in a file; `ublk-ts` is a command there. */
+const program = (name: string): string => join(DIR, name)
+
+test.before(async () => {
+  const text = readFileSync(new URL('../../docs/power-cuts.md', import.meta.url), 'utf8')
+  for (const [, code = '', name = ''] of text.matchAll(/^```(?:sh|py)\n(# (power\S+)\n.*?)^```$/gms)) {
+    writeFileSync(program(name), code)
+  }
+  const words = [process.execPath, ...FLAGS, MAIN].map(word => `'${word}'`).join(' ')
+  writeFileSync(program('ublk-ts'), `#!/bin/sh\nexec ${words} "$@"\n`, { mode: 0o755 })
+  await sh('mkdir "$1"', MOUNT)
+})
+test.after.always(async () => {
+  await sh('umount "$1" 2>/dev/null || :', MOUNT)
+  rmSync(DIR, { recursive: true, force: true })
+})
+
+/** Runs one of the programs. */
+async function runs(...words: string[]): Promise<Result> {
+  return await result(
+    spawn(words[0] as string, words.slice(1), {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, PATH: `${DIR}:${process.env['PATH']}`, TMPDIR: DIR },
+    }),
+  )
+}
+
+/** Looks at a state: the number is the one that was promised last, or the next. It fails while the disk is mounted. */
+const CHECK = [
+  'sh',
+  '-ec',
+  `mount "$1" ${MOUNT}; found=$(cat ${MOUNT}/number)
+  [ "$found" = "$UBLK_TS_MARK" ] || [ "$found" = $((UBLK_TS_MARK + 1)) ] || { echo "$found is there"; exit 3; }`,
+  'check',
+  '{}',
+]
+
+async function crash(...words: string[]): Promise<Result> {
+  return await run('crash', ...words)
+}
+
+/** Runs `crash states` with a command that hangs after it has mounted the disk. */
+function hanging(words: readonly string[]): ChildProcess {
+  const script = `mount "$1" ${MOUNT}; echo $$ >${DIR}/pid; sleep 1000 & sleep 1000`
+  return spawn(
+    process.execPath,
+    [...FLAGS, MAIN, 'crash', 'states', ...words, '--from', '0', GOOD, '--', 'sh', '-c', script, 'sh', '{}'],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  )
+}
+
+/** No process of the command, and no mount of it. */
+async function nothingIsLeft(): Promise<void> {
+  const group = readFileSync(`${DIR}/pid`, 'utf8').trim()
+  await sh('! mountpoint -q "$1"; ! pgrep -g "$2"; rm "$3/pid"', MOUNT, group, DIR)
+}
+
+test("the document's programs record, and their states are accepted", async t => {
+  const shell = await runs('sh', program('power-cut.sh'), GOOD)
+  t.deepEqual([shell.status, shell.stdout], [0, '20 states accepted\n'], shell.stderr)
+  const python = await runs('python3', program('power_cut.py'), join(DIR, 'python.log'))
+  t.is(python.status, 0, python.stderr)
+  t.regex(python.stdout, /^[1-9]\d* states accepted\n$/)
+})
+
+test("the document's commands for Go are right", async t => {
+  const text = readFileSync(new URL('../../docs/power-cuts.md', import.meta.url), 'utf8')
+  const [, code = ''] = /^```go\n(.*?)^```$/ms.exec(text) ?? []
+  let path = ''
+  let commands = 0
+  for (const [, list = ''] of code.matchAll(/exec\.Command\("ublk-ts", (.*?)\)\./g)) {
+    const words = list.split(', ').map(word => (word === 'path' ? path : (JSON.parse(word) as string)))
+    const here = words.map(word =>
+      word === 'run.log' ? join(DIR, word) : word === './check' ? 'true' : word,
+    )
+    const { status, stdout, stderr } = await run(...here)
+    t.is(status, 0, stderr)
+    if (words[1] === 'record') path = stdout.trim()
+    commands++
+  }
+  t.is(commands, 4)
+})
+
+test('several states are tried at a time', async t => {
+  const words = ['states', '--from', '0', '--budget', '8', '--jobs', '3', GOOD, '--']
+  const { status, stdout, stderr } = await crash(...words, 'unshare', '-m', ...CHECK)
+  t.deepEqual([status, stdout, stderr], [0, '8 states accepted\n', ''])
+})
+
+test('a rename that is not made durable is found, shrunk, reported, and fails again', async t => {
+  const code = readFileSync(program('power-cut.sh'), 'utf8')
+  writeFileSync(program('wrong.sh'), code.replace(/; sync "\$dir"$/m, ''))
+  const first = await runs('sh', program('wrong.sh'), WRONG)
+  t.is(first.status, 1, first.stderr)
+  t.regex(first.stdout, /^state \S+ failed, after mark \d: status 1\nfewest lost writes: state /)
+  const [xml, json] = [join(DIR, 'report.xml'), join(DIR, 'report.json')]
+  const { status, stdout, stderr } = await crash(
+    ...['states', '--from', '0', '--budget', '40', '--shrink', '--bisect', '--junit', xml, '--json', json],
+    ...[WRONG, '--', ...CHECK],
+  )
+  t.is(status, 1, stderr)
+  t.is(stderr, '')
+  t.log(stdout)
+  const report = JSON.parse(readFileSync(json, 'utf8'))
+  t.is(report.failed, 1)
+  t.regex(report.failures[0].output, /^\d is there\n$/)
+  t.is(report.failures[0].end, 'status 3')
+  const writes = new Set(report.least.lost.map(({ write }: { write: number }) => write))
+  t.true(writes.size <= 3, stdout)
+  t.true(parseInt(report.earliest.id, 10) <= parseInt(report.failures[0].id, 10))
+  t.is(report.earliest.marks.at(-1), '1', 'the first promise that was broken')
+  t.regex(stdout, /^state \S+ failed, after mark \d: status 3: \d is there\n/)
+  t.regex(stdout, /\nagain: ublk-ts crash replay \S+\/wrong.log \S+ -- sh -ec '/)
+  const parse = `import sys, xml.etree.ElementTree as tree
+suite = tree.parse(sys.argv[1]).getroot().find("testsuite")
+print(suite.get("tests"), suite.get("failures"), len(suite.findall("testcase/failure")))`
+  t.is(await sh('python3 -c "$1" "$2"', parse, xml), `${report.states} 1 1\n`)
+  for (const id of [report.least.id, report.failures[0].id]) {
+    const again = await crash('replay', WRONG, id, '--', ...CHECK)
+    t.is(again.status, 3, id)
+    t.regex(again.stdout, /^\d is there\n$/)
+  }
+})
+
+test('a state is served until Ctrl-C, and what is written to it is thrown away', async t => {
+  for (let times = 0; times < 2; times++) {
+    const server = await Server.command('crash', 'replay', GOOD, '100') // What was there then, without a loss.
+    const script = `blockdev --getsize64 "$1"; dd if="$1" bs=512 count=1 iflag=direct status=none | tr -d "\\0"
+      echo new | dd of="$1" bs=512 conv=sync,notrunc oflag=direct status=none`
+    t.is(await sh(script, server.path), '16777216\n')
+    const { status, stdout, stderr } = await server.interrupt()
+    t.deepEqual([status, stdout, stderr], [0, `${server.path}\n`, ''])
+  }
+})
+
+test('a command that hangs is killed with what it has started, and its disk deleted', async t => {
+  const { status, stdout, stderr } = await result(hanging(['--timeout', '1']))
+  t.is(status, 1, stderr)
+  t.regex(stdout, /^state \S+ failed, after mark 0: not ended after 1 s\n/)
+  await nothingIsLeft()
+  t.deepEqual(await UblkDevice.list(), [])
+})
+
+for (const [signal, number] of [
+  ['SIGINT', 2],
+  ['SIGTERM', 15],
+] as const) {
+  test(`${signal} ends the command, and leaves nothing`, async t => {
+    const states = hanging([])
+    const ended = result(states)
+    await until(() => existsSync(`${DIR}/pid`), 'the command runs')
+    states.kill(signal)
+    const { status, stdout, stderr } = await ended
+    t.deepEqual([status, stdout, stderr], [128 + number, '', ''])
+    await nothingIsLeft()
+    t.deepEqual(await UblkDevice.list(), [])
+  })
+}
+
+test('states of a disk that is still recorded are tried, too, and a command that does not exist is named', async t => {
+  const { stdout } = await crash('record', '--mem', '1M')
+  const disk = stdout.trim()
+  await sh('echo one | dd of="$1" bs=4096 conv=sync oflag=direct status=none', disk)
+  const script = '[ -z "$UBLK_TS_MARKS" ] || [ "$(head -c 3 "$UBLK_TS_DISK")" = one ]'
+  const states = await crash('states', disk, '--', 'sh', '-c', script)
+  t.deepEqual([states.status, states.stdout], [0, '2 states accepted\n'], states.stderr)
+  t.is((await crash('mark', disk, 'one\ntwo')).status, 0)
+  const failed = await crash('states', disk, '--keep-going', '--', 'sh', '-c', script)
+  t.is(failed.status, 1)
+  const missing = await crash('states', disk, '--', 'no-such-command')
+  t.is(missing.status, 2)
+  t.is(missing.stderr, 'ublk-ts: cannot run no-such-command: there is no such command\n')
+  t.is((await run('delete', disk)).status, 0)
+})

@@ -111,6 +111,9 @@ export interface ExportedLog {
   readonly bytes: number
 }
 
+/** How many states are tried by default. */
+export const BUDGET = 1000
+
 /** As the native part takes it. */
 interface CheckedStates {
   budget: number
@@ -149,7 +152,7 @@ export function checkStates(options: CrashStatesOptions, ofDisk: number): Checke
     to: true,
     seed: true,
   })
-  const { budget = 1000, model = 'torn', from, to, seed = ofDisk } = options
+  const { budget = BUDGET, model = 'torn', from, to, seed = ofDisk } = options
   if (!Number.isSafeInteger(budget) || budget < 1) {
     throw invalid(`budget must be a whole number of at least 1, not ${nameOf(budget)}`)
   }

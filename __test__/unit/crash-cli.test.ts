@@ -2,12 +2,12 @@ import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import type { CrashState, CrashStatesOptions } from 'ublk-ts'
+import { appendBeginning, readBeginning } from '../../dist/cli/crash/beginning.js'
 import type { Check, Verdict } from '../../dist/cli/crash/check.js'
 import { earliest, momentOf } from '../../dist/cli/crash/earliest.js'
 import { junitOf } from '../../dist/cli/crash/junit.js'
-import { appendBeginning, readBeginning } from '../../dist/cli/crash/log.js'
 import { jsonOf, type Report, textOf } from '../../dist/cli/crash/report.js'
-import { type Trial, tryStates } from '../../dist/cli/crash/trials.js'
+import { type Failure, type Trial, tryStates } from '../../dist/cli/crash/trials.js'
 import { run, sh } from '../support/program.js'
 
 const LOST = { write: 31, offset: 8192, length: 4096, op: 'write', meta: true, how: 'missing' } as const
@@ -140,7 +140,7 @@ test('the earliest power cut that fails is found', async t => {
     let attempts = 0
     const attempt = async (
       states: AsyncIterable<CrashState> | Iterable<CrashState>,
-    ): Promise<Trial | undefined> => {
+    ): Promise<Failure | undefined> => {
       attempts++
       for await (const state of states)
         if (failing.includes(momentOf(state) as never)) return { state, verdict: verdictOf(false) }
@@ -149,7 +149,7 @@ test('the earliest power cut that fails is found', async t => {
     const log = logOf(100)
     const options = from === undefined ? {} : { from }
     const first = await attempt(log.crashStates(options))
-    const found = await earliest(log as never, first as Trial, options, attempt)
+    const found = await earliest(log as never, first as Failure, options, attempt)
     const wanted = failing.filter(moment => moment > Number(from ?? 0) * 10)
     t.is(momentOf(found.state), Math.min(...wanted))
     t.true(attempts <= 6, `${attempts}`)

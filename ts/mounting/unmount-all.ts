@@ -11,7 +11,7 @@ export async function unmountAll({ id, path }: { id: number; path: string }): Pr
 
 /** Where it is mounted, in the order of mounting. */
 function mountsOf(id: number, path: string): string[] {
-  const device = readFileSync(`/sys/class/block/ublkb${id}/dev`, 'utf8').trim()
+  const device = numberOf(id)
   const isOurs = (fields: readonly string[]): boolean => {
     const [, source = ''] = fields.slice(fields.indexOf('-', 6) + 1)
     return fields[2] === device || source === path || new RegExp(`^${path}p\\d+$`).test(source)
@@ -23,4 +23,13 @@ function mountsOf(id: number, path: string): string[] {
     .map(([, , , , point = '']) =>
       point.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8))),
     )
+}
+
+/** Its device number; undefined if the disk is gone. */
+function numberOf(id: number): string | undefined {
+  try {
+    return readFileSync(`/sys/class/block/ublkb${id}/dev`, 'utf8').trim()
+  } catch {
+    return undefined
+  }
 }

@@ -1,10 +1,12 @@
 import type { CrashStatesOptions } from '../../crash-options.js'
 import type { CrashState } from '../../crash-state.js'
 import type { ServedDevice } from '../../served-device.js'
-import type { Trial } from './trials.js'
+import type { Failure } from './trials.js'
 
 /** Tries states in the given order until one is not accepted, and returns that. */
-export type Attempt = (states: AsyncIterable<CrashState> | Iterable<CrashState>) => Promise<Trial | undefined>
+export type Attempt = (
+  states: AsyncIterable<CrashState> | Iterable<CrashState>,
+) => Promise<Failure | undefined>
 
 /**
  * Looks for the earliest power cut after which the command fails. A mark is the later bound if a state before it fails. So the list
@@ -16,10 +18,10 @@ export type Attempt = (states: AsyncIterable<CrashState> | Iterable<CrashState>)
  */
 export async function earliest(
   disk: Pick<ServedDevice, 'crashStates'>,
-  failed: Trial,
+  failed: Failure,
   options: CrashStatesOptions,
   attempt: Attempt,
-): Promise<Trial> {
+): Promise<Failure> {
   const all = boundsIn(failed.state.marks, options.from)
   let found = failed
   /** Those before it. */
@@ -49,7 +51,7 @@ export async function earliest(
 }
 
 /** The moment of the power cut. */
-export function momentOf({ id }: CrashState): number {
+export function momentOf({ id }: Pick<CrashState, 'id'>): number {
   return Number.parseInt(id, 10)
 }
 

@@ -9,8 +9,14 @@ export class Progress implements Disposable {
   #tried = 0
   #failed = 0
 
-  /** What is done now, such as `shrinking`. */
+  /** What else is done now. */
   #what = ''
+  #most: number | undefined
+
+  /** @param most - How many states are tried at most, until {@link begin}. */
+  constructor(most: number) {
+    this.#most = most
+  }
 
   /** One more state was tried. */
   add(accepted: boolean): void {
@@ -22,6 +28,7 @@ export class Progress implements Disposable {
   /** Something else is done from now on. */
   begin(what: string): void {
     this.#what = `${what}: `
+    this.#most = undefined
     this.#draw(true)
   }
 
@@ -30,7 +37,8 @@ export class Progress implements Disposable {
     this.#since = performance.now()
     const rate = this.#tried / Math.max((this.#since - this.#start) / 1000, 0.001)
     const failed = this.#failed > 0 ? `, ${this.#failed} failed` : ''
-    const line = `${this.#what}${this.#tried} states${failed}, ${rate.toFixed(rate < 10 ? 1 : 0)}/s`
+    const most = this.#most === undefined ? '' : ` of at most ${this.#most}`
+    const line = `${this.#what}${this.#tried}${most} states${failed}, ${rate.toFixed(rate < 10 ? 1 : 0)}/s`
     process.stderr.write(`\r${line.slice(0, (process.stderr.columns || 80) - 1)}\x1b[K`)
     this.#shown = true
   }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { CrashModel } from '../../crash-options.js'
+import { BUDGET, type CrashModel } from '../../crash-options.js'
 import type { ServedDevice } from '../../served-device.js'
 import { print } from '../output.js'
 import { Check } from './check.js'
@@ -78,5 +78,5 @@ async function serve(log: string, id: string, flags: Flags): Promise<void> {
 /** Every state of a moment is looked for, however many were wanted. */
 function optionsFor(id: string, { model }: Flags): { model?: CrashModel; budget: number } {
   const [, number = '0'] = /^\d+\.(\d+)$/.exec(id) ?? []
-  return { budget: Math.max(1000, Number(number) + 1), ...(model !== undefined && { model }) }
+  return { budget: Math.max(BUDGET, Number(number) + 1), ...(model !== undefined && { model }) }
 }

@@ -1,7 +1,7 @@
 import type { CrashState, LostWrite } from '../../crash-state.js'
 import { printable } from '../../printable.js'
 import { formatSize } from '../../size.js'
-import type { Trial } from './trials.js'
+import { type Failure, isFailure, type Trial } from './trials.js'
 
 /** What was found out about a log. */
 export interface Report {
@@ -12,29 +12,35 @@ export interface Report {
   /** All states that were tried, in order. */
   readonly trials: readonly Trial[]
   /** The earliest failure, if it was looked for. */
-  readonly earliest?: Trial | undefined
+  readonly earliest?: Failure | undefined
   /** The failure with the fewest losses, if it was looked for. */
   readonly least?: CrashState | undefined
   /** How long it took. */
   readonly seconds: number
 }
 
-/** How many losses are named. */
+/** How many losses of a state are named. */
 const MOST_LOSSES = 5
 
+/** How many failures are. The reports have all. */
+const MOST_FAILURES = 20
+
 /** Those that were not accepted. */
-export function failuresOf({ trials }: Report): Trial[] {
-  return trials.filter(({ verdict }) => !verdict.accepted)
+export function failuresOf({ trials }: Report): Failure[] {
+  return trials.filter(isFailure)
 }
 
 /** The lines for people. */
 export function textOf(report: Report): string {
   const { trials, earliest, least } = report
   const failures = failuresOf(report)
-  const lines = failures.flatMap(({ state, verdict }) => [
-    `state ${state.id} failed, ${whenOf(state)}: ${verdict.end}${lastLine(verdict.output)}`,
-    ...(least === undefined ? lossesOf(state) : []),
-  ])
+  const lines = failures
+    .slice(0, MOST_FAILURES)
+    .flatMap(({ state, verdict }) => [
+      `state ${state.id} failed, ${whenOf(state)}: ${verdict.end}${lastLine(verdict.output)}`,
+      ...(least === undefined ? lossesOf(state) : []),
+    ])
+  if (failures.length > MOST_FAILURES) lines.push(`and ${failures.length - MOST_FAILURES} more failures`)
   if (earliest) lines.push(`earliest failure: state ${earliest.state.id}, ${whenOf(earliest.state)}`)
   if (least) lines.push(`fewest lost writes: state ${least.id}, ${whenOf(least)}`, ...lossesOf(least))
   const worst = least ?? earliest?.state ?? failures[0]?.state
@@ -45,18 +51,18 @@ export function textOf(report: Report): string {
 }
 
 /** The command that makes a state again. */
-export function againOf({ replay, command }: Report, { id }: CrashState): string {
+export function againOf({ replay, command }: Report, { id }: Trial['state']): string {
   return ['ublk-ts', 'crash', 'replay', ...replay, id, '--', ...command].map(quoted).join(' ')
 }
 
 /** `after mark 1`. */
-export function whenOf({ marks }: CrashState): string {
+export function whenOf({ marks }: Trial['state']): string {
   const last = marks.at(-1)
   return last === undefined ? 'before any mark' : `after mark ${printable(last)}`
 }
 
 /** A line for each loss. */
-export function lossesOf({ lost }: CrashState): string[] {
+export function lossesOf({ lost }: Trial['state']): string[] {
   if (lost.length === 0) return ['  nothing is lost: it was not on the disk, or the command is wrong']
   const more = lost.length - MOST_LOSSES
   return [
@@ -105,6 +111,6 @@ export function jsonOf(report: Report): object {
   }
 }
 
-function stateOf({ id, marks, lost }: CrashState): object {
+function stateOf({ id, marks, lost }: Trial['state']): object {
   return { id, marks, lost }
 }

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { type Command, Option } from 'commander'
-import { type CrashModel, type CrashStatesOptions, MODELS } from '../../crash-options.js'
+import { BUDGET, type CrashModel, type CrashStatesOptions, MODELS } from '../../crash-options.js'
 import type { CrashState } from '../../crash-state.js'
 import { invalid, UblkError } from '../../errors.js'
 import { toJsonText } from '../../json.js'
@@ -8,14 +8,14 @@ import { parseSeconds } from '../../option-values.js'
 import { reading } from '../option-reader.js'
 import { print } from '../output.js'
 import { times } from '../parse-numbers.js'
-import { Check } from './check.js'
+import { Check, type Verdict } from './check.js'
 import { earliest } from './earliest.js'
 import { Interruption } from './interruption.js'
 import { junitOf } from './junit.js'
 import { addLogOptions, type LogFlags, openLog } from './log.js'
 import { Progress } from './progress.js'
 import { failuresOf, jsonOf, type Report, textOf } from './report.js'
-import { type Trial, tryStates } from './trials.js'
+import { isFailure, tryStates } from './trials.js'
 
 interface Flags extends LogFlags {
   budget?: number
@@ -108,18 +108,18 @@ async function reportOf(log: string, command: string[], flags: Flags, ends: Abor
   await using disk = await openLog(log, flags, ends)
   const { jobs, keepGoing = false, timeout } = flags
   const check = new Check(command, { timeout, ends })
-  using progress = new Progress()
-  const tried = ({ verdict }: Trial): void => progress.add(verdict.accepted)
+  using progress = new Progress(flags.budget ?? BUDGET)
+  const tried = ({ accepted }: Verdict): void => progress.add(accepted)
   const options = statesOptions(flags)
   const trials = await tryStates(disk.crashStates(options), check, { jobs, keepGoing, tried })
   if (trials.length === 0) throw new UblkError('not-found', 'there is no state to try')
-  const first = trials.find(({ verdict }) => !verdict.accepted)
+  const first = trials.find(isFailure)
   let worst = first
   if (first && flags.bisect) {
     progress.begin('looking for the earliest failure')
     worst = await earliest(disk, first, options, async states => {
       const trials = await tryStates(states, check, { jobs, keepGoing: false, tried })
-      return trials.find(({ verdict }) => !verdict.accepted)
+      return trials.find(isFailure)
     })
   }
   if (worst && flags.shrink) progress.begin('looking for the fewest lost writes')
@@ -136,13 +136,17 @@ async function reportOf(log: string, command: string[], flags: Flags, ends: Abor
 }
 
 /** The state with the fewest losses. What keeps the command from running does not count as a failure. */
-async function shrunk(state: CrashState, check: Check, tried: (trial: Trial) => void): Promise<CrashState> {
+async function shrunk(
+  state: CrashState,
+  check: Check,
+  tried: (verdict: Verdict) => void,
+): Promise<CrashState> {
   let trouble: { readonly error: unknown } | undefined
   const least = await state.shrink(async state => {
     if (trouble) return true
     try {
       const verdict = await check.of(state)
-      tried({ state, verdict })
+      tried(verdict)
       return verdict.accepted
     } catch (error) {
       trouble = { error }

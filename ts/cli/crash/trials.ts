@@ -1,10 +1,20 @@
 import type { CrashState } from '../../crash-state.js'
 import type { Check, Verdict } from './check.js'
 
-/** A state that was tried. */
+/** A state that was tried. Of one that was accepted there is not more than the last mark: there may be thousands. */
 export interface Trial {
-  readonly state: CrashState
+  readonly state: Pick<CrashState, 'id' | 'marks' | 'lost'>
   readonly verdict: Verdict
+}
+
+/** One that was not accepted. */
+export interface Failure extends Trial {
+  readonly state: CrashState
+}
+
+/** Whether it was not accepted. */
+export function isFailure(trial: Trial): trial is Failure {
+  return !trial.verdict.accepted
 }
 
 /** How states are tried. */
@@ -14,7 +24,7 @@ export interface Trying {
   /** Whether to go on after one was not accepted. */
   readonly keepGoing: boolean
   /** Called after each. */
-  tried?(trial: Trial): void
+  tried?(verdict: Verdict): void
 }
 
 /**
@@ -36,10 +46,10 @@ export async function tryStates(
       const next = await numbered.next()
       if (next.done) return
       const [at, state] = next.value
-      const trial = { state, verdict: await check.of(state) }
-      all[at] = trial
-      if (!trial.verdict.accepted && !keepGoing) ends = true
-      tried?.(trial)
+      const verdict = await check.of(state)
+      all[at] = verdict.accepted ? acceptedOf(state, verdict) : { state, verdict }
+      if (!verdict.accepted && !keepGoing) ends = true
+      tried?.(verdict)
     }
   }
   const guarded = async (): Promise<void> => {
@@ -54,8 +64,12 @@ export async function tryStates(
   await numbered.return(undefined)
   const failed = results.find(result => result.status === 'rejected')
   if (failed) throw failed.reason
-  const first = keepGoing ? -1 : all.findIndex(({ verdict }) => !verdict.accepted)
+  const first = keepGoing ? -1 : all.findIndex(isFailure)
   return first === -1 ? all : all.slice(0, first + 1)
+}
+
+function acceptedOf({ id, marks }: CrashState, verdict: Verdict): Trial {
+  return { state: { id, marks: marks.slice(-1), lost: [] }, verdict: { ...verdict, output: '' } }
 }
 
 async function* numberedOf(

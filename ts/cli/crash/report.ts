@@ -63,7 +63,8 @@ export function whenOf({ marks }: Trial['state']): string {
 
 /** A line for each loss. */
 export function lossesOf({ lost }: Trial['state']): string[] {
-  if (lost.length === 0) return ['  nothing is lost: it was not on the disk, or the command is wrong']
+  if (lost.length === 0)
+    return ['  nothing is lost: what was promised had not been written, or the command is wrong']
   const more = lost.length - MOST_LOSSES
   return [
     ...lost.slice(0, MOST_LOSSES).map(loss => `  ${lossOf(loss)}`),

@@ -1,4 +1,4 @@
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import type { CrashState, CrashStatesOptions } from 'ublk-ts'
@@ -203,4 +203,16 @@ test('a wrong command line is refused, and nothing is done', async t => {
   const missing = await run('crash', 'states', '/no/log', '--', 'true', '--budget')
   t.is(missing.status, 1)
   t.regex(missing.stderr, /^ublk-ts: there is no log \/no\/log; crash export writes one\n$/)
+})
+
+test("the document's commands for Go are right", async t => {
+  const text = readFileSync(new URL('../../docs/power-cuts.md', import.meta.url), 'utf8')
+  const [, code = ''] = /^```go\n(.*?)^```$/ms.exec(text) ?? []
+  const commands = [...code.matchAll(/exec\.Command\("ublk-ts", (.*?)\)\./g)].map(([, list = '']) =>
+    list.split(', ').map(word => (word === 'path' ? '/dev/ublkb1048575' : (JSON.parse(word) as string))),
+  )
+  t.is(commands.length, 4)
+  // There is no such disk and no such log: nothing else is wrong.
+  for (const words of commands.slice(1)) t.is((await run(...words)).status, 1, words.join(' '))
+  t.is((await run(...(commands[0] as string[]), '--help')).status, 0)
 })

@@ -4,10 +4,10 @@
  * through kills of either.
  */
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { type BaseBackend, type CreateOptions, file, lazy, overlay, qcow2, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
+import { LayersDir, LOAD, restOf, sum } from '../support/layers-dir.js'
 import { kernelHas } from '../support/modes.js'
 import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -16,33 +16,9 @@ import { until } from '../support/server.js'
 leaveNoServerBehind(test)
 
 const SILENT = { status: 0, signal: null, stdout: '', stderr: '' }
-const DIR = mkdtempSync('/dev/shm/commit-')
-const at = (name: string): string => join(DIR, name)
-const BASE = at('base')
-
-test.beforeEach('a base with zeroes in it', () =>
-  sh(
-    'cd "$1"; rm -f base; truncate -s 48M base; dd if=/dev/urandom of=base bs=1M count=20 seek=20 conv=notrunc status=none',
-    DIR,
-  ),
-)
-test.after.always(() => rmSync(DIR, { recursive: true }))
-
-/** fio writes to the first half and checks that, until there is a file `stop`. */
-const LOAD = `cd "$2"; rm -f stop; while [ ! -e stop ]; do
-    fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bsrange=512-64k --size=24m \\
-      --io_size=8m --verify=crc32c --verify_fatal=1 --randrepeat=0 --verify_state_save=0 --fsync=64 --output-format=terse
-  done >fio.out`
-
-/** Around the page cache of a disk. */
-const direct = (path: string): string => (path.startsWith('/dev/ublkb') ? 'iflag=direct' : '')
-
-const sum = async (path: string): Promise<string> =>
-  await sh(`dd if="$1" bs=1M ${direct(path)} status=none | sha256sum`, path)
-
-/** The half that the load does not write to. */
-const rest = async (path: string): Promise<string> =>
-  await sh(`dd if="$1" bs=1M skip=24 ${direct(path)} status=none | sha256sum`, path)
+const DIR = new LayersDir(test, 'commit')
+const BASE = DIR.base
+const at = (name: string): string => DIR.at(name)
 
 const random = (seek: number, count: number): string =>
   `dd if=/dev/urandom of="$1" bs=1M count=${count} seek=${seek} oflag=direct status=none`
@@ -53,7 +29,7 @@ onTwo('a disk is committed under a checked load and through a kill of its server
   await sh(random(30, 6), disk.path)
   t.deepEqual(await run('snapshot', disk.path, 'one'), SILENT)
   await sh(`${random(26, 6)}; blkdiscard --offset 40M --length 4M "$1"`, disk.path)
-  const expected = await rest(disk.path)
+  const expected = await restOf(disk.path)
   const handle = await UblkDevice.open(disk.id)
   t.is(await handle.committing(), undefined)
   const refused = async (message: RegExp, ...words: string[]): Promise<void> => {
@@ -71,7 +47,7 @@ onTwo('a disk is committed under a checked load and through a kill of its server
   await refused(/^ublk-ts: \S+base is in use[^\n]+\n$/, upper, '--into', BASE)
   t.is((await handle.layers()).length, 2, 'nothing has changed')
   t.is(statSync(BASE).mtimeMs, before)
-  const load = result(shell(LOAD, disk.path, DIR))
+  const load = result(shell(LOAD, disk.path, DIR.path))
   const commit = run('commit', disk.path, '--force', '--rate', '2M')
   await until(async () => ((await handle.committing())?.done ?? 0) > 26 << 20, 'a part is in the base')
   t.regex((await run('show', '-o', 'COMMITTED', disk.path)).stdout, /^COMMITTED +\d+%\n$/)
@@ -83,7 +59,7 @@ onTwo('a disk is committed under a checked load and through a kill of its server
   t.regex(stderr, /^ublk-ts: [^\n]+\n$/)
   t.true(statSync(BASE).mtimeMs > before, 'the base is partly the old one')
   t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
-  t.is(await rest(disk.path), expected)
+  t.is(await restOf(disk.path), expected)
   t.deepEqual(
     (await handle.layers()).map(({ path }) => path),
     [`${upper}.one`, `${upper}.commit~1`, upper],
@@ -97,11 +73,11 @@ onTwo('a disk is committed under a checked load and through a kill of its server
     [upper],
   )
   t.false(existsSync(`${upper}.one`))
-  t.is(await rest(BASE), expected)
-  await sh('touch "$1/stop"', DIR)
+  t.is(await restOf(BASE), expected)
+  await sh('touch "$1/stop"', DIR.path)
   const loaded = await load
   t.is(loaded.status, 0, loaded.stderr)
-  t.is(await rest(disk.path), expected)
+  t.is(await restOf(disk.path), expected)
   // Without a load, all of it.
   const reports: number[] = []
   await handle.commit({ onProgress: ({ done, size }) => reports.push(done / size) })
@@ -152,7 +128,7 @@ test('a commit is cancelled, ended by a stop and by a hand-over, and goes on wit
   t.deepEqual(await run('commit', upper, '--into', BASE), SILENT)
   t.is(await sum(BASE), content)
   t.deepEqual(
-    (await sh('cd "$1"; ls', DIR)).split('\n').filter(name => name.startsWith('vm2')),
+    (await sh('cd "$1"; ls', DIR.path)).split('\n').filter(name => name.startsWith('vm2')),
     [],
   )
 })
@@ -236,7 +212,7 @@ const WAYS = [
 
 for (const [kind, base] of Object.entries(KINDS)) {
   onTwo(`a disk over ${kind} is flattened in all ways of serving it, and not committed`, async t => {
-    await sh('qemu-img convert -O qcow2 "$1/base" "$1/image"', DIR)
+    await sh('qemu-img convert -O qcow2 "$1/base" "$1/image"', DIR.path)
     for (const [number, way] of WAYS.entries()) {
       if (!kernelHas(way)) continue
       const upper = at(`${kind.split(' ')[1]}${number}`)

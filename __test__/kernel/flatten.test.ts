@@ -3,12 +3,13 @@
 /**
  * Overlays that need their base no more, and forks: while a load is checked, and through a kill.
  */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { commitOverlay, file, lazy, memory, type OverlayBackend, overlay, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { errorsOf } from '../support/devices.js'
 import { ImageServer } from '../support/image-server.js'
+import { LayersDir, LOAD, restOf, sum } from '../support/layers-dir.js'
 import { onTwo, test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { until } from '../support/server.js'
@@ -16,43 +17,19 @@ import { until } from '../support/server.js'
 leaveNoServerBehind(test)
 
 const SILENT = { status: 0, signal: null, stdout: '', stderr: '' }
-const DIR = mkdtempSync('/dev/shm/flatten-')
-const at = (name: string): string => join(DIR, name)
-const BASE = at('base')
-
-test.beforeEach('a base with zeroes in it', () =>
-  sh(
-    'cd "$1"; rm -f base; truncate -s 48M base; dd if=/dev/urandom of=base bs=1M count=20 seek=20 conv=notrunc status=none',
-    DIR,
-  ),
-)
-test.after.always(() => rmSync(DIR, { recursive: true }))
-
-/** fio writes to the first half and checks that, until there is a file `stop`. */
-const LOAD = `cd "$2"; rm -f stop; while [ ! -e stop ]; do
-    fio --name=x --filename="$1" --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bsrange=512-64k --size=24m \\
-      --io_size=8m --verify=crc32c --verify_fatal=1 --randrepeat=0 --verify_state_save=0 --fsync=64 --output-format=terse
-  done >fio.out`
-
-/** Around the page cache of a disk. */
-const direct = (path: string): string => (path.startsWith('/dev/ublkb') ? 'iflag=direct' : '')
-
-const sum = async (path: string): Promise<string> =>
-  await sh(`dd if="$1" bs=1M ${direct(path)} status=none | sha256sum`, path)
-
-/** The half that the load does not write to. */
-const rest = async (path: string): Promise<string> =>
-  await sh(`dd if="$1" bs=1M skip=24 ${direct(path)} status=none | sha256sum`, path)
+const DIR = new LayersDir(test, 'flatten')
+const BASE = DIR.base
+const at = (name: string): string => DIR.at(name)
 
 onTwo('a disk is flattened under a checked load and through kills, and needs its base no more', async t => {
-  const expected = await rest(BASE)
+  const expected = await restOf(BASE)
   const disk = await Detached.create(
     `--file ${BASE} --overlay ${at('vm1.cow')} --recovery reissue --queues 2`,
   )
   t.deepEqual(await run('snapshot', disk.path, 'one'), SILENT)
   const handle = await UblkDevice.open(disk.id)
   t.is(await handle.flattening(), undefined)
-  const load = result(shell(LOAD, disk.path, DIR))
+  const load = result(shell(LOAD, disk.path, DIR.path))
   const flatten = run('flatten', disk.path, '--rate', '4M')
   await until(async () => ((await handle.flattening())?.done ?? 0) > 0, 'a part is copied')
   t.regex((await run('show', '-o', 'FLATTENED', disk.path)).stdout, /^FLATTENED +\d+%\n$/)
@@ -80,10 +57,10 @@ onTwo('a disk is flattened under a checked load and through kills, and needs its
   rmSync(at('vm1.cow.one'))
   await disk.signal('SIGKILL')
   t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
-  await sh('touch "$1/stop"', DIR)
+  await sh('touch "$1/stop"', DIR.path)
   const loaded = await load
   t.is(loaded.status, 0, loaded.stderr)
-  t.is(await rest(disk.path), expected)
+  t.is(await restOf(disk.path), expected)
   const content = await sum(disk.path)
   t.regex((await run('reset', disk.path)).stderr, /^ublk-ts: .*was flattened: it has no base to go back to/)
   t.deepEqual(await run('delete', disk.path), SILENT)
@@ -152,7 +129,7 @@ test('a shrink that is refused does not shrink the disk for a moment', async t =
     shell(
       'for x in 1 2 3 4 5 6; do fio --name=x --filename="$1" --direct=1 --rw=read --bs=4k --offset=40m --size=2m --output-format=terse >"$2/read.out" || exit; done',
       disk.path,
-      DIR,
+      DIR.path,
     ),
   )
   let ended = false

@@ -40,9 +40,13 @@ const ENOUGH: usize = if cfg!(test) { 128 << 10 } else { 32 << 20 };
 const MOST: usize = if cfg!(test) { 256 << 10 } else { 64 << 20 };
 /// How long changes wait for memory, all such times of a diff together.
 const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(10) };
-/// As the niceness of a thread: the one that reads the disk, since requests wait for it, and the one that writes.
-const AHEAD_OF_OTHERS: i32 = -10;
+/// The niceness of the thread that writes: nobody waits for it. One that reads the disk ahead of others would keep the disk's
+/// queues from running.
 const BEHIND_OTHERS: i32 = 10;
+/// How long the disk is left alone after what no change waits for was read, as a multiple of the time that this took: usually,
+/// and if changes have waited since the last time.
+const REST: u32 = 1;
+const LONG_REST: u32 = 4;
 /// How soon it is tried again to add what is held.
 const MOMENT: Duration = Duration::from_millis(1);
 /// How often a cancellation is noticed.
@@ -73,7 +77,7 @@ pub fn run(
             let _apart = diff.apart_when_dropped();
             let mut reader = reader; // dropped before that
             // From the instant on, requests wait for this thread. Hence the others were started before.
-            let (_flusher, _precedence) = (IoFlusher::new(), Priority::change(AHEAD_OF_OTHERS));
+            let _flusher = IoFlusher::new();
             take(&mut reader)?;
             copy(diff, reader, buffers, cancelled)
         };
@@ -130,7 +134,7 @@ pub fn cannot_read(errno: Errno) -> Error {
 
 fn copy(diff: &Diff, mut reader: Reader, buffers: Buffers, cancelled: &dyn Fn() -> bool) -> Result<()> {
     let now = Instant::now();
-    let mut pace = Pace { cursor: 0, looked: now, resume: now, patience: PATIENCE };
+    let mut pace = Pace { cursor: 0, looked: now, resume: now, rest: REST, patience: PATIENCE };
     let mut held = Held { buffers, copied: Vec::new() };
     loop {
         let (parts, wanted) = next(diff, &mut reader, &mut pace, &mut held, cancelled)?;
@@ -140,9 +144,12 @@ fn copy(diff: &Diff, mut reader: Reader, buffers: Buffers, cancelled: &dyn Fn() 
         }
         let began = Instant::now();
         copy_parts(diff, &mut reader, &parts, &mut held, cancelled)?;
-        if !wanted {
+        if wanted {
+            pace.rest = LONG_REST;
+        } else {
             let now = Instant::now();
-            pace.resume = now + (now - began);
+            pace.resume = now + (now - began) * pace.rest;
+            pace.rest = REST;
         }
     }
 }
@@ -190,8 +197,10 @@ struct Held {
 /// How it is copied.
 struct Pace {
     cursor: u64,
-    /// What no change waits for is not read before: it pauses as long as it reads, so that requests have time.
+    /// What no change waits for is not read before, so that requests have time.
     resume: Instant,
+    /// See [`REST`].
+    rest: u32,
     /// When the reader last did what others asked of it.
     looked: Instant,
     /// How long changes may still wait for memory.

@@ -320,7 +320,7 @@ export class ServedDevice extends UblkDevice {
    *
    * @example
    * ```ts
-   * for await (const state of disk.crashStates({ budget: 500 })) {
+   * for await (const state of disk.crashStates({ from: 'formatted', budget: 500 })) {
    *   await using crashed = await state.disk()
    *   execFileSync('e2fsck', ['-fn', crashed.path])
    * }

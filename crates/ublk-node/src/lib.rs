@@ -6,6 +6,7 @@
 // Numbers from JavaScript that do not fit are refused, not truncated. See `number`.
 #![warn(clippy::cast_precision_loss)]
 
+mod account;
 mod changes;
 mod device;
 mod diff;

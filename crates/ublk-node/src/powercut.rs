@@ -1,16 +1,18 @@
 //! Power cuts of a disk, and the states that they may leave, for JavaScript.
 
+use crate::account::{self, CrashAccount};
 use crate::kinds::crash_state;
 use crate::number::{number, whole};
-use crate::task::promise;
+use crate::task::{promise, raised};
 use napi::bindgen_prelude::{Object, ObjectFinalize};
 use napi::{Env, Result};
 use napi_derive::napi;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use ublk_core::ErrorKind;
+use ublk_core::backend::account::{Account, Wanted};
 use ublk_core::backend::{
-    Bounds, Flags, How, LogData, Lost, Model, Op, Recorder, State, States, Trigger, View,
+    Bounds, Flags, How, Log, LogData, Lost, Model, Moment, Op, Recorder, State, States, Trigger, View,
 };
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_formats::{Output, is_on};
@@ -68,6 +70,11 @@ pub struct FoundState {
     pub number: Option<f64>,
     lost: Vec<Missing>,
     marks: Vec<String>,
+    /// The moment of the cut.
+    at: Moment,
+    /// What happened until then.
+    log: Arc<Log>,
+    bounds: Bounds,
 }
 
 /// As [`LostWrite`].
@@ -110,6 +117,20 @@ impl FoundState {
         self.marks.clone()
     }
 
+    /// What happened until the cut, and what became of it. At most `most` entries are named, those of the writes `first` before all
+    /// others.
+    #[napi]
+    pub fn account(&self, env: &Env, first: Vec<f64>, most: u32) -> Result<CrashAccount> {
+        let first = first.iter().map(|write| whole("write", *write)).collect::<CoreResult<Vec<_>>>();
+        let first = first.map_err(|error| raised(env, &error))?;
+        let Bounds { model, unit, sectors, .. } = self.bounds;
+        let wanted =
+            Wanted { first: &first, most: usize::try_from(most).unwrap_or(usize::MAX), unit, sectors };
+        let lost: Vec<_> = self.lost.iter().map(|missing| missing.lost.clone()).collect();
+        let account = Account::new(&self.log, self.at, &lost, wanted);
+        Ok(account::told(account, name_of(model), self.at, (sectors, unit)))
+    }
+
     /// The number by which a backend of the kind `crash-state` names its content in this process, until it is forgotten.
     #[napi]
     pub fn keep(&self) -> u32 {
@@ -125,18 +146,24 @@ pub fn forget_crash_state(number: u32) {
 
 const SECTOR: u64 = 512;
 
+const MODELS: [(&str, Model); 8] = [
+    ("prefix", Model::Prefix),
+    ("writes", Model::Writes),
+    ("torn", Model::Torn),
+    ("garbage", Model::Garbage),
+    ("misdirected", Model::Misdirected),
+    ("bit-rot", Model::BitRot),
+    ("lying-flush", Model::LyingFlush),
+    ("ignored-fua", Model::IgnoredFua),
+];
+
 fn model(name: &str) -> CoreResult<Model> {
-    Ok(match name {
-        "prefix" => Model::Prefix,
-        "writes" => Model::Writes,
-        "torn" => Model::Torn,
-        "garbage" => Model::Garbage,
-        "misdirected" => Model::Misdirected,
-        "bit-rot" => Model::BitRot,
-        "lying-flush" => Model::LyingFlush,
-        "ignored-fua" => Model::IgnoredFua,
-        _ => return Err(CoreError::invalid(format!("there is no model {name:?}"))),
-    })
+    let known = MODELS.into_iter().find(|(each, _)| *each == name);
+    known.map(|(_, model)| model).ok_or_else(|| CoreError::invalid(format!("there is no model {name:?}")))
+}
+
+fn name_of(model: Model) -> &'static str {
+    MODELS.into_iter().find(|(_, each)| *each == model).map_or("", |(name, _)| name)
 }
 
 fn system(error: &std::io::Error) -> CoreError {
@@ -267,6 +294,9 @@ fn found(recorder: &Recorder, states: &States, state: &State) -> FoundState {
         number: state.number.map(number),
         lost: state.lost.iter().map(missing).collect(),
         marks: before.map(|mark| mark.name.clone()).collect(),
+        at: state.cut,
+        log: log.clone(),
+        bounds: states.bounds().clone(),
     }
 }
 

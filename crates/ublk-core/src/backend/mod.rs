@@ -41,7 +41,7 @@ mod unbound;
 pub use asynchronous::{Async, AsyncDisk};
 pub use changes::{Changed, Changes, Checkpoint, Sink};
 pub use concat::Concat;
-pub use crash::{Bounds, Choice, How, LogData, Lost, Model, State, States, View};
+pub use crash::{Bounds, Choice, How, LogData, Lost, Model, State, States, View, account};
 pub use engine::{Below, Engine, PartDone, PerCall, Site};
 pub use external::External;
 pub use faults::{Delay, Effect, Faults, Limit, MOST_RULES, Ops, Rule, Tally};

@@ -1,8 +1,9 @@
 //! The states that a disk may be in after a power cut, found in the log of a [`Recorder`](super::Recorder).
 //!
 //! [`doubt`] says what is certain at a moment and what is not, [`plan`] which moments are tried, [`choose`] which possibilities of
-//! each. A state is a map of the disk, so it is made without copying data.
+//! each. A state is a map of the disk, so it is made without copying data. [`account`] says what became of each write in it.
 
+pub mod account;
 mod choose;
 mod content;
 mod doubt;

@@ -206,8 +206,13 @@ impl States {
     }
 
     /// The log that they are of.
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// Which ones they are.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// Whether the log says what happened until a moment. What it forgot when the power was switched on is not known.

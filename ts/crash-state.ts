@@ -1,10 +1,13 @@
 import * as native from '#binding'
 import type { CrashStateBackend } from './backends/crash-state.js'
 import { overlay } from './backends/overlay.js'
-import { rethrow } from './errors.js'
+import { checkOptions } from './check.js'
+import { invalid, rethrow } from './errors.js'
 import type { CreateOptions } from './options/device-options.js'
+import { reportPage } from './report/page.js'
 import { ServedDevice } from './served-device.js'
 import { fewest } from './shrink.js'
+import { nameOf } from './user-values.js'
 
 /** A part of a write that is not on a disk after a power cut as it was written. */
 export interface LostWrite {
@@ -29,6 +32,21 @@ export interface LostWrite {
 
 /** The options of the disk of a state: those of {@link UblkDevice.create} but for the backend. */
 export type CrashDiskOptions = Omit<CreateOptions, 'backend' | 'record'>
+
+/** What {@link CrashState.report} says besides. */
+export interface CrashReportOptions {
+  /**
+   * What the report is about, such as the error of the check.
+   *
+   * @defaultValue `'State 105.7'`, with its id
+   */
+  title?: string
+  /** What {@link CrashState.shrink} has found for this state: these losses are marked as those that matter. */
+  shrunk?: CrashState
+}
+
+/** More entries than these are not named in a report, so that it has about 300 KiB at most. */
+const NAMED = 2000
 
 /**
  * A state in which a power cut may leave a {@link powercut} disk. It can be used until that disk is deleted, and several of
@@ -106,6 +124,38 @@ export class CrashState {
     const needed = await fewest(writes, async some => await fails(of(some)))
     await fewest(of(needed), fails)
     return least
+  }
+
+  /**
+   * Describes the state for people, as an HTML page that loads nothing else: what was written, flushed and marked until the power
+   * failed, what of it was durable, and what is lost; where that is on the disk; and which losses matter, if `shrunk` says so. It
+   * does not read the disk, and can be called after that was deleted.
+   *
+   * Of a long recording 2000 entries are listed: what is lost, what happened around that, the last flushes and marks, what was not
+   * durable, and then the newest. The others are counted.
+   *
+   * @returns The text of the page, about 300 KiB at most.
+   * @throws UblkError of kind `invalid` if an option is wrong, or if `shrunk` is of another moment.
+   *
+   * @example
+   * ```ts
+   * const shrunk = await state.shrink(check)
+   * await writeFile('power-cut.html', state.report({ title: 'a rename is not durable', shrunk }))
+   * ```
+   */
+  report(options: CrashReportOptions = {}): string {
+    checkOptions<CrashReportOptions>(options, 'report()', { title: true, shrunk: true })
+    const { title = `State ${this.id}`, shrunk } = options
+    if (typeof title !== 'string' || title.trim() === '') {
+      throw invalid(`title must be text, not ${nameOf(title)}`, 'such as the error of the check')
+    }
+    if (shrunk !== undefined && !(shrunk instanceof CrashState && shrunk.#found.cut === this.#found.cut)) {
+      throw invalid('shrunk is no state of the same moment', 'take what shrink() has found for this state')
+    }
+    const first = (shrunk ?? this).lost.map(({ write }) => write)
+    const account = this.#found.account([...new Set(first)], NAMED)
+    const { id, marks, lost } = this
+    return reportPage({ title, id, marks, lost, account, ...(shrunk && { shrunk }) })
   }
 }
 

@@ -34,7 +34,7 @@ export type {
   ExportedLog,
   ExportLogOptions,
 } from './crash-options.js'
-export type { CrashDiskOptions, CrashState, LostWrite } from './crash-state.js'
+export type { CrashDiskOptions, CrashReportOptions, CrashState, LostWrite } from './crash-state.js'
 export { UblkDevice } from './device.js'
 export type { DiffOptions } from './diff.js'
 export type { DiskFaults, FaultCount, FaultReport } from './disk-faults.js'

@@ -77,6 +77,46 @@ test('a rename that is not made durable is found, and what matters is one or a f
   }
 })
 
+test('the report of a failing state names the write that matters', async t => {
+  await using disk = await UblkDevice.create({ backend: powercut({ size: '1M', seed: 1 }) })
+  const write = (place: number): string =>
+    `printf x | dd of="$1" bs=4096 seek=${place} conv=sync,notrunc oflag=direct status=none`
+  await sh(`${write(1)}; sync "$1"`, disk.path)
+  disk.mark('<b>one</b>')
+  await sh(`${write(2)}; ${write(3)}`, disk.path)
+  disk.mark('two, too early')
+  const last = 'dd if="$1" bs=4096 skip=2 count=1 iflag=direct status=none | tr -d "\\0"'
+  const check = async (state: CrashState): Promise<boolean> => {
+    await using crashed = await state.disk()
+    return state.marks.length < 2 || (await sh(last, crashed.path)) === 'x'
+  }
+  const found = await firstFailure(
+    disk,
+    async state => {
+      if (!(await check(state))) throw new Error('a promise is broken')
+    },
+    { from: '<b>one</b>' },
+  )
+  if (!found) return t.fail('no state lacks the write')
+  const { state, least: shrunk } = found
+  t.is(shrunk.lost.length, 1)
+  const lost = shrunk.lost[0]?.write
+  const page = state.report({ title: 'a promise is broken', shrunk })
+  t.regex(
+    page,
+    new RegExp(`<tr class="l s" id=w${lost}><td>${lost}<td><b>A</b>lost<td>write.*<td>8,192<td>4 KiB`),
+  )
+  t.true(page.includes(`<code>${state.id}</code>`) && page.includes(`<code>${shrunk.id}</code>`))
+  t.true(page.includes('&#60;b&#62;one') && !page.includes('<b>one'))
+  t.regex(page, /<tr class=d><td>\d+<td>durable<td>write.*<td>4,096<td>/)
+  t.is(state.report({ title: 'a promise is broken', shrunk }), page)
+  t.throws(() => state.report({ title: '' }), { message: "title must be text, not ''" })
+  const other = await disk.crashState('0.0')
+  t.throws(() => state.report({ shrunk: other }), { message: 'shrunk is no state of the same moment' })
+  await disk.delete()
+  t.is(state.report({ title: 'a promise is broken', shrunk }), page, 'it needs no disk')
+})
+
 test('states are disks of their own, and can be used at the same time', async t => {
   await using disk = await UblkDevice.create({ backend: powercut({ size: '1M', unit: 4096 }) })
   const write = 'printf "$2" | dd of="$1" bs=4096 conv=sync,notrunc oflag=direct status=none'

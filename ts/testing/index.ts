@@ -26,6 +26,14 @@ import { type FileSystem, ScratchDisk } from '../mounting/scratch-disk.js'
 import { nameOf } from '../user-values.js'
 import { onSignal } from './on-signal.js'
 
+export {
+  checkLinearizable,
+  LinearizabilityError,
+  type LinearizableOptions,
+  type LinearizableReport,
+} from './linearizable/check-linearizable.js'
+export { type BlockValue, checkHistory, type DiskOperation, type Violation } from './linearizable/history.js'
+
 /** What to do where no disk can be made: fail, or skip the test, with the reason on stderr. */
 export type OnMissing = 'fail' | 'skip'
 

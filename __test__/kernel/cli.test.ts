@@ -1,4 +1,5 @@
 // processors: 1 and 2
+// seconds: 55
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ExecutionContext } from 'ava'
 import { memory, UblkDevice } from 'ublk-ts'
@@ -264,8 +265,8 @@ test('a stopped server can be continued', async t => {
 })
 
 test('in the journal what is logged has a priority, and more is', async t => {
-  const words = 'create --mem 16M 2>/tmp/journal & '
-  const { status } = await run.shell(`${words} sleep 3; kill $!; wait $!`, {
+  const words = 'create --mem 16M 2>/tmp/journal & until grep -q usable /tmp/journal; do sleep 0.1; done'
+  const { status } = await run.shell(`${words}; kill $!; wait $!`, {
     JOURNAL_STREAM: await journal(),
   })
   t.is(status, 0)

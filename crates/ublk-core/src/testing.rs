@@ -15,7 +15,7 @@ pub mod tags {
     pub use crate::queue::tags::*;
 }
 
-pub use crate::backend::testing::Bench;
+pub use crate::backend::testing::{Bench, MapFirst};
 pub use crate::control::{Control, Target};
 pub use crate::device::engine_loop::{EngineLoop, Owner};
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 
+#[cfg(feature = "testing")]
+pub use super::map_file::MapFirst;
 use super::{Backend, Completer, Completion, Engine, Site, Step};
 
 use crate::queue::{Descriptor, LoneQueue, Outcome, Wait, Waker};

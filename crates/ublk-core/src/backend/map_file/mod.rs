@@ -2,8 +2,12 @@
 //! is used, and what a killed server left in it is trusted only where the page cache still has it.
 
 mod mount;
+mod order;
 mod stamp;
 
+#[cfg(feature = "testing")]
+pub use order::MapFirst;
+pub use order::is_data_first;
 pub use stamp::Stamp;
 
 use std::fs::File;

@@ -2,7 +2,7 @@
 
 use super::format::{PAGE, Stamp, WORDS_PER_PAGE, both, header, words, write_all};
 use super::{Kept, Map};
-use crate::backend::map_file::allocate;
+use crate::backend::map_file::{allocate, is_data_first};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::PoisonError;
@@ -54,7 +54,12 @@ impl Map {
             .filter(|&page| kept.unsaved[page].swap(false, SeqCst) || cut)
             .map(|page| (page, self.live.bytes(words(page))))
             .collect();
-        sync()?;
+        let mut sync = Some(sync);
+        if is_data_first()
+            && let Some(sync) = sync.take()
+        {
+            sync()?;
+        }
         if cut {
             self.write_again(kept)?;
         }
@@ -73,6 +78,9 @@ impl Map {
         }
         if !pages.is_empty() {
             kept.on.file.sync_data()?;
+        }
+        if let Some(sync) = sync {
+            sync()?;
         }
         publish(&|| pages.iter().for_each(|(page, bits)| kept.saved.fill(page * WORDS_PER_PAGE, bits)))?;
         Ok(cut)

@@ -4,7 +4,7 @@ use super::format::{ATOM, BASES, Header, Layout, PAGE, SECTOR, State};
 use super::log::{self, Log};
 use super::medium::Medium;
 use super::{Uuid, tables};
-use crate::backend::map_file::Stamp;
+use crate::backend::map_file::{Stamp, is_data_first};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -191,7 +191,9 @@ impl<M: Medium> Store<M> {
 
     fn save_half(&self, half: usize) -> io::Result<()> {
         let count = locked(&self.log).counts()[half];
-        self.sync()?;
+        if is_data_first() {
+            self.sync()?;
+        }
         let (mut ranges, mut told) = (Vec::new(), Ok(()));
         log::each(&self.medium, self.layout, half, count, |range| {
             ranges.push(range);

@@ -181,7 +181,7 @@ export function checkEvent(event: CutEvent): asserts event is CutEvent {
   checkOptions<CutEvent>(event, 'cutAt()', { flush: true, write: true, mark: true })
   const { flush, write, mark } = event
   if ([flush, write, mark].filter(given => given !== undefined).length !== 1) {
-    throw invalid('cutAt() takes a flush, a write or a mark', 'such as { flush: 1 }')
+    throw invalid('cutAt() takes a flush, a write or a mark, or a predicate', 'such as { flush: 1 }')
   }
   if (mark !== undefined) return checkMark(mark)
   const count = flush ?? write

@@ -2,7 +2,7 @@ import * as native from '#binding'
 import type { CrashStateBackend } from './backends/crash-state.js'
 import { overlay } from './backends/overlay.js'
 import { checkOptions } from './check.js'
-import { invalid, rethrow } from './errors.js'
+import { invalid, rethrow, UblkError } from './errors.js'
 import type { CreateOptions } from './options/device-options.js'
 import { reportPage } from './report/page.js'
 import { ServedDevice } from './served-device.js'
@@ -41,7 +41,10 @@ export interface CrashReportOptions {
    * @defaultValue `'State 105.7'`, with its id
    */
   title?: string
-  /** What {@link CrashState.shrink} has found for this state: these losses are marked as those that matter. */
+  /**
+   * What {@link CrashState.shrink} has found for this state: these losses are marked as those that matter. If they were written
+   * later, the report is of that moment.
+   */
   shrunk?: CrashState
 }
 
@@ -56,7 +59,10 @@ export class CrashState {
   readonly #states: native.CrashStates
   readonly #found: native.FoundState
 
-  /** Identifies it among the states of the same writes with the same options; see {@link ServedDevice.crashState}. */
+  /**
+   * Identifies it among the states of the same writes with the same options; see {@link ServedDevice.crashState}. It tells the
+   * states of other writes or options apart from these, too.
+   */
   readonly id: string
   /** The marks that were set before the power failed, in order. */
   readonly marks: readonly string[]
@@ -69,7 +75,7 @@ export class CrashState {
     this.#found = found
     this.marks = found.marks
     this.lost = found.lost
-    this.id = idOf(found.cut, found.number, this.lost)
+    this.id = idOf(found, this.lost)
   }
 
   /**
@@ -95,9 +101,12 @@ export class CrashState {
   /**
    * Finds the fewest losses with which a check still fails: those that matter. Whole writes are tried first, then their parts.
    *
+   * If the check fails even when nothing is lost, what matters had not been written yet. Then it is the write without which the
+   * check fails at a later moment, before the next mark: a power cut at that moment may lose it, and leaves the same content.
+   *
    * @param check - Gets a state, and rejects, or returns false, if that is not acceptable.
-   * @returns The state that lacks only those. Its `lost` is empty if the check fails even when nothing is lost: the program has not
-   * written what it promised, or the check is wrong. It is this state if the check accepts everything less.
+   * @returns The state that lacks only those. Its `lost` is empty if the check accepts nothing until the next mark: the program
+   * has not written what it promised, or the check is wrong. It is this state if the check accepts everything less.
    *
    * @example
    * ```ts
@@ -108,14 +117,12 @@ export class CrashState {
   async shrink(check: (state: CrashState) => unknown): Promise<CrashState> {
     let least: CrashState = this
     const fails = async (lost: readonly LostWrite[]): Promise<boolean> => {
-      const found = await this.#states.without(this.#found.cut, [...lost]).catch(rethrow)
-      if (!found) return false
-      const state = new CrashState(this.#states, found)
-      if (await accepts(check, state)) return false
+      const state = await this.#without(this.#found.cut, lost)
+      if (!state || (await accepts(check, state))) return false
       least = state
       return true
     }
-    if (await fails([])) return least
+    if (await fails([])) return (await this.#unwritten(check)) ?? least
     const writes = [...new Set(this.lost.map(({ write }) => write))]
     const of = (some: readonly number[]): LostWrite[] => {
       const these = new Set(some)
@@ -135,7 +142,7 @@ export class CrashState {
    * durable, and then the newest. The others are counted.
    *
    * @returns The text of the page, about 300 KiB at most.
-   * @throws UblkError of kind `invalid` if an option is wrong, or if `shrunk` is of another moment.
+   * @throws UblkError of kind `invalid` if an option is wrong.
    *
    * @example
    * ```ts
@@ -149,13 +156,41 @@ export class CrashState {
     if (typeof title !== 'string' || title.trim() === '') {
       throw invalid(`title must be text, not ${nameOf(title)}`, 'such as the error of the check')
     }
-    if (shrunk !== undefined && !(shrunk instanceof CrashState && shrunk.#found.cut === this.#found.cut)) {
-      throw invalid('shrunk is no state of the same moment', 'take what shrink() has found for this state')
+    if (shrunk !== undefined && !(shrunk instanceof CrashState)) {
+      throw invalid('shrunk is no state', 'take what shrink() has found for this state')
     }
+    // What matters was written later.
+    if (shrunk && shrunk.#found.cut !== this.#found.cut) return shrunk.report({ title, shrunk })
     const first = (shrunk ?? this).lost.map(({ write }) => write)
     const account = this.#found.account([...new Set(first)], NAMED)
     const { id, marks, lost } = this
     return reportPage({ title, id, marks, lost, account, ...(shrunk && { shrunk }) })
+  }
+
+  async #without(cut: number, lost: readonly LostWrite[]): Promise<CrashState | null> {
+    const found = await this.#states.without(cut, [...lost]).catch(rethrow)
+    return found && new CrashState(this.#states, found)
+  }
+
+  /** The state that lacks only the write with which a check begins to accept the newest content, until the next mark. */
+  async #unwritten(check: (state: CrashState) => unknown): Promise<CrashState | undefined> {
+    const later = await this.#states.later(this.#found.cut).catch(rethrow)
+    const isAccepted = async (cut: number): Promise<boolean> => {
+      const newest = await this.#without(cut, [])
+      return newest !== null && (await accepts(check, newest))
+    }
+    let next = later.at(-1)
+    if (!next || !(await isAccepted(next.cut))) return undefined
+    // It accepts the content from some write on.
+    for (let [from, to] = [0, later.length - 1]; from < to; ) {
+      const middle = Math.floor((from + to) / 2)
+      const { cut } = later[middle] as native.LaterWrite
+      if (await isAccepted(cut)) [next, to] = [later[middle], middle]
+      else from = middle + 1
+    }
+    const { cut, write } = next as native.LaterWrite
+    const state = await this.#without(cut, [write as LostWrite])
+    return state && !(await accepts(check, state)) ? state : undefined
   }
 }
 
@@ -174,26 +209,43 @@ const SIGNS: Readonly<Record<LostWrite['how'], string>> = {
   flipped: '^',
 }
 
-/** `105.7`: the state number 7 at moment 105; `105-12@4096+512`: the one at that moment that lacks only this of write 12. */
-function idOf(cut: number, number: number | null | undefined, lost: readonly LostWrite[]): string {
-  if (typeof number === 'number') return `${cut}.${number}`
+/**
+ * `105.7~1a2b3c4d`: the state number 7 at moment 105; `105-12@4096+512~1a2b3c4d`: the one at that moment that lacks only this of
+ * write 12. What is behind the `~` says of which record, model and seed.
+ */
+function idOf({ cut, number, record }: native.FoundState, lost: readonly LostWrite[]): string {
   const parts = lost.map(({ write, offset, length, how, to = '' }) => {
     return `${write}@${offset}+${length}${SIGNS[how]}${to}`
   })
-  return [cut, ...parts].join('-')
+  const which = typeof number === 'number' ? `${cut}.${number}` : [cut, ...parts].join('-')
+  return `${which}~${record.toString(16).padStart(8, '0')}`
 }
 
-/** Finds a state by its id; null if there is none. */
-export async function stateOf(id: string, states: native.CrashStates): Promise<CrashState | null> {
+/**
+ * Finds a state by its id.
+ *
+ * @throws UblkError of kind `not-found` if there is none, or it is of another record.
+ */
+export async function stateOf(id: string, states: native.CrashStates, device: number): Promise<CrashState> {
   const found = await look(id, states)
   const state = found ? new CrashState(states, found) : null
-  return state?.id === id ? state : null
+  if (state?.id === id) return state
+  const [which, wanted] = [state?.id, id].map(each => each?.replace(/~.*/, ''))
+  if (state && which === wanted) {
+    throw new UblkError('not-found', `the state ${id} is of other writes, or another seed or model`, {
+      device,
+      hint: 'a state is had again while its disk is there, with the same options',
+    })
+  }
+  throw new UblkError('not-found', `there is no state ${nameOf(id)}`, { device })
 }
 
 async function look(id: string, states: native.CrashStates): Promise<native.FoundState | null> {
-  const [, cut, number, rest = ''] = /^(\d+)(?:\.(\d+)|((?:-\d+@\d+\+\d+(?:\?|[>^]\d+)?)*))$/.exec(id) ?? []
+  const [, cut, number, rest = ''] =
+    /^(\d+)(?:\.(\d+)|((?:-\d+@\d+\+\d+(?:\?|[>^]\d+)?)*))~[0-9a-f]{8}$/.exec(id) ?? []
   // Of larger numbers there is none, and they would not be exact.
-  if (cut === undefined || !id.match(/\d+/g)?.every(each => Number.isSafeInteger(Number(each)))) return null
+  const numbers = id.replace(/~.*/, '').match(/\d+/g)
+  if (cut === undefined || !numbers?.every(each => Number.isSafeInteger(Number(each)))) return null
   if (number !== undefined) return await states.replay(Number(cut), Number(number)).catch(rethrow)
   const lost = [...rest.matchAll(/(\d+)@(\d+)\+(\d+)([?>^]?)(\d*)/g)].map(parts => partOf(parts))
   return await states.without(Number(cut), lost).catch(rethrow)

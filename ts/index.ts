@@ -35,6 +35,7 @@ export type {
   ExportLogOptions,
 } from './crash-options.js'
 export type { CrashDiskOptions, CrashReportOptions, CrashState, LostWrite } from './crash-state.js'
+export type { CutPredicate, RecordedRequest } from './cut-when.js'
 export { UblkDevice } from './device.js'
 export type { DiffOptions } from './diff.js'
 export type { DiskFaults, FaultCount, FaultReport } from './disk-faults.js'

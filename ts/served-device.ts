@@ -13,6 +13,7 @@ import {
   checkStates,
 } from './crash-options.js'
 import { CrashState, stateOf } from './crash-state.js'
+import { type CutPredicate, cutWhen, forgetPredicate } from './cut-when.js'
 import { UblkDevice } from './device.js'
 import { checkDiff } from './diff.js'
 import { invalid, rethrow, UblkError, wrap } from './errors.js'
@@ -278,20 +279,32 @@ export class ServedDevice extends UblkDevice {
    * Cuts the power of a {@link powercut} disk at an event, before anything that comes after it. Call {@link cut} then: it
    * chooses what is left. While the power is off, this is for an event after {@link restore}.
    *
+   * A predicate is shown each write, discard, write-zeroes and flush that was answered from now on, in order. It runs on the
+   * event loop, and the disk does not wait for it: the power is off from when it has returned true, and what was answered until
+   * then came before the cut. While a synchronous call keeps the event loop busy, it is not called. If it throws an error, or
+   * returns anything but true or false, it is dropped, and the device emits `error`.
+   *
    * @throws UblkError of kind `unsupported` for another disk.
    *
    * @example
    * ```ts
    * disk.cutAt({ flush: 3 })
+   * disk.cutAt(({ op, meta }) => op === 'write' && meta)
    * ```
    */
-  cutAt(event: CutEvent): void {
+  cutAt(event: CutEvent | CutPredicate): void {
+    const { device } = this.#local
+    if (typeof event === 'function') {
+      cutWhen(device, event, message => this.#report(message))
+      return
+    }
     checkEvent(event)
     try {
-      this.#local.device.cutAt(event.flush, event.write, event.mark)
+      device.cutAt(event.flush, event.write, event.mark)
     } catch (error) {
       throw wrap(error)
     }
+    forgetPredicate(device)
   }
 
   /** Whether the power of a {@link powercut} disk is off. */
@@ -338,17 +351,16 @@ export class ServedDevice extends UblkDevice {
   /**
    * One of the states of {@link crashStates} again, by its {@link CrashState.id | id}, with the same options.
    *
-   * @throws UblkError of kind `not-found` if there is none with that id; `unsupported` for another disk.
+   * @throws UblkError of kind `not-found` if there is none with that id, or the id is of other writes, another seed or model;
+   * `unsupported` for another disk.
    *
    * @example
    * ```ts
-   * const state = await disk.crashState('105.7')
+   * const state = await disk.crashState('105.7~1a2b3c4d')
    * ```
    */
   async crashState(id: string, options: CrashStatesOptions = {}): Promise<CrashState> {
-    const state = await stateOf(id, this.#states(options))
-    if (!state) throw new UblkError('not-found', `there is no state ${nameOf(id)}`, { device: this.id })
-    return state
+    return await stateOf(id, this.#states(options), this.id)
   }
 
   #states(options: CrashStatesOptions): native.CrashStates {

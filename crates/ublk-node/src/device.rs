@@ -450,6 +450,31 @@ impl Device {
         set().map_err(|error| raised(env, &error))
     }
 
+    /// Calls a function when there is something for `take_watched`, until the power is off.
+    #[napi]
+    pub fn watch(&self, env: &Env, call: Function<'_, (), ()>) -> Result<()> {
+        let call = callable(&call)?;
+        let tell = move || {
+            let _ = call.call((), ThreadsafeFunctionCallMode::NonBlocking); // ending: nobody looks any more
+        };
+        let set = self.recorder().map(|recorder| recorder.watch(Box::new(tell)));
+        set.map_err(|error| raised(env, &error))
+    }
+
+    /// The next requests that a disk which records has answered, as `take_changes` has them.
+    #[napi]
+    pub fn take_watched(&self) -> Vec<f64> {
+        self.recorder().map_or_else(|_| Vec::new(), |recorder| powercut::watched(&recorder))
+    }
+
+    /// Switches the power off, unless it is.
+    #[napi]
+    pub fn switch_off(&self) {
+        if let Ok(recorder) = self.recorder() {
+            recorder.switch_off_now();
+        }
+    }
+
     /// Whether the power is off; `null` of a disk that does not record.
     #[napi(getter)]
     pub fn is_power_off(&self) -> Option<bool> {

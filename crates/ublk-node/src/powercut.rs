@@ -4,6 +4,7 @@ use crate::account::{self, CrashAccount};
 use crate::kinds::crash_state;
 use crate::number::{number, whole};
 use crate::task::{promise, raised};
+use crate::wire;
 use napi::bindgen_prelude::{Object, ObjectFinalize};
 use napi::{Env, Result};
 use napi_derive::napi;
@@ -12,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use ublk_core::ErrorKind;
 use ublk_core::backend::account::{Account, Wanted};
 use ublk_core::backend::{
-    Bounds, Flags, How, Log, LogData, Lost, Model, Moment, Op, Recorder, State, States, Trigger, View,
+    Bounds, Completed, Flags, How, Log, LogData, Lost, Model, Moment, Op, Recorder, State, States, Trigger, View,
 };
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_formats::{Output, is_on};
@@ -56,6 +57,15 @@ pub struct LostWrite {
     pub to: Option<f64>,
 }
 
+/// A write that was started later.
+#[napi(object)]
+pub struct LaterWrite {
+    /// The moment after its start.
+    pub cut: f64,
+    /// What a state lacks without it.
+    pub write: LostWrite,
+}
+
 /// A state after a power cut.
 #[napi(custom_finalize)]
 pub struct FoundState {
@@ -68,6 +78,9 @@ pub struct FoundState {
     /// Its number among those of the moment; `null`: it was made from what it lacks.
     #[napi(readonly)]
     pub number: Option<f64>,
+    /// Tells what record, model and seed it is of.
+    #[napi(readonly)]
+    pub record: u32,
     lost: Vec<Missing>,
     marks: Vec<String>,
     /// The moment of the cut.
@@ -84,6 +97,22 @@ struct Missing {
     meta: bool,
 }
 
+fn told(Missing { lost, op, meta }: &Missing) -> LostWrite {
+    LostWrite {
+        write: number(lost.write as u64),
+        offset: number(lost.sectors.start * SECTOR),
+        length: number((lost.sectors.end - lost.sectors.start) * SECTOR),
+        op: (*op).into(),
+        meta: *meta,
+        how: how_of(lost.how).into(),
+        to: match lost.how {
+            How::Moved(sector) => Some(number(sector * SECTOR)),
+            How::Flipped(bit) => Some(bit.into()),
+            How::Missing | How::Garbage => None,
+        },
+    }
+}
+
 impl ObjectFinalize for FoundState {
     fn finalize(self, env: Env) -> Result<()> {
         env.adjust_external_memory(-self.bytes).map(drop)
@@ -95,19 +124,6 @@ impl FoundState {
     /// What it lacks of the newest content.
     #[napi(getter)]
     pub fn lost(&self) -> Vec<LostWrite> {
-        let told = |Missing { lost, op, meta }: &Missing| LostWrite {
-            write: number(lost.write as u64),
-            offset: number(lost.sectors.start * SECTOR),
-            length: number((lost.sectors.end - lost.sectors.start) * SECTOR),
-            op: (*op).into(),
-            meta: *meta,
-            how: how_of(lost.how).into(),
-            to: match lost.how {
-                How::Moved(sector) => Some(number(sector * SECTOR)),
-                How::Flipped(bit) => Some(bit.into()),
-                How::Missing | How::Garbage => None,
-            },
-        };
         self.lost.iter().map(told).collect()
     }
 
@@ -238,6 +254,18 @@ impl CrashStates {
         })
     }
 
+    /// The writes that were started at a moment or later, before the next mark, in order.
+    #[napi(ts_return_type = "Promise<LaterWrite[]>")]
+    pub fn later<'env>(&self, env: &'env Env, cut: f64) -> Result<Object<'env>> {
+        let states = self.states.clone();
+        let work = move || {
+            let states = states.lock().unwrap_or_else(PoisonError::into_inner);
+            let one = |(cut, lost)| LaterWrite { cut: number(cut), write: told(&missing(&states, &lost)) };
+            Ok(states.later(whole("cut", cut)?).into_iter().map(one).collect::<Vec<_>>())
+        };
+        promise(env, work, |_, later| Ok(later))
+    }
+
     /// The newest content at a moment without these parts of writes, as far as a disk can lack them alone.
     #[napi(ts_return_type = "Promise<FoundState | null>")]
     pub fn without<'env>(&self, env: &'env Env, cut: f64, lost: Vec<LostWrite>) -> Result<Object<'env>> {
@@ -274,17 +302,18 @@ fn how_of(how: How) -> &'static str {
     }
 }
 
+fn missing(states: &States, lost: &Lost) -> Missing {
+    let write = &states.log().writes()[lost.write];
+    let op = match write.op {
+        Op::Discard => "discard",
+        Op::WriteZeroes => "write-zeroes",
+        _ => "write",
+    };
+    Missing { lost: lost.clone(), op, meta: write.flags.has(Flags::META) }
+}
+
 fn found(recorder: &Recorder, states: &States, state: &State) -> FoundState {
     let log = states.log();
-    let missing = |lost: &Lost| {
-        let write = &log.writes()[lost.write];
-        let op = match write.op {
-            Op::Discard => "discard",
-            Op::WriteZeroes => "write-zeroes",
-            _ => "write",
-        };
-        Missing { lost: lost.clone(), op, meta: write.flags.has(Flags::META) }
-    };
     let before = log.marks().iter().take_while(|mark| mark.at < state.cut);
     let view = Arc::new(recorder.view(state));
     FoundState {
@@ -292,7 +321,8 @@ fn found(recorder: &Recorder, states: &States, state: &State) -> FoundState {
         view,
         cut: number(state.cut),
         number: state.number.map(number),
-        lost: state.lost.iter().map(missing).collect(),
+        record: state.record,
+        lost: state.lost.iter().map(|lost| missing(states, lost)).collect(),
         marks: before.map(|mark| mark.name.clone()).collect(),
         at: state.cut,
         log: log.clone(),
@@ -356,4 +386,17 @@ pub fn export(
     let done = recorder.export(&output.file()?, path, &|| cancel.is_cancelled())?;
     output.complete()?;
     Ok(ExportedLog { entries: number(done.entries), bytes: number(done.bytes) })
+}
+
+/// What was answered since the last call: `CHANGE_FIELDS` numbers for each; see `wire.rs`.
+pub fn watched(recorder: &Recorder) -> Vec<f64> {
+    let numbers = |done: Completed| {
+        let mut fields = [0.0; wire::CHANGE_FIELDS];
+        fields[wire::CHANGE_OP] = wire::op(done.op).into();
+        fields[wire::CHANGE_FLAGS] = wire::flags(done.flags).into();
+        fields[wire::CHANGE_OFFSET] = number(done.sectors.start * SECTOR);
+        fields[wire::CHANGE_LENGTH] = number((done.sectors.end - done.sectors.start) * SECTOR);
+        fields
+    };
+    recorder.watched().into_iter().flat_map(numbers).collect()
 }

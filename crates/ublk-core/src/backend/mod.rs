@@ -54,7 +54,7 @@ pub use observed::{Change, Observed, Observer};
 pub use overlay::{Commit, FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
 pub use recorder::{
-    ContentMap, Exported, Flush, Log, Mark, Moment, Origin, RecordedLog, Recorder, Trigger, Write,
+    Completed, ContentMap, Exported, Flush, Log, Mark, Moment, Origin, RecordedLog, Recorder, Trigger, Write,
 };
 pub use slice::Slice;
 pub use stage::{Stage, Stages};

@@ -10,8 +10,9 @@
 //!
 //! A long write has few places at which it is torn ([`TEARS`]): the units between two of them are there together or not.
 
-use crate::backend::recorder::{ContentMap, Log, Moment, Write};
-use crate::request::Flags;
+use crate::backend::numbers::mixed;
+use crate::backend::recorder::{ContentMap, Log, Moment, NEVER, Write};
+use crate::request::{Flags, Op};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -123,6 +124,8 @@ pub struct Walk {
     /// Those that were started and not completed, in the order of their completions.
     in_flight: Vec<usize>,
     at: Moment,
+    /// The sum of the numbers of the writes and flushes that were completed.
+    sum: u64,
 }
 
 impl Walk {
@@ -142,6 +145,7 @@ impl Walk {
             started: 0,
             in_flight: Vec::new(),
             at: 0,
+            sum: 0,
         }
     }
 
@@ -158,13 +162,15 @@ impl Walk {
             if self.promises.flush {
                 self.since = self.since.max(flush.start);
             }
+            self.sum = self.sum.wrapping_add(number_of([0, flush.start, flush.done, 0, 0, 0]));
             self.flushes += 1;
         }
         while let Some(write) = writes.get(self.flushed).filter(|write| write.done < self.since) {
             Log::apply(write, &mut self.durable);
             self.flushed += 1;
         }
-        while writes.get(self.completed).is_some_and(|write| write.done < moment) {
+        while let Some(write) = writes.get(self.completed).filter(|write| write.done < moment) {
+            self.sum = self.sum.wrapping_add(number_of_write(write, write.done));
             self.completed += 1;
         }
         while let Some(number) = self.by_start.get(self.started)
@@ -185,6 +191,12 @@ impl Walk {
     /// The log.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// A number that tells what happened until now, without the data, from anything else that may have.
+    pub fn record(&self) -> u64 {
+        let writes = self.in_flight.iter().map(|number| &self.log.writes()[*number]);
+        writes.fold(self.sum, |sum, write| sum.wrapping_add(number_of_write(write, NEVER)))
     }
 
     /// What is durable because of a flush.
@@ -232,6 +244,20 @@ impl Walk {
         }
         false
     }
+}
+
+fn number_of_write(write: &Write, done: Moment) -> u64 {
+    let op = match write.op {
+        Op::Discard => 2,
+        Op::WriteZeroes => 3,
+        _ => 1,
+    };
+    let fua = u64::from(write.flags.has(Flags::FUA));
+    number_of([op, write.start, done, write.sector, write.sectors.into(), fua])
+}
+
+fn number_of(event: [u64; 6]) -> u64 {
+    event.into_iter().fold(0, |number, field| mixed(mixed(number).wrapping_add(field)))
 }
 
 /// The units that a write changes.

@@ -4,6 +4,7 @@
 //! each. A state is a map of the disk, so it is made without copying data. [`account`] says what became of each write in it.
 
 pub mod account;
+mod bounds;
 mod choose;
 mod content;
 mod doubt;
@@ -14,8 +15,9 @@ mod states;
 mod tests;
 mod view;
 
+pub use bounds::{Bounds, Model};
 pub use choose::Choice;
 pub use content::LogData;
 pub(super) use left::left;
-pub use states::{Bounds, How, Lost, Model, State, States};
+pub use states::{How, Lost, State, States};
 pub use view::View;

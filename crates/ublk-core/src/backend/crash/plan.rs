@@ -1,6 +1,6 @@
 //! At which moments the power fails, and how many states of each are tried.
 
-use super::states::Bounds;
+use super::bounds::Bounds;
 use crate::backend::numbers::mixed;
 use crate::backend::recorder::{Log, Moment};
 use crate::request::Flags;

@@ -1,8 +1,9 @@
 //! Goes through the states of a log.
 
-use super::choose::{ALL, Choice, Choices, Grain, prefix};
+use super::bounds::{Bounds, Model};
+use super::choose::{Choice, Choices, Grain, prefix};
 use super::content::{Contents, LogData};
-use super::doubt::{Doubt, Open, Promises, Unit, Walk};
+use super::doubt::{Doubt, Open, Unit, Walk};
 use super::plan::Plan;
 use crate::abi::SECTOR;
 use crate::backend::numbers::{Numbers, mixed};
@@ -14,102 +15,11 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What a disk does with writes when the power fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Model {
-    /// It has the first writes that were not made durable, up to any.
-    Prefix,
-    /// It has any of them.
-    Writes,
-    /// It has any units of them.
-    Torn,
-    /// The same, but those of a write in flight may hold anything: the disk does not write units whole.
-    Garbage,
-    /// As torn, but a flush makes nothing durable: no disk may do this.
-    LyingFlush,
-    /// As torn, but a write with FUA is durable only after a flush: no disk may do this.
-    IgnoredFua,
-    /// It has all writes, but one of them elsewhere: no disk may do this.
-    Misdirected,
-    /// It has all writes, but a bit of one of them is another one: no disk may do this.
-    BitRot,
-}
-
-impl Model {
-    fn promises(self) -> Promises {
-        Promises {
-            flush: self != Self::LyingFlush,
-            fua: !matches!(self, Self::IgnoredFua | Self::LyingFlush),
-        }
-    }
-
-    fn grain(self) -> Grain {
-        match self {
-            Self::Prefix => Grain::Prefixes,
-            Self::Writes => Grain::Writes,
-            Self::Torn | Self::Garbage | Self::LyingFlush | Self::IgnoredFua => Grain::Units,
-            Self::Misdirected => Grain::Moved,
-            Self::BitRot => Grain::Flipped,
-        }
-    }
-}
-
 /// How many choices are made for each state that is wanted: some have a content that was tried already.
 const SPARE: u64 = 4;
 
 /// How many different sectors of garbage there are.
 const GARBAGE: u64 = 256;
-
-/// Which states are wanted.
-#[derive(Debug, Clone)]
-pub struct Bounds {
-    /// What the disk does.
-    pub model: Model,
-    /// The power fails at one of these moments. The end is one, too.
-    pub moments: Range<Moment>,
-    /// At most this number of states.
-    pub budget: u64,
-    /// What is never torn, in sectors.
-    pub unit: u64,
-    /// Determines what is drawn.
-    pub seed: u64,
-    /// The size of the disk, in sectors.
-    pub sectors: u64,
-}
-
-impl Bounds {
-    /// What is in doubt where the walk is.
-    fn doubt(&self, walk: &Walk) -> Doubt {
-        let open: Vec<_> = walk.open().collect();
-        let (mut units, mut all) = (Vec::new(), Vec::new());
-        match self.model.grain() {
-            Grain::Units => units = super::doubt::units(&open, self.unit, self.model == Model::Garbage),
-            Grain::Moved | Grain::Flipped => {
-                all.extend(walk.all().map(|number| (number, walk.log().writes()[number])));
-            }
-            Grain::Prefixes | Grain::Writes => {}
-        }
-        Doubt { moment: walk.at(), open, units, all, sectors: self.sectors }
-    }
-
-    fn choices(&self, doubt: &Doubt) -> Choices {
-        Choices::new(self.model.grain(), doubt, mixed(self.seed ^ mixed(doubt.moment)))
-    }
-
-    /// How many states are possible where the walk is; `None`: more than are all tried.
-    fn possible(&self, walk: &Walk) -> Option<u64> {
-        // Each unit or write in doubt is there or not.
-        let most = to_usize(ALL.ilog2().into());
-        let too_many = match self.model.grain() {
-            Grain::Prefixes => false,
-            Grain::Moved | Grain::Flipped => true,
-            Grain::Writes => walk.open().filter(|open| !open.certain).nth(most).is_some(),
-            Grain::Units => walk.has_more_units(most, self.unit),
-        };
-        if too_many { None } else { self.choices(&self.doubt(walk)).total() }
-    }
-}
 
 /// What is wrong with a part of a write, compared with the newest content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +52,8 @@ pub struct State {
     pub cut: Moment,
     /// Its number among the choices at that moment; `None`: it was made from what it lacks.
     pub number: Option<u64>,
+    /// Tells what it is a state of: the writes and flushes until then, the model and the seed. Another record has another number.
+    pub record: u32,
     /// What is there.
     pub choice: Choice,
     /// The content.
@@ -366,6 +278,22 @@ impl States {
         self.state(None, choice, data)
     }
 
+    /// The writes that were started at a moment or later, before the next mark, in order: what each of them is as a loss, and the
+    /// moment after its start. So a state at that moment that lacks it is the newest content before it.
+    pub fn later(&self, moment: Moment) -> Vec<(Moment, Lost)> {
+        let next = self.log.marks().iter().map(|mark| mark.at).find(|at| *at >= moment);
+        let end = self.bounds.moments.end.min(next.unwrap_or(Moment::MAX));
+        let writes = self.log.writes().iter().enumerate();
+        let mut later: Vec<_> = writes
+            .filter(|(_, write)| (moment..end).contains(&write.start))
+            .map(|(number, write)| {
+                (write.start + 1, Lost { write: number, sectors: write.range(), how: How::Missing })
+            })
+            .collect();
+        later.sort_unstable_by_key(|(cut, _)| *cut);
+        later
+    }
+
     /// The one damage that is the only loss, if a write so far can be damaged like that.
     fn damage(&self, lost: &[Lost]) -> Option<Choice> {
         let [Lost { write: number, sectors, how }] = lost else { return None };
@@ -502,7 +430,7 @@ impl States {
                 }
             }
         }
-        Ok(State { cut: *moment, number, choice, content, lost })
+        Ok(State { cut: *moment, number, record: self.bounds.record(&self.walk), choice, content, lost })
     }
 
     /// Sectors of garbage, the same for all states of a log.

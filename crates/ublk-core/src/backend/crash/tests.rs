@@ -1,3 +1,6 @@
+mod later;
+mod record;
+
 use super::*;
 use crate::abi::SECTOR;
 use crate::backend::numbers::Numbers;

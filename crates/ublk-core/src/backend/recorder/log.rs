@@ -65,6 +65,19 @@ impl Change {
     }
 }
 
+/// A request that was answered without an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completed {
+    /// When.
+    pub at: Moment,
+    /// A write, discard, write-zeroes or flush.
+    pub op: Op,
+    /// How it was asked for.
+    pub flags: Flags,
+    /// Its sectors of the disk; none of a flush.
+    pub sectors: Range<u64>,
+}
+
 /// A flush that was answered without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flush {
@@ -147,6 +160,28 @@ impl Log {
     pub fn mark(&mut self, name: String) {
         let at = self.tick();
         self.marks.push(Mark { at, name });
+    }
+
+    /// The first requests that were completed at a moment or later, in order.
+    pub fn completed_since(&self, from: Moment, most: usize) -> Vec<Completed> {
+        let writes = &self.writes[self.writes.partition_point(|write| write.done < from)..];
+        let flushes = &self.flushes[self.flushes.partition_point(|flush| flush.done < from)..];
+        let writes = writes.iter().take(most).map(|write| Completed {
+            at: write.done,
+            op: write.op,
+            flags: write.flags,
+            sectors: write.range(),
+        });
+        let flushes = flushes.iter().take(most).map(|flush| Completed {
+            at: flush.done,
+            op: Op::Flush,
+            flags: Flags::NONE,
+            sectors: 0..0,
+        });
+        let mut all: Vec<_> = writes.chain(flushes).collect();
+        all.sort_unstable_by_key(|completed| completed.at);
+        all.truncate(most);
+        all
     }
 
     /// All writes, in the order of their completions.

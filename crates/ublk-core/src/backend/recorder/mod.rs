@@ -14,11 +14,12 @@ mod log;
 mod started;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use content_map::{ContentMap, Leaf, Origin, is_of_zeroes};
 pub use engine::{FixedEngine, Sources};
 pub use exchange::{Exported, RecordedLog};
-pub use log::{Change, Flush, Log, Mark, Moment, Write};
+pub use log::{Change, Completed, Flush, Log, Mark, Moment, NEVER, Write};
 
 use super::crash::{Bounds, LogData, Model, State as CrashState, States, View};
 use super::{Backend, CopyMode, Discard, Engine, Errno, Extent, Properties, Readable, Site, crash, parts};
@@ -34,6 +35,7 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use watch::Watch;
 
 /// See the [module](self).
 pub struct Recorder {
@@ -76,6 +78,8 @@ struct State {
     before: ContentMap,
     /// When it is going to be cut.
     trigger: Option<Trigger>,
+    /// Or who looks whether it is.
+    watch: Option<Watch>,
     /// The content that it has when it is on again.
     after: Option<ContentMap>,
     /// That content is being chosen.
@@ -85,6 +89,13 @@ struct State {
 }
 
 impl State {
+    /// A request was answered.
+    fn tell(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.tell();
+        }
+    }
+
     /// The log with what is in flight now, and the content when it began.
     fn recorded(&self) -> (Log, ContentMap) {
         let mut log = self.log.clone();
@@ -151,17 +162,25 @@ impl Recorder {
     /// Changes that are answered now, in this order. How many were logged: none after the power went off.
     fn log_all(&self, changes: &[Change]) -> usize {
         let mut state = self.state();
+        let logged = self.log_some(&mut state, changes);
+        if logged > 0 {
+            state.tell();
+        }
+        logged
+    }
+
+    fn log_some(&self, state: &mut State, changes: &[Change]) -> usize {
         for (number, change) in changes.iter().enumerate() {
             if self.is_off() || change.start < state.on {
                 return number;
             }
-            let State { log, started, newest, trigger, .. } = &mut *state;
+            let State { log, started, newest, trigger, .. } = state;
             started.remove(change);
             Log::apply(&log.write(change), newest);
             if let Some(Trigger::Write(left)) = trigger {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
-                    self.switch_off(&mut state);
+                    self.switch_off(state);
                 }
             }
         }
@@ -181,6 +200,7 @@ impl Recorder {
                 self.switch_off(&mut state);
             }
         }
+        state.tell();
         Ok(())
     }
 
@@ -295,7 +315,8 @@ impl Recorder {
 
     /// Switches the power off at an event: while it is off, at one after it is on again.
     pub fn cut_at(&self, trigger: Trigger) {
-        self.state().trigger = Some(trigger);
+        let mut state = self.state();
+        (state.trigger, state.watch) = (Some(trigger), None);
     }
 
     /// Whether the power is off.
@@ -309,7 +330,7 @@ impl Recorder {
     }
 
     fn switch_off(&self, state: &mut State) {
-        state.trigger = None;
+        (state.trigger, state.watch) = (None, None);
         self.switched.fetch_add(1, SeqCst);
     }
 
@@ -325,8 +346,9 @@ impl Recorder {
         };
         let on = state.log.now();
         let log = Log::beginning(on);
-        let trigger = state.trigger.take();
-        *state = State { log, newest: content.clone(), before: content, trigger, on, ..State::default() };
+        let (trigger, watch) = (state.trigger.take(), state.watch.take());
+        *state =
+            State { log, newest: content.clone(), before: content, trigger, watch, on, ..State::default() };
         self.switched.fetch_add(1, SeqCst);
         Ok(())
     }
@@ -395,6 +417,8 @@ impl Backend for Recorder {
 
     fn close(&self) -> Result<()> {
         self.closed.store(true, SeqCst);
+        // Who watches may hold the disk.
+        self.state().watch = None;
         self.data.close().and(self.base.close())
     }
 }

@@ -1,3 +1,5 @@
+mod watch;
+
 use super::*;
 use crate::backend::testing::Bench;
 use crate::backend::{File, Memory, Overlay, Storage};

@@ -3,19 +3,33 @@ import { closeSync, fsyncSync, mkdtempSync, openSync, readSync, rmSync, writeSyn
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { type CrashState, file, lazy, overlay, powercut, type ServedDevice, UblkDevice } from 'ublk-ts'
-import { type Check, isFound, survives } from '../support/crash.js'
+import {
+  type CrashState,
+  file,
+  lazy,
+  overlay,
+  powercut,
+  qcow2,
+  type ServedDevice,
+  stripe,
+  UblkDevice,
+} from 'ublk-ts'
+import { type Check, isFound, JOBS, MORE, ROUNDS, survives } from '../support/crash.js'
 import { leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
 
 // Sound: what is right survives every state. Sharp: what is wrong is found, and the losses that matter are few.
-// UBLK_TS_CRASH_STATES=10000 tries more states.
+// UBLK_TS_CRASH_STATES=10000 tries more states; that takes hours, and ava's --timeout has to be longer than each test.
 
 const DIR = mkdtempSync('/dev/shm/crash-lab-')
 const MOUNT = join(DIR, 'mnt')
 leaveNothingBehind(test)
-test.before(async () => void (await sh('mkdir "$1"', MOUNT)))
-test.afterEach.always(async () => void (await sh('while umount "$1" 2>/dev/null; do :; done', MOUNT)))
+/** Where the states are mounted that are checked at a time. */
+const CRASHED = Array.from({ length: JOBS }, (_, job) => join(DIR, `crashed${job}`))
+test.before(async () => void (await sh('mkdir "$@"', MOUNT, ...CRASHED)))
+test.afterEach.always(async () => {
+  await sh('for dir; do while umount "$dir" 2>/dev/null; do :; done; done', MOUNT, ...CRASHED)
+})
 test.after.always(() => {
   rmSync(DIR, { recursive: true, force: true })
 })
@@ -32,7 +46,7 @@ async function mounted(mkfs: string, options = 'defaults', prepare = ':'): Promi
 }
 
 /** Runs a script for the numbers from 1 on, and promises each. */
-async function work(disk: ServedDevice, script: string, numbers = 2): Promise<void> {
+async function work(disk: ServedDevice, script: string, numbers = ROUNDS): Promise<void> {
   for (let n = 1; n <= numbers; n++) {
     await sh(`cd "$2"; n=$1; ${script}`, String(n), MOUNT)
     disk.mark(String(n))
@@ -41,11 +55,11 @@ async function work(disk: ServedDevice, script: string, numbers = 2): Promise<vo
 }
 
 /** What a script prints in the mounted state has to be the number that was promised last, or the next one. */
-function promised(script: string, fsck: string): Check {
-  return async state => {
+function promised(script: string, fsck: string, options = 'defaults'): Check {
+  return async (state, job = 0) => {
     await using crashed = await state.disk()
-    const all = `mount "$1" "$2"; (cd "$2"; ${script}) || echo "status $?"; umount "$2"; ${fsck} || echo damaged`
-    const found = (await sh(all, crashed.path, MOUNT)).trim()
+    const all = `mount -o ${options} "$1" "$2"; (cd "$2"; ${script}) || echo "status $?"; umount "$2"; ${fsck} || echo damaged`
+    const found = (await sh(all, crashed.path, CRASHED[job] as string)).trim()
     const last = Number(state.marks.at(-1))
     if (found !== String(last) && found !== String(last + 1)) throw new Error(`${last}, then: ${found}`)
   }
@@ -55,15 +69,20 @@ const EXT4 = 'mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0'
 const XFS = 'mkfs.xfs -q -f'
 const FSCK = 'e2fsck -fn "$1" >/dev/null 2>&1'
 
-/** Each file has 8 KiB of its number. */
-const FILES = 'printf %08192d $n >file$n; sync file$n; sync .'
-const READ_FILES =
-  'i=0; while [ "$(cat file$((i+1)) 2>/dev/null)" = "$(printf %08192d $((i+1)))" ]; do i=$((i+1)); done; echo $i'
+/** Each file has some KiB of its number. */
+const NUMBER = `%0${MORE * 8192}d`
+const FILES = `printf ${NUMBER} $n >file$n; sync file$n; sync .`
+// Without processes of its own, which are what takes most of the time.
+const READ_FILES = `i=0
+  while found=; printf -v wanted ${NUMBER} $((i+1)); read -r found 2>/dev/null <file$((i+1)) || :; [ "$found" = "$wanted" ]; do
+    i=$((i+1))
+  done
+  echo $i`
 
 test('files that were synced survive on ext4', async t => {
   await using disk = await mounted(EXT4)
   await work(disk, FILES)
-  await survives(t, disk, promised(READ_FILES, FSCK), { from: '0' })
+  await survives(t, disk, promised(READ_FILES, FSCK), { from: '0' }, JOBS)
 })
 
 test('files that were synced do not survive on ext4 without barriers', async t => {
@@ -75,13 +94,13 @@ test('files that were synced do not survive on ext4 without barriers', async t =
 test('files that were synced survive on xfs', async t => {
   await using disk = await mounted(XFS)
   await work(disk, FILES)
-  await survives(t, disk, promised(READ_FILES, 'xfs_repair -n "$1" >/dev/null 2>&1'), {
-    from: '0',
-  })
+  // Several states are mounted at a time.
+  const check = promised(READ_FILES, 'xfs_repair -n "$1" >/dev/null 2>&1', 'nouuid')
+  await survives(t, disk, check, { from: '0' }, JOBS)
 })
 
 const TABLE = 'CREATE TABLE t(n INTEGER PRIMARY KEY, text)'
-const INSERT = `INSERT INTO t VALUES($n, hex(randomblob(3000)))`
+const INSERT = `INSERT INTO t VALUES($n, hex(randomblob(${MORE * 3000})))`
 const COUNT = `sqlite3 db 'PRAGMA integrity_check; SELECT count(*) FROM t' | sed '/^ok$/d'`
 
 // In mode DELETE a transaction is there for good when its journal is not: with FULL, the directory is not synced after that.
@@ -91,7 +110,7 @@ for (const [mode, level] of Object.entries(SAFE)) {
   test(`SQLite survives in mode ${mode} with synchronous=${level}`, async t => {
     await using disk = await mounted(EXT4, 'defaults', `sqlite3 db 'PRAGMA journal_mode=${mode}; ${TABLE}'`)
     await work(disk, `sqlite3 db "PRAGMA synchronous=${level}; ${INSERT}"`)
-    await survives(t, disk, promised(COUNT, FSCK), { from: '0' })
+    await survives(t, disk, promised(COUNT, FSCK), { from: '0' }, JOBS)
   })
 }
 
@@ -193,17 +212,38 @@ for (const flushes of [true, false]) {
   })
 }
 
-/** Backends with files on the recorded disk. */
+/** Backends with files on the recorded disk, and scripts that make these files and check them, in their directory. */
 const STORED = {
-  file: () => file(join(MOUNT, 'disk')),
-  overlay: () => overlay(file(join(DIR, 'base')), { upper: join(MOUNT, 'upper') }),
-  lazy: () => lazy({ source: join(DIR, 'base'), cache: join(MOUNT, 'cache') }),
+  file: { backend: () => file(join(MOUNT, 'disk')), prepare: 'truncate -s 1M disk', check: ':' },
+  overlay: {
+    backend: () => overlay(file(join(DIR, 'base')), { upper: join(MOUNT, 'upper') }),
+    prepare: ':',
+    check: ':',
+  },
+  lazy: {
+    backend: () => lazy({ source: join(DIR, 'base'), cache: join(MOUNT, 'cache') }),
+    prepare: ':',
+    check: ':',
+  },
+  stripe: {
+    // A record is on both.
+    backend: () => stripe([file(join(MOUNT, 'even')), file(join(MOUNT, 'odd'))], { chunk: '8K' }),
+    prepare: 'truncate -s 512K even odd',
+    check: ':',
+  },
+  qcow2: {
+    // A record needs new clusters.
+    backend: () => qcow2(join(MOUNT, 'image')),
+    prepare: 'qemu-img create -q -f qcow2 -o cluster_size=4k image 1M',
+    // Status 3: clusters are leaked.
+    check: 'said=$(qemu-img check image 2>&1) || [ $? = 3 ] || { echo "$said"; exit 1; }',
+  },
 }
 
-for (const [name, backend] of Object.entries(STORED)) {
+for (const [name, { backend, prepare, check }] of Object.entries(STORED)) {
   test(`what was flushed on ${name} survives a power cut`, async t => {
     await sh('truncate -s 1M "$1/base"', DIR)
-    await using disk = await mounted(EXT4, 'defaults', 'truncate -s 1M disk')
+    await using disk = await mounted(EXT4, 'defaults', prepare)
     {
       await using upper = await UblkDevice.create({ backend: backend() })
       for (let n = 1; n <= 4; n++) {
@@ -212,16 +252,17 @@ for (const [name, backend] of Object.entries(STORED)) {
       }
     }
     await sh('umount "$1"', MOUNT)
-    const check: Check = async state => {
+    const survived: Check = async state => {
       await using crashed = await state.disk()
       await sh('mount "$1" "$2"', crashed.path, MOUNT)
       try {
+        await sh(`cd "$1"; ${check}`, MOUNT)
         await using upper = await UblkDevice.create({ backend: backend() })
         enough(state, await replay(upper.path, true))
       } finally {
         await sh('umount "$1"', MOUNT)
       }
     }
-    await survives(t, disk, check, { from: '0' })
+    await survives(t, disk, survived, { from: '0' })
   })
 }

@@ -101,6 +101,29 @@ impl Drop for Mounted {
     }
 }
 
+/// A file system that is mounted as long as this lives.
+pub struct Mount(TempDir);
+
+impl Mount {
+    /// That of a block device.
+    pub fn of(device: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        run("mount", &[device, dir.path().to_str().unwrap()]);
+        Self(dir)
+    }
+
+    /// The directory it is mounted on.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run("umount", &[self.0.path().to_str().unwrap()]);
+    }
+}
+
 /// What this process has open: where each descriptor points.
 pub fn descriptors() -> Vec<String> {
     let entries = fs::read_dir("/proc/self/fd").unwrap();

@@ -25,7 +25,7 @@ const ROUNDS: u64 = 4;
 /// A planted fault has to be found in so many states.
 const BUDGET: u64 = 500;
 /// Without it, so many are fine.
-const SOUND: u64 = 24;
+const SOUND: u64 = 8;
 
 /// A disk with a map, in files of a directory.
 struct Kind {

@@ -64,10 +64,10 @@ pub(crate) mod tests {
     }
 
     /// How many of its pages are in memory.
-    fn present(mapping: &Mapping) -> usize {
-        let mut found = vec![0; LENGTH / page_size()];
+    pub(crate) fn present(mapping: &Mapping) -> usize {
+        let mut found = vec![0; mapping.length() / page_size()];
         // SAFETY: one byte for each page of the mapping.
-        let done = unsafe { libc::mincore(mapping.at(0).cast(), LENGTH, found.as_mut_ptr()) };
+        let done = unsafe { libc::mincore(mapping.at(0).cast(), mapping.length(), found.as_mut_ptr()) };
         assert_eq!(done, 0);
         found.iter().filter(|page| **page & 1 == 1).count()
     }

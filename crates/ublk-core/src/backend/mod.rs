@@ -382,6 +382,11 @@ pub trait Storage: Backend {
     /// the last success may be lost.
     fn sync(&self) -> io::Result<()>;
 
+    /// A range is going to be written soon: gets the memory for it, which takes far less time at once than page by page.
+    fn expect(&self, offset: u64, length: u64) {
+        let _ = (offset, length);
+    }
+
     /// Gives the space of a range back to the system: it reads as zeroes. May block; on any thread but a queue's. Nobody
     /// uses the range meanwhile.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {

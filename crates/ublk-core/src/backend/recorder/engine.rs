@@ -8,7 +8,7 @@ use crate::backend::{Below, Completion, Engine, Io, Key, PerCall, Piece, Site, S
 use crate::error::Result;
 use crate::queue::{Errno, Flags, Op, Outcome};
 use crate::request::count_of;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// The disks below: one has what was there before, the other the data of the log.
 pub struct Sources {
@@ -226,10 +226,32 @@ impl Engine for RecorderEngine {
     }
 }
 
-/// Serves one queue of a disk that does not change.
+/// The places of the sectors of a disk that nobody writes.
+pub struct Places(RwLock<Arc<ContentMap>>);
+
+impl Places {
+    pub fn new(places: ContentMap) -> Self {
+        Self::sharing(Arc::new(places))
+    }
+
+    pub fn sharing(places: Arc<ContentMap>) -> Self {
+        Self(RwLock::new(places))
+    }
+
+    pub fn now(&self) -> Arc<ContentMap> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads find what these say from now on.
+    pub fn set(&self, places: Arc<ContentMap>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+}
+
+/// Serves one queue of a disk that nobody writes.
 pub struct FixedEngine {
     pub sources: Sources,
-    pub places: Arc<ContentMap>,
+    pub places: Arc<Places>,
     pub size: u64,
 }
 
@@ -238,7 +260,7 @@ impl Engine for FixedEngine {
         if !piece.is_within(self.size) || piece.op != Op::Read {
             return Step::Done(Err(libc::EIO));
         }
-        let places = &self.places;
+        let places = self.places.now();
         self.sources.read(io, piece, |offset, length| places.find(offset, length))
     }
 

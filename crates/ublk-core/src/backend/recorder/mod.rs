@@ -17,7 +17,7 @@ mod tests;
 mod watch;
 
 pub use content_map::{ContentMap, Leaf, Origin, is_of_zeroes};
-pub use engine::{FixedEngine, Sources};
+pub use engine::{FixedEngine, Places, Sources};
 pub use exchange::{Exported, RecordedLog};
 pub use log::{Change, Completed, Flush, Log, Mark, Moment, NEVER, Write};
 
@@ -135,7 +135,13 @@ impl Recorder {
 
     fn allocate(&self, length: u64) -> Option<u64> {
         let offset = self.end.fetch_add(length, Relaxed);
-        (offset + length <= self.data.properties().size).then_some(offset)
+        let end = offset + length;
+        // The first step that begins in this range, and all others.
+        let (first, next) = (offset.div_ceil(STEP) * STEP, end.div_ceil(STEP) * STEP);
+        if first < next {
+            self.data.expect(first, next - first);
+        }
+        (end <= self.data.properties().size).then_some(offset)
     }
 
     /// A change is started now, whose data is in the log's data already, or not yet. It gets the moment; what comes after a cut
@@ -375,6 +381,9 @@ impl LogData for Recorder {
         self.blank
     }
 }
+
+/// In steps of this size the log's data gets its memory.
+const STEP: u64 = 1 << 20;
 
 /// The most states among which a cut chooses.
 const DRAWN: u64 = 256;

@@ -7,6 +7,7 @@ import type { CreateOptions } from './options/device-options.js'
 import { reportPage } from './report/page.js'
 import { ServedDevice } from './served-device.js'
 import { fewest } from './shrink.js'
+import type { StateDisks } from './state-disks.js'
 import { nameOf } from './user-values.js'
 
 /** A part of a write that is not on a disk after a power cut as it was written. */
@@ -58,6 +59,7 @@ const NAMED = 2000
 export class CrashState {
   readonly #states: native.CrashStates
   readonly #found: native.FoundState
+  readonly #disks: StateDisks
 
   /**
    * Identifies it among the states of the same writes with the same options; see {@link ServedDevice.crashState}. It tells the
@@ -70,9 +72,10 @@ export class CrashState {
   readonly lost: readonly LostWrite[]
 
   /** @internal */
-  constructor(states: native.CrashStates, found: native.FoundState) {
+  constructor(states: native.CrashStates, found: native.FoundState, disks: StateDisks) {
     this.#states = states
     this.#found = found
+    this.#disks = disks
     this.marks = found.marks
     this.lost = found.lost
     this.id = idOf(found, this.lost)
@@ -80,6 +83,8 @@ export class CrashState {
 
   /**
    * Makes a disk with this content. What is written to it is thrown away with it, and does not change the state.
+   *
+   * Without options, its device may be that of a state whose disk was deleted before: it stays until the recorded disk is deleted.
    *
    * @throws UblkError as {@link UblkDevice.create}; of kind `closed` if the recorded disk was deleted.
    *
@@ -89,7 +94,8 @@ export class CrashState {
    * ```
    */
   async disk(options: CrashDiskOptions = {}): Promise<ServedDevice> {
-    const number = this.#found.keep()
+    if (Object.keys(options).length === 0) return await ServedDevice.ofState(this.#found, this.#disks)
+    const number = this.#found.view().keep()
     try {
       const state: CrashStateBackend = { kind: 'crash-state', number }
       return await ServedDevice.create({ ...options, record: false, backend: overlay(state) })
@@ -169,7 +175,7 @@ export class CrashState {
 
   async #without(cut: number, lost: readonly LostWrite[]): Promise<CrashState | null> {
     const found = await this.#states.without(cut, [...lost]).catch(rethrow)
-    return found && new CrashState(this.#states, found)
+    return found && new CrashState(this.#states, found, this.#disks)
   }
 
   /** The state that lacks only the write with which a check begins to accept the newest content, until the next mark. */
@@ -226,9 +232,14 @@ function idOf({ cut, number, record }: native.FoundState, lost: readonly LostWri
  *
  * @throws UblkError of kind `not-found` if there is none, or it is of another record.
  */
-export async function stateOf(id: string, states: native.CrashStates, device: number): Promise<CrashState> {
+export async function stateOf(
+  id: string,
+  states: native.CrashStates,
+  disks: StateDisks,
+  device: number,
+): Promise<CrashState> {
   const found = await look(id, states)
-  const state = found ? new CrashState(states, found) : null
+  const state = found ? new CrashState(states, found, disks) : null
   if (state?.id === id) return state
   const [which, wanted] = [state?.id, id].map(each => each?.replace(/~.*/, ''))
   if (state && which === wanted) {

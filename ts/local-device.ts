@@ -3,6 +3,7 @@ import * as native from '#binding'
 import type { FaultPlan } from './backends/fault-rules.js'
 import type { NativeBackend } from './backends/list.js'
 import { planOf } from './disk-faults.js'
+import { UblkError } from './errors.js'
 import type { DeviceInfo } from './info.js'
 import { traceOf } from './native-trace.js'
 import { isDurable } from './runtime/backend-properties.js'
@@ -44,6 +45,8 @@ export class LocalDevice {
   faultPlan: FaultPlan | undefined
   /** How this process stopped serving it. */
   #end: 'deleted' | 'released' | undefined
+  readonly #device: native.Device
+  #passedOn = false
 
   /**
    * @param server - Serves it, unless native threads do.
@@ -52,14 +55,31 @@ export class LocalDevice {
    * @param detach - Called when the device was deleted, after its last events: it drops references to the device.
    */
   constructor(
-    readonly device: native.Device,
+    device: native.Device,
     readonly server: JsServer | undefined,
     readonly backend: NativeBackend | undefined,
     readonly callbacks: NativeCallbacks,
     private readonly detach: () => void,
   ) {
+    this.#device = device
     callbacks.attach(device)
     this.faultPlan = planOf(backend)
+  }
+
+  /**
+   * The native device.
+   *
+   * @throws UblkError of kind `closed` if it was passed on to somebody else.
+   */
+  get device(): native.Device {
+    if (!this.#passedOn) return this.#device
+    const { id } = this.#device
+    throw new UblkError('closed', `device ${id} was deleted`, { device: id })
+  }
+
+  /** Whether somebody gets every request. */
+  get traced(): boolean {
+    return this.#traces.size > 0
   }
 
   /** Whether this process does not serve it any more; its number may belong to another device. */
@@ -224,8 +244,13 @@ export class LocalDevice {
     this.#keepAlive = undefined
   }
 
-  /** Called when the device was deleted or left to another server. Resolves when nothing of this one is left. */
-  forget({ stays = false }: { stays?: boolean } = {}): Promise<void> {
+  /**
+   * Called when the device was deleted or left to another server. Resolves when nothing of this one is left.
+   *
+   * @param passedOn - Somebody else has the native device: to this one it is deleted.
+   */
+  forget({ stays = false, passedOn = false }: { stays?: boolean; passedOn?: boolean } = {}): Promise<void> {
+    this.#passedOn ||= passedOn
     this.#forgotten ??= this.#forget(stays)
     return this.#forgotten
   }

@@ -1,5 +1,7 @@
 import * as native from '#binding'
 import { abortable } from './abort.js'
+import type { CrashStateBackend } from './backends/crash-state.js'
+import { overlay } from './backends/overlay.js'
 import type { PowercutBackend } from './backends/powercut.js'
 import { nodesOf, ofSize } from './backends/stack.js'
 import { changedPart } from './changes.js'
@@ -20,13 +22,14 @@ import { invalid, rethrow, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { ChangedPart, DeviceInfo, QueueStats } from './info.js'
 import { Launch } from './launch.js'
-import { checkWaiting, type RecoverOptions } from './lifecycle-options.js'
+import { checkEnd, checkWaiting, type EndOptions, type RecoverOptions } from './lifecycle-options.js'
 import { callListeners } from './listeners.js'
 import type { LocalDevice } from './local-device.js'
 import type { CreateOptions } from './options/device-options.js'
 import { readFiles } from './remote/record-file.js'
 import { SharedMemory } from './shared-memory.js'
 import type { SpareDisk } from './spare-disk.js'
+import { StateDisks } from './state-disks.js'
 import { statsOf } from './stats.js'
 import { nameOf, settled } from './user-values.js'
 
@@ -40,6 +43,11 @@ import { nameOf, settled } from './user-values.js'
  */
 export class ServedDevice extends UblkDevice {
   readonly #local: LocalDevice
+  /** Keeps the disk of a state for the next one, instead of its deletion. Whether it could. */
+  #give: (() => Promise<boolean>) | undefined
+  #given: Promise<boolean> | undefined
+  /** Of a recorded disk. */
+  #stateDisks: StateDisks | undefined
 
   private constructor(info: DeviceInfo, local: LocalDevice) {
     super(info)
@@ -86,6 +94,31 @@ export class ServedDevice extends UblkDevice {
         await launch.announce(disk)
         await entry.device.show(cancel).catch(rethrow)
       }
+      await disk.#tellLive()
+      launch.commit()
+      return disk
+    })
+  }
+
+  /** @internal A disk of a state after a power cut. */
+  static async ofState(state: native.FoundState, disks: StateDisks): Promise<ServedDevice> {
+    const backend: CrashStateBackend = { kind: 'crash-state', number: 0 } // The disk is there already: only a description.
+    const options: CreateOptions = { backend: overlay(backend) }
+    return await Launch.run(options, async launch => {
+      const found = await disks.take(state)
+      const { entry, info } = await launch.enter(
+        new native.Cancel(),
+        undefined,
+        async ([, , onEvent]) => {
+          found.tell(onEvent)
+          return found.device
+        },
+        device => device.delete(true, new native.Cancel()),
+        false,
+        async () => found.info,
+      )
+      const disk = ServedDevice.#launched(launch, entry, info)
+      disk.#give = async () => await disks.give(found, entry)
       await disk.#tellLive()
       launch.commit()
       return disk
@@ -344,7 +377,7 @@ export class ServedDevice extends UblkDevice {
     for (;;) {
       const found = await states.next().catch(rethrow)
       if (!found) return
-      yield new CrashState(states, found)
+      yield new CrashState(states, found, this.#disksOfStates())
     }
   }
 
@@ -360,7 +393,7 @@ export class ServedDevice extends UblkDevice {
    * ```
    */
   async crashState(id: string, options: CrashStatesOptions = {}): Promise<CrashState> {
-    return await stateOf(id, this.#states(options), this.id)
+    return await stateOf(id, this.#states(options), this.#disksOfStates(), this.id)
   }
 
   #states(options: CrashStatesOptions): native.CrashStates {
@@ -372,6 +405,11 @@ export class ServedDevice extends UblkDevice {
     }
   }
 
+  #disksOfStates(): StateDisks {
+    this.#stateDisks ??= new StateDisks()
+    return this.#stateDisks
+  }
+
   #powercut(): PowercutBackend {
     const { backend } = this.#local
     const found = nodesOf(backend).find(({ kind }) => kind.name === 'powercut')
@@ -380,6 +418,18 @@ export class ServedDevice extends UblkDevice {
       device: this.id,
       hint: 'make it of powercut()',
     })
+  }
+
+  override async delete(options: EndOptions = {}): Promise<void> {
+    checkEnd(options, 'delete()')
+    if (!this.#local.ended) this.#given ??= this.#give?.()
+    if (!(await this.#given)) {
+      this.#given = undefined
+      await super.delete(options)
+      return await this.#stateDisks?.close()
+    }
+    if (!this.#local.ended) this.#emit('deleted')
+    await this.#local.forget({ passedOn: true })
   }
 
   /** Deletes the device, even if the disk is in use: unmount it first. */

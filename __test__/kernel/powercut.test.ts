@@ -246,6 +246,52 @@ test('the id of a state is refused for other writes, another seed or another mod
   t.true(states >= 2)
 })
 
+test('a disk of a state that was deleted becomes that of another state, and nothing of it stays', async t => {
+  await using disk = await UblkDevice.create({ backend: powercut({ size: '1M' }) })
+  const write = 'printf "$2" | dd of="$1" bs=4096 conv=sync,notrunc status=none'
+  // Through the page cache.
+  const read = 'head -c 4096 "$1" | tr -d "\\0"'
+  for (const text of ['one', 'two', 'three']) {
+    await sh(`${write}; sync "$1"`, disk.path, text)
+    disk.mark(text)
+  }
+  const state = async (to: string): Promise<CrashState> => {
+    let earliest: CrashState | undefined
+    const cut = ({ id }: CrashState): number => Number.parseInt(id, 10)
+    for await (const state of disk.crashStates({ from: 'one' })) {
+      if (state.marks.at(-1) !== to) continue
+      if (state.lost.length > 0) return state // The next write is lost.
+      if (!earliest || cut(state) < cut(earliest)) earliest = state
+    }
+    return earliest as CrashState
+  }
+  const first = await (await state('one')).disk()
+  const { id, path } = first
+  t.is(await sh(read, path), 'one')
+  await sh(`${write}; sync "$1"; cat "$1" >/dev/null`, path, 'other')
+  await first.delete()
+  await first.delete()
+  await t.throwsAsync(first.info(), { message: `device ${id} was deleted` })
+  t.throws(() => first.stats(), { message: `device ${id} was deleted` })
+  const second = await (await state('two')).disk()
+  t.is(second.id, id)
+  t.is(await sh(read, path), 'two')
+  const beside = await (await state('three')).disk()
+  t.not(beside.id, id)
+  t.is(await sh(read, beside.path), 'three')
+  await sh('sleep 60 <"$1" >/dev/null 2>&1 & echo $! >"$2"', path, join(DIR, 'user'))
+  await t.throwsAsync(second.delete(), { message: /in use/ })
+  await sh('kill "$(cat "$1")"', join(DIR, 'user'))
+  await second.delete({ wait: true })
+  // What would stay is not passed on.
+  await sh('blockdev --setro "$1"', beside.path)
+  await beside.delete()
+  const third = await (await state('one')).disk()
+  t.is(await sh(`${write}; ${read}`, third.path, 'new'), 'new')
+  t.is(await sh('blockdev --getro "$1"', third.path), '0\n')
+  await third.delete()
+})
+
 test('what cannot be done is said in one line', async t => {
   await using plain = await UblkDevice.create({ backend: memory('1M') })
   const message = 'the disk does not record what is written to it'

@@ -10,7 +10,7 @@ use crate::layers::{DiskLayer, FlattenProgress};
 use crate::lazy::LazyProgress;
 use crate::number::{maybe, number, whole};
 use crate::opening::{Opened, OpeningBackend};
-use crate::powercut::{self, CrashBounds, CrashStates, ExportedLog};
+use crate::powercut::{self, CrashBounds, CrashStates, ExportedLog, FoundState, StateView};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
 use crate::task::{promise, raised};
@@ -243,6 +243,34 @@ impl Device {
     pub fn show<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
         let (device, bound) = (self.device.clone(), self.bound(cancel));
         promise(env, move || device.show(&bound), |_, ()| Ok(()))
+    }
+
+    /// Makes the disk of a state, over `view`, that of another state. It must not be in use. Resolves to the same device as another
+    /// object.
+    #[napi(ts_return_type = "Promise<Device>")]
+    pub fn turn_into<'env>(
+        &self,
+        env: &'env Env,
+        view: &StateView,
+        state: &FoundState,
+        cancel: &Cancel,
+    ) -> Result<Object<'env>> {
+        let (device, timeout, home) = (self.device.clone(), self.timeout, self.env);
+        let (view, state, cancel) = (view.shared(), state.shared(), cancel.0.clone());
+        let work = move || {
+            powercut::turn_into(&device, &view, &state, &cancel)?;
+            Ok(Device {
+                device,
+                timeout,
+                env: home,
+                fetches: None,
+                changes: None,
+                lazy: Arc::default(),
+                faults: Arc::default(),
+                recorder: Arc::default(),
+            })
+        };
+        promise(env, work, |_, device| Ok(device))
     }
 
     /// Lets go of a live device without failing a request: its disk waits for `recover`, here or elsewhere.

@@ -10,12 +10,12 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use ublk_core::ErrorKind;
 use ublk_core::backend::account::{Account, Wanted};
 use ublk_core::backend::{
-    Bounds, Completed, Flags, How, Log, LogData, Lost, Model, Moment, Op, Recorder, State, States, Trigger, View,
+    Backend, Bounds, Completed, Flags, How, Log, LogData, Lost, Model, Moment, Op, Recorder, State, States, Trigger, View,
 };
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
+use ublk_core::{Cancel, ErrorKind};
 use ublk_formats::{Output, is_on};
 
 /// Which states are wanted.
@@ -147,10 +147,43 @@ impl FoundState {
         Ok(account::told(account, name_of(model), self.at, (sectors, unit)))
     }
 
-    /// The number by which a backend of the kind `crash-state` names its content in this process, until it is forgotten.
+    /// For a disk with this content, which can become another state.
+    #[napi]
+    pub fn view(&self) -> StateView {
+        StateView(Arc::new(self.view.copy()))
+    }
+}
+
+/// What a disk is over that has one state after the other.
+#[napi]
+pub struct StateView(Arc<View>);
+
+#[napi]
+impl StateView {
+    /// The number by which a backend of the kind `crash-state` names it in this process, until it is forgotten.
     #[napi]
     pub fn keep(&self) -> u32 {
-        crash_state::keep(self.view.clone())
+        crash_state::keep(self.0.clone())
+    }
+}
+
+/// Makes the disk of a state that of another one, which nobody uses.
+pub fn turn_into(device: &ublk_core::Device, disk: &View, other: &View, cancel: &Cancel) -> CoreResult<()> {
+    other.check()?;
+    device.again(disk.properties().size, cancel, || disk.turn_into(other))
+}
+
+impl StateView {
+    /// What [`turn_into`] takes.
+    pub fn shared(&self) -> Arc<View> {
+        self.0.clone()
+    }
+}
+
+impl FoundState {
+    /// The same.
+    pub fn shared(&self) -> Arc<View> {
+        self.view.clone()
     }
 }
 

@@ -74,19 +74,30 @@ impl Device {
         checked.check_first_size(size)?;
         self.control.update_size(self.target, size, bound)?;
         checked.resized(size);
-        let scan = match (checked.spec.partition_scan, self.recovery) {
-            (false, _) => Scan::None,
-            (true, None | Some(Recovery::Fail)) => Scan::Here,
-            (true, Some(Recovery::Requeue | Recovery::Reissue)) => Scan::Apart,
-        };
         drop(checked);
-        let id = self.id;
+        let (id, scan) = (self.id, self.scan());
         if let (State::Live(serving), Some(change)) =
             (&mut *state, Change::begin("ublk-show", move || announce(id, scan)))
         {
             serving.changing(change);
         }
         Ok(())
+    }
+}
+
+impl Device {
+    fn scan(&self) -> Scan {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        match (checked.spec.partition_scan, self.recovery) {
+            (false, _) => Scan::None,
+            (true, None | Some(Recovery::Fail)) => Scan::Here,
+            (true, Some(Recovery::Requeue | Recovery::Reissue)) => Scan::Apart,
+        }
+    }
+
+    /// Does what the kernel does for a disk that appears.
+    pub(super) fn announce(&self) {
+        announce(self.id, self.scan());
     }
 }
 

@@ -69,7 +69,7 @@ impl Device {
     }
 
     /// Keeps the device as it is while its backend changes.
-    fn live_backend(&self) -> Result<(MutexGuard<'_, State>, Arc<dyn Backend>)> {
+    pub(super) fn live_backend(&self) -> Result<(MutexGuard<'_, State>, Arc<dyn Backend>)> {
         let mut state = self.state();
         self.look(&mut state)?;
         if !matches!(*state, State::Live(_)) {
@@ -80,7 +80,7 @@ impl Device {
     }
 
     /// Has the kernel write back what is in the disk's buffers, and forget them.
-    fn drop_buffers(&self) -> Result<()> {
+    pub(super) fn drop_buffers(&self) -> Result<()> {
         let path = Kind::Disk.path(self.id);
         let failed = |error: std::io::Error| {
             Error::system(format!("cannot drop the kernel's buffers of {path}"), &error)

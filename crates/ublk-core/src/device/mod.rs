@@ -8,6 +8,7 @@
 //!   adopt ───────────────────► waiting ──release──► another process's       so is leave, of a recoverable device
 //! ```
 
+mod again;
 mod bind;
 mod binding;
 mod change;

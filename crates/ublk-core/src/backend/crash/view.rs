@@ -1,6 +1,6 @@
-//! A state as a disk, which is only read. An overlay over it can be written.
+//! A state as a disk, which is only read. An overlay over it can be written. It can become another state of the same disk.
 
-use crate::backend::recorder::{ContentMap, FixedEngine, Sources};
+use crate::backend::recorder::{ContentMap, FixedEngine, Places, Sources};
 use crate::backend::{Backend, Engine, Properties, Site, parts};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 pub struct View {
     base: Arc<dyn Backend>,
     data: Arc<dyn Backend>,
-    places: Arc<ContentMap>,
+    places: Arc<Places>,
     /// What is never torn, in bytes.
     unit: u32,
     /// The recorded disk was closed.
@@ -28,12 +28,25 @@ impl View {
         unit: u32,
         closed: Arc<AtomicBool>,
     ) -> Self {
-        Self { base, data, places: Arc::new(places), unit, closed }
+        Self { base, data, places: Arc::new(Places::new(places)), unit, closed }
     }
 
     /// About how many bytes of memory it alone takes up.
     pub fn own_bytes(&self) -> usize {
-        size_of::<Self>() + self.places.own_bytes()
+        size_of::<Self>() + self.places.now().own_bytes()
+    }
+
+    /// Another one with the same content, of which each can become another state.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let Self { base, data, places, unit, closed } = self;
+        let places = Arc::new(Places::sharing(places.now()));
+        Self { base: base.clone(), data: data.clone(), places, unit: *unit, closed: closed.clone() }
+    }
+
+    /// Has the content of `other` from now on, a state of the same disk.
+    pub fn turn_into(&self, other: &Self) {
+        self.places.set(other.places.now());
     }
 
     /// Checks that its disk is still recorded: since it was closed, others may have changed its base.

@@ -1,27 +1,19 @@
 // processors: 1 and 2
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { UblkDevice, worker } from 'ublk-ts'
 import { leaveNothingBehind } from '../support/devices.js'
+import { writePrograms } from '../support/documents.js'
 import { onTwo, test } from '../support/processors.js'
 import { result, sh, shell } from '../support/program.js'
 import { MEBIBYTES, verify } from '../support/verify.js'
 
 leaveNothingBehind(test)
 
-const root = fileURLToPath(new URL('../../', import.meta.url))
 const example = (name: string): URL => new URL(`../examples/${name}.js`, import.meta.url)
 
-/** A document's first program, as a file of its own. */
-function firstProgram(document: string): string {
-  const [, code = ''] = /^```js\n(.*?)^```$/ms.exec(readFileSync(`${root}${document}`, 'utf8')) ?? []
-  const [, name = ''] = /^\/\/ (\S+\.mjs)\n/.exec(code) ?? []
-  mkdirSync(`${root}dist-test/programs`, { recursive: true })
-  const path = `${root}dist-test/programs/${name}`
-  writeFileSync(path, code)
-  return path
-}
+const firstProgram = (document: string): string => writePrograms(document)[0] ?? ''
 
 test("README's first program runs as it is shown", async t => {
   const out = await sh('node "$1"; ls /dev/ublkb* 2>/dev/null || true', firstProgram('README.md'))

@@ -3,8 +3,9 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import test from 'ava'
+import { programsOf } from '../support/documents.js'
 
-// What the documents show is compiled: a module as it is, a fragment after what it takes for granted.
+// What the documents show is compiled: a program and a module as they are, a fragment after what it takes for granted.
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const FRAGMENT = `
@@ -25,10 +26,15 @@ test("the documents' JavaScript and TypeScript compile", async t => {
     'docs/clones.md',
     'docs/testing.md',
     'docs/power-cuts.md',
+    'docs/databases.md',
   ]
   for (const document of documents) {
     const text = readFileSync(root + document, 'utf8')
-    for (const [, code = ''] of text.matchAll(/^```[jt]s\n(.*?)^```$/gms)) {
+    for (const [name, code] of programsOf(document)) {
+      writeFileSync(`${dir}/${name}`, code)
+      blocks++
+    }
+    for (const [, code = ''] of text.matchAll(/^```[jt]s\n(?!\/\/ \S+\.mjs\n)(.*?)^```$/gms)) {
       const module = /^import .* from 'ublk-ts'$/m.test(code) ? code : `${FRAGMENT}${code}export {}\n`
       writeFileSync(`${dir}/${document.replaceAll(/\W/g, '-')}-${++blocks}.ts`, module)
     }
@@ -40,6 +46,8 @@ test("the documents' JavaScript and TypeScript compile", async t => {
       extends: '../../tsconfig.base.json',
       compilerOptions: {
         noEmit: true,
+        allowJs: true,
+        checkJs: true,
         composite: false,
         incremental: false,
         isolatedDeclarations: false,
@@ -48,7 +56,7 @@ test("the documents' JavaScript and TypeScript compile", async t => {
         noUnusedParameters: false,
         noUncheckedIndexedAccess: false,
       },
-      include: ['*.ts'],
+      include: ['*.ts', '*.mjs'],
     }),
   )
   const tsc = promisify(execFile)(`${root}node_modules/.bin/tsc`, ['-p', dir, '--pretty', 'false'], {

@@ -3,6 +3,7 @@
 import { cpus, release } from 'node:os'
 import { measureAttach } from './attach.js'
 import { measureClones, measureLarge } from './clones.js'
+import { measureLog, measureStates } from './crash.js'
 import { measureCreate, measureMemory } from './create.js'
 import { measureFirst } from './first.js'
 import { measureGrowth } from './growth.js'
@@ -38,6 +39,8 @@ if (options.suite === 'growth') {
     for (const record of await measureClones()) emit({ kind: 'clones', ...record })
     emit({ kind: 'large', ...(await measureLarge()) })
   }
+  if (wanted('states')) emit({ kind: 'states', ...(await measureStates({ progress })) })
+  if (wanted('log')) emit({ kind: 'log', ...(await measureLog({ progress })) })
   if (wanted('first')) await measureFirst(options, { emit, progress })
   if (['io', 'calls', 'allocations'].some(wanted)) {
     for (const heat of heatsOf(options)) await measureHeat(heat, options, { emit, progress })

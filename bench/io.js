@@ -6,9 +6,9 @@ import { countAllocations, prepareCounting } from './allocations.js'
 import { countCalls } from './calls.js'
 import { makeFiles } from './files.js'
 import { parseWorkload, runFio } from './fio.js'
-import { readCpu, readSleeps } from './server.js'
+import { Absent, readCpu, readSleeps } from './server.js'
 import { SUITES } from './suites.js'
-import { start } from './targets.js'
+import { isKeeping, start } from './targets.js'
 
 export async function measureHeat(heat, options, { emit, progress }) {
   progress(`setting up the disks: ${heat.name}`)
@@ -27,6 +27,9 @@ export async function measureHeat(heat, options, { emit, progress }) {
     await files.remove()
   }
 }
+
+/** A round of disks that keep all that is written: this much, which the smallest log has room for. */
+const KEPT = ['--size=256m', '--io_size=192m']
 
 /** The disks that are there. One that fails in a workload is made anew, and spared that one. */
 class Field {
@@ -55,6 +58,13 @@ class Field {
   async renew(name) {
     await this.leave(name)
     await this.enter(name)
+  }
+
+  async renewed(name) {
+    await this.renew(name)
+    const disk = this.#disks.get(name)
+    if (!disk) throw new Absent('it was not made anew')
+    return disk
   }
 
   /** Has the disks that know a workload do something with it. */
@@ -95,14 +105,17 @@ class Field {
 }
 
 async function measureIo(field, options, { emit, progress }) {
-  const limits = ['--time_based', `--runtime=${Math.round(options.seconds * 1000)}ms`, '--ramp_time=200ms']
+  const limits = field.heat.keeps
+    ? KEPT
+    : ['--time_based', `--runtime=${Math.round(options.seconds * 1000)}ms`, '--ramp_time=200ms']
   const everywhere = `0-${cpus().length - 1}`
   const large = field.heat.workloads.find(name => parseWorkload(name).block.endsWith('m'))
   if (large) await warmUp(field, large, progress)
   for (let round = 1; round <= options.rounds; round++) {
     progress(`${field.heat.name}: round ${round} of ${options.rounds}`)
     for (const workload of field.heat.workloads) {
-      await field.each('io', workload, round % 2 === 0, async disk => {
+      await field.each('io', workload, round % 2 === 0, async former => {
+        const disk = isKeeping(former.name) ? await field.renewed(former.name) : former
         const where = parseWorkload(workload).pinned ? (disk.cpu ?? field.cpu) : everywhere
         await disk.place(where)
         const before = countersOf(disk)

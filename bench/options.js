@@ -21,6 +21,8 @@ It measures and never judges.
                    and null_blk; those that do not run are told of. About 12 minutes a round: see docs/performance.md
   --suite stacks   disks made of others: a stripe of two files against kublk's, three slices of a file against the file
   --suite faults   a memory disk with a layer for faults that has no rules, against one without
+  --suite crash    a disk that records what is written against one in memory and dm-log-writes; how long it takes to make
+                   disks of states after a power cut, and what memory the recorded takes up
   --suite images   a disk in a qcow2 image against one in a file, rublk's, and qemu-nbd with the kernel's NBD client
   --suite overlay  overlays against a file, dm-snapshot, qemu-nbd, rublk's qcow2 and ours; first writes, clones
   --suite builds   our null, memory and file disks against those of another build, which --other names
@@ -30,11 +32,11 @@ It measures and never judges.
   --seconds S      length of a round (1)
   --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many;
                    race, stacks, faults, images, builds: io, calls, allocations; overlay: these, first and clones;
-                   attach: attach; growth: cpu, memory, queues (all)
+                   crash: io, states, log; attach: attach; growth: cpu, memory, queues (all)
   --other DIR      builds: the other build's directory, built there with npm run build
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,
                    and null-block, the kernel's null_blk: no disk can be faster; threads: shared, crowd;
-                   race, stacks, images, overlay, builds: any disk of its tables, or a heat (all): of the race
+                   race, stacks, crash, images, overlay, builds: any disk of its tables, or a heat (all): of the race
                    ${HEATS}.
                    A word behind a disk's name says how it is served: perio, batch, copy, user, auto or zero, which are
                    --transport and --copy of ublk-ts create, or the peer's own options; bound, to one CPU; poll,

@@ -1,6 +1,7 @@
 // Turns the records of a run into tables.
 
 import { parseWorkload } from './fio.js'
+import { logSize, states } from './report-crash.js'
 import { growth } from './report-growth.js'
 import { clones, first, large } from './report-overlay.js'
 import { race } from './report-race.js'
@@ -9,7 +10,7 @@ import { heatsOf } from './suites.js'
 import { compare, disksIn, select, spread, table, unique } from './table.js'
 
 /** The suites whose heats have a table each. */
-const TABLES_OF_HEATS = ['race', 'stacks', 'images', 'overlay', 'builds']
+const TABLES_OF_HEATS = ['race', 'stacks', 'crash', 'images', 'overlay', 'builds']
 
 /** The whole report, as text. */
 export function report(records, { options, about }) {
@@ -30,6 +31,8 @@ export function report(records, { options, about }) {
   for (const record of of('memory')) parts.push(memory(record))
   if (of('first').length > 0) parts.push(first(of('first'), of('absent'), suite))
   for (const record of of('clones')) parts.push(clones(record))
+  for (const record of of('states')) parts.push(states(record))
+  for (const record of of('log')) parts.push(logSize(record))
   for (const record of of('large')) parts.push(large(record))
   if (of('many').length > 0) parts.push(many(of('many')))
   return `${parts.join('\n\n')}\n`

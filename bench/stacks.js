@@ -44,6 +44,29 @@ export const FAULTS = {
   memory: '6G',
 }
 
+/**
+ * A disk that records what is written against one in memory, and against the kernel's dm-log-writes over disks in memory. In a round
+ * of writes each begins empty, but for one in memory, which has all of its pages: `memory-new` gets them with its first writes.
+ */
+export const CRASHES = {
+  parts: ['io', 'states', 'log'],
+  heats: {
+    'recorded-reads': pairs(['randread-4k-64'], { recorded: 'memory' }),
+    'recorded-writes': {
+      workloads: ['randwrite-4k-64'],
+      disks: ['dm-log-writes', 'memory-new', 'recorded-new', 'memory'],
+      targets: {
+        'recorded-new': ['recorded-new', 'memory'],
+        'memory-new': ['recorded-new', 'memory-new'],
+        'dm-log-writes': ['recorded-new', 'dm-log-writes'],
+      },
+      keeps: true,
+    },
+  },
+  tolerant: true,
+  memory: '6G',
+}
+
 /** A qcow2 image against a file, against rublk's, and against QEMU's server with the kernel's NBD client. */
 export const IMAGES = {
   parts: ['io', 'calls', 'allocations'],

@@ -1,7 +1,7 @@
 // What is measured: which disks, in which workloads, and what each is compared with.
 
 import { RACE } from './race.js'
-import { BUILDS, FAULTS, IMAGES, OVERLAYS, STACKS } from './stacks.js'
+import { BUILDS, CRASHES, FAULTS, IMAGES, OVERLAYS, STACKS } from './stacks.js'
 
 const at = (pattern, block, depths) => depths.map(depth => `${pattern}-${block}-${depth}`)
 const random = depths => ['randread', 'randwrite'].flatMap(pattern => at(pattern, '4k', depths))
@@ -9,7 +9,8 @@ const random = depths => ['randread', 'randwrite'].flatMap(pattern => at(pattern
 /**
  * A suite measures in heats: the disks of one are there together, and its rounds alternate between them. `disks` are in
  * the order of measuring, so that what is compared is measured next to each other. `targets` has the disk whose figures
- * are divided, and the one by whose they are. `measures` tells which workloads a disk has, all without it.
+ * are divided, and the one by whose they are. `measures` tells which workloads a disk has, all without it. `keeps`: some of
+ * the disks keep all that is written to them, so a round has a size and not a time.
  */
 export const SUITES = {
   /** The engine's own disks against the server of the kernel's self-tests. */
@@ -74,6 +75,7 @@ export const SUITES = {
   race: RACE,
   stacks: STACKS,
   faults: FAULTS,
+  crash: CRASHES,
   builds: BUILDS,
   images: IMAGES,
   /** How long it takes to make disks and to delete them. */

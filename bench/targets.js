@@ -3,6 +3,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { SPAN } from './fio.js'
+import { startLogWrites } from './peers/dm-log-writes.js'
 import { startSnapshot } from './peers/dm-snapshot.js'
 import { startGo } from './peers/go-ublk.js'
 import { dropScheduler, startLoop, startNullBlock } from './peers/kernel.js'
@@ -26,6 +27,7 @@ const PEERS = {
   nbdkit: { start: startNbd },
   loop: { start: startLoop },
   dm: { start: startSnapshot },
+  'dm-log-writes': { start: startLogWrites },
   'null-block': { start: startNullBlock },
   // Ours, as another build has them.
   other: { start: ([, ...words], options) => startOurs(words, options), takes: 'other' },
@@ -35,6 +37,11 @@ const peerOf = name => PEERS[name] ?? PEERS[name.split('-')[0]]
 /** The program of vm/peers that a disk takes, if it takes one. */
 export function programOf(name) {
   return peerOf(name)?.takes
+}
+
+/** Whether a disk keeps all that was written, and so is made anew in each round. */
+export function isKeeping(name) {
+  return /-new$|^dm-log-writes/.test(name)
 }
 
 /** Whether a disk is ours. */
@@ -62,7 +69,8 @@ export async function start(name, { programs, fileOn, shape, env }) {
   )
   if (words.includes('none')) dropScheduler(disk.path)
   // Files are full already, and null disks never are. What is to be new stays so.
-  if (!/null|kublk|loop|file|qcow2|stripe|slices|fresh|sparse/.test(name)) await fill(disk)
+  const stays = /null|kublk|loop|file|qcow2|stripe|slices|fresh|sparse/.test(name) || isKeeping(name)
+  if (!stays) await fill(disk)
   // A server that binds its threads itself knows what it does.
   const movable = disk.pid !== undefined && disk.cpu === undefined
   return {

@@ -67,14 +67,15 @@ const NEW = {
 }
 
 /**
- * `null`, `memory`, `faults` (memory with rules, but none), `file-…`, `qcow2-…`, `stripe-…` and `slices-…` with options behind; `js-sync` and so on; `shared` and `crowd`.
+ * `null`, `memory`, `faults` (memory with rules, but none), `recorded`, `file-…`, `qcow2-…`, `stripe-…` and `slices-…` with options behind; `js-sync` and so on; `shared` and `crowd`.
  * `fresh-…` and `present-…` are overlays with a new upper, `clusters-…` new qcow2 images over a base, and `sparse-…` a hole.
+ * `new`: it is made anew in each round.
  * `bound`: to one CPU. `program` is the command line program of another build, if one is asked for.
  */
 export async function startOurs([kind, ...given], { program: main = cli, shape, fileOn, env }) {
   const { bytes, queues, depth } = shape
-  const words = given.filter(word => word !== 'bound')
-  const bound = words.length < given.length ? ['taskset', '-c', `${availableParallelism() - 1}`] : []
+  const words = given.filter(word => word !== 'bound' && word !== 'new')
+  const bound = given.includes('bound') ? ['taskset', '-c', `${availableParallelism() - 1}`] : []
   const program = {
     js: [javascript, `js-${words[0]}`, bytes, depth, ...words.slice(1).flatMap(word => OPTIONS[word])],
     shared: [crowd, 0, bytes, depth],
@@ -89,6 +90,7 @@ export async function startOurs([kind, ...given], { program: main = cli, shape, 
       '--backend',
       JSON.stringify({ kind: 'faults', rules: [], disk: { kind: 'memory', size: Number(bytes) } }),
     ],
+    recorded: () => ['--backend', JSON.stringify({ kind: 'powercut', size: Number(bytes) })],
     file: async () => ['--file', await fileOn(words.shift()), '--direct', '--no-exclusive'],
     qcow2: async () => ['--qcow2', await imageOn(words.shift(), fileOn), '--no-exclusive'],
   }

@@ -228,7 +228,7 @@ function idOf({ cut, number, record }: native.FoundState, lost: readonly LostWri
 }
 
 /**
- * Finds a state by its id.
+ * Finds a state by its id. One without the part behind the `~` is of whatever record this is.
  *
  * @throws UblkError of kind `not-found` if there is none, or it is of another record.
  */
@@ -240,8 +240,8 @@ export async function stateOf(
 ): Promise<CrashState> {
   const found = await look(id, states)
   const state = found ? new CrashState(states, found, disks) : null
-  if (state?.id === id) return state
   const [which, wanted] = [state?.id, id].map(each => each?.replace(/~.*/, ''))
+  if (state && (state.id === id || (which === id && id === wanted))) return state
   if (state && which === wanted) {
     throw new UblkError('not-found', `the state ${id} is of other writes, or another seed or model`, {
       device,
@@ -253,7 +253,7 @@ export async function stateOf(
 
 async function look(id: string, states: native.CrashStates): Promise<native.FoundState | null> {
   const [, cut, number, rest = ''] =
-    /^(\d+)(?:\.(\d+)|((?:-\d+@\d+\+\d+(?:\?|[>^]\d+)?)*))~[0-9a-f]{8}$/.exec(id) ?? []
+    /^(\d+)(?:\.(\d+)|((?:-\d+@\d+\+\d+(?:\?|[>^]\d+)?)*))(?:~[0-9a-f]{8})?$/.exec(id) ?? []
   // Of larger numbers there is none, and they would not be exact.
   const numbers = id.replace(/~.*/, '').match(/\d+/g)
   if (cut === undefined || !numbers?.every(each => Number.isSafeInteger(Number(each)))) return null

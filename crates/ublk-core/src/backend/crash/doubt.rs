@@ -247,11 +247,8 @@ impl Walk {
 }
 
 fn number_of_write(write: &Write, done: Moment) -> u64 {
-    let op = match write.op {
-        Op::Discard => 2,
-        Op::WriteZeroes => 3,
-        _ => 1,
-    };
+    // In a log of dm-log-writes, zeroes are written like other data.
+    let op = if write.op == Op::Discard { 2 } else { 1 };
     let fua = u64::from(write.flags.has(Flags::FUA));
     number_of([op, write.start, done, write.sector, write.sectors.into(), fua])
 }

@@ -311,8 +311,9 @@ fn what_is_wrong_with_a_log_is_told_in_one_line() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("log");
     let data = [1; 512];
-    let good: ([u64; 4], &[u8]) = ([0, 1, 0, 0], &data);
-    let cases: [(u32, u64, ([u64; 4], &[u8]), &str); 16] = [
+    type Entry<'a> = ([u64; 4], &'a [u8]);
+    let good: Entry = ([0, 1, 0, 0], &data);
+    let cases: [(u32, u64, Entry, &str); 16] = [
         (512, 3, good, "is truncated: it ends within entry 1 of 3"),
         (512, u64::MAX, good, "is truncated: it ends within entry 1 of 18446744073709551615"),
         (0, 1, good, "has sectors of 0 bytes"),

@@ -34,6 +34,8 @@ const GIVEN: Readonly<Record<string, string>> = {
 mkdirSync('images')
 execFileSync('qemu-img', ['create', '-q', '-f', 'raw', 'images/base.raw', '32M'])
 execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'images/base.raw', '-F', 'raw', 'vm.qcow2'])`,
+  'device mark': "await UblkDevice.create({ id: 0, backend: powercut({ size: '1M' }) })",
+  'device exportLog': POWERCUT,
   'device trace': OVERLAY,
   'device snapshot': OVERLAY,
   'device fork': OVERLAY,
@@ -43,6 +45,7 @@ execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'images/base.raw'
 await disk.delete()`,
   'crash-state disk': STATE,
   'crash-state shrink': STATE,
+  'crash-state report': STATE,
   'served-device crashState': `${POWERCUT}
 const { value: found } = await disk.crashStates().next()`,
   'served-device mark': POWERCUT,
@@ -62,7 +65,8 @@ class Store {
 /** What they say where a program says something else. */
 const INSTEAD: readonly (readonly [string, string])[] = [
   ['https://example.org/image.raw', "' + process.env['IMAGE'] + '"],
-  ["'105.7'", "found?.id ?? ''"],
+  ["'105.7~1a2b3c4d'", "found?.id ?? ''"],
+  ["worker(new URL('./my-disk.js', import.meta.url))", "memory('16M')"],
   ['{ … }', '{}'],
 ]
 

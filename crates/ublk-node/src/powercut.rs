@@ -12,7 +12,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use ublk_core::backend::account::{Account, Wanted};
 use ublk_core::backend::{
-    Backend, Bounds, Completed, Flags, How, Log, LogData, Lost, Model, Moment, Op, Recorder, State, States, Trigger, View,
+    Backend, Bounds, Completed, Flags, How, Log, LogData, Lost, Model, Moment, Op, Recorder, State, States,
+    Trigger, View,
 };
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::{Cancel, ErrorKind};

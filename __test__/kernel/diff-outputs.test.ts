@@ -29,11 +29,12 @@ function start(...words: string[]): ChildProcess {
   return spawn(process.execPath, [...FLAGS, MAIN, ...words], { stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
-/** Waits until a server writes a diff. */
-async function writesDiff({ pid }: Detached): Promise<void> {
+/** Waits until a server writes a diff, or none any more. */
+async function writesDiff({ pid }: Detached, writes = true): Promise<void> {
   const names = (): string[] =>
     readdirSync(`/proc/${pid}/task`).map(task => text(`/proc/${pid}/task/${task}/comm`))
-  await until(() => names().includes('ublk-diff-out\n'), 'a diff is under way')
+  const what = writes ? 'a diff is under way' : 'no diff is under way'
+  await until(() => names().includes('ublk-diff-out\n') === writes, what)
 }
 
 /** What is in a file, if it is still there. */
@@ -75,6 +76,7 @@ test('a diff whose reader ends, or that is interrupted, says so in one line, and
     await writesDiff(disk)
     const cancelled = { status: 1, signal: null, stderr: 'ublk-ts: interrupted\n' }
     t.deepEqual(await interrupted(diff, signal), cancelled, signal)
+    await writesDiff(disk, false)
     await sh('dd if=/dev/urandom of="$1" bs=1M count=2 oflag=direct status=none', disk.path)
   }
   t.deepEqual(await run('diff', id, '--out', at('after')), SILENT)

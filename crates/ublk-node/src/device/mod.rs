@@ -1,16 +1,16 @@
-//! A device that this process serves.
+//! A device that this process serves. What only some disks have is in the modules.
+
+mod changed;
+mod faults;
+mod layers;
+mod lazy;
+mod recorded;
 
 use crate::Cancel;
-use crate::changes::{ChangedPart, DiskCheckpoint};
-use crate::diff::{DiffWishes, write_diff};
-use crate::faults::FaultTallies;
 use crate::hooks::{Changes, Fetches, Wanted, callable};
-use crate::kinds::{FileOfDisk, Stack, read_rules};
-use crate::layers::{DiskLayer, FlattenProgress};
-use crate::lazy::LazyProgress;
+use crate::kinds::{FileOfDisk, Stack};
 use crate::number::{maybe, number, whole};
 use crate::opening::{Opened, OpeningBackend};
-use crate::powercut::{self, CrashBounds, CrashStates, ExportedLog, FoundState, StateView};
 use crate::queue::{Offer, hand_out, leave_all};
 use crate::registry::{DeviceInfo, ServingChoice, choice_of, info_of};
 use crate::task::{promise, raised};
@@ -22,12 +22,11 @@ use napi_derive::napi;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use ublk_core::backend::{Backend, Faults, Handle, Recorder};
 use ublk_core::device::{Listener, PendingQueue};
-use ublk_core::error::{Error as CoreError, Hint, Remedy, Result as CoreResult};
+use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::{Bound, ErrorKind, Event, Spec};
 
 /// What device to make. Sizes are bytes: as multiples of 512 they are exact up to 8 EiB.
@@ -68,22 +67,6 @@ pub struct Device {
     lazy: Arc<OnceLock<Handle>>,
     faults: Arc<OnceLock<Arc<Faults>>>,
     recorder: Arc<OnceLock<Weak<Recorder>>>,
-}
-
-impl Device {
-    fn recorder(&self) -> CoreResult<Arc<Recorder>> {
-        let Some(recorder) = self.recorder.get() else {
-            return Err(CoreError::new(
-                ErrorKind::Unsupported,
-                "the disk does not record what is written to it",
-            )
-            .hint("make it of powercut()"));
-        };
-        recorder.upgrade().ok_or_else(|| {
-            CoreError::new(ErrorKind::NotFound, "the device was deleted, and what it recorded with it")
-                .hint("look at its states before it is deleted")
-        })
-    }
 }
 
 #[napi]
@@ -245,34 +228,6 @@ impl Device {
         promise(env, move || device.show(&bound), |_, ()| Ok(()))
     }
 
-    /// Makes the disk of a state, over `view`, that of another state. It must not be in use. Resolves to the same device as another
-    /// object.
-    #[napi(ts_return_type = "Promise<Device>")]
-    pub fn turn_into<'env>(
-        &self,
-        env: &'env Env,
-        view: &StateView,
-        state: &FoundState,
-        cancel: &Cancel,
-    ) -> Result<Object<'env>> {
-        let (device, timeout, home) = (self.device.clone(), self.timeout, self.env);
-        let (view, state, cancel) = (view.shared(), state.shared(), cancel.0.clone());
-        let work = move || {
-            powercut::turn_into(&device, &view, &state, &cancel)?;
-            Ok(Device {
-                device,
-                timeout,
-                env: home,
-                fetches: None,
-                changes: None,
-                lazy: Arc::default(),
-                faults: Arc::default(),
-                recorder: Arc::default(),
-            })
-        };
-        promise(env, work, |_, device| Ok(device))
-    }
-
     /// Lets go of a live device without failing a request: its disk waits for `recover`, here or elsewhere.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn quiesce<'env>(&self, env: &'env Env, cancel: &Cancel) -> Result<Object<'env>> {
@@ -325,64 +280,6 @@ impl Device {
         promise(env, work, |_, ()| Ok(()))
     }
 
-    /// Keeps the present content of a live disk under a name.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn snapshot<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
-        let device = self.device.clone();
-        promise(env, move || device.snapshot(&name), |_, ()| Ok(()))
-    }
-
-    /// Throws away what was written to a live disk since its last snapshot.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn reset<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let device = self.device.clone();
-        promise(env, move || device.reset(), |_, ()| Ok(()))
-    }
-
-    /// Copies to a live overlay's upper all that it lacks, at most `rate` bytes a second. Resolves when that is done.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn flatten<'env>(&self, env: &'env Env, rate: Option<f64>, cancel: &Cancel) -> Result<Object<'env>> {
-        let (device, bound) = (self.device.clone(), self.bound(cancel));
-        let work = move || device.flatten(maybe("rate", rate)?, &bound);
-        promise(env, work, |_, ()| Ok(()))
-    }
-
-    /// How far that has come, while it is under way.
-    #[napi]
-    pub fn flattening(&self, env: &Env) -> Result<Option<FlattenProgress>> {
-        let progress = self.device.flattening().map_err(|error| raised(env, &error))?;
-        Ok(progress.map(FlattenProgress::from))
-    }
-
-    /// Puts into the file of a live overlay's base all that was written before, at most `rate` bytes a second. Resolves when
-    /// that is done.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn commit<'env>(
-        &self,
-        env: &'env Env,
-        rate: Option<f64>,
-        force: bool,
-        cancel: &Cancel,
-    ) -> Result<Object<'env>> {
-        let (device, bound) = (self.device.clone(), self.bound(cancel));
-        let work = move || device.commit(maybe("rate", rate)?, force, &bound);
-        promise(env, work, |_, ()| Ok(()))
-    }
-
-    /// How far that has come, while it is under way.
-    #[napi]
-    pub fn committing(&self, env: &Env) -> Result<Option<FlattenProgress>> {
-        let progress = self.device.committing().map_err(|error| raised(env, &error))?;
-        Ok(progress.map(FlattenProgress::from))
-    }
-
-    /// What was written over its base, the lowest layer first; none of a disk that is no overlay.
-    #[napi]
-    pub fn layers(&self, env: &Env) -> Result<Vec<DiskLayer>> {
-        let layers = self.device.layers().map_err(|error| raised(env, &error))?;
-        Ok(layers.into_iter().map(DiskLayer::from).collect())
-    }
-
     /// The device as the driver sees it.
     #[napi(ts_return_type = "Promise<DeviceInfo>")]
     pub fn info<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
@@ -419,215 +316,6 @@ impl Device {
             Ok(())
         };
         promise(env, work, |_, ()| Ok(()))
-    }
-
-    /// Answers what a lazy disk wanted with its data, which no other thread may write to: in no `SharedArrayBuffer`. Refused if that is not as long as was asked for; the answer
-    /// to what is wanted no more is ignored.
-    #[napi]
-    pub fn supply(&self, env: &Env, id: f64, data: &[u8]) -> Result<()> {
-        let id = whole("id", id).map_err(|error| raised(env, &error))?;
-        match self.fetches.as_ref().and_then(|fetches| fetches.take(id)) {
-            Some(fill) => fill.supply(data.to_vec()).map_err(|error| raised(env, &error)),
-            None => Ok(()),
-        }
-    }
-
-    /// Answers it with an error number, positive. Whether it was still wanted.
-    #[napi]
-    pub fn fail_fetch(&self, env: &Env, id: f64, errno: f64) -> Result<bool> {
-        let numbers = whole("id", id).and_then(|id| Ok((id, whole::<u16>("errno", errno)?)));
-        let (id, errno) = numbers.map_err(|error| raised(env, &error))?;
-        let fill = self.fetches.as_ref().and_then(|fetches| fetches.take(id));
-        Ok(fill.map(|fill| fill.fail(errno.into())).is_some())
-    }
-
-    /// Fails what a lazy disk waits for.
-    #[napi]
-    pub fn fail_fetches(&self) {
-        if let Some(fetches) = &self.fetches {
-            fetches.fail_all();
-        }
-    }
-
-    /// Gives the present moment a name in the log of a disk that records.
-    #[napi]
-    pub fn mark(&self, env: &Env, name: String) -> Result<()> {
-        self.recorder().map(|recorder| recorder.mark(&name)).map_err(|error| raised(env, &error))
-    }
-
-    /// Cuts the power.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn cut<'env>(&self, env: &'env Env, model: String, seed: f64) -> Result<Object<'env>> {
-        let recorder = self.recorder();
-        promise(env, move || powercut::cut(&*recorder?, &model, seed), |_, ()| Ok(()))
-    }
-
-    /// Cuts the power at an event: a flush or write that is counted from now on, or a mark.
-    #[napi]
-    pub fn cut_at(
-        &self,
-        env: &Env,
-        flush: Option<f64>,
-        write: Option<f64>,
-        mark: Option<String>,
-    ) -> Result<()> {
-        let set = || {
-            self.recorder()?.cut_at(powercut::trigger(flush, write, mark)?);
-            Ok(())
-        };
-        set().map_err(|error| raised(env, &error))
-    }
-
-    /// Calls a function when there is something for `take_watched`, until the power is off.
-    #[napi]
-    pub fn watch(&self, env: &Env, call: Function<'_, (), ()>) -> Result<()> {
-        let call = callable(&call)?;
-        let tell = move || {
-            let _ = call.call((), ThreadsafeFunctionCallMode::NonBlocking); // ending: nobody looks any more
-        };
-        let set = self.recorder().map(|recorder| recorder.watch(Box::new(tell)));
-        set.map_err(|error| raised(env, &error))
-    }
-
-    /// The next requests that a disk which records has answered, as `take_changes` has them.
-    #[napi]
-    pub fn take_watched(&self) -> Vec<f64> {
-        self.recorder().map_or_else(|_| Vec::new(), |recorder| powercut::watched(&recorder))
-    }
-
-    /// Switches the power off, unless it is.
-    #[napi]
-    pub fn switch_off(&self) {
-        if let Ok(recorder) = self.recorder() {
-            recorder.switch_off_now();
-        }
-    }
-
-    /// Whether the power is off; `null` of a disk that does not record.
-    #[napi(getter)]
-    pub fn is_power_off(&self) -> Option<bool> {
-        self.recorder.get().and_then(Weak::upgrade).map(|recorder| recorder.is_off())
-    }
-
-    /// Switches the power on again.
-    #[napi]
-    pub fn restore(&self, env: &Env) -> Result<()> {
-        let restored = self.recorder().and_then(|recorder| recorder.restore());
-        restored.map_err(|error| raised(env, &error))
-    }
-
-    /// Writes what was recorded so far to a file, in the format of dm-log-writes.
-    #[napi(ts_return_type = "Promise<ExportedLog>")]
-    pub fn export_log<'env>(&self, env: &'env Env, path: String, cancel: &Cancel) -> Result<Object<'env>> {
-        let (recorder, id, cancel) = (self.recorder(), self.device.id(), cancel.0.clone());
-        let work = move || powercut::export(&*recorder?, id, Path::new(&path), &cancel);
-        promise(env, work, |_, exported: ExportedLog| Ok(exported))
-    }
-
-    /// The states that a power cut may leave.
-    #[napi]
-    pub fn crash_states(&self, env: &Env, bounds: CrashBounds) -> Result<CrashStates> {
-        let states = self.recorder().and_then(|recorder| powercut::states_of(&recorder, &bounds));
-        let states = states.map_err(|error| raised(env, &error))?;
-        states.told(env)?;
-        Ok(states)
-    }
-
-    /// How much of a lazy disk is there; `null` of another one.
-    #[napi]
-    pub fn lazy_progress(&self) -> Option<LazyProgress> {
-        self.lazy.get().and_then(Handle::progress).map(LazyProgress::from)
-    }
-
-    /// Fetches what is missing of a range of a lazy disk. Resolves when all of it is there.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn prefetch<'env>(
-        &self,
-        env: &'env Env,
-        offset: f64,
-        length: f64,
-        cancel: &Cancel,
-    ) -> Result<Object<'env>> {
-        let (lazy, bound) = (self.lazy.clone(), self.bound(cancel));
-        let work = move || {
-            let lazy = lazy.get().ok_or_else(|| {
-                CoreError::new(ErrorKind::Unsupported, "only a lazy disk can be filled in advance")
-            })?;
-            let range = (whole("offset", offset)?, whole("length", length)?);
-            lazy.prefetch(range.0, range.1, &|| bound.cancel.is_cancelled())
-        };
-        promise(env, work, |_, ()| Ok(()))
-    }
-
-    /// Gives a disk with faults other rules: from now on it has these.
-    #[napi]
-    pub fn set_faults(&self, env: &Env, rules: Value, seed: f64) -> Result<()> {
-        let set = || self.with_faults()?.set(read_rules(rules)?, whole("seed", seed)?);
-        set().map_err(|error| raised(env, &error.device(self.device.id())))
-    }
-
-    /// What these have done so far; `null` of a disk that has none.
-    #[napi]
-    pub fn faults(&self) -> Option<FaultTallies> {
-        self.faults.get().map(|faults| FaultTallies::from(&**faults))
-    }
-
-    /// Lets its requests that hang go on. Returns how many there were.
-    #[napi]
-    pub fn thaw(&self, env: &Env) -> Result<f64> {
-        let thawed = self.with_faults().map(|faults| number(faults.thaw() as u64));
-        thawed.map_err(|error| raised(env, &error))
-    }
-
-    fn with_faults(&self) -> CoreResult<&Faults> {
-        self.faults.get().map(|faults| &**faults).ok_or_else(|| {
-            CoreError::new(ErrorKind::Unsupported, "this disk was created without rules for faults")
-                .hint(Hint::from("create it with rules, even with none").by(Remedy::Faults))
-                .device(self.device.id())
-        })
-    }
-
-    /// Makes a checkpoint of a disk that records its changes.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn checkpoint<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
-        let device = self.device.clone();
-        promise(env, move || device.with_changes(|changes| changes.checkpoint(&name)), |_, ()| Ok(()))
-    }
-
-    /// Its checkpoints, the oldest first.
-    #[napi(ts_return_type = "Promise<DiskCheckpoint[]>")]
-    pub fn checkpoints<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let device = self.device.clone();
-        let work = move || {
-            let checkpoints = device.with_changes(|changes| changes.checkpoints())?;
-            Ok(checkpoints.into_iter().map(DiskCheckpoint::from).collect())
-        };
-        promise(env, work, |_, checkpoints: Vec<DiskCheckpoint>| Ok(checkpoints))
-    }
-
-    /// Removes one.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn remove_checkpoint<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {
-        let device = self.device.clone();
-        promise(env, move || device.with_changes(|changes| changes.remove_checkpoint(&name)), |_, ()| Ok(()))
-    }
-
-    /// What was changed since one, from the byte `from` on: at most `most` ranges.
-    #[napi(ts_return_type = "Promise<ChangedPart>")]
-    pub fn changed<'env>(&self, env: &'env Env, since: String, from: f64, most: u32) -> Result<Object<'env>> {
-        let device = self.device.clone();
-        let work = move || {
-            let from = whole("from", from)?;
-            device.with_changes(|changes| changes.changed(&since, from, most as usize)).map(ChangedPart::from)
-        };
-        promise(env, work, |_, part: ChangedPart| Ok(part))
-    }
-
-    /// Writes a diff of the disk.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn diff<'env>(&self, env: &'env Env, wishes: DiffWishes, cancel: &Cancel) -> Result<Object<'env>> {
-        let (device, cancel) = (self.device.clone(), cancel.0.clone());
-        promise(env, move || write_diff(&device, &wishes, &cancel), |_, ()| Ok(()))
     }
 
     /// The changes made since it was last asked: `CHANGE_FIELDS` numbers for each; see `wire.rs`.

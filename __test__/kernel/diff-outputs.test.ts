@@ -2,9 +2,10 @@
  * Outputs of diffs that end, hang, fill up, or are on the disk itself, and commands that are interrupted.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
 import test from 'ava'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
+import { threadsOf } from '../support/proc.js'
 import { FLAGS, MAIN, type Result, result, run, sh } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -31,15 +32,8 @@ function start(...words: string[]): ChildProcess {
 
 /** Waits until a server writes a diff, or none any more. */
 async function writesDiff({ pid }: Detached, writes = true): Promise<void> {
-  const names = (): string[] =>
-    readdirSync(`/proc/${pid}/task`).map(task => text(`/proc/${pid}/task/${task}/comm`))
   const what = writes ? 'a diff is under way' : 'no diff is under way'
-  await until(() => names().includes('ublk-diff-out\n') === writes, what)
-}
-
-/** What is in a file, if it is still there. */
-function text(path: string): string {
-  return existsSync(path) ? readFileSync(path, 'utf8') : ''
+  await until(() => threadsOf(pid).some(({ name }) => name === 'ublk-diff-out') === writes, what)
 }
 
 /** Where a link leads, if it is still there. */

@@ -1,9 +1,10 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import { UblkDevice } from 'ublk-ts'
 import { Detached } from '../support/detached.js'
 import { leaveNothingBehind } from '../support/devices.js'
+import { threadsOf } from '../support/proc.js'
 import { sh } from '../support/program.js'
 import { Server } from '../support/server.js'
 
@@ -16,10 +17,8 @@ const SETTLING = 90_000
 /** The number of context switches, voluntary and involuntary, of each thread of a process. */
 function switches(pid: number): Map<string, number> {
   const found = new Map<string, number>()
-  for (const id of readdirSync(`/proc/${pid}/task`)) {
-    const status = readFileSync(`/proc/${pid}/task/${id}/status`, 'utf8')
+  for (const { id, name, status } of threadsOf(pid)) {
     const numbers = [...status.matchAll(/ctxt_switches:\s+(\d+)/g)].map(([, number]) => Number(number))
-    const [, name = ''] = /^Name:\s+(.*)$/m.exec(status) ?? []
     // Kernel threads of io_uring, which check every five seconds whether they are to end.
     if (name.startsWith('iou-wrk-')) continue
     found.set(

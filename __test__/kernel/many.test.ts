@@ -5,6 +5,7 @@ import { runInNewContext } from 'node:vm'
 import test from 'ava'
 import { DiskPool, memory, nullDisk, UblkDevice } from 'ublk-ts'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
+import { threadsOf } from '../support/proc.js'
 import { sh } from '../support/program.js'
 import { until } from '../support/server.js'
 
@@ -28,15 +29,8 @@ async function held() {
 
 /** The names of this process's threads, but for the workers that the kernel keeps idle for io_uring. */
 function threads(): string[] {
-  const name = (task: string) => {
-    try {
-      return readFileSync(`/proc/self/task/${task}/comm`, 'utf8').trim()
-    } catch {
-      return 'iou-gone' // It ended meanwhile.
-    }
-  }
-  return readdirSync('/proc/self/task')
-    .map(name)
+  return threadsOf('self')
+    .map(({ name }) => name)
     .filter(name => !name.startsWith('iou-'))
 }
 

@@ -3,25 +3,20 @@ import { availableParallelism } from 'node:os'
 import test from 'ava'
 import { memory, type QueueStats, UblkDevice, UblkError } from '../../dist/index.js'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
+import { fieldOf, threadsOf } from '../support/proc.js'
 import { result, run, sh, shell } from '../support/program.js'
 
 leaveNoServerBehind(test)
 
 /** A line of what the kernel says of a process, or of one of its threads. */
-function statusOf(path: string, name: string): string {
-  const status = readFileSync(`/proc/${path}/status`, 'utf8')
-  return new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1] ?? ''
-}
-
 /** On which CPUs the thread of each queue of a disk may run. */
 function cpusOf(disk: Detached): string[] {
-  const threads = readdirSync(`/proc/${disk.pid}/task`).map(thread => `${disk.pid}/task/${thread}`)
-  const serving = threads.filter(thread => statusOf(thread, 'Name').startsWith(`ublk${disk.id}q`))
-  return serving.map(thread => statusOf(thread, 'Cpus_allowed_list'))
+  const serving = threadsOf(disk.pid).filter(({ name }) => name.startsWith(`ublk${disk.id}q`))
+  return serving.map(({ status }) => fieldOf(status, 'Cpus_allowed_list'))
 }
 
 function lockedBy(disk: Detached): number {
-  return Number.parseInt(statusOf(`${disk.pid}`, 'VmLck'), 10) * 1024
+  return Number.parseInt(fieldOf(readFileSync(`/proc/${disk.pid}/status`, 'utf8'), 'VmLck'), 10) * 1024
 }
 
 const ANYWHERE = readFileSync('/sys/devices/system/cpu/online', 'utf8').trim()
@@ -65,7 +60,7 @@ for (const transport of ['per-io', 'batch'] as const) {
       transport,
     })
     const name = `ublk${disk.id}q0t`
-    const threads = readdirSync('/proc/self/task').map(thread => statusOf(`self/task/${thread}`, 'Name'))
+    const threads = threadsOf('self').map(thread => thread.name)
     t.deepEqual(threads.filter(thread => thread.startsWith(name)).sort(), [
       `${name}0`,
       `${name}1`,

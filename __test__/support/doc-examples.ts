@@ -23,7 +23,7 @@ function examplesOf(file: string, source: string): Example[] {
   )) {
     const blocks = [...comment.matchAll(/^ *\* ```ts\n((?: *\*.*\n)*?) *\* ```$/gm)]
     blocks.forEach(([, block = ''], number) => {
-      const name = `${file} ${nameIn(declaration)}` + (number > 0 ? ` ${number + 1}` : '')
+      const name = `${file} ${nameIn(declaration)}${number > 0 ? ` ${number + 1}` : ''}`
       examples.push({ name, code: block.replaceAll(/^ *\* ?/gm, '') })
     })
   }

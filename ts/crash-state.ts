@@ -245,7 +245,7 @@ export async function stateOf(
   if (state && which === wanted) {
     throw new UblkError('not-found', `the state ${id} is of other writes, or another seed or model`, {
       device,
-      hint: 'a state is had again while its disk is there, with the same options',
+      hint: 'use the recorded disk, or its log, with the seed and the model with which the state was found',
     })
   }
   throw new UblkError('not-found', `there is no state ${nameOf(id)}`, { device })

@@ -80,7 +80,7 @@ test('a rename that is not made durable is found, and what matters is one or a f
   t.log(`found in ${tried} states: ${JSON.stringify(least.lost)}`)
   const writes = new Set(least.lost.map(({ write }) => write)).size
   t.true(writes >= 1 && writes <= 3, JSON.stringify(least.lost))
-  // Both can be had again by their ids, as often as one likes.
+  // An id makes the same state again, any number of times.
   for (const each of [state, least, state]) {
     const again = await disk.crashState(each.id, options)
     t.deepEqual([again.id, again.lost, again.marks], [each.id, each.lost, each.marks])

@@ -15,8 +15,8 @@ interface Workload {
 const UNIT = 4096
 
 /**
- * The state of a made-up disk on which a file system with a journal works: what the native part would tell of it. Some of the writes of
- * the last round are in flight when the power fails.
+ * The account of a state, as the native part returns it, of a disk with a file system that has a journal. Some writes of the last
+ * round are in flight when the power fails.
  */
 export function madeUp({
   rounds,

@@ -1,4 +1,4 @@
-/** Several clients read and write a disk of ours at the same time; what they see has to make sense: `node --test`. */
+/** Several clients read and write the same blocks of a disk; each read has to return what was written last: `node --test`. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { UblkDevice, worker } from 'ublk-ts'

@@ -19,7 +19,7 @@ export class StateDisk {
     readonly view: native.StateView,
     /** The driver's view of it. */
     readonly info: DeviceInfo,
-    /** As the one who has it now knows it. */
+    /** The native object that its present user has. */
     public device: native.Device,
   ) {}
 

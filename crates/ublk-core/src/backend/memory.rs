@@ -173,7 +173,7 @@ impl Storage for Memory {
         let page = page_size();
         let end = self.size.load(Relaxed).min(offset.saturating_add(length));
         for (mapping, from, length) in self.pieces(to_usize(offset), to_usize(end.saturating_sub(offset))) {
-            // If it cannot be had now, each page comes with its first write, or that fails.
+            // If this fails, each page is allocated by its first write, or that fails.
             let _ = mapping.populate(from / page * page, (from + length) / page * page);
         }
     }

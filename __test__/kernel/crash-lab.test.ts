@@ -1,8 +1,17 @@
 // seconds: 80
-import { closeSync, fsyncSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import {
   type CrashState,
   file,
@@ -14,9 +23,10 @@ import {
   stripe,
   UblkDevice,
 } from 'ublk-ts'
-import { type Check, isFound, JOBS, MORE, ROUNDS, survives } from '../support/crash.js'
+import { type Check, isFound, JOBS, MORE, ROUNDS, STATES, survives } from '../support/crash.js'
 import { leaveNothingBehind } from '../support/devices.js'
 import { sh } from '../support/program.js'
+import { type Looked, StateChecker } from '../support/state-checker.js'
 
 // Sound: what is right survives every state. Sharp: what is wrong is found, and the losses that matter are few.
 // UBLK_TS_CRASH_STATES=10000 tries more states; that takes hours, and ava's --timeout has to be longer than each test.
@@ -35,10 +45,13 @@ test.after.always(() => {
 })
 
 /** A file system on a disk, with what a script has put there before it is recorded. */
-async function mounted(mkfs: string, options = 'defaults', prepare = ':'): Promise<ServedDevice> {
-  const disk = await UblkDevice.create({
-    backend: powercut({ size: mkfs === XFS ? '320M' : '16M', seed: 1 }),
-  })
+async function mounted(
+  mkfs: string,
+  options = 'defaults',
+  prepare = ':',
+  size = mkfs === XFS ? '320M' : '16M',
+): Promise<ServedDevice> {
+  const disk = await UblkDevice.create({ backend: powercut({ size, seed: 1 }) })
   const script = `${mkfs} "$1" >/dev/null; mount -o ${options} "$1" "$2"; cd "$2"; ${prepare}; sync`
   await sh(script, disk.path, MOUNT)
   disk.mark('0')
@@ -54,12 +67,16 @@ async function work(disk: ServedDevice, script: string, numbers = ROUNDS): Promi
   await sh('umount "$1"', MOUNT)
 }
 
-/** What a script prints in the mounted state has to be the number that was promised last, or the next one. */
-function promised(script: string, fsck: string, options = 'defaults'): Check {
+/** What is found in the mounted state has to be the number that was promised last, or the next one. */
+function promised(t: ExecutionContext, looked: Looked): Check {
+  const checkers: StateChecker[] = []
+  t.teardown(() => {
+    for (const checker of checkers) checker.end()
+  })
   return async (state, job = 0) => {
     await using crashed = await state.disk()
-    const all = `mount -o ${options} "$1" "$2"; (cd "$2"; ${script}) || echo "status $?"; umount "$2"; ${fsck} || echo damaged`
-    const found = (await sh(all, crashed.path, CRASHED[job] as string)).trim()
+    checkers[job] ??= new StateChecker(CRASHED[job] as string, looked)
+    const found = await checkers[job].check(crashed.path)
     const last = Number(state.marks.at(-1))
     if (found !== String(last) && found !== String(last + 1)) throw new Error(`${last}, then: ${found}`)
   }
@@ -67,41 +84,35 @@ function promised(script: string, fsck: string, options = 'defaults'): Check {
 
 const EXT4 = 'mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0'
 const XFS = 'mkfs.xfs -q -f'
-const FSCK = 'e2fsck -fn "$1" >/dev/null 2>&1'
 
 /** Each file has some KiB of its number. */
-const NUMBER = `%0${MORE * 8192}d`
-const FILES = `printf ${NUMBER} $n >file$n; sync file$n; sync .`
-// Without processes of its own, which are what takes most of the time.
-const READ_FILES = `i=0
-  while found=; printf -v wanted ${NUMBER} $((i+1)); read -r found 2>/dev/null <file$((i+1)) || :; [ "$found" = "$wanted" ]; do
-    i=$((i+1))
-  done
-  echo $i`
+const LENGTH = MORE * 8192
+const FILES = `printf %0${LENGTH}d $n >file$n; sync file$n; sync .`
+const READ_FILES: Looked = { system: 'ext4', what: ['files', String(LENGTH)] }
 
 test('files that were synced survive on ext4', async t => {
   await using disk = await mounted(EXT4)
   await work(disk, FILES)
-  await survives(t, disk, promised(READ_FILES, FSCK), { from: '0' }, JOBS)
+  await survives(t, disk, promised(t, READ_FILES), { from: '0' }, JOBS)
 })
 
 test('files that were synced do not survive on ext4 without barriers', async t => {
   await using disk = await mounted(EXT4, 'barrier=0')
   await work(disk, FILES)
-  await isFound(t, disk, promised(READ_FILES, FSCK), { from: '0' })
+  await isFound(t, disk, promised(t, READ_FILES), { from: '0' })
 })
 
 test('files that were synced survive on xfs', async t => {
   await using disk = await mounted(XFS)
   await work(disk, FILES)
   // Several states are mounted at a time.
-  const check = promised(READ_FILES, 'xfs_repair -n "$1" >/dev/null 2>&1', 'nouuid')
+  const check = promised(t, { ...READ_FILES, system: 'xfs', options: 'nouuid' })
   await survives(t, disk, check, { from: '0' }, JOBS)
 })
 
 const TABLE = 'CREATE TABLE t(n INTEGER PRIMARY KEY, text)'
 const INSERT = `INSERT INTO t VALUES($n, hex(randomblob(${MORE * 3000})))`
-const COUNT = `sqlite3 db 'PRAGMA integrity_check; SELECT count(*) FROM t' | sed '/^ok$/d'`
+const COUNT: Looked = { system: 'ext4', what: ['sqlite'] }
 
 // In mode DELETE a transaction is there for good when its journal is not: with FULL, the directory is not synced after that.
 const SAFE = { DELETE: 'EXTRA', WAL: 'FULL' }
@@ -110,14 +121,48 @@ for (const [mode, level] of Object.entries(SAFE)) {
   test(`SQLite survives in mode ${mode} with synchronous=${level}`, async t => {
     await using disk = await mounted(EXT4, 'defaults', `sqlite3 db 'PRAGMA journal_mode=${mode}; ${TABLE}'`)
     await work(disk, `sqlite3 db "PRAGMA synchronous=${level}; ${INSERT}"`)
-    await survives(t, disk, promised(COUNT, FSCK), { from: '0' }, JOBS)
+    await survives(t, disk, promised(t, COUNT), { from: '0' }, JOBS)
   })
 }
 
 test('SQLite with synchronous=OFF loses what was promised', async t => {
   await using disk = await mounted(EXT4, 'defaults', `sqlite3 db '${TABLE}'`)
   await work(disk, `sqlite3 db "PRAGMA synchronous=OFF; ${INSERT}"`, 1)
-  await isFound(t, disk, promised(COUNT, FSCK), { from: '0' })
+  await isFound(t, disk, promised(t, COUNT), { from: '0' })
+})
+
+// It takes long, and needs Debian's package postgresql.
+const [BIN] = readdirSync('/usr/lib').includes('postgresql')
+  ? readdirSync('/usr/lib/postgresql').map(version => `/usr/lib/postgresql/${version}/bin`)
+  : []
+const slow = BIN && STATES > 8 ? test : test.skip
+
+slow('PostgreSQL survives', async t => {
+  const run = `run() { setpriv --reuid postgres --regid postgres --clear-groups -- ${BIN}/"$@"; }; cd "$2"`
+  const settings = `max_connections = 5
+    shared_buffers = 1MB
+    max_wal_senders = 0
+    min_wal_size = 2MB
+    max_wal_size = 2MB
+    autovacuum = off
+    listen_addresses = ''
+    unix_socket_directories = '${DIR}'`
+  const prepare = `${run}; mkdir data; chown postgres data
+    run initdb -D data -A trust --no-sync --no-locale --wal-segsize 1 >/dev/null
+    echo "${settings}" >>data/postgresql.conf
+    run pg_ctl start -w -s -D data -l ${DIR}/log
+    run psql -h ${DIR} -Xqc 'CREATE EXTENSION amcheck; CREATE TABLE payment (number int PRIMARY KEY, note text)' -c CHECKPOINT postgres`
+  await sh('chmod 777 "$1"', DIR)
+  await using disk = await mounted(EXT4, 'defaults', prepare, '192M')
+  for (let n = 1; n <= ROUNDS; n++) {
+    const insert = `INSERT INTO payment VALUES (${n}, repeat(md5('${n}'), 40))`
+    await sh(`${run}; run psql -h ${DIR} -Xqc "${insert}" postgres`, '', MOUNT)
+    disk.mark(String(n))
+    if (n % 4 === 2) await sh(`${run}; run psql -h ${DIR} -Xqc CHECKPOINT postgres`, '', MOUNT)
+  }
+  await sh(`${run}; run pg_ctl stop -s -m immediate -D data; cd /; umount "$2"`, '', MOUNT)
+  const check = promised(t, { system: 'ext4', what: ['postgresql', BIN ?? ''] })
+  await survives(t, disk, check, { from: '0' }, JOBS)
 })
 
 /** A log of records of 16 KiB on a disk without a file system: a header with the number, and the number again everywhere. */

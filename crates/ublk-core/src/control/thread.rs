@@ -29,6 +29,8 @@ struct Job {
     buffer: Vec<u8>,
     deadline: Instant,
     bound: Bound,
+    /// How many commands of this process it may have to wait for in the kernel, see [`in_line`].
+    behind: usize,
     /// `None` once the caller was told that its wait is over.
     reply: Option<SyncSender<Reply>>,
 }
@@ -132,7 +134,7 @@ impl Control {
         }
         let (reply, answer) = sync_channel(1);
         let deadline = bound.until();
-        let job = Job { op, header, buffer, deadline, bound: bound.clone(), reply: Some(reply) };
+        let job = Job { op, header, buffer, deadline, bound: bound.clone(), behind: 0, reply: Some(reply) };
         match &self.0.jobs {
             Some(jobs) if jobs.send(job).is_ok() => {}
             _ => return Err(gone()),
@@ -289,7 +291,10 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, job: Job) -> Result<()> {
+    fn begin(&mut self, mut job: Job) -> Result<()> {
+        if in_line(job.op) {
+            job.behind = self.jobs.values().filter(|other| in_line(other.op)).count();
+        }
         let id = self.next;
         self.next += 1;
         let entry = opcode::UringCmd80::new(types::Fd(self.device.as_raw_fd()), job.op)
@@ -314,6 +319,9 @@ impl Worker {
                 CANCELLATION => {}
                 id => {
                     if let Some(mut job) = self.jobs.remove(&id) {
+                        if in_line(job.op) {
+                            move_up(&mut self.jobs);
+                        }
                         if job.reply.is_none() && job.op == control_op::ADD_DEV && completion.result() >= 0 {
                             orphans.push(job);
                             continue;
@@ -355,6 +363,20 @@ impl Drop for Worker {
             // The kernel never answered: it may still write to these buffers, so they must never be reused.
             std::mem::forget(std::mem::take(&mut self.jobs));
         }
+    }
+}
+
+/// Whether the driver works on one command of this kind at a time: each waits for those that came before it.
+fn in_line(op: u32) -> bool {
+    matches!(op, control_op::ADD_DEV | control_op::DEL_DEV | control_op::DEL_DEV_ASYNC)
+}
+
+/// One of those was answered: the time of the others counts anew, at most once for each that was there before them. So the
+/// time limit is that of one command, and not that of all that were sent at once.
+fn move_up(jobs: &mut HashMap<u64, Job>) {
+    for job in jobs.values_mut().filter(|job| job.behind > 0) {
+        job.behind -= 1;
+        job.deadline = job.bound.until();
     }
 }
 

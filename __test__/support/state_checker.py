@@ -6,12 +6,14 @@ of the time of a check.
 """
 
 import ctypes
+import errno
 import os
 import pwd
 import re
 import sqlite3
 import subprocess
 import sys
+import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -20,6 +22,18 @@ def call(function, *args):
     if function(*args) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{function.__name__}: {os.strerror(number)}")
+
+
+def unmount(directory):
+    """As umount(8), but for a moment in which somebody else looks at what is mounted."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            return call(libc.umount, directory.encode())
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def files(size):
@@ -90,7 +104,7 @@ def check(disk, directory, system, options, look):
     try:
         found = look(directory)
     finally:
-        call(libc.umount, directory.encode())
+        unmount(directory)
     fsck = subprocess.run([*CHECKS[system], disk], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if fsck.returncode != 0:
         raise ValueError(f"{found}, and {CHECKS[system][0]}: {fsck.stdout}")

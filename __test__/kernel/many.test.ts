@@ -155,3 +155,9 @@ test('a process that creates a disk does not look through its open files', async
   t.true((await read('disk.info()')) < 100)
   t.true((await read('UblkDevice.list()')) > 2000, 'a list of all devices finds their servers this way')
 })
+
+test('the time limit of a deletion does not count those that the driver does before', async t => {
+  const options = { backend: nullDisk('1M'), threads: 'shared', timeout: 2000 } as const
+  const disks = await Promise.all(Array.from({ length: 60 }, () => UblkDevice.create(options)))
+  await t.notThrowsAsync(Promise.all(disks.map(disk => disk.delete())))
+})

@@ -66,6 +66,11 @@ export class DiskFaults {
    *
    * @throws UblkError of kind `invalid` if a rule makes no sense; `unsupported` for a rule that corrupts, if the disk is served
    * without copies.
+   *
+   * @example
+   * ```ts
+   * await disk.faults.set([{ op: 'write', after: 100, errno: 'ENOSPC' }]) // A hundred writes, and the disk is full.
+   * ```
    */
   async set(plan: readonly FaultRule[] | FaultPlan): Promise<void> {
     const checked = checkPlan(plan, 'set()')
@@ -83,12 +88,32 @@ export class DiskFaults {
     await server.setFaults(checked)
   }
 
-  /** Removes all rules. Requests that hang or are delayed go on as before: {@link thaw} them. */
+  /**
+   * Removes all rules. Requests that hang or are delayed go on as before: {@link thaw} them.
+   *
+   * @example
+   * ```ts
+   * await disk.faults.set([{ op: 'read', errno: 'EIO' }])
+   * await disk.faults.clear()
+   * await readFile(disk.path) // The whole disk, without an error.
+   * ```
+   */
   async clear(): Promise<void> {
     await this.set([])
   }
 
-  /** Lets all requests that hang or are delayed go on: the disk serves them. Resolves with their number. */
+  /**
+   * Lets all requests that hang or are delayed go on: the disk serves them. Resolves with their number.
+   *
+   * @example
+   * ```ts
+   * await disk.faults.set([{ op: 'read', nth: 1, hang: true }])
+   * const content = readFile(disk.path)
+   * while ((await disk.faults.get()).hanging === 0) await sleep(10)
+   * console.log(`${await disk.faults.thaw()} requests hung`)
+   * await content
+   * ```
+   */
   async thaw(): Promise<number> {
     if (this.#local) {
       try {
@@ -101,7 +126,16 @@ export class DiskFaults {
     return await server.thaw()
   }
 
-  /** The rules, and how often each was applied. */
+  /**
+   * The rules, and how often each was applied.
+   *
+   * @example
+   * ```ts
+   * const { rules, hanging } = await disk.faults.get()
+   * for (const { rule, considered, applied } of rules) console.log(rule, `${applied} of ${considered}`)
+   * console.log(`${hanging} requests hang`)
+   * ```
+   */
   async get(): Promise<FaultReport> {
     if (this.#local) return reportOf(this.#local, this.#id)
     using server = await connect(this.#id)

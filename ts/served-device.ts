@@ -349,6 +349,13 @@ export class ServedDevice extends UblkDevice {
    * Switches the power of a {@link powercut} disk on after {@link cut}. What was recorded before is forgotten.
    *
    * @throws UblkError of kind `invalid` if {@link cut} was not called before; `unsupported` for another disk.
+   *
+   * @example
+   * ```ts
+   * await disk.cut()
+   * disk.restore() // What can be read now is what the power cut has left, and new writes are recorded.
+   * execFileSync('e2fsck', ['-fn', disk.path])
+   * ```
    */
   restore(): void {
     try {

@@ -28,6 +28,7 @@ const STATE = `${POWERCUT}
 const { value: state } = await disk.crashStates().next()
 if (!state) throw new Error('it has no state')
 const check = (_: CrashState) => false`
+const FAULTS = "const disk = await UblkDevice.create({ backend: faults(memory('16M')) })"
 /** What the examples are given. */
 const GIVEN: Readonly<Record<string, string>> = {
   'qcow2 qcow2': `
@@ -53,7 +54,12 @@ const { value: found } = await disk.crashStates().next()`,
   'served-device cutAt': POWERCUT,
   'served-device crashStates': `${POWERCUT}
 disk.mark('formatted')`,
-  'disk-faults DiskFaults': "const disk = await UblkDevice.create({ backend: faults(memory('16M')) })",
+  'disk-faults DiskFaults': FAULTS,
+  'disk-faults set': FAULTS,
+  'disk-faults clear': FAULTS,
+  'disk-faults thaw': FAULTS,
+  'disk-faults get': FAULTS,
+  'served-device restore': POWERCUT,
   'index tmpDisk': `
 class Store {
   static async open(dir: string): Promise<Store> { return new Store(dir) }
@@ -82,8 +88,9 @@ function programOf({ name, code }: Example): string {
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
-import { open, writeFile } from 'node:fs/promises'
+import { open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type CrashState, type FaultRule } from 'ublk-ts'
 import { ${uses(api)} } from 'ublk-ts'
 import { ${uses(testing)} } from 'ublk-ts/testing'

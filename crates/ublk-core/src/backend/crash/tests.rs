@@ -1,10 +1,13 @@
+mod budget;
+mod damage;
 mod later;
 mod record;
+mod simulator;
 
 use super::*;
 use crate::abi::SECTOR;
 use crate::backend::numbers::Numbers;
-use crate::backend::recorder::{Change, ContentMap, Log, Moment, Origin, Write};
+use crate::backend::recorder::{Change, ContentMap, Log, Moment, Origin};
 use crate::queue::Op;
 use crate::request::Flags;
 use std::cell::RefCell;
@@ -60,103 +63,6 @@ fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap()
 }
 
-/// What each unit may contain when the events before a moment have happened, tried out: any of the open writes' parts in it, with
-/// those that are certain, and with all earlier ones that overlap it, directly or through others. Garbage is `None`.
-fn simulate(case: &Case, moment: Moment, unit: u64, garbage: bool) -> Vec<HashSet<Vec<Option<Origin>>>> {
-    (0..SIZE.div_ceil(unit))
-        .map(|number| simulate_unit(case, moment, number * unit..((number + 1) * unit).min(SIZE), garbage))
-        .collect()
-}
-
-fn simulate_unit(
-    case: &Case,
-    moment: Moment,
-    unit: Range<u64>,
-    garbage: bool,
-) -> HashSet<Vec<Option<Origin>>> {
-    // A flush makes durable what was completed before it was started.
-    let since = case
-        .log
-        .flushes()
-        .iter()
-        .filter(|flush| flush.done < moment)
-        .map(|flush| flush.start)
-        .max()
-        .unwrap_or(0);
-    let (mut durable, mut open) = (ContentMap::default(), Vec::new());
-    for write in case.log.writes().iter().filter(|write| write.start < moment) {
-        let sectors = write.range().start.max(unit.start)..write.range().end.min(unit.end);
-        if write.done < since {
-            Log::apply(write, &mut durable);
-        } else if !sectors.is_empty() {
-            open.push((write, sectors));
-        }
-    }
-    // Which of them are connected.
-    let mut connected = vec![vec![false; open.len()]; open.len()];
-    for one in 0..open.len() {
-        for other in 0..open.len() {
-            connected[one][other] =
-                unit.clone().any(|at| open[one].1.contains(&at) && open[other].1.contains(&at));
-        }
-    }
-    for through in 0..open.len() {
-        for one in 0..open.len() {
-            for other in 0..open.len() {
-                connected[one][other] |= connected[one][through] && connected[through][other];
-            }
-        }
-    }
-    let apply = |there: &dyn Fn(usize) -> bool| {
-        let mut content = durable.clone();
-        for (_, (write, sectors)) in open.iter().enumerate().filter(|(at, _)| there(*at)) {
-            content.set(sectors.clone(), write.place.behind(sectors.start - write.sector));
-        }
-        content
-    };
-    let newest = apply(&|at| open[at].0.done < moment);
-    let mut contents = HashSet::new();
-    for there in 0..1_u32 << open.len() {
-        let is_there = |at: usize| there & (1 << at) != 0;
-        let certain = |at: usize| open[at].0.flags.has(Flags::FUA) && open[at].0.done < moment;
-        let missing =
-            |at: usize| (0..open.len()).any(|later| connected[at][later] && later > at && is_there(later));
-        if (0..open.len()).any(|at| !is_there(at) && (certain(at) || missing(at))) {
-            continue;
-        }
-        let content = apply(&is_there);
-        // Of each write in flight: whether garbage is there.
-        let in_flight: Vec<_> = (0..open.len()).filter(|at| open[*at].0.done >= moment).collect();
-        for torn in 0..if garbage { 1_u32 << in_flight.len() } else { 1 } {
-            let torn: Vec<_> =
-                (0..in_flight.len()).filter(|at| torn & (1 << at) != 0).map(|at| in_flight[at]).collect();
-            let sector = |sector: u64| {
-                let near = |at: &usize| {
-                    (0..open.len()).any(|other| connected[*at][other] && open[other].1.contains(&sector))
-                };
-                match torn.iter().any(near) {
-                    // All that is connected and in flight is garbage, over the newest of what was complete.
-                    true if in_flight.iter().any(|at| open[*at].1.contains(&sector)) => None,
-                    true => Some(newest.of(sector)),
-                    false => Some(content.of(sector)),
-                }
-            };
-            contents.insert(unit.clone().map(sector).collect());
-        }
-    }
-    contents
-}
-
-/// All disks with one of these contents of each unit.
-fn combinations(units: &[HashSet<Vec<Option<Origin>>>]) -> HashSet<Vec<Option<Origin>>> {
-    units.iter().fold(HashSet::from([Vec::new()]), |all, contents| {
-        let with = |before: &Vec<Option<Origin>>| {
-            contents.iter().map(|content| [&before[..], content].concat()).collect::<Vec<_>>()
-        };
-        all.iter().flat_map(with).collect()
-    })
-}
-
 fn bounds(model: Model, moments: Range<Moment>, unit: u64) -> Bounds {
     Bounds { model, moments, budget: 1 << 14, unit, seed: 7, sectors: SIZE }
 }
@@ -192,102 +98,6 @@ fn all(log: &Log, bounds: Bounds) -> Vec<State> {
 
 fn places(state: &State) -> Vec<Origin> {
     (0..SIZE).map(|sector| state.content.of(sector)).collect()
-}
-
-#[test]
-fn torn_states_are_those_of_a_disk_with_a_cache_and_no_others() {
-    compare_with_the_simulator(Model::Torn, if cfg!(miri) { 3 } else { 120 });
-}
-
-fn compare_with_the_simulator(model: Model, seeds: u64) {
-    for seed in 0..seeds {
-        let case = case(seed);
-        for unit in [1, 2, 4] {
-            let (mut expected, mut many) = (HashSet::new(), false);
-            for moment in 0..=case.log.now() {
-                let possible = simulate(&case, moment, unit, model == Model::Garbage);
-                many |= possible.iter().map(HashSet::len).product::<usize>() > 1 << 12;
-                expected.extend(combinations(&possible));
-            }
-            let states = all(&case.log, bounds(model, 0..case.log.now(), unit));
-            let found: HashSet<_> = states.iter().map(told).collect();
-            assert!(model == Model::Garbage || found.len() == states.len(), "seed {seed}: none comes twice");
-            // Too many to try all of them.
-            assert!(found.is_subset(&expected), "seed {seed}, unit {unit}");
-            assert!(many || found == expected, "seed {seed}, unit {unit}");
-        }
-    }
-}
-
-#[test]
-fn a_write_of_a_part_of_a_unit_does_not_depend_on_others_beside_it() {
-    let mut log = Log::default();
-    for (number, flags) in [(0, Flags::NONE), (1, Flags::FUA)] {
-        let start = log.tick();
-        log.write(&change(flags, number * 2..number * 2 + 2, Origin::data(number * 2 * SECTOR), start));
-    }
-    let now = log.now()..log.now();
-    let found: HashSet<_> = all(&log, bounds(Model::Torn, now, 4)).iter().map(places).collect();
-    let [zero, one, two, three] = [0, 1, 2, 3].map(|sector| Origin::data(sector * SECTOR));
-    let base = Origin::BASE;
-    assert_eq!(found, [vec![zero, one, two, three], vec![base, base, two, three]].into());
-}
-
-#[test]
-fn whole_writes_are_any_that_no_flush_has_made_durable() {
-    for seed in 0..if cfg!(miri) { 3 } else { 120 } {
-        let case = case(seed);
-        let writes = case.log.writes();
-        let mut expected = HashSet::new();
-        let mut first = HashSet::new();
-        for moment in 0..=case.log.now() {
-            let flushes = case.log.flushes().iter().filter(|flush| flush.done < moment);
-            let since = flushes.map(|flush| flush.start).max().unwrap_or(0);
-            let started: Vec<_> = writes.iter().filter(|write| write.start < moment).collect();
-            for there in 0..1_u32 << started.len() {
-                let is_there = |at: usize| there & (1 << at) != 0;
-                let certain = |write: &&Write| {
-                    write.done < since || (write.flags.has(Flags::FUA) && write.done < moment)
-                };
-                if (0..started.len()).any(|at| certain(&started[at]) && !is_there(at)) {
-                    continue;
-                }
-                let mut places = ContentMap::default();
-                for (_, write) in started.iter().enumerate().filter(|(at, _)| is_there(*at)) {
-                    Log::apply(write, &mut places);
-                }
-                let content: Vec<_> = (0..SIZE).map(|sector| places.of(sector)).collect();
-                let doubtful: Vec<_> = (0..started.len()).filter(|at| !certain(&started[*at])).collect();
-                let missing = doubtful.iter().position(|at| !is_there(*at)).unwrap_or(doubtful.len());
-                if doubtful[missing..].iter().all(|at| !is_there(*at)) {
-                    first.insert(content.clone());
-                }
-                expected.insert(content);
-            }
-        }
-        let found: HashSet<_> =
-            all(&case.log, bounds(Model::Writes, 0..case.log.now(), 1)).iter().map(places).collect();
-        assert!(found == expected, "seed {seed}");
-        let found: HashSet<_> =
-            all(&case.log, bounds(Model::Prefix, 0..case.log.now(), 1)).iter().map(places).collect();
-        assert!(found == first, "seed {seed}: the first ones up to any");
-    }
-}
-
-/// What a log that is replayed entry by entry shows: everything that was completed up to some moment.
-#[test]
-fn each_prefix_of_the_log_is_among_the_states() {
-    for seed in 0..if cfg!(miri) { 3 } else { 60 } {
-        let case = case(seed);
-        let found: HashSet<_> =
-            all(&case.log, bounds(Model::Torn, 0..case.log.now(), 1)).iter().map(places).collect();
-        let mut replayed = ContentMap::default();
-        for write in case.log.writes() {
-            Log::apply(write, &mut replayed);
-            let now: Vec<_> = (0..SIZE).map(|sector| replayed.of(sector)).collect();
-            assert!(found.contains(&now), "seed {seed}");
-        }
-    }
 }
 
 /// Many writes of many sectors, of which only a few states can be tried.
@@ -345,19 +155,6 @@ fn the_states_of_a_seed_stay_the_same() {
         states.iter().map(|state| (state.cut, state.number, &state.lost)).collect::<Vec<_>>()
     );
     assert_eq!(crate::backend::map_file::checksum(text.bytes()), 1_440_114_737_462_714_325);
-}
-
-#[test]
-fn a_lying_flush_leaves_everything_in_doubt() {
-    let mut log = Log::default();
-    for sector in [0, 8] {
-        let start = log.tick();
-        log.write(&change(Flags::FUA, sector..sector + 8, Origin::data(sector * SECTOR), start));
-        let start = log.tick();
-        log.flush(start);
-    }
-    let count = |model| all(&log, bounds(model, log.now()..log.now(), 8)).len();
-    assert_eq!((count(Model::Torn), count(Model::LyingFlush)), (1, 4));
 }
 
 #[test]
@@ -419,195 +216,6 @@ fn a_discard_of_a_large_disk_is_a_write_like_others() {
     assert!(states.iter().any(|state| state.content.of(5003) == Origin::data(3 * SECTOR)));
 }
 
-/// What each sector has: data are their places, garbage is not distinguished.
-fn told(state: &State) -> Vec<Option<Origin>> {
-    let data = |place: Origin| (place.offset().unwrap_or(0) < ADDED).then_some(place);
-    places(state).into_iter().map(data).collect()
-}
-
-#[test]
-fn a_write_in_flight_may_leave_garbage_and_no_other_does() {
-    compare_with_the_simulator(Model::Garbage, if cfg!(miri) { 2 } else { 20 });
-}
-
-/// What a naive disk has after all writes of a moment, if the one with that number went elsewhere.
-fn replayed(case: &Case, moment: Moment, moved: Option<(usize, u64)>) -> Vec<Origin> {
-    let mut disk = vec![Origin::BASE; to_usize(SIZE)];
-    for (number, write) in case.log.writes().iter().enumerate().filter(|(_, write)| write.start < moment) {
-        let to = moved.filter(|(moved, _)| *moved == number).map_or(write.sector, |(_, to)| to);
-        for at in 0..u64::from(write.sectors) {
-            disk[to_usize(to + at)] = write.place.behind(at);
-        }
-    }
-    disk
-}
-
-#[test]
-fn one_write_goes_elsewhere_and_nothing_else_is_wrong() {
-    let (mut one, mut all_states) = (0, 0);
-    for seed in 0..if cfg!(miri) { 2 } else { 30 } {
-        let case = case(seed);
-        let (mut expected, log) = (HashSet::new(), &case.log);
-        for moment in 0..=log.now() {
-            expected.insert(replayed(&case, moment, None));
-            let started = log.writes().iter().enumerate().filter(|(_, write)| write.start < moment);
-            for (number, write) in started {
-                let length = u64::from(write.sectors);
-                for to in (0..SIZE / length).map(|place| place * length).filter(|to| *to != write.sector) {
-                    expected.insert(replayed(&case, moment, Some((number, to))));
-                }
-            }
-        }
-        let states = all(log, Bounds { budget: 100, ..bounds(Model::Misdirected, 0..log.now(), 1) });
-        let found: HashSet<_> = states.iter().map(places).collect();
-        assert!(found.is_subset(&expected), "seed {seed}");
-        one += states.iter().filter(|state| state.lost.len() == 1).count();
-        all_states += states.len();
-    }
-    assert!(one * 10 > all_states * 9, "{one} of {all_states}");
-}
-
-#[test]
-fn one_bit_is_another_one_and_nothing_else_is_wrong() {
-    let case = case(3);
-    let data = Data::default();
-    let mut states = States::new(
-        Arc::new(case.log.clone()),
-        ContentMap::default(),
-        Bounds { budget: 100, ..bounds(Model::BitRot, 0..case.log.now(), 1) },
-    );
-    let bits = |place: Origin| {
-        let mut bytes = [0; 512];
-        let _ = place.offset().map(|offset| data.read(offset, &mut bytes).unwrap());
-        bytes
-    };
-    let mut count = 0;
-    while let Some(state) = states.next(&data).unwrap() {
-        let newest = replayed(&case, state.cut, None);
-        let wrong: u32 = (0..SIZE)
-            .map(|sector| (bits(state.content.of(sector)), bits(newest[to_usize(sector)])))
-            .map(|(found, right)| {
-                found.iter().zip(right).map(|(one, other)| (one ^ other).count_ones()).sum::<u32>()
-            })
-            .sum();
-        assert_eq!(wrong, 1, "{:?}", state.choice);
-        let [Lost { how: How::Flipped(_), .. }] = state.lost[..] else { panic!("{:?}", state.lost) };
-        count += 1;
-    }
-    assert_eq!(count, 100);
-}
-
-#[test]
-fn the_budget_is_used_up_if_there_are_that_many_states() {
-    for seed in 0..if cfg!(miri) { 2 } else { 30 } {
-        let case = case(seed);
-        for model in [Model::Prefix, Model::Writes, Model::Torn] {
-            let count =
-                |budget| all(&case.log, Bounds { budget, ..bounds(model, 0..case.log.now(), 1) }).len();
-            let most = count(1 << 14);
-            for budget in [1, 10, most / 2] {
-                let found = count(budget as u64);
-                assert!(
-                    found <= budget && found * 4 >= budget.min(most) * 3,
-                    "seed {seed}: {found} of {budget}"
-                );
-            }
-        }
-    }
-}
-
-/// A log of writes that are each flushed: hardly anything is possible at each moment.
-fn of_small_epochs(count: u64) -> Log {
-    let mut log = Log::default();
-    for number in 0..count {
-        let start = log.tick();
-        log.write(&change(Flags::NONE, 0..8, Origin::data(number * 8 * SECTOR), start));
-        let start = log.tick();
-        log.flush(start);
-    }
-    log
-}
-
-#[test]
-fn the_states_of_a_long_log_are_from_all_its_parts() {
-    let log = of_small_epochs(10_000);
-    let states = all(&log, Bounds { budget: 1000, ..bounds(Model::Torn, 0..log.now(), 8) });
-    assert_eq!(states.len(), 1000);
-    let mut parts = [0; 10];
-    for state in &states {
-        parts[to_usize(state.cut * 10 / (log.now() + 1))] += 1;
-    }
-    assert!(parts.iter().all(|part| (50..200).contains(part)), "{parts:?}");
-}
-
-#[test]
-fn all_moments_of_a_long_log_are_tried_if_the_budget_is_enough() {
-    let log = of_small_epochs(300);
-    // After each write there is one more content.
-    for budget in [301, 1000] {
-        assert_eq!(all(&log, Bounds { budget, ..bounds(Model::Torn, 0..log.now(), 8) }).len(), 301);
-    }
-}
-
-#[test]
-fn a_few_of_many_writes_are_missing_whole() {
-    let mut log = Log::default();
-    for number in 0..64 {
-        let start = log.tick();
-        log.write(&change(
-            Flags::NONE,
-            number * 32..number * 32 + 8,
-            Origin::data(number * 8 * SECTOR),
-            start,
-        ));
-    }
-    let now = log.now()..log.now();
-    let states = all(&log, Bounds { budget: 1000, ..bounds(Model::Torn, now, 1) });
-    assert_eq!(states.len(), 1000);
-    let missing_whole =
-        |state: &&State| state.lost.iter().all(|lost| lost.sectors.end - lost.sectors.start == 8);
-    for missing in [2, 3, 4, 8, 32, 60, 62] {
-        let found = states.iter().filter(missing_whole).filter(|state| state.lost.len() == missing).count();
-        assert!(found >= 2, "{missing} are missing in {found}");
-    }
-    // Also a few parts of them.
-    let sectors =
-        |state: &State| state.lost.iter().map(|lost| lost.sectors.end - lost.sectors.start).sum::<u64>();
-    for missing in [2, 3, 4] {
-        let torn = states.iter().filter(|state| !missing_whole(state));
-        let found = torn.filter(|state| sectors(state) == missing).count();
-        assert!(found >= 2, "{missing} sectors are missing in {found}");
-    }
-}
-
-#[test]
-fn a_damage_that_no_write_can_have_had_is_none() {
-    let mut log = Log::default();
-    for number in 0..2 {
-        let start = log.tick();
-        log.write(&change(Flags::NONE, number..number + 1, Origin::data(number * SECTOR), start));
-    }
-    let lost = |write, sectors, how| [Lost { write, sectors, how }];
-    for (model, lost, found) in [
-        (Model::BitRot, lost(1, 1..2, How::Flipped(9)), true),
-        (Model::BitRot, lost(99_999, 1..2, How::Flipped(9)), false),
-        (Model::BitRot, lost(0, 1..2, How::Flipped(9)), false),
-        (Model::BitRot, lost(0, 0..1, How::Flipped(9)), true),
-        (Model::BitRot, lost(1, 1..2, How::Flipped(4096)), false),
-        (Model::Misdirected, lost(1, 1..2, How::Moved(3)), true),
-        (Model::Misdirected, lost(99_999, 1..2, How::Moved(3)), false),
-        (Model::Misdirected, lost(1, 0..2, How::Moved(3)), false),
-        (Model::Misdirected, lost(1, 1..2, How::Moved(SIZE)), false),
-        (Model::Misdirected, lost(1, 1..2, How::Moved(u64::MAX)), false),
-        (Model::Torn, lost(99_999, 1..2, How::Missing), false),
-    ] {
-        let mut states =
-            States::new(Arc::new(log.clone()), ContentMap::default(), bounds(model, 0..log.now(), 1));
-        let state = states.without(log.now(), &lost, &Data::default()).unwrap();
-        assert_eq!(state.lost == lost, found, "{model:?} {lost:?}");
-    }
-}
-
 /// Data of which some reads fail.
 struct Failing {
     data: Data,
@@ -649,35 +257,6 @@ fn an_error_of_the_data_changes_no_later_state() {
         assert_eq!(found, expected, "seed {seed}");
     }
     assert!(failed > 10, "{failed}");
-}
-
-#[test]
-fn a_wrong_bit_is_one_of_the_write_whose_data_is_there() {
-    for seed in 0..if cfg!(miri) { 1 } else { 20 } {
-        let log = case(seed).log;
-        for state in all(&log, Bounds { budget: 50, ..bounds(Model::BitRot, 0..log.now(), 1) }) {
-            for Lost { write, sectors, .. } in &state.lost {
-                let writes = log.writes().iter().enumerate().filter(|(_, write)| write.start < state.cut);
-                let mut over = writes.filter(|(_, write)| write.range().contains(&sectors.start));
-                assert_eq!(over.next_back().map(|(number, _)| number), Some(*write), "seed {seed}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_damage_that_is_tried_again_takes_no_more_room() {
-    let mut log = Log::default();
-    let start = log.tick();
-    log.write(&change(Flags::NONE, 0..1, Origin::data(0), start));
-    let wanted = Bounds { budget: 1000, ..bounds(Model::BitRot, 0..log.now(), 1) };
-    let mut states = States::new(Arc::new(log), ContentMap::default(), wanted);
-    let (data, mut count) = (Data::default(), 0);
-    while states.next(&data).unwrap().is_some() {
-        count += 1;
-    }
-    assert_eq!(count, 1000);
-    assert!(data.0.borrow().len() <= count * 512, "{}", data.0.borrow().len());
 }
 
 /// The data of a disk that was blank.

@@ -51,8 +51,8 @@ impl Contents {
             return Ok(if blank { 0 } else { mixed(!first) });
         }
         let mut sum: u64 = 0;
-        for (sector, place) in (first..).zip(leaf).filter(|(_, place)| **place != Origin::BASE) {
-            let content = self.sector(*place, data)?;
+        for (sector, place) in (first..).zip(leaf.places()).filter(|(_, place)| *place != Origin::BASE) {
+            let content = self.sector(place, data)?;
             if blank && content == ZEROES {
                 continue;
             }

@@ -1,20 +1,17 @@
 //! Where the newest content of each sector is: in the base, or in the log's data.
 
+mod leaf;
+
+pub use leaf::Leaf;
+
 use crate::abi::SECTOR;
-use crate::number::to_usize;
+use leaf::LEAF;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-/// Sectors in a leaf.
-const LEAF: u64 = EACH as u64;
-const EACH: usize = 128;
-
-/// The places of neighbouring sectors.
-pub type Leaf = [Origin; EACH];
-
 /// A leaf of zeroes, which all maps share: a discard of a large disk takes up little memory.
-static ZEROES: LazyLock<Arc<Leaf>> = LazyLock::new(|| Arc::new([Origin::ZERO; EACH]));
+static ZEROES: LazyLock<Arc<Leaf>> = LazyLock::new(|| Arc::new(Leaf::of_all(Origin::ZERO)));
 
 /// Where a sector's content is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -57,7 +54,7 @@ pub struct ContentMap {
 impl ContentMap {
     /// The place of one sector.
     pub fn of(&self, sector: u64) -> Origin {
-        self.leaves.get(&(sector / LEAF)).map_or(Origin::BASE, |leaf| leaf[within(sector)])
+        self.leaves.get(&(sector / LEAF)).map_or(Origin::BASE, |leaf| leaf.of(sector % LEAF))
     }
 
     /// The place of the first byte of a range, and how many bytes from there on follow it there. In whole sectors.
@@ -71,7 +68,7 @@ impl ContentMap {
                 None if first == Origin::BASE => stop - at,
                 None => 0,
                 Some(leaf) => {
-                    let here = (at..stop).take_while(|at| leaf[within(*at)] == first.behind(at - start));
+                    let here = (at..stop).take_while(|at| leaf.of(at % LEAF) == first.behind(at - start));
                     here.count() as u64
                 }
             };
@@ -93,19 +90,18 @@ impl ContentMap {
                 at = stop;
                 continue;
             }
-            let leaf = self.leaves.entry(at / LEAF).or_insert_with(|| Arc::new([Origin::BASE; EACH]));
-            let leaf = Arc::make_mut(leaf);
-            for sector in at..stop {
-                leaf[within(sector)] = place.behind(sector - sectors.start);
-            }
+            let leaf = self.leaves.entry(at / LEAF);
+            let leaf = leaf.or_insert_with(|| Arc::new(Leaf::of_all(Origin::BASE)));
+            let from = at % LEAF;
+            Arc::make_mut(leaf).set(from..from + (stop - at), place.behind(at - sectors.start));
             at = stop;
         }
     }
 
     /// About how many bytes of memory it takes up, without what it shares with others.
     pub fn own_bytes(&self) -> usize {
-        let own = self.leaves.values().filter(|leaf| Arc::strong_count(leaf) == 1).count();
-        self.leaves.len() * size_of::<(u64, Arc<Leaf>)>() + own * size_of::<Leaf>()
+        let own = self.leaves.values().filter(|leaf| Arc::strong_count(leaf) == 1);
+        self.leaves.len() * size_of::<(u64, Arc<Leaf>)>() + own.map(|leaf| leaf.bytes()).sum::<usize>()
     }
 
     /// The leaves that differ from those of the map that this one was copied from, in no particular order: the first sector of
@@ -120,10 +116,6 @@ impl ContentMap {
             (!same).then(|| (number * LEAF, &**leaf, old.map(|old| &**old)))
         })
     }
-}
-
-fn within(sector: u64) -> usize {
-    to_usize(sector % LEAF)
 }
 
 #[cfg(test)]
@@ -144,7 +136,8 @@ mod tests {
         assert_eq!(places.find(300 * SECTOR, 1 << 20), (Origin::BASE, 1 << 20));
         assert_eq!(before.find(100 * SECTOR, 1 << 20), (Origin::data(4096), 200 * SECTOR));
         // The leaves of the sectors 0 to 127, shared, 128 to 255, changed, and 256 to 383, shared.
-        assert_eq!(places.own_bytes(), 3 * 16 + size_of::<Leaf>());
+        let changed = places.leaves[&1].bytes();
+        assert_eq!(places.own_bytes(), 3 * 16 + changed);
         let changed: Vec<_> = places.changed_since(&before).map(|(first, ..)| first).collect();
         assert_eq!(changed, [128]);
         places.set(0..1024, Origin::ZERO);

@@ -5,6 +5,7 @@
 
 use super::content_map::{ContentMap, Origin};
 use crate::abi::SECTOR;
+use crate::pages;
 use crate::request::{Flags, Op};
 use std::ops::Range;
 
@@ -96,11 +97,17 @@ pub struct Mark {
     pub name: String,
 }
 
+/// In steps of so many bytes the list of writes gets its memory.
+const LEAST: usize = 16 << 10;
+const MOST: usize = 1 << 20;
+
 /// See the [module](self).
 #[derive(Clone, Default)]
 pub struct Log {
     /// In the order of their completions.
     writes: Vec<Write>,
+    /// There is memory for so many of them.
+    expected: usize,
     flushes: Vec<Flush>,
     marks: Vec<Mark>,
     now: Moment,
@@ -146,8 +153,20 @@ impl Log {
         // Requests with more sectors do not exist.
         let sectors = u32::try_from(change.length() / SECTOR).unwrap_or(u32::MAX);
         let write = Write { sector: offset / SECTOR, sectors, op, flags, place, start, done };
+        if self.writes.len() >= self.expected {
+            self.expect();
+        }
         self.writes.push(write);
         write
+    }
+
+    /// Gets memory for further writes: about as much as there is, but not too much at once.
+    #[cold]
+    fn expect(&mut self) {
+        let count = self.writes.len().clamp(LEAST / size_of::<Write>(), MOST / size_of::<Write>());
+        self.writes.reserve(count);
+        pages::expect(&mut self.writes.spare_capacity_mut()[..count]);
+        self.expected = self.writes.len() + count;
     }
 
     /// A flush that was started at a moment is completed now.

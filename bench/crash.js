@@ -1,7 +1,7 @@
 // What it takes to look at states after a power cut, and what memory the recorded takes up.
 
 import { execFile } from 'node:child_process'
-import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { powercut, UblkDevice } from 'ublk-ts'
 
@@ -114,7 +114,19 @@ async function timed(action) {
   return [result, performance.now() - start, (user + system) / 1000]
 }
 
+/** What is mapped, and what files in memory have. */
 function residentBytes() {
   globalThis.gc()
-  return Number(readFileSync('/proc/self/status', 'utf8').match(/^VmRSS:\s*(\d+)/m)[1]) * 1024
+  const mapped = Number(readFileSync('/proc/self/status', 'utf8').match(/^VmRSS:\s*(\d+)/m)[1]) * 1024
+  const files = readdirSync('/proc/self/fd').map(fd => `/proc/self/fd/${fd}`)
+  const inMemory = files.filter(path => /^\/memfd:/.test(linkOf(path)))
+  return mapped + inMemory.reduce((sum, path) => sum + statSync(path).blocks * 512, 0)
+}
+
+function linkOf(path) {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return '' // It was that of the directory.
+  }
 }

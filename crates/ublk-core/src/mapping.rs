@@ -71,11 +71,6 @@ impl Mapping {
         }
     }
 
-    /// Allocates the pages of a range. Both ends on page boundaries.
-    pub fn populate(&self, from: usize, to: usize) -> io::Result<()> {
-        self.advise_of(from.min(to), to, libc::MADV_POPULATE_WRITE)
-    }
-
     /// Tells the system something of all its pages.
     pub(crate) fn advise(&self, advice: i32) -> io::Result<()> {
         self.advise_of(0, self.length, advice)

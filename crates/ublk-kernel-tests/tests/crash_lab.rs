@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use ublk_core::Spec;
 use ublk_core::backend::{
-    Bounds, File as Stored, Identity, Lazy, Lost, Map, Memory, Model, Moment, Overlay, Recorder, State,
-    States, Storage,
+    Bounds, File as Stored, Identity, Lazy, LogMemory, Lost, Map, Memory, Model, Moment, Overlay, Recorder,
+    State, States, Storage,
 };
 use ublk_core::testing::MapFirst;
 use ublk_kernel_tests::system::{Mount, run};
@@ -109,7 +109,7 @@ struct Found {
 
 impl<'a> Lab<'a> {
     fn record(kind: &'a Kind, base: &'a Path, planted: bool) -> Self {
-        let log = Memory::new(1 << 30).unwrap().in_small_pages().unwrap();
+        let log = LogMemory::new(1 << 30).unwrap();
         let recorder = Recorder::new(Arc::new(Memory::new(16 * MIB).unwrap()), Arc::new(log), 4096);
         let recorder = Arc::new(recorder.unwrap().over_zeroes());
         let disk = Disk::share(&Spec::default(), recorder.clone());

@@ -169,15 +169,6 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn expect(&self, offset: u64, length: u64) {
-        let page = page_size();
-        let end = self.size.load(Relaxed).min(offset.saturating_add(length));
-        for (mapping, from, length) in self.pieces(to_usize(offset), to_usize(end.saturating_sub(offset))) {
-            // If this fails, each page is allocated by its first write, or that fails.
-            let _ = mapping.populate(from / page * page, (from + length) / page * page);
-        }
-    }
-
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
         if !self.contains(offset, length) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
@@ -249,7 +240,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pages::tests::{has, present};
+    use crate::pages::tests::has;
 
     fn byte(disk: &Memory, at: usize) -> u8 {
         let (mapping, from, _) = disk.pieces(at, 1).next().unwrap();
@@ -308,18 +299,6 @@ mod tests {
         let disk = Memory::new(8 << 20).unwrap().in_small_pages().unwrap();
         let huge = std::fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap();
         assert_eq!(has(&disk.first, "nh"), huge);
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "needs mincore")]
-    fn a_range_that_is_expected_has_its_pages_and_no_other_has() {
-        let disk = Memory::new(4 << 20).unwrap().in_small_pages().unwrap();
-        disk.expect(1 << 20, 1 << 20);
-        assert_eq!(present(&disk.first), (1 << 20) / page_size());
-        disk.expect(3 << 20, 4 << 20);
-        assert_eq!(present(&disk.first), (2 << 20) / page_size());
-        disk.expect(8 << 20, 1 << 20);
-        assert_eq!(present(&disk.first), (2 << 20) / page_size());
     }
 
     #[test]

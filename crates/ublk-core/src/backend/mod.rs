@@ -54,7 +54,8 @@ pub use observed::{Change, Observed, Observer};
 pub use overlay::{Commit, FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
 pub use parts::Parts;
 pub use recorder::{
-    Completed, ContentMap, Exported, Flush, Log, Mark, Moment, Origin, RecordedLog, Recorder, Trigger, Write,
+    Completed, ContentMap, Exported, Flush, Log, LogMemory, Mark, Moment, Origin, RecordedLog, Recorder,
+    Trigger, Write,
 };
 pub use slice::Slice;
 pub use stage::{Stage, Stages};
@@ -64,11 +65,12 @@ pub use unbound::Unbound;
 
 pub use crate::claim::{Place, Role};
 pub use crate::queue::{
-    Completer, Completion, CopyMode, Errno, Files, Flags, Io, Key, Lease, Needs, Op, Outcome, Piece, Scatter,
-    Slot, Step, Token,
+    Completer, Completion, CopyMode, Errno, Files, Flags, Held, Io, Key, Lease, Needs, Op, Outcome, Piece,
+    Scatter, Slot, Step, Token,
 };
 
 use crate::error::{Error, ErrorKind, Result};
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -382,9 +384,10 @@ pub trait Storage: Backend {
     /// the last success may be lost.
     fn sync(&self) -> io::Result<()>;
 
-    /// A range is going to be written soon: gets the memory for it, which takes far less time at once than page by page.
-    fn expect(&self, offset: u64, length: u64) {
-        let _ = (offset, length);
+    /// The file that it is, if that is in memory: a write to it waits for no device, so an engine may make it at once, with the data
+    /// of several requests.
+    fn file_in_memory(&self) -> Option<&fs::File> {
+        None
     }
 
     /// Gives the space of a range back to the system: it reads as zeroes. May block; on any thread but a queue's. Nobody

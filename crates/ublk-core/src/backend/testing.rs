@@ -79,6 +79,12 @@ impl Bench {
         answers
     }
 
+    /// What the engine has reported of a request, if it did since the last time.
+    #[cfg(test)]
+    pub fn complaint(&mut self) -> Option<String> {
+        self.queue.complaint()
+    }
+
     /// How many operations are in the ring.
     pub fn operations(&self) -> u32 {
         self.queue.operations()

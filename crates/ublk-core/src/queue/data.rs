@@ -264,6 +264,14 @@ impl Data {
         }
     }
 
+    /// Moves bytes of the tag's request to the same place in its buffer, at once. With [`CopyMode::User`].
+    pub fn take(&self, tag: u16, from: usize, length: usize) -> io::Result<()> {
+        assert!(from + length <= self.buffers.each());
+        // SAFETY: within the tag's buffer, by the assertion.
+        let address = unsafe { self.buffers.address(tag).add(from) };
+        self.run(tag, Move { from, address, length, take: true })
+    }
+
     /// Moves the first `length` bytes between the tag's request and its buffer, at once.
     pub fn move_buffer(&self, tag: u16, length: usize, take: bool) -> io::Result<()> {
         assert!(length <= self.buffers.each());

@@ -1,6 +1,10 @@
 //! What an engine uses to serve a request or a part of one: its data, and operations on files through the queue's ring. Every
 //! pointer that leaves this module is checked.
 
+mod held;
+
+pub use held::Held;
+
 use super::calls::{Call, Calls, Hop};
 use super::completer::{Completer, Completion, Key, Token};
 use super::data::Data;

@@ -93,6 +93,12 @@ impl LoneQueue {
         Io::new(request, &mut self.data, &mut self.ring, &mut self.calls, &mut self.complaint)
     }
 
+    /// Why a request failed, if its engine said so.
+    #[cfg(test)]
+    pub fn complaint(&mut self) -> Option<String> {
+        self.complaint.take()
+    }
+
     /// The tag's request is answered. Refused, without harm, while operations of it are in the ring, which use its buffer.
     #[must_use]
     pub fn answered(&mut self, tag: u16) -> bool {

@@ -44,7 +44,7 @@ pub use completer::{Completer, Completion, Key, Token};
 pub(crate) use config::Config;
 pub use config::Needs;
 pub use files::Files;
-pub use io::{Io, Slot, Step};
+pub use io::{Held, Io, Slot, Step};
 pub use lease::Lease;
 pub(crate) use lone::LoneQueue;
 pub use mode::{CopyMode, Mode, Transport};

@@ -6,7 +6,7 @@ use super::{Below, Kind, read};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
-use ublk_core::backend::{Backend, File, Found, Memory, Readable, RecordedLog, Recorder, Storage};
+use ublk_core::backend::{Backend, File, Found, LogMemory, Memory, Readable, RecordedLog, Recorder, Storage};
 use ublk_core::claim::Role;
 use ublk_core::error::{Error, ErrorKind, Result};
 
@@ -46,7 +46,7 @@ impl Plan for Options {
         };
         let mut file = None;
         let data: Arc<dyn Readable> = match &self.log {
-            None => Arc::new(Memory::new(self.log_max.0)?.in_small_pages()?),
+            None => Arc::new(LogMemory::new(self.log_max.0)?),
             Some(path) => {
                 let (new, found) = File::open_or_create(Path::new(path), self.log_max.0, false)?;
                 if found == Found::Used {

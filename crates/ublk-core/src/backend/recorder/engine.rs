@@ -2,11 +2,12 @@
 
 use super::content_map::{ContentMap, Origin};
 use super::log::Change;
+use super::turn::{FULL, Turn};
 use super::{Recorder, is_off};
 use crate::backend::parts::Parts;
 use crate::backend::{Below, Completion, Engine, Io, Key, PerCall, Piece, Site, Step};
 use crate::error::Result;
-use crate::queue::{Errno, Flags, Op, Outcome};
+use crate::queue::{Errno, Flags, Held, Op, Outcome};
 use crate::request::count_of;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -86,13 +87,9 @@ pub struct RecorderEngine {
     phases: PerCall<Phase>,
     /// The device has no write cache: what is answered is durable.
     durable: bool,
-    /// What this turn has changed. It is logged before it is answered, but after the start of each flush that the turn
-    /// brought: whoever asked for the flush did not wait for these.
-    changes: Vec<Change>,
-    /// The number of the next change.
-    next: u64,
-    /// Those that were not logged, because the power is off.
-    refused: Vec<u64>,
+    turn: Turn,
+    /// The log's data gets the data of all changes of a turn together.
+    together: bool,
 }
 
 impl RecorderEngine {
@@ -100,13 +97,12 @@ impl RecorderEngine {
         let base = site.below(recorder.base.clone())?;
         let data = site.below(recorder.data.clone())?;
         Ok(Self {
-            recorder,
             sources: Sources::new(base, data, site.depth()),
             phases: PerCall::new(site.depth()),
             durable: site.durable(),
-            changes: Vec::with_capacity(site.depth().into()),
-            next: 0,
-            refused: Vec::new(),
+            turn: Turn::new(site.depth()),
+            together: recorder.data.file_in_memory().is_some(),
+            recorder,
         })
     }
 
@@ -119,8 +115,17 @@ impl RecorderEngine {
     }
 
     fn write(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if self.together {
+            let held = match io.hold(&piece) {
+                Ok(held) => held,
+                Err(errno) => return Step::Done(Err(errno)),
+            };
+            // Its place follows at the end of the turn.
+            let change = self.recorder.begin(self.change(&piece, Origin::ZERO), false);
+            return self.log_later(io, change, Some(held));
+        }
         let Some(offset) = self.recorder.allocate(piece.length) else {
-            io.report("the log has no room for more data");
+            io.report(FULL);
             return Step::Done(Err(libc::ENOSPC));
         };
         let step = self.sources.data.pass(io, piece.to(offset));
@@ -131,7 +136,10 @@ impl RecorderEngine {
                 Step::Pending
             }
             Step::Done(outcome) => match written(io, &change, outcome) {
-                Ok(()) => self.log_later(io, self.recorder.begin(change, true)),
+                Ok(()) => {
+                    let change = self.recorder.begin(change, true);
+                    self.log_later(io, change, None)
+                }
                 Err(errno) => Step::Done(Err(errno)),
             },
         }
@@ -149,7 +157,7 @@ impl RecorderEngine {
         match written(io, &change, outcome) {
             Ok(()) => {
                 self.recorder.is_whole(&change);
-                self.log_later(io, change)
+                self.log_later(io, change, None)
             }
             Err(errno) => {
                 self.recorder.failed(&change);
@@ -158,29 +166,11 @@ impl RecorderEngine {
         }
     }
 
-    fn log_later(&mut self, io: &mut Io<'_>, change: Change) -> Step {
-        *self.phases.of(io) = Phase::Logging { number: self.next, length: change.length() };
-        self.next += 1;
-        self.changes.push(change);
+    fn log_later(&mut self, io: &mut Io<'_>, change: Change, data: Option<Held>) -> Step {
+        let (number, length) = (self.turn.add(change, data), change.length());
+        *self.phases.of(io) = Phase::Logging { number, length };
         io.go_on_later(KEY);
         Step::Pending
-    }
-
-    /// All else that the turn brought is done: its changes are logged by the first of their calls.
-    fn log(&mut self, number: u64, length: u64) -> Step {
-        if !self.changes.is_empty() {
-            let first = self.next - self.changes.len() as u64;
-            let logged = self.recorder.log_all(&self.changes) as u64;
-            self.refused.extend(first + logged..self.next);
-            self.changes.clear();
-        }
-        match self.refused.iter().position(|refused| *refused == number) {
-            None => Step::Done(Ok(count_of(length))),
-            Some(at) => {
-                self.refused.swap_remove(at);
-                Step::Done(Err(libc::EIO))
-            }
-        }
     }
 }
 
@@ -207,7 +197,7 @@ impl Engine for RecorderEngine {
             // They have no data.
             Op::Discard | Op::WriteZeroes => {
                 let change = self.recorder.begin(self.change(&piece, Origin::ZERO), true);
-                self.log_later(io, change)
+                self.log_later(io, change, None)
             }
             Op::Flush => Step::Done(self.recorder.flush().map(|()| 0)),
             Op::Other(_) => Step::Done(Err(libc::EOPNOTSUPP)),
@@ -221,7 +211,10 @@ impl Engine for RecorderEngine {
                 self.read(switched, step)
             }
             Phase::Write(change) => self.go_on_writing(io, change, completion),
-            Phase::Logging { number, length } => self.log(number, length),
+            Phase::Logging { number, length } => {
+                let logged = self.turn.end(io, &self.recorder, number);
+                Step::Done(logged.map(|()| count_of(length)))
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! A disk that keeps every version of what was written to it, and what was flushed in between, over another disk that stays as
 //! it is.
 //!
-//! The data of writes is in the *log's data*, a disk that only grows: memory, or a file. A write goes there straight away, so
-//! recording copies nothing more than a disk in memory does. [`ContentMap`] say where the newest version of a sector is; the
+//! The data of writes is in the *log's data*, a disk that only grows: memory, or a file. It goes there straight away, so recording
+//! copies nothing more than a disk in memory does: to memory at the end of a queue's turn, that of all its writes together, and to a
+//! file as each write comes. [`ContentMap`] say where the newest version of a sector is; the
 //! [`Log`] names all of them, with the moments at which they were started and completed.
 //!
 //! What a power cut would have left is found in the log: see [`crate::backend::crash`].
@@ -11,15 +12,18 @@ mod content_map;
 mod engine;
 mod exchange;
 mod log;
+mod log_memory;
 mod started;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod watch;
 
 pub use content_map::{ContentMap, Leaf, Origin, is_of_zeroes};
 pub use engine::{FixedEngine, Places, Sources};
 pub use exchange::{Exported, RecordedLog};
 pub use log::{Change, Completed, Flush, Log, Mark, Moment, NEVER, Write};
+pub use log_memory::LogMemory;
 
 use super::crash::{Bounds, LogData, Model, State as CrashState, States, View};
 use super::{Backend, CopyMode, Discard, Engine, Errno, Extent, Properties, Readable, Site, crash, parts};
@@ -29,6 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 use engine::RecorderEngine;
 use started::Started;
 use std::io;
+use std::iter::once;
 use std::ops::Range;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
@@ -134,14 +139,14 @@ impl Recorder {
     }
 
     fn allocate(&self, length: u64) -> Option<u64> {
+        let (offset, room) = self.room(length);
+        (room == length).then_some(offset)
+    }
+
+    /// A place for new data: where it begins, and for how much of it there is room.
+    fn room(&self, length: u64) -> (u64, u64) {
         let offset = self.end.fetch_add(length, Relaxed);
-        let end = offset + length;
-        // The first step that begins in this range, and all others.
-        let (first, next) = (offset.div_ceil(STEP) * STEP, end.div_ceil(STEP) * STEP);
-        if first < next {
-            self.data.expect(first, next - first);
-        }
-        (end <= self.data.properties().size).then_some(offset)
+        (offset, length.min(self.data.properties().size.saturating_sub(offset)))
     }
 
     /// A change is started now, whose data is in the log's data already, or not yet. It gets the moment; what comes after a cut
@@ -165,8 +170,9 @@ impl Recorder {
         self.state().started.remove(change);
     }
 
-    /// Changes that are answered now, in this order. How many were logged: none after the power went off.
-    fn log_all(&self, changes: &[Change]) -> usize {
+    /// Changes that are answered now, in this order; their data is in the log's data. How many were logged: none after the power
+    /// went off.
+    fn log_all<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> usize {
         let mut state = self.state();
         let logged = self.log_some(&mut state, changes);
         if logged > 0 {
@@ -175,14 +181,18 @@ impl Recorder {
         logged
     }
 
-    fn log_some(&self, state: &mut State, changes: &[Change]) -> usize {
-        for (number, change) in changes.iter().enumerate() {
+    fn log_some<'a>(&self, state: &mut State, mut changes: impl Iterator<Item = &'a Change>) -> usize {
+        let mut logged = 0;
+        while let Some(change) = changes.next() {
             if self.is_off() || change.start < state.on {
-                return number;
+                // They were in flight.
+                once(change).chain(changes).for_each(|change| state.started.is_whole(change));
+                break;
             }
             let State { log, started, newest, trigger, .. } = state;
             started.remove(change);
             Log::apply(&log.write(change), newest);
+            logged += 1;
             if let Some(Trigger::Write(left)) = trigger {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
@@ -190,7 +200,7 @@ impl Recorder {
                 }
             }
         }
-        changes.len()
+        logged
     }
 
     fn flush(&self) -> std::result::Result<(), Errno> {
@@ -381,9 +391,6 @@ impl LogData for Recorder {
         self.blank
     }
 }
-
-/// In steps of this size the log's data gets its memory.
-const STEP: u64 = 1 << 20;
 
 /// The most states among which a cut chooses.
 const DRAWN: u64 = 256;

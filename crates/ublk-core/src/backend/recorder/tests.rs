@@ -1,3 +1,4 @@
+mod together;
 mod watch;
 
 use super::*;

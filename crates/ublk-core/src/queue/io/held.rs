@@ -1,0 +1,87 @@
+//! Data of several requests that goes to a file in memory together, by one system call.
+
+use super::Io;
+use crate::queue::{CopyMode, Errno, Op, Piece};
+use libc::iovec;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// How many places one system call names at most.
+const PLACES: usize = 64;
+
+/// Where the data of a piece stays until its request is answered. It names a place in the queue's buffers, so it is never
+/// invalid: after the answer, something else is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    tag: u16,
+    at: usize,
+    length: usize,
+}
+
+impl Held {
+    /// Bytes.
+    pub fn length(&self) -> u64 {
+        self.length as u64
+    }
+}
+
+impl Io<'_> {
+    /// Has the data of a piece of a write in the tag's buffer, from where [`write_held`](Self::write_held) takes it before the
+    /// request is answered. Not with [`CopyMode::Zero`].
+    pub fn hold(&mut self, piece: &Piece) -> Result<Held, Errno> {
+        assert!(piece.op == Op::Write && self.data.copy != CopyMode::Zero, "there is no data to hold");
+        self.borrow()?;
+        let (tag, (at, length)) = (self.request.ticket.tag, self.range(piece));
+        assert!(at + length <= self.data.buffers.each());
+        if self.data.copy == CopyMode::User && self.request.what.shared.is_none() {
+            let taken = self.data.take(tag, at, length);
+            taken.map_err(|error| self.unmoved(&error))?;
+        }
+        Ok(Held { tag, at, length })
+    }
+
+    /// Writes held data to a file, one behind the other from `offset` on and at once: for files in memory, whose system calls
+    /// never wait for a device. Returns how many bytes are there, and why not all of them are.
+    pub fn write_held(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        held: &[Held],
+    ) -> (u64, Result<(), Errno>) {
+        let mut vectors = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PLACES];
+        // Bytes in all, and of `rest[0]`.
+        let (mut done, mut within, mut rest) = (0, 0, held);
+        while !rest.is_empty() {
+            let mut count = 0;
+            for (vector, held) in vectors.iter_mut().zip(rest) {
+                let from = if count == 0 { within } else { 0 };
+                let address = self.data.buffers.address(held.tag);
+                // SAFETY: within the tag's buffer: hold() has asserted that.
+                *vector = iovec {
+                    iov_base: unsafe { address.add(held.at + from) }.cast(),
+                    iov_len: held.length - from,
+                };
+                count += 1;
+            }
+            let at = (offset + done).cast_signed();
+            // SAFETY: each place is in the queue's buffers, which stay mapped, and of which no reference exists here.
+            let moved = unsafe { libc::pwritev(file.as_raw_fd(), vectors.as_ptr(), count, at) };
+            let moved = match usize::try_from(moved) {
+                Ok(0) => return (done, Err(libc::EIO)),
+                Ok(moved) => moved,
+                Err(_) => match io::Error::last_os_error().raw_os_error() {
+                    Some(libc::EINTR) => continue,
+                    errno => return (done, Err(errno.unwrap_or(libc::EIO))),
+                },
+            };
+            done += moved as u64;
+            within += moved;
+            while let [first, others @ ..] = rest
+                && within >= first.length
+            {
+                (within, rest) = (within - first.length, others);
+            }
+        }
+        (done, Ok(()))
+    }
+}

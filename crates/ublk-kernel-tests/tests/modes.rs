@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use ublk_core::Mapping;
 use ublk_core::backend::{
-    Backend, Engine, File, Io, Memory, MemoryFile, Null, Piece, Properties, Site, Step,
+    Backend, Engine, File, Io, LogMemory, Memory, MemoryFile, Null, Piece, Properties, Recorder, Site, Step,
 };
 use ublk_core::claim::Place;
 use ublk_core::features::Features;
@@ -44,6 +44,11 @@ fn possible(spec: &Spec, mode: Mode, backend: &Arc<dyn Backend>) -> bool {
     able
 }
 
+fn recorder() -> Recorder {
+    let (base, log) = (Memory::new(SIZE).unwrap(), LogMemory::new(4 * SIZE).unwrap());
+    Recorder::new(Arc::new(base), Arc::new(log), 512).unwrap()
+}
+
 fn file(path: &Path, direct: bool) -> Arc<dyn Backend> {
     Arc::new(File::open(path, false, direct).unwrap())
 }
@@ -73,8 +78,9 @@ fn every_backend_keeps_its_bytes_in_every_mode() {
     let device = Loop::new(SIZE);
     let mut served = 0;
     for mode in modes() {
-        let backends: [(&str, Arc<dyn Backend>); 6] = [
+        let backends: [(&str, Arc<dyn Backend>); 7] = [
             ("memory", Arc::new(Memory::new(SIZE).unwrap())),
+            ("recorded in memory", Arc::new(recorder())),
             ("shared memory", Arc::new(MemoryFile::open(&shm.path().join("disk"), SIZE).unwrap())),
             ("direct file on ext4", file(&paths[0], true)),
             ("file on ext4", file(&paths[1], false)),
@@ -100,7 +106,7 @@ fn every_backend_keeps_its_bytes_in_every_mode() {
     }
     // Copying is possible everywhere; the rest is the kernel's matter.
     let count = |flags| if features().has(flags) { 1 } else { 0 };
-    let ways = 6 + count(CopyMode::User.flags()) + 4 * count(CopyMode::Zero.flags());
+    let ways = 7 + 2 * count(CopyMode::User.flags()) + 4 * count(CopyMode::Zero.flags());
     assert_eq!(served, ways * (1 + count(Transport::Batch.flags())));
 }
 

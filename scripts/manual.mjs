@@ -10,7 +10,7 @@ import { pathToFileURL } from 'node:url'
 const dist = process.argv[2]
 if (dist === undefined) throw new Error('usage: scripts/manual.mjs DIST')
 const { buildProgram } = await import(pathToFileURL(join(dist, 'cli/program.js')).href)
-const program = buildProgram()
+const program = await buildProgram()
 const help = program.createHelp()
 /** The commands of one, each followed by those of its own. */
 const commandsOf = parent =>

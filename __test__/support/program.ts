@@ -1,29 +1,11 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import type { Command } from 'commander'
-import { buildProgram } from '../../dist/cli/program.js'
 
 /** The command line program. */
 export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 /** Node's flags for it: those of the tests, which keep V8's collector on one thread; servers that it starts have them too. */
 export const FLAGS: readonly string[] = process.execArgv
-
-/** All commands that the help lists, each followed by those of its own. */
-export function commands(): Command[] {
-  return commandsOf(buildProgram())
-}
-
-function commandsOf(parent: Command): Command[] {
-  const own = parent.createHelp().visibleCommands(parent)
-  return own.flatMap(command => [command, ...commandsOf(command)])
-}
-
-/** What is typed for a command after `ublk-ts`, such as `crash record`. */
-export function nameOf(command: Command): string {
-  const { parent } = command
-  return parent?.parent ? `${nameOf(parent)} ${command.name()}` : command.name()
-}
 
 /** How a program ended. */
 export interface Result {

@@ -1,13 +1,13 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import test from 'ava'
-import { commands, nameOf } from '../support/program.js'
+import { commands, nameOf } from '../support/commands.js'
 import { completions, SHELLS } from '../support/shells.js'
 
 // Real shells, into which keys are typed. Devices are completed in the tests that have some.
 
 for (const shell of SHELLS) {
   test(`${shell} completes every command`, async t => {
-    const names = commands().map(nameOf)
+    const names = (await commands()).map(nameOf)
     const first = names.filter(name => !name.includes(' ')).toSorted()
     const ofCrash = names.flatMap(name => /^crash (.+)/.exec(name)?.[1] ?? []).toSorted()
     t.true(ofCrash.includes('record'))
@@ -15,7 +15,7 @@ for (const shell of SHELLS) {
   })
 
   test(`${shell} completes every option of every command`, async t => {
-    const all = commands()
+    const all = await commands()
     const options = all.map(command =>
       command
         .createHelp()

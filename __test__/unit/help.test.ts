@@ -1,9 +1,12 @@
 import test from 'ava'
-import { commands, nameOf, run } from '../support/program.js'
+import { Command } from 'commander'
+import { COMMANDS } from '../../dist/cli/commands.js'
+import { commands, nameOf } from '../support/commands.js'
+import { run } from '../support/program.js'
 
 // Whatever the command line has, it explains; the manual page and the completion are made of the same.
 
-for (const command of commands()) {
+for (const command of await commands()) {
   const name = nameOf(command)
   const help = command.createHelp()
 
@@ -23,3 +26,12 @@ for (const command of commands()) {
     t.regex(stdout, new RegExp(`\n\nExamples?:\n(  .*\n)*  .*ublk-ts ${name}`))
   })
 }
+
+test('the names by which commands are loaded are those that they have', async t => {
+  for (const { names, load } of COMMANDS) {
+    const program = new Command()
+    ;(await load())(program)
+    const given = program.commands.flatMap(command => [command.name(), ...command.aliases()])
+    t.deepEqual(names, given)
+  }
+})

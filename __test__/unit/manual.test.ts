@@ -1,7 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import { commands, nameOf, sh } from '../support/program.js'
+import { commands, nameOf } from '../support/commands.js'
+import { sh } from '../support/program.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const PAGE = `${root}dist/man/ublk-ts.1`
@@ -16,7 +17,7 @@ test('the manual page is without faults', async t => {
 test('the manual page has every command, with its options and its example', async t => {
   const page = await text()
   const [before = '', examples = ''] = page.split('\nEXAMPLES\n')
-  for (const command of commands()) {
+  for (const command of await commands()) {
     const name = nameOf(command)
     if (name === 'help') continue
     const section = before.split(`\n   ${name}\n`)[1]?.split(/\n {3}\S|\n\S/)[0] ?? ''

@@ -9,7 +9,7 @@ import { checkRecover } from '../../dist/lifecycle-options.js'
 import type { Values } from '../../dist/options/option.js'
 import { OPTIONS, RECORDED_OPTIONS, SERVING_OPTIONS } from '../../dist/options/table.js'
 import { checkValues } from '../../dist/options/value.js'
-import { commands } from '../support/program.js'
+import { commands } from '../support/commands.js'
 
 // What is made of the table of options, and what must match it.
 
@@ -67,8 +67,8 @@ function samples(takes: Values): unknown[] {
   }
 }
 
-test('the name of a flag is that of its option, and create has every flag', t => {
-  const create = commands().find(command => command.name() === 'create')
+test('the name of a flag is that of its option, and create has every flag', async t => {
+  const create = (await commands()).find(command => command.name() === 'create')
   for (const [name, { cli }] of Object.entries(OPTIONS)) {
     if (!cli) continue
     t.is(new Option(cli.flags).attributeName(), name)

@@ -5,7 +5,7 @@ import { cliWords } from '../../dist/cli/remedies.js'
 import { UblkError, wrap } from '../../dist/errors.js'
 import { apiWords, OWN_REMEDIES } from '../../dist/remedies.js'
 import { fromPlain, toPlain } from '../../dist/remote/control-protocol.js'
-import { commands } from '../support/program.js'
+import { commands } from '../support/commands.js'
 
 /** The names of the engine's remedies. */
 function engines(): string[] {
@@ -14,8 +14,8 @@ function engines(): string[] {
   return [...names.matchAll(/=> "([a-z-]+)"/g)].map(match => match[1] as string)
 }
 
-const FLAGS = new Set(commands().flatMap(({ options }) => options.map(({ long }) => long)))
-const NAMES = new Set(commands().map(command => command.name()))
+const FLAGS = new Set((await commands()).flatMap(({ options }) => options.map(({ long }) => long)))
+const NAMES = new Set((await commands()).map(command => command.name()))
 
 /** The flags and commands of ublk-ts in a text. */
 function ofUblkTs(text: string): string[] {

@@ -31,5 +31,8 @@ export function addCompletion(program: Command): void {
     .description("print a shell's completion script for ublk-ts")
     .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(scripts)))
     .addHelpText('after', HELP)
-    .action(async (shell: Shell) => await print(scripts[shell](outline(program))))
+    .action(async (shell: Shell) => {
+      const { buildProgram } = await import('./program.js') // It knows all commands, not only this one.
+      await print(scripts[shell](outline(await buildProgram())))
+    })
 }

@@ -11,10 +11,11 @@ export async function run(argv: string[]): Promise<number> {
   process.on('warning', warning => complain(describe(warning).line))
   ignoreClosedStderr()
   let help = ''
-  const program = buildProgram(text => {
+  const write = (text: string): void => {
     help += text
-  })
+  }
   try {
+    const program = await buildProgram(write, argv[2])
     await program.parseAsync(argv).catch(error => {
       if (!(error instanceof CommanderError && error.exitCode === 0)) throw error
     })

@@ -1,9 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Writable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
 import type { DiffWishes } from '#binding'
 import { checkName } from './changes.js'
 import { checkOptions, checkSignal } from './check.js'
@@ -130,6 +128,8 @@ export async function writeDiff(
   write: (wishes: DiffWishes) => Promise<void>,
 ): Promise<void> {
   if (!to) return await write(wishes)
+  const { createServer } = await import('node:net')
+  const { pipeline } = await import('node:stream/promises')
   const dir = mkdtempSync(join(tmpdir(), 'ublk-ts-diff-')) // others cannot enter it
   const server = createServer()
   let failure: unknown

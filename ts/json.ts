@@ -1,18 +1,16 @@
-import { randomUUID } from 'node:crypto'
 import { invalid } from './errors.js'
 
 /** Formats a value as JSON for other programs, whole numbers with all their digits. */
 export function toJsonText(value: unknown, indent?: number): string {
-  const mark = randomUUID()
+  let mark = ''
   const exact = (_: string, each: unknown): unknown => {
     // Beyond that JSON.stringify prints only the digits that distinguish the number from other doubles.
-    const rounded = Number.isInteger(each) && !Number.isSafeInteger(each)
-    return rounded ? `${mark}${BigInt(each as number)}` : each
+    if (!Number.isInteger(each) || Number.isSafeInteger(each)) return each
+    mark ||= crypto.randomUUID()
+    return `${mark}${BigInt(each as number)}`
   }
-  return withoutControls(JSON.stringify(value, exact, indent)).replace(
-    new RegExp(`"${mark}(-?\\d+)"`, 'g'),
-    '$1',
-  )
+  const text = withoutControls(JSON.stringify(value, exact, indent))
+  return mark === '' ? text : text.replace(new RegExp(`"${mark}(-?\\d+)"`, 'g'), '$1')
 }
 
 /** A JSON text whose control characters are all escaped: JSON leaves some of them, which a terminal would interpret. */

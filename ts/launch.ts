@@ -3,7 +3,7 @@ import { abortable } from './abort.js'
 import { isNative, kindOf, type NativeBackend } from './backends/list.js'
 import { fillingOf, prepared } from './backends/stack.js'
 import type { WorkerBackend } from './backends/worker.js'
-import { type UblkError, wrap } from './errors.js'
+import { rethrow, type UblkError, wrap } from './errors.js'
 import type { DeviceInfo } from './info.js'
 import { LocalDevice } from './local-device.js'
 import { LocalDevices } from './local-devices.js'
@@ -11,12 +11,10 @@ import type { CreateOptions } from './options/device-options.js'
 import { jsTimes, toSpec } from './options/spec.js'
 import { type Register, registrar } from './registrar.js'
 import { toExternal } from './runtime/backend-properties.js'
-import { InlineServer } from './runtime/inline-server.js'
 import type { Report } from './runtime/js-disk.js'
 import type { JsServer } from './runtime/js-server.js'
 import { NativeCallbacks } from './runtime/native-callbacks.js'
 import type { Progress } from './runtime/worker-handle.js'
-import { WorkerPool } from './runtime/worker-pool.js'
 import type { ServedDevice } from './served-device.js'
 
 /** Receives a device's events. */
@@ -182,10 +180,15 @@ export class Launch {
     const { backend, signal } = this.#options
     const kind = kindOf(backend)
     const { timeout, stuckTimeout } = jsTimes(this.#options)
-    if (!('kind' in backend)) return new InlineServer(backend, timeout, report)
+    // Most disks need neither of the two.
+    if (!('kind' in backend)) {
+      const { InlineServer } = await import('./runtime/inline-server.js').catch(rethrow)
+      return new InlineServer(backend, timeout, report)
+    }
     if (kind === undefined || kind.native) return undefined // The check of the options refuses an unknown one.
     const { url, options } = kind.check(backend) as WorkerBackend
     const progress = (queue: number): Progress => this.#progress(queue)
+    const { WorkerPool } = await import('./runtime/worker-pool.js').catch(rethrow)
     return await WorkerPool.load({ url, options, progress, report, timeout, stuckTimeout }, signal)
   }
 }

@@ -1,5 +1,4 @@
 /** An image on a web server, read in parts with range requests. */
-import { createHash } from 'node:crypto'
 import { clearTimeout, setTimeout } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkError } from '../errors.js'
@@ -78,7 +77,7 @@ export async function openHttpImage(
     FROM_SERVERS.add(fetch)
     return {
       size: Math.ceil(bytes / SECTOR) * SECTOR,
-      identity: identityOf(url, bytes, image.version),
+      identity: await identityOf(url, bytes, image.version),
       fetch,
     }
   } catch (error) {
@@ -96,7 +95,8 @@ export async function openHttpImage(
  * The query may be a signature, and another one each time. Without a version, it may be all that distinguishes two images; it
  * is hashed, since it may be secret.
  */
-function identityOf(url: string, bytes: number, version: string): string {
+async function identityOf(url: string, bytes: number, version: string): Promise<string> {
+  const { createHash } = await import('node:crypto') // Most programs never need it.
   const { search } = new URL(url)
   const query = version === '' && search !== '' ? ` ${createHash('sha256').update(search).digest('hex')}` : ''
   const identity = `${shownUrl(url)} ${version} ${bytes}${query}`

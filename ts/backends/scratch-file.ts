@@ -1,11 +1,10 @@
 /** Files in memory for data that has to outlive its server. */
-import { randomUUID } from 'node:crypto'
 
 const PREFIX = '/dev/shm/ublk-ts-'
 
 /** The path of a new one. */
 export function scratchFile(): string {
-  return `${PREFIX}${randomUUID()}`
+  return `${PREFIX}${crypto.randomUUID()}`
 }
 
 /** Whether it is the path of such a file, which another disk does not have. */

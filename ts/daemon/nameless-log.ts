@@ -1,5 +1,4 @@
 /** Logs of servers whose device has no number yet. They are named after the process that started the server. */
-import { randomUUID } from 'node:crypto'
 import { existsSync, readdirSync, readlinkSync, rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { runDir } from '../remote/run-dir.js'
@@ -11,7 +10,7 @@ const STDERR = 2
 
 /** The path of a new one, for a server that this process starts. */
 export function newNamelessLog(dir: string): string {
-  return join(dir, `starting-${process.pid}-${randomUUID()}.log`)
+  return join(dir, `starting-${process.pid}-${crypto.randomUUID()}.log`)
 }
 
 /** The number of the process that started the server, or undefined if the log has another name. */

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createConnection, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { DiffWishes } from '#binding'
@@ -72,6 +72,7 @@ export async function connect(id: number, timeout: number = PROMPT): Promise<Con
 }
 
 async function open(path: string, timeout: number): Promise<Socket | undefined> {
+  const { createConnection } = await import('node:net') // Most programs ask no server.
   const socket = createConnection(path)
   try {
     const late = sleep(timeout, 'late', { ref: false })

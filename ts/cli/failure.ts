@@ -3,7 +3,7 @@ import { CommanderError } from 'commander'
 import { Failed } from '../daemon/job.js'
 import { hintOf, UblkError } from '../errors.js'
 import { inOneLine } from '../user-values.js'
-import { complain } from './output.js'
+import { complain, toStderr } from './output.js'
 import { cliWords } from './remedies.js'
 
 /** What went wrong, in one line, and the exit status for it: 2 if the command line is wrong, else 1. */
@@ -47,7 +47,7 @@ function unexpected(error: unknown): string {
 export function report(error: unknown): 1 | 2 {
   const { line, status } = describe(error)
   complain(line)
-  if (process.env['UBLK_TS_DEBUG'] === '1') process.stderr.write(`${inspect(error)}\n`)
+  if (process.env['UBLK_TS_DEBUG'] === '1') toStderr(`${inspect(error)}\n`)
   return status
 }
 

@@ -1,13 +1,15 @@
-import { readFileSync, readlinkSync } from 'node:fs'
+import { readFileSync, readlinkSync, writeSync } from 'node:fs'
 import { UblkError } from '../errors.js'
 import { printable } from '../printable.js'
 
 /** Writes one or more lines on stdout, and fails if they cannot be written. */
 export async function print(text: string): Promise<void> {
   if (stdoutIsClosed()) throw unwritable('it is closed')
+  const rest = unwritten(STDOUT, text.endsWith('\n') ? text : `${text}\n`)
+  if (rest.length === 0) return
   const error = await new Promise<Error | null | undefined>(resolve => {
     process.stdout.once('error', resolve) // Without a listener it would end the process with a stack trace.
-    process.stdout.write(text.endsWith('\n') ? text : `${text}\n`, error => {
+    process.stdout.write(rest, error => {
       if (!error) process.stdout.off('error', resolve) // Else it is still to come.
       resolve(error)
     })
@@ -17,12 +19,29 @@ export async function print(text: string): Promise<void> {
 
 /** Writes one line for the user on stderr. */
 export function complain(line: string): void {
-  process.stderr.write(`ublk-ts: ${printable(line)}\n`)
+  toStderr(`ublk-ts: ${printable(line)}\n`)
 }
 
-/** Keeps a closed stderr from ending the process. */
-export function ignoreClosedStderr(): void {
-  process.stderr.on('error', () => {})
+/** Writes a text on stderr. If it is closed, nobody can be told. */
+export function toStderr(text: string): void {
+  const rest = unwritten(STDERR, text)
+  if (rest.length === 0) return
+  if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => {})
+  process.stderr.write(rest)
+}
+
+const [STDOUT, STDERR] = [1, 2]
+
+/**
+ * Writes a text at once, and gives what could not be written, for one of Node's streams: they wait, and know all errors, but to
+ * load them takes longer than most commands.
+ */
+function unwritten(fd: number, text: string): Uint8Array {
+  let rest: Uint8Array = Buffer.from(text)
+  try {
+    while (rest.length > 0) rest = rest.subarray(writeSync(fd, rest))
+  } catch {}
+  return rest
 }
 
 function unwritable(why: string): UblkError {

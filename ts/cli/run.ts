@@ -1,6 +1,6 @@
 import { CommanderError } from 'commander'
 import { describe, report } from './failure.js'
-import { complain, ignoreClosedStderr, print } from './output.js'
+import { complain, print } from './output.js'
 import { buildProgram } from './program.js'
 
 /** Runs the command line. Returns the exit status. */
@@ -9,7 +9,6 @@ export async function run(argv: string[]): Promise<number> {
   process.on('uncaughtException', error => process.exit(report(error)))
   process.removeAllListeners('warning') // Node prints them in lines of its own.
   process.on('warning', warning => complain(describe(warning).line))
-  ignoreClosedStderr()
   let help = ''
   const write = (text: string): void => {
     help += text

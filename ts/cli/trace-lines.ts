@@ -1,5 +1,5 @@
 import type { TraceRecord } from '../trace.js'
-import { complain } from './output.js'
+import { complain, toStderr } from './output.js'
 import { formatTime } from './time.js'
 
 /** A request in one line: `15:57:46.123456 q0 t17 write 1048576+4096 fua meta 264us EIO rule 0`. */
@@ -23,7 +23,7 @@ export function lostLine(count: number): string {
 /** Prints requests on stderr. */
 export function printRequests(records: readonly TraceRecord[], dropped: number): void {
   if (dropped > 0) complain(lostLine(dropped))
-  process.stderr.write(records.map(record => `${traceLine(record)}\n`).join(''))
+  toStderr(records.map(record => `${traceLine(record)}\n`).join(''))
 }
 
 /** The time of the day to a microsecond. */

@@ -49,6 +49,8 @@ function isOpenOn(file: number, path: string): boolean {
 }
 
 function writeToStderr(line: string): void {
+  // That nobody reads it any more ends no server.
+  if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => {})
   process.stderr.write(line)
 }
 

@@ -1,3 +1,5 @@
+import { toStderr } from '../output.js'
+
 /** How often the line changes at most, in milliseconds. */
 const OFTEN = 100
 
@@ -39,13 +41,13 @@ export class Progress implements Disposable {
     const failed = this.#failed > 0 ? `, ${this.#failed} failed` : ''
     const most = this.#most === undefined ? '' : ` of at most ${this.#most}`
     const line = `${this.#what}${this.#tried}${most} states${failed}, ${rate.toFixed(rate < 10 ? 1 : 0)}/s`
-    process.stderr.write(`\r${line.slice(0, (process.stderr.columns || 80) - 1)}\x1b[K`)
+    toStderr(`\r${line.slice(0, (process.stderr.columns || 80) - 1)}\x1b[K`)
     this.#shown = true
   }
 
   /** Removes the line. */
   [Symbol.dispose](): void {
-    if (this.#shown) process.stderr.write('\r\x1b[K')
+    if (this.#shown) toStderr('\r\x1b[K')
     this.#shown = false
   }
 }

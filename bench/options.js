@@ -113,7 +113,8 @@ function other({ suite, other: dir }) {
   if ((suite === 'builds') !== (dir !== undefined))
     throw wrong('--other DIR and --suite builds: both or neither')
   if (dir === undefined) return undefined
-  const program = join(resolve(dir), 'dist/cli/main.js')
+  const programs = ['dist/bin/ublk-ts.cjs', 'dist/cli/main.js'].map(name => join(resolve(dir), name))
+  const program = programs.find(path => existsSync(path)) ?? programs[0] // Older builds have the second one.
   if (!existsSync(program))
     throw wrong(`--other ${dir}: wanted a directory with a build; there is no ${program}`)
   return { dir: resolve(dir), program }

@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 
 const execute = promisify(execFile)
 /** The command line program. */
-export const cli = join(import.meta.dirname, '../dist/cli/main.js')
+export const cli = join(import.meta.dirname, '../dist/bin/ublk-ts.cjs')
 /** In QEMU everything takes long. */
 const PATIENCE = process.env.UBLK_TS_VM === 'qemu' ? 120_000 : 20_000
 

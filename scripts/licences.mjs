@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path'
 
 const shipped = ['MIT', 'Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'ISC', 'Unicode-3.0', 'Zlib']
 // Permissive as well, but asking for attribution in forms that our packages do not give.
-const tools = [...shipped, 'BlueOak-1.0.0', 'PSF-2.0']
+const tools = [...shipped, '0BSD', 'BlueOak-1.0.0', 'PSF-2.0']
 
 process.chdir(join(import.meta.dirname, '..'))
 const run = (...command) =>

@@ -15,7 +15,7 @@ const base =
     ' ',
   )
 
-/** Rooms of TypeScript: folders of ts/. `#binding` is the native part, `npm:x` a package, `argv` the process's arguments. */
+/** Rooms of TypeScript: folders of ts/. `bin` is what scripts/bundle.mjs makes of cli, `#binding` is the native part, `npm:x` a package, `argv` the process's arguments. */
 const typescript = {
   'runtime → base': 'values of user code are checked, and failures are worded, as everywhere',
   'runtime → #binding': 'it serves native queues',
@@ -56,7 +56,7 @@ const typescript = {
   'mounting → options': 'types of a disk',
   'mounting → entry': 'it makes disks as any program does, through the package',
   'mounting → remote': 'what outlives a process knows it by its identity',
-  'mounting ⇢ cli': 'what outlives a process deletes its device with the program',
+  'mounting ⇢ bin': 'what outlives a process deletes its device with the program',
   'testing → base': 'options are checked, and refused, as everywhere',
   'testing → api': 'rules of faults',
   'testing → mounting': 'file systems are made and mounted',
@@ -73,6 +73,7 @@ const typescript = {
   'cli ⇢ #binding': 'doctor tries io_uring where the library cannot be used',
   'cli → remote': 'records of devices, also of those that are gone',
   'cli → daemon': 'servers in the foreground and in the background',
+  'cli ⇢ bin': 'servers in the background are the program, too',
   'cli ⇢ mounting': 'a disk for one command',
   'cli → watch': 'stats, top and metrics show what it reads',
   'cli → npm:commander': 'words of the command line',

@@ -17,7 +17,7 @@ const RUN_DIR = '/tmp/unwind'
 process.env['UBLK_TS_RUN_DIR'] = RUN_DIR
 const MODULE = new URL('../backends/odd.js', import.meta.url)
 const given: Options = { form: 'sync', seed: 1 }
-const BINDING = fileURLToPath(new URL('../../binding/index.js', import.meta.url))
+const BINDING = fileURLToPath(new URL('../../binding/index.cjs', import.meta.url))
 const native = createRequire(import.meta.url)(BINDING) as {
   Device: { create: Call; prototype: Record<'info' | 'start' | 'delete' | 'recover', Call> }
 }

@@ -220,7 +220,7 @@ export class Life {
     if (!info) return here ? undefined : 'gone'
     if (this.ending && !this.client) return undefined
     // One that starts, is about to be replaced, or was killed and takes its time, is about to change something.
-    if (servers.some(({ line, pid }) => line.includes('main.js serve') || this.#killed.has(pid)))
+    if (servers.some(({ line, pid }) => line.includes('ublk-ts.cjs serve') || this.#killed.has(pid)))
       return undefined
     if (info.state === 'live') {
       const known = servers.some(({ pid }) => pid === info.pid) && this.server === info.pid

@@ -95,7 +95,7 @@ export function leftovers(): string[] {
   const files = list(RUN_DIR).filter(name => !/^\d+\.log(\.1)?$/.test(name))
   const memory = list('/dev/shm').filter(name => name.startsWith('ublk-ts-'))
   const servers = list('/proc').filter(
-    pid => /^\d+$/.test(pid) && /main\.js\0serve|^ublk-ts: /.test(read(`/proc/${pid}/cmdline`)),
+    pid => /^\d+$/.test(pid) && /ublk-ts\.cjs\0serve|^ublk-ts: /.test(read(`/proc/${pid}/cmdline`)),
   )
   return [...files, ...memory, ...servers.map(pid => `process ${pid}`)]
 }

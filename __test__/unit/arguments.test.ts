@@ -15,7 +15,7 @@ import {
 import { propertiesOf } from '../../dist/runtime/backend-properties.js'
 import { Odd, SEED, share } from '../support/odd.js'
 
-const native = createRequire(import.meta.url)('../../binding/index.js') as Record<
+const native = createRequire(import.meta.url)('../../binding/index.cjs') as Record<
   string,
   (...given: unknown[]) => unknown
 >

@@ -1,5 +1,5 @@
 import test from 'ava'
-import { checkFiles } from '../../binding/index.js'
+import { checkFiles } from '#binding'
 import { concat } from '../../dist/backends/concat.js'
 import { file } from '../../dist/backends/file.js'
 import { KINDS, kindOf } from '../../dist/backends/list.js'

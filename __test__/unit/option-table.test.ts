@@ -17,7 +17,7 @@ interface Native {
   Cancel: new () => object
   Device: { create(spec: object, cancel: object, onEvent: () => void): Promise<unknown> }
 }
-const native = createRequire(import.meta.url)('../../binding/index.js') as Native
+const native = createRequire(import.meta.url)('../../binding/index.cjs') as Native
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
 test('the interfaces with their TSDoc, and the rows in README.md, are those of the table', t => {

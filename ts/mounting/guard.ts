@@ -7,7 +7,7 @@ import type { Mount } from './mount.js'
 import { ENVIRONMENT } from './program.js'
 
 /** The program that deletes a device. */
-const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url))
+const MAIN = fileURLToPath(new URL('../bin/ublk-ts.cjs', import.meta.url))
 
 /**
  * Without the word `done` the process that it guards is gone. umount may wait for the disk, which has no server: so the device is

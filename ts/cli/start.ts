@@ -1,9 +1,14 @@
 #!/usr/bin/env node
 import './signals.js' // first: imports run in this order
 
-// The rest is imported dynamically, so that a failure is reported in one line: a process may have few descriptors left.
-const { run } = await import('./run.js').catch(notLoaded)
-process.exit(await run(process.argv))
+void start()
+
+// scripts/bundle.mjs makes the program, dist/bin/ublk-ts.cjs, of this module and all that it needs. The rest is imported
+// dynamically, so that a failure is reported in one line: a process may have few descriptors left.
+async function start(): Promise<void> {
+  const { run } = await import('./run.js').catch(notLoaded)
+  process.exit(await run(process.argv))
+}
 
 function notLoaded(error: unknown): never {
   const { code, message } = error as NodeJS.ErrnoException

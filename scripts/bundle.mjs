@@ -1,0 +1,168 @@
+#!/usr/bin/env node
+// usage: scripts/bundle.mjs DIST [--published]
+//
+// Writes DIST/bin/, the command line in few files with the packages that it needs, made of what the compiler has put into
+// DIST: to find and read some 140 modules, one by one, takes longer than most commands. Writes DIST/THIRD-PARTY.txt, the
+// licences of these packages.
+//
+//   --published  also removes the modules that only the command line has used
+import {
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { isBuiltin } from 'node:module'
+import { dirname, join, relative } from 'node:path'
+import { rolldown } from 'rolldown'
+
+const [folder, option] = process.argv.slice(2)
+if (folder === undefined || ![undefined, '--published'].includes(option))
+  throw new Error('usage: scripts/bundle.mjs DIST [--published]')
+const dist = realpathSync(folder)
+const bin = join(dist, 'bin')
+
+/** Modules of Node that load many others: they are loaded when a function of them is first called. */
+const HEAVY = ['child_process', 'fs/promises']
+/** Modules of Node are taken as they are: what an import adds to them is made anew for each module, and takes longer. */
+const builtins = {
+  name: 'builtins',
+  resolveId: (id, from) => {
+    if (!isBuiltin(id) || !from?.startsWith('/')) return undefined
+    const name = id.replace(/^node:/, '')
+    return from.startsWith(dist) || HEAVY.includes(name) ? `\0node:${name}` : `\0whole:${name}`
+  },
+  load: id => {
+    const [, form, name] = /^\0(node|whole):(.*)/.exec(id) ?? []
+    if (name === undefined) return undefined
+    const module = `process.getBuiltinModule('node:${name}')`
+    if (form === 'whole') return `module.exports = ${module}`
+    const parts = Object.keys(process.getBuiltinModule(`node:${name}`)).filter(part => part !== 'default')
+    if (HEAVY.includes(name))
+      return parts
+        .map(part => `export const ${part} = (...values) => ${module}.${part}(...values)`)
+        .join('\n')
+    // Only those remain that are used.
+    return [`const whole = ${module}`, ...parts.map(part => `export const ${part} = whole.${part}`)].join(
+      '\n',
+    )
+  },
+}
+
+/** The native part stays where it is, and is loaded with what needs it: where that fails, commands start, and explain. */
+const binding = {
+  name: 'binding',
+  resolveId: (id, from) =>
+    id === '#binding' ? (from === '\0binding' ? { id, external: true } : '\0binding') : undefined,
+  load: id => {
+    if (id !== '\0binding') return undefined
+    const text = readFileSync(join(import.meta.dirname, '../binding/index.cjs'), 'utf8')
+    const parts = [...text.matchAll(/^module\.exports\.([a-zA-Z]\w*) =/gm)].map(([, name]) => name)
+    return `export const { ${parts.join(', ')} } = require('#binding')`
+  },
+}
+
+/** A module of ours finds files of the package from where the compiler has put it. */
+const places = {
+  name: 'places',
+  transform: (code, id) =>
+    id.startsWith(dist) && code.includes('import.meta.url')
+      ? code.replaceAll(
+          'import.meta.url',
+          `new URL('${relative(bin, id)}', require('node:url').pathToFileURL(__filename)).href`,
+        )
+      : undefined,
+}
+
+/** What a module needs when it begins, with itself. */
+function needs(name, found = new Set()) {
+  const file = join(dist, name)
+  if (found.has(file)) return found
+  found.add(file)
+  for (const path of named(file, /^(?:import|export|\}) (?:[^'"]*from )?['"](\.[^'"]+)['"]/gm))
+    needs(relative(dist, path), found)
+  return found
+}
+
+/** The modules that a file names in one of these ways. */
+function named(file, ways) {
+  return [...readFileSync(file, 'utf8').matchAll(ways)].map(([, name]) => join(dirname(file), name))
+}
+
+// To find, read and begin a file takes about as long as 30 KB of text in it: what is used together is in one.
+const first = new Set([...needs('cli/run.js'), ...needs('cli/list.js')])
+const api = needs('index.js')
+const server = new Set(
+  [
+    'cli/create',
+    'cli/serve-detached',
+    'daemon/start-detached',
+    'daemon/detached-server',
+    'daemon/registration',
+    'daemon/interrupts',
+    'served-device',
+  ].flatMap(name => [...needs(`${name}.js`)]),
+)
+const group = (name, priority, test) => ({ name, priority, test, includeDependenciesRecursively: false })
+const groups = [
+  group('first', 3, id => id.startsWith('\0') || id.includes('/commander/') || first.has(id)),
+  group('api', 2, id => api.has(id)),
+  group('server', 1, id => server.has(id)),
+]
+
+rmSync(bin, { recursive: true, force: true })
+const bundle = await rolldown({
+  input: { 'ublk-ts': join(dist, 'cli/start.js') },
+  platform: 'node',
+  plugins: [builtins, binding, places],
+  preserveEntrySignatures: false,
+  treeshake: { propertyReadSideEffects: false },
+  checks: { ineffectiveDynamicImport: false }, // What is imported so may begin later, wherever it is.
+  onLog: (_, { message }) => {
+    throw new Error(message)
+  },
+})
+const { output } = await bundle.write({
+  dir: bin,
+  // Node reads these at once, and ES modules one after the other, through threads: that took a third of the time.
+  format: 'cjs',
+  strictExecutionOrder: true, // A module begins when it is first needed, as in a file of its own.
+  codeSplitting: { groups },
+  comments: false,
+  entryFileNames: '[name].cjs',
+  chunkFileNames: '[name].[hash].cjs',
+})
+chmodSync(join(bin, 'ublk-ts.cjs'), 0o755)
+
+const inside = output.flatMap(({ moduleIds }) => moduleIds)
+const packages = inside.flatMap(id => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(id)?.[0] ?? [])
+const notices = [...new Set(packages)].sort().map(folder => {
+  const { name, version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+  const texts = readdirSync(folder)
+    .filter(name => /^(licen[cs]e|copying|notice)/i.test(name))
+    .map(name => readFileSync(join(folder, name), 'utf8').trim())
+  return `${[`${name} ${version} (${license})`, ...texts].join('\n\n')}\n`
+})
+writeFileSync(join(dist, 'THIRD-PARTY.txt'), notices.join('\n\n'))
+
+let kept
+if (option === '--published') {
+  kept = new Set()
+  for (const entry of ['index', 'testing/index'])
+    for (const ending of ['.js', '.d.ts']) keep(join(dist, entry) + ending)
+  for (const name of readdirSync(dist, { recursive: true })) {
+    const file = join(dist, name)
+    if (/\.(js|d\.ts)$/.test(name) && !kept.has(file)) rmSync(file)
+  }
+}
+
+/** A file, and all that it names: modules, also those that it loads later or runs in another thread or process. */
+function keep(file) {
+  if (kept.has(file) || !existsSync(file)) return
+  kept.add(file)
+  for (const path of named(file, /\b(?:from|import|import\(|new URL\()\s*['"](\.[^'"\n]+)['"]/g))
+    keep(file.endsWith('.d.ts') ? path.replace(/\.js$/, '.d.ts') : path)
+}

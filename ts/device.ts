@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import * as native from '#binding'
 import { abortable } from './abort.js'
+import { allDevices } from './all-devices.js'
 import type { OverlayBackend } from './backends/overlay.js'
 import { isScratchFile } from './backends/scratch-file.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
@@ -45,7 +46,7 @@ import { LocalDevices } from './local-devices.js'
 import type { CreateOptions } from './options/device-options.js'
 import { connect } from './remote/control-client.js'
 import { identityOf } from './remote/identity.js'
-import { devicesOfServers, ofServer } from './remote/info-from-server.js'
+import { ofServer } from './remote/info-from-server.js'
 import { readBackend, readChoice, removeStale, upperOf } from './remote/record-file.js'
 import type { ServedDevice } from './served-device.js'
 import { parseSize, type Size } from './size.js'
@@ -121,7 +122,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
 
   /** All ublk devices of this machine that the caller may see, by id. */
   static async list(): Promise<DeviceInfo[]> {
-    return await native.listDevices().catch(devicesOfServers)
+    return await allDevices()
   }
 
   /** The number in the device's paths. */

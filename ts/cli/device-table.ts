@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises'
-import { drawStack, nodesOf, summaryOf } from '../backends/stack.js'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { invalid, wrap } from '../errors.js'
@@ -50,6 +49,8 @@ export interface DeviceRow extends DeviceInfo, Sights {
   source: string | null
   /** Its backend in full, if that consists of other backends. */
   stack: Json
+  /** The same as a drawing, with a line for each backend. */
+  tree: string[]
 }
 
 /** All columns of `list`, `show` and `create --json`. */
@@ -72,7 +73,7 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   {
     name: 'STACK',
     summary: 'the backend and the backends that it consists of, as a tree',
-    value: row => drawStack(row.stack),
+    value: row => row.tree,
     lines: true,
     json: row => row.stack,
   },
@@ -207,7 +208,7 @@ function state({ state, pid, serverAlive }: DeviceRow): string {
 /** The line that is printed once a disk is usable. */
 export async function announcement(disk: UblkDevice, form: 'path' | 'json'): Promise<string> {
   if (form === 'path') return disk.path
-  return toJsonText(toJson('ublkdevices', deviceColumns, [toRow(await disk.info(), unseen)]))
+  return toJsonText(toJson('ublkdevices', deviceColumns, [await toRow(await disk.info(), unseen)]))
 }
 
 /** Looks up what the columns need. */
@@ -235,7 +236,7 @@ export async function look(
       await progressOf(device, name, open)
     const flattening = wanted('FLATTENED') ? await copied('flattening') : unseen.flattening
     const committing = wanted('COMMITTED') ? await copied('committing') : unseen.committing
-    return toRow(device, { users, scheduler, server, lazy, layers, flattening, committing })
+    return await toRow(device, { users, scheduler, server, lazy, layers, flattening, committing })
   })
   return await Promise.all(rows)
 }
@@ -300,20 +301,26 @@ async function commandOf({ pid }: DeviceInfo): Promise<string | null> {
   return words.replaceAll('\0', ' ').trim() || null
 }
 
-function toRow(device: DeviceInfo, sights: Sights): DeviceRow {
+async function toRow(device: DeviceInfo, sights: Sights): Promise<DeviceRow> {
   const found = readRecord(device.id)
   const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
   const { log = null, choice = null } = record ?? {}
-  return { ...device, ...sights, ...diskOf(record?.options.backend), log, choice }
+  return { ...device, ...sights, ...(await diskOf(record?.options.backend)), log, choice }
 }
 
 /** A disk's backend, from its record. */
-function diskOf(backend: Json | undefined): Pick<DeviceRow, 'backend' | 'source' | 'stack'> {
+async function diskOf(
+  backend: Json | undefined,
+): Promise<Pick<DeviceRow, 'backend' | 'source' | 'stack' | 'tree'>> {
+  if (backend === undefined) return { backend: null, source: null, stack: null, tree: [] }
+  const { drawStack, nodesOf, summaryOf } = await import('../backends/stack.js') // All kinds of backends are loaded with it.
+  const stack = nodesOf(backend).length > 1 ? backend : null
   const { kind } = (backend ?? {}) as { kind?: unknown }
   return {
     backend: typeof kind === 'string' ? kind : null,
     source: summaryOf(backend) || null,
-    stack: backend !== undefined && nodesOf(backend).length > 1 ? backend : null,
+    stack,
+    tree: drawStack(stack),
   }
 }
 

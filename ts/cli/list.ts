@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { toJsonText } from '../json.js'
 import { deviceColumns, look, usualColumns } from './device-table.js'
-import { loadApi } from './load-api.js'
+import { type Api, listDevices, loadApi } from './load-api.js'
 import { print } from './output.js'
 import { addListingOptions, formatTable, type ListingOptions, selectColumns, toJson } from './table.js'
 
@@ -15,8 +15,8 @@ export function addList(program: Command): void {
 
 async function list(options: ListingOptions): Promise<void> {
   const columns = selectColumns(deviceColumns, usualColumns, options)
-  const { UblkDevice } = await loadApi()
-  const rows = await look(await UblkDevice.list(), columns, UblkDevice)
+  const open: Api['UblkDevice']['open'] = async id => await (await loadApi()).UblkDevice.open(id)
+  const rows = await look(await listDevices(), columns, { open })
   if (options.json) await print(toJsonText(toJson('ublkdevices', columns, rows), 2))
   else if (rows.length > 0) await print(formatTable(columns, rows, options))
 }

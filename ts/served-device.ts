@@ -21,6 +21,7 @@ import { checkDiff } from './diff.js'
 import { invalid, rethrow, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { ChangedPart, DeviceInfo, QueueStats } from './info.js'
+import { refuseCrashes } from './kernels.js'
 import { Launch } from './launch.js'
 import { checkEnd, checkWaiting, type EndOptions, type RecoverOptions } from './lifecycle-options.js'
 import { callListeners } from './listeners.js'
@@ -55,6 +56,7 @@ export class ServedDevice extends UblkDevice {
   }
 
   static override async create(options: CreateOptions): Promise<ServedDevice> {
+    refuseCrashes()
     return await Launch.run(options, async (launch, cancel) => {
       const server = await launch.load()
       const { entry, info } = await launch.enter(

@@ -1,6 +1,7 @@
 import * as native from '#binding'
 import { nullDisk } from './backends/null.js'
 import type { DeviceInfo } from './info.js'
+import { refuseCrashes } from './kernels.js'
 import { LocalDevices } from './local-devices.js'
 import { toSpec } from './options/spec.js'
 import type { PoolDeviceOptions } from './pool-options.js'
@@ -37,6 +38,7 @@ export class SpareDisk {
     receive: (event: native.DeviceEvent) => void,
     cancel: native.Cancel,
   ): Promise<SpareDisk> {
+    refuseCrashes()
     LocalDevices.open() // If this process exits, it is deleted.
     // The backend only has to have blocks of a possible size.
     const { backend: _, ...rest } = toSpec({ ...options, backend: nullDisk('4K') })

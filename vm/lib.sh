@@ -17,7 +17,8 @@ gave_up() { # STATUS FILE LINE COMMAND
 trap 'gave_up $? "${BASH_SOURCE[0]}" "$LINENO" "$BASH_COMMAND"' ERR
 
 # Whether the tests can use this machine's own kernel.
-own_kernel() { [ "$(id -u)" = 0 ] && [ -e /dev/ublk-control ]; }
+# Not where it would crash (scripts/kernel-crashes).
+own_kernel() { [ "$(id -u)" = 0 ] && [ -e /dev/ublk-control ] && ! "$root/scripts/kernel-crashes" >/dev/null; }
 
 # need COMMAND...: fails with the list of those that are missing.
 need() {

@@ -1,10 +1,15 @@
+import { spawnSync } from 'node:child_process'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
 import type { Status } from '../../dist/cli/checks/check.js'
 import { Machine } from '../../dist/cli/checks/machine.js'
+import { UblkError } from '../../dist/errors.js'
+import { refuseCrashes } from '../../dist/kernels.js'
 
+const KERNEL_CRASHES = fileURLToPath(new URL('../../scripts/kernel-crashes', import.meta.url))
 const RELEASE = '6.12.43-amd64'
 
 /** A machine that consists of these files. */
@@ -22,10 +27,22 @@ const kernels: [string, Status, RegExp][] = [
   ['5.10.0-38-amd64', 'FAIL', /came with 6.0/],
   ['6.1.0-40-amd64', 'warn', /before 6.5/],
   ['6.12.43+deb13-amd64', 'ok', /^Linux 6.12.43\+deb13-amd64$/],
-  ['6.18.5', 'warn', /can crash/],
+  ['6.17.0-1015-azure', 'FAIL', /this one crashes when a device is added$/],
+  ['6.17.0-1017-aws', 'FAIL', /crashes/],
+  ['6.17.0-14-generic', 'ok', /6.17/],
+  ['6.17.13+deb13-amd64', 'ok', /6.17.13/],
+  ['6.18.3', 'ok', /6.18.3/],
+  ['6.18.4-arch1-1', 'FAIL', /crashes/],
+  ['6.18.5', 'FAIL', /crashes/],
+  ['6.18.6', 'ok', /6.18.6/],
   ['6.18.40-cloud-amd64', 'warn', /lose a command/],
   ['6.18.44', 'ok', /6.18.44/],
+  ['6.18.50', 'ok', /6.18.50/],
+  ['7.0.0-1008-aws', 'warn', /lose a command/],
+  ['7.0', 'warn', /lose a command/],
   ['7.0.13', 'warn', /lose a command/],
+  ['7.0.14', 'warn', /lose a command/],
+  ['7.0.15', 'ok', /7.0.15/],
   ['7.3.4', 'ok', /7.3.4/],
   ['7.3', 'ok', /7.3/],
 ]
@@ -35,6 +52,19 @@ for (const [release, status, detail] of kernels) {
     t.is(check.status, status)
     t.regex(check.detail, detail)
     t.is(check.remedy === null, status === 'ok')
+    // Only the oldest are refused for another reason.
+    const crashes = status === 'FAIL' && !release.startsWith('5.')
+    t.is(spawnSync(KERNEL_CRASHES, [release]).status, crashes ? 0 : 1)
+    if (!crashes) {
+      t.notThrows(() => refuseCrashes(release))
+      return
+    }
+    const { kind, message, hint } = t.throws(() => refuseCrashes(release), {
+      instanceOf: UblkError,
+    }) as UblkError
+    t.is(kind, 'unsupported')
+    t.is(message, `Linux ${release} crashes when a device is added, so none is`)
+    t.regex(hint ?? '', /UBLK_TS_ANY_KERNEL/)
   })
 }
 

@@ -1,5 +1,6 @@
 import { constants } from 'node:fs'
 import { access, readFile } from 'node:fs/promises'
+import { kernelFault } from '../../kernels.js'
 import { type Check, found } from './check.js'
 import type { Mount } from './own-disk.js'
 
@@ -29,28 +30,17 @@ export class Machine {
 
   /** The version of the kernel, and what is known to be wrong with it. */
   async kernel(): Promise<Check> {
-    const [major = 0, minor = 0, patch = 0] = this.release.split(/[.+-]/).map(Number)
+    const [major = 0, minor = 0] = this.release.split(/[.+-]/).map(Number)
     const version = major * 1000 + minor
     const name = `Linux ${this.release}`
     const newer = "run a newer kernel; Debian's have ublk from 6.12 on"
     if (version < 6000) return found('kernel', 'FAIL', `${name}; ublk came with 6.0`, newer)
     if (version < 6005)
       return found('kernel', 'warn', `${name}; before 6.5 the driver cannot be asked for its features`, newer)
-    if (version === 6018 && (patch === 4 || patch === 5)) {
-      return found(
-        'kernel',
-        'warn',
-        `${name}; this one can crash when a device is added`,
-        'update the kernel',
-      )
-    }
-    if (version === 7000 || (version === 6018 && patch === 40)) {
-      return found(
-        'kernel',
-        'warn',
-        `${name}; this one can lose a command, which then times out`,
-        'update the kernel',
-      )
+    const fault = kernelFault(this.release)
+    if (fault) {
+      const status = fault.crashes ? 'FAIL' : 'warn'
+      return found('kernel', status, `${name}; this one ${fault.what}`, fault.remedy)
     }
     return found('kernel', 'ok', name)
   }

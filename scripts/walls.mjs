@@ -17,6 +17,7 @@ const base =
 
 /** Rooms of TypeScript: folders of ts/. `bin` is what scripts/bundle.mjs makes of cli, `#binding` is the native part, `npm:x` a package, `argv` the process's arguments. */
 const typescript = {
+  'native → base': 'says in an error why the native part cannot be loaded',
   'runtime → base': 'values of user code are checked, and failures are worded, as everywhere',
   'runtime → #binding': 'it serves native queues',
   'options → base': 'options are checked, and refused, as everywhere',
@@ -70,6 +71,7 @@ const typescript = {
   'cli → options': 'flags and their help are made of the table of options',
   'cli → api': 'types of devices and options',
   'cli ⇢ entry': 'commands start, and explain, where the native part cannot be loaded',
+  'cli → native': 'doctor says why there is no native part',
   'cli ⇢ #binding': 'doctor tries io_uring where the library cannot be used',
   'cli → remote': 'records of devices, also of those that are gone',
   'cli → daemon': 'servers in the foreground and in the background',

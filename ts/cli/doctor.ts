@@ -2,8 +2,9 @@ import { release } from 'node:os'
 import type { Command } from 'commander'
 import { UblkError } from '../errors.js'
 import { toJsonText } from '../json.js'
+import { unsupported } from '../native/load.js'
 import { printable } from '../printable.js'
-import type { Check } from './checks/check.js'
+import { type Check, found } from './checks/check.js'
 import { driverChecks } from './checks/driver.js'
 import { Machine } from './checks/machine.js'
 import { print } from './output.js'
@@ -19,17 +20,23 @@ export function addDoctor(program: Command): void {
 }
 
 async function doctor(options: { json?: boolean }): Promise<void> {
-  const machine = new Machine('', release(), process.getuid?.() ?? 0)
-  const tried = await driverChecks(machine)
-  const seen = await machine.checks()
-  // Trying io_uring is more reliable than reading settings from files.
-  const checks = [...seen.filter(({ check }) => tried.every(other => other.check !== check)), ...tried]
+  const checks = await allChecks()
   await print(options.json ? toJsonText({ checks }, 2) : checks.map(toLine).join('\n'))
   if (checks.some(check => check.status === 'FAIL')) {
     throw new UblkError('system', 'this machine cannot serve ublk disks yet', {
       hint: 'see the lines marked FAIL',
     })
   }
+}
+
+async function allChecks(): Promise<Check[]> {
+  const reason = unsupported()
+  if (reason) return [found('system', 'FAIL', reason.message, reason.hint)]
+  const machine = new Machine('', release(), process.getuid?.() ?? 0)
+  const tried = await driverChecks(machine)
+  const seen = await machine.checks()
+  // Trying io_uring is more reliable than reading settings from files.
+  return [...seen.filter(({ check }) => tried.every(other => other.check !== check)), ...tried]
 }
 
 function toLine(check: Check): string {

@@ -1,7 +1,7 @@
 import { inspect } from 'node:util'
 import { CommanderError } from 'commander'
 import { Failed } from '../daemon/job.js'
-import { hintOf, UblkError } from '../errors.js'
+import { hintOf, UblkError, wrap } from '../errors.js'
 import { inOneLine } from '../user-values.js'
 import { complain, toStderr } from './output.js'
 import { cliWords } from './remedies.js'
@@ -24,10 +24,15 @@ export function describe(error: unknown): Failure {
 function known(error: unknown): Failure | undefined {
   if (error instanceof CommanderError) return { line: commanderLine(error), status: 2 }
   if (error instanceof Failed) return error
-  if (!(error instanceof UblkError)) return undefined
+  // That of another copy of the library is as good: the native part is loaded by one of its own.
+  if (!(error instanceof UblkError)) return isOfOtherCopy(error) ? known(wrap(error)) : undefined
   const words = hintOf(error, cliWords)
   const hint = words === undefined ? '' : `; ${words}`
   return { line: oneLine(error.message + hint), status: error.kind === 'invalid' ? 2 : 1 }
+}
+
+function isOfOtherCopy(error: unknown): boolean {
+  return error instanceof Error && error.name === 'UblkError'
 }
 
 /** The thrown value may be anything, and any access to it may throw. */

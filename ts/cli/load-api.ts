@@ -1,4 +1,4 @@
-import { UblkError } from '../errors.js'
+import { UblkError, wrap } from '../errors.js'
 import type { DeviceInfo } from '../info.js'
 
 /** All that needs the native part. */
@@ -16,6 +16,6 @@ export async function listDevices(): Promise<DeviceInfo[]> {
 }
 
 function notLoaded(cause: unknown): never {
-  const hint = 'ublk-ts doctor says why'
+  const hint = wrap(cause).hint ?? 'ublk-ts doctor says why'
   throw new UblkError('system', 'the native part of ublk-ts cannot be loaded', { hint, cause })
 }

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { clearTimeout, setTimeout } from 'node:timers'
 import { MessageChannel, MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { invalid, UblkError } from '../errors.js'
@@ -37,6 +38,11 @@ function startWorker(workerData: WorkerData & { port: MessagePort }): Worker {
   // It runs as the parent does, loaders included; only what says how to read `--eval` is refused for a file. Options of
   // V8 are inherited, but must not be given.
   const asParent = !process.execArgv.some(isInputType)
+  if (!existsSync(new URL('./worker-main.js', import.meta.url))) {
+    throw new UblkError('unsupported', 'the file worker-main.js of ublk-ts is missing, as after bundling', {
+      hint: 'tell the bundler that ublk-ts is external',
+    })
+  }
   try {
     const values: unknown[] = typeof options === 'object' && options !== null ? Object.values(options) : []
     return new Worker(new URL('./worker-main.js', import.meta.url), {

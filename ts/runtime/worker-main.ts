@@ -125,6 +125,14 @@ function failure(error: unknown): FromWorker {
         hint: String(hint ?? ''),
       }
     }
+    if (Object(error).code === 'ERR_UNKNOWN_FILE_EXTENSION' && /\.[cm]?ts$/.test(name)) {
+      return {
+        type: 'failed',
+        invalid: true,
+        message: `Node ${process.version} does not run TypeScript`,
+        hint: 'compile the module first and name the result, or use Node 22.18 or newer',
+      }
+    }
   } catch {} // Its properties cannot be read.
   return { type: 'failed', invalid: false, message: inOneLine(error), hint: '' }
 }

@@ -56,13 +56,14 @@ async function ioUringCheck(): Promise<Check | undefined> {
 }
 
 function notLoaded(error: unknown): Check {
-  const why = (error instanceof Error ? error.message : String(error)).split('\n', 1)[0]
-  const place = `Node ${process.version}, linux ${process.arch}`
+  const { message, hint } = wrap(error)
+  const why = message.split('\n', 1)[0]
   return found(
     'native',
     'FAIL',
-    `the native part cannot be loaded (${place}): ${why}`,
-    'npm install ublk-ts again, with optional dependencies; there are prebuilt binaries for x64 and arm64',
+    `${why} (Node ${process.version}, ${process.platform} ${process.arch})`,
+    hint ??
+      'npm install ublk-ts again, with optional dependencies; there are prebuilt binaries for x64 and arm64',
   )
 }
 

@@ -1,0 +1,135 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import test from 'ava'
+import { UblkDevice, type UblkError, worker } from '../../dist/index.js'
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const dir = mkdtempSync(`${tmpdir()}/ublk-ts-platforms-`)
+test.after.always(() => rmSync(dir, { recursive: true, force: true }))
+
+/** A module that makes Node say that it runs elsewhere. */
+function elsewhere(where: { platform?: string; arch?: string }): string[] {
+  const lines = Object.entries(where).map(
+    ([name, value]) => `Object.defineProperty(process, '${name}', { value: '${value}' })`,
+  )
+  return ['--import', `data:text/javascript,${encodeURIComponent(lines.join('\n'))}`]
+}
+
+const elsewheres: [string, { platform?: string; arch?: string }, RegExp][] = [
+  ['macOS', { platform: 'darwin' }, /^ublk-ts makes disks on Linux only, and this is macOS$/],
+  ['Windows', { platform: 'win32' }, /^ublk-ts makes disks on Linux only, and this is Windows$/],
+  [
+    'another processor',
+    { arch: 'riscv64' },
+    /^ublk-ts has native parts for x64 and arm64, and none for riscv64$/,
+  ],
+]
+for (const [name, where, message] of elsewheres) {
+  test(`on ${name} the package can be imported, and its use is one clear error`, t => {
+    const script = `
+      const { DiskPool, features, memory, UblkDevice } = await import('ublk-ts')
+      const told = []
+      for (const use of [
+        () => UblkDevice.create({ backend: memory('16M') }),
+        () => UblkDevice.list(),
+        () => UblkDevice.open(0),
+        () => features(),
+      ]) await use().then(() => told.push(['done']), error => told.push([error.name, error.kind, error.message]))
+      console.log(JSON.stringify(told))`
+    const words = [...elsewhere(where), '--input-type=module', '--eval', script]
+    const told = JSON.parse(
+      execFileSync(process.execPath, words, { cwd: root, encoding: 'utf8' }),
+    ) as string[][]
+    t.is(told.length, 4)
+    for (const [error, kind, said] of told) {
+      t.deepEqual([error, kind], ['UblkError', 'unsupported'])
+      t.regex(said ?? '', message)
+    }
+  })
+
+  test(`on ${name} each command says in one line that it cannot work`, t => {
+    const run = (...command: string[]) =>
+      spawnSync(process.execPath, [...elsewhere(where), 'dist/cli/main.js', ...command], {
+        cwd: root,
+        encoding: 'utf8',
+      })
+    for (const command of [['create', '--mem', '16M'], ['list'], ['features']]) {
+      const { status, stdout, stderr } = run(...command)
+      t.deepEqual([status, stdout], [1, ''])
+      t.regex(stderr, /^ublk-ts: ublk-ts (makes disks on Linux only|has native parts for).*\n$/)
+    }
+    const doctor = run('doctor')
+    t.is(doctor.status, 1)
+    t.regex(doctor.stdout, /^FAIL {2}system .*; remedy: .*\n$/)
+  })
+}
+
+/** A copy of the package with these files in place of its native part. */
+function copy(name: string, natives: Record<string, string>): string {
+  const place = `${dir}/${name}`
+  mkdirSync(`${place}/binding`, { recursive: true })
+  cpSync(`${root}dist`, `${place}/dist`, { recursive: true })
+  for (const file of ['package.json', 'binding/index.js']) cpSync(root + file, `${place}/${file}`)
+  for (const [file, text] of Object.entries(natives)) writeFileSync(`${place}/binding/${file}`, text)
+  return place
+}
+
+function importError(place: string): string {
+  const script =
+    "await import('ublk-ts').catch(({ name, message, hint }) => console.log([name, message, hint].join('|')))"
+  const words = ['--input-type=module', '--eval', script]
+  return execFileSync(process.execPath, words, { cwd: place, encoding: 'utf8' })
+}
+
+test('a native part that is not installed, or cannot be loaded, is told in one sentence', t => {
+  t.is(
+    importError(copy('none', {})),
+    `UblkError|the native part of ublk-ts for Linux on ${process.arch} is not installed|` +
+      'install ublk-ts again on this kind of machine, with optional dependencies\n',
+  )
+  const broken = importError(copy('broken', { [`ublk-ts.linux-${process.arch}-gnu.node`]: 'no library' }))
+  t.regex(broken, /^UblkError\|the native part of ublk-ts cannot be loaded: .*(too short|invalid ELF).*\|\n$/)
+})
+
+test('where the native parts for both C libraries are installed, the one of Node is loaded', t => {
+  const wrong = (process.report.getReport() as { header: { glibcVersionRuntime?: string } }).header
+    .glibcVersionRuntime
+    ? 'musl'
+    : 'gnu'
+  const place = copy('both', { [`ublk-ts.linux-${process.arch}-${wrong}.node`]: 'no library' })
+  const right = `ublk-ts.linux-${process.arch}-${wrong === 'gnu' ? 'musl' : 'gnu'}.node`
+  cpSync(`${root}binding/${right}`, `${place}/binding/${right}`)
+  t.is(importError(place), '')
+})
+
+test('a Worker whose module is TypeScript says that it has to be compiled where Node does not run that', async t => {
+  const module = `${dir}/disk.ts`
+  writeFileSync(module, 'const size: number = 2 ** 20\nexport default () => ({ size, read() {} })\n')
+  const create = UblkDevice.create({ backend: worker(pathToFileURL(module)) })
+  const error = (await t.throwsAsync(create)) as UblkError
+  if ((process.features as { typescript?: unknown }).typescript) t.not(error.kind, 'invalid')
+  else {
+    t.deepEqual([error.kind, error.message], ['invalid', `Node ${process.version} does not run TypeScript`])
+    t.regex(error.hint ?? '', /^compile the module first/)
+  }
+})
+
+test('a bundle without the file that Workers run says what to tell the bundler', async t => {
+  const place = copy('bundled', {})
+  for (const native of readdirSync(`${root}binding`).filter(name => name.endsWith('.node'))) {
+    cpSync(`${root}binding/${native}`, `${place}/binding/${native}`)
+  }
+  rmSync(`${place}/dist/runtime/worker-main.js`)
+  writeFileSync(`${place}/disk.mjs`, 'export default () => ({ size: 2 ** 20, read() {} })\n')
+  const script = `
+    import { UblkDevice, worker } from 'ublk-ts'
+    await UblkDevice.create({ backend: worker(new URL('file://${place}/disk.mjs')) })
+      .catch(({ kind, message, hint }) => console.log([kind, message, hint].join('|')))`
+  const words = ['--input-type=module', '--eval', script]
+  t.is(
+    execFileSync(process.execPath, words, { cwd: place, encoding: 'utf8' }),
+    'unsupported|the file worker-main.js of ublk-ts is missing, as after bundling|tell the bundler that ublk-ts is external\n',
+  )
+})

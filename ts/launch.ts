@@ -14,6 +14,7 @@ import { toExternal } from './runtime/backend-properties.js'
 import type { Report } from './runtime/js-disk.js'
 import type { JsServer } from './runtime/js-server.js'
 import { NativeCallbacks } from './runtime/native-callbacks.js'
+import { needsNode } from './runtime/node-only.js'
 import type { Progress } from './runtime/worker-handle.js'
 import type { ServedDevice } from './served-device.js'
 
@@ -180,12 +181,14 @@ export class Launch {
     const { backend, signal } = this.#options
     const kind = kindOf(backend)
     const { timeout, stuckTimeout } = jsTimes(this.#options)
+    if (kind?.native) return undefined
+    needsNode()
     // Most disks need neither of the two.
     if (!('kind' in backend)) {
       const { InlineServer } = await import('./runtime/inline-server.js').catch(rethrow)
       return new InlineServer(backend, timeout, report)
     }
-    if (kind === undefined || kind.native) return undefined // The check of the options refuses an unknown one.
+    if (kind === undefined) return undefined // The check of the options refuses an unknown one.
     const { url, options } = kind.check(backend) as WorkerBackend
     const progress = (queue: number): Progress => this.#progress(queue)
     const { WorkerPool } = await import('./runtime/worker-pool.js').catch(rethrow)

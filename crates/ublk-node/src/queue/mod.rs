@@ -5,6 +5,7 @@ mod memory;
 mod pending;
 mod place;
 mod served;
+mod uv;
 mod watch;
 
 pub use pending::{Offer, hand_out};
@@ -19,16 +20,9 @@ use napi::{Env, Result, sys};
 use napi_derive::napi;
 use place::Place;
 use served::Served;
-use std::ffi::c_int;
 use ublk_core::error::{Error as CoreError, ErrorKind, Result as CoreResult};
 use ublk_core::queue::{Needs, Wait};
 use watch::Watch;
-
-// Node's own libuv: the symbol is the executable's.
-unsafe extern "C" {
-    /// What a loop sleeps on. It has something to read when there is a message, or the thread is to end.
-    fn uv_backend_fd(event_loop: *const sys::uv_loop_s) -> c_int;
-}
 
 /// The operations of a backend. It gets no others: a backend that takes a device over may support fewer than the one
 /// that created it.
@@ -163,8 +157,10 @@ pub fn next_batch(env: &Env, queue: f64, finished: f64) -> Result<i32> {
             let event_loop = env.get_uv_event_loop().map_err(|error| {
                 CoreError::new(ErrorKind::System, format!("this thread has no event loop: {error}"))
             })?;
+            let uv =
+                uv::uv().map_err(|error| CoreError::new(ErrorKind::Unsupported, error.reason.clone()))?;
             // SAFETY: this thread's loop, which lives as long as its environment.
-            served.queue.listen(unsafe { uv_backend_fd(event_loop) })?;
+            served.queue.listen(unsafe { (uv.backend_fd)(event_loop) })?;
             served.listens = true;
         }
         served.next(whole("finished", finished)?)

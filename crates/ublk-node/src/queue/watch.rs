@@ -1,5 +1,6 @@
 //! Lets a thread's event loop watch a queue: libuv polls a descriptor and calls a JavaScript function.
 
+use super::uv::{Handle, Uv, uv};
 use napi::bindgen_prelude::{Function, FunctionRef};
 use napi::{Env, Error, JsValue, Result, Status, sys};
 use std::cell::Cell;
@@ -7,27 +8,14 @@ use std::ffi::{c_int, c_void};
 use std::rc::Rc;
 use ublk_core::queue::Waker;
 
-/// libuv's handles are opaque here: their size is asked for.
-type Handle = c_void;
 /// `UV_READABLE`
 const READABLE: c_int = 1;
 /// `UV_POLL` of `uv_handle_type`
 const POLL: c_int = 8;
 
-type OnEvent = unsafe extern "C" fn(*mut Handle, c_int, c_int);
-
-// Node's own libuv: the symbols are the executable's.
-unsafe extern "C" {
-    fn uv_handle_size(kind: c_int) -> usize;
-    fn uv_poll_init(uv_loop: *mut sys::uv_loop_s, handle: *mut Handle, fd: c_int) -> c_int;
-    fn uv_poll_start(handle: *mut Handle, events: c_int, on_event: OnEvent) -> c_int;
-    fn uv_handle_set_data(handle: *mut Handle, data: *mut c_void);
-    fn uv_handle_get_data(handle: *const Handle) -> *mut c_void;
-    fn uv_close(handle: *mut Handle, closed: unsafe extern "C" fn(*mut Handle));
-}
-
 /// A watched descriptor, until dropped. Belongs to the thread that made it.
 pub struct Watch {
+    uv: &'static Uv,
     handle: *mut Handle,
     /// Whether it was not closed yet. Shared with the clean-up hook, which may come first.
     open: Rc<Cell<bool>>,
@@ -35,6 +23,7 @@ pub struct Watch {
 
 /// What libuv's callbacks need; freed when libuv has closed the handle.
 struct Target {
+    uv: &'static Uv,
     env: Env,
     context: sys::napi_async_context,
     hook: sys::napi_async_cleanup_hook_handle,
@@ -49,13 +38,15 @@ struct Target {
 impl Watch {
     /// Calls `callback` whenever `bell` is rung. It has been cleared by then.
     pub fn new(env: &Env, bell: Waker, callback: &Function<'_, (), ()>) -> Result<Self> {
+        let uv = uv()?;
         let uv_loop = env.get_uv_event_loop()?;
         let name = env.create_string("ublk-ts")?;
         let fd = bell.fd();
         let open = Rc::new(Cell::new(true));
         // SAFETY: only asks for a size.
-        let size = unsafe { uv_handle_size(POLL) };
+        let size = unsafe { (uv.handle_size)(POLL) };
         let target = Box::into_raw(Box::new(Target {
+            uv,
             env: *env,
             context: std::ptr::null_mut(),
             hook: std::ptr::null_mut(),
@@ -68,12 +59,12 @@ impl Watch {
         // frees it. libuv and Node call back on this thread only.
         unsafe {
             let handle: *mut Handle = (*target).storage.as_mut_ptr().cast();
-            if uv_poll_init(uv_loop, handle, fd) != 0 {
+            if (uv.poll_init)(uv_loop, handle, fd) != 0 {
                 drop(Box::from_raw(target));
                 return Err(Error::from_reason("libuv cannot poll the queue"));
             }
-            uv_handle_set_data(handle, target.cast());
-            let watch = Self { handle, open };
+            (uv.handle_set_data)(handle, target.cast());
+            let watch = Self { uv, handle, open };
             check(sys::napi_async_init(
                 env.raw(),
                 std::ptr::null_mut(),
@@ -87,7 +78,7 @@ impl Watch {
                 handle.cast(),
                 &raw mut (*target).hook,
             ))?;
-            if uv_poll_start(handle, READABLE, readable) != 0 {
+            if (uv.poll_start)(handle, READABLE, readable) != 0 {
                 return Err(Error::from_reason("libuv cannot poll the queue"));
             }
             Ok(watch)
@@ -99,23 +90,31 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if self.open.replace(false) {
             // SAFETY: open, and closed once, here, on the loop's own thread.
-            unsafe { uv_close(self.handle, closed) };
+            unsafe { (self.uv.close)(self.handle, closed) };
         }
     }
 }
 
 unsafe extern "C" fn leaving(_hook: sys::napi_async_cleanup_hook_handle, handle: *mut c_void) {
     // SAFETY: the hook is removed when the handle is closed, so it is there.
-    let open = unsafe { (*uv_handle_get_data(handle).cast::<Target>()).open.replace(false) };
-    if open {
+    let target = unsafe { &*target_of(handle) };
+    if target.open.replace(false) {
         // SAFETY: as in drop().
-        unsafe { uv_close(handle, closed) };
+        unsafe { (target.uv.close)(handle, closed) };
     }
+}
+
+/// What belongs to a handle.
+fn target_of(handle: *mut Handle) -> *mut Target {
+    // A handle that is watched was made with these functions.
+    let Ok(uv) = uv() else { return std::ptr::null_mut() };
+    // SAFETY: a handle of libuv, made in new().
+    unsafe { (uv.handle_get_data)(handle).cast() }
 }
 
 unsafe extern "C" fn closed(handle: *mut Handle) {
     // SAFETY: what new() leaked; the storage of the handle goes with it, and libuv is done with that.
-    let target = unsafe { Box::from_raw(uv_handle_get_data(handle).cast::<Target>()) };
+    let target = unsafe { Box::from_raw(target_of(handle)) };
     // SAFETY: made in new() and given back once. Either may be missing, if making it failed.
     unsafe {
         if !target.context.is_null() {
@@ -129,7 +128,7 @@ unsafe extern "C" fn closed(handle: *mut Handle) {
 
 unsafe extern "C" fn readable(handle: *mut Handle, _status: c_int, _events: c_int) {
     // SAFETY: the data is set before the poll is started and freed after it is closed.
-    let target = unsafe { &*uv_handle_get_data(handle).cast::<Target>() };
+    let target = unsafe { &*target_of(handle) };
     target.bell.clear();
     if target.open.get() {
         call(target);

@@ -26,3 +26,14 @@ need() {
   for c in "$@"; do command -v "$c" >/dev/null || missing+=("$c"); done
   [ ${#missing[@]} = 0 ] || die "missing: ${missing[*]} (scripts/setup installs what the lab needs)"
 }
+
+# Rust is pinned by rust-toolchain.toml. Where rustup lacks it by that name, and has the same version by another, such as
+# stable, that is used: not every machine can download one.
+pinned_rust() {
+  local wanted other
+  wanted=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$root/rust-toolchain.toml")
+  [ -z "${RUSTUP_TOOLCHAIN-}" ] && command -v rustup >/dev/null && ! rustup run "$wanted" rustc --version >/dev/null 2>&1 || return 0
+  for other in $(rustup toolchain list --quiet); do
+    [ "$(rustup run "$other" rustc --version 2>/dev/null | cut -d' ' -f2)" != "$wanted" ] || { export RUSTUP_TOOLCHAIN=$other; return 0; }
+  done
+}

@@ -19,6 +19,7 @@ const base =
 const typescript = {
   'native → base': 'says in an error why the native part cannot be loaded',
   'runtime → base': 'values of user code are checked, and failures are worded, as everywhere',
+  'runtime → native': 'what helps where a bundler has left a file behind',
   'runtime → #binding': 'it serves native queues',
   'options → base': 'options are checked, and refused, as everywhere',
   'options → #binding': 'the type of what the native part gets',

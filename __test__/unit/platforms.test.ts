@@ -87,7 +87,7 @@ test('a native part that is not installed, or cannot be loaded, is told in one s
   t.is(
     importError(copy('none', {})),
     `UblkError|the native part of ublk-ts for Linux on ${process.arch} is not installed|` +
-      'install ublk-ts again on this kind of machine, with optional dependencies\n',
+      'install ublk-ts again on this kind of machine, with optional dependencies; where a bundler is used, tell it that ublk-ts is external\n',
   )
   const broken = importError(copy('broken', { [`ublk-ts.linux-${process.arch}-gnu.node`]: 'no library' }))
   t.regex(broken, /^UblkError\|the native part of ublk-ts cannot be loaded: .*(too short|invalid ELF).*\|\n$/)
@@ -130,6 +130,6 @@ test('a bundle without the file that Workers run says what to tell the bundler',
   const words = ['--input-type=module', '--eval', script]
   t.is(
     execFileSync(process.execPath, words, { cwd: place, encoding: 'utf8' }),
-    'unsupported|the file worker-main.js of ublk-ts is missing, as after bundling|tell the bundler that ublk-ts is external\n',
+    'unsupported|the file worker-main.js of ublk-ts is missing, as after bundling|where a bundler is used, tell it that ublk-ts is external\n',
   )
 })

@@ -1,4 +1,4 @@
-import { createRequire } from 'node:module'
+import module from 'node:module'
 import { UblkError } from '../errors.js'
 
 /** Systems by `process.platform`, as people call them. */
@@ -11,6 +11,9 @@ const SYSTEMS: Record<string, string> = {
 
 /** The processors that there is a native part for, by `process.arch`. */
 const PROCESSORS = ['x64', 'arm64']
+
+/** What helps where a bundler has put it into another file. */
+export const EXTERNAL = 'where a bundler is used, tell it that ublk-ts is external'
 
 /** Why there is no native part for this system, processor or runtime, if there is none. */
 export function unsupported(): UblkError | undefined {
@@ -37,15 +40,26 @@ export function unsupported(): UblkError | undefined {
  * Where there is none for this system, all that it exports throws when it is used: a program can be imported there, such as
  * a test that is skipped.
  *
+ * @param url - Undefined where a bundler has made a CommonJS file.
  * @throws UblkError if there should be one.
  */
-export function loadNative(url: string): object {
+export function loadNative(url: string | undefined): object {
   if (unsupported()) return standIn()
-  const require = createRequire(url)
+  if (url === undefined) {
+    throw new UblkError(
+      'unsupported',
+      'ublk-ts was bundled into a CommonJS file, where it cannot find its own files',
+      {
+        hint: EXTERNAL,
+      },
+    )
+  }
+  // Not by these names, `require` and a `createRequire` that is imported, which bundlers put their own in place of.
+  const fromHere = module.createRequire(url)
   const found = ['gnu', 'musl'].flatMap(libc => {
     const name = `linux-${process.arch}-${libc}`
     return [`./ublk-ts.${name}.node`, `@ublk-ts/${name}`].flatMap(place => {
-      const path = resolved(require, place)
+      const path = resolved(fromHere, place)
       return path === undefined ? [] : [{ libc, path }]
     })
   })
@@ -58,21 +72,21 @@ export function loadNative(url: string): object {
       'system',
       `the native part of ublk-ts for Linux on ${process.arch} is not installed`,
       {
-        hint: 'install ublk-ts again on this kind of machine, with optional dependencies',
+        hint: `install ublk-ts again on this kind of machine, with optional dependencies; ${EXTERNAL}`,
       },
     )
   }
   try {
-    return require(first.path) as object
+    return fromHere(first.path) as object
   } catch (cause) {
     const why = (cause instanceof Error ? cause.message : String(cause)).split('\n', 1)[0]
     throw new UblkError('system', `the native part of ublk-ts cannot be loaded: ${why}`, { cause })
   }
 }
 
-function resolved(require: NodeJS.Require, place: string): string | undefined {
+function resolved(fromHere: NodeJS.Require, place: string): string | undefined {
   try {
-    return require.resolve(place)
+    return fromHere.resolve(place)
   } catch {
     return undefined
   }

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { clearTimeout, setTimeout } from 'node:timers'
 import { MessageChannel, MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { invalid, UblkError } from '../errors.js'
+import { EXTERNAL } from '../native/load.js'
 import { inOneLine } from '../user-values.js'
 import { type Properties, resizeFailed } from './backend-properties.js'
 import type { Report } from './js-disk.js'
@@ -40,7 +41,7 @@ function startWorker(workerData: WorkerData & { port: MessagePort }): Worker {
   const asParent = !process.execArgv.some(isInputType)
   if (!existsSync(new URL('./worker-main.js', import.meta.url))) {
     throw new UblkError('unsupported', 'the file worker-main.js of ublk-ts is missing, as after bundling', {
-      hint: 'tell the bundler that ublk-ts is external',
+      hint: EXTERNAL,
     })
   }
   try {
@@ -52,6 +53,13 @@ function startWorker(workerData: WorkerData & { port: MessagePort }): Worker {
       ...(asParent ? {} : { execArgv: process.execArgv.filter(argument => !isInputType(argument)) }),
     })
   } catch (error) {
+    // Thrown by what a bundler has put here, in place of Node.
+    if (error instanceof TypeError && !('code' in error)) {
+      throw new UblkError('unsupported', `a Worker cannot be started: ${error.message}`, {
+        hint: EXTERNAL,
+        cause: error,
+      })
+    }
     throw invalid(
       `the options cannot be given to a worker: ${inOneLine(error)}`,
       'they are copied as postMessage copies; a function that makes them gives each worker ports of its own',

@@ -33,7 +33,12 @@ async function verify(path) {
   await file.write(randomBytes(2 ** 20))
   await file.close()
   await run('dd', [`if=${data}`, `of=${path}`, 'bs=64k', 'seek=16', 'oflag=direct', 'conv=notrunc'])
-  await run('sh', ['-c', 'dd if="$0" bs=64k skip=16 count=16 iflag=direct | cmp - "$1" && rm "$1"', path, data])
+  await run('sh', [
+    '-c',
+    'dd if="$0" bs=64k skip=16 count=16 iflag=direct | cmp - "$1" && rm "$1"',
+    path,
+    data,
+  ])
 }
 
 async function serve(kind) {

@@ -16,7 +16,7 @@ use crate::task::raised;
 use crate::wire::BATCH_ENDED as ENDED;
 use layout::SharedLayout;
 use napi::bindgen_prelude::{Function, Unknown};
-use napi::{Env, Result, sys};
+use napi::{Env, Result};
 use napi_derive::napi;
 use place::Place;
 use served::Served;

@@ -68,6 +68,14 @@ for (const [release, status, detail] of kernels) {
   })
 }
 
+test('no device is added where that crashes the kernel, unless it is said to be mended', t => {
+  t.throws(() => refuseCrashes('6.18.5'), { instanceOf: UblkError })
+  process.env['UBLK_TS_ANY_KERNEL'] = '1'
+  t.teardown(() => delete process.env['UBLK_TS_ANY_KERNEL'])
+  t.notThrows(() => refuseCrashes('6.18.5'))
+  t.is(spawnSync(KERNEL_CRASHES, ['6.18.5']).status, 1)
+})
+
 const modules = `lib/modules/${RELEASE}`
 const dep = `${modules}/modules.dep`
 const drivers: [string, Record<string, string>, Status, RegExp, RegExp?][] = [

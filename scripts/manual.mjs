@@ -141,6 +141,10 @@ const page = [
   ...entry('2', 'The command line is wrong; nothing was done.'),
   '.SH ENVIRONMENT',
   ...entry(
+    bold('UBLK_TS_ANY_KERNEL'),
+    plain('If 1, devices are added also where the kernel is known to crash then: for one that was mended.'),
+  ),
+  ...entry(
     bold('UBLK_TS_DEBUG'),
     plain('If 1, a failure is told with the place in the program where it arose.'),
   ),

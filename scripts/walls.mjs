@@ -17,7 +17,7 @@ const base =
 
 /** Rooms of TypeScript: folders of ts/. `bin` is what scripts/bundle.mjs makes of cli, `#binding` is the native part, `npm:x` a package, `argv` the process's arguments. */
 const typescript = {
-  'native → base': 'says in an error why the native part cannot be loaded',
+  'base → native': 'says how errors are made',
   'runtime → base': 'values of user code are checked, and failures are worded, as everywhere',
   'runtime → native': 'what helps where a bundler has left a file behind',
   'runtime → #binding': 'it serves native queues',

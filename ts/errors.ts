@@ -1,3 +1,4 @@
+import native from './native/load.cjs'
 import { printable } from './printable.js'
 import { apiWords, type RemedyWords, worded } from './remedies.js'
 import { inOneLine } from './user-values.js'
@@ -92,6 +93,8 @@ export class UblkError extends Error {
     })
   }
 }
+
+native.makeErrorsBy((kind, message, details) => new UblkError(kind, message, details))
 
 /** An error's hint in the words of a surface, or as it was written: {@link UblkError.hint} has those of the API. */
 export function hintOf(error: UblkError, words?: RemedyWords): string | undefined {

@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import test from 'ava'
@@ -71,26 +71,37 @@ function copy(name: string, natives: Record<string, string>): string {
   const place = `${dir}/${name}`
   mkdirSync(`${place}/binding`, { recursive: true })
   cpSync(`${root}dist`, `${place}/dist`, { recursive: true })
-  for (const file of ['package.json', 'binding/index.js']) cpSync(root + file, `${place}/${file}`)
+  for (const file of ['package.json', 'binding/index.cjs']) cpSync(root + file, `${place}/${file}`)
   for (const [file, text] of Object.entries(natives)) writeFileSync(`${place}/binding/${file}`, text)
   return place
 }
 
-function importError(place: string): string {
-  const script =
-    "await import('ublk-ts').catch(({ name, message, hint }) => console.log([name, message, hint].join('|')))"
+/** What its use says there, and its doctor. */
+function told(place: string): { used: string; doctor: string } {
+  const script = `
+    const { UblkDevice } = await import('ublk-ts')
+    await UblkDevice.list().catch(({ name, message, hint }) => console.log([name, message, hint].join('|')))`
   const words = ['--input-type=module', '--eval', script]
-  return execFileSync(process.execPath, words, { cwd: place, encoding: 'utf8' })
+  const used = execFileSync(process.execPath, words, { cwd: place, encoding: 'utf8' })
+  symlinkSync(`${root}node_modules`, `${place}/node_modules`)
+  const doctor = spawnSync(process.execPath, ['dist/cli/main.js', 'doctor'], { cwd: place, encoding: 'utf8' })
+  return { used, doctor: doctor.stdout }
 }
 
 test('a native part that is not installed, or cannot be loaded, is told in one sentence', t => {
+  const none = told(copy('none', {}))
   t.is(
-    importError(copy('none', {})),
+    none.used,
     `UblkError|the native part of ublk-ts for Linux on ${process.arch} is not installed|` +
       'install ublk-ts again on this kind of machine, with optional dependencies; where a bundler is used, tell it that ublk-ts is external\n',
   )
-  const broken = importError(copy('broken', { [`ublk-ts.linux-${process.arch}-gnu.node`]: 'no library' }))
-  t.regex(broken, /^UblkError\|the native part of ublk-ts cannot be loaded: .*(too short|invalid ELF).*\|\n$/)
+  t.regex(none.doctor, /^FAIL {2}native .*is not installed \(Node .*\); remedy: install ublk-ts again/m)
+  const broken = told(copy('broken', { [`ublk-ts.linux-${process.arch}-gnu.node`]: 'no library' }))
+  t.regex(
+    broken.used,
+    /^UblkError\|the native part of ublk-ts cannot be loaded: .*(too short|invalid ELF).*\|\n$/,
+  )
+  t.regex(broken.doctor, /^FAIL {2}native .*cannot be loaded: /m)
 })
 
 test('where the native parts for both C libraries are installed, the one of Node is loaded', t => {
@@ -101,7 +112,7 @@ test('where the native parts for both C libraries are installed, the one of Node
   const place = copy('both', { [`ublk-ts.linux-${process.arch}-${wrong}.node`]: 'no library' })
   const right = `ublk-ts.linux-${process.arch}-${wrong === 'gnu' ? 'musl' : 'gnu'}.node`
   cpSync(`${root}binding/${right}`, `${place}/binding/${right}`)
-  t.is(importError(place), '')
+  t.notRegex(told(place).used, /native part/)
 })
 
 test('a Worker whose module is TypeScript says that it has to be compiled where Node does not run that', async t => {

@@ -2,7 +2,7 @@ import { release } from 'node:os'
 import type { Command } from 'commander'
 import { UblkError } from '../errors.js'
 import { toJsonText } from '../json.js'
-import { unsupported } from '../native/load.js'
+import native from '../native/load.cjs'
 import { printable } from '../printable.js'
 import { type Check, found } from './checks/check.js'
 import { driverChecks } from './checks/driver.js'
@@ -30,7 +30,7 @@ async function doctor(options: { json?: boolean }): Promise<void> {
 }
 
 async function allChecks(): Promise<Check[]> {
-  const reason = unsupported()
+  const reason = native.unsupported()
   if (reason) return [found('system', 'FAIL', reason.message, reason.hint)]
   const machine = new Machine('', release(), process.getuid?.() ?? 0)
   const tried = await driverChecks(machine)

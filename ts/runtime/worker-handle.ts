@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { clearTimeout, setTimeout } from 'node:timers'
 import { MessageChannel, MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { invalid, UblkError } from '../errors.js'
-import { EXTERNAL } from '../native/load.js'
+import native from '../native/load.cjs'
 import { inOneLine } from '../user-values.js'
 import { type Properties, resizeFailed } from './backend-properties.js'
 import type { Report } from './js-disk.js'
@@ -41,7 +41,7 @@ function startWorker(workerData: WorkerData & { port: MessagePort }): Worker {
   const asParent = !process.execArgv.some(isInputType)
   if (!existsSync(new URL('./worker-main.js', import.meta.url))) {
     throw new UblkError('unsupported', 'the file worker-main.js of ublk-ts is missing, as after bundling', {
-      hint: EXTERNAL,
+      hint: native.EXTERNAL,
     })
   }
   try {
@@ -56,7 +56,7 @@ function startWorker(workerData: WorkerData & { port: MessagePort }): Worker {
     // Thrown by what a bundler has put here, in place of Node.
     if (error instanceof TypeError && !('code' in error)) {
       throw new UblkError('unsupported', `a Worker cannot be started: ${error.message}`, {
-        hint: EXTERNAL,
+        hint: native.EXTERNAL,
         cause: error,
       })
     }

@@ -1,6 +1,7 @@
 import { wrap } from '../../errors.js'
 import type { Feature } from '../../features.js'
 import type { DeviceInfo } from '../../info.js'
+import native from '../../native/load.cjs'
 import { type DeviceRecord, isStale, readRecord, recordedIds } from '../../remote/record-file.js'
 import { findRunDir, runDir } from '../../remote/run-dir.js'
 import { describe } from '../failure.js'
@@ -17,6 +18,8 @@ export async function driverChecks(machine: Machine): Promise<Check[]> {
   } catch (error) {
     return [notLoaded(error)]
   }
+  const missing = await nativeCheck()
+  if (missing) return [missing]
   const loaded = found('native', 'ok', `the native part runs on ${process.arch}`)
   const ioUring = await ioUringCheck()
   if (ioUring) return [loaded, ioUring]
@@ -41,6 +44,17 @@ export async function driverChecks(machine: Machine): Promise<Check[]> {
 function served(): DeviceRecord[] {
   const found = recordedIds().map(readRecord)
   return found.flatMap(each => (each.state === 'served' ? [each.record] : []))
+}
+
+/** Without the native part, all that would be of it throws. */
+async function nativeCheck(): Promise<Check | undefined> {
+  const { probeIoUring } = await import('#binding')
+  try {
+    probeIoUring()
+    return undefined
+  } catch (error) {
+    return wrap(error).message.startsWith(native.NATIVE_PART) ? notLoaded(error) : undefined
+  }
 }
 
 /** The reason why io_uring cannot be used, if there is one. No file shows what a seccomp filter forbids, so this tries it. */

@@ -1,0 +1,132 @@
+// CommonJS, and alone: Node reads such a file faster, and the command line is made of such files.
+import nodeModule = require('node:module')
+
+/** The kinds of errors here, as `UblkErrorKind` has them. */
+type Kind = 'unsupported' | 'system'
+interface Details {
+  readonly hint?: string
+  readonly cause?: unknown
+}
+type MakeError = (kind: Kind, message: string, details: Details) => Error
+
+/** Why there is no native part for a machine, and what to do. */
+interface Refusal {
+  readonly message: string
+  readonly hint: string
+}
+
+/** Systems by `process.platform`, as people call them. */
+const SYSTEMS: Record<string, string> = {
+  darwin: 'macOS',
+  win32: 'Windows',
+  freebsd: 'FreeBSD',
+  android: 'Android',
+}
+
+/** The processors that there is a native part for, by `process.arch`. */
+const PROCESSORS = ['x64', 'arm64']
+
+/** How the message begins where there should be one, and is not. */
+const NATIVE_PART = 'the native part of ublk-ts'
+
+/** What helps where a bundler has put it into another file. */
+const EXTERNAL = 'where a bundler is used, tell it that ublk-ts is external'
+
+/** Until the library has said how it makes its errors. */
+let makeError: MakeError = (kind, message, { hint, cause }) =>
+  Object.assign(new Error(message, cause === undefined ? undefined : { cause }), {
+    name: 'UblkError',
+    kind,
+    hint,
+  })
+
+/** Has errors made as the library makes them. */
+function makeErrorsBy(make: MakeError): void {
+  makeError = make
+}
+
+/** Why there is no native part for this system or processor, if there is none. */
+function unsupported(): Refusal | undefined {
+  const { platform, arch } = process
+  if (platform !== 'linux') {
+    return {
+      message: `ublk-ts makes disks on Linux only, and this is ${SYSTEMS[platform] ?? platform}`,
+      hint: 'programs that use it can be written and type-checked here, and run in a virtual machine with Linux',
+    }
+  }
+  if (!PROCESSORS.includes(arch)) {
+    return {
+      message: `ublk-ts has native parts for x64 and arm64, and none for ${arch}`,
+      hint: 'it may be built from its source there',
+    }
+  }
+  return undefined
+}
+
+/**
+ * Loads the native part: from the directory of `filename` if one was built there, else from the package for this machine.
+ * Where that fails, all that it exports throws when it is used: a program can be imported there, such as a test that is
+ * skipped. Never throws: in Node 20, a CommonJS module that does ends the process, though its import is caught.
+ */
+function loadNative(filename: string): object {
+  const reason = unsupported()
+  if (reason) return standIn(() => makeError('unsupported', reason.message, { hint: reason.hint }))
+  // Not by these names, `require` and a `createRequire` that is imported, which bundlers put their own in place of.
+  const fromHere = nodeModule.createRequire(filename)
+  const found = ['gnu', 'musl'].flatMap(libc => {
+    const name = `linux-${process.arch}-${libc}`
+    return [`./ublk-ts.${name}.node`, `@ublk-ts/${name}`].flatMap(place => {
+      const path = resolved(fromHere, place)
+      return path === undefined ? [] : [{ libc, path }]
+    })
+  })
+  // Not every package manager knows the libc of this machine, and installs only the one for it.
+  const libcs = new Set(found.map(({ libc }) => libc))
+  const [first] = libcs.size > 1 ? found.filter(({ libc }) => libc === libcOfNode()) : found
+  if (!first) {
+    const hint = `install ublk-ts again on this kind of machine, with optional dependencies; ${EXTERNAL}`
+    return standIn(() =>
+      makeError('system', `${NATIVE_PART} for Linux on ${process.arch} is not installed`, { hint }),
+    )
+  }
+  try {
+    return fromHere(first.path) as object
+  } catch (cause) {
+    const why = (cause instanceof Error ? cause.message : String(cause)).split('\n', 1)[0]
+    return standIn(() => makeError('system', `${NATIVE_PART} cannot be loaded: ${why}`, { cause }))
+  }
+}
+
+function resolved(fromHere: NodeJS.Require, place: string): string | undefined {
+  try {
+    return fromHere.resolve(place)
+  } catch {
+    return undefined
+  }
+}
+
+/** The C library that Node itself uses. */
+function libcOfNode(): string {
+  Object.assign(process.report, { excludeNetwork: true }) // It would look up names.
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } }
+  return header.glibcVersionRuntime === undefined ? 'musl' : 'gnu'
+}
+
+/** In place of the native part: throws when anything of it is called, constructed or read. */
+function standIn(error: () => Error): object {
+  function refuse(): never {
+    throw error()
+  }
+  const each = new Proxy(refuse, { get: refuse, apply: refuse, construct: refuse })
+  return new Proxy({}, { get: () => each })
+}
+
+interface Loader {
+  readonly EXTERNAL: string
+  readonly NATIVE_PART: string
+  readonly loadNative: (filename: string) => object
+  readonly makeErrorsBy: (make: MakeError) => void
+  readonly unsupported: () => Refusal | undefined
+}
+const loader: Loader = { EXTERNAL, NATIVE_PART, loadNative, makeErrorsBy, unsupported }
+export = loader

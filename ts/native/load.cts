@@ -1,5 +1,4 @@
 // CommonJS, and alone: Node reads such a file faster, and the command line is made of such files.
-import nodeModule = require('node:module')
 
 /** The kinds of errors here, as `UblkErrorKind` has them. */
 type Kind = 'unsupported' | 'system'
@@ -68,11 +67,15 @@ function unsupported(): Refusal | undefined {
  * Where that fails, all that it exports throws when it is used: a program can be imported there, such as a test that is
  * skipped. Never throws: in Node 20, a CommonJS module that does ends the process, though its import is caught.
  */
-function loadNative(filename: string): object {
+function loadNative(filename: string | undefined): object {
   const reason = unsupported()
   if (reason) return standIn(() => makeError('unsupported', reason.message, { hint: reason.hint }))
-  // Not by these names, `require` and a `createRequire` that is imported, which bundlers put their own in place of.
-  const fromHere = nodeModule.createRequire(filename)
+  if (filename === undefined) {
+    const message = 'ublk-ts was bundled into another file, from where it cannot find its native part'
+    return standIn(() => makeError('unsupported', message, { hint: EXTERNAL }))
+  }
+  // Not by `require` or an import, in place of which bundlers put their own.
+  const fromHere = process.getBuiltinModule('node:module').createRequire(filename)
   const found = ['gnu', 'musl'].flatMap(libc => {
     const name = `linux-${process.arch}-${libc}`
     return [`./ublk-ts.${name}.node`, `@ublk-ts/${name}`].flatMap(place => {
@@ -124,7 +127,7 @@ function standIn(error: () => Error): object {
 interface Loader {
   readonly EXTERNAL: string
   readonly NATIVE_PART: string
-  readonly loadNative: (filename: string) => object
+  readonly loadNative: (filename: string | undefined) => object
   readonly makeErrorsBy: (make: MakeError) => void
   readonly unsupported: () => Refusal | undefined
 }

@@ -11,7 +11,7 @@ import { dirname, join, normalize } from 'node:path'
 
 /** Files of ts/ that stand below all rooms; the others beside them are the library (`api`), and index.ts is its entry. */
 const base =
-  'check choice errors info json kernels latency limits operation option-values pages path printable remedies size trace user-values version wire'.split(
+  'check choice disk-name errors info json kernels latency limits operation option-values pages path printable remedies size trace user-values version wire'.split(
     ' ',
   )
 

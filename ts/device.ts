@@ -5,7 +5,7 @@ import { allDevices } from './all-devices.js'
 import type { OverlayBackend } from './backends/overlay.js'
 import { isScratchFile } from './backends/scratch-file.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
-import { checkFunction, checkId } from './check.js'
+import { checkFunction } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { type CommitDiskOptions, checkCommit, watched } from './commit-disk.js'
 import { checkExport, checkMark, type ExportedLog, type ExportLogOptions } from './crash-options.js'
@@ -47,6 +47,7 @@ import type { CreateOptions } from './options/device-options.js'
 import { connect } from './remote/control-client.js'
 import { identityOf } from './remote/identity.js'
 import { ofServer } from './remote/info-from-server.js'
+import { idOf, linksTo, nameOfDevice } from './remote/names.js'
 import { readBackend, readChoice, removeStale, upperOf } from './remote/record-file.js'
 import type { ServedDevice } from './served-device.js'
 import { parseSize, type Size } from './size.js'
@@ -97,14 +98,15 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    * Takes over a device that was created with `recovery` and has no server, because that was killed or has quiesced it.
    * The disk existed all the time, and its users continue. Waits if the old server is just exiting.
    *
+   * @param device - The number of the device, or its path or name as text.
    * @param options - With a backend that holds the disk's data.
    * @throws UblkError: `busy` if it is served, or another process uses its file, `backend` if it was created from
    *   another file, `unsupported` if it was created without `recovery`, `invalid` if the backend does not fit it,
    *   `not-found` if there is no such device, or it has no disk; and as {@link UblkDevice.create}. The device is then
    *   unchanged.
    */
-  static async recover(id: number, options: RecoverOptions): Promise<ServedDevice> {
-    checkId(id)
+  static async recover(device: number | string, options: RecoverOptions): Promise<ServedDevice> {
+    const id = idOf(device)
     checkRecover(options)
     return await (await servedDevice()).recover(id, options)
   }
@@ -112,10 +114,16 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /**
    * Returns a handle to an existing device, which any process may serve. Disposing of the handle does nothing.
    *
+   * @param device - The number of the device, or text: its path, or the name of its disk (see {@link CreateOptions.name}).
    * @throws UblkError of kind `not-found` if there is no such device.
+   *
+   * @example
+   * ```ts
+   * const disk = await UblkDevice.open('/dev/ublkb0') // or 0
+   * ```
    */
-  static async open(id: number): Promise<UblkDevice> {
-    checkId(id)
+  static async open(device: number | string): Promise<UblkDevice> {
+    const id = idOf(device)
     const info = await native.openDevice(id).catch(error => ofServer(id, error))
     return new UblkDevice(info)
   }
@@ -133,6 +141,14 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   /** The disk, such as `/dev/ublkb0`. It exists while the device is live. */
   get path(): string {
     return this.#info.path
+  }
+
+  /**
+   * The name of the disk, if it has one: `/dev/ublk/NAME` is a link to {@link path}. It is read from the device's record, or
+   * from the links there.
+   */
+  get name(): string | undefined {
+    return nameOfDevice(this.id)
   }
 
   /** The size of the disk in bytes. */
@@ -648,11 +664,12 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   async delete(options: EndOptions = {}): Promise<void> {
     checkEnd(options, 'delete()')
     if (this.#local?.ended) return await this.#local.forget()
-    const identity = identityOf(this.id)
+    const [identity, links] = [identityOf(this.id), linksTo(this.id)]
     const byServer = await endDevice(this, this.#local, 'delete', options)
     callListeners(this, 'deleted', [])
-    if (this.#local) await this.#local.forget()
-    else if (!byServer) removeStale(this.id, identity)
+    if (this.#local) return await this.#local.forget()
+    links.remove()
+    if (!byServer) removeStale(this.id, identity)
   }
 
   /** Does nothing: the device is not affected. */

@@ -10,6 +10,7 @@ import { LocalDevices } from './local-devices.js'
 import type { CreateOptions } from './options/device-options.js'
 import { jsTimes, toSpec } from './options/spec.js'
 import { type Register, registrar } from './registrar.js'
+import { linksTo, NameLink, nameOfDevice, refuseTaken } from './remote/names.js'
 import { toExternal } from './runtime/backend-properties.js'
 import type { Report } from './runtime/js-disk.js'
 import type { JsServer } from './runtime/js-server.js'
@@ -17,6 +18,7 @@ import { NativeCallbacks } from './runtime/native-callbacks.js'
 import { needsNode } from './runtime/node-only.js'
 import type { Progress } from './runtime/worker-handle.js'
 import type { ServedDevice } from './served-device.js'
+import { inOneLine } from './user-values.js'
 
 /** Receives a device's events. */
 export interface Receiver {
@@ -74,6 +76,7 @@ export class Launch {
   /** Checks that the device can be recorded, if that is wanted, and loads a backend that is written in JavaScript. */
   async load(): Promise<JsServer | undefined> {
     if (this.#options.record) this.#register = (await registrar()).prepare(this.#options)
+    if (this.#options.name !== undefined) refuseTaken(this.#options.name)
     const { backend, signal = new AbortController().signal } = this.#options
     this.#options = { ...this.#options, backend: await prepared(backend, signal) }
     const server = await this.#serve(this.#report)
@@ -110,9 +113,36 @@ export class Launch {
       () => entry.forget({ stays }),
       () => end(device),
     )
+    this.#name(entry, stays)
     const info = await look(device)
     entry.describe(info)
     return { entry, info }
+  }
+
+  /** Makes the link that is the device's name. An existing device is served without it rather than not at all. */
+  #name(entry: LocalDevice, stays: boolean): void {
+    const { id } = entry.device
+    const name = stays ? nameOfDevice(id) : this.#options.name
+    if (!stays) linksTo(id).remove() // They are left of an earlier device.
+    if (name === undefined) return
+    const attempt = (make: () => void): void => {
+      try {
+        make()
+      } catch (error) {
+        if (!stays) throw error
+        this.#report(`the name of device ${id} is missing: ${inOneLine(error)}`)
+      }
+    }
+    attempt(() => {
+      const link = new NameLink(name, id)
+      entry.follow({
+        live: async () => attempt(() => link.make()),
+        waits: () => {},
+        deleted: () => link.remove(),
+        released: () => {},
+        exiting: () => link.removeIfGone(),
+      })
+    })
   }
 
   /**

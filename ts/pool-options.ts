@@ -2,6 +2,7 @@ import type { NativeBackend } from './backends/list.js'
 import { kindOf } from './backends/list.js'
 import { type BaseBackend, type OverlayOptions, overlay } from './backends/overlay.js'
 import { checkFunction, checkOptions, checkSignal, type Names } from './check.js'
+import { checkDiskName } from './disk-name.js'
 import { invalid } from './errors.js'
 import type { CreateOptions, DeviceOptions } from './options/device-options.js'
 import { checkRecord } from './options/record.js'
@@ -14,7 +15,7 @@ import { nameOf } from './user-values.js'
 const MOST_SPARES = 1024
 
 /** The options of a device that each disk of a pool has of its own, or none has. */
-const NOT_OF_A_POOL = ['backend', 'observe', 'id', 'share', 'requestTimeout', 'stuckTimeout'] as const
+const NOT_OF_A_POOL = ['backend', 'observe', 'id', 'name', 'share', 'requestTimeout', 'stuckTimeout'] as const
 
 /** The options that all disks of a pool have: the kernel takes most of them only before a disk is started. */
 export type PoolDeviceOptions = Omit<DeviceOptions, (typeof NOT_OF_A_POOL)[number]>
@@ -47,6 +48,8 @@ export interface TakeOptions extends OverlayOptions {
   backend?: Pick<NativeBackend, 'kind'>
   /** As {@link CreateOptions.observe}. */
   observe?: Observe
+  /** As {@link CreateOptions.name}. */
+  name?: string
   /** As {@link CreateOptions.record}. */
   record?: CreateOptions['record']
   /** Aborts it. The disk stays in the pool, or is deleted. */
@@ -82,11 +85,13 @@ export function taken(pool: DiskPoolOptions, options: TakeOptions): CreateOption
     snapshot: true,
     size: true,
     observe: true,
+    name: true,
     record: true,
     signal: true,
   })
-  const { backend, upper, snapshot, size, observe, record, signal } = options
+  const { backend, upper, snapshot, size, observe, name, record, signal } = options
   if (observe !== undefined) checkFunction(observe, 'observe')
+  if (name !== undefined) checkDiskName(name)
   checkRecord(record)
   checkSignal(signal)
   const { base, spare: _, record: byDefault, ...device } = pool
@@ -94,6 +99,7 @@ export function taken(pool: DiskPoolOptions, options: TakeOptions): CreateOption
     ...device,
     record: record ?? byDefault ?? false,
     ...(observe && { observe }),
+    ...(name !== undefined && { name }),
     ...(signal && { signal }),
   }
   const ofOverlay = [upper, snapshot, size].some(option => option !== undefined)

@@ -79,11 +79,11 @@ test('list, show and features say what there is', async t => {
     const list = await run('list')
     t.regex(
       list.stdout,
-      /^ID +PATH +STATE +SIZE +RO +QUEUES +DEPTH +PID +BACKEND +SOURCE\n +4 +\/dev\/ublkb4 +live +16M +0 +1 +128 +\d+ +memory\n$/,
+      /^ID +PATH +NAME +STATE +SIZE +RO +QUEUES +DEPTH +PID +BACKEND +SOURCE\n +4 +\/dev\/ublkb4 +live +16M +0 +1 +128 +\d+ +memory\n$/,
     )
     t.is((await run('list', '-n', '-o', 'path,size,users', '--bytes')).stdout, '/dev/ublkb4  16777216\n')
     const show = await run('show', 'ublkb4')
-    t.regex(show.stdout, /^ID +4\nPATH +\/dev\/ublkb4\nSTATE +live\nSIZE +16M\n/)
+    t.regex(show.stdout, /^ID +4\nPATH +\/dev\/ublkb4\nNAME\nSTATE +live\nSIZE +16M\n/)
     t.regex(show.stdout, new RegExp(`^PID +${server.pid}$`, 'm'))
     t.is(JSON.parse((await run('show', '4', '--json')).stdout).ublkdevices[0].size, 2 ** 24)
   })

@@ -123,6 +123,20 @@ inSystemd('after a reload a disk that is stopped is waited for as before, until 
   await sh('fsck.ext4 -fn /tmp/9.img; debugfs -R "cat file" /tmp/9.img 2>/dev/null | grep -qx kept')
 })
 
+inSystemd('udev makes the name of a disk a link, and a unit that systemd can wait for', async t => {
+  t.teardown(() => systemd.sh('systemctl stop ublk-ts@9'))
+  await sh('mkdir -p /etc/ublk-ts; echo "ARGS=--mem 64M --name db" >/etc/ublk-ts/9.conf')
+  await systemd.sh('systemctl start ublk-ts@9; udevadm settle')
+  t.regex(await systemd.sh('udevadm info --query=symlink /dev/ublkb9'), /(^| )ublk\/db( |\n)/)
+  await systemd.sh('systemctl is-active dev-ublk-db.device')
+  await systemd.sh(`echo 'size=32M' | sfdisk -q --label gpt /dev/ublk/db; udevadm settle`)
+  t.is(await systemd.sh('readlink -f /dev/ublk/db-part1'), '/dev/ublkb9p1\n')
+  await systemd.sh('udevadm trigger --action=change --settle /dev/ublkb9')
+  t.is(await systemd.sh('readlink -f /dev/ublk/db'), '/dev/ublkb9\n')
+  await systemd.sh('systemctl stop ublk-ts@9; udevadm settle')
+  t.is(await systemd.sh('ls /dev/ublk 2>/dev/null || true'), '')
+})
+
 inSystemd('what is on a disk has its links and is listed, with an older udev, too', async t => {
   t.teardown(() => systemd.sh('systemctl stop ublk-ts@9'))
   await sh('mkdir -p /etc/ublk-ts; echo "ARGS=--mem 64M" >/etc/ublk-ts/9.conf')

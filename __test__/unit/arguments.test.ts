@@ -160,8 +160,13 @@ const wrong: [string, () => unknown, RegExp, RegExp?][] = [
     /did you mean onReady\?/,
   ],
   ['open without a number', () => open(), /not undefined/],
-  ['open of a path', () => open('/dev/ublkb0'), /not '\/dev\/ublkb0'/, /0 for \/dev\/ublkb0/],
-  ...[2 ** 32, 2 ** 20, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '0', 0n, null, [0]].flatMap(
+  ['open of another disk', () => open('/dev/sda'), /'\/dev\/sda' is not a ublk device/, /name of a disk/],
+  [
+    'create with a name of two words',
+    () => create({ backend: disk, name: 'a b' }),
+    /name of a disk cannot be 'a b'/,
+  ],
+  ...[2 ** 32, 2 ** 20, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 0n, null, [0]].flatMap(
     (id): [string, () => unknown, RegExp][] => [
       [`open ${typeof id} ${id}`, () => open(id), /id of a device must be a whole number from 0 to 1048575/],
       [`recover ${typeof id} ${id}`, () => recover(id, { backend: disk }), /from 0 to 1048575/],

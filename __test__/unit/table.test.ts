@@ -1,5 +1,5 @@
 import test from 'ava'
-import { deviceColumns, parseDeviceId, usualColumns } from '../../dist/cli/device-table.js'
+import { deviceColumns, usualColumns } from '../../dist/cli/device-table.js'
 import { type Column, formatFields, formatTable, selectColumns, toJson } from '../../dist/cli/table.js'
 
 interface Row {
@@ -69,11 +69,4 @@ test('the usual columns of devices exist', t => {
     usualColumns.filter(name => !names.includes(name)),
     [],
   )
-})
-
-test('a device is named by number, name or path', t => {
-  for (const text of ['7', 'ublkb7', 'ublkc7', '/dev/ublkb7', '/dev/ublkc7']) t.is(parseDeviceId(text), 7)
-  for (const text of ['', 'x', '-1', '1.5', 'sda', '/dev/sda', '/tmp/ublkb7', 'ublkb', '7 ', '99999999']) {
-    t.throws(() => parseDeviceId(text), { message: /is not a ublk device/ }, text)
-  }
 })

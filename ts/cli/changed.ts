@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { toJsonText } from '../json.js'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { loadApi } from './load-api.js'
 import { print } from './output.js'
 
@@ -23,7 +23,7 @@ export function addChanged(program: Command): void {
   program
     .command('changed')
     .description('print which parts of a disk were changed since a checkpoint')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .requiredOption('--since <name>', 'the checkpoint')
     .option('-J, --json', 'print one JSON object')
     .addHelpText('after', HELP)
@@ -31,7 +31,7 @@ export function addChanged(program: Command): void {
 }
 
 async function changed(device: string, { since, json = false }: Flags): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const { UblkDevice } = await loadApi()
   const changes = await (await UblkDevice.open(id)).changed({ since })
   if (json) return await print(toJsonText(changes, 2))

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { Checkpoint } from '../info.js'
 import { toJsonText } from '../json.js'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { loadApi } from './load-api.js'
 import { print } from './output.js'
 import {
@@ -33,7 +33,7 @@ export function addCheckpoint(program: Command): void {
   program
     .command('checkpoint')
     .description('make a checkpoint of a disk, for ublk-ts changed')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .argument('<name>', 'its name')
     .option('--remove', 'remove it instead')
     .addHelpText('after', HELP)
@@ -41,7 +41,7 @@ export function addCheckpoint(program: Command): void {
   const listing = program
     .command('checkpoints')
     .description('list the checkpoints of a disk, the oldest first')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
   addListingOptions(listing, columns, allColumns, 'ublk-ts checkpoints 0').action(list)
 }
 
@@ -50,14 +50,14 @@ async function checkpoint(
   name: string,
   { remove = false }: { remove?: boolean },
 ): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const { UblkDevice } = await loadApi()
   const disk = await UblkDevice.open(id)
   await (remove ? disk.removeCheckpoint(name) : disk.checkpoint(name))
 }
 
 async function list(device: string, options: ListingOptions): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const selected = selectColumns(columns, allColumns, options)
   const { UblkDevice } = await loadApi()
   const rows = await (await UblkDevice.open(id)).checkpoints()

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { invalid, UblkError } from '../errors.js'
+import { idOf } from '../remote/names.js'
 import { parseSize } from '../size.js'
-import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
 
@@ -31,7 +31,10 @@ export function addCommit(program: Command): void {
   program
     .command('commit')
     .description('put what was written to an overlay into the file of its base')
-    .argument('<disk>', 'a device, such as 0 or /dev/ublkb0; with --into, the path of an upper')
+    .argument(
+      '<disk>',
+      'a device, such as 0, /dev/ublkb0 or the name of a disk; with --into, the path of an upper',
+    )
     .option('--into <base>', 'the base of an upper that is not served: the file or block device below it')
     .option(
       '--rate <size>',
@@ -72,7 +75,7 @@ export function interrupted(error: unknown): unknown {
 
 function deviceOf(text: string): number {
   try {
-    return parseDeviceId(text)
+    return idOf(text)
   } catch {
     throw invalid(
       `'${text}' is not a ublk device`,

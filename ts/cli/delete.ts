@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { linksTo } from '../remote/names.js'
 import { removeStale } from '../remote/record-file.js'
 import { addStopOrDelete } from './stop-or-delete.js'
 
@@ -10,6 +11,9 @@ export function addDelete(program: Command): void {
     .description('stop and remove devices, and remove the records of devices that no longer exist')
   addStopOrDelete(command, 'delete', {
     end: (device, options) => device.delete(options),
-    missing: id => removeStale(id, undefined),
+    missing: id => {
+      linksTo(id).remove()
+      return removeStale(id, undefined)
+    },
   })
 }

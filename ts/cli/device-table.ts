@@ -1,9 +1,10 @@
 import { readFile } from 'node:fs/promises'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
-import { invalid, wrap } from '../errors.js'
+import { wrap } from '../errors.js'
 import type { DeviceInfo, DiskLayer, FlattenProgress, LazyProgress } from '../info.js'
 import { type Json, toJsonText } from '../json.js'
+import { nameIn, nameOfDevice } from '../remote/names.js'
 import { isLazy, isOverlay, readRecord } from '../remote/record-file.js'
 import { formatSize } from '../size.js'
 import type { Api } from './load-api.js'
@@ -39,6 +40,8 @@ const unseen: Sights = {
 
 /** What the listings of devices show. */
 export interface DeviceRow extends DeviceInfo, Sights {
+  /** Its name, of which `/dev/ublk/NAME` is a link to it. */
+  name: string | null
   /** Where its server logs to. */
   log: string | null
   /** Its transport and copy mode, and why. */
@@ -57,6 +60,7 @@ export interface DeviceRow extends DeviceInfo, Sights {
 export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'ID', summary: 'number of the device', value: row => row.id },
   { name: 'PATH', summary: 'path of the disk', value: row => row.path },
+  { name: 'NAME', summary: 'name of the disk, which is also /dev/ublk/NAME', value: row => row.name },
   { name: 'STATE', summary: 'live, stopped, …; dead if it has no server', value: state },
   { name: 'SIZE', summary: 'size of the disk', bytes: true, value: row => row.size },
   { name: 'RO', summary: 'read-only', value: row => row.readOnly },
@@ -189,6 +193,7 @@ const LAZY_COLUMNS: readonly string[] = [
 export const usualColumns: readonly string[] = [
   'ID',
   'PATH',
+  'NAME',
   'STATE',
   'SIZE',
   'RO',
@@ -305,7 +310,8 @@ async function toRow(device: DeviceInfo, sights: Sights): Promise<DeviceRow> {
   const found = readRecord(device.id)
   const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
   const { log = null, choice = null } = record ?? {}
-  return { ...device, ...sights, ...(await diskOf(record?.options.backend)), log, choice }
+  const name = (record ? nameIn(record.options) : nameOfDevice(device.id)) ?? null
+  return { ...device, ...sights, ...(await diskOf(record?.options.backend)), name, log, choice }
 }
 
 /** A disk's backend, from its record. */
@@ -322,13 +328,4 @@ async function diskOf(
     stack,
     tree: drawStack(stack),
   }
-}
-
-const LAST_ID = 2 ** 20 - 1
-
-/** Reads `0`, `ublkb0` or `/dev/ublkb0`. */
-export function parseDeviceId(text: string): number {
-  const id = Number(/^(?:(?:\/dev\/)?ublk[bc])?(\d+)$/.exec(text)?.[1] ?? Number.NaN)
-  if (id <= LAST_ID) return id
-  throw invalid(`'${text}' is not a ublk device`, 'give a number such as 0, or a path such as /dev/ublkb0')
 }

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { DiffOptions } from '../diff.js'
 import { invalid } from '../errors.js'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { loadApi } from './load-api.js'
 
 const HELP = `
@@ -33,7 +33,7 @@ export function addDiff(program: Command): void {
   program
     .command('diff')
     .description('write what was changed on a disk since a checkpoint')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .option('--since <name>', 'the checkpoint (default: all of the disk)')
     .requiredOption('--out <path>', 'the file, which must not exist; -: standard output')
     .option('--format <format>', 'stream, raw or qcow2 (default: stream)')
@@ -44,7 +44,7 @@ export function addDiff(program: Command): void {
 }
 
 async function diff(device: string, { out, ...flags }: Flags): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   if (out === '-' && process.stdout.isTTY) {
     throw invalid('a diff is not for a terminal', 'name a file, or a program behind a pipe')
   }

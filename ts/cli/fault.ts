@@ -4,7 +4,7 @@ import { formatFaultRule, parseFaultRule } from '../backends/fault-text.js'
 import type { FaultCount, FaultReport } from '../disk-faults.js'
 import { invalid } from '../errors.js'
 import { toJsonText } from '../json.js'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
 import { print } from './output.js'
@@ -56,7 +56,7 @@ export function addFault(program: Command): void {
   program
     .command('fault')
     .description('show or change what goes wrong with a disk')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .argument('[rules...]', 'such as op=write,nth=3,errno=EIO', readRule)
     .option('--clear', 'remove all rules; what hangs goes on hanging')
     .option('--thaw', 'let the requests go on that hang')
@@ -78,7 +78,7 @@ function readSeed(text: string): number {
 
 async function fault(device: string, rules: FaultRule[], flags: Flags): Promise<void> {
   const { clear = false, thaw = false, profile, seed, json = false } = flags
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const sets = rules.length > 0 || profile !== undefined
   if (sets && clear) throw invalid('--clear is not for rules', 'rules replace all others anyway')
   if (seed !== undefined && !sets) throw invalid('--seed is only for rules and --profile')

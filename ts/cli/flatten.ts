@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
+import { idOf } from '../remote/names.js'
 import { parseSize } from '../size.js'
-import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
 
@@ -17,7 +17,7 @@ export function addFlatten(program: Command): void {
   program
     .command('flatten')
     .description("copy to an overlay's upper all that it lacks, so that it needs neither base nor snapshots")
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .option(
       '--rate <size>',
       'copy at most this much per second, such as 50M (default: no limit)',
@@ -28,7 +28,7 @@ export function addFlatten(program: Command): void {
 }
 
 async function flatten(device: string, { rate }: { rate?: number }): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const { UblkDevice } = await loadApi()
   const { interrupts } = await import('../daemon/interrupts.js')
   const { first: signal } = interrupts({ hangup: 'end' })

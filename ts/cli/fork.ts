@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { Job } from '../daemon/job.js'
 import { UblkError } from '../errors.js'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { loadApi } from './load-api.js'
 import { addServingOptions, type ServingFlags, startServing, toServing } from './serving-options.js'
 
@@ -25,7 +25,7 @@ export function addFork(program: Command): void {
     .description(
       "make another disk that begins with the present content of an overlay's disk; prints its path",
     )
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .requiredOption(
       '--overlay <path>',
       "the file for what is written to the new disk, in the directory of the old one's upper",
@@ -35,7 +35,7 @@ export function addFork(program: Command): void {
 }
 
 async function fork(device: string, { overlay: upper, name, ...flags }: Flags): Promise<void> {
-  const [id, serving] = [parseDeviceId(device), toServing(flags)]
+  const [id, serving] = [idOf(device), toServing(flags)]
   const { UblkDevice } = await loadApi()
   const { readRecord } = await import('../remote/record-file.js')
   const { fromRecorded, toRecorded } = await import('../daemon/recorded-options.js')

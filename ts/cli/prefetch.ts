@@ -1,8 +1,8 @@
 import type { Command } from 'commander'
 import { invalid } from '../errors.js'
 import type { DiskRange } from '../info.js'
+import { idOf } from '../remote/names.js'
 import { parseSize } from '../size.js'
-import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
 
 const HELP = `
@@ -16,7 +16,7 @@ export function addPrefetch(program: Command): void {
   program
     .command('prefetch')
     .description('fetch parts of a lazy disk before they are read')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .argument(
       '[range...]',
       'OFFSET+LENGTH in bytes, or with units, such as 1G+64M (default: all of the disk)',
@@ -26,7 +26,7 @@ export function addPrefetch(program: Command): void {
 }
 
 async function prefetch(device: string, ranges: readonly string[]): Promise<void> {
-  const [id, parts] = [parseDeviceId(device), ranges.map(parseRange)]
+  const [id, parts] = [idOf(device), ranges.map(parseRange)]
   const { UblkDevice } = await loadApi()
   const { interrupts } = await import('../daemon/interrupts.js')
   const { first: signal } = interrupts({ hangup: 'end' })

@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import type { Job } from '../daemon/job.js'
 import { withoutClaim } from '../daemon/recorded-options.js'
 import { invalid, UblkError } from '../errors.js'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { report } from './failure.js'
 import { loadApi } from './load-api.js'
 import { addServingOptions, type ServingFlags, startServing, toServing } from './serving-options.js'
@@ -29,7 +29,7 @@ export function addRecover(program: Command): void {
   const command = program
     .command('recover')
     .description('take over devices whose server has died; prints their paths')
-    .argument('<device...>', 'such as 0 or /dev/ublkb0')
+    .argument('<device...>', 'such as 0, /dev/ublkb0 or the name of a disk')
   addServingOptions(command)
     .option('--foreground', 'serve it in the foreground, even if it was created with --detach')
     .option('--other-file', OTHER_FILE)
@@ -41,7 +41,7 @@ export function addRecover(program: Command): void {
 async function recover(devices: string[], flags: Flags): Promise<void> {
   if (flags.foreground && flags.detach) throw invalid('--foreground and --detach exclude each other')
   toServing({ ...flags, detach: flags.detach ?? flags.logFile !== undefined }) // Checks the flags before any device is touched.
-  const ids = devices.map(parseDeviceId)
+  const ids = devices.map(idOf)
   await loadApi()
   for (const id of ids) {
     try {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { loadApi } from './load-api.js'
 
 const HELP = `
@@ -13,14 +13,14 @@ export function addReset(program: Command): void {
   program
     .command('reset')
     .description("throw away what was written to an overlay's disk since its last snapshot")
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .option('-f, --force', 'even if it is mounted or open: the disk changes under its users')
     .addHelpText('after', HELP)
     .action(reset)
 }
 
 async function reset(device: string, { force = false }: { force?: boolean }): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const { UblkDevice } = await loadApi()
   await (await UblkDevice.open(id)).reset({ force })
 }

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
+import { idOf } from '../remote/names.js'
 import { parseSize } from '../size.js'
-import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
 
 const HELP = `
@@ -15,7 +15,7 @@ export function addResize(program: Command): void {
   program
     .command('resize')
     .description('change the size of a disk while it is in use (kernel 6.16)')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .argument('<size>', 'in bytes, or with a unit such as 16M')
     .option('-f, --force', 'shrink it even if it is mounted or open: data beyond the new size is lost')
     .addHelpText('after', HELP)
@@ -23,7 +23,7 @@ export function addResize(program: Command): void {
 }
 
 async function resize(device: string, text: string, { force = false }: { force?: boolean }): Promise<void> {
-  const [id, size] = [parseDeviceId(device), parseSize(text)]
+  const [id, size] = [idOf(device), parseSize(text)]
   const { UblkDevice } = await loadApi()
   await (await UblkDevice.open(id)).resize(size, { force })
 }

@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
 import type { DeviceInfo } from '../info.js'
 import { toJsonText } from '../json.js'
-import { deviceColumns, look, parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
+import { deviceColumns, look } from './device-table.js'
 import { report } from './failure.js'
 import { loadApi } from './load-api.js'
 import { print } from './output.js'
@@ -14,12 +15,12 @@ export function addShow(program: Command): void {
   const command = program
     .command('show')
     .description('show everything about devices')
-    .argument('<device...>', 'such as 0 or /dev/ublkb0')
+    .argument('<device...>', 'such as 0, /dev/ublkb0 or the name of a disk')
   addListingOptions(command, deviceColumns, ['all'], 'ublk-ts show /dev/ublkb0').action(show)
 }
 
 async function show(devices: string[], options: ListingOptions): Promise<void> {
-  const ids = devices.map(parseDeviceId)
+  const ids = devices.map(idOf)
   const columns = selectColumns(deviceColumns, allColumns, options)
   const { UblkDevice } = await loadApi()
   const infos: DeviceInfo[] = []

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { loadApi } from './load-api.js'
 
 const HELP = `
@@ -19,14 +19,14 @@ export function addSnapshot(program: Command): void {
   program
     .command('snapshot')
     .description("keep the present content of an overlay's disk while it is in use")
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .argument('<name>', 'letters, digits, -, _ and .')
     .addHelpText('after', HELP)
     .action(snapshot)
 }
 
 async function snapshot(device: string, name: string): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const { UblkDevice } = await loadApi()
   await (await UblkDevice.open(id)).snapshot(name)
 }

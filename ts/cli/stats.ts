@@ -1,10 +1,10 @@
 import type { Command } from 'commander'
 import { invalid } from '../errors.js'
 import { toJsonText } from '../json.js'
+import { idOf } from '../remote/names.js'
 import { intervalOf } from '../watch/interval.js'
 import { type Reading, Readings } from '../watch/readings.js'
 import { answeringDevices } from './answering-devices.js'
-import { parseDeviceId } from './device-table.js'
 import { report } from './failure.js'
 import { loadApi } from './load-api.js'
 import { print } from './output.js'
@@ -32,7 +32,7 @@ export function addStats(program: Command): void {
   const command = program
     .command('stats')
     .description("show devices' counters and how long requests took; with --interval: rates")
-    .argument('[device...]', 'such as 0 or /dev/ublkb0 (default: all)')
+    .argument('[device...]', 'such as 0, /dev/ublkb0 or the name of a disk (default: all)')
     .option('-q, --by-queue', 'show each queue separately')
     .option('-i, --interval <seconds>', 'show rates at this interval, until interrupted', period)
     .option('-c, --count <n>', 'with --interval: end after this many reports', times)
@@ -46,7 +46,7 @@ export function addStats(program: Command): void {
 }
 
 async function show(devices: string[], flags: Flags): Promise<void> {
-  const ids = devices.map(parseDeviceId)
+  const ids = devices.map(idOf)
   check(flags)
   const columns = flags.interval === undefined ? totalColumns : rateColumns
   const selected = selectColumns(columns, usualOf(columns, flags.byQueue ?? false), flags)

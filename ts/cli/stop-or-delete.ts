@@ -3,7 +3,7 @@ import type { UblkDevice } from '../device.js'
 import { invalid, UblkError, wrap } from '../errors.js'
 import type { EndOptions } from '../lifecycle-options.js'
 import { parseSeconds } from '../option-values.js'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { report } from './failure.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
@@ -25,7 +25,7 @@ export interface Action {
 /** Adds what `stop` and `delete` share: their arguments, and how they treat devices in use. */
 export function addStopOrDelete(command: Command, verb: string, action: Action): void {
   command
-    .argument('<device...>', 'such as 0 or /dev/ublkb0')
+    .argument('<device...>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .option(
       '-f, --force',
       'do it even if the disk is mounted or open: its users get I/O errors; kill a server that does not answer',
@@ -43,7 +43,7 @@ export function addStopOrDelete(command: Command, verb: string, action: Action):
 /** Reports each failure and continues with the next device, as `rm` does. */
 async function endAll(devices: string[], flags: Flags, { end, missing }: Action): Promise<void> {
   if (flags.timeout !== undefined && !flags.wait) throw invalid('--timeout is only for --wait')
-  const ids = devices.map(parseDeviceId)
+  const ids = devices.map(idOf)
   const { UblkDevice } = await loadApi()
   const { force = false, wait = false, timeout } = flags
   const signal = timeout === undefined ? undefined : AbortSignal.timeout(timeout * 1000)

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { toJsonText } from '../json.js'
+import { idOf } from '../remote/names.js'
 import type { TraceRecord } from '../trace.js'
-import { parseDeviceId } from './device-table.js'
 import { loadApi } from './load-api.js'
 import { complain, print } from './output.js'
 import { times } from './parse-numbers.js'
@@ -26,7 +26,7 @@ export function addTrace(program: Command): void {
   program
     .command('trace')
     .description('print each request of a device, until interrupted or the device is deleted')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .option('-c, --count <n>', 'end after this many requests', times)
     .option('-J, --json', 'print a line of JSON for each request')
     .addHelpText('after', HELP)
@@ -34,7 +34,7 @@ export function addTrace(program: Command): void {
 }
 
 async function trace(device: string, { count = Number.POSITIVE_INFINITY, json }: Flags): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const { UblkDevice } = await loadApi()
   const { interrupts } = await import('../daemon/interrupts.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })

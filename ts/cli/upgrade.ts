@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import type { Job } from '../daemon/job.js'
 import { toJsonText } from '../json.js'
 import { parseSeconds } from '../option-values.js'
-import { parseDeviceId } from './device-table.js'
+import { idOf } from '../remote/names.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
 import { print } from './output.js'
@@ -31,7 +31,7 @@ export function addUpgrade(program: Command): void {
   program
     .command('upgrade')
     .description('replace the server of a disk that is in use')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .option('-t, --timeout <seconds>', 'how long the new server may take', reading(parseSeconds), 60)
     .option('--other-file', OTHER_FILE)
     .option('-v, --verbose', 'print how long requests waited')
@@ -41,7 +41,7 @@ export function addUpgrade(program: Command): void {
 }
 
 async function upgrade(device: string, { timeout, otherFile, verbose, json }: Flags): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const serving = toServing({ detach: true, timeout })
   const { UblkDevice } = await loadApi()
   await UblkDevice.open(id) // Fails if there is no such device.

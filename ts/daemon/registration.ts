@@ -6,6 +6,7 @@ import type { Follower } from '../local-device.js'
 import type { RecordOptions } from '../options/record.js'
 import type { Registrar } from '../registrar.js'
 import { bootId, identityOf, inodeOf, markOf } from '../remote/identity.js'
+import { nameOfDevice } from '../remote/names.js'
 import {
   type DeviceRecord,
   NOBODY,
@@ -73,6 +74,7 @@ export class Registration implements Follower {
     // A process that takes over a device knows less about it than the one that created it.
     const found = readRecord(id)
     const before = 'record' in found && found.record.identity === identity ? found.record : undefined
+    const name = nameOfDevice(id)
     const record = {
       version: VERSION,
       package: version(),
@@ -86,7 +88,7 @@ export class Registration implements Follower {
       log: pathOf(more.log, id, tell),
       scratch: more.scratch ?? before?.scratch ?? [],
       notes: more.notes ?? before?.notes ?? {},
-      options: { ...before?.options, ...options },
+      options: { ...before?.options, ...(name === undefined ? {} : { name }), ...options },
     } as const
     const registration = new Registration(disk, record, join(runDir(), `${id}.sock`), tell ?? (() => {}))
     if (tell) {

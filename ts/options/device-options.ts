@@ -33,6 +33,14 @@ export interface DeviceOptions {
    */
   id?: number
   /**
+   * A name for the disk, such as `db`: it is then also `/dev/ublk/db`, and commands take its name. A name has 1 to 64
+   * letters, digits, `.`, `-` and `_`. Only root can give one. The link is there as long as the device; another server
+   * that takes over the device keeps it.
+   *
+   * @defaultValue none
+   */
+  name?: string
+  /**
    * Hardware queues, of which the kernel keeps at most one per CPU: 1 to 4096. They are served as `threads` says.
    *
    * @defaultValue 1

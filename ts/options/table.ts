@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { checkFunction, checkSignal } from '../check.js'
+import { checkDiskName } from '../disk-name.js'
 import * as limits from '../limits.js'
 import { pagesOf, parsePages } from '../pages.js'
 import { checkBackend } from './backend.js'
@@ -61,6 +62,17 @@ export const OPTIONS: Readonly<Record<string, Option>> = {
     scope: 'create',
     recorded: false,
     cli: { flags: '--id <n>' },
+  },
+  name: {
+    takes: { type: 'other', name: 'string', check: checkDiskName },
+    help: 'a name for the disk, such as `db`: it is then also `/dev/ublk/db`, and commands take its name',
+    more:
+      'A name has 1 to 64 letters, digits, `.`, `-` and `_`. Only root can give one. The link is there as long as the ' +
+      'device; another server that takes over the device keeps it.',
+    byDefault: 'none',
+    scope: 'create',
+    native: false,
+    cli: { flags: '--name <name>' },
   },
   queues: {
     takes: { type: 'count', min: 1, max: limits.MAX_QUEUES },

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { parseDeviceId } from '../device-table.js'
+import { idOf } from '../../remote/names.js'
 import { loadApi } from '../load-api.js'
 import { Interruption } from './interruption.js'
 import { exportLog } from './log.js'
@@ -18,7 +18,7 @@ export function addExport(crash: Command): void {
   crash
     .command('export')
     .description('write what was recorded to a file, the log')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .argument('<file>', 'the log, which must not exist')
     .option('--delete', 'delete the disk then')
     .addHelpText('after', HELP)
@@ -26,7 +26,7 @@ export function addExport(crash: Command): void {
 }
 
 async function run(device: string, file: string, flags: { delete?: boolean }): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const { UblkDevice } = await loadApi()
   using interruption = new Interruption()
   const disk = await UblkDevice.open(id)

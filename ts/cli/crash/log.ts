@@ -9,10 +9,10 @@ import { checkStack, nodesOf } from '../../backends/stack.js'
 import type { UblkDevice } from '../../device.js'
 import { invalid, UblkError } from '../../errors.js'
 import { parseJson } from '../../option-values.js'
+import { idOf } from '../../remote/names.js'
 import { readBackend } from '../../remote/record-file.js'
 import type { ServedDevice } from '../../served-device.js'
 import { parseSize } from '../../size.js'
-import { parseDeviceId } from '../device-table.js'
 import { loadApi } from '../load-api.js'
 import { reading } from '../option-reader.js'
 import { parseSeed } from '../parse-numbers.js'
@@ -74,7 +74,7 @@ export async function exportLog(disk: UblkDevice, path: string, signal: AbortSig
 export async function openLog(log: string, flags: LogFlags, signal: AbortSignal): Promise<ServedDevice> {
   const { UblkDevice } = await loadApi()
   if (isFile(log)) return await replayed(resolve(log), flags, signal)
-  const id = idOf(log)
+  const id = deviceIn(log)
   const disk = await UblkDevice.open(id)
   const dir = mkdtempSync(join(tmpdir(), 'ublk-ts-crash-'))
   try {
@@ -133,9 +133,9 @@ function isFile(path: string): boolean {
   }
 }
 
-function idOf(log: string): number {
+function deviceIn(log: string): number {
   try {
-    return parseDeviceId(log)
+    return idOf(log)
   } catch {
     throw new UblkError('not-found', `there is no log ${log}`, { hint: 'crash export writes one' })
   }

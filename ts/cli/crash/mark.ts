@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline'
 import type { Command } from 'commander'
-import { parseDeviceId } from '../device-table.js'
+import { idOf } from '../../remote/names.js'
 import { loadApi } from '../load-api.js'
 import { print } from '../output.js'
 
@@ -18,14 +18,14 @@ export function addMark(crash: Command): void {
   crash
     .command('mark')
     .description('give the present moment of a recorded disk a name')
-    .argument('<device>', 'such as 0 or /dev/ublkb0')
+    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .argument('[name]', 'the mark')
     .addHelpText('after', HELP)
     .action(mark)
 }
 
 async function mark(device: string, name: string | undefined): Promise<void> {
-  const id = parseDeviceId(device)
+  const id = idOf(device)
   const { UblkDevice } = await loadApi()
   const disk = await UblkDevice.open(id)
   if (name !== undefined) return await disk.mark(name)

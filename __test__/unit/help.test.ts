@@ -1,6 +1,7 @@
 import test from 'ava'
 import { Command } from 'commander'
 import { COMMANDS } from '../../dist/cli/commands.js'
+import { COMMON, GROUPS } from '../../dist/cli/help/groups.js'
 import { commands, nameOf } from '../support/commands.js'
 import { run } from '../support/program.js'
 
@@ -33,5 +34,50 @@ test('the names by which commands are loaded are those that they have', async t 
     ;(await load())(program)
     const given = program.commands.flatMap(command => [command.name(), ...command.aliases()])
     t.deepEqual(names, given)
+  }
+})
+
+test('the help of every command fits a screen, and says how to see the rest', async t => {
+  for (const command of await commands()) {
+    const name = nameOf(command)
+    if (name === 'help') continue
+    const { stdout } = await run(...name.split(' '), '--help')
+    const lines = stdout.trimEnd().split('\n')
+    t.true(lines.length <= 40, `${name} has ${lines.length} lines`)
+    for (const line of lines) t.true(line.length <= 80, line)
+    const all = await run(...name.split(' '), '--help', '--all')
+    t.deepEqual([all.status, all.stderr], [0, ''])
+    t.is(/^More: (.*)$/m.exec(stdout)?.[1] !== undefined, all.stdout !== stdout, name)
+    for (const { flags } of command.createHelp().visibleOptions(command)) {
+      t.true(all.stdout.includes(flags), `${flags} of ${name}`)
+    }
+  }
+  const whole = await run('--help')
+  t.true(whole.stdout.split('\n').length <= 40)
+  t.regex(whole.stdout, /^More: ublk-ts --help --all$/m)
+  t.is((await run('help', 'create')).stdout, (await run('create', '--help')).stdout)
+})
+
+test('every option of create is in a group, and what is said to be common exists', async t => {
+  const all = await commands()
+  const [create] = all.filter(command => nameOf(command) === 'create')
+  const names = create?.options.map(({ long }) => long ?? '') ?? []
+  const grouped = GROUPS.flatMap(([, group]) => group.join(' ').split(' '))
+  for (const name of names) t.true(grouped.includes(name), name)
+  for (const name of grouped) t.true(names.includes(name), name)
+  for (const [of, words] of Object.entries(COMMON)) {
+    const command = all.find(each => `ublk-ts ${nameOf(each)}` === of)
+    if (command) {
+      for (const word of words.split(' '))
+        t.true(
+          command.options.some(({ long }) => long === word),
+          word,
+        )
+    } else
+      for (const word of words.split(' '))
+        t.true(
+          all.some(each => nameOf(each) === word),
+          word,
+        )
   }
 })

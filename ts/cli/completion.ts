@@ -21,7 +21,7 @@ Shells look for it in:
 
 Examples:
   source <(ublk-ts completion bash)
-  ublk-ts completion zsh | sudo tee /usr/local/share/zsh/site-functions/_ublk-ts >/dev/null
+  ublk-ts completion zsh >/usr/local/share/zsh/site-functions/_ublk-ts
   ublk-ts completion fish >~/.config/fish/completions/ublk-ts.fish`
 
 /** Adds `ublk-ts completion`. */

@@ -17,7 +17,7 @@ Examples:
   ublk-ts checkpoint 0 tuesday                    # for the next diff
   ublk-ts diff 0 --since monday --out tuesday.diff
   ublk-ts apply tuesday.diff --to copy-of-monday.img
-  ublk-ts diff 0 --since monday --out tuesday.qcow2 --format qcow2 --backing monday.img
+  ublk-ts diff 0 --since mon --out tue.qcow2 --format qcow2 --backing mon.img
   ublk-ts diff 0 --since monday --out - | ssh backup 'cat >tuesday.diff'`
 
 interface Flags {

@@ -1,6 +1,6 @@
-import { Command } from 'commander'
 import { version } from '../version.js'
 import { COMMANDS } from './commands.js'
+import { OurCommand } from './help/command.js'
 
 /**
  * Builds the command line: all of it, or what a word needs that is typed first. The manual page and completion are
@@ -9,8 +9,8 @@ import { COMMANDS } from './commands.js'
 export async function buildProgram(
   write: (help: string) => void = () => {},
   word: string | undefined = undefined,
-): Promise<Command> {
-  const program = new Command('ublk-ts')
+): Promise<OurCommand> {
+  const program = new OurCommand('ublk-ts')
     .description('Linux block devices served from Node.js, through the ublk driver')
     .version(version())
     .exitOverride()

@@ -15,6 +15,7 @@ export async function run(argv: string[]): Promise<number> {
   }
   try {
     const program = await buildProgram(write, argv[2])
+    program.short = !argv.includes('--all')
     await program.parseAsync(argv).catch(error => {
       if (!(error instanceof CommanderError && error.exitCode === 0)) throw error
     })

@@ -11,7 +11,7 @@ starts this command once.
 
 Examples:
   ublk-ts crash mark 0 'paid 17'
-  seq 100 | while read -r n; do ./pay "$n"; echo "paid $n"; done | ublk-ts crash mark 0`
+  while read -r n; do ./pay "$n"; echo "paid $n"; done <n | ublk-ts crash mark 0`
 
 /** Adds `ublk-ts crash mark`. */
 export function addMark(crash: Command): void {

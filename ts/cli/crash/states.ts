@@ -49,8 +49,8 @@ The exit status is 0 if all states were accepted, 1 if one was not, 2 if the com
 
 Examples:
   ublk-ts crash states run.log -- e2fsck -fn {}
-  ublk-ts crash states run.log --jobs 4 --keep-going --junit report.xml -- ./check {}
-  ublk-ts crash states run.log --shrink -- sh -c 'mount {} /mnt && ./check /mnt "$UBLK_TS_MARK"'`
+  ublk-ts crash states run.log --keep-going --junit report.xml -- ./check {}
+  ublk-ts crash states run.log --shrink -- sh -c 'mount {} /mnt && ./check /mnt'`
 
 /** Adds `ublk-ts crash states`. */
 export function addStates(crash: Command): void {

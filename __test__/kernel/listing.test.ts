@@ -38,6 +38,36 @@ test('a listing says what each disk is', async t => {
   await program.ended
 })
 
+test('disks are found by their file, by whatever path, and deleted together unless they are in use', async t => {
+  await sh('truncate -s 16M /tmp/found; ln -sf found /tmp/link; mkdir -p /mnt/found')
+  const [file, part, memory] = [
+    await Detached.create('--file /tmp/found --offset 0 --sizelimit 8M'),
+    await Detached.create(
+      '--backend {"kind":"slice","disk":{"kind":"file","path":"/tmp/found","exclusive":false},"offset":8388608}',
+    ),
+    await Detached.create('--mem 16M'),
+  ]
+  const found = async (...words: string[]): Promise<string[]> =>
+    (await run('list', '-n', '-o', 'path', ...words)).stdout.split('\n').filter(line => line !== '')
+  t.deepEqual(await found('--file', '/tmp/link'), [file.path, part.path].toSorted())
+  t.deepEqual(await found('--backend', 'memory'), [memory.path])
+  t.deepEqual(await found('--state', 'dead'), [])
+  const all = ['delete', '--all', '--file', '/tmp/found']
+  t.like(await run(...all, '--dry-run'), {
+    status: 0,
+    stdout: `${[file.path, part.path].toSorted().join('\n')}\n`,
+  })
+  t.is((await found()).length, 3)
+  await sh('mkfs.ext4 -q "$1"; mount "$1" /mnt/found', part.path)
+  const { status, stderr } = await run(...all)
+  t.is(status, 1)
+  t.regex(stderr, new RegExp(`^ublk-ts: ${part.path} is in use: mounted on /mnt/found`))
+  t.deepEqual(await found(), [part.path, memory.path].toSorted())
+  await sh('umount /mnt/found')
+  t.like(await run('delete', '--all'), { status: 0, stdout: '', stderr: '' })
+  t.like(await run('delete', '--all'), { status: 0, stdout: '', stderr: '' })
+})
+
 test('list and recover agree on a server in another PID namespace', async t => {
   const disk = await Detached.create('--null 16M')
   for (const flags of ['--mount-proc', '']) {

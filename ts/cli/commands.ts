@@ -32,6 +32,7 @@ export const COMMANDS: readonly Commands[] = [
   { names: ['upgrade'], load: async () => (await import('./upgrade.js')).addUpgrade },
   { names: ['stop'], load: async () => (await import('./stop.js')).addStop },
   { names: ['delete', 'rm'], load: async () => (await import('./delete.js')).addDelete },
+  { names: ['logs'], load: async () => (await import('./logs.js')).addLogs },
   { names: ['stats'], load: async () => (await import('./stats.js')).addStats },
   { names: ['top'], load: async () => (await import('./top.js')).addTop },
   { names: ['trace'], load: async () => (await import('./trace.js')).addTrace },

@@ -7,6 +7,7 @@ import { type Json, toJsonText } from '../json.js'
 import { nameIn, nameOfDevice } from '../remote/names.js'
 import { isLazy, isOverlay, readRecord } from '../remote/record-file.js'
 import { formatSize } from '../size.js'
+import { stateOf } from './device-state.js'
 import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
 
@@ -61,7 +62,7 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
   { name: 'ID', summary: 'number of the device', value: row => row.id },
   { name: 'PATH', summary: 'path of the disk', value: row => row.path },
   { name: 'NAME', summary: 'name of the disk, which is also /dev/ublk/NAME', value: row => row.name },
-  { name: 'STATE', summary: 'live, stopped, …; dead if it has no server', value: state },
+  { name: 'STATE', summary: 'live, stopped, …; dead if it has no server', value: stateOf },
   { name: 'SIZE', summary: 'size of the disk', bytes: true, value: row => row.size },
   { name: 'RO', summary: 'read-only', value: row => row.readOnly },
   {
@@ -203,12 +204,6 @@ export const usualColumns: readonly string[] = [
   'BACKEND',
   'SOURCE',
 ]
-
-/** A stopped one without a server is dead; a live one whose server was killed stays live for a moment. */
-function state({ state, pid, serverAlive }: DeviceRow): string {
-  const dead = state === 'stopped' ? pid === 0 : state === 'live' && !serverAlive
-  return dead ? 'dead' : state
-}
 
 /** The line that is printed once a disk is usable. */
 export async function announcement(disk: UblkDevice, form: 'path' | 'json'): Promise<string> {

@@ -73,7 +73,8 @@ export async function startServing(
 ): Promise<void> {
   await loadApi()
   const { interrupts } = await import('../daemon/interrupts.js')
-  const stop = interrupts({ hangup: 'end' })
+  // To a service SIGHUP means to open its logs again: the journal needs none of that.
+  const stop = interrupts({ hangup: logsToJournal() ? 'ignore' : 'end' })
   const announce = async ({ line }: { line: string }): Promise<void> => await print(line)
   if (detached) {
     const { startDetached } = await import('../daemon/start-detached.js')

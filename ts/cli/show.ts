@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
+import { parseDevice } from '../disk-name.js'
 import type { DeviceInfo } from '../info.js'
 import { toJsonText } from '../json.js'
-import { idOf } from '../remote/names.js'
 import { deviceColumns, look } from './device-table.js'
 import { report } from './failure.js'
 import { loadApi } from './load-api.js'
@@ -20,15 +20,15 @@ export function addShow(program: Command): void {
 }
 
 async function show(devices: string[], options: ListingOptions): Promise<void> {
-  const ids = devices.map(idOf)
+  for (const device of devices) parseDevice(device)
   const columns = selectColumns(deviceColumns, allColumns, options)
   const { UblkDevice } = await loadApi()
   const infos: DeviceInfo[] = []
-  for (const id of ids) {
+  for (const device of devices) {
     try {
-      infos.push(await (await UblkDevice.open(id)).info())
+      infos.push(await (await UblkDevice.open(device)).info())
     } catch (error) {
-      if (ids.length === 1) throw error
+      if (devices.length === 1) throw error
       process.exitCode = report(error)
     }
   }

@@ -1,15 +1,19 @@
 import type { Command } from 'commander'
 import type { UblkDevice } from '../device.js'
+import { parseDevice } from '../disk-name.js'
 import { invalid, UblkError, wrap } from '../errors.js'
 import type { EndOptions } from '../lifecycle-options.js'
 import { parseSeconds } from '../option-values.js'
 import { idOf } from '../remote/names.js'
+import { addFilterOptions, chosen, type DeviceFilter, filters } from './device-filter.js'
 import { report } from './failure.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
-import { complain } from './output.js'
+import { complain, print } from './output.js'
 
-interface Flags {
+interface Flags extends DeviceFilter {
+  all?: boolean
+  dryRun?: boolean
   force?: boolean
   wait?: boolean
   timeout?: number
@@ -25,7 +29,10 @@ export interface Action {
 /** Adds what `stop` and `delete` share: their arguments, and how they treat devices in use. */
 export function addStopOrDelete(command: Command, verb: string, action: Action): void {
   command
-    .argument('<device...>', 'such as 0, /dev/ublkb0 or the name of a disk')
+    .argument('[device...]', 'such as 0, /dev/ublkb0 or the name of a disk')
+    .option('-a, --all', 'all devices, or those that the options below choose')
+  addFilterOptions(command, 'with --all: ')
+    .option('--dry-run', 'with --all: only print the paths of the disks')
     .option(
       '-f, --force',
       'do it even if the disk is mounted or open: its users get I/O errors; kill a server that does not answer',
@@ -43,14 +50,22 @@ export function addStopOrDelete(command: Command, verb: string, action: Action):
 /** Reports each failure and continues with the next device, as `rm` does. */
 async function endAll(devices: string[], flags: Flags, { end, missing }: Action): Promise<void> {
   if (flags.timeout !== undefined && !flags.wait) throw invalid('--timeout is only for --wait')
-  const ids = devices.map(idOf)
+  checkChoice(devices, flags)
+  for (const device of devices) parseDevice(device)
   const { UblkDevice } = await loadApi()
+  const all = flags.all ? (await UblkDevice.list()).filter(device => chosen(flags, device)) : []
+  if (flags.dryRun) {
+    if (all.length > 0) await print(all.map(({ path }) => path).join('\n'))
+    return
+  }
   const { force = false, wait = false, timeout } = flags
   const signal = timeout === undefined ? undefined : AbortSignal.timeout(timeout * 1000)
-  for (const id of ids) {
+  for (const text of [...devices, ...all.map(({ id }) => String(id))]) {
     try {
+      const id = idOf(text)
       const device = await UblkDevice.open(id).catch(error => {
-        if (wrap(error).kind === 'not-found' && missing?.(id)) return undefined
+        // Of all devices, one may be gone by now.
+        if (wrap(error).kind === 'not-found' && (missing?.(id) || flags.all)) return undefined
         throw error
       })
       if (!device) continue
@@ -62,6 +77,14 @@ async function endAll(devices: string[], flags: Flags, { end, missing }: Action)
       process.exitCode = report(error)
     }
   }
+}
+
+function checkChoice(devices: readonly string[], flags: Flags): void {
+  if (devices.length > 0 && flags.all) throw invalid('--all goes with no device')
+  if (flags.all) return
+  if (devices.length === 0) throw invalid('no device is given', 'name devices, or choose them with --all')
+  if (filters(flags)) throw invalid('--file, --backend and --state are only for --all')
+  if (flags.dryRun) throw invalid('--dry-run is only for --all')
 }
 
 async function stillInUse(device: UblkDevice, timeout: number | undefined): Promise<UblkError> {

@@ -21,7 +21,11 @@ async function owner(device: string, { udev = false }: { udev?: boolean }): Prom
   const { flags, ownerUid, ownerGid } = await (await UblkDevice.open(id)).info()
   if (!flags.includes('UNPRIVILEGED_DEV')) {
     const name = udev ? nameOfDevice(id) : undefined
-    if (name !== undefined) await print(`UBLK_TS_NAME=${name}`)
-  } else if (udev) await print(`UBLK_TS_UID=${ownerUid}\nUBLK_TS_GID=${ownerGid}`)
+    if (name !== undefined) await print(property('NAME', name))
+  } else if (udev) await print(`${property('UID', ownerUid)}\n${property('GID', ownerGid)}`)
   else await print(`${ownerUid} ${ownerGid}`) // for rules of earlier versions
+}
+
+function property(name: string, value: string | number): string {
+  return `UBLK_TS_${name}=${value}`
 }

@@ -2,8 +2,8 @@
 import { UblkError } from '../errors.js'
 import { interrupts } from './interrupts.js'
 import type { Job } from './job.js'
-import { openLog } from './log.js'
-import { removeOwnNamelessLog } from './nameless-log.js'
+import { openLog, reopenLog } from './log.js'
+import { logPathOf, removeOwnNamelessLog } from './nameless-log.js'
 import { runJob } from './run-job.js'
 import type { Hosting } from './serve-disk.js'
 
@@ -29,7 +29,9 @@ export async function serveDetached({ program, announcement, failure }: CommandL
   })
   process.chdir('/') // No directory is kept busy, and what depends on one fails now rather than when it recovers.
   const log = openLog(job.log)
+  let { path } = job.log
   const announce: Hosting['announce'] = async disk => {
+    if (job.log.nameless) path = logPathOf(disk.id)
     try {
       await parent.tell({ type: 'ready', ...disk })
       await parent.go
@@ -38,7 +40,7 @@ export async function serveDetached({ program, announcement, failure }: CommandL
       process.title = `ublk-ts: /dev/ublkb${disk.id}`
     }
   }
-  const stop = interrupts({ hangup: 'ignore' })
+  const stop = interrupts({ hangup: () => path !== null && reopenLog(log, path) })
   try {
     await runJob(job, { log, interrupts: stop, program, unwanted: parent.lost, announcement, announce })
     return 0

@@ -10,9 +10,10 @@ export interface Interrupts {
 }
 
 /**
- * Listens to what asks this process to end: Ctrl-C and SIGTERM; and SIGHUP, unless it is to survive its terminal.
+ * Listens to what asks this process to end: Ctrl-C and SIGTERM; and SIGHUP, unless it is to survive its terminal, or does
+ * something else then.
  */
-export function interrupts({ hangup }: { hangup: 'end' | 'ignore' }): Interrupts {
+export function interrupts({ hangup }: { hangup: 'end' | 'ignore' | (() => void) }): Interrupts {
   const first = new AbortController()
   const second = new AbortController()
   let since = 0
@@ -23,6 +24,7 @@ export function interrupts({ hangup }: { hangup: 'end' | 'ignore' }): Interrupts
     } else if (performance.now() - since > SAME_PRESS_MS) second.abort(INTERRUPTED)
   }
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt)
-  process.on('SIGHUP', hangup === 'end' ? interrupt : () => {})
+  const other = hangup === 'ignore' ? () => {} : hangup
+  process.on('SIGHUP', other === 'end' ? interrupt : other)
   return { first: first.signal, second: second.signal }
 }

@@ -1,5 +1,7 @@
 import { fstatSync, statSync } from 'node:fs'
 import { configureSync, getJsonLinesFormatter, getLogger, type LogRecord, type Sink } from '@logtape/logtape'
+import * as native from '#binding'
+import { wrap } from '../errors.js'
 import { withoutControls } from '../json.js'
 import { printable } from '../printable.js'
 import type { JobLog, Level, LogForm } from './job.js'
@@ -39,6 +41,17 @@ export function openLog({ form, level, path }: Pick<JobLog, 'form' | 'level' | '
     info: teller('info'),
     warning: teller('warning'),
     error: teller('error'),
+  }
+}
+
+/** Goes on in the file at the log's path: the present one may have been moved away, as logrotate does. */
+export function reopenLog(log: Log, path: string): void {
+  try {
+    if (!fstatSync(STDERR).isFile()) return // A service logs to the journal.
+    native.reopenStderr(path)
+    log.info('the log was opened again')
+  } catch (error) {
+    log.warning(wrap(error).message)
   }
 }
 

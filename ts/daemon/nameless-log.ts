@@ -13,6 +13,11 @@ export function newNamelessLog(dir: string): string {
   return join(dir, `starting-${process.pid}-${crypto.randomUUID()}.log`)
 }
 
+/** The path of the log of a device's server, once the device has a number. */
+export function logPathOf(id: number): string {
+  return join(runDir(), `${id}.log`)
+}
+
 /** The number of the process that started the server, or undefined if the log has another name. */
 function starterOf(name: string): string | undefined {
   return /^starting-(\d+)-/.exec(name)?.[1]

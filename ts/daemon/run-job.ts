@@ -1,5 +1,4 @@
 import { renameSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
 import * as native from '#binding'
 import { UblkError, wrap } from '../errors.js'
 import { UblkDevice } from '../index.js'
@@ -9,6 +8,7 @@ import { type ControlClient, connect } from '../remote/control-client.js'
 import { openRunDir } from '../remote/run-dir.js'
 import type { Job, JobLog } from './job.js'
 import { EARLIER } from './log-file.js'
+import { logPathOf } from './nameless-log.js'
 import { fromRecorded, servingOptions } from './recorded-options.js'
 import { type Hosting, type Making, serveDisk } from './serve-disk.js'
 import { supervise } from './supervisor.js'
@@ -81,7 +81,8 @@ function logOf({ path, nameless }: JobLog): Pick<RecordOptions, 'log'> {
   if (path === null) return {}
   if (!nameless) return { log: path }
   const log = (id: number): string => {
-    const name = join(openRunDir(), `${id}.log`)
+    openRunDir()
+    const name = logPathOf(id)
     rmSync(name + EARLIER, { force: true }) // of an earlier device with this number
     renameSync(path, name)
     return name

@@ -23,6 +23,7 @@ mod peer;
 mod powercut;
 mod queue;
 mod registry;
+mod reopen;
 mod task;
 mod telemetry;
 mod wire;

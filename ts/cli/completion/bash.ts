@@ -12,6 +12,10 @@ _ublk_ts_devices() {
     [[ -e $node ]] || continue
     if [[ $current == /* ]]; then echo "/dev/ublkb\${node##*/ublkc}"; else echo "\${node##*/ublkc}"; fi
   done
+  for node in /dev/ublk/*; do
+    [[ -L $node ]] || continue
+    if [[ $current == /* ]]; then echo "$node"; else echo "\${node##*/}"; fi
+  done
 }
 
 _ublk_ts() {

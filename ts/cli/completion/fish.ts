@@ -47,6 +47,13 @@ function __ublk_ts_devices
             echo $id
         end
     end
+    for node in /dev/ublk/*
+        if string match -q '/*' -- (commandline -ct)
+            echo $node
+        else
+            string replace -r '.*/' '' $node
+        end
+    end
 end
 
 complete -c ublk-ts -f

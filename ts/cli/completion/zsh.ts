@@ -6,9 +6,9 @@ export function zsh({ root, commands }: Outline): string {
 # Completion of ublk-ts for zsh, made by \`ublk-ts completion zsh\`.
 
 _ublk-ts_devices() {
-  local -a ids=(/sys/class/ublk-char/ublkc*(N:t:s/ublkc//))
-  [[ $PREFIX != /* ]] || ids=(/dev/ublkb$^ids)
-  compadd -a ids
+  local -a ids=(/sys/class/ublk-char/ublkc*(N:t:s/ublkc//)) names=(/dev/ublk/*(N))
+  if [[ $PREFIX == /* ]]; then ids=(/dev/ublkb$^ids); else names=($names:t); fi
+  compadd -a ids names
 }
 
 ${[...withTheirOwn(commands), { ...root, name: '', commands }].map(functions).join('')}if [[ $funcstack[1] == _ublk-ts ]]; then _ublk-ts "$@"; else compdef _ublk-ts ublk-ts; fi

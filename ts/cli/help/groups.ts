@@ -45,5 +45,5 @@ export const COMMON: Readonly<Record<string, string>> = {
     '--mem --file --lazy --qcow2 --worker --overlay --fault --profile --read-only --queues --mkfs --mkfs-options --mount',
   'ublk-ts crash states':
     '--budget --model --jobs --timeout --keep-going --shrink --bisect --junit --json --over --seed',
-  'ublk-ts crash record': '--mem --file --qcow2 --log --unit --seed --id --name --read-only --detach --json',
+  'ublk-ts crash record': '--mem --file --qcow2 --log --unit --seed --id --name --read-only --json',
 }

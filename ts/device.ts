@@ -22,6 +22,7 @@ import type {
   DeviceInfo,
   DiskLayer,
   DiskRange,
+  DiskTotals,
   FlattenProgress,
   LazyProgress,
   QueueStats,
@@ -50,8 +51,10 @@ import { ofServer } from './remote/info-from-server.js'
 import { idOf, linksTo, nameOfDevice } from './remote/names.js'
 import { readBackend, readChoice, removeStale, upperOf } from './remote/record-file.js'
 import type { ServedDevice } from './served-device.js'
+import { showAs } from './shown.js'
 import { parseSize, type Size } from './size.js'
 import { statsOf } from './stats.js'
+import { totalsOf } from './totals.js'
 import type { TraceListener } from './trace.js'
 import { nameOf } from './user-values.js'
 
@@ -73,6 +76,10 @@ import { nameOf } from './user-values.js'
 export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncDisposable {
   readonly #local: LocalDevice | undefined
   #info: DeviceInfo
+
+  static {
+    showAs(UblkDevice.prototype, disk => ({ local: disk.#local, state: disk.#info.state }))
+  }
 
   /** @internal */
   protected constructor(info: DeviceInfo) {
@@ -227,6 +234,22 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     if (this.#local) return statsOf(this.#local.device)
     using server = await connect(this.id)
     return await server.stats()
+  }
+
+  /**
+   * The counters of all queues in one, as one flat object of numbers. A {@link ServedDevice} returns it directly; a handle
+   * returns a promise.
+   *
+   * @throws UblkError as {@link stats}.
+   *
+   * @example
+   * ```ts
+   * const disk = await UblkDevice.open(0)
+   * const { reads, writes } = await disk.totals()
+   * ```
+   */
+  totals(): DiskTotals | Promise<DiskTotals> {
+    return this.#stats().then(totalsOf)
   }
 
   /**

@@ -52,6 +52,7 @@ export type {
   DeviceState,
   DiskLayer,
   DiskRange,
+  DiskTotals,
   FlattenProgress,
   LatencyStats,
   LazyProgress,

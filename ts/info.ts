@@ -129,6 +129,27 @@ export interface QueueStats {
   turns: number
 }
 
+/** The counters of all queues of a disk in one, since its server started. Plain data that JSON can represent. */
+export interface DiskTotals {
+  /** Reads completed, failed ones included, as with all other kinds of request. */
+  reads: number
+  /** Bytes that they covered. */
+  readBytes: number
+  writes: number
+  writeBytes: number
+  flushes: number
+  discards: number
+  discardBytes: number
+  writeZeroes: number
+  writeZeroesBytes: number
+  /** How many of all these requests failed. */
+  errors: number
+  /** Requests taken from the kernel and not answered yet. */
+  inFlight: number
+  /** Iterations of the loops of all queues. */
+  turns: number
+}
+
 /** How much of a lazy disk is there, and what was done for that. Plain data, as JSON can carry it. */
 export interface LazyProgress {
   /** Of the disk, in bytes. */

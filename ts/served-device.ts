@@ -20,7 +20,7 @@ import { UblkDevice } from './device.js'
 import { checkDiff } from './diff.js'
 import { invalid, rethrow, UblkError, wrap } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import type { ChangedPart, DeviceInfo, QueueStats } from './info.js'
+import type { ChangedPart, DeviceInfo, DiskTotals, QueueStats } from './info.js'
 import { refuseCrashes } from './kernels.js'
 import { Launch } from './launch.js'
 import { checkEnd, checkWaiting, type EndOptions, type RecoverOptions } from './lifecycle-options.js'
@@ -32,6 +32,7 @@ import { SharedMemory } from './shared-memory.js'
 import type { SpareDisk } from './spare-disk.js'
 import { StateDisks } from './state-disks.js'
 import { statsOf } from './stats.js'
+import { totalsOf } from './totals.js'
 import { nameOf, settled } from './user-values.js'
 
 /**
@@ -182,6 +183,10 @@ export class ServedDevice extends UblkDevice {
     } catch (error) {
       throw wrap(error)
     }
+  }
+
+  override totals(): DiskTotals {
+    return totalsOf(this.stats())
   }
 
   /**

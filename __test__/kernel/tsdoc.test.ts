@@ -35,6 +35,8 @@ const GIVEN: Readonly<Record<string, string>> = {
 mkdirSync('images')
 execFileSync('qemu-img', ['create', '-q', '-f', 'raw', 'images/base.raw', '32M'])
 execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'images/base.raw', '-F', 'raw', 'vm.qcow2'])`,
+  'device open': "await UblkDevice.create({ id: 0, backend: memory('1M') })",
+  'device totals': "await UblkDevice.create({ id: 0, backend: memory('1M'), record: true })",
   'device mark': "await UblkDevice.create({ id: 0, backend: powercut({ size: '1M' }) })",
   'device exportLog': POWERCUT,
   'device trace': OVERLAY,
@@ -132,6 +134,8 @@ test('the examples in the documentation comments run as they are shown', async t
     '--module',
     'nodenext',
     '--strict',
+    '--noUncheckedIndexedAccess',
+    '--exactOptionalPropertyTypes',
   ]
   await promisify(execFile)(
     `${root}node_modules/.bin/tsc`,

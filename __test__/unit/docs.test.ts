@@ -54,7 +54,7 @@ test("the documents' JavaScript and TypeScript compile", async t => {
         rootDir: '.',
         noUnusedLocals: false,
         noUnusedParameters: false,
-        noUncheckedIndexedAccess: false,
+        exactOptionalPropertyTypes: true,
       },
       include: ['*.ts', '*.mjs'],
     }),

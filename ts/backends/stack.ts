@@ -203,6 +203,12 @@ export function summaryOf(backend: unknown): string {
   return parts.filter(part => part !== '').join(', ')
 }
 
+/** Its kind and its {@link summaryOf | summary}; undefined of what is no backend. */
+export function wordsFor(backend: unknown): string | undefined {
+  const kind = kindOf(backend)
+  return kind && `${kind.name} ${summaryOf(backend)}`.trimEnd()
+}
+
 function nested(backend: Described): string {
   const [kind, summary] = [kindOf(backend), summaryOf(backend)]
   if (!kind) return '?'

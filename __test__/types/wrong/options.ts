@@ -20,10 +20,10 @@ await UblkDevice.create({ queues: 2 })
 // error: 'queue' does not exist in type 'CreateOptions'. Did you mean to write 'queues'?
 await UblkDevice.create({ backend, queue: 2 })
 
-// error: Type '"retry"' is not assignable to type '"fail" | "reissue" | "requeue" | undefined'
+// error: Type '"retry"' is not assignable to type '"fail" | "reissue" | "requeue"'
 await UblkDevice.create({ backend, recovery: 'retry' })
 
-// error: Type '"fast"' is not assignable to type '"auto" | Transport | undefined'
+// error: Type '"fast"' is not assignable to type '"auto" | Transport'
 await UblkDevice.create({ backend, transport: 'fast' })
 
 // error: Type 'string' is not assignable to type 'number'

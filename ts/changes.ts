@@ -1,6 +1,6 @@
 import type * as native from '#binding'
 import { checkOptions } from './check.js'
-import { invalid } from './errors.js'
+import { wrongType } from './errors.js'
 import type { ChangedPart, ChangedRanges } from './info.js'
 import { nameOf } from './user-values.js'
 
@@ -20,7 +20,7 @@ const AT_ONCE = 2 ** 15
  */
 export function checkName(name: unknown): asserts name is string {
   if (typeof name !== 'string' || name === '') {
-    throw invalid(`the name of a checkpoint must be text, not ${nameOf(name)}`, "such as 'monday'")
+    throw wrongType(`the name of a checkpoint must be text, not ${nameOf(name)}`, "such as 'monday'")
   }
 }
 

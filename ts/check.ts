@@ -1,4 +1,4 @@
-import { invalid } from './errors.js'
+import { invalid, wrongType } from './errors.js'
 import { MAX_ID } from './limits.js'
 import { nameOf } from './user-values.js'
 
@@ -18,7 +18,7 @@ export function checkOptions<Options extends object>(
   names: Names<Options>,
 ): asserts options is Options {
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw invalid(`${what} takes an object of options, not ${nameOf(options)}`, optionList(names))
+    throw wrongType(`${what} takes an object of options, not ${nameOf(options)}`, optionList(names))
   }
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined || Object.hasOwn(names, name)) continue
@@ -42,7 +42,7 @@ function optionList(names: object): string {
  */
 export function checkFlag(value: unknown, what: string): asserts value is boolean | undefined {
   if (value !== undefined && typeof value !== 'boolean') {
-    throw invalid(`${what} must be true or false, not ${nameOf(value)}`)
+    throw wrongType(`${what} must be true or false, not ${nameOf(value)}`)
   }
 }
 
@@ -52,7 +52,7 @@ export function checkFlag(value: unknown, what: string): asserts value is boolea
  * @throws UblkError of kind `invalid`.
  */
 export function checkFunction(value: unknown, what: string): void {
-  if (typeof value !== 'function') throw invalid(`${what} must be a function, not ${nameOf(value)}`)
+  if (typeof value !== 'function') throw wrongType(`${what} must be a function, not ${nameOf(value)}`)
 }
 
 /**
@@ -69,7 +69,7 @@ export function checkSignal(value: unknown): asserts value is AbortSignal | unde
     typeof signal.addEventListener === 'function' &&
     typeof signal.removeEventListener === 'function' &&
     typeof signal.throwIfAborted === 'function'
-  if (!right) throw invalid(`signal must be an AbortSignal, not ${nameOf(value)}`)
+  if (!right) throw wrongType(`signal must be an AbortSignal, not ${nameOf(value)}`)
 }
 
 /**
@@ -82,6 +82,7 @@ export function checkId(id: unknown): asserts id is number {
   throw invalid(
     `the id of a device must be a whole number from 0 to ${MAX_ID}, not ${nameOf(id)}`,
     'it is the number in its path: 0 for /dev/ublkb0',
+    typeof id === 'number' ? 'ERR_OUT_OF_RANGE' : 'ERR_INVALID_ARG_TYPE',
   )
 }
 

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { checkSeed } from './backends/powercut.js'
 import { checkOptions, checkSignal } from './check.js'
-import { invalid } from './errors.js'
+import { invalid, wrongNumber, wrongType } from './errors.js'
 import { pathOf } from './path.js'
 import { nameOf } from './user-values.js'
 
@@ -135,7 +135,7 @@ function checkModel(model: unknown): CrashModel {
  */
 export function checkMark(name: unknown): asserts name is string {
   if (typeof name !== 'string' || name === '') {
-    throw invalid(`a mark must be text, not ${nameOf(name)}`, "such as 'paid 17'")
+    throw wrongType(`a mark must be text, not ${nameOf(name)}`, "such as 'paid 17'")
   }
 }
 
@@ -154,7 +154,7 @@ export function checkStates(options: CrashStatesOptions, ofDisk: number): Checke
   })
   const { budget = BUDGET, model = 'torn', from, to, seed = ofDisk } = options
   if (!Number.isSafeInteger(budget) || budget < 1) {
-    throw invalid(`budget must be a whole number of at least 1, not ${nameOf(budget)}`)
+    throw wrongNumber(`budget must be a whole number of at least 1, not ${nameOf(budget)}`, budget)
   }
   if (from !== undefined) checkMark(from)
   if (to !== undefined) checkMark(to)
@@ -186,7 +186,7 @@ export function checkEvent(event: CutEvent): asserts event is CutEvent {
   if (mark !== undefined) return checkMark(mark)
   const count = flush ?? write
   if (!Number.isSafeInteger(count) || (count as number) < 1) {
-    throw invalid(`which one it is must be a whole number of at least 1, not ${nameOf(count)}`)
+    throw wrongNumber(`which one it is must be a whole number of at least 1, not ${nameOf(count)}`, count)
   }
 }
 

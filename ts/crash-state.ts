@@ -2,7 +2,7 @@ import * as native from '#binding'
 import type { CrashStateBackend } from './backends/crash-state.js'
 import { overlay } from './backends/overlay.js'
 import { checkOptions } from './check.js'
-import { invalid, rethrow, UblkError } from './errors.js'
+import { invalid, rethrow, UblkError, wrongType } from './errors.js'
 import type { CreateOptions } from './options/device-options.js'
 import { reportPage } from './report/page.js'
 import { ServedDevice } from './served-device.js'
@@ -160,7 +160,7 @@ export class CrashState {
     checkOptions<CrashReportOptions>(options, 'report()', { title: true, shrunk: true })
     const { title = `State ${this.id}`, shrunk } = options
     if (typeof title !== 'string' || title.trim() === '') {
-      throw invalid(`title must be text, not ${nameOf(title)}`, 'such as the error of the check')
+      throw wrongType(`title must be text, not ${nameOf(title)}`, 'such as the error of the check')
     }
     if (shrunk !== undefined && !(shrunk instanceof CrashState)) {
       throw invalid('shrunk is no state', 'take what shrink() has found for this state')

@@ -5,14 +5,15 @@ import { allDevices } from './all-devices.js'
 import type { OverlayBackend } from './backends/overlay.js'
 import { isScratchFile } from './backends/scratch-file.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
-import { checkFunction } from './check.js'
+import { checkFlag, checkFunction, checkOptions } from './check.js'
 import type { ServingChoice } from './choice.js'
 import { type CommitDiskOptions, checkCommit, watched } from './commit-disk.js'
 import { checkExport, checkMark, type ExportedLog, type ExportLogOptions } from './crash-options.js'
+import { tellOfDisk } from './diagnostics.js'
 import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
 import { DiskFaults } from './disk-faults.js'
 import { endDevice } from './end-device.js'
-import { invalid, rethrow, UblkError, wrap } from './errors.js'
+import { rethrow, UblkError, wrap, wrongType } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import { checkFlatten, committingOf, type FlattenOptions, flatteningOf } from './flatten.js'
 import { type ForkOptions, planFork } from './fork.js'
@@ -41,7 +42,6 @@ import {
   type ResetOptions,
   type ResizeOptions,
 } from './lifecycle-options.js'
-import { callListeners } from './listeners.js'
 import type { LocalDevice } from './local-device.js'
 import { LocalDevices } from './local-devices.js'
 import type { CreateOptions } from './options/device-options.js'
@@ -215,7 +215,10 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    *
    * @param options - `quick`: only users that are visible without opening the disk, which may wait for its server.
    */
-  async users({ quick = false }: { quick?: boolean } = {}): Promise<string[]> {
+  async users(options: { quick?: boolean } = {}): Promise<string[]> {
+    checkOptions<{ quick?: boolean }>(options, 'users()', { quick: true })
+    checkFlag(options.quick, 'quick')
+    const { quick = false } = options
     return await (quick ? native.seenUsers(this.id) : native.users(this.id)).catch(rethrow)
   }
 
@@ -511,7 +514,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
    */
   async snapshot(name: string): Promise<void> {
     if (typeof name !== 'string') {
-      throw invalid(`the name of a snapshot must be text, not ${nameOf(name)}`, "such as 'before-upgrade'")
+      throw wrongType(`the name of a snapshot must be text, not ${nameOf(name)}`, "such as 'before-upgrade'")
     }
     this.#refuseMemory('it has no snapshots')
     if (this.#local) return await this.#local.device.snapshot(name).catch(rethrow)
@@ -675,7 +678,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
   async stop(options: EndOptions = {}): Promise<void> {
     checkEnd(options, 'stop()')
     await endDevice(this, this.#local, 'stop', options)
-    callListeners(this, 'stopped', [])
+    tellOfDisk(this, 'stopped', [])
   }
 
   /**
@@ -689,7 +692,7 @@ export class UblkDevice extends EventEmitter<UblkDeviceEvents> implements AsyncD
     if (this.#local?.ended) return await this.#local.forget()
     const [identity, links] = [identityOf(this.id), linksTo(this.id)]
     const byServer = await endDevice(this, this.#local, 'delete', options)
-    callListeners(this, 'deleted', [])
+    tellOfDisk(this, 'deleted', [])
     if (this.#local) return await this.#local.forget()
     links.remove()
     if (!byServer) removeStale(this.id, identity)

@@ -5,7 +5,7 @@ import type { Writable } from 'node:stream'
 import type { DiffWishes } from '#binding'
 import { checkName } from './changes.js'
 import { checkOptions, checkSignal } from './check.js'
-import { invalid, UblkError, wrap } from './errors.js'
+import { invalid, UblkError, wrap, wrongType } from './errors.js'
 import { pathOf } from './path.js'
 import { nameOf } from './user-values.js'
 
@@ -96,7 +96,9 @@ function checkBacking(since: string | undefined, backing: unknown, backingFormat
   }
   const right = typeof backing === 'string' && backing !== '' && !/[\0\n]/.test(backing)
   if (backing !== undefined && !(right && Buffer.byteLength(backing) <= LONGEST_NAME)) {
-    throw invalid(`the backing file must be a path of at most ${LONGEST_NAME} bytes, not ${nameOf(backing)}`)
+    throw wrongType(
+      `the backing file must be a path of at most ${LONGEST_NAME} bytes, not ${nameOf(backing)}`,
+    )
   }
   if (backingFormat !== undefined && backingFormat !== 'raw' && backingFormat !== 'qcow2') {
     throw invalid(`the format of the backing file must be 'raw' or 'qcow2', not ${nameOf(backingFormat)}`)

@@ -45,7 +45,7 @@ export interface UblkErrorDetails {
   device?: number | undefined
   /** The kernel's error number, positive. */
   errno?: number | undefined
-  /** The name of that number, such as `EBUSY`. */
+  /** The name of that number, such as `EBUSY`; of a wrong value a code of Node's, such as `ERR_INVALID_ARG_TYPE`. */
   code?: string | undefined
   /** What to do about it, in one sentence. */
   hint?: string | undefined
@@ -65,7 +65,10 @@ export class UblkError extends Error {
   readonly device: number | undefined
   /** The kernel's error number, positive. */
   readonly errno: number | undefined
-  /** The name of that number, such as `EBUSY`. */
+  /**
+   * The name of that number, such as `EBUSY`. If the kind is `invalid`, Node's code for such values: `ERR_INVALID_ARG_TYPE`,
+   * `ERR_OUT_OF_RANGE`, or `ERR_INVALID_ARG_VALUE` for all others.
+   */
   readonly code: string | undefined
   /** What to do about it, in one sentence. */
   readonly hint: string | undefined
@@ -78,7 +81,7 @@ export class UblkError extends Error {
     this.command = details.command
     this.device = details.device
     this.errno = details.errno
-    this.code = details.code
+    this.code = details.code ?? (kind === 'invalid' ? 'ERR_INVALID_ARG_VALUE' : undefined)
     this.#hint = details.hint === undefined ? undefined : printable(details.hint)
     this.hint = this.#hint === undefined ? undefined : worded(this.#hint, apiWords, this.device)
   }
@@ -102,9 +105,22 @@ export function hintOf(error: UblkError, words?: RemedyWords): string | undefine
   return hint === undefined || words === undefined ? hint : worded(hint, words, error.device)
 }
 
+/** Node's codes for wrong values. */
+export type InvalidCode = 'ERR_INVALID_ARG_TYPE' | 'ERR_INVALID_ARG_VALUE' | 'ERR_OUT_OF_RANGE'
+
 /** An error about a value the caller gave. */
-export function invalid(message: string, hint?: string): UblkError {
-  return new UblkError('invalid', message, { hint })
+export function invalid(message: string, hint?: string, code?: InvalidCode): UblkError {
+  return new UblkError('invalid', message, { hint, code })
+}
+
+/** The same about a value of another type than was expected. */
+export function wrongType(message: string, hint?: string): UblkError {
+  return invalid(message, hint, 'ERR_INVALID_ARG_TYPE')
+}
+
+/** The same about a value that is no number, or is out of range. */
+export function wrongNumber(message: string, value: unknown, hint?: string): UblkError {
+  return invalid(message, hint, typeof value === 'number' ? 'ERR_OUT_OF_RANGE' : 'ERR_INVALID_ARG_TYPE')
 }
 
 /** What the native part rejects with: the same details, null where there is none. */

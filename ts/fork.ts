@@ -6,7 +6,7 @@ import { type BaseBackend, type OverlayBackend, overlay } from './backends/overl
 import { isScratchFile } from './backends/scratch-file.js'
 import { nodesOf } from './backends/stack.js'
 import { checkOptions } from './check.js'
-import { invalid, UblkError } from './errors.js'
+import { invalid, UblkError, wrongType } from './errors.js'
 import { pathOf } from './path.js'
 import { overlayOf } from './remote/record-file.js'
 import { nameOf } from './user-values.js'
@@ -40,7 +40,7 @@ export function planFork(device: number, described: unknown, options: unknown): 
   const upper = resolve(pathOf(options.upper, 'the path of the upper'))
   const { name = basename(upper) } = options
   if (typeof name !== 'string') {
-    throw invalid(`the name of a snapshot must be text, not ${nameOf(name)}`, "such as 'golden'")
+    throw wrongType(`the name of a snapshot must be text, not ${nameOf(name)}`, "such as 'golden'")
   }
   const own = overlayOf(described)
   const from = own?.['upper']

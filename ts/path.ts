@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url'
-import { invalid } from './errors.js'
+import { invalid, wrongType } from './errors.js'
 import { inOneLine, nameOf } from './user-values.js'
 
 /**
@@ -17,7 +17,7 @@ export function pathOf(path: unknown, what: string): string {
       throw invalid(`${what} is ${nameOf(path.href)}: ${inOneLine(error)}`, 'use a path, or a file: URL')
     }
   }
-  if (typeof path !== 'string') throw invalid(`${what} must be text or a file: URL, not ${nameOf(path)}`)
+  if (typeof path !== 'string') throw wrongType(`${what} must be text or a file: URL, not ${nameOf(path)}`)
   if (path.includes('\0')) throw invalid(`${what} has a zero byte`)
   return path
 }

@@ -3,7 +3,7 @@ import { kindOf } from './backends/list.js'
 import { type BaseBackend, type OverlayOptions, overlay } from './backends/overlay.js'
 import { checkFunction, checkOptions, checkSignal, type Names } from './check.js'
 import { checkDiskName } from './disk-name.js'
-import { invalid } from './errors.js'
+import { invalid, wrongNumber } from './errors.js'
 import type { CreateOptions, DeviceOptions } from './options/device-options.js'
 import { checkRecord } from './options/record.js'
 import { OPTIONS } from './options/table.js'
@@ -67,7 +67,7 @@ export function checkPool(options: unknown): asserts options is DiskPoolOptions 
   checkOptions<DiskPoolOptions>(options, 'new DiskPool()', all)
   const { spare, base } = options
   if (!Number.isInteger(spare) || spare < 1 || spare > MOST_SPARES) {
-    throw invalid(`spare must be a whole number from 1 to ${MOST_SPARES}, not ${nameOf(spare)}`)
+    throw wrongNumber(`spare must be a whole number from 1 to ${MOST_SPARES}, not ${nameOf(spare)}`, spare)
   }
   if (base !== undefined && typeof base !== 'function') overlay(base)
   checkValues(options)

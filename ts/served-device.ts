@@ -17,14 +17,14 @@ import {
 import { CrashState, stateOf } from './crash-state.js'
 import { type CutPredicate, cutWhen, forgetPredicate } from './cut-when.js'
 import { UblkDevice } from './device.js'
+import { tellOfDisk } from './diagnostics.js'
 import { checkDiff } from './diff.js'
-import { invalid, rethrow, UblkError, wrap } from './errors.js'
+import { invalid, rethrow, UblkError, wrap, wrongType } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
 import type { ChangedPart, DeviceInfo, DiskTotals, QueueStats } from './info.js'
 import { refuseCrashes } from './kernels.js'
 import { Launch } from './launch.js'
 import { checkEnd, checkWaiting, type EndOptions, type RecoverOptions } from './lifecycle-options.js'
-import { callListeners } from './listeners.js'
 import type { LocalDevice } from './local-device.js'
 import type { CreateOptions } from './options/device-options.js'
 import { readFiles } from './remote/record-file.js'
@@ -252,7 +252,10 @@ export class ServedDevice extends UblkDevice {
   async share(path: string, options: { signal?: AbortSignal } = {}): Promise<SharedMemory> {
     checkWaiting(options, 'share()')
     if (typeof path !== 'string' || path === '') {
-      throw invalid(`the path of shared memory must be text, not ${nameOf(path)}`, "such as '/dev/shm/pool'")
+      throw wrongType(
+        `the path of shared memory must be text, not ${nameOf(path)}`,
+        "such as '/dev/shm/pool'",
+      )
     }
     return await abortable(options.signal, cancel => this.#share(path, cancel))
   }
@@ -407,6 +410,7 @@ export class ServedDevice extends UblkDevice {
    * ```
    */
   async crashState(id: string, options: CrashStatesOptions = {}): Promise<CrashState> {
+    if (typeof id !== 'string') throw wrongType(`the id of a state must be text, not ${nameOf(id)}`)
     return await stateOf(id, this.#states(options), this.#disksOfStates(), this.id)
   }
 
@@ -507,6 +511,6 @@ export class ServedDevice extends UblkDevice {
 
   /** Emits an event; exceptions of listeners are caught. Returns whether there are any listeners. */
   #emit<Name extends keyof UblkDeviceEvents>(event: Name, ...args: UblkDeviceEvents[Name]): boolean {
-    return callListeners(this, event, args)
+    return tellOfDisk(this, event, args)
   }
 }

@@ -1,4 +1,4 @@
-import { invalid } from './errors.js'
+import { invalid, wrongType } from './errors.js'
 import { nameOf } from './user-values.js'
 
 /**
@@ -20,7 +20,7 @@ const HINT = 'use bytes or a whole number with a unit, such as 512, 64K, 16M, 16
  */
 export function parseSize(size: Size, what = 'size'): number {
   if (typeof size !== 'number' && typeof size !== 'string') {
-    throw invalid(`${what} must be a number of bytes or text, not ${nameOf(size)}`, HINT)
+    throw wrongType(`${what} must be a number of bytes or text, not ${nameOf(size)}`, HINT)
   }
   const text = typeof size === 'number' ? integerText(size) : size.trim()
   const match = text.length > LONGEST ? null : /^(\d+)(?:([kmgtpe])(ib|b)?|b)?$/i.exec(text)

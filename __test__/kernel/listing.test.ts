@@ -47,8 +47,11 @@ test('disks are found by their file, by whatever path, and deleted together unle
     ),
     await Detached.create('--mem 16M'),
   ]
-  const found = async (...words: string[]): Promise<string[]> =>
-    (await run('list', '-n', '-o', 'path', ...words)).stdout.split('\n').filter(line => line !== '')
+  const found = async (...words: string[]): Promise<string[]> => {
+    const { stdout, stderr } = await run('list', '-n', '-o', 'path', ...words)
+    t.is(stderr, '', `${words}`)
+    return stdout.split('\n').filter(line => line !== '')
+  }
   t.deepEqual(await found('--file', '/tmp/link'), [file.path, part.path].toSorted())
   t.deepEqual(await found('--backend', 'memory'), [memory.path])
   t.deepEqual(await found('--state', 'dead'), [])

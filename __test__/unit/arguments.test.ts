@@ -36,6 +36,7 @@ async function refused(
 ): Promise<void> {
   const error = await t.throwsAsync<UblkError>(async () => await call(), { instanceOf: UblkError, message })
   t.is(error?.kind, 'invalid', error?.message)
+  t.regex(error?.code ?? '', /^ERR_(INVALID_ARG_(TYPE|VALUE)|OUT_OF_RANGE)$/, error?.message)
   if (hint) t.regex(error?.hint ?? '', hint)
 }
 

@@ -1,5 +1,5 @@
 /** Checks that backends composed of others have in common. */
-import { invalid } from '../errors.js'
+import { invalid, wrongType } from '../errors.js'
 import { isArray, nameOf } from '../user-values.js'
 import type { StackableBackend } from './list.js'
 
@@ -11,7 +11,7 @@ import type { StackableBackend } from './list.js'
  */
 export function checkDisk(disk: unknown, what: string): asserts disk is StackableBackend {
   if (typeof disk === 'object' && disk !== null && !isArray(disk)) return
-  throw invalid(`${what} takes a backend, not ${nameOf(disk)}`, "such as file('disk.img')")
+  throw wrongType(`${what} takes a backend, not ${nameOf(disk)}`, "such as file('disk.img')")
 }
 
 /**
@@ -21,7 +21,7 @@ export function checkDisk(disk: unknown, what: string): asserts disk is Stackabl
  */
 export function checkDisks(disks: unknown, what: string): asserts disks is readonly StackableBackend[] {
   const hint = "such as [file('a.img'), file('b.img')]"
-  if (!Array.isArray(disks)) throw invalid(`${what} takes a list of backends, not ${nameOf(disks)}`, hint)
+  if (!Array.isArray(disks)) throw wrongType(`${what} takes a list of backends, not ${nameOf(disks)}`, hint)
   if (disks.length === 0) throw invalid(`${what} takes one or more backends`, hint)
   for (const disk of disks) checkDisk(disk, what)
 }

@@ -1,6 +1,6 @@
 /** Checks the rules of a disk with faults, and converts them for the native part. */
 import { checkOptions, nearest } from '../check.js'
-import { invalid } from '../errors.js'
+import { invalid, wrongNumber, wrongType } from '../errors.js'
 import type { Json } from '../json.js'
 import type { Operation } from '../operation.js'
 import { parseSize } from '../size.js'
@@ -41,7 +41,7 @@ interface Effect {
 }
 
 const flag = (name: string) => (value: unknown) => {
-  if (value !== true) throw invalid(`${name} must be true, not ${nameOf(value)}`, 'leave it out otherwise')
+  if (value !== true) throw wrongType(`${name} must be true, not ${nameOf(value)}`, 'leave it out otherwise')
   return { [name]: {} }
 }
 
@@ -57,7 +57,7 @@ const EFFECTS: Readonly<Record<string, Effect>> = {
     more: ['inTurn'],
     verb: 'be delayed',
     toNative: (value, { inTurn = false }) => {
-      if (typeof inTurn !== 'boolean') throw invalid(`inTurn must be true or false, not ${nameOf(inTurn)}`)
+      if (typeof inTurn !== 'boolean') throw wrongType(`inTurn must be true or false, not ${nameOf(inTurn)}`)
       return { delay: { time: timesOf(value), in_turn: inTurn } }
     },
   },
@@ -110,7 +110,10 @@ export function checkPlan(given: readonly FaultRule[] | FaultPlan | undefined, w
   checkOptions<FaultPlan>(plan, what, { rules: true, profile: true, seed: true })
   const { rules = [], profile, seed } = plan
   if (!Array.isArray(rules)) {
-    throw invalid(`the rules must be a list, not ${nameOf(rules)}`, "such as [{ op: 'write', errno: 'EIO' }]")
+    throw wrongType(
+      `the rules must be a list, not ${nameOf(rules)}`,
+      "such as [{ op: 'write', errno: 'EIO' }]",
+    )
   }
   if (profile !== undefined) checkProfile(profile)
   if (seed !== undefined) whole(seed, 'the seed', 0)
@@ -310,7 +313,7 @@ function sectors(value: unknown, what: string, least = 512): number {
 
 function whole(value: unknown, what: string, least: number): number {
   if (Number.isSafeInteger(value) && (value as number) >= least) return value as number
-  throw invalid(`${what} must be a whole number from ${least} on, not ${nameOf(value)}`)
+  throw wrongNumber(`${what} must be a whole number from ${least} on, not ${nameOf(value)}`, value)
 }
 
 function atLeastOne(value: number, what: string): number {
@@ -320,10 +323,10 @@ function atLeastOne(value: number, what: string): number {
 
 function probable(value: unknown): number | undefined {
   if (value === undefined || (typeof value === 'number' && value >= 0 && value <= 1)) return value
-  throw invalid(`probability must be a number from 0 to 1, not ${nameOf(value)}`)
+  throw wrongNumber(`probability must be a number from 0 to 1, not ${nameOf(value)}`, value)
 }
 
 function boolean(value: unknown, what: string): boolean | undefined {
   if (value === undefined || typeof value === 'boolean') return value
-  throw invalid(`${what} must be true or false, not ${nameOf(value)}`)
+  throw wrongType(`${what} must be true or false, not ${nameOf(value)}`)
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { checkFlag, checkOptions, type Names } from '../check.js'
-import { invalid } from '../errors.js'
+import { invalid, wrongNumber, wrongType } from '../errors.js'
 import { cannotRecord } from '../json.js'
 import { parseSeconds } from '../option-values.js'
 import { pathOf } from '../path.js'
@@ -176,7 +176,10 @@ export function lazy(options: LazyOptions): LazyBackend {
     throw invalid(`chunk must be a power of two from 4K to 16M, not ${chunk}`)
   }
   if (!Number.isInteger(timeout) || timeout < 1 || timeout >= 2 ** 31) {
-    throw invalid(`timeout must be a whole number from 1 to ${2 ** 31 - 1}, not ${nameOf(timeout)}`)
+    throw wrongNumber(
+      `timeout must be a whole number from 1 to ${2 ** 31 - 1}, not ${nameOf(timeout)}`,
+      timeout,
+    )
   }
   return {
     kind: 'lazy',
@@ -198,7 +201,7 @@ function fromFunction({ fetch, size, identity = '' }: LazyOptions): From {
     const hint = "lazy({ size, fetch }), or lazy({ source: 'https://…' })"
     throw invalid(`a lazy disk needs a fetch function or a source, not ${nameOf(fetch)}`, hint)
   }
-  if (typeof identity !== 'string') throw invalid(`identity must be text, not ${nameOf(identity)}`)
+  if (typeof identity !== 'string') throw wrongType(`identity must be text, not ${nameOf(identity)}`)
   if (Buffer.byteLength(identity) > 1024) throw invalid('the identity is longer than 1024 bytes')
   return { source: undefined, size: diskSize(size as Size), fetch, identity }
 }

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { checkOptions } from '../check.js'
-import { invalid } from '../errors.js'
+import { invalid, wrongNumber } from '../errors.js'
 import { pathOf } from '../path.js'
 import { formatSize, parseSize, type Size } from '../size.js'
 import { nameOf } from '../user-values.js'
@@ -106,7 +106,7 @@ export function powercut(options: PowercutOptions): PowercutBackend {
     )
   }
   if (over !== undefined) checkDisk(over, 'powercut()')
-  if (unit !== 512 && unit !== 4096) throw invalid(`unit must be 512 or 4096, not ${nameOf(unit)}`)
+  if (unit !== 512 && unit !== 4096) throw wrongNumber(`unit must be 512 or 4096, not ${nameOf(unit)}`, unit)
   return {
     kind: 'powercut',
     over,
@@ -126,7 +126,10 @@ export function powercut(options: PowercutOptions): PowercutBackend {
  */
 export function checkSeed(seed: unknown): number {
   if (Number.isSafeInteger(seed) && (seed as number) >= 0) return seed as number
-  throw invalid(`a seed must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, not ${nameOf(seed)}`)
+  throw wrongNumber(
+    `a seed must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, not ${nameOf(seed)}`,
+    seed,
+  )
 }
 
 /** See {@link powercut}. */

@@ -4,6 +4,7 @@ import { idOf } from '../remote/names.js'
 import { parseSize } from '../size.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
+import { shown } from './progress.js'
 
 const HELP = `
 Without --into, <disk> is a device such as 0 or /dev/ublkb0, which stays in use: its snapshots, and all that was written until
@@ -60,9 +61,10 @@ async function commit(disk: string, { into, force = false, rate }: Options): Pro
   if (into !== undefined) return await commitOverlay(disk, into, { force, signal })
   const device = await UblkDevice.open(id as number)
   const limit = rate === undefined ? {} : { rate }
-  await device.commit({ ...limit, force, signal }).catch(error => {
+  const work = device.commit({ ...limit, force, signal }).catch(error => {
     throw interrupted(error)
   })
+  await shown(work, async () => await device.committing())
 }
 
 /** The server of the disk cannot say what is left to do to a client that has gone. */

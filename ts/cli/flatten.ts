@@ -3,6 +3,7 @@ import { idOf } from '../remote/names.js'
 import { parseSize } from '../size.js'
 import { loadApi } from './load-api.js'
 import { reading } from './option-reader.js'
+import { shown } from './progress.js'
 
 const HELP = `
 It ends when all of that is copied. If it is interrupted, or the server is killed, what was copied stays: run it again to
@@ -32,5 +33,7 @@ async function flatten(device: string, { rate }: { rate?: number }): Promise<voi
   const { UblkDevice } = await loadApi()
   const { interrupts } = await import('../daemon/interrupts.js')
   const { first: signal } = interrupts({ hangup: 'end' })
-  await (await UblkDevice.open(id)).flatten({ ...(rate === undefined ? {} : { rate }), signal })
+  const disk = await UblkDevice.open(id)
+  const work = disk.flatten({ ...(rate === undefined ? {} : { rate }), signal })
+  await shown(work, async () => await disk.flattening())
 }

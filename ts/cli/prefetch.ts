@@ -1,9 +1,11 @@
 import type { Command } from 'commander'
+import type { UblkDevice } from '../device.js'
 import { invalid } from '../errors.js'
 import type { DiskRange } from '../info.js'
 import { idOf } from '../remote/names.js'
 import { parseSize } from '../size.js'
 import { loadApi } from './load-api.js'
+import { type Amount, shown } from './progress.js'
 
 const HELP = `
 It ends when all of that is there. A bounded cache (--cache-max) may evict it again.
@@ -31,7 +33,14 @@ async function prefetch(device: string, ranges: readonly string[]): Promise<void
   const { interrupts } = await import('../daemon/interrupts.js')
   const { first: signal } = interrupts({ hangup: 'end' })
   const disk = await UblkDevice.open(id)
-  await disk.prefetch(parts.length > 0 ? parts : undefined, { signal })
+  const work = disk.prefetch(parts.length > 0 ? parts : undefined, { signal })
+  // Of a part it is not known how much is there.
+  await shown(work, async () => (parts.length > 0 ? undefined : await presentOf(disk)))
+}
+
+async function presentOf(disk: UblkDevice): Promise<Amount | undefined> {
+  const progress = await disk.lazyProgress()
+  return progress && { done: progress.present, size: progress.size }
 }
 
 /** Reads `OFFSET+LENGTH`. */

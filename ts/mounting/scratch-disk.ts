@@ -5,7 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { NativeBackend } from '../backends/list.js'
 import { planOf, rulesIn, withoutRules } from '../disk-faults.js'
-import { invalid, UblkError } from '../errors.js'
+import { invalid, UblkError, wrongType } from '../errors.js'
 import { features, UblkDevice } from '../index.js'
 import type { CreateOptions } from '../options/device-options.js'
 import type { ServedDevice } from '../served-device.js'
@@ -251,10 +251,10 @@ function check({ fs, mkfs, options }: FileSystem): void {
     throw invalid(`fs must be a type such as 'ext4', not ${nameOf(fs)}`)
   }
   if (mkfs !== undefined && !(Array.isArray(mkfs) && mkfs.every(word => typeof word === 'string'))) {
-    throw invalid(`mkfs must be a list of arguments, not ${nameOf(mkfs)}`, "such as ['-L', 'data']")
+    throw wrongType(`mkfs must be a list of arguments, not ${nameOf(mkfs)}`, "such as ['-L', 'data']")
   }
   if (options !== undefined && typeof options !== 'string') {
-    throw invalid(`mountOptions must be text such as 'noatime', not ${nameOf(options)}`)
+    throw wrongType(`mountOptions must be text such as 'noatime', not ${nameOf(options)}`)
   }
 }
 

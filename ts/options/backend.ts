@@ -1,5 +1,5 @@
 import type { Backend } from '../backends/list.js'
-import { invalid } from '../errors.js'
+import { wrongType } from '../errors.js'
 import { isArray, nameOf } from '../user-values.js'
 
 const HINT =
@@ -13,5 +13,5 @@ const HINT =
  */
 export function checkBackend(backend: unknown): asserts backend is Backend {
   if (typeof backend === 'object' && backend !== null && !isArray(backend)) return
-  throw invalid(`backend must be a backend, not ${nameOf(backend)}`, HINT)
+  throw wrongType(`backend must be a backend, not ${nameOf(backend)}`, HINT)
 }

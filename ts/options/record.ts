@@ -1,5 +1,5 @@
 import { checkFunction, checkOptions } from '../check.js'
-import { invalid } from '../errors.js'
+import { wrongType } from '../errors.js'
 import type { Json } from '../json.js'
 import { nameOf } from '../user-values.js'
 
@@ -21,6 +21,6 @@ export function checkRecord(record: unknown): void {
   if (log !== undefined && typeof log !== 'string') checkFunction(log, 'the log of the record')
   const isText = (value: unknown): boolean => typeof value === 'string'
   if (scratch !== undefined && !(Array.isArray(scratch) && scratch.every(isText))) {
-    throw invalid(`the scratch of the record must be a list of paths, not ${nameOf(scratch)}`)
+    throw wrongType(`the scratch of the record must be a list of paths, not ${nameOf(scratch)}`)
   }
 }

@@ -1,4 +1,4 @@
-import { invalid } from '../errors.js'
+import { type InvalidCode, invalid } from '../errors.js'
 import { BLOCK_SIZES } from '../limits.js'
 import { parseSize, type Size } from '../size.js'
 import { inOneLine, nameOf } from '../user-values.js'
@@ -28,28 +28,29 @@ export function checkValues(options: object): void {
  */
 export function checkedValue(name: string, value: unknown, block: number): unknown {
   const { takes, cli } = OPTIONS[name] as Option
-  const refuse = (wanted: string): Error => {
+  const refuse = (wanted: string, type: string, otherwise: InvalidCode): Error => {
     // Without quotation marks, text suits the command line, too.
     const shown = cli && typeof value === 'string' ? inOneLine(value) : nameOf(value)
-    return invalid(`${label(name)} must be ${wanted}, not ${shown}`)
+    const code = typeof value === type ? otherwise : 'ERR_INVALID_ARG_TYPE'
+    return invalid(`${label(name)} must be ${wanted}, not ${shown}`, undefined, code)
   }
   switch (takes.type) {
     case 'count': {
       const { min, max } = takes
       if (Number.isInteger(value) && (value as number) >= min && (value as number) <= max) return value
-      throw refuse(`a whole number from ${min} to ${max}`)
+      throw refuse(`a whole number from ${min} to ${max}`, 'number', 'ERR_OUT_OF_RANGE')
     }
     case 'size': {
       const bytes = parseSize(value as Size, label(name))
       if (isPossible(bytes, takes.rule, block)) return bytes
-      throw refuse(sizesInWords(takes.rule, 'cli', block))
+      throw refuse(sizesInWords(takes.rule, 'cli', block), typeof value, 'ERR_OUT_OF_RANGE')
     }
     case 'flag':
       if (typeof value === 'boolean') return value
-      throw refuse('true or false')
+      throw refuse('true or false', 'boolean', 'ERR_INVALID_ARG_VALUE')
     case 'choice':
       if (typeof value === 'string' && Object.hasOwn(takes.of, value)) return value
-      throw refuse(listInWords(Object.keys(takes.of)))
+      throw refuse(listInWords(Object.keys(takes.of)), 'string', 'ERR_INVALID_ARG_VALUE')
     case 'other':
       takes.check(value)
       return value

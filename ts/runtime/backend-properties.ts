@@ -1,5 +1,5 @@
 import { nearest } from '../check.js'
-import { invalid, UblkError } from '../errors.js'
+import { invalid, UblkError, wrongNumber, wrongType } from '../errors.js'
 import { parseSize, type Size } from '../size.js'
 import { inOneLine, isArray, nameOf } from '../user-values.js'
 import { BatchAdapter } from './batch-adapter.js'
@@ -41,7 +41,7 @@ const BLOCK_SIZES: readonly unknown[] = [512, 1024, 2048, 4096]
  */
 export function propertiesOf(backend: JsBackend): Properties {
   if (typeof backend !== 'object' || backend === null || isArray(backend)) {
-    throw invalid(`the backend is ${nameOf(backend)}, not an object with the methods of a disk`)
+    throw wrongType(`the backend is ${nameOf(backend)}, not an object with the methods of a disk`)
   }
   const seen = look(backend)
   refuseMisspelt(seen)
@@ -51,7 +51,10 @@ export function propertiesOf(backend: JsBackend): Properties {
   has('close')
   const blockSize = seen.has.get('blockSize') ?? 512
   if (!BLOCK_SIZES.includes(blockSize)) {
-    throw invalid(`the backend's block size must be 512, 1024, 2048 or 4096, not ${nameOf(blockSize)}`)
+    throw wrongNumber(
+      `the backend's block size must be 512, 1024, 2048 or 4096, not ${nameOf(blockSize)}`,
+      blockSize,
+    )
   }
   return {
     size: parseSize(seen.has.get('size') as Size, "the backend's size"),
@@ -99,7 +102,7 @@ type Abilities = Pick<Properties, 'write' | 'flush' | 'discard' | 'writeZeroes'>
 function hasMethod({ has }: Seen, name: string): boolean {
   const method = has.get(name)
   if (method !== undefined && typeof method !== 'function') {
-    throw invalid(`the backend's ${name} is ${nameOf(method)}, not a function`)
+    throw wrongType(`the backend's ${name} is ${nameOf(method)}, not a function`)
   }
   return method !== undefined
 }

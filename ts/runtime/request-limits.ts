@@ -1,5 +1,5 @@
 import { nearest } from '../check.js'
-import { invalid } from '../errors.js'
+import { invalid, wrongType } from '../errors.js'
 import { parseSize, type Size } from '../size.js'
 import { isArray, nameOf } from '../user-values.js'
 
@@ -38,7 +38,7 @@ const LARGEST: Readonly<Record<(typeof NAMES)[number], number>> = {
 export function limitsInBytes(limits: unknown, blockSize: number): LimitsInBytes | undefined {
   if (limits === undefined) return
   if (typeof limits !== 'object' || limits === null || isArray(limits)) {
-    throw invalid(`the backend's limits are ${nameOf(limits)}, not an object`, `such as { chunk: '1M' }`)
+    throw wrongType(`the backend's limits are ${nameOf(limits)}, not an object`, `such as { chunk: '1M' }`)
   }
   const bytes: Record<string, number> = {}
   for (const [name, value] of Object.entries(limits)) {

@@ -1,5 +1,5 @@
 import { checkOptions, checkSignal } from '../../check.js'
-import { invalid } from '../../errors.js'
+import { invalid, wrongNumber, wrongType } from '../../errors.js'
 import { formatSize, parseSize, type Size } from '../../size.js'
 import { nameOf } from '../../user-values.js'
 import { blockDevice } from './block-device.js'
@@ -138,9 +138,9 @@ function check(path: unknown, options: unknown): { job: Job; signal: AbortSignal
   })
   const { seconds, signal } = options
   checkSignal(signal)
-  if (typeof path !== 'string') throw invalid(`the path of a disk must be text, not ${nameOf(path)}`)
+  if (typeof path !== 'string') throw wrongType(`the path of a disk must be text, not ${nameOf(path)}`)
   if (seconds !== undefined && !(typeof seconds === 'number' && seconds > 0 && seconds <= 3600)) {
-    throw invalid(`seconds must be a number above 0, up to 3600, not ${nameOf(seconds)}`)
+    throw wrongNumber(`seconds must be a number above 0, up to 3600, not ${nameOf(seconds)}`, seconds)
   }
   const operations = whole(options.operations, 'operations', 1, 1e6) ?? (seconds === undefined ? 20_000 : 1e6)
   const seed = whole(options.seed, 'seed', 0, 2 ** 31 - 1) ?? Math.floor(Math.random() * 2 ** 31)
@@ -156,7 +156,7 @@ function check(path: unknown, options: unknown): { job: Job; signal: AbortSignal
 function whole(value: unknown, name: string, low: number, high: number): number | undefined {
   if (value === undefined) return undefined
   if (typeof value === 'number' && Number.isInteger(value) && value >= low && value <= high) return value
-  throw invalid(`${name} must be a whole number from ${low} to ${high}, not ${nameOf(value)}`)
+  throw wrongNumber(`${name} must be a whole number from ${low} to ${high}, not ${nameOf(value)}`, value)
 }
 
 /** In the middle of the blocks clusters, chunks and pages meet. */

@@ -21,12 +21,13 @@ makes a checkpoint as well.
 Example:
   ublk-ts checkpoint 0 monday`
 
-const columns: readonly Column<Checkpoint>[] = [
+/** Its columns. */
+export const checkpointColumns: readonly Column<Checkpoint>[] = [
   { name: 'NAME', summary: 'its name', value: ({ name }) => name },
   { name: 'MADE', summary: 'when it was made', value: ({ made }) => new Date(made).toISOString() },
   { name: 'KNOWN', summary: 'whether it is known what was changed since', value: ({ known }) => known },
 ]
-const allColumns = columns.map(({ name }) => name)
+const allColumns = checkpointColumns.map(({ name }) => name)
 
 /** Adds `ublk-ts checkpoint` and `ublk-ts checkpoints`. */
 export function addCheckpoint(program: Command): void {
@@ -42,7 +43,7 @@ export function addCheckpoint(program: Command): void {
     .command('checkpoints')
     .description('list the checkpoints of a disk, the oldest first')
     .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
-  addListingOptions(listing, columns, allColumns, 'ublk-ts checkpoints 0').action(list)
+  addListingOptions(listing, checkpointColumns, allColumns, 'ublk-ts checkpoints 0').action(list)
 }
 
 async function checkpoint(
@@ -58,7 +59,7 @@ async function checkpoint(
 
 async function list(device: string, options: ListingOptions): Promise<void> {
   const id = idOf(device)
-  const selected = selectColumns(columns, allColumns, options)
+  const selected = selectColumns(checkpointColumns, allColumns, options)
   const { UblkDevice } = await loadApi()
   const rows = await (await UblkDevice.open(id)).checkpoints()
   if (options.json) return await print(toJsonText(toJson('checkpoints', selected, rows), 2))

@@ -13,7 +13,8 @@ import {
   toJson,
 } from './table.js'
 
-const columns: readonly Column<Feature>[] = [
+/** Its columns. */
+export const featureColumns: readonly Column<Feature>[] = [
   { name: 'FEATURE', summary: "the kernel's name for it", value: row => row.name },
   { name: 'HAVE', summary: 'whether the running kernel supports it', value: row => row.supported },
   { name: 'SINCE', summary: 'the first kernel version that has it', value: row => row.since },
@@ -22,7 +23,8 @@ const columns: readonly Column<Feature>[] = [
 ]
 const usual = ['FEATURE', 'HAVE', 'SINCE', 'SUMMARY']
 
-const choiceColumns: readonly Column<AutoChoice>[] = [
+/** Those of how disks are served. */
+export const choiceColumns: readonly Column<AutoChoice>[] = [
   { name: 'BACKEND', summary: 'kind of backend', value: row => row.backend },
   { name: 'TRANSPORT', summary: 'how requests travel: per-io or batch', value: row => row.choice.transport },
   { name: 'TRANSPORT-WHY', summary: 'reason for this transport', value: row => row.choice.transportBecause },
@@ -39,13 +41,13 @@ export function addFeatures(program: Command): void {
   const command = program
     .command('features')
     .description("list the features of this kernel's ublk driver, and how disks are served with them")
-  addListingOptions(command, columns, usual, 'ublk-ts features --json')
+  addListingOptions(command, featureColumns, usual, 'ublk-ts features --json')
     .addHelpText('after', HELP)
     .action(show)
 }
 
 async function show(options: ListingOptions): Promise<void> {
-  const selected = selectColumns(columns, usual, options)
+  const selected = selectColumns(featureColumns, usual, options)
   const { autoChoices, features } = await loadApi()
   const rows = await features()
   const choices = options.output === undefined ? await autoChoices() : []

@@ -1,5 +1,6 @@
 // seconds: 25
 import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { leaveNoServerBehind } from '../support/detached.js'
 import { run, sh } from '../support/program.js'
@@ -7,7 +8,10 @@ import { faultsOf } from '../support/schema.js'
 
 leaveNoServerBehind(test)
 
-test('what every command prints with --json is as the schema says', async t => {
+/** The client in another language that the documents show. */
+const CLIENT = fileURLToPath(new URL('../../examples/control-client.py', import.meta.url))
+
+test('what every command prints with --json is as the schema says, and a server answers a client in Python', async t => {
   const told = async (command: string, ...words: string[]): Promise<string> => {
     const { status, stdout, stderr } = await run(...words)
     t.deepEqual([status, stderr], [0, ''], `${words}`)
@@ -43,6 +47,12 @@ test('what every command prints with --json is as the schema says', async t => {
   }
   t.is(faultsOf((await traced).stdout, 'trace'), '')
   await told('changed', 'changed', '4', '--since', 'monday', '--json')
+  const python = async (...words: string[]): Promise<string> => await sh('python3 "$@"', CLIENT, ...words)
+  t.like(JSON.parse(await python('5', 'layers'))[0], { path: '/tmp/json.cow', written: true })
+  t.is(await python('4', 'resize', 'size=32M'), 'null\n')
+  t.is(await sh('stat --format %s /tmp/json.img'), `${2 ** 25}\n`)
+  await t.throwsAsync(python('4', 'resize', 'size=1'), { message: /not a multiple of .* \(-32602\)/ })
+  await t.throwsAsync(python('4', 'rezise'), { message: /the server knows no 'rezise' \(-32601\)/ })
   const recorded = await told('list', ...'crash record --mem 4M --json'.split(' '))
   const { path } = JSON.parse(recorded).ublkdevices[0]
   await sh('dd if=/dev/urandom of="$1" bs=4k count=8 oflag=direct status=none', path)

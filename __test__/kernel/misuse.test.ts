@@ -126,7 +126,7 @@ test('a disk is shown with what it is, by whatever object', async t => {
   path: '${path}',
   name: 'db',
   size: '1M',
-  backend: 'tracked memory 1M, /tmp/shown.map',
+  backend: 'tracked memory 1M, changes in /tmp/shown.map',
   queues: 1,
   state: 'live',
   servedHere: true

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import test from 'ava'
 import { ControlSocket, type Methods } from '../../dist/daemon/control-socket.js'
+import { UblkError } from '../../dist/errors.js'
+import { earlier, jsonRpc, readReply } from '../../dist/remote/control-dialects.js'
 import { Chance } from '../soak/chance.js'
 import { spoiled } from '../support/spoiled.js'
 
@@ -61,8 +63,13 @@ asRoot('only its own user and root are answered, even if the socket is open to a
   }
   t.is(await asked(0), '{"id":1,"result":null}\n')
   t.like(JSON.parse(await asked(65534)), {
+    jsonrpc: '2.0',
     id: null,
-    error: { kind: 'no-permission', message: 'the server answers its own user and root' },
+    error: {
+      code: -32002,
+      message: 'the server answers its own user and root',
+      data: { kind: 'no-permission', hint: 'ask as the user who runs the server, or as root' },
+    },
   })
   socket.close()
 })
@@ -103,6 +110,8 @@ test.serial('whatever lines it is sent, a server answers, and goes on', async t 
     '{"id":2,"method":"fail","params":{}}',
     '{"id":3,"method":"__proto__","params":{"__proto__":{"x":1}}}',
     '{"id":4,"method":"toString","params":[]}',
+    '{"jsonrpc":"2.0","id":"5","method":"echo","params":{"a":1}}',
+    '[{"jsonrpc":"2.0","id":6,"method":"echo"},{"jsonrpc":"2.0","method":"fail"}]',
   ]
   for (let line = 0; line < LINES; ) {
     const text: Buffer[] = []
@@ -118,10 +127,85 @@ test.serial('whatever lines it is sent, a server answers, and goes on', async t 
       at += length
     }
     const answers = (await send(path, chunks)).split('\n').slice(0, -1)
-    for (const answer of answers) t.true('id' in JSON.parse(answer)) || t.log(answer)
+    for (const answer of answers) {
+      const all: object[] = [JSON.parse(answer)].flat()
+      t.true(all.length > 0 && all.every(each => 'id' in each)) || t.log(answer)
+    }
   }
   t.true(calls > 0)
   t.is(await send(path, [Buffer.from('{"id":7,"method":"ping","params":{}}\n')]), '{"id":7,"result":null}\n')
   t.is(Object.keys(Object.prototype).length, 0)
   socket.close()
+})
+
+test.serial('it speaks JSON-RPC 2.0', async t => {
+  const path = join(dir, '4.sock')
+  let told = 0
+  const socket = await ControlSocket.listen(path, {
+    add: ({ a, b }) => Number(a) + Number(b),
+    tell: () => void told++,
+    parts: (_, { tell }) => {
+      tell('one')
+      return 'two'
+    },
+    busy: () => {
+      throw new UblkError('busy', 'it is in use', { device: 3, hint: 'wait' })
+    },
+  })
+  const asked = async (text: string): Promise<unknown[]> =>
+    (await send(path, [Buffer.from(`${text}\n`)]))
+      .split('\n')
+      .slice(0, -1)
+      .map(line => JSON.parse(line))
+  const call = (method: string, more: object = {}): string =>
+    JSON.stringify({ jsonrpc: '2.0', id: 1, method, ...more })
+  const answer = { jsonrpc: '2.0', id: 1 }
+  t.deepEqual(await asked(call('add', { params: { a: 1, b: 2 } })), [{ ...answer, result: 3 }])
+  t.deepEqual(await asked(call('add', { id: 'x', params: { a: 1, b: 2 } })), [
+    { jsonrpc: '2.0', id: 'x', result: 3 },
+  ])
+  t.deepEqual(await asked(call('parts')), [
+    { jsonrpc: '2.0', method: 'part', params: { id: 1, part: 'one' } },
+    { ...answer, result: 'two' },
+  ])
+  t.deepEqual(await asked(call('busy')), [
+    {
+      ...answer,
+      error: { code: -32008, message: 'it is in use', data: { kind: 'busy', hint: 'wait', device: 3 } },
+    },
+  ])
+  const codeOf = async (text: string): Promise<unknown> =>
+    ((await asked(text)) as [{ error: { code: number } }])[0]?.error.code
+  t.is(await codeOf(call('sub')), -32601)
+  t.is(await codeOf(call('add', { params: [1, 2] })), -32602)
+  t.is(await codeOf('{"jsonrpc":"2.0","id":1}'), -32600)
+  t.is(await codeOf('{"jsonrpc":"1.0","id":1,"method":"add"}'), -32600)
+  t.is(await codeOf('[]'), -32600)
+  t.is(await codeOf('{"jsonrpc":'), -32700)
+  t.deepEqual(await asked('{"jsonrpc":"2.0","method":"tell"}\n{"jsonrpc":"2.0","method":"no"}'), [])
+  t.is(told, 1)
+  const many = `[${call('add', { params: { a: 1, b: 1 } })},{"jsonrpc":"2.0","method":"tell"},${call('sub', { id: 2 })},5]`
+  t.like((await asked(many))[0], [
+    { ...answer, result: 2 },
+    { id: 2, error: { code: -32601 } },
+    { id: null, error: { code: -32600 } },
+  ])
+  t.deepEqual(await asked('[{"jsonrpc":"2.0","method":"tell"}]'), [])
+  socket.close()
+})
+
+test('a client understands servers of this version and of earlier ones', t => {
+  t.deepEqual(readReply({ id: 1, result: 5 }), { id: 1, result: 5 })
+  t.deepEqual(readReply({ jsonrpc: '2.0', id: 1, result: null }), { id: 1, result: null })
+  t.deepEqual(readReply({ id: 1, part: 5 }), { id: 1, part: 5 })
+  t.deepEqual(readReply(jsonRpc.part(1, 5)), { id: 1, part: 5 })
+  const error = new UblkError('busy', 'it is in use', { device: 3, hint: 'wait{force}' })
+  for (const dialect of [jsonRpc, earlier]) {
+    const sent = JSON.parse(JSON.stringify(dialect.error(1, error)))
+    const reply = readReply(sent) as { error: UblkError }
+    t.like(reply, { id: 1 })
+    t.like(reply.error, { kind: 'busy', message: 'it is in use', device: 3, hint: 'wait (force: true)' })
+  }
+  for (const odd of [null, 5, 'x', {}, [], { method: 'part' }, { id: 'x', result: 1 }])
+    t.is(readReply(odd), undefined)
 })

@@ -185,7 +185,7 @@ test('a wrong command line is refused, and nothing is done', async t => {
     ['states --jobs 0 run.log -- true', /--jobs.*It must be a whole number from 1/],
     ['states --over {x} run.log -- true', /--over.*It must be JSON/],
     ['mark', "missing required argument 'device'"],
-    ['mark +nothing a', /'nothing' is not a ublk device/],
+    ['mark +nothing a', /'\+nothing' is not a ublk device/],
     ['record', /no backend given/],
     ['record --mem 1M --unit 4K', /--unit.*'4K' is invalid/],
     ['record --mem 1M --recovery reissue', /--recovery is not for crash record/],

@@ -4,8 +4,13 @@ import { describe } from '../../dist/cli/failure.js'
 import { cliWords } from '../../dist/cli/remedies.js'
 import { UblkError, wrap } from '../../dist/errors.js'
 import { apiWords, OWN_REMEDIES } from '../../dist/remedies.js'
-import { fromPlain, toPlain } from '../../dist/remote/control-protocol.js'
+import { jsonRpc, readReply } from '../../dist/remote/control-dialects.js'
 import { commands } from '../support/commands.js'
+
+/** An error as it comes from another process. */
+function overTheSocket(error: UblkError): UblkError {
+  return (readReply(JSON.parse(JSON.stringify(jsonRpc.error(1, error)))) as { error: UblkError }).error
+}
 
 /** The names of the engine's remedies. */
 function engines(): string[] {
@@ -61,7 +66,7 @@ test('no error of the library or the daemon names a flag or a command of ublk-ts
 test('what concerns a device is worded with its number', t => {
   const error = new UblkError('not-found', 'device 3 has no server', { device: 3, hint: '{recover}' })
   t.is(error.hint, 'UblkDevice.recover(3, …)')
-  t.is(describe(fromPlain(toPlain(error))).line, 'device 3 has no server; ublk-ts recover 3')
+  t.is(describe(overTheSocket(error)).line, 'device 3 has no server; ublk-ts recover 3')
 })
 
 test('a hint is worded for its reader, also after it came from another process', t => {
@@ -69,7 +74,7 @@ test('a hint is worded for its reader, also after it came from another process',
     kind: 'busy',
     hint: 'wait for that{wait}, or remove it anyway{force}',
   })
-  for (const error of [wrap(native), fromPlain(toPlain(wrap(native)))]) {
+  for (const error of [wrap(native), overTheSocket(wrap(native))]) {
     t.true(error instanceof UblkError)
     t.is(error.hint, 'wait for that (wait: true), or remove it anyway (force: true)')
     t.is(describe(error).line, 'it is in use; wait for that (--wait), or remove it anyway (--force)')

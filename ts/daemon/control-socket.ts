@@ -3,7 +3,8 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import * as native from '#binding'
 import { invalid, UblkError, wrap } from '../errors.js'
-import { type Request, receive, send, toPlain } from '../remote/control-protocol.js'
+import { type Dialect, earlier, type Id, jsonRpc, RpcCode } from '../remote/control-dialects.js'
+import { receive, send, sendLine } from '../remote/control-protocol.js'
 import { inodeOf } from '../remote/identity.js'
 
 /** A client of a method, while the method runs. */
@@ -14,9 +15,12 @@ export interface Caller {
   readonly gone: AbortSignal
 }
 
+/** What a method gets, by name. */
+type Params = { readonly [name: string]: unknown }
+
 /** The methods, by name. If one throws, the error is its answer. */
 export type Methods = {
-  readonly [name: string]: (params: Request['params'], caller: Caller) => unknown
+  readonly [name: string]: (params: Params, caller: Caller) => unknown
 }
 
 /** The maximum length of a request, in characters. */
@@ -97,10 +101,10 @@ function stranger(): UblkError {
 const PARTING = 1000
 
 /** Sends the error, and reads nothing more. */
-function refuse(socket: Socket, error: UblkError): void {
+function refuse(socket: Socket, error: UblkError, code?: number): void {
   socket.unref()
   socket.on('error', () => {}) // 'close' follows.
-  send(socket, { id: null, error: toPlain(error) })
+  send(socket, jsonRpc.error(null, error, code))
   // If it were closed with unread data, the client would get ECONNRESET instead of the answer.
   socket.resume().end()
   setTimeout(() => socket.destroy(), PARTING).unref()
@@ -121,11 +125,8 @@ class Connection {
     socket.unref()
     socket.on('error', () => {}) // 'close' follows.
     socket.once('close', () => this.#gone.abort())
-    const take = (message: unknown): void => {
-      if (isRequest(message)) void this.#answer(message)
-      else refuse(socket, invalid('a request has an id, a method and params'))
-    }
-    receive(socket, LONGEST, take, why => refuse(socket, invalid(why)))
+    const take = (message: unknown): void => void this.#take(message)
+    receive(socket, LONGEST, take, why => refuse(socket, invalid(why), RpcCode.parse))
   }
 
   close(): void {
@@ -134,27 +135,81 @@ class Connection {
     if (this.#owed === 0) this.#socket.destroySoon()
   }
 
-  async #answer({ id, method, params }: Request): Promise<void> {
-    const socket = this.#socket
-    const tell = (part: unknown): boolean => {
-      if (socket.writableLength >= MOST_UNREAD) return false
-      send(socket, { id, part })
-      return true
-    }
+  async #take(message: unknown): Promise<void> {
     this.#owed++
-    try {
-      const known = Object.hasOwn(this.#methods, method) ? this.#methods[method] : undefined
-      if (!known) throw invalid(`the server knows no '${method}'`, 'it may be of another version')
-      send(socket, { id, result: (await known(params, { tell, gone: this.#gone.signal })) ?? null })
-    } catch (error) {
-      send(socket, { id, error: toPlain(wrap(error)) })
-    }
+    const several = Array.isArray(message) && message.length > 0
+    const answers = await Promise.all((several ? message : [message]).map(each => this.#answer(each)))
+    const all = answers.filter(answer => answer !== undefined)
+    if (all.length > 0) sendLine(this.#socket, several ? `[${all}]` : `${all}`)
     this.#owed--
     if (this.#closing) this.close()
   }
+
+  /** The answer to a request, in JSON; undefined to a notification. */
+  async #answer(message: unknown): Promise<string | undefined> {
+    const request = readRequest(message)
+    if ('wrong' in request)
+      return JSON.stringify(jsonRpc.error(request.id, invalid(request.wrong), RpcCode.request))
+    const { id, method, params, dialect } = request
+    const socket = this.#socket
+    const tell = (part: unknown): boolean => {
+      if (socket.writableLength >= MOST_UNREAD) return false
+      if (id !== undefined) send(socket, dialect.part(id, part))
+      return true
+    }
+    try {
+      const result = (await this.#call(method, params, { tell, gone: this.#gone.signal })) ?? null
+      return id === undefined ? undefined : JSON.stringify(dialect.result(id, result))
+    } catch (error) {
+      const { code, cause } = error instanceof Failure ? error : { code: undefined, cause: wrap(error) }
+      return id === undefined ? undefined : JSON.stringify(dialect.error(id, cause, code))
+    }
+  }
+
+  async #call(method: string, params: unknown, caller: Caller): Promise<unknown> {
+    const known = Object.hasOwn(this.#methods, method) ? this.#methods[method] : undefined
+    if (!known) {
+      const unknown = invalid(`the server knows no '${method}'`, 'it may be of another version')
+      throw new Failure(unknown, RpcCode.method)
+    }
+    if (typeof params !== 'object' || params === null || Array.isArray(params)) {
+      throw invalid('the params of a request are an object: they have names')
+    }
+    return await known(params as Params, caller)
+  }
 }
 
-function isRequest(message: unknown): message is Request {
-  const { id, method, params } = (message ?? {}) as Partial<Record<keyof Request, unknown>>
-  return Number.isInteger(id) && typeof method === 'string' && typeof params === 'object' && params !== null
+/** An error with a code of its own. */
+class Failure {
+  constructor(
+    readonly cause: UblkError,
+    readonly code: number,
+  ) {}
+}
+
+/** A request, and how it is to be answered; or what is wrong with it. */
+type ReadRequest =
+  | {
+      readonly id: Id | undefined
+      readonly method: string
+      readonly params: unknown
+      readonly dialect: Dialect
+    }
+  | { readonly id: Id; readonly wrong: string }
+
+function readRequest(message: unknown): ReadRequest {
+  if (typeof message !== 'object' || message === null || Array.isArray(message)) {
+    return { id: null, wrong: 'a request is an object' }
+  }
+  const { jsonrpc, id, method, params = {} } = message as { readonly [field: string]: unknown }
+  const known = typeof id === 'string' || Number.isFinite(id) ? (id as Id) : null
+  if (typeof method !== 'string') return { id: known, wrong: 'a request has a method' }
+  if (jsonrpc !== undefined && jsonrpc !== '2.0') return { id: known, wrong: "jsonrpc is '2.0'" }
+  if (id !== undefined && id !== null && known === null)
+    return { id: null, wrong: 'an id is a number or text' }
+  // Clients of earlier versions number their requests, and do not know of JSON-RPC.
+  const dialect = jsonrpc === undefined && Number.isInteger(id) ? earlier : jsonRpc
+  if (jsonrpc === undefined && dialect === jsonRpc)
+    return { id: known, wrong: "a request has jsonrpc: '2.0'" }
+  return { id: id === undefined ? undefined : known, method, params, dialect }
 }

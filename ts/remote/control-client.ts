@@ -17,9 +17,9 @@ import type {
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
 import { onRejection } from '../user-values.js'
+import { type Reply, readReply } from './control-dialects.js'
 import {
-  fromPlain,
-  type Reply,
+  type Request,
   receive,
   type ServerInfo,
   type Supervision,
@@ -126,8 +126,11 @@ export class ControlClient implements Disposable {
       socket,
       LONGEST,
       message => {
-        const reply = message as unknown as Reply
+        const reply = readReply(message)
+        if (reply === undefined) return
         if (reply.id !== null) this.#calls.get(reply.id)?.take(reply)
+        // It refuses this client, and closes the connection.
+        else if ('error' in reply) for (const { fail } of this.#calls.values()) fail(reply.error)
       },
       end,
     )
@@ -341,7 +344,7 @@ export class ControlClient implements Disposable {
       return await new Promise((resolve, reject) => {
         const take = (reply: Reply): void => {
           if ('part' in reply) onPart?.(reply.part)
-          else if ('error' in reply) reject(fromPlain(reply.error))
+          else if ('error' in reply) reject(reply.error)
           else resolve(reply.result)
         }
         this.#calls.set(id, { take, fail: reject })
@@ -352,7 +355,7 @@ export class ControlClient implements Disposable {
             timeout,
           )
         }
-        send(this.#socket, { id, method, params: params as { [key: string]: unknown } })
+        send(this.#socket, { jsonrpc: '2.0', id, method, params: { ...params } } satisfies Request)
       })
     } catch (error) {
       signal?.throwIfAborted()

@@ -1,23 +1,17 @@
-/** The protocol of a server's control socket: requests and replies, each a line of JSON. */
+/** The protocol of a server's control socket: JSON-RPC 2.0, each message a line. See docs/control-socket.md. */
 import type { Socket } from 'node:net'
 import { StringDecoder } from 'node:string_decoder'
-import { hintOf, UblkError, type UblkErrorKind } from '../errors.js'
 import type { Json } from '../json.js'
 import type { TraceRecord } from '../trace.js'
 
-/** A request to a server. */
+/** A request to a server; a notification if it has no id. */
 export interface Request {
+  readonly jsonrpc: '2.0'
   /** Returned with the answer. */
-  readonly id: number
+  readonly id?: number | string | null
   readonly method: string
-  readonly params: { readonly [key: string]: unknown }
+  readonly params?: { readonly [key: string]: unknown }
 }
-
-/** An answer, or before it any number of parts of it. */
-export type Reply =
-  | { readonly id: number; readonly result: unknown }
-  | { readonly id: number; readonly part: unknown }
-  | { readonly id: number | null; readonly error: PlainError }
 
 /** A server's answer to `info`. */
 export interface ServerInfo {
@@ -44,28 +38,14 @@ export interface Supervision {
   readonly watchdog: string | undefined
 }
 
-/** An error in JSON. */
-export interface PlainError {
-  readonly kind: UblkErrorKind
-  readonly message: string
-  readonly hint?: string | undefined
-  readonly device?: number | undefined
-}
-
-/** Converts an error to JSON. */
-export function toPlain(error: UblkError): PlainError {
-  const { kind, message, device } = error
-  return { kind, message, hint: hintOf(error), device }
-}
-
-/** Converts it back. */
-export function fromPlain({ kind, message, hint, device }: PlainError): UblkError {
-  return new UblkError(kind, message, { hint, device })
-}
-
 /** Sends one line. */
-export function send(socket: Socket, message: Request | Reply): void {
-  socket.write(`${JSON.stringify(message)}\n`)
+export function send(socket: Socket, message: object): void {
+  sendLine(socket, JSON.stringify(message))
+}
+
+/** Sends one that is JSON already. */
+export function sendLine(socket: Socket, json: string): void {
+  socket.write(`${json}\n`)
 }
 
 /**

@@ -1,4 +1,4 @@
-import { invalid } from '../../errors.js'
+import { invalid, wrongType } from '../../errors.js'
 import { nameOf } from '../../user-values.js'
 import { type Conflict, conflictOfUnique, isUnique } from './clusters.js'
 import { conflictOfSearch } from './search.js'
@@ -107,6 +107,10 @@ export function checkHistory(
   history: readonly DiskOperation[],
   initial: (block: number) => BlockValue = () => 0,
 ): Violation | undefined {
+  if (!Array.isArray(history)) {
+    throw wrongType(`checkHistory() takes a list of operations, not ${nameOf(history)}`)
+  }
+  if (typeof initial !== 'function') throw wrongType(`initial must be a function, not ${nameOf(initial)}`)
   let first: { block: number; accesses: readonly Access[]; conflict: Conflict } | undefined
   for (const [block, all] of blocksOf(history)) {
     const accesses = withEffect(all)

@@ -2,7 +2,7 @@
 import { UblkError } from '../errors.js'
 import { interrupts } from './interrupts.js'
 import type { Job } from './job.js'
-import { openLog, reopenLog } from './log.js'
+import { openLog } from './log.js'
 import { logPathOf, removeOwnNamelessLog } from './nameless-log.js'
 import { runJob } from './run-job.js'
 import type { Hosting } from './serve-disk.js'
@@ -40,7 +40,7 @@ export async function serveDetached({ program, announcement, failure }: CommandL
       process.title = `ublk-ts: /dev/ublkb${disk.id}`
     }
   }
-  const stop = interrupts({ hangup: () => path !== null && reopenLog(log, path) })
+  const stop = interrupts({ hangup: () => path !== null && log.reopen(path) })
   try {
     await runJob(job, { log, interrupts: stop, program, unwanted: parent.lost, announcement, announce })
     return 0

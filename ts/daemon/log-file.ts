@@ -1,7 +1,18 @@
-import { copyFileSync, fstatSync, ftruncateSync, readlinkSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  copyFileSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readlinkSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
 
 /** The size at which a log is rotated, in bytes. */
 const LARGEST = 4 * 2 ** 20
+
+const STDERR = 2
 
 /** The suffix of the rotated log. */
 export const EARLIER = '.1'
@@ -12,7 +23,7 @@ export const EARLIER = '.1'
  * system is full, lines are lost, and nothing else.
  */
 export class LogFile {
-  readonly #file: number
+  #file: number
   readonly #largest: number
   /** Bytes written since the size was last checked; other processes write, too. */
   #since = Number.POSITIVE_INFINITY
@@ -20,6 +31,17 @@ export class LogFile {
   constructor(file: number, largest: number = LARGEST) {
     this.#file = file
     this.#largest = largest
+  }
+
+  /**
+   * Goes on in the file at a path: the present one may have been moved away, as logrotate does. What Node itself says when it
+   * crashes still goes to the present one, which stderr is.
+   */
+  reopen(path: string): void {
+    const file = openSync(path, 'a', 0o600)
+    if (this.#file !== STDERR) closeSync(this.#file)
+    this.#file = file
+    this.#since = Number.POSITIVE_INFINITY
   }
 
   write(line: string): void {

@@ -1,6 +1,5 @@
 import { fstatSync, statSync } from 'node:fs'
 import { configureSync, getJsonLinesFormatter, getLogger, type LogRecord, type Sink } from '@logtape/logtape'
-import * as native from '#binding'
 import { wrap } from '../errors.js'
 import { withoutControls } from '../json.js'
 import { printable } from '../printable.js'
@@ -13,12 +12,18 @@ export type Tell = (text: string, fields?: { readonly [name: string]: unknown })
 /** A log. */
 export type Log = { readonly [level in Level]: Tell }
 
+/** The log of this process. */
+export interface OwnLog extends Log {
+  /** Goes on in the file at a path, if this log is in a file: the present one may have been moved away. */
+  reopen(path: string): void
+}
+
 const NAME = 'ublk-ts'
 
 const STDERR = 2
 
 /** Opens this process's log, which goes to stderr. `path`: the log file, if stderr is one. */
-export function openLog({ form, level, path }: Pick<JobLog, 'form' | 'level' | 'path'>): Log {
+export function openLog({ form, level, path }: Pick<JobLog, 'form' | 'level' | 'path'>): OwnLog {
   const format = formatter(form)
   const file = path !== null && isOpenOn(STDERR, path) ? new LogFile(STDERR) : undefined
   const write = file ? (line: string) => file.write(line) : writeToStderr
@@ -36,23 +41,21 @@ export function openLog({ form, level, path }: Pick<JobLog, 'form' | 'level' | '
     // A brace in a text would be interpreted as a placeholder for a field.
     return (text, fields = {}) => logger[level](text.replace(/[{}]/g, '$&$&'), { ...fields })
   }
-  return {
+  const log: Log = {
     debug: teller('debug'),
     info: teller('info'),
     warning: teller('warning'),
     error: teller('error'),
   }
-}
-
-/** Goes on in the file at the log's path: the present one may have been moved away, as logrotate does. */
-export function reopenLog(log: Log, path: string): void {
-  try {
-    if (!fstatSync(STDERR).isFile()) return // A service logs to the journal.
-    native.reopenStderr(path)
-    log.info('the log was opened again')
-  } catch (error) {
-    log.warning(wrap(error).message)
+  const reopen = (path: string): void => {
+    try {
+      file?.reopen(path)
+      if (file) log.info('the log was opened again')
+    } catch (error) {
+      log.warning(`the log cannot be opened again: ${wrap(error).message}`)
+    }
   }
+  return { ...log, reopen }
 }
 
 /** Whether stderr is that file: a service that takes over a disk logs to the journal, wherever the previous server logged. */

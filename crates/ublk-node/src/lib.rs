@@ -23,7 +23,6 @@ mod peer;
 mod powercut;
 mod queue;
 mod registry;
-mod reopen;
 mod task;
 mod telemetry;
 mod wire;

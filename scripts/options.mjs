@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // usage: scripts/options.mjs [--check]
 //
-// Writes what is made of the table of options (ts/options/table.ts): ts/options/device-options.ts, and the rows in README.md.
+// Writes what is made of the table of options (ts/options/table.ts): ts/options/device-options.ts, and the rows in docs/options.md.
 // It reads the compiled table: `npm run generate` compiles it first. With --check it only says whether both are as they
 // have to be.
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -9,14 +9,14 @@ import { OPTIONS } from '../dist/options/table.js'
 import { sizeInWords, unitInWords, valuesInWords } from '../dist/options/words.js'
 
 const INTERFACES = 'ts/options/device-options.ts'
-const README = 'README.md'
+const PAGE = 'docs/options.md'
 const HEADER = '| option | default | |\n|---|---|---|\n'
 
 const path = name => new URL(`../${name}`, import.meta.url)
 const options = Object.entries(OPTIONS)
 
 write(INTERFACES, interfaces())
-write(README, readme(readFileSync(path(README), 'utf8')))
+write(PAGE, page(readFileSync(path(PAGE), 'utf8')))
 
 function write(file, wanted) {
   if (!process.argv.includes('--check')) {
@@ -102,8 +102,8 @@ function defaultOf({ type, of }, value) {
   return of && value in of ? `'${value}'` : String(value)
 }
 
-/** The table in README.md. */
-function readme(text) {
+/** The table on the page. */
+function page(text) {
   const [before, after] = text.split(HEADER)
   const rest = after.slice(after.search(/^(?!\|)/m))
   return `${before}${HEADER}${options.map(row).join('')}${rest}`

@@ -1,3 +1,8 @@
+/**
+ * Disks from programs: {@link UblkDevice.create} makes one of a backend, such as {@link memory}, {@link file} or {@link worker}.
+ *
+ * @module ublk-ts
+ */
 import { setRegistrar } from './registrar.js'
 
 export { type AppliedDiff, applyDiff } from './apply-diff.js'

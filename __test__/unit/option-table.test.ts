@@ -20,7 +20,7 @@ interface Native {
 const native = createRequire(import.meta.url)('../../binding/index.cjs') as Native
 const root = fileURLToPath(new URL('../../', import.meta.url))
 
-test('the interfaces with their TSDoc, and the rows in README.md, are those of the table', t => {
+test('the interfaces with their TSDoc, and the rows in docs/options.md, are those of the table', t => {
   t.notThrows(() => execFileSync(`${root}scripts/options.mjs`, ['--check'], { stdio: 'pipe' }))
 })
 

@@ -14,7 +14,7 @@ const MAX_TIMER = 2 ** 31 - 1
 /**
  * All options of `UblkDevice.create()`. From this table come their checks, which of them `recover()` takes and a record
  * holds, their flags, help, manual and completion, and, through scripts/options.mjs, the interfaces in
- * device-options.ts and the rows in README.md. The ranges are those of the engine, which checks them again.
+ * device-options.ts and the rows in docs/options.md. The ranges are those of the engine, which checks them again.
  */
 export const OPTIONS: Readonly<Record<string, Option>> = {
   backend: {

@@ -1,7 +1,7 @@
 /**
  * Disks for tests, under any test runner: import `tmpDisk` from `ublk-ts/testing`.
  *
- * @module
+ * @module ublk-ts/testing
  */
 import { checkFlag, checkOptions } from '../check.js'
 import { planOf } from '../disk-faults.js'

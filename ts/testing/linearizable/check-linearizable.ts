@@ -75,7 +75,7 @@ export class LinearizabilityError extends Error {
  * read has seen it, no later read sees what was there before; nothing is torn, lost, or in another place. Several threads read and
  * write the same few blocks with direct I/O, one block or several at a time, each write with data of its own; now and then blocks
  * are zeroed or discarded. The order in which it all could have happened is then looked for: see {@link checkHistory}. An
- * operation that fails, because a rule of {@link faults} says so or the power of the disk is cut, may take effect or not.
+ * operation that fails, because a rule of `faults()` says so or the power of the disk is cut, may take effect or not.
  *
  * **What is in these blocks is overwritten.** The disk must not be mounted. The work is done by a process of its own.
  *

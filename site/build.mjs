@@ -27,7 +27,7 @@ for (const name of ['examples', 'bench', 'ts', '__test__', 'crates', 'system', '
 for (const name of ['race.svg', 'picture.svg', 'files']) symlinkSync(join(root, 'docs', name), join(stage, 'docs', name))
 
 for (const page of PAGES) writePage(page, page === 'command-line' ? text => text.replace('<!-- manual -->', () => manual(root)) : text => text)
-writeFileSync(join(stage, 'README.md'), linked(read('README.md'), '.'))
+writeFileSync(join(stage, 'README.md'), linked(read('README.md').replace(/^# .*\n+/, ''), '.'))
 
 /** Writes a page as TypeDoc wants it, with its name in the navigation. */
 function writePage(page, change) {
@@ -87,7 +87,7 @@ const app = await Application.bootstrapWithPlugins({
   hideGenerator: true,
   includeHierarchySummary: false,
   githubPages: false,
-  sort: ['documents-first', 'alphabetical'],
+  sort: ['documents-first', 'alphabetical-ignoring-documents'],
   navigation: { includeGroups: false, includeCategories: false },
   visibilityFilters: {},
   searchInComments: true,

@@ -15,8 +15,8 @@ const example = (name: string): URL => new URL(`../examples/${name}.js`, import.
 
 const firstProgram = (document: string): string => writePrograms(document)[0] ?? ''
 
-test("README's first program runs as it is shown", async t => {
-  const out = await sh('node "$1"; ls /dev/ublkb* 2>/dev/null || true', firstProgram('README.md'))
+test('the first program of the start page runs as it is shown', async t => {
+  const out = await sh('node "$1"; ls /dev/ublkb* 2>/dev/null || true', firstProgram('docs/start.md'))
   t.regex(out, /^\/dev\/ublkb\d+ 67108864\n[1-9]\d* reads, [1-9]\d* bytes written\n$/)
 })
 

@@ -38,8 +38,8 @@ run() { # COMMAND
   local status=0
   printf '${BEGIN}'; eval "$1" 2>&1 </dev/null || status=$?; printf '${END}%d' $status
 }
-stay() { # COMMAND: it goes on
-  printf '${BEGIN}'; : >said; eval "$1" >said 2>&1 </dev/null & staying+=($!)
+stay() { # COMMAND: one program, which goes on
+  printf '${BEGIN}'; : >said; eval "exec $1" >said 2>&1 </dev/null & staying+=($!)
   for ((tries = 0; tries < 100; tries++)); do [ ! -s said ] || break; kill -0 $!; sleep 0.1; done
   cat said; printf '${END}0'
 }
@@ -48,7 +48,7 @@ fresh() { # Removes all disks.
 }
 staying=()
 end() {
-  for server in "\${staying[@]}"; do kill -INT "$server" 2>/dev/null || :; done
+  for server in "\${staying[@]}"; do kill -TERM "$server" 2>/dev/null || :; done
   wait "\${staying[@]}" || :
   fresh; cd /; rm -rf "$OLDPWD"
 }

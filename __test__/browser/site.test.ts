@@ -1,0 +1,213 @@
+import { once } from 'node:events'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { extname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import test from 'ava'
+import { type Browser, chromium, type Page } from 'playwright-core'
+import { buildSite, SITE } from '../support/site.js'
+
+// The site in a real browser, which reaches nothing but the site: UBLK_TS_BROWSER names its program. Screenshots are in
+// target/site-shots.
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const shots = `${root}target/site-shots/`
+const executablePath = process.env['UBLK_TS_BROWSER'] ?? '/usr/bin/chromium-headless-shell'
+const AXE = readFileSync(`${root}site/node_modules/axe-core/axe.min.js`, 'utf8')
+const TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html',
+  '.js': 'text/javascript',
+  '.css': 'text/css',
+  '.svg': 'image/svg+xml',
+}
+
+const all = buildSite()
+/** The pages that people wrote. */
+const written = all.filter(page => page.startsWith('pages/') || page === 'index.html')
+const reference = all.filter(page => !written.includes(page))
+
+let browser: Browser
+let server: Server
+let origin: string
+test.before(async () => {
+  mkdirSync(shots, { recursive: true })
+  server = createServer(({ url = '/' }, answer) => {
+    try {
+      const path = new URL(url, 'http://site').pathname
+      const file = readFileSync(SITE + decodeURI(path.endsWith('/') ? `${path}index.html` : path))
+      answer.writeHead(200, { 'content-type': TYPES[extname(path)] ?? 'application/octet-stream' }).end(file)
+    } catch {
+      answer.writeHead(404).end()
+    }
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+})
+test.after.always(async () => {
+  await browser?.close()
+  server?.close()
+})
+
+/** A window of this width, and what goes wrong in it. */
+async function opened(
+  width: number,
+  colorScheme: 'light' | 'dark' = 'light',
+): Promise<{ page: Page; troubles: string[]; [Symbol.asyncDispose](): Promise<void> }> {
+  const context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme })
+  const page = await context.newPage()
+  const troubles: string[] = []
+  page.on('console', message => troubles.push(`${page.url()}: ${message.type()}: ${message.text()}`))
+  page.on('pageerror', error => troubles.push(`${page.url()}: ${error}`))
+  page.on('request', request => {
+    if (!request.url().startsWith(origin) && !request.url().startsWith('data:'))
+      troubles.push(`requests ${request.url()}`)
+  })
+  page.on('response', response => {
+    if (response.status() >= 400) troubles.push(`${response.status()} for ${response.url()}`)
+  })
+  return { page, troubles, [Symbol.asyncDispose]: async () => await context.close() }
+}
+
+/** What is wider than the window, and does not scroll by itself. */
+async function overflow(page: Page): Promise<string[]> {
+  return await page.evaluate(() => {
+    const { clientWidth, scrollWidth } = document.documentElement
+    if (scrollWidth <= clientWidth) return []
+    const wide = [...document.querySelectorAll('body *')].filter(
+      each => each.getBoundingClientRect().right > clientWidth + 1,
+    )
+    return [
+      `${scrollWidth} pixels`,
+      ...wide.slice(0, 5).map(each => `${each.tagName} ${each.className} ${each.textContent?.slice(0, 40)}`),
+    ]
+  })
+}
+
+test('every page is shown at 360 pixels without errors, requests to others, or anything that sticks out', async t => {
+  t.true(written.length > 24 && reference.length > 100)
+  await using opening = await opened(360)
+  const { page, troubles } = opening
+  for (const name of all) {
+    await page.goto(`${origin}/${name}`)
+    t.deepEqual(await overflow(page), [], name)
+    if (written.includes(name)) await page.screenshot({ path: `${shots}${name.replace('/', '-')}-360.png` })
+  }
+  t.deepEqual(troubles, [])
+})
+
+interface Finding {
+  id: string
+  nodes: { target: string[]; html: string; failureSummary: string }[]
+}
+
+for (const scheme of ['light', 'dark'] as const) {
+  test(`what people wrote can be read by everybody, ${scheme}: axe finds nothing`, async t => {
+    await using opening = await opened(1280, scheme)
+    const { page, troubles } = opening
+    const some = reference.filter(name =>
+      /UblkDevice|CreateOptions|memory\.html|modules\/ublk-ts\.html/.test(name),
+    )
+    for (const name of [...written, ...some]) {
+      await page.goto(`${origin}/${name}`)
+      await page.evaluate(AXE)
+      const findings: Finding[] = await page.evaluate(async () => {
+        const { axe } = globalThis as unknown as {
+          axe: { run(what: object): Promise<{ violations: Finding[] }> }
+        }
+        return (
+          await axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa'], resultTypes: ['violations'] } as object)
+        ).violations
+      })
+      const told = findings.map(
+        ({ id, nodes }) =>
+          `${id}: ${nodes
+            .slice(0, 3)
+            .map(({ html, failureSummary }) => `${html.slice(0, 200)} ${failureSummary}`)
+            .join('; ')}`,
+      )
+      t.deepEqual(told, [], name)
+    }
+    t.deepEqual(troubles, [])
+  })
+}
+
+test('everything on a page is reached with the keyboard, and seen when it is', async t => {
+  await using opening = await opened(1280)
+  const { page, troubles } = opening
+  await page.goto(`${origin}/pages/testing.html`)
+  await page.waitForSelector('.tsd-navigation a')
+  const wanted = await page.evaluate(() => {
+    const seen = [
+      ...document.querySelectorAll<HTMLElement>('a[href], button, summary, input, select'),
+    ].filter(each => each.checkVisibility({ visibilityProperty: true }))
+    seen.forEach((each, number) => {
+      each.dataset['number'] = `${number}`
+    })
+    return seen.length
+  })
+  const reached = new Set<string>()
+  for (let times = 0; times < wanted + 10; times++) {
+    await page.keyboard.press('Tab')
+    const number = await page.evaluate(
+      () => (document.activeElement as HTMLElement | null)?.dataset['number'],
+    )
+    if (number !== undefined) reached.add(number)
+  }
+  const missed = await page.evaluate(
+    numbers =>
+      [...document.querySelectorAll<HTMLElement>('[data-number]')]
+        .filter(each => !numbers.includes(each.dataset['number'] ?? ''))
+        .map(each => each.outerHTML.slice(0, 150)),
+    [...reached],
+  )
+  t.deepEqual(missed, [])
+  t.deepEqual(troubles, [])
+})
+
+test('the search finds pages, commands and functions, with the keyboard alone', async t => {
+  await using opening = await opened(1280)
+  const { page, troubles } = opening
+  for (const [words, found] of [
+    ['seccomp', /pages\/containers\.html/],
+    ['tmpDisk', /functions\/ublk-ts_testing\.tmpDisk\.html/],
+    ['PostgreSQL', /pages\/databases\.html/],
+  ] as const) {
+    await page.goto(`${origin}/pages/start.html`)
+    await page.keyboard.press('/')
+    await page.waitForSelector('#tsd-search[open] input')
+    await page.keyboard.type(words)
+    await page.waitForSelector('#tsd-search-results li a')
+    const hrefs = await page
+      .locator('#tsd-search-results li a')
+      .evaluateAll(links => links.map(link => (link as HTMLAnchorElement).href))
+    t.true(
+      hrefs.some(href => found.test(href)),
+      `${words}: ${hrefs}`,
+    )
+    await page.keyboard.press('Enter')
+    await page.waitForURL(url => !url.pathname.endsWith('start.html'))
+  }
+  t.deepEqual(troubles, [])
+})
+
+test('the navigation has the sections in order, and leads from the first page to each', async t => {
+  await using opening = await opened(1280)
+  const { page } = opening
+  await page.goto(`${origin}/index.html`)
+  await page.waitForSelector('.tsd-navigation a')
+  const names = await page
+    .locator('#tsd-nav-container > li')
+    .evaluateAll(items => items.map(item => item.querySelector('a')?.textContent?.trim() ?? ''))
+  t.deepEqual(names.slice(0, 7), [
+    'Start',
+    'Recipes',
+    'Guides',
+    'Reference',
+    'Compare',
+    'Troubleshooting',
+    'Questions',
+  ])
+  await page.screenshot({ path: `${shots}index-1280.png` })
+})

@@ -3,12 +3,11 @@
 // Builds the site into OUT: the pages of contents.mjs, and the reference of the API from the TSDoc. TypeDoc makes all of it,
 // so that pages, reference and search are one. It needs site/node_modules, dist (the manual page) and mandoc: scripts/site
 // sees to that. Fails when a link leads nowhere.
-import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, normalize, resolve } from 'node:path'
 import { Application, KindRouter } from 'typedoc'
-import { manual } from './manual.mjs'
 import { PAGES, SECTIONS } from './contents.mjs'
+import { manual } from './manual.mjs'
 
 const root = resolve(import.meta.dirname, '..')
 const out = resolve(process.argv[2] ?? join(root, 'target/site'))
@@ -24,9 +23,14 @@ mkdirSync(join(stage, 'docs'), { recursive: true })
 for (const name of ['examples', 'bench', 'ts', '__test__', 'crates', 'system', 'LICENSE']) {
   symlinkSync(join(root, name), join(stage, name))
 }
-for (const name of ['race.svg', 'picture.svg', 'files']) symlinkSync(join(root, 'docs', name), join(stage, 'docs', name))
+for (const name of ['race.svg', 'picture.svg', 'files'])
+  symlinkSync(join(root, 'docs', name), join(stage, 'docs', name))
 
-for (const page of PAGES) writePage(page, page === 'command-line' ? text => text.replace('<!-- manual -->', () => manual(root)) : text => text)
+for (const page of PAGES)
+  writePage(
+    page,
+    page === 'command-line' ? text => text.replace('<!-- manual -->', () => manual(root)) : text => text,
+  )
 writeFileSync(join(stage, 'README.md'), linked(read('README.md').replace(/^# .*\n+/, ''), '.'))
 
 /** Writes a page as TypeDoc wants it, with its name in the navigation. */
@@ -37,7 +41,9 @@ function writePage(page, change) {
 }
 for (const { name, about, pages, also = [] } of SECTIONS) {
   if (!pages) continue
-  const list = Object.entries(pages).map(([page, what]) => `- [${titleOf(read(`docs/${page}.md`))}](${page}.md): ${what}`)
+  const list = Object.entries(pages).map(
+    ([page, what]) => `- [${titleOf(read(`docs/${page}.md`))}](${page}.md): ${what}`,
+  )
   const text = `# ${name}\n\n${about}\n\n${[...list, ...also.map(line => `- ${line}`)].join('\n')}\n`
   write(name.toLowerCase(), name, text, Object.keys(pages))
 }
@@ -63,7 +69,12 @@ function linked(text, dir) {
     const file = normalize(join(dir, path))
     if (!existsSync(join(root, file))) throw new Error(`a link leads nowhere: ${all}`)
     const page = /^docs\/(.*)\.md$/.exec(file)?.[1]
-    if (page === undefined ? file === 'README.md' || !(file.endsWith('.md') || statSync(join(root, file)).isDirectory()) : PAGES.includes(page)) return all
+    if (
+      page === undefined
+        ? file === 'README.md' || !(file.endsWith('.md') || statSync(join(root, file)).isDirectory())
+        : PAGES.includes(page)
+    )
+      return all
     return `](${REPOSITORY}/${file}${anchor})`
   })
 }
@@ -106,7 +117,9 @@ const app = await Application.bootstrapWithPlugins({
 /** Pages are named after their files, so that their addresses do not depend on titles. */
 class Router extends KindRouter {
   getIdealBaseName(reflection) {
-    return reflection.isDocument() ? `pages/${fileOf.get(reflection.name)}` : super.getIdealBaseName(reflection)
+    return reflection.isDocument()
+      ? `pages/${fileOf.get(reflection.name)}`
+      : super.getIdealBaseName(reflection)
   }
 }
 app.renderer.defineRouter('files', Router)

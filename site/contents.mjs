@@ -37,7 +37,10 @@ export const SECTIONS = [
       json: 'What commands print with `--json`.',
       guarantees: 'What is promised when something goes wrong, and which test checks it.',
     },
-    also: ['[ublk-ts](../modules/ublk-ts.html): the functions and classes', '[ublk-ts/testing](../modules/ublk-ts_testing.html): disks for tests'],
+    also: [
+      '[ublk-ts](../modules/ublk-ts.html): the functions and classes',
+      '[ublk-ts/testing](../modules/ublk-ts_testing.html): disks for tests',
+    ],
   },
   { name: 'Compare', page: 'compare' },
   { name: 'Troubleshooting', page: 'troubleshooting' },
@@ -45,4 +48,7 @@ export const SECTIONS = [
 ]
 
 /** All pages, in order. */
-export const PAGES = SECTIONS.flatMap(({ page, pages = {} }) => [...(page ? [page] : []), ...Object.keys(pages)])
+export const PAGES = SECTIONS.flatMap(({ page, pages = {} }) => [
+  ...(page ? [page] : []),
+  ...Object.keys(pages),
+])

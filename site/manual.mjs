@@ -12,7 +12,9 @@ const LEFT_OUT = ['NAME', 'SEE ALSO']
 export function manual(root) {
   const page = join(root, 'dist/man/ublk-ts.1')
   const html = execFileSync('mandoc', ['-T', 'html', '-O', 'fragment', page], { encoding: 'utf8' })
-  const sections = html.matchAll(/<section class="Sh">\s*<h1[^>]*><a[^>]*>([^<]*)<\/a><\/h1>(.*?)(?=<section class="Sh">|<\/div>\s*<table class="foot">)/gs)
+  const sections = html.matchAll(
+    /<section class="Sh">\s*<h1[^>]*><a[^>]*>([^<]*)<\/a><\/h1>(.*?)(?=<section class="Sh">|<\/div>\s*<table class="foot">)/gs,
+  )
   return Array.from(sections, ([, name, body]) => ({ name: name.replaceAll(/\s+/g, ' '), body }))
     .filter(({ name }) => !LEFT_OUT.includes(name))
     .map(({ name, body }) => `## ${name[0]}${name.slice(1).toLowerCase()}\n\n${markdown(body)}`)
@@ -20,15 +22,17 @@ export function manual(root) {
 }
 
 function markdown(html) {
-  return html
-    .replaceAll(/<\/?section[^>]*>\n?/g, '')
-    .replaceAll(/<a class="permalink"[^>]*>|<\/a>/g, '')
-    .replaceAll(/<h2[^>]*>(.*?)<\/h2>/gs, (_, name) => `\n### ${name.replaceAll(/\s+/g, ' ')}\n`)
-    .replaceAll(/ (id|class)="[^"]*"/g, '')
-    .replaceAll('<b></b>', '')
-    .replaceAll(/<b>([^<]*?)(\s*)<\/b>/g, (_, text, space) => `<code>${text}</code>${space}`)
-    // A blank line would end the HTML.
-    .split(/\n(?=\n### )|(?<=\n### [^\n]*\n)/)
-    .map(part => (part.startsWith('\n###') ? part : part.replaceAll(/\n\s*\n/g, '\n')))
-    .join('\n')
+  return (
+    html
+      .replaceAll(/<\/?section[^>]*>\n?/g, '')
+      .replaceAll(/<a class="permalink"[^>]*>|<\/a>/g, '')
+      .replaceAll(/<h2[^>]*>(.*?)<\/h2>/gs, (_, name) => `\n### ${name.replaceAll(/\s+/g, ' ')}\n`)
+      .replaceAll(/ (id|class)="[^"]*"/g, '')
+      .replaceAll('<b></b>', '')
+      .replaceAll(/<b>([^<]*?)(\s*)<\/b>/g, (_, text, space) => `<code>${text}</code>${space}`)
+      // A blank line would end the HTML.
+      .split(/\n(?=\n### )|(?<=\n### [^\n]*\n)/)
+      .map(part => (part.startsWith('\n###') ? part : part.replaceAll(/\n\s*\n/g, '\n')))
+      .join('\n')
+  )
 }

@@ -14,7 +14,8 @@ import {
 } from '../support/pages.js'
 import { FLAGS, MAIN, result, shell } from '../support/program.js'
 
-// The commands of the site's pages run as they are shown, in the order of each page, and say what the pages say.
+// The commands of the site's pages run as they are shown, in the order of each page, and say what the pages say. With
+// UBLK_TS_PAGES=all also those that another test runs in another order.
 
 leaveNoServerBehind(test)
 
@@ -57,13 +58,18 @@ trap end EXIT
 
 const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
+const ALL = process.env['UBLK_TS_PAGES'] === 'all'
+
+/** Programs that a test runs by itself have nothing given. */
+const isRun = ({ runBy, given }: Block): boolean => runBy === undefined || (ALL && given !== '')
+
 interface Shown extends Command {
   readonly block: Block
 }
 
 for (const document of DOCUMENTS) {
   const blocks = BLOCKS.filter(
-    block => block.document === document && isShell(block) && (block.runBy ?? block.notRun) === undefined,
+    block => block.document === document && isShell(block) && block.notRun === undefined && isRun(block),
   )
   if (blocks.length === 0) continue
   test(`the commands of ${document} run as they are shown`, async t => {

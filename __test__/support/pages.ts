@@ -13,7 +13,7 @@ export const DOCUMENTS: readonly string[] = ['README.md', ...PAGES.map(page => `
  * - `<!-- given CODE -->`: what it takes for granted, in its own language (for commands: in bash);
  * - `<!-- stays -->`: its last command goes on until the commands of the page have ended;
  * - `<!-- file: NAME -->`: its text is that of a file;
- * - `<!-- run by: NAME -->`: the test that runs it, in __test__ or scripts;
+ * - `<!-- run by: NAME -->`: the test that runs it, or its commands, in __test__ or scripts;
  * - `<!-- not run: REASON -->`: nobody runs it here, and why.
  */
 export interface Block {

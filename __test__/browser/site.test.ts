@@ -197,6 +197,7 @@ test('the search finds pages, commands and functions, with the keyboard alone', 
       hrefs.some(href => found.test(href)),
       `${words}: ${hrefs}`,
     )
+    await page.keyboard.press('ArrowDown')
     await page.keyboard.press('Enter')
     await page.waitForURL(url => !url.pathname.endsWith('start.html'))
   }

@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2317
-# Sourced by vm/run: boots a stock Debian kernel in QEMU without KVM, on the host's file tree by way of virtiofs.
+# Sourced by vm/run: boots a stock Debian kernel in QEMU without KVM, on the host's file tree by way of virtiofs, or
+# on a root file system of another architecture.
 
 # share TAG DIR ro|rw CACHE: a virtiofsd in a mount namespace of its own, on a bind mount: read-only is the host's doing.
 share() {
@@ -16,7 +17,7 @@ share() {
 }
 
 attempt() { # boots once; $work/up gets a line when the command starts, and another with its status
-  local qemu=$1 kernel=$2 name=${2##*/} port out_pid err_pid arguments
+  local qemu=$1 kernel=$2 name=${2##*/} port out_pid err_pid arguments machine
   daemons=() devices=()
   rm -f "$work"/{stdout,stderr,up,dmesg,console}; mkfifo "$work/stdout" "$work/stderr"; : >"$work/up"; : >"$work/console"
   cat "$work/stdout" & out_pid=$!
@@ -25,10 +26,14 @@ attempt() { # boots once; $work/up gets a line when the command starts, and anot
   [ -z "$out" ] || share out "$out" rw auto
   for port in stdout stderr up dmesg; do
     devices+=(-chardev "file,id=$port,path=$work/$port" -device "virtserialport,chardev=$port,name=$port"); done
-  arguments="console=ttyS0 quiet panic=-1 printk.devkmsg=on module.sig_enforce=1 mitigations=off cryptomgr.notests audit=0
-    random.trust_cpu=on nokaslr no_timer_check tsc=reliable lpj=5000000 lab.vm=$vm lab.work=$work lab.modules=$kernel/modules/lib/modules/$name"
-  # The system's own QEMU 7.2 may run this: its cmpxchg16b is not to be trusted.
-  TMPDIR=$work setsid setpriv --pdeathsig KILL "$qemu" -M pc -bios qboot.rom -cpu max,-cx16 -accel tcg,thread=multi,tb-size=512 \
+  arguments="quiet panic=-1 printk.devkmsg=on module.sig_enforce=1 mitigations=off cryptomgr.notests audit=0
+    random.trust_cpu=on nokaslr lab.vm=$vm lab.work=$work lab.root=$base lab.modules=$kernel/modules/lib/modules/$name"
+  case $arch in
+    # The system's own QEMU 7.2 may run this: its cmpxchg16b is not to be trusted.
+    x64) machine=(-M pc -bios qboot.rom -cpu "max,-cx16") arguments+=' console=ttyS0 no_timer_check tsc=reliable lpj=5000000';;
+    arm64) machine=(-M virt -cpu cortex-a72) arguments+=' console=ttyAMA0';;
+  esac
+  TMPDIR=$work setsid setpriv --pdeathsig KILL "$qemu" "${machine[@]}" -accel tcg,thread=multi,tb-size=512 \
     -smp "$cpus" -m "$memory" -object "memory-backend-memfd,id=ram,size=$memory,share=on" -machine memory-backend=ram \
     -nodefaults -no-user-config -display none -no-reboot -serial "file:$work/console" \
     -kernel "$kernel/vmlinux" -initrd "$kernel/initrd" -append "${arguments//$'\n'/ }" \
@@ -45,10 +50,10 @@ attempt() { # boots once; $work/up gets a line when the command starts, and anot
 
 boot() {
   local qemu kernel_dir try
-  [ "$(id -u)" = 0 ] || die "--kernel needs root"
+  [ "$(id -u)" = 0 ] || die "QEMU needs root here"
   need setpriv unshare /usr/lib/qemu/virtiofsd
-  qemu=$("$vm/qemu/emulator") || exit 125
-  kernel_dir=$("$vm/qemu/kernel" "$kernel") || exit 125
+  qemu=$("$vm/qemu/emulator" "$arch") || exit 125
+  kernel_dir=$("$vm/qemu/kernel" "$kernel" "$arch") || exit 125
   for try in 1 2 3; do
     attempt "$qemu" "$kernel_dir"
     [ ! -s "$work/up" ] || break

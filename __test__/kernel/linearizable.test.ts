@@ -151,7 +151,10 @@ for (const [name, effect] of Object.entries({
 }
 
 test('the example passes', async t => {
-  t.regex(await sh('node --test dist-test/examples/testing/linearizable.test.js'), /# pass 1\n# fail 0\n/)
+  t.regex(
+    await sh('node --test --test-reporter=tap dist-test/examples/testing/linearizable.test.js'),
+    /# pass 1\n# fail 0\n/,
+  )
 })
 
 test('a mounted disk is not overwritten', async t => {

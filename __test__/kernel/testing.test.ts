@@ -261,7 +261,7 @@ test('a size that a file system refuses is reported in its own words', async t =
 
 test('the examples pass under their test runners', async t => {
   const dir = 'dist-test/examples/testing'
-  t.regex(await sh(`node --test ${dir}/node.test.js`), /# pass 2\n# fail 0\n/)
+  t.regex(await sh(`node --test --test-reporter=tap ${dir}/node.test.js`), /# pass 2\n# fail 0\n/)
   t.regex(await sh(`npx --no -- ava ${dir}/ava.test.js`), /2 tests passed/)
 })
 

@@ -127,6 +127,7 @@ const rust = {
       'registry → kinds': 'what is chosen for a kind of backend',
       'device → telemetry': 'its counters and traces',
       'device → faults': 'what the rules of a disk have done',
+      'device → heat': 'where a disk is read and written',
       'device → layers': 'the layers of an overlay',
       'device → lazy': 'how much of a lazy disk is there',
       'device → changes': 'checkpoints, and what was changed since',

@@ -72,6 +72,21 @@ export const TRACE_FAULTS = 9
 /** How many fields a trace record has. */
 export const TRACE_FIELDS = 10
 
+/** Fields of a cell of a disk to which something was done: its number. */
+export const HEAT_CELL = 0
+
+/** Bytes that were read. */
+export const HEAT_READ = 1
+
+/** Bytes that were written, or are zeroes now. */
+export const HEAT_WRITTEN = 2
+
+/** Requests to which rules of a disk with faults were applied. */
+export const HEAT_FAULTS = 3
+
+/** How many numbers a cell has. */
+export const HEAT_FIELDS = 4
+
 /** Field of a change: the operation. */
 export const CHANGE_OP = 0
 

@@ -11,6 +11,7 @@ mod changes;
 mod device;
 mod diff;
 mod faults;
+mod heat;
 mod hooks;
 mod kinds;
 mod layers;

@@ -56,6 +56,17 @@ pub const TRACE_FAULTS: usize = 9;
 /// How many fields a trace record has.
 pub const TRACE_FIELDS: usize = 10;
 
+/// Fields of a cell of a disk to which something was done: its number.
+pub const HEAT_CELL: usize = 0;
+/// Bytes that were read.
+pub const HEAT_READ: usize = 1;
+/// Bytes that were written, or are zeroes now.
+pub const HEAT_WRITTEN: usize = 2;
+/// Requests to which rules of a disk with faults were applied.
+pub const HEAT_FAULTS: usize = 3;
+/// How many numbers a cell has.
+pub const HEAT_FIELDS: usize = 4;
+
 /// Field of a change: the operation.
 pub const CHANGE_OP: usize = 0;
 /// Field of a change: the flags.

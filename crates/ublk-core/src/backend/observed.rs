@@ -106,6 +106,10 @@ impl Backend for Observed {
         self.inner.layers()
     }
 
+    fn written_shares(&self, cell: u64) -> Option<Vec<u8>> {
+        self.inner.written_shares(cell)
+    }
+
     fn resize(&self, from: u64, to: u64) -> Result<()> {
         self.inner.resize(from, to)
     }

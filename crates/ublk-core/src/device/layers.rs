@@ -68,6 +68,11 @@ impl Device {
         Ok(self.backend()?.layers())
     }
 
+    /// How much of each cell of so many bytes was written over a base: 0 none, 255 all. `None` of a disk that is no overlay.
+    pub fn written_shares(&self, cell: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.backend()?.written_shares(cell))
+    }
+
     /// Keeps the device as it is while its backend changes.
     pub(super) fn live_backend(&self) -> Result<(MutexGuard<'_, State>, Arc<dyn Backend>)> {
         let mut state = self.state();

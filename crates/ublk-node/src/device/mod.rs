@@ -2,6 +2,7 @@
 
 mod changed;
 mod faults;
+mod heat;
 mod layers;
 mod lazy;
 mod recorded;

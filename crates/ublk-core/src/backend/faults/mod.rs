@@ -317,6 +317,10 @@ impl Backend for Faults {
         self.disk.layers()
     }
 
+    fn written_shares(&self, cell: u64) -> Option<Vec<u8>> {
+        self.disk.written_shares(cell)
+    }
+
     fn interrupt(&self, patience: Duration) -> Result<()> {
         self.disk.interrupt(patience)
     }

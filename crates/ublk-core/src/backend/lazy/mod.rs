@@ -35,6 +35,7 @@ use map::MapFile;
 pub use map::{Found, Identity, Map};
 pub use progress::{Filling, Progress};
 
+use super::shares::shares;
 use super::{Backend, Engine, Properties, Site, Storage};
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
@@ -236,6 +237,16 @@ impl Handle {
             evicted,
             filling: self.filling.now(),
         })
+    }
+
+    /// How much of each cell of so many bytes is there, and how much of it clients wrote, which only a bounded cache knows: 0 none,
+    /// 255 all. The time that it takes does not depend on the size of the disk; it disturbs no queue.
+    pub fn shares(&self, cell: u64) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        let inner = self.inner()?;
+        let map = &inner.chunks.map;
+        let of = |holds: &dyn Fn(u64) -> bool| shares(map.size(), cell, map.chunk(), holds);
+        let dirty = map.is_bounded().then(|| of(&|chunk| map.is_dirty(chunk)));
+        Some((of(&|chunk| map.has(chunk)), dirty))
     }
 
     /// Fetches what is missing of a range of bytes. Blocks until it is there; a bounded cache may evict it again.

@@ -37,7 +37,9 @@ pub use layers::LayerInfo;
 pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
 
 use super::new_file::NewFile;
+use super::shares::shares;
 use super::{Backend, Changes, Engine, Extent, Memory, Properties, Site, identity, parts, resize_in_order};
+use crate::abi::SECTOR;
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno};
@@ -56,6 +58,9 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// Bytes: the unit in which people are shown what was written.
+const BLOCK: u64 = 4096;
 
 /// See the [module](self).
 pub struct Overlay {
@@ -342,6 +347,10 @@ impl Backend for Overlay {
     fn layers(&self) -> Vec<LayerInfo> {
         let top = self.layers.top();
         (self.layers.lowest()..=top).map(|number| self.layers.of(number).info(number == top)).collect()
+    }
+
+    fn written_shares(&self, cell: u64) -> Option<Vec<u8>> {
+        Some(shares(self.size(), cell, BLOCK, |block| self.index.find(block * BLOCK, SECTOR).0 != 0))
     }
 
     fn flatten(self: Arc<Self>, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {

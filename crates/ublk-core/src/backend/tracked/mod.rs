@@ -271,6 +271,10 @@ impl Backend for Tracked {
         self.disk.layers()
     }
 
+    fn written_shares(&self, cell: u64) -> Option<Vec<u8>> {
+        self.disk.written_shares(cell)
+    }
+
     fn let_go(&self) {
         self.disk.let_go();
     }

@@ -183,6 +183,33 @@ export interface DiskRange {
   readonly length: number
 }
 
+/**
+ * Where a disk was read and written in some time, and what of it is where. A disk has at most 4096 cells of equal size. Plain data,
+ * as JSON can carry it.
+ */
+export interface HeatPart {
+  /** Of the disk, in bytes. */
+  readonly size: number
+  /** Of a cell, in bytes; the last one may be smaller. */
+  readonly cell: number
+  /**
+   * Four numbers for each cell to which something was done: its number, bytes that reads asked for, bytes that were to be
+   * written, and requests to which rules for faults were applied.
+   */
+  readonly counts: readonly number[]
+  /** Requests that are not counted, since there were too many. */
+  readonly lost: number
+  /**
+   * A byte in base64 for each cell: how much of it is in a lazy disk's cache, 0 none and 255 all. Of a large cell about 64 places are
+   * looked at. Null of another disk; absent if it is as it was told before.
+   */
+  readonly present?: string | null
+  /** The same: how much clients wrote, of a bounded cache. */
+  readonly dirty?: string | null
+  /** The same: how much was written over an overlay's base. */
+  readonly layered?: string | null
+}
+
 /** A named instant in the life of a disk that records its changes. Plain data, as JSON can carry it. */
 export interface Checkpoint {
   name: string

@@ -21,7 +21,8 @@ import { tellOfDisk } from './diagnostics.js'
 import { checkDiff } from './diff.js'
 import { invalid, rethrow, UblkError, wrap, wrongType } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import type { ChangedPart, DeviceInfo, DiskTotals, QueueStats } from './info.js'
+import { heatOf } from './heat.js'
+import type { ChangedPart, DeviceInfo, DiskTotals, HeatPart, QueueStats } from './info.js'
 import { refuseCrashes } from './kernels.js'
 import { Launch } from './launch.js'
 import { checkEnd, checkWaiting, type EndOptions, type RecoverOptions } from './lifecycle-options.js'
@@ -268,6 +269,11 @@ export class ServedDevice extends UblkDevice {
   /** @internal For the control socket. */
   async changedPart(since: string, from: number): Promise<ChangedPart> {
     return await changedPart(this.#local.device, since, from).catch(rethrow)
+  }
+
+  /** @internal For the control socket. */
+  async heat(tell: (part: HeatPart) => boolean, signal: AbortSignal): Promise<void> {
+    await heatOf(this.#local.device, tell, signal)
   }
 
   /** @internal For the control socket: `wishes` come from another process. */

@@ -47,6 +47,14 @@ test('the OpenMetrics text is well formed and says what was counted', async t =>
         { path: '/a.cow.one', bytes: 4096, written: false },
         { path: '/a.cow', bytes: 8192, written: true },
       ],
+      faults: {
+        rules: [
+          { rule: { op: 'read', errno: 'EIO' }, ofProfile: false, considered: 9, applied: 4 },
+          { rule: { op: 'write', errno: 'EIO' }, ofProfile: false, considered: 9, applied: 0 },
+        ],
+        seed: 0,
+        hanging: 3,
+      },
     }),
   ])
   const families = parseOpenMetrics(text)
@@ -65,6 +73,9 @@ test('the OpenMetrics text is well formed and says what was counted', async t =>
   t.deepEqual(value('ublk_up', 'ublk_up', {}), [1, 0, 1])
   t.deepEqual(value('ublk_layer_bytes', 'ublk_layer_bytes', { device: 'ublkb13', written: 'false' }), [4096])
   t.deepEqual(value('ublk_layer_bytes', 'ublk_layer_bytes', { layer: '/a.cow' }), [8192])
+  t.deepEqual(value('ublk_faults_applied', 'ublk_faults_applied_total', { device: 'ublkb13' }), [4, 0])
+  t.deepEqual(value('ublk_faults_applied', 'ublk_faults_applied_total', { rule: '1' }), [0])
+  t.deepEqual(value('ublk_faults_hanging', 'ublk_faults_hanging', {}), [3])
   t.deepEqual(value('ublk_device_info', 'ublk_device_info', { path: '/dev/ublkb0', state: 'live' }), [1])
   const durations = 'ublk_request_duration_seconds'
   t.is(families.get(durations)?.type, 'histogram')

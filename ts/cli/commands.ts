@@ -36,6 +36,7 @@ export const COMMANDS: readonly Commands[] = [
   { names: ['stats'], load: async () => (await import('./stats.js')).addStats },
   { names: ['top'], load: async () => (await import('./top.js')).addTop },
   { names: ['trace'], load: async () => (await import('./trace.js')).addTrace },
+  { names: ['dashboard'], load: async () => (await import('./dashboard.js')).addDashboard },
   { names: ['metrics'], load: async () => (await import('./metrics.js')).addMetrics },
   { names: ['features'], load: async () => (await import('./features.js')).addFeatures },
   { names: ['doctor'], load: async () => (await import('./doctor.js')).addDoctor },

@@ -19,3 +19,9 @@ export function parseSeed(text: string): number {
   if (/^\d+$/.test(text) && Number.isSafeInteger(Number(text))) return Number(text)
   throw new InvalidArgumentError('It must be a whole number.')
 }
+
+/** Reads a port. */
+export function port(text: string): number {
+  if (/^\d{1,5}$/.test(text) && Number(text) <= 65535) return Number(text)
+  throw new InvalidArgumentError('It must be a port from 1 to 65535, or 0 for a free one.')
+}

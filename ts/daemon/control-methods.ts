@@ -70,6 +70,7 @@ export function controlMethods(
       const later = setInterval(() => missed > 0 && listener([], 0), CATCH_UP).unref()
       await disk.trace(listener, { signal: gone }).finally(() => clearInterval(later))
     },
+    heat: async (_, { tell, gone }) => await disk.heat(tell, gone),
     shutdown: async ({ force, wait }, { gone }) => {
       // A forced shutdown is completed even if its client has gone.
       const signal = force === true ? undefined : gone

@@ -11,6 +11,7 @@ import type {
   DiskLayer,
   DiskRange,
   FlattenProgress,
+  HeatPart,
   LazyProgress,
   QueueStats,
 } from '../info.js'
@@ -192,8 +193,8 @@ export class ControlClient implements Disposable {
   }
 
   /** What its rules have done. */
-  async faults<Report>(): Promise<Report> {
-    return (await this.#call('faults', {})) as Report
+  async faults<Report>(timeout: number = PROMPT): Promise<Report> {
+    return (await this.#call('faults', {}, { timeout })) as Report
   }
 
   /** Lets its requests that hang go on. */
@@ -310,6 +311,20 @@ export class ControlClient implements Disposable {
     } catch (error) {
       if (failed.signal.aborted) throw failure
       if (!signal?.aborted) throw error
+    }
+  }
+
+  /**
+   * Calls `listener` once a second with where its disk was read and written, until the signal aborts, which closes the connection.
+   *
+   * @throws UblkError of kind `invalid` from servers of earlier versions; `limit` if the device is traced eight times already.
+   */
+  async heat(listener: (part: HeatPart) => void, signal: AbortSignal): Promise<void> {
+    const onPart = (part: unknown): void => listener(part as HeatPart)
+    try {
+      await this.#call('heat', {}, { timeout: 0, signal, onPart })
+    } catch (error) {
+      if (!signal.aborted) throw error
     }
   }
 

@@ -87,13 +87,18 @@ export function readChoice(id: number): ServingChoice | undefined {
 export function isLazy(id: number): boolean {
   const found = readRecord(id)
   const record = found.state === 'served' || found.state === 'dead' ? found.record : undefined
-  return hasLazy(record?.options.backend)
+  return hasKind(record?.options.backend, 'lazy')
 }
 
 /** The backend in a device's record, if it is valid. */
 export function readBackend(id: number): Json | undefined {
   const found = readRecord(id)
   return found.state === 'served' || found.state === 'dead' ? found.record.options.backend : undefined
+}
+
+/** Whether a device's record says that its disk has rules for faults. */
+export function hasFaults(id: number): boolean {
+  return hasKind(readBackend(id), 'faults')
 }
 
 /** Whether a device's record says that its disk is an overlay. */
@@ -114,9 +119,11 @@ export function overlayOf(backend: unknown): { readonly [field: string]: unknown
   return described['kind'] === 'overlay' ? described : undefined
 }
 
-function hasLazy(backend: unknown): boolean {
+/** Whether a backend is of a kind, or one that it consists of. */
+function hasKind(backend: unknown, kind: string): boolean {
   if (typeof backend !== 'object' || backend === null) return false
-  return (backend as { kind?: unknown }).kind === 'lazy' || Object.values(backend).some(hasLazy)
+  if ((backend as { kind?: unknown }).kind === kind) return true
+  return Object.values(backend).some(each => hasKind(each, kind))
 }
 
 /** The files that a device's disk was created from, if it has a valid record that names them. */

@@ -61,8 +61,15 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
     'layer',
     'written',
   )
+  const faults = counter(
+    'ublk_faults_applied_total',
+    'Requests to which a rule for faults was applied, by its place in the list of rules.',
+    'device',
+    'rule',
+  )
+  const hanging = gauge('ublk_faults_hanging', 'Requests that hang because of a rule.', 'device')
 
-  for (const { device, queues, lazy, layers, trouble } of readings) {
+  for (const { device, queues, lazy, layers, faults: report, trouble } of readings) {
     const name = { device: device.path.replace('/dev/', '') }
     up.set(name, trouble ? 0 : 1)
     size.set(name, device.size)
@@ -78,6 +85,11 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
     }
     for (const { path, bytes, written } of layers) {
       if (path !== null) layerBytes.set({ ...name, layer: path, written: `${written}` }, bytes)
+    }
+    if (report) {
+      hanging.set(name, report.hanging)
+      for (const [rule, { applied }] of report.rules.entries())
+        faults.inc({ ...name, rule: `${rule}` }, applied)
     }
     for (const stats of queues) {
       const queue = { ...name, queue: `${stats.queue}` }

@@ -1,8 +1,9 @@
 import type { UblkDevice } from '../device.js'
+import type { FaultReport } from '../disk-faults.js'
 import { UblkError, wrap } from '../errors.js'
 import type { DeviceInfo, DiskLayer, LazyProgress, QueueStats } from '../info.js'
 import { type ControlClient, connect } from '../remote/control-client.js'
-import { isLazy, isOverlay } from '../remote/record-file.js'
+import { hasFaults, isLazy, isOverlay } from '../remote/record-file.js'
 
 /** A device's counters at one moment. */
 export interface Reading {
@@ -15,18 +16,21 @@ export interface Reading {
   readonly lazy: LazyProgress | null
   /** What each layer of an overlay holds. */
   readonly layers: readonly DiskLayer[]
-  /** Why it does not. */
+  /** What the rules of a disk with faults have done. */
+  readonly faults: FaultReport | null
+  /** Why its server does not answer. */
   readonly trouble: UblkError | null
 }
 
 /** What a server answers. */
-type Answer = Pick<Reading, 'queues' | 'lazy' | 'layers'>
+type Answer = Pick<Reading, 'queues' | 'lazy' | 'layers' | 'faults'>
 
-/** A server, and whether its disk is lazy, or an overlay. */
+/** A server, and whether its disk is lazy, an overlay, or has rules for faults. */
 interface Asked {
   readonly server: ControlClient
   readonly lazy: boolean
   readonly overlay: boolean
+  readonly faults: boolean
 }
 
 /** How long a server may take to answer, in milliseconds, so that it does not delay the others. */
@@ -69,7 +73,7 @@ export class Readings implements Disposable {
     } catch (error) {
       this.#drop(device.id)
       const at = performance.now()
-      return { device, at, queues: [], lazy: null, layers: [], trouble: wrap(error) }
+      return { device, at, queues: [], lazy: null, layers: [], faults: null, trouble: wrap(error) }
     }
   }
 
@@ -85,7 +89,7 @@ export class Readings implements Disposable {
       }
     }
     const server = await connect(id, BRIEF)
-    const asked = { server, lazy: isLazy(id), overlay: isOverlay(id) }
+    const asked = { server, lazy: isLazy(id), overlay: isOverlay(id), faults: hasFaults(id) }
     this.#servers.set(id, asked)
     return await countersOf(asked)
   }
@@ -100,13 +104,14 @@ export class Readings implements Disposable {
   }
 }
 
-async function countersOf({ server, lazy, overlay }: Asked): Promise<Answer> {
-  const [queues, progress, layers] = await Promise.all([
+async function countersOf({ server, lazy, overlay, faults }: Asked): Promise<Answer> {
+  const [queues, progress, layers, report] = await Promise.all([
     server.stats(BRIEF),
     lazy ? server.lazyProgress(BRIEF) : null,
     overlay ? server.layers(BRIEF) : [],
+    faults ? server.faults<FaultReport>(BRIEF) : null,
   ])
-  return { queues, lazy: progress, layers }
+  return { queues, lazy: progress, layers, faults: report }
 }
 
 function nobody({ id }: DeviceInfo): UblkError {

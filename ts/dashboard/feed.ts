@@ -24,11 +24,13 @@ export class Feed {
   readonly #known = new Map<number, Known>()
   readonly #clock = new Clock()
   readonly #all = new Rows()
+  readonly #clockNow: () => number
   #time = 0
   #total: Row = NOTHING
 
-  constructor(source: Source) {
+  constructor(source: Source, now: () => number = Date.now) {
     this.#source = source
+    this.#clockNow = now
   }
 
   /** Reads all disks, and says what has changed. */
@@ -39,7 +41,7 @@ export class Feed {
     } catch (error) {
       return { ...this.#tick(), trouble: wrap(error).message }
     }
-    this.#time = Date.now()
+    this.#time = this.#clockNow()
     const look = this.#clock.tick(this.#time)
     const about: About[] = []
     const rows: Tick['rows'][number][] = []

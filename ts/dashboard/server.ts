@@ -17,6 +17,8 @@ export interface Options {
   readonly mayChange: boolean
   /** How often the disks are read, in milliseconds. */
   readonly period?: number
+  /** What time it is, in milliseconds since 1970. */
+  readonly now?: () => number
 }
 
 /** How long a request may take to come in, in milliseconds, and how many connections there may be. */
@@ -56,7 +58,7 @@ export class Dashboard {
   private constructor(source: Source, options: Options) {
     this.#source = source
     this.#options = options
-    this.#feed = new Feed(source)
+    this.#feed = new Feed(source, options.now)
     const times = { requestTimeout: PATIENCE, headersTimeout: PATIENCE, keepAliveTimeout: PATIENCE }
     this.#server = createServer(times, (request, response) => {
       this.#answer(request, response).catch(error => refuse(response, 500, wrap(error).message))

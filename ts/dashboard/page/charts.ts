@@ -16,12 +16,18 @@ interface Kind {
   readonly title: string
   readonly lines: readonly Line[]
   readonly words: (value: number) => string
+  /** The distances of its lines. */
+  readonly steps?: number[]
 }
+
+/** Of bytes: people know these. */
+const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power)
 
 const KINDS: readonly Kind[] = [
   {
     title: 'Throughput, per second',
     words: bytes,
+    steps: POWERS,
     lines: [
       { label: 'read', field: 'readBytes', stroke: 'read' },
       { label: 'written', field: 'writeBytes', stroke: 'write', dash: [6, 3] },
@@ -45,6 +51,9 @@ const KINDS: readonly Kind[] = [
     ],
   },
 ]
+
+/** How many seconds are shown at least. */
+const LEAST = 60
 
 const HEIGHT = 150
 
@@ -71,7 +80,10 @@ export class Charts {
     const last = seconds.at(-1) ?? 0
     for (const { plot, kind, box } of this.#plots) {
       plot.setData([seconds, ...kind.lines.map(({ field }) => series.of(field))] as uPlot.AlignedData, false)
-      plot.setScale('x', { min: last - SHOWN + 1, max: last })
+      plot.setScale('x', {
+        min: Math.max(last - SHOWN + 1, Math.min(seconds[0] ?? last, last - LEAST)),
+        max: last,
+      })
       const now = kind.lines.map(({ label, field }) => `${label} ${kind.words(series.of(field).at(-1) ?? 0)}`)
       box.setAttribute('aria-label', `${kind.title}, in the last five minutes. Now: ${now.join(', ')}`)
     }
@@ -120,11 +132,17 @@ function optionsOf(kind: Kind, width: number): uPlot.Options {
     cursor: { drag: { x: false, y: false }, points: { size: 6 } },
     scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(max * 1.08, 1)] } },
     axes: [
-      { ...axis, space: 70, values: (_, times) => times.map(clock) },
-      { ...axis, size: 62, space: 28, values: (_, numbers) => numbers.map(words) },
+      { ...axis, space: 90, values: (_, times) => times.map(clock) },
+      {
+        ...axis,
+        size: 62,
+        space: 28,
+        ...(kind.steps ? { incrs: kind.steps } : {}),
+        values: (_, numbers) => numbers.map(number => (number === 0 ? '0' : kind.words(number))),
+      },
     ],
     series: [
-      { label: 'at', value: (_, at) => (at == null ? '–' : clock(at, true)) },
+      { label: 'at', value: (_, at) => (at == null ? '–' : clock(at)) },
       ...kind.lines.map(({ label, stroke, dash }) => ({
         label,
         stroke: colour(stroke),
@@ -137,7 +155,6 @@ function optionsOf(kind: Kind, width: number): uPlot.Options {
   }
 }
 
-function clock(seconds: number, exact: unknown): string {
-  const text = new Date(seconds * 1000).toTimeString()
-  return text.slice(0, exact === true ? 8 : 5)
+function clock(seconds: number): string {
+  return new Date(seconds * 1000).toTimeString().slice(0, 8)
 }

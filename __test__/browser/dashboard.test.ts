@@ -1,0 +1,224 @@
+import { mkdirSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import test from 'ava'
+import type { AxeResults } from 'axe-core'
+import { type Browser, chromium, type Page } from 'playwright-core'
+import { Dashboard } from '../../dist/dashboard/server.js'
+import type { Source } from '../../dist/dashboard/source.js'
+import { MadeUp } from '../support/dashboard.js'
+
+// The dashboard in a real browser, as in report.test. Screenshots are in target/dashboard.
+
+const dir = fileURLToPath(new URL('../../target/dashboard/', import.meta.url))
+const executablePath = process.env['UBLK_TS_BROWSER'] ?? '/usr/bin/chromium-headless-shell'
+let browser: Browser
+test.before(async () => {
+  mkdirSync(dir, { recursive: true })
+  browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+})
+test.after.always(async () => await browser?.close())
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+
+interface View {
+  readonly width?: number
+  readonly colorScheme?: 'light' | 'dark'
+  readonly mayChange?: boolean
+  readonly period?: number
+  readonly now?: () => number
+}
+
+/** A dashboard that is served, opened in the browser, and what that complained of. */
+async function opened(source: Source, view: View = {}) {
+  const { width = 1440, colorScheme = 'light', mayChange = false, period = 200, now } = view
+  const dashboard = await Dashboard.listen(source, { port: 0, mayChange, period, ...(now ? { now } : {}) })
+  const context = await browser.newContext({ viewport: { width, height: 1000 }, colorScheme })
+  const page = await context.newPage()
+  const troubles: string[] = []
+  page.on('console', message => troubles.push(`${message.type()}: ${message.text()}`))
+  page.on('pageerror', error => troubles.push(String(error)))
+  page.on('request', request => {
+    const url = request.url()
+    if (!url.startsWith(dashboard.origin) && !url.startsWith('data:')) troubles.push(`requests ${url}`)
+  })
+  await page.goto(dashboard.url)
+  await page.locator('.rows .row').first().waitFor()
+  return {
+    page,
+    dashboard,
+    troubles,
+    async [Symbol.asyncDispose]() {
+      await context.close()
+      await dashboard.close()
+    },
+  }
+}
+
+/** What axe finds wrong. */
+async function wrongs(page: Page): Promise<string[]> {
+  await page.evaluate(AXE)
+  const { violations } = (await page.evaluate('axe.run()')) as AxeResults
+  return violations.flatMap(({ id, nodes }) =>
+    nodes.map(node => `${id}: ${node.html.slice(0, 120)} ${node.failureSummary}`),
+  )
+}
+
+async function overflows(page: Page): Promise<number> {
+  return await page.evaluate(
+    () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  )
+}
+
+for (const width of [360, 1440]) {
+  for (const colorScheme of ['light', 'dark'] as const) {
+    test(`the dashboard has no errors, no foreign requests and no overflow, ${width} pixels, ${colorScheme}`, async t => {
+      using source = new MadeUp(40)
+      await using opening = await opened(source, { width, colorScheme })
+      const { page, troubles } = opening
+      await page.locator('.rows .row').first().click()
+      await page.locator('#cell', { hasText: 'cells' }).waitFor()
+      await page.waitForTimeout(300)
+      t.is(await overflows(page), 0)
+      await page.screenshot({ path: `${dir}made-up-${width}-${colorScheme}.png`, fullPage: true })
+      t.deepEqual(await wrongs(page), [])
+      t.deepEqual(troubles, [])
+    })
+  }
+}
+
+test('of a thousand disks only those in sight are in the page, which stays smooth', async t => {
+  using source = new MadeUp(1000)
+  await using opening = await opened(source, { period: 1000 })
+  const { page, troubles } = opening
+  const rows = async (): Promise<number> => await page.locator('.rows .row').count()
+  t.true((await rows()) < 60)
+  // Frames while numbers come, while the list is scrolled, and while it is in an order that changes.
+  const framesOf = async (what: string, act: () => Promise<unknown>): Promise<void> => {
+    await page.evaluate(() => {
+      const frames: number[] = []
+      let [last, on] = [performance.now(), true]
+      const tick = (now: number): void => {
+        frames.push(now - last)
+        last = now
+        if (on) requestAnimationFrame(tick)
+      }
+      requestAnimationFrame(tick)
+      Object.assign(window, {
+        endOfFrames: () => {
+          on = false
+          return frames.slice(1)
+        },
+      })
+    })
+    await act()
+    const frames = (await page.evaluate('endOfFrames()')) as number[]
+    frames.sort((a, b) => a - b)
+    const at = (part: number): string => (frames[Math.floor((frames.length - 1) * part)] ?? 0).toFixed(1)
+    const late = frames.filter(each => each > 50).length
+    t.log(
+      `${what}: ${frames.length} frames, median ${at(0.5)} ms, 99 % ${at(0.99)}, longest ${at(1)}; ${late} over 50 ms`,
+    )
+  }
+  await framesOf('1,000 disks, numbers come', async () => await page.waitForTimeout(3000))
+  await framesOf('1,000 disks, scrolled', async () => {
+    await page.locator('#list').hover()
+    for (let steps = 0; steps < 60; steps++) {
+      await page.mouse.wheel(0, 400)
+      await page.waitForTimeout(20)
+    }
+  })
+  t.true((await rows()) < 60)
+  await page.locator('.head button', { hasText: 'IOPS' }).click()
+  await page.locator('.rows .row').first().click()
+  await framesOf('1,000 disks, sorted by load, one shown', async () => await page.waitForTimeout(3000))
+  t.true((await rows()) < 60)
+  t.is(await page.locator('#list').getAttribute('aria-rowcount'), '1001')
+  t.deepEqual(troubles, [])
+})
+
+test('the dashboard is used with the keyboard alone', async t => {
+  using source = new MadeUp(300)
+  await using opening = await opened(source)
+  const { page, troubles } = opening
+  const focused = async (selector: string): Promise<void> => {
+    for (let times = 0; times < 40; times++) {
+      await page.keyboard.press('Tab')
+      if (await page.evaluate(wanted => document.activeElement?.matches(wanted) ?? false, selector)) return
+    }
+    t.fail(`Tab does not lead to ${selector}`)
+  }
+  const active = async (): Promise<string | null> =>
+    await page.locator('#list').getAttribute('aria-activedescendant')
+  await focused('#filter')
+  await page.keyboard.type('disk-29')
+  t.is(await page.locator('#shown').textContent(), '11 of 300')
+  await page.keyboard.press('Control+a')
+  await page.keyboard.press('Delete')
+  await focused('#list')
+  await page.keyboard.press('ArrowDown')
+  t.is(await active(), 'disk-0')
+  await page.keyboard.press('End')
+  t.is(await active(), 'disk-299')
+  await page.keyboard.press('ArrowUp')
+  t.is(await active(), 'disk-298')
+  t.true(await page.locator('#disk-298').isVisible())
+  await page.keyboard.press('Home')
+  for (let times = 0; times < 3; times++) await page.keyboard.press('ArrowDown')
+  await page.keyboard.press('Enter')
+  t.is(await page.locator('#one-h').textContent(), 'ublkb3')
+  t.true(page.url().endsWith('#ublkb3'))
+  t.is(await page.locator('#disk-3').getAttribute('aria-selected'), 'true')
+  // Its map.
+  await page.locator('#cell', { hasText: 'cells' }).waitFor()
+  await focused('#kinds input')
+  await page.keyboard.press('ArrowRight')
+  t.is(await page.locator('#kinds :checked').getAttribute('value'), 'read')
+  await focused('#heat')
+  await page.keyboard.press('ArrowRight')
+  t.regex(
+    (await page.locator('#cell').textContent()) ?? '',
+    /^Bytes 0 to 4095 \(0 B\): read .* written .* since this page looks\.$/,
+  )
+  await page.keyboard.press('End')
+  t.regex((await page.locator('#cell').textContent()) ?? '', /^Bytes 16773120 to 16777215 /)
+  // Loaded again, it shows the same disk; Escape shows all.
+  await page.reload()
+  await page.locator('#one-h', { hasText: 'ublkb3' }).waitFor()
+  await focused('#list')
+  await page.keyboard.press('Escape')
+  t.is(await page.locator('#one-h').textContent(), 'All disks')
+  t.deepEqual(troubles, [])
+})
+
+test('the dashboard says what it cannot read, and when its server is gone', async t => {
+  using source = new MadeUp(20)
+  await using opening = await opened(source)
+  const { page, dashboard } = opening
+  await page.locator('#disk-13').click()
+  t.is(await page.locator('#trouble').textContent(), 'It cannot be read: nobody can be asked about device 13')
+  source.failure = new Error('no /dev/ublk-control <b>here</b>')
+  await page
+    .locator('#state', { hasText: 'The disks cannot be read: no /dev/ublk-control <b>here</b>' })
+    .waitFor()
+  source.failure = undefined
+  await page.locator('#state', { hasText: '20 disks' }).waitFor()
+  await dashboard.close()
+  await page.locator('#state.off', { hasText: 'does not answer' }).waitFor()
+})
+
+test('a page looks at a disk only while it is seen', async t => {
+  using source = new MadeUp(20)
+  await using opening = await opened(source)
+  const { page } = opening
+  await page.locator('#disk-0').click()
+  await page.locator('#cell', { hasText: 'cells' }).waitFor()
+  t.is(source.looking, 1)
+  await page.locator('#disk-3').click()
+  await page.locator('#one-h', { hasText: 'ublkb3' }).waitFor()
+  await page.locator('#cell', { hasText: 'cells' }).waitFor()
+  t.is(source.looking, 1)
+  await page.locator('#back').click()
+  while (source.looking > 0) await page.waitForTimeout(20)
+  t.is(await page.evaluate(() => document.activeElement?.id), 'list')
+})

@@ -1,0 +1,346 @@
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import test, { type ExecutionContext } from 'ava'
+import { Guard } from '../../dist/dashboard/guard.js'
+import type { Disk, Disks, Heat, Tick } from '../../dist/dashboard/protocol.js'
+import { Dashboard } from '../../dist/dashboard/server.js'
+import { Stream } from '../../dist/dashboard/stream.js'
+import { untold } from '../../dist/dashboard/untold.js'
+import { MadeUp } from '../support/dashboard.js'
+
+interface Answer {
+  readonly status: number
+  readonly headers: NodeJS.Dict<string | string[]>
+  readonly text: string
+}
+
+/** Serves disks that are made up. */
+async function served(
+  t: ExecutionContext,
+  options: { disks?: number; mayChange?: boolean; period?: number } = {},
+) {
+  const { disks = 3, mayChange = false, period = 20 } = options
+  const source = new MadeUp(disks)
+  const dashboard = await Dashboard.listen(source, { port: 0, mayChange, period })
+  t.teardown(async () => await dashboard.close())
+  const port = Number(new URL(dashboard.origin).port)
+  const ask = async (path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Answer> =>
+    await new Promise((resolve, reject) => {
+      const sent = request(
+        { port, path, method, headers: { host: `127.0.0.1:${port}`, ...headers } },
+        response => {
+          let text = ''
+          response.setEncoding('utf8').on('data', more => {
+            text += more
+          })
+          response.on('end', () =>
+            resolve({ status: response.statusCode ?? 0, headers: response.headers, text }),
+          )
+          response.on('error', reject)
+        },
+      )
+      sent.on('error', reject).end()
+    })
+  const { search } = new URL(dashboard.url)
+  const welcome = await ask(`/${search}`)
+  const [cookie = ''] = welcome.headers['set-cookie'] ?? []
+  const known = { cookie: cookie.split(';')[0] ?? '' }
+  return { source, dashboard, port, ask, search, welcome, cookie, known }
+}
+
+/** Reads events. */
+class Events {
+  readonly #all: [name: string, data: string][] = []
+  #got = (): void => {}
+  #response: IncomingMessage | undefined
+  ended = false
+
+  constructor(port: number, path: string, headers: Record<string, string>) {
+    let text = ''
+    const sent = request({ port, path, headers }, response => {
+      this.#response = response
+      response.setEncoding('utf8').on('data', more => {
+        const parts = (text + more).split('\n\n')
+        text = parts.pop() ?? ''
+        for (const part of parts) {
+          const [, name, data] = /^event: (.*)\ndata: (.*)$/.exec(part) ?? []
+          if (name !== undefined && data !== undefined) this.#all.push([name, data])
+        }
+        this.#got()
+      })
+      response.on('close', () => this.#end()).on('error', () => {})
+    })
+    sent.on('error', () => this.#end()).end()
+  }
+
+  #end(): void {
+    this.ended = true
+    this.#got()
+  }
+
+  close(): void {
+    this.#response?.destroy()
+  }
+
+  pause(): void {
+    this.#response?.pause()
+  }
+
+  resume(): void {
+    this.#response?.resume()
+  }
+
+  /** The next event of that name; others before it are dropped. */
+  async next<Data>(name: string): Promise<Data> {
+    for (;;) {
+      for (let event = this.#all.shift(); event; event = this.#all.shift()) {
+        if (event[0] === name) return JSON.parse(event[1])
+      }
+      if (this.ended) throw new Error(`no ${name}`)
+      await new Promise<void>(resolve => {
+        this.#got = resolve
+      })
+    }
+  }
+}
+
+test('who has the URL gets a cookie and the page, and nobody else gets anything', async t => {
+  const { dashboard, ask, search, welcome, cookie, known } = await served(t)
+  t.is(welcome.status, 303)
+  t.is(welcome.headers['location'], '/')
+  t.regex(cookie, /^ublk-ts-[0-9a-f]{12}=[\w-]{43}; Path=\/; HttpOnly; SameSite=Strict$/)
+  t.is((await ask('/', known)).status, 200)
+
+  const [name, token = ''] = (known.cookie ?? '').split('=')
+  for (const wrong of [
+    '',
+    'x',
+    token.slice(1),
+    `${token}x`,
+    token.toLowerCase(),
+    encodeURIComponent('ÿ'.repeat(43)),
+  ]) {
+    t.is((await ask(`/?token=${wrong}`)).status, 401, wrong)
+    t.is((await ask('/', { cookie: `${name}=${wrong}` })).status, 401, wrong)
+  }
+  for (const path of ['/', '/events', '/disks/0/events', '/disks/0/thaw', '/page.html', '/../x']) {
+    const { status, text } = await ask(path)
+    t.deepEqual([status, text], [401, 'open the URL that ublk-ts dashboard has printed\n'], path)
+  }
+  // The token in the URL opens the page and nothing else.
+  t.is((await ask(`/events${search}`)).status, 401)
+  // Another dashboard's cookie, beside it, does no harm.
+  t.is((await ask('/', { cookie: `other=1; ${known.cookie}; ublk-ts-000000000000=x` })).status, 200)
+  t.is((await ask('/elsewhere', known)).status, 404)
+  t.not(new Guard().token, new Guard().token)
+  t.true(dashboard.url.startsWith('http://127.0.0.1:'))
+})
+
+test('a page of another site cannot ask, even with the cookie', async t => {
+  const { port, ask, known, source } = await served(t, { mayChange: true })
+  const own = `127.0.0.1:${port}`
+  // DNS rebinding: the name is the attacker's, the address is ours.
+  for (const host of [
+    'evil.example',
+    `evil.example:${port}`,
+    '127.0.0.1.evil.example',
+    '0.0.0.0',
+    `10.0.0.1:${port}`,
+    'localhost.',
+  ]) {
+    t.is((await ask('/', { ...known, host })).status, 421, host)
+    t.is((await ask('/events', { ...known, host })).status, 421, host)
+  }
+  for (const host of [own, `localhost:${port}`, `[::1]:${port}`, 'localhost:8080', '127.0.0.1']) {
+    t.is((await ask('/', { ...known, host })).status, 200, host)
+  }
+  for (const origin of [
+    'http://evil.example',
+    'null',
+    `https://${own}`,
+    `http://127.0.0.1:${port + 1}`,
+    `http://localhost:${port}`,
+  ]) {
+    t.is((await ask('/events', { ...known, origin })).status, 403, origin)
+    t.is((await ask('/disks/0/thaw', { ...known, origin }, 'POST')).status, 403, origin)
+  }
+  for (const site of ['cross-site', 'same-site']) {
+    t.is((await ask('/events', { ...known, 'sec-fetch-site': site })).status, 403, site)
+  }
+  // What changes something has to say whose page it comes from.
+  t.is((await ask('/disks/0/thaw', known, 'POST')).status, 403)
+  t.deepEqual(source.acts, [])
+  t.is((await ask('/disks/0/thaw', { ...known, origin: `http://${own}` }, 'POST')).status, 204)
+  t.deepEqual(source.acts, ['thaw 0'])
+  t.is((await ask('/disks/0/thaw', { ...known, origin: `http://${own}` })).status, 405)
+  const { headers } = await ask('/', { ...known, origin: `http://${own}` })
+  t.is(headers['access-control-allow-origin'], undefined)
+})
+
+test('without being asked to, the dashboard lets nobody change a disk', async t => {
+  const { port, ask, known, source } = await served(t)
+  const origin = `http://127.0.0.1:${port}`
+  for (const action of ['thaw', 'clear-faults']) {
+    const { status, text } = await ask(`/disks/0/${action}`, { ...known, origin }, 'POST')
+    t.is(status, 403)
+    t.regex(text, /--allow-changes/)
+  }
+  t.is((await ask('/disks/0/delete', { ...known, origin }, 'POST')).status, 404)
+  t.deepEqual(source.acts, [])
+})
+
+test('the page runs nothing that is not its own, and stays nowhere', async t => {
+  const { ask, known } = await served(t)
+  const { headers, text } = await ask('/', known)
+  const policy = String(headers['content-security-policy'])
+  t.regex(
+    policy,
+    /^default-src 'none'; script-src 'sha256-[^']+'; style-src 'sha256-[^']+'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'$/,
+  )
+  t.is(headers['cache-control'], 'no-store')
+  t.is(headers['referrer-policy'], 'no-referrer')
+  t.is(headers['x-content-type-options'], 'nosniff')
+  t.is(headers['x-frame-options'], 'DENY')
+  t.false(/<(script|link|img|iframe)[^>]+(src|href)="?https?:/.test(text))
+  t.regex(text, /uPlot [\d.]+, https:\/\/github\.com\/leeoniya\/uPlot\n[\s\S]*MIT License[\s\S]*Copyright/)
+  t.is((await ask('/', known, 'HEAD')).text, '')
+  t.is((await ask('/', { ...known, 'content-length': '99999' }, 'GET')).status, 413)
+  // Refusals have the same headers.
+  t.is((await ask('/')).headers['content-security-policy'], policy)
+})
+
+test('a page gets all disks once, and from then on what changes', async t => {
+  const { port, known, source } = await served(t, { disks: 20 })
+  const events = new Events(port, '/events', known)
+  t.teardown(() => events.close())
+  const all = await events.next<Disks>('disks')
+  t.is(all.disks.length, 20)
+  t.false(all.mayChange)
+  t.is(all.disks[13]?.about.trouble, 'nobody can be asked about device 13')
+  const tick = await events.next<Tick>('tick')
+  // Only each third does something; what does nothing is not told again.
+  t.deepEqual(
+    tick.rows.map(([id]) => id),
+    [0, 3, 6, 9, 12, 15, 18],
+  )
+  t.deepEqual(tick.about, [])
+  t.deepEqual(tick.gone, [])
+  source.disks = 17
+  let gone: readonly number[] = []
+  while (gone.length === 0) ({ gone } = await events.next<Tick>('tick'))
+  t.deepEqual(gone, [17, 18, 19])
+  source.disks = 18
+  let about: Tick['about'] = []
+  while (about.length === 0) ({ about } = await events.next<Tick>('tick'))
+  t.deepEqual(
+    about.map(({ id }) => id),
+    [17],
+  )
+  source.failure = new Error('the driver is gone')
+  let trouble: string | null = null
+  while (trouble === null) ({ trouble } = await events.next<Tick>('tick'))
+  t.is(trouble, 'the driver is gone')
+  source.failure = undefined
+  while (trouble !== null) ({ trouble } = await events.next<Tick>('tick'))
+})
+
+test('a server counts where a disk is read and written only while somebody looks, once for all who do', async t => {
+  const { port, known, source, ask } = await served(t)
+  t.is(source.reads, 0, 'nobody has looked yet')
+  const one = new Events(port, '/disks/0/events', known)
+  const disk = await one.next<Disk>('disk')
+  t.is(disk.id, 0)
+  t.like(disk.detail.stack[0], { kind: 'file' })
+  const heat = await one.next<Heat>('heat')
+  t.true((heat.part?.counts.length ?? 0) > 0)
+  const other = new Events(port, '/disks/0/events', known)
+  await other.next<Heat>('heat')
+  t.is(source.looking, 1)
+  one.close()
+  await other.next<Heat>('heat')
+  t.is(source.looking, 1)
+  other.close()
+  while (source.looking > 0) await sleep(5)
+  t.is((await ask('/disks/99/events', known)).status, 404)
+})
+
+test('the number of pages that look is bounded', async t => {
+  const { port, known, ask } = await served(t)
+  const all = Array.from({ length: 16 }, () => new Events(port, '/events', known))
+  t.teardown(() => {
+    for (const events of all) events.close()
+  })
+  for (const events of all) await events.next('disks')
+  t.is((await ask('/events', known)).status, 503)
+  all.pop()?.close()
+  while ((await new Promise<number>(resolve => tryOnce(port, known, resolve))) === 503) await sleep(5)
+  t.pass()
+})
+
+/** The status of a stream, which is closed at once. */
+function tryOnce(port: number, headers: Record<string, string>, take: (status: number) => void): void {
+  const sent = request({ port, path: '/events', headers }, response => {
+    response.destroy()
+    take(response.statusCode ?? 0)
+  })
+  sent.end()
+}
+
+test('a page that does not read misses events, and gets all anew when it reads again', async t => {
+  let stream: Stream | undefined
+  let response: ServerResponse | undefined
+  let begun = 0
+  const server = createServer((_, made) => {
+    response = made
+    stream = new Stream(made, () => [['disks', `${++begun}`]])
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const events = new Events((server.address() as AddressInfo).port, '/', {})
+  t.teardown(() => events.close())
+  t.is(await events.next('disks'), 1)
+  events.pause()
+  const text = JSON.stringify('x'.repeat(2 ** 16))
+  for (let sent = 0; sent < 500; sent++) {
+    stream?.send('tick', text)
+    t.true((response?.writableLength ?? 0) < 2 ** 20 + 2 ** 17)
+    if (sent % 20 === 0) await sleep(1)
+  }
+  // The kernel takes some megabytes for it.
+  const before = begun
+  t.true((response?.writableLength ?? 0) > 2 ** 20)
+  events.resume()
+  while ((await events.next<number>('disks')) <= before) {}
+  t.is(begun, before + 1)
+  stream?.send('tick', '17')
+  t.is(await events.next('tick'), 17)
+})
+
+test('when the dashboard ends, so do its pages', async t => {
+  const { port, known, dashboard } = await served(t)
+  const events = new Events(port, '/events', known)
+  await events.next('disks')
+  await dashboard.close()
+  while (!events.ended) await sleep(5)
+  t.pass()
+})
+
+test('a port that is taken is told in one line', async t => {
+  const { port } = await served(t)
+  const listen = Dashboard.listen(new MadeUp(1), { port, mayChange: false })
+  await t.throwsAsync(listen, { message: /^cannot listen at 127\.0\.0\.1:\d+: .*EADDRINUSE/ })
+})
+
+test('disks that cannot be read are told in one line', async t => {
+  const readings = await new MadeUp(500).read()
+  t.is(
+    untold(readings, true),
+    '6 of 500 disks cannot be read (ublkb13, ublkb110, ublkb207 and others): nobody can be asked about device 13',
+  )
+  t.is(
+    untold(readings.slice(0, 20), false),
+    '1 of 20 disks cannot be read (ublkb13): their servers answer their own user and root',
+  )
+  t.is(untold(readings.slice(0, 5), false), undefined)
+})

@@ -53,3 +53,19 @@ export function readingOf(id: number, at: number, queues: readonly QueueStats[],
     ...more,
   }
 }
+
+/** A reading that has a number for each metric. */
+export function everything(): Reading {
+  const op = opOf(3, 700)
+  const queue = queueOf(0, { read: op, write: op, flush: op, discard: op, writeZeroes: op })
+  const lazy = { size: 2 ** 24, chunk: 4096, present: 8192, dirty: 4096, max: 2 ** 20, fetches: 2 }
+  return readingOf(0, 0, [queue], {
+    lazy: { ...lazy, fetched: 8192, failures: 1, evicted: 4096, filling: 'off' },
+    layers: [{ path: '/a.cow', bytes: 8192, written: true }],
+    faults: {
+      rules: [{ rule: { op: 'read', errno: 'EIO' }, ofProfile: false, considered: 9, applied: 4 }],
+      seed: 0,
+      hanging: 0,
+    },
+  })
+}

@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import { createServer, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
@@ -8,6 +8,7 @@ import { Dashboard } from '../../dist/dashboard/server.js'
 import { Stream } from '../../dist/dashboard/stream.js'
 import { untold } from '../../dist/dashboard/untold.js'
 import { MadeUp } from '../support/dashboard.js'
+import { Events } from '../support/events.js'
 
 interface Answer {
   readonly status: number
@@ -47,62 +48,6 @@ async function served(
   const [cookie = ''] = welcome.headers['set-cookie'] ?? []
   const known = { cookie: cookie.split(';')[0] ?? '' }
   return { source, dashboard, port, ask, search, welcome, cookie, known }
-}
-
-/** Reads events. */
-class Events {
-  readonly #all: [name: string, data: string][] = []
-  #got = (): void => {}
-  #response: IncomingMessage | undefined
-  ended = false
-
-  constructor(port: number, path: string, headers: Record<string, string>) {
-    let text = ''
-    const sent = request({ port, path, headers }, response => {
-      this.#response = response
-      response.setEncoding('utf8').on('data', more => {
-        const parts = (text + more).split('\n\n')
-        text = parts.pop() ?? ''
-        for (const part of parts) {
-          const [, name, data] = /^event: (.*)\ndata: (.*)$/.exec(part) ?? []
-          if (name !== undefined && data !== undefined) this.#all.push([name, data])
-        }
-        this.#got()
-      })
-      response.on('close', () => this.#end()).on('error', () => {})
-    })
-    sent.on('error', () => this.#end()).end()
-  }
-
-  #end(): void {
-    this.ended = true
-    this.#got()
-  }
-
-  close(): void {
-    this.#response?.destroy()
-  }
-
-  pause(): void {
-    this.#response?.pause()
-  }
-
-  resume(): void {
-    this.#response?.resume()
-  }
-
-  /** The next event of that name; others before it are dropped. */
-  async next<Data>(name: string): Promise<Data> {
-    for (;;) {
-      for (let event = this.#all.shift(); event; event = this.#all.shift()) {
-        if (event[0] === name) return JSON.parse(event[1])
-      }
-      if (this.ended) throw new Error(`no ${name}`)
-      await new Promise<void>(resolve => {
-        this.#got = resolve
-      })
-    }
-  }
 }
 
 test('who has the URL gets a cookie and the page, and nobody else gets anything', async t => {

@@ -64,7 +64,13 @@ interface Seen {
   readonly cells: readonly HTMLElement[]
   readonly chart: CanvasRenderingContext2D | null
   shown: Disk | undefined
+  /** How it looks, and at which second. */
+  look: string
+  steps: number
 }
+
+/** Where there is room for all columns: as in the style. */
+const WIDE = matchMedia('(min-width: 40.01rem)')
 
 /** All disks. Only the rows in sight are in the page, however many disks there are. */
 export class List {
@@ -79,6 +85,7 @@ export class List {
   /** The row that the keyboard is at. */
   #at: number | undefined
   #selected: number | undefined
+  #colours = coloursOfNow()
 
   /** @param chosen - Called with the number of a disk that is to be shown, or nothing for all. */
   constructor(chosen: (id: number | undefined) => void) {
@@ -96,6 +103,13 @@ export class List {
     })
     get<HTMLInputElement>('filter').addEventListener('input', () => this.sort())
     new ResizeObserver(() => this.draw()).observe(this.#grid)
+    const again = (): void => {
+      this.#colours = coloursOfNow()
+      for (const seen of this.#seen) seen.steps = -1
+      this.draw()
+    }
+    WIDE.addEventListener('change', again)
+    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', again)
   }
 
   /** Other disks, or disks that are not as they were. */
@@ -144,31 +158,36 @@ export class List {
     const wanted = Math.max(last - first, 0)
     while (this.#seen.length < wanted) this.#seen.push(this.#row())
     for (const { row } of this.#seen.splice(wanted)) row.remove()
-    const charts = { line: colour('read'), soft: colour('line') }
-    for (const [place, seen] of this.#seen.entries()) this.#fill(seen, first + place, charts)
+    for (const [place, seen] of this.#seen.entries()) this.#fill(seen, first + place)
     const at = this.#seen.find(({ shown }) => shown && shown.about.id === this.#at)
     if (at) this.#grid.setAttribute('aria-activedescendant', at.row.id)
     else this.#grid.removeAttribute('aria-activedescendant')
   }
 
-  #fill(seen: Seen, index: number, charts: { line: string; soft: string }): void {
+  /** Touches only what is not as it was: a list that is scrolled has little time for each row. */
+  #fill(seen: Seen, index: number): void {
     const disk = this.#sorted[index]
     if (!disk) return
     const { row, cells, chart } = seen
-    const { id, trouble } = disk.about
+    const { id, trouble, state } = disk.about
+    const look = `${index} ${id === this.#selected} ${id === this.#at} ${state} ${trouble}`
     if (seen.shown !== disk) row.id = `disk-${id}`
-    seen.shown = disk
-    row.style.transform = `translateY(${index * HEIGHT}px)`
-    row.setAttribute('aria-rowindex', `${index + 2}`)
-    row.setAttribute('aria-selected', `${id === this.#selected}`)
-    row.classList.toggle('at', id === this.#at)
-    row.title = trouble ?? `${disk.about.backend} ${disk.about.source}`
-    for (const [at, { words }] of COLUMNS.entries()) {
-      const cell = cells[at]
-      if (cell && words) say(cell, words(disk))
+    if (seen.shown !== disk || seen.look !== look) {
+      row.title = trouble ?? `${disk.about.backend} ${disk.about.source}`
+      row.style.transform = `translateY(${index * HEIGHT}px)`
+      row.setAttribute('aria-rowindex', `${index + 2}`)
+      row.setAttribute('aria-selected', `${id === this.#selected}`)
+      row.classList.toggle('at', id === this.#at)
+      cells[1]?.classList.toggle('bad', trouble !== null || state !== 'live')
     }
-    cells[1]?.classList.toggle('bad', trouble !== null || disk.about.state !== 'live')
-    if (chart?.canvas.offsetParent) drawRecent(chart, disk.recent, charts)
+    if (seen.shown !== disk || seen.steps !== disk.steps) {
+      for (const [at, { words }] of COLUMNS.entries()) {
+        const cell = cells[at]
+        if (cell && words) say(cell, words(disk))
+      }
+      if (chart && WIDE.matches) drawRecent(chart, disk.recent, this.#colours)
+    }
+    Object.assign(seen, { shown: disk, look, steps: disk.steps })
   }
 
   #row(): Seen {
@@ -181,7 +200,7 @@ export class List {
     cells.at(-1)?.append(canvas)
     row.append(...cells)
     this.#rows.append(row)
-    return { row, cells, chart: canvas.getContext('2d'), shown: undefined }
+    return { row, cells, chart: canvas.getContext('2d'), shown: undefined, look: '', steps: -1 }
   }
 
   #header(column: Column): HTMLElement {
@@ -250,6 +269,10 @@ export class List {
 function compare(a: string | number, b: string | number): number {
   if (typeof a === 'number' && typeof b === 'number') return b - a
   return String(a).localeCompare(String(b), 'en', { numeric: true })
+}
+
+function coloursOfNow(): { line: string; soft: string } {
+  return { line: colour('read'), soft: colour('line') }
 }
 
 function drawRecent(

@@ -11,6 +11,8 @@ export class Disk {
   row: Row
   /** Bytes a second, the latest last. */
   readonly recent: Float32Array = new Float32Array(RECENT)
+  /** Goes up whenever there is something new to show. */
+  steps = 0
 
   constructor(about: About, row: Row) {
     this.about = about
@@ -23,6 +25,7 @@ export class Disk {
 
   /** What was done in a second. */
   step(): void {
+    this.steps++
     this.recent.copyWithin(0, 1)
     this.recent[RECENT - 1] = this.get('readBytes') + this.get('writeBytes')
   }
@@ -97,6 +100,7 @@ export class Store {
     else {
       known.about = about
       known.row = row
+      known.steps++
     }
   }
 }

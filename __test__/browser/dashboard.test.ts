@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
@@ -6,7 +6,7 @@ import type { AxeResults } from 'axe-core'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { Dashboard } from '../../dist/dashboard/server.js'
 import type { Source } from '../../dist/dashboard/source.js'
-import { MadeUp } from '../support/dashboard.js'
+import { MadeUp, Replay } from '../support/dashboard.js'
 
 // The dashboard in a real browser, as in report.test. Screenshots are in target/dashboard.
 
@@ -221,4 +221,59 @@ test('a page looks at a disk only while it is seen', async t => {
   await page.locator('#back').click()
   while (source.looking > 0) await page.waitForTimeout(20)
   t.is(await page.evaluate(() => document.activeElement?.id), 'list')
+})
+
+// What the test on a kernel has recorded: disks that were read and written by fio. A fresh recording, if there is one; else the
+// one that is kept here.
+const recorded = [
+  fileURLToPath(new URL('../dashboard.json.gz', import.meta.url)),
+  fileURLToPath(new URL('../../__test__/browser/dashboard.json.gz', import.meta.url)),
+].find(existsSync)
+
+test('disks that were recorded under load are shown as they were', async t => {
+  using source = Replay.of(recorded ?? '')
+  const period = 60
+  await using opening = await opened(source, { width: 1280, period, now: () => source.now() })
+  const { page, troubles } = opening
+  const shown = async (id: number, kinds: readonly string[]): Promise<void> => {
+    await page.locator(`#disk-${id}`).click()
+    await page.locator('#one-h', { hasText: `ublkb${id}` }).waitFor()
+    for (const kind of kinds) await page.locator(`#kinds input[value=${kind}]`).waitFor()
+  }
+  /** How many cells have another colour than nothing. */
+  const inked = async (): Promise<number> =>
+    await page.locator('#heat').evaluate(each => {
+      const { width, height } = each as HTMLCanvasElement
+      const { data } = (each as HTMLCanvasElement).getContext('2d')?.getImageData(0, 0, width, height) ?? {
+        data: [],
+      }
+      const pixels = Array.from({ length: width * height }, (_, at) => data.slice(at * 4, at * 4 + 4).join())
+      return pixels.filter(pixel => pixel !== pixels.at(-1)).length
+    })
+  await page.locator('#state', { hasText: '4 disks' }).waitFor()
+  await page.waitForTimeout(period * (source.recording.frames.length + 5))
+  await shown(1, ['both', 'layered'])
+  await page.waitForFunction(() => !document.querySelector('#cell')?.textContent?.startsWith('Waiting'))
+  // Only the second eighth of its 4096 cells was used, and what was written is over the base.
+  await page.locator('#kinds label', { hasText: 'over the base' }).click()
+  await page.waitForTimeout(100)
+  const layered = await inked()
+  t.true(layered > 0 && layered <= 700, `${layered}`)
+  t.regex(
+    (await page.locator('#stack').textContent()) ?? '',
+    /overlay.*upper, written.*vm1\.cow.*file.*base.*48 MiB/,
+  )
+  await page.locator('#kinds label', { hasText: 'read and written' }).click()
+  await page.waitForTimeout(200)
+  t.true((await inked()) > 0)
+  const place = process.env['UBLK_TS_SCREENSHOT'] ?? `${dir}dashboard.png`
+  await page.screenshot({ path: place, clip: { x: 0, y: 0, width: 1280, height: 1000 } })
+  await shown(2, ['present', 'dirty'])
+  t.regex(
+    (await page.locator('#lazy').textContent()) ?? '',
+    /^[\d.]+ % of 48 MiB is there; clients wrote .*; the cache holds 16 MiB; /,
+  )
+  await shown(3, ['faults'])
+  t.regex((await page.locator('#faults').textContent()) ?? '', /op=read,every=50,errno=EIO|Rule/)
+  t.deepEqual(troubles, [])
 })

@@ -158,6 +158,9 @@ if (option === '--published') {
   kept = new Set()
   for (const entry of ['index', 'testing/index'])
     for (const ending of ['.js', '.d.ts']) keep(join(dist, entry) + ending)
+  // What the program runs in a thread or process of its own is not in it.
+  for (const module of inside.filter(id => id.startsWith(dist)))
+    for (const path of named(module, /\bnew URL\(\s*['"](\.[^'"\n]+\.js)['"], import\.meta\.url/g)) keep(path)
   for (const name of readdirSync(dist, { recursive: true })) {
     const file = join(dist, name)
     if (/\.(js|d\.ts)$/.test(name) && !kept.has(file)) rmSync(file)

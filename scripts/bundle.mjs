@@ -121,6 +121,7 @@ const groups = [
 rmSync(bin, { recursive: true, force: true })
 const bundle = await rolldown({
   input: { 'ublk-ts': join(dist, 'cli/start.js') },
+  cwd: dirname(dist), // The names of files, which hold a hash, do not depend on where it is.
   platform: 'node',
   plugins: [builtins, binding, places],
   preserveEntrySignatures: false,

@@ -1,5 +1,7 @@
 // seconds: 30
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import type { Readable } from 'node:stream'
 import test from 'ava'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { MAIN, result, run, sh, shell } from '../support/program.js'
@@ -33,6 +35,7 @@ test('a log is followed through a change of servers, until the device is deleted
   const disk = await Detached.create('--mem 16M --recovery reissue')
   const follower = shell('exec "$1" "$2" logs -f "$3"', process.execPath, MAIN, disk.path)
   const ended = result(follower)
+  await once(follower.stdout as Readable, 'data')
   await disk.signal('SIGKILL')
   t.is((await run('recover', disk.path)).status, 0)
   t.is((await run('delete', disk.path)).status, 0)
@@ -48,7 +51,7 @@ test('SIGHUP has a server open its log again, so that logrotate may move it', as
   const disk = await Detached.create(`--mem 16M --log-file ${path}`)
   const follower = shell('exec "$1" "$2" logs -f "$3"', process.execPath, MAIN, disk.path)
   const ended = result(follower)
-  await sh('sleep 1')
+  await once(follower.stdout as Readable, 'data') // It has the file open.
   renameSync(path, `${path}-old`)
   await disk.signal('SIGHUP', { ends: false })
   await until(

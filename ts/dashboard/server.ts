@@ -121,7 +121,7 @@ export class Dashboard {
       return
     }
     if (!this.#guard.admitsCookie(asked)) {
-      return refuse(response, 401, 'open the URL that ublk-ts dashboard has printed')
+      return refuse(response, 401, 'open the URL that was printed when the dashboard was started')
     }
     const [, id, what = ''] = /^\/disks\/(\d{1,9})\/([a-z-]+)$/.exec(path) ?? []
     if (path === '/' && reads) return this.#sendPage(response, method)
@@ -176,7 +176,7 @@ export class Dashboard {
 
   async #act(method: string, response: ServerResponse, id: number, action: Action): Promise<void> {
     if (!this.#options.mayChange) {
-      return refuse(response, 403, 'this page may only look: start ublk-ts dashboard with --allow-changes')
+      return refuse(response, 403, 'this dashboard was started only to look at disks')
     }
     if (method !== 'POST') {
       response.setHeader('allow', 'POST')

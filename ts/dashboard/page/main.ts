@@ -119,7 +119,7 @@ on<Tick>(events, 'tick', tick => {
 events.addEventListener('error', () => {
   tell(
     events.readyState === EventSource.CLOSED
-      ? 'The server does not serve this page: open the URL that ublk-ts dashboard has printed last.'
+      ? 'The server does not serve this page: open the URL that was printed when the dashboard was started last.'
       : 'The server does not answer. Trying again …',
   )
 })

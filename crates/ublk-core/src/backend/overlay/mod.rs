@@ -39,7 +39,6 @@ pub use upper::{Parent, Prepared, Saved, Shape, Upper, Uuid};
 use super::new_file::NewFile;
 use super::shares::shares;
 use super::{Backend, Changes, Engine, Extent, Memory, Properties, Site, identity, parts, resize_in_order};
-use crate::abi::SECTOR;
 use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{CopyMode, Errno};
@@ -350,7 +349,13 @@ impl Backend for Overlay {
     }
 
     fn written_shares(&self, cell: u64) -> Option<Vec<u8>> {
-        Some(shares(self.size(), cell, BLOCK, |block| self.index.find(block * BLOCK, SECTOR).0 != 0))
+        let size = self.size();
+        let written = |block: u64| {
+            let length = BLOCK.min(size - block * BLOCK);
+            let (layer, run) = self.index.find(block * BLOCK, length);
+            layer != 0 || run < length // some of its sectors are in a layer
+        };
+        Some(shares(size, cell, BLOCK, written))
     }
 
     fn flatten(self: Arc<Self>, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {

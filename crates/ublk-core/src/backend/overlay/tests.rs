@@ -188,6 +188,21 @@ fn a_request_in_one_layer_is_one_operation_and_one_across_layers_one_for_each_ru
 }
 
 #[test]
+fn the_cells_that_were_written_over_the_base_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base_file(&dir, 64);
+    let overlay = Arc::new(Overlay::in_memory(open(&base), Some(83 * SECTOR)).unwrap());
+    let mut bench = Bench::new(overlay.clone(), 1, MAX_IO);
+    assert_eq!(overlay.written_shares(8192), Some(vec![0; 6]));
+    write(&mut bench, 0, 16, 1).unwrap();
+    write(&mut bench, 27, 1, 1).unwrap(); // the second block of its cell, and not its beginning
+    write(&mut bench, 82, 1, 1).unwrap(); // the last cell has less than two blocks
+    assert_eq!(overlay.written_shares(8192), Some(vec![255, 127, 0, 0, 0, 255]));
+    assert_eq!(overlay.written_shares(1 << 30), Some(vec![92])); // four of eleven blocks
+    assert_eq!(open(&base).written_shares(8192), None);
+}
+
+#[test]
 fn a_write_moves_its_own_data_only_and_a_discard_gives_it_back() {
     let dir = tempfile::tempdir().unwrap();
     let (base, path) = (base_file(&dir, 4096), dir.path().join("upper"));

@@ -77,6 +77,9 @@ fn a_prefetch_brings_what_is_missing_of_its_range_once() {
     let now = handle.progress().unwrap();
     assert_eq!(source.asked.load(SeqCst), asked);
     assert_eq!((now.present, now.fetched, now.fetches), (3 * CHUNK, 3 * CHUNK, asked.into()));
+    let shares = [&[0, 255, 255, 255][..], &[0; 12]].concat();
+    assert_eq!(handle.shares(CHUNK), Some((shares, None)));
+    assert_eq!(handle.shares(CHUNK * 8), Some((vec![95, 0], None)));
     assert!(handle.prefetch(SIZE, 1, &|| false).is_err() && handle.prefetch(u64::MAX, 2, &|| false).is_err());
     source.fails.store(true, SeqCst);
     let error = handle.prefetch(0, SIZE, &|| false).unwrap_err();

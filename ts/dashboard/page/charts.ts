@@ -132,7 +132,7 @@ function optionsOf(kind: Kind, width: number): uPlot.Options {
     cursor: { drag: { x: false, y: false }, points: { size: 6 } },
     scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(max * 1.08, 1)] } },
     axes: [
-      { ...axis, space: 90, values: (_, times) => times.map(clock) },
+      { ...axis, size: 28, space: 90, values: (_, times) => times.map(clock) },
       {
         ...axis,
         size: 62,

@@ -5,7 +5,7 @@ import { addActions, Details, showAbout, showTiles } from './detail.js'
 import { Heat } from './heat.js'
 import { List } from './list.js'
 import { Series, Store } from './store.js'
-import { count, get, say } from './words.js'
+import { get, say } from './words.js'
 
 const store = new Store()
 const charts = new Charts()
@@ -89,7 +89,9 @@ function tell(trouble: string | null): void {
   const busy = [...store.disks.values()].filter(disk => disk.get('reads') + disk.get('writes') > 0).length
   const { size } = store.disks
   const words =
-    size === 0 ? 'No disks' : `${count(size)} ${size === 1 ? 'disk' : 'disks'}, ${count(busy)} busy`
+    size === 0
+      ? 'No disks'
+      : `${size.toLocaleString('en')} ${size === 1 ? 'disk' : 'disks'}, ${busy.toLocaleString('en')} busy`
   const state = get('state')
   state.classList.toggle('off', trouble !== null)
   say(state, trouble ?? `${words}${mayChange ? '' : ' · only to look at'}`)

@@ -134,6 +134,7 @@ test('of a thousand disks only those in sight are in the page, which stays smoot
   await framesOf('1,000 disks, sorted by load, one shown', async () => await page.waitForTimeout(3000))
   t.true((await rows()) < 60)
   t.is(await page.locator('#list').getAttribute('aria-rowcount'), '1001')
+  await page.screenshot({ path: `${dir}thousand.png` })
   t.deepEqual(troubles, [])
 })
 
@@ -257,7 +258,7 @@ ifRecorded('disks that were recorded under load are shown as they were', async t
   await page.waitForTimeout(period * (source.recording.frames.length + 5))
   await shown(1, ['both', 'layered'])
   await page.waitForFunction(() => !document.querySelector('#cell')?.textContent?.startsWith('Waiting'))
-  // Only the second eighth of its 4096 cells was used, and what was written is over the base.
+  // A sixth of its 4096 cells was used, and what was written is over the base.
   await page.locator('#kinds label', { hasText: 'over the base' }).click()
   await page.waitForTimeout(100)
   const layered = await inked()

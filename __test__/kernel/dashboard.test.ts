@@ -9,6 +9,7 @@ import { UblkDevice } from 'ublk-ts'
 import type { Disk, Disks, Heat, Tick } from '../../dist/dashboard/protocol.js'
 import { Dashboard } from '../../dist/dashboard/server.js'
 import { Machine } from '../../dist/dashboard/source.js'
+import type { HeatPart } from '../../dist/info.js'
 import { Recorder } from '../support/dashboard.js'
 import { leaveNothingBehind } from '../support/devices.js'
 import { Events } from '../support/events.js'
@@ -90,8 +91,7 @@ test('the dashboard shows where disks are read, written, fetched and layered, an
     const seen = { read: 0, written: 0, elsewhere: 0, cells: 0 }
     let layered = 0
     while (seen.written < 2 ** 20 || seen.read < 2 ** 20 || layered === 0) {
-      const { part } = await overlay.next<Heat>('heat')
-      if (!part) continue
+      const part = await partOf(overlay)
       seen.cells = Math.ceil(part.size / part.cell)
       for (let at = 0; at < part.counts.length; at += 4) {
         const [cell = 0, read = 0, written = 0] = part.counts.slice(at, at + 4)
@@ -114,18 +114,18 @@ test('the dashboard shows where disks are read, written, fetched and layered, an
 
     let [present, dirty] = [0, 0]
     while (present === 0 || dirty === 0) {
-      const { part } = await lazy.next<Heat>('heat')
+      const part = await partOf(lazy)
       const count = (text: string | null | undefined): number =>
         [...Buffer.from(text ?? '', 'base64')].filter(share => share > 0).length
-      if (part?.present) present = count(part.present)
-      if (part?.dirty) dirty = count(part.dirty)
+      if (part.present) present = count(part.present)
+      if (part.dirty) dirty = count(part.dirty)
     }
     t.true(dirty <= present)
 
     let firing = 0
     while (firing === 0) {
-      const { part } = await faulty.next<Heat>('heat')
-      for (let at = 3; at < (part?.counts.length ?? 0); at += 4) firing += part?.counts[at] ?? 0
+      const part = await partOf(faulty)
+      for (let at = 3; at < part.counts.length; at += 4) firing += part.counts[at] ?? 0
     }
     let tick: Tick
     do tick = await all.next<Tick>('tick')
@@ -144,6 +144,13 @@ test('the dashboard shows where disks are read, written, fetched and layered, an
     for (const server of servers) t.like(await server.interrupt(), { status: 0, stderr: '' })
   }
 })
+
+/** What its server has counted in the next second. */
+async function partOf(events: Events): Promise<HeatPart> {
+  const { part, trouble } = await events.next<Heat>('heat')
+  if (part) return part
+  throw new Error(trouble)
+}
 
 async function post(url: string, headers: Record<string, string>): Promise<number> {
   return await new Promise((resolve, reject) => {

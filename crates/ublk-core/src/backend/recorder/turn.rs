@@ -81,7 +81,8 @@ impl Turn {
         let logged = recorder.log_all(self.changes.iter().map(|(_, change)| change));
         self.refused.extend(self.changes[logged..].iter().map(|(number, _)| (*number, Why::Off)));
         self.changes.clear();
-        (self.held.clear(), self.owners.clear());
+        self.held.clear();
+        self.owners.clear();
     }
 
     /// Writes what is held to the log's data. Returns how many of the changes with such data have it there, and why not all.

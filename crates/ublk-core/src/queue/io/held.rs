@@ -57,10 +57,8 @@ impl Io<'_> {
                 let from = if count == 0 { within } else { 0 };
                 let address = self.data.buffers.address(held.tag);
                 // SAFETY: within the tag's buffer: hold() has asserted that.
-                *vector = iovec {
-                    iov_base: unsafe { address.add(held.at + from) }.cast(),
-                    iov_len: held.length - from,
-                };
+                let address = unsafe { address.add(held.at + from) };
+                *vector = iovec { iov_base: address.cast(), iov_len: held.length - from };
                 count += 1;
             }
             let at = (offset + done).cast_signed();

@@ -32,7 +32,7 @@ function checkPlatform(): void {
   const here = `${process.arch} ${header.glibcVersionRuntime === undefined ? 'musl' : 'gnu'}`
   if (here !== `${arch} ${libc}`) wrong(`this is ${here}`)
   const native = Object.keys(createRequire(import.meta.url).cache).filter(name => name.endsWith('.node'))
-  const wanted = `ublk-ts-linux-${arch}-${libc}/ublk-ts.linux-${arch}-${libc}.node`
+  const wanted = `@ublk-ts/linux-${arch}-${libc}/ublk-ts.linux-${arch}-${libc}.node`
   if (native.length !== 1 || !native[0]?.endsWith(wanted)) wrong(`loaded ${native}, not ${wanted}`)
   say(`Linux ${release()}, Node ${process.version}, ${here}, ${native}`)
 }
@@ -66,7 +66,7 @@ async function serve(what: string, backend: Backend, queues = 1): Promise<void> 
 
 /** `ublk-ts create`, until Ctrl-C. */
 async function commandLine(): Promise<void> {
-  const main = fileURLToPath(new URL('cli/main.js', import.meta.resolve('ublk-ts')))
+  const main = fileURLToPath(new URL('bin/ublk-ts.cjs', import.meta.resolve('ublk-ts')))
   const child = spawn(process.execPath, [main, 'create', '--mem', `${MEBIBYTES}M`], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })

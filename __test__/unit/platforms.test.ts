@@ -51,7 +51,7 @@ for (const [name, where, message] of elsewheres) {
 
   test(`on ${name} each command says in one line that it cannot work`, t => {
     const run = (...command: string[]) =>
-      spawnSync(process.execPath, [...elsewhere(where), 'dist/cli/main.js', ...command], {
+      spawnSync(process.execPath, [...elsewhere(where), 'dist/bin/ublk-ts.cjs', ...command], {
         cwd: root,
         encoding: 'utf8',
       })
@@ -84,7 +84,10 @@ function told(place: string): { used: string; doctor: string } {
   const words = ['--input-type=module', '--eval', script]
   const used = execFileSync(process.execPath, words, { cwd: place, encoding: 'utf8' })
   symlinkSync(`${root}node_modules`, `${place}/node_modules`)
-  const doctor = spawnSync(process.execPath, ['dist/cli/main.js', 'doctor'], { cwd: place, encoding: 'utf8' })
+  const doctor = spawnSync(process.execPath, ['dist/bin/ublk-ts.cjs', 'doctor'], {
+    cwd: place,
+    encoding: 'utf8',
+  })
   return { used, doctor: doctor.stdout }
 }
 

@@ -3,7 +3,7 @@ import { posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { OPTIONS } from '../../dist/options/table.js'
-import { commands, nameOf } from '../support/program.js'
+import { commands, nameOf } from '../support/commands.js'
 import { buildSite, SITE } from '../support/site.js'
 
 // The site as files: what its reference has, and that no link leads nowhere.
@@ -47,9 +47,9 @@ for (const [module, source] of [
   })
 }
 
-test('the reference has every command, with its options', t => {
+test('the reference has every command, with its options', async t => {
   const page = read('pages/command-line.html')
-  for (const command of commands()) {
+  for (const command of await commands()) {
     const name = nameOf(command)
     if (name === 'help') continue
     const id = name.replaceAll(' ', '-')

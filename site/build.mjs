@@ -23,7 +23,7 @@ mkdirSync(join(stage, 'docs'), { recursive: true })
 for (const name of ['examples', 'bench', 'ts', '__test__', 'crates', 'system', 'LICENSE']) {
   symlinkSync(join(root, name), join(stage, name))
 }
-for (const name of ['race.svg', 'picture.svg', 'files'])
+for (const name of ['race.svg', 'picture.svg', 'dashboard.png', 'monitoring', 'files'])
   symlinkSync(join(root, 'docs', name), join(stage, 'docs', name))
 
 for (const page of PAGES)

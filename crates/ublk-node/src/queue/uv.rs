@@ -37,19 +37,23 @@ fn look_up() -> Option<Uv> {
     // SAFETY: each symbol, where there is one, is the function of libuv that has this name, and so the field's type.
     unsafe {
         Some(Uv {
-            backend_fd: std::mem::transmute::<*mut c_void, _>(symbol(c"uv_backend_fd")?),
-            handle_size: std::mem::transmute::<*mut c_void, _>(symbol(c"uv_handle_size")?),
-            poll_init: std::mem::transmute::<*mut c_void, _>(symbol(c"uv_poll_init")?),
-            poll_start: std::mem::transmute::<*mut c_void, _>(symbol(c"uv_poll_start")?),
-            handle_set_data: std::mem::transmute::<*mut c_void, _>(symbol(c"uv_handle_set_data")?),
-            handle_get_data: std::mem::transmute::<*mut c_void, _>(symbol(c"uv_handle_get_data")?),
-            close: std::mem::transmute::<*mut c_void, _>(symbol(c"uv_close")?),
+            backend_fd: function(c"uv_backend_fd")?,
+            handle_size: function(c"uv_handle_size")?,
+            poll_init: function(c"uv_poll_init")?,
+            poll_start: function(c"uv_poll_start")?,
+            handle_set_data: function(c"uv_handle_set_data")?,
+            handle_get_data: function(c"uv_handle_get_data")?,
+            close: function(c"uv_close")?,
         })
     }
 }
 
-fn symbol(name: &CStr) -> Option<*mut c_void> {
+/// # Safety
+/// `F` is the type of pointers to the function that has this name, where there is one.
+unsafe fn function<F: Copy>(name: &CStr) -> Option<F> {
+    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
     // SAFETY: a name that ends with a zero byte; only looks it up.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
+    // SAFETY: both are pointers, and by the caller's promise it is one to such a function.
+    (!found.is_null()).then(|| unsafe { std::mem::transmute_copy::<*mut c_void, F>(&found) })
 }

@@ -83,7 +83,7 @@ test('the dashboard shows where disks are read, written, fetched and layered, an
       `cd "$1"; fio --direct=1 --ioengine=libaio --iodepth=8 --time_based --runtime=8 --output-format=terse \\
         --rate_iops=400 --continue_on_error=all \\
         --name=one --filename=/dev/ublkb1 --rw=randrw --bs=4k --offset=8m --size=8m --random_distribution=zipf:1.2 \\
-        --name=two --filename=/dev/ublkb2 --rw=randrw --rwmixread=90 --bs=64k --size=12m \\
+        --name=two --filename=/dev/ublkb2 --rw=randrw --rwmixread=90 --bs=64k --size=8m \\
         --name=three --filename=/dev/ublkb3 --rw=randread --bs=16k --size=64m >fio.out || true`,
       dir.path,
     )

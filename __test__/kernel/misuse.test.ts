@@ -56,7 +56,7 @@ const methodsOf = (prototype: object): string[] =>
     typeof value === 'function' && name !== 'constructor' ? [name] : [],
   )
 
-const INTERNAL = ['changedPart', 'writeDiff']
+const INTERNAL = ['changedPart', 'heat', 'writeDiff']
 
 type Any = Readonly<Record<string, (...given: readonly unknown[]) => unknown>>
 

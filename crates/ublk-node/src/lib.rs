@@ -25,6 +25,7 @@ mod powercut;
 mod queue;
 mod registry;
 mod task;
+mod task_threads;
 mod telemetry;
 mod wire;
 

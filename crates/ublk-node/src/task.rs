@@ -1,8 +1,9 @@
 //! Blocking work of the engine as a promise.
 //!
-//! Each task gets a short-lived thread of its own and never one of libuv's: those four may all be waiting for
-//! the very disk that the task is to stop.
+//! Each task gets a thread of its own and never one of libuv's: those four may all be waiting for the very disk that the task
+//! is to stop.
 
+use crate::task_threads;
 use napi::bindgen_prelude::{Object, ToNapiValue, Unknown};
 use napi::{Env, Error, JsValue, Result};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
@@ -18,19 +19,17 @@ where
     R: ToNapiValue + 'static,
 {
     let (deferred, promise) = env.create_deferred()?;
-    std::thread::Builder::new()
-        .name("ublk-task".into())
-        .spawn(move || {
-            // A panic becomes a rejection: it must not leave the promise pending for ever.
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
-                Err(CoreError::new(ublk_core::ErrorKind::System, "the native part panicked: this is a bug"))
-            });
-            deferred.resolve(move |env| match done {
-                Ok(value) => convert(env, value),
-                Err(error) => Err(to_js(&env, &error)?),
-            });
-        })
-        .map_err(|error| Error::from_reason(format!("cannot start a thread: {error}")))?;
+    task_threads::run(move || {
+        // A panic becomes a rejection: it must not leave the promise pending for ever.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            Err(CoreError::new(ublk_core::ErrorKind::System, "the native part panicked: this is a bug"))
+        });
+        deferred.resolve(move |env| match done {
+            Ok(value) => convert(env, value),
+            Err(error) => Err(to_js(&env, &error)?),
+        });
+    })
+    .map_err(|error| Error::from_reason(format!("cannot start a thread: {error}")))?;
     Ok(promise)
 }
 

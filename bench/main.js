@@ -54,7 +54,7 @@ async function main(options) {
   return 0
 }
 
-/** The programs of vm/peers that disks take: path and version, or why one cannot be had. */
+/** The programs of vm/peers that disks take: path and version, or why one is not available. */
 function findPrograms({ suite, parts, other }, disks) {
   const names = new Set(disks.map(programOf).filter(Boolean))
   if (suite === 'growth' || parts.includes('create')) names.add('kublk')
@@ -65,8 +65,8 @@ function findPrograms({ suite, parts, other }, disks) {
       process.stderr.write(stderr)
       const [path, version] = stdout.trim().split('\n')
       if (status === 0) return [name, { path, version }]
-      if (!SUITES[suite].tolerant) throw new Failure(1, `${name} cannot be had`)
-      return [name, { why: `it cannot be had here: ${stderr.trim().split('\n').at(-1).trim()}` }]
+      if (!SUITES[suite].tolerant) throw new Failure(1, `${name} is not available`)
+      return [name, { why: `it is not available here: ${stderr.trim().split('\n').at(-1).trim()}` }]
     }),
   )
 }

@@ -1,5 +1,5 @@
 /**
- * A fast scratch file system for one job: in memory, mounted while a command runs, gone without a trace.
+ * A fast scratch file system for one job: in memory, mounted while a command runs, removed when the job ends.
  *
  *     node scratch.js 256M /mnt/scratch make -C /mnt/scratch
  */

@@ -7,13 +7,13 @@ export const SECTIONS = [
     about: 'One page for each task, with commands and programs to copy.',
     pages: {
       testing: 'Real disks under Vitest, `node --test`, AVA, Jest or any other language.',
-      clones: 'A disk of its own for each virtual machine, sandbox or job, in milliseconds.',
+      clones: 'A disk of its own for each virtual machine, sandbox or job, in less than a tenth of a second.',
       databases: 'Programs that find out, for SQLite, LevelDB and PostgreSQL.',
       faults: 'Disks that fail, hang, lie or have the times of a hard disk, for tests.',
       'http-image': 'A machine starts from an image far away, and fetches what it reads.',
       containers: 'What docker, podman and Kubernetes have to allow, with files to copy.',
       encrypted: 'dm-crypt over a disk, or encryption in a program of yours.',
-      scratch: 'A fast file system for one job, gone without a trace.',
+      scratch: 'A fast file system for one job, removed when the job ends.',
     },
   },
   {

@@ -11,7 +11,7 @@ type Main = NonNullable<CommandLine['main']>
 /** Makes a backend of any kind. */
 const ANY: Main = {
   flags: '--backend <json>',
-  summary: 'a disk of any kind, described as in README.md: {"kind":"file","path":"disk.img"}',
+  summary: 'a disk of any kind, described as in docs/options.md: {"kind":"file","path":"disk.img"}',
   make: text => {
     let backend: unknown
     try {

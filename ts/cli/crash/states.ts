@@ -57,11 +57,11 @@ export function addStates(crash: Command): void {
   const command = crash
     .command('states')
     .description('run a command on the states in which a power cut may leave a recorded disk')
-    .option('--budget <count>', 'try at most so many states (default: 1000)', times)
+    .option('--budget <count>', 'try at most this many states (default: 1000)', times)
     .addOption(modelOption())
     .option('--from <mark>', 'the power fails after this mark')
     .option('--to <mark>', 'the power fails before this mark')
-    .option('-j, --jobs <count>', 'run so many commands at the same time', times, 1)
+    .option('-j, --jobs <count>', 'run this many commands at the same time', times, 1)
     .option(
       '-t, --timeout <seconds>',
       'how long the command may take before it is killed, and the state fails; 0: forever',

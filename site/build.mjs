@@ -5,7 +5,7 @@
 // sees to that. Fails when a link leads nowhere.
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, normalize, resolve } from 'node:path'
-import { Application, KindRouter } from 'typedoc'
+import { Application, KindRouter, PageEvent } from 'typedoc'
 import { PAGES, SECTIONS } from './contents.mjs'
 import { manual } from './manual.mjs'
 
@@ -123,6 +123,12 @@ class Router extends KindRouter {
   }
 }
 app.renderer.defineRouter('files', Router)
+// A wide table is scrolled with the keyboard if something in it has the focus, or it can have it itself.
+app.renderer.on(PageEvent.END, page => {
+  page.contents = page.contents?.replaceAll(/<table>(.*?)<\/table>/gs, (table, rows) =>
+    rows.includes('<a ') ? table : `<table tabindex="0">${rows}</table>`,
+  )
+})
 const project = await app.convert()
 if (!project) process.exit(1)
 app.validate(project)

@@ -33,7 +33,6 @@ use crate::error::{Error, ErrorKind, Result};
 use engine::RecorderEngine;
 use started::Started;
 use std::io;
-use std::iter::once;
 use std::ops::Range;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
@@ -170,29 +169,28 @@ impl Recorder {
         self.state().started.remove(change);
     }
 
-    /// Changes that are answered now, in this order; their data is in the log's data. How many were logged: none after the power
-    /// went off.
-    fn log_all<'a>(&self, changes: impl Iterator<Item = &'a Change>) -> usize {
+    /// Changes that are answered now, in this order, with their numbers; their data is in the log's data. Returns the numbers of
+    /// those that are not logged: they were started before the power was switched on, or are answered after it went off.
+    fn log_all(&self, changes: &[(u64, Change)]) -> Vec<u64> {
         let mut state = self.state();
-        let logged = self.log_some(&mut state, changes);
-        if logged > 0 {
+        let refused = self.log_some(&mut state, changes);
+        if refused.len() < changes.len() {
             state.tell();
         }
-        logged
+        refused
     }
 
-    fn log_some<'a>(&self, state: &mut State, mut changes: impl Iterator<Item = &'a Change>) -> usize {
-        let mut logged = 0;
-        while let Some(change) = changes.next() {
-            if self.is_off() || change.start < state.on {
-                // They were in flight.
-                once(change).chain(changes).for_each(|change| state.started.is_whole(change));
-                break;
+    fn log_some(&self, state: &mut State, changes: &[(u64, Change)]) -> Vec<u64> {
+        let mut refused = Vec::new();
+        for (number, change) in changes {
+            let State { log, started, newest, trigger, on, .. } = state;
+            if self.is_off() || change.start < *on {
+                started.is_whole(change); // it was in flight when the power went off
+                refused.push(*number);
+                continue;
             }
-            let State { log, started, newest, trigger, .. } = state;
             started.remove(change);
             Log::apply(&log.write(change), newest);
-            logged += 1;
             if let Some(Trigger::Write(left)) = trigger {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
@@ -200,7 +198,7 @@ impl Recorder {
                 }
             }
         }
-        logged
+        refused
     }
 
     fn flush(&self) -> std::result::Result<(), Errno> {

@@ -78,8 +78,8 @@ impl Turn {
             let (stored, why) = self.store(io, recorder, file);
             self.refuse(recorder, stored, why);
         }
-        let logged = recorder.log_all(self.changes.iter().map(|(_, change)| change));
-        self.refused.extend(self.changes[logged..].iter().map(|(number, _)| (*number, Why::Off)));
+        let refused = recorder.log_all(&self.changes);
+        self.refused.extend(refused.into_iter().map(|number| (number, Why::Off)));
         self.changes.clear();
         self.held.clear();
         self.owners.clear();

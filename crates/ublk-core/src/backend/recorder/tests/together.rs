@@ -132,6 +132,24 @@ fn the_writes_of_a_turn_behind_a_cut_were_in_flight() {
 }
 
 #[test]
+fn a_write_from_before_a_cut_takes_none_with_it_that_was_started_after_the_disk_was_on_again() {
+    for recorder in [in_memory(), recorder()] {
+        let mut bench = Bench::new(recorder.clone(), 2, MAX_IO);
+        begin(&mut bench, 0, 0, &[1; 512]);
+        recorder.cut(Model::Prefix, 0).unwrap();
+        recorder.restore().unwrap();
+        begin(&mut bench, 1, 0, &[2; 512]);
+        assert_eq!(turn(&mut bench), [Err(libc::EIO), Ok(512)]);
+        assert_eq!(recorder.log().writes().len(), 1);
+        begin(&mut bench, 1, 0, &[3; 512]);
+        assert_eq!(turn(&mut bench), [Ok(512)]);
+        flush(&mut bench);
+        assert_eq!(states(&recorder).len(), 1, "no write is in flight any more");
+        assert_eq!(content(&mut bench, 0, 512), [3; 512]);
+    }
+}
+
+#[test]
 fn a_write_in_shared_memory_is_recorded_as_it_was_when_it_came() {
     let dir = tempfile::tempdir().unwrap();
     let recorder = in_memory();

@@ -147,6 +147,19 @@ impl Data {
         unsafe { self.shared.read(place, 0, self.buffers.address(ticket.tag), length) }
     }
 
+    /// Copies a part of a write from shared memory to the same place in the tag's buffer, unless it is there already. Other parts
+    /// may be used where they lie.
+    pub fn take_shared(&self, request: &Request, from: usize, length: usize) -> io::Result<()> {
+        let Request { ticket, what } = *request;
+        let Some(place) = what.shared else { return Ok(()) };
+        if self.borrowed[usize::from(ticket.tag)] == Borrowed::Buffer {
+            return Ok(());
+        }
+        assert!(from + length <= self.buffers.each());
+        // SAFETY: within the tag's buffer, by the assertion, and the caller owns it.
+        unsafe { self.shared.read(place, from, self.buffers.address(ticket.tag).add(from), length) }
+    }
+
     /// Called when a request in shared memory is committed with `result`: a read in the tag's buffer goes to shared memory.
     /// Returns whether it can be answered only after the next [copies](Self::copy_shared), with the result of
     /// [`finish_shared`](Self::finish_shared).

@@ -30,13 +30,16 @@ impl Io<'_> {
     /// request is answered. Not with [`CopyMode::Zero`].
     pub fn hold(&mut self, piece: &Piece) -> Result<Held, Errno> {
         assert!(piece.op == Op::Write && self.data.copy != CopyMode::Zero, "there is no data to hold");
-        self.borrow()?;
         let (tag, (at, length)) = (self.request.ticket.tag, self.range(piece));
         assert!(at + length <= self.data.buffers.each());
-        if self.data.copy == CopyMode::User && self.request.what.shared.is_none() {
-            let taken = self.data.take(tag, at, length);
-            taken.map_err(|error| self.unmoved(&error))?;
-        }
+        let taken = if self.request.what.shared.is_some() {
+            self.data.take_shared(&self.request, at, length)
+        } else if self.data.copy == CopyMode::User {
+            self.data.take(tag, at, length)
+        } else {
+            Ok(())
+        };
+        taken.map_err(|error| self.unmoved(&error))?;
         Ok(Held { tag, at, length })
     }
 

@@ -1,7 +1,7 @@
 //! A log in memory gets the data of a turn's writes together.
 
 use super::*;
-use crate::backend::LogMemory;
+use crate::backend::{Concat, LogMemory};
 use crate::number::to_usize;
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
@@ -164,6 +164,24 @@ fn a_write_in_shared_memory_is_recorded_as_it_was_when_it_came() {
     client.write_all_at(&[9; 8192], 0).unwrap();
     assert_eq!(turn(&mut bench), [Ok(2048), Ok(512)]);
     assert_eq!(content(&mut bench, 0, 3072), [vec![7; 2048], vec![8; 512], vec![0; 512]].concat());
+}
+
+#[test]
+fn a_write_in_shared_memory_may_be_of_a_file_and_a_recorded_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, _) = File::open_or_create(&dir.path().join("file"), SIZE, false).unwrap();
+    file.begin().unwrap();
+    let disk = Concat::new(vec![Arc::new(file), in_memory()]).unwrap();
+    let mut bench = Bench::new(Arc::new(disk), 1, MAX_IO);
+    let memory = dir.path().join("memory");
+    std::fs::write(&memory, [[6; 4096], [7; 4096], [8; 4096]].concat()).unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(&memory).unwrap();
+    let shared = Some(ClientPlace { memory: bench.share(file), offset: 4096 });
+    // The ring has the file's part, where it lies, when the recorded disk is asked for the other one.
+    let what = Descriptor { shared, ..Descriptor::new(Op::Write, SIZE - 4096, 8192) };
+    assert_eq!(bench.start(0, what), None);
+    assert_eq!(finish(&mut bench), Ok(8192));
+    assert_eq!(content(&mut bench, SIZE - 4096, 12288), [[7; 4096], [8; 4096], [0; 4096]].concat());
 }
 
 #[test]

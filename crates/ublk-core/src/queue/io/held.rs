@@ -45,6 +45,9 @@ impl Io<'_> {
 
     /// Writes held data to a file, one behind the other from `offset` on and at once: for files in memory, whose system calls
     /// never wait for a device. Returns how many bytes are there, and why not all of them are.
+    ///
+    /// # Panics
+    /// If one lies outside this queue's buffers.
     pub fn write_held(
         &mut self,
         file: BorrowedFd<'_>,
@@ -57,9 +60,12 @@ impl Io<'_> {
         while !rest.is_empty() {
             let mut count = 0;
             for (vector, held) in vectors.iter_mut().zip(rest) {
+                let fits =
+                    held.at.checked_add(held.length).is_some_and(|end| end <= self.data.buffers.each());
+                assert!(fits, "there is no such data");
                 let from = if count == 0 { within } else { 0 };
                 let address = self.data.buffers.address(held.tag);
-                // SAFETY: within the tag's buffer: hold() has asserted that.
+                // SAFETY: within the tag's buffer, by the assertion.
                 let address = unsafe { address.add(held.at + from) };
                 *vector = iovec { iov_base: address.cast(), iov_len: held.length - from };
                 count += 1;
@@ -84,5 +90,33 @@ impl Io<'_> {
             }
         }
         (done, Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Descriptor, LoneQueue, Needs, Waker};
+    use std::os::fd::AsFd;
+
+    fn queue(max_io: u32) -> LoneQueue {
+        LoneQueue::new(2, max_io, Needs::default(), Waker::new().unwrap()).unwrap()
+    }
+
+    fn held(queue: &mut LoneQueue, length: u64) -> Held {
+        queue.begin(0, Descriptor::new(Op::Write, 0, length));
+        let mut io = queue.io(0);
+        let piece = io.request.what.piece();
+        io.hold(&piece).unwrap()
+    }
+
+    #[test]
+    #[should_panic(expected = "there is no such data")]
+    fn held_data_of_another_queue_is_not_looked_for_behind_a_buffer() {
+        let (mut large, mut small) = (queue(64 << 10), queue(4096));
+        let held = held(&mut large, 64 << 10);
+        small.begin(0, Descriptor::new(Op::Write, 0, 512));
+        let file = tempfile::tempfile().unwrap();
+        let _ = small.io(0).write_held(file.as_fd(), 0, &[held]);
     }
 }

@@ -85,6 +85,12 @@ impl Bench {
         self.queue.complaint()
     }
 
+    /// The request is answered with an error, as if its engine had panicked.
+    #[cfg(test)]
+    pub fn fail(&mut self, tag: u16) {
+        assert!(self.queue.answered(tag), "the ring uses its data");
+    }
+
     /// How many operations are in the ring.
     pub fn operations(&self) -> u32 {
         self.queue.operations()

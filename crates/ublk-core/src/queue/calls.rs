@@ -139,8 +139,10 @@ impl Calls {
         self.free.push(call);
     }
 
-    /// Ends all calls that a request whose engine failed has left. None of its operations is in the ring any more.
+    /// Ends all calls that a request whose engine failed has left, and its own. None of its operations is in the ring any more.
     pub fn forget(&mut self, tag: u16) {
+        let own = self.at_mut(tag.into());
+        own.generation = own.generation.wrapping_add(1);
         for call in u32::from(self.depth)..self.count() {
             let record = self.at_mut(call);
             if record.live && record.tag == tag {
@@ -266,13 +268,14 @@ mod tests {
     fn a_request_whose_engine_failed_leaves_no_call() {
         let mut calls = Calls::new(2);
         let part = calls.begin(1, 0, 0, 1).unwrap();
-        let other = calls.begin(0, 0, 0, 1).unwrap();
+        let (other, own) = (calls.begin(0, 0, 0, 1).unwrap(), calls.generation(1));
         calls.started(1, part);
         assert_eq!(calls.operations(1), 1);
         calls.completed(1, part);
         assert_eq!(calls.operations(1), 0);
         calls.forget(1);
         assert!(calls.is(other, calls.generation(other)));
+        assert!(!calls.is(1, own), "its tag has another request next");
         assert_eq!(calls.begin(0, 0, 0, 1), Some(part));
     }
 }

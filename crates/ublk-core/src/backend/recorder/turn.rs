@@ -74,6 +74,7 @@ impl Turn {
     }
 
     fn log(&mut self, io: &mut Io<'_>, recorder: &Recorder) {
+        self.forget_failed(io, recorder);
         if let Some(file) = recorder.data.file_in_memory().filter(|_| !self.held.is_empty()) {
             let (stored, why) = self.store(io, recorder, file);
             self.refuse(recorder, stored, why);
@@ -83,6 +84,18 @@ impl Turn {
         self.changes.clear();
         self.held.clear();
         self.owners.clear();
+    }
+
+    /// Forgets the changes whose requests have failed in a layer above: where their data was, that of other requests may be.
+    fn forget_failed(&mut self, io: &Io<'_>, recorder: &Recorder) {
+        for at in (0..self.held.len()).rev() {
+            if !io.holds(&self.held[at]) {
+                self.held.remove(at);
+                let owner = self.owners.remove(at);
+                self.owners[at..].iter_mut().for_each(|owner| *owner -= 1);
+                recorder.failed(&self.changes.remove(owner).1);
+            }
+        }
     }
 
     /// Writes what is held to the log's data. Returns how many of the changes with such data have it there, and why not all.

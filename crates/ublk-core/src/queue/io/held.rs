@@ -1,6 +1,7 @@
 //! Data of several requests that goes to a file in memory together, by one system call.
 
 use super::Io;
+use crate::queue::calls::Call;
 use crate::queue::{CopyMode, Errno, Op, Piece};
 use libc::iovec;
 use std::io;
@@ -16,6 +17,9 @@ pub struct Held {
     tag: u16,
     at: usize,
     length: usize,
+    /// What it is for, which may have failed.
+    call: Call,
+    generation: u32,
 }
 
 impl Held {
@@ -40,14 +44,19 @@ impl Io<'_> {
             Ok(())
         };
         taken.map_err(|error| self.unmoved(&error))?;
-        Ok(Held { tag, at, length })
+        Ok(Held { tag, at, length, call: self.call, generation: self.calls.generation(self.call) })
+    }
+
+    /// Whether the data is still there: its request has not failed meanwhile, in a layer above.
+    pub fn holds(&self, held: &Held) -> bool {
+        self.calls.is(held.call, held.generation)
     }
 
     /// Writes held data to a file, one behind the other from `offset` on and at once: for files in memory, whose system calls
     /// never wait for a device. Returns how many bytes are there, and why not all of them are.
     ///
     /// # Panics
-    /// If one lies outside this queue's buffers.
+    /// If one does not [hold](Self::holds) any more, or lies outside this queue's buffers.
     pub fn write_held(
         &mut self,
         file: BorrowedFd<'_>,
@@ -62,7 +71,7 @@ impl Io<'_> {
             for (vector, held) in vectors.iter_mut().zip(rest) {
                 let fits =
                     held.at.checked_add(held.length).is_some_and(|end| end <= self.data.buffers.each());
-                assert!(fits, "there is no such data");
+                assert!(fits && self.holds(held), "there is no such data");
                 let from = if count == 0 { within } else { 0 };
                 let address = self.data.buffers.address(held.tag);
                 // SAFETY: within the tag's buffer, by the assertion.
@@ -118,5 +127,17 @@ mod tests {
         small.begin(0, Descriptor::new(Op::Write, 0, 512));
         let file = tempfile::tempfile().unwrap();
         let _ = small.io(0).write_held(file.as_fd(), 0, &[held]);
+    }
+
+    #[test]
+    fn data_is_held_until_its_request_has_failed() {
+        let mut queue = queue(4096);
+        let held = held(&mut queue, 512);
+        queue.begin(1, Descriptor::new(Op::Write, 0, 512));
+        assert!(queue.io(1).holds(&held));
+        assert!(queue.answered(0));
+        assert!(!queue.io(1).holds(&held));
+        queue.begin(0, Descriptor::new(Op::Write, 0, 512));
+        assert!(!queue.io(0).holds(&held), "the next request at the same tag has other data");
     }
 }

@@ -1,10 +1,11 @@
 //! A log in memory gets the data of a turn's writes together.
 
 use super::*;
-use crate::backend::{Concat, LogMemory};
+use crate::backend::{Below, Completion, Concat, Io, LogMemory, Piece, Step};
 use crate::number::to_usize;
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 fn recorder_with(data: LogMemory) -> Arc<Recorder> {
     Arc::new(Recorder::new(Arc::new(Memory::new(SIZE).unwrap()), Arc::new(data), 512).unwrap())
@@ -182,6 +183,65 @@ fn a_write_in_shared_memory_may_be_of_a_file_and_a_recorded_disk() {
     assert_eq!(bench.start(0, what), None);
     assert_eq!(finish(&mut bench), Ok(8192));
     assert_eq!(content(&mut bench, SIZE - 4096, 12288), [[7; 4096], [8; 4096], [0; 4096]].concat());
+}
+
+/// A disk whose engine panics when it has passed a write of one sector down.
+struct Panics(Arc<dyn Backend>);
+
+impl Backend for Panics {
+    fn properties(&self) -> Properties {
+        self.0.properties()
+    }
+
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        self.0.copy_modes()
+    }
+
+    fn places(&self) -> Vec<claim::Place<'_>> {
+        self.0.places()
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        Ok(Box::new(PanicsEngine(site.below(self.0.clone())?)))
+    }
+}
+
+struct PanicsEngine(Below);
+
+impl Engine for PanicsEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let step = self.0.start(io, 0, piece);
+        assert!(piece.op != Op::Write || piece.length > SECTOR, "a sector is too little");
+        step
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        self.0.resume(io, completion).unwrap().step
+    }
+}
+
+#[test]
+fn a_write_that_failed_in_a_layer_above_is_not_recorded_with_the_data_of_the_next_one() {
+    let recorder = in_memory();
+    let mut bench = Bench::new(Arc::new(Panics(recorder.clone())), 3, MAX_IO);
+    begin(&mut bench, 1, 4096, &[1; 1024]);
+    bench.buffer(0)[..512].fill(2);
+    let failing = Descriptor::new(Op::Write, 0, 512);
+    let panicked = catch_unwind(AssertUnwindSafe(|| bench.start(0, failing)));
+    assert!(panicked.is_err());
+    bench.fail(0);
+    begin(&mut bench, 0, 8192, &[3; 1024]);
+    assert_eq!(bench.start(2, Descriptor::new(Op::Discard, 8192, 512)), None);
+    assert_eq!(turn(&mut bench), [Ok(1024), Ok(1024), Ok(512)]);
+    let log = recorder.log();
+    let sectors: Vec<_> = log.writes().iter().map(|write| write.sector).collect();
+    assert_eq!(sectors, [8, 16, 16]);
+    flush(&mut bench);
+    assert_eq!(states(&recorder).len(), 1, "what failed is not in flight");
+    let mut bench = Bench::new(recorder, 1, MAX_IO);
+    assert_eq!(content(&mut bench, 0, 512), [0; 512]);
+    assert_eq!(content(&mut bench, 4096, 1024), [1; 1024]);
+    assert_eq!(content(&mut bench, 8192, 1024), [[0; 512], [3; 512]].concat());
 }
 
 #[test]

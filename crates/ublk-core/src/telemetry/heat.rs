@@ -50,7 +50,7 @@ impl Heat {
     pub fn watch(tracer: &Arc<Tracer>, size: u64) -> Result<Self> {
         let counted = Arc::<Mutex<Counted>>::default();
         let (cell, count) = (cell_of(size), counted.clone());
-        let listener = move |batch: &Batch<'_>| lock(&count).add(batch, cell, size);
+        let listener = move |batch: &Batch<'_>| note(&count, batch.records.iter(), batch.dropped, cell, size);
         Ok(Self { counted, cell, _tracing: tracer.listen(Box::new(listener))? })
     }
 
@@ -65,10 +65,28 @@ impl Heat {
     }
 }
 
+/// Counts records, and adds all of them at once: who takes what is counted does not wait for the counting.
+fn note<'a>(
+    counted: &Mutex<Counted>,
+    records: impl Iterator<Item = &'a Record>,
+    lost: u64,
+    cell: u64,
+    size: u64,
+) {
+    let mut more = Counted { lost, ..Counted::default() };
+    records.for_each(|record| more.count(record, cell, size));
+    lock(counted).add(more);
+}
+
 impl Counted {
-    fn add(&mut self, batch: &Batch<'_>, cell: u64, size: u64) {
-        self.lost += batch.dropped;
-        batch.records.iter().for_each(|record| self.count(record, cell, size));
+    fn add(&mut self, more: Self) {
+        self.lost += more.lost;
+        for (cell, Done { read, written, faults }) in more.cells {
+            let done = self.cells.entry(cell).or_default();
+            done.read += read;
+            done.written += written;
+            done.faults += faults;
+        }
     }
 
     fn count(&mut self, record: &Record, cell: u64, size: u64) {
@@ -113,16 +131,7 @@ mod tests {
         let mut all = Counted::default();
         // The listener's thread has its own time: what it is told last is there when it has ended.
         while all.cells.values().map(|done| done.read + done.written).sum::<u64>() < wanted(records, size) {
-            let Counted { cells, lost } = heat.take();
-            all.lost += lost;
-            for (cell, Done { read, written, faults }) in cells {
-                let sum = all.cells.entry(cell).or_default();
-                *sum = Done {
-                    read: sum.read + read,
-                    written: sum.written + written,
-                    faults: sum.faults + faults,
-                };
-            }
+            all.add(heat.take());
             std::thread::yield_now();
         }
         all
@@ -175,6 +184,20 @@ mod tests {
             ]
         );
         assert_eq!(found.lost, 0);
+    }
+
+    #[test]
+    fn who_takes_what_is_counted_does_not_wait_for_the_counting() {
+        let counted = Mutex::new(Counted { lost: 1, ..Counted::default() });
+        counted.lock().unwrap().cells.insert(1, Done { read: 1, written: 2, faults: 3 });
+        let records = [record(Op::Read, 4096, 512, 1), record(Op::Write, 0, 8192, 0)];
+        let free = |_: &&Record| assert!(counted.try_lock().is_ok(), "it is locked");
+        note(&counted, records.iter().inspect(free), 2, 4096, 8192);
+        let Counted { cells, lost } = counted.into_inner().unwrap();
+        let cells: Vec<_> = cells.into_iter().collect();
+        let first = Done { read: 0, written: 4096, faults: 0 };
+        assert_eq!(cells, [(0, first), (1, Done { read: 513, written: 4098, faults: 4 })]);
+        assert_eq!(lost, 3);
     }
 
     #[test]

@@ -94,7 +94,7 @@ const typescript = {
 const rust = {
   'ublk-core': {
     ground:
-      'abi bound cancel error features hint io_flusher mapping nodes number pages report request uring waker'.split(
+      'abi bound cancel cells error features hint io_flusher mapping nodes number pages report request uring waker'.split(
         ' ',
       ),
     allowed: {

@@ -19,6 +19,7 @@ mod abi;
 pub mod backend;
 mod bound;
 mod cancel;
+pub mod cells;
 mod choice;
 pub mod claim;
 mod control;

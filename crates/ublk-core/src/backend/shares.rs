@@ -1,13 +1,18 @@
 //! How much of each cell of a disk something holds for, such as whether it is fetched: for a map that people look at.
 
+use crate::cells::MOST_CELLS;
+
 /// The most places of a cell that are looked at.
 const MOST_LOOKS: u64 = 64;
 
 /// A number for each cell of `cell` bytes, of which the last may be smaller: 0 none of it, 255 all, and in between a part. `holds` is
 /// asked about the units of `unit` bytes, by number: of a cell with more than 64, about 64 at equal distances. So the time that this takes
-/// is bounded, whatever the size of the disk.
+/// is bounded, whatever the size of the disk: of one that has more than [`MOST_CELLS`], these are the first ones.
 pub fn shares(size: u64, cell: u64, unit: u64, holds: impl Fn(u64) -> bool) -> Vec<u8> {
-    let (cell, unit) = (cell.max(1), unit.max(1));
+    if cell == 0 {
+        return Vec::new();
+    }
+    let unit = unit.max(1);
     let share = |number: u64| {
         let start = number * cell;
         let end = start.saturating_add(cell).min(size);
@@ -17,7 +22,7 @@ pub fn shares(size: u64, cell: u64, unit: u64, holds: impl Fn(u64) -> bool) -> V
         let found = (0..looks).filter(|look| holds(first + look * units / looks)).count() as u64;
         byte(found, looks)
     };
-    (0..size.div_ceil(cell)).map(share).collect()
+    (0..size.div_ceil(cell).min(MOST_CELLS)).map(share).collect()
 }
 
 /// Only none is 0, and only all is 255.
@@ -59,6 +64,15 @@ mod tests {
         });
         assert_eq!(all, vec![255; 4096]);
         assert_eq!(looks.get(), 4096 * 64);
+    }
+
+    #[test]
+    fn the_number_of_cells_is_bounded() {
+        let count = |size, cell| shares(size, cell, 4096, |_| false).len();
+        assert_eq!(count(1 << 30, 512), 4096);
+        assert_eq!(count(1 << 30, 1 << 18), 4096);
+        assert_eq!(count(1 << 30, 1 << 20), 1024);
+        assert_eq!(count(1 << 20, 0), 0);
     }
 
     #[test]

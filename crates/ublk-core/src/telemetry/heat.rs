@@ -2,21 +2,11 @@
 //! and counts on that thread, so that queues do nothing for it otherwise, and what they do while they are traced meanwhile.
 
 use super::trace::{Batch, Record, Tracer, Tracing};
+use crate::cells::cell_of;
 use crate::error::Result;
 use crate::request::Op;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// The most cells of a disk.
-pub const MOST_CELLS: u64 = 4096;
-/// Bytes: cells are multiples of this.
-const BLOCK: u64 = 4096;
-
-/// The bytes of a cell of a disk of this size.
-pub const fn cell_of(size: u64) -> u64 {
-    let cell = size.div_ceil(MOST_CELLS).next_multiple_of(BLOCK);
-    if cell == 0 { BLOCK } else { cell }
-}
 
 /// What was done to a cell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -142,17 +132,6 @@ mod tests {
         let bytes =
             |Record { what, .. }: &Record| (what.offset + what.length).min(size).saturating_sub(what.offset);
         records.iter().filter(counts).map(bytes).sum()
-    }
-
-    #[test]
-    fn a_disk_of_any_size_has_at_most_so_many_cells_of_whole_blocks() {
-        for (size, cell) in
-            [(0, 4096), (512, 4096), (16 << 20, 4096), ((16 << 20) + 1, 8192), (1 << 40, 1 << 28)]
-        {
-            assert_eq!(cell_of(size), cell, "{size}");
-            assert!(size.div_ceil(cell) <= MOST_CELLS);
-        }
-        assert!(u64::MAX.div_ceil(cell_of(u64::MAX)) <= MOST_CELLS);
     }
 
     #[test]

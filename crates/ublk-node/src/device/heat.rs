@@ -8,6 +8,7 @@ use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
 use ublk_core::backend::Handle;
+use ublk_core::cells::check_cell;
 
 #[napi]
 impl Device {
@@ -26,6 +27,7 @@ impl Device {
         let (device, lazy) = (self.device.clone(), self.lazy.clone());
         let work = move || {
             let (size, cell) = (whole::<u64>("size", size)?, whole("cell", cell)?);
+            check_cell(size, cell)?;
             // One that is only a part of the disk has other cells.
             let whole_disk = |handle: &&Handle| handle.progress().is_some_and(|now| now.size == size);
             let fetched = lazy.get().filter(whole_disk).and_then(|handle| handle.shares(cell));

@@ -1,5 +1,6 @@
+import { totalmem } from 'node:os'
 import test from 'ava'
-import { powercutKind } from '../../dist/backends/powercut.js'
+import { mostInMemory, powercutKind } from '../../dist/backends/powercut.js'
 import { checkExport } from '../../dist/crash-options.js'
 import { memory, type PowercutOptions, powercut } from '../../dist/index.js'
 
@@ -20,6 +21,18 @@ test('a powercut disk begins with a size, another disk, or a log that is replaye
   t.is(powercut({ replay: 'log', size: '1M' }).size, 1 << 20)
   t.is(powercutKind.label(powercut({ replay: 'a.log' })), 'log in memory after a.log')
   t.like(powercutKind.toRecord?.(powercut({ replay: 'a.log' })), { replay: `${process.cwd()}/a.log` })
+})
+
+test('a log in memory may become half of the memory, and one in a file 64 GiB', t => {
+  const [mib, gib] = [2 ** 20, 2 ** 30]
+  t.is(mostInMemory(8 * gib + 4097), 4 * gib)
+  t.is(mostInMemory(2 ** 40), 64 * gib)
+  t.is(mostInMemory(0), mib)
+  const { logMax } = powercut({ size: '1M' })
+  t.is(logMax, mostInMemory())
+  t.true(logMax <= totalmem() / 2 && logMax >= mib)
+  t.is(powercut({ size: '1M', log: 'data' }).logMax, 64 * gib)
+  t.is(powercut({ size: '1M', logMax: '100G' }).logMax, 100 * gib)
 })
 
 test('where a log is exported to is checked', t => {

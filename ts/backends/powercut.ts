@@ -1,3 +1,4 @@
+import { totalmem } from 'node:os'
 import { resolve } from 'node:path'
 import { checkOptions } from '../check.js'
 import { invalid, wrongNumber } from '../errors.js'
@@ -65,9 +66,10 @@ export interface PowercutOptions {
   log?: string | URL
   /**
    * The most data that is recorded: bytes, or text such as `'16G'`. Writes beyond it fail with ENOSPC. It takes up only what is
-   * written.
+   * written. If a log in memory may become larger than what is free, the kernel ends processes when nothing is left.
    *
-   * @defaultValue `'64G'`
+   * @defaultValue `'64G'`; for a log in memory, half of the memory that the machine has, or that this process's control group may
+   * have, if that is less
    */
   logMax?: Size
 }
@@ -97,7 +99,8 @@ export function powercut(options: PowercutOptions): PowercutBackend {
     logMax: true,
     replay: true,
   })
-  const { size, over, unit = 4096, seed = 0, log, logMax = '64G', replay } = options
+  const { size, over, unit = 4096, seed = 0, log, replay } = options
+  const { logMax = log === undefined ? mostInMemory() : MOST } = options
   const begins = [size, over].filter(given => given !== undefined).length
   if (begins > 1 || (begins === 0 && replay === undefined)) {
     throw invalid(
@@ -117,6 +120,21 @@ export function powercut(options: PowercutOptions): PowercutBackend {
     logMax: parseSize(logMax, 'logMax'),
     replay: replay === undefined ? undefined : pathOf(replay, 'the path of the log to replay'),
   }
+}
+
+/** The most data of a log by default, in bytes. */
+const MOST = 64 * 2 ** 30
+
+const MIB = 2 ** 20
+
+/**
+ * The most data of a log in memory by default, of so many bytes of memory: without room for it, the kernel would end processes, and
+ * not fail writes.
+ */
+export function mostInMemory(
+  memory: number = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY),
+): number {
+  return Math.max(Math.min(Math.floor(memory / 2 / MIB) * MIB, MOST), MIB)
 }
 
 /**

@@ -43,7 +43,7 @@ export function addRecord(crash: Command): void {
     )
     .option(
       '--log-max <size>',
-      'record at most so much data; writes beyond it fail (default: 64G)',
+      'record at most so much data; writes beyond it fail (default: 64G; in memory, at most half of it)',
       reading(text => parseSize(text, 'logMax')),
     )
     .addOption(

@@ -1,7 +1,8 @@
 //! The data of a log in memory: a file without a name.
 //!
 //! A mapping would have to get each new page twice, from the system and into the mapping; a file gets it once, when the kernel
-//! copies data there. Of a system without memory a write tells, where a mapping would end the process.
+//! copies data there. It counts in no process's RSS, as it is mapped nowhere. When no memory is left, the kernel ends processes:
+//! a write fails only where it does not overcommit (`vm.overcommit_memory` is 2). So [`LogMemory::new`]'s size has to be bounded.
 
 use crate::backend::{
     Backend, Completion, CopyMode, Engine, Io, Key, PerCall, Piece, Properties, Readable, Site, Slot, Step,

@@ -86,8 +86,9 @@ fn what_does_not_fit_into_the_log_fails_and_the_rest_of_the_turn_is_logged() {
 }
 
 #[test]
-fn a_system_without_memory_fails_the_writes_that_it_has_no_room_for() {
-    // A file that cannot grow ends a system call as one for which there is no memory: early, and the next one with an error.
+fn what_the_log_s_file_does_not_take_fails_and_the_rest_of_the_turn_is_logged() {
+    // A file that cannot grow ends a system call as one does for which the kernel grants no memory: early, and the next one with
+    // an error.
     let recorder = recorder_with(LogMemory::that_ends_at(8192, 1 << 20));
     let mut bench = Bench::new(recorder.clone(), 5, MAX_IO);
     for tag in 0..4 {

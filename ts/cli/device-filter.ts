@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Command, Option } from 'commander'
 import { KINDS } from '../backends/list.js'
+import { nodesOf, pathsOf } from '../backends/stack.js'
 import type { DeviceInfo } from '../info.js'
 import type { Json } from '../json.js'
 import { readBackend } from '../remote/record-file.js'
@@ -45,19 +46,39 @@ export function chosen({ file, backend, state }: DeviceFilter, device: DeviceInf
   const recorded = readBackend(device.id)
   if (recorded === undefined) return false
   if (backend !== undefined && (recorded as { kind?: unknown }).kind !== backend) return false
-  return file === undefined || textsIn(recorded).some(text => isSame(text, file))
+  return file === undefined || uses(recorded, file)
 }
 
-/** All text in a backend: paths and URLs are among it. */
+/**
+ * Whether a recorded backend uses a file, block device or URL. Paths are compared with those of its files only: other text in
+ * it, such as its kind, may be the name of a file elsewhere.
+ */
+export function uses(recorded: Json, wanted: string): boolean {
+  if (URL.canParse(wanted) && textsIn(recorded).includes(wanted)) return true
+  const path = resolve(pathOf(wanted) ?? wanted)
+  // Images that may be opened below a directory do not make it a disk's file.
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return false
+  return filesOf(recorded).some(file => isSame(file, path))
+}
+
+/** All files that a backend names: those that its server uses, and those that they are over. */
+function filesOf(recorded: Json): string[] {
+  const below = nodesOf(recorded).flatMap(({ backend }) => {
+    const { snapshot, backing } = backend as { snapshot?: unknown; backing?: unknown }
+    return [snapshot, backing].flat()
+  })
+  return [...pathsOf(recorded), ...below].filter(file => typeof file === 'string')
+}
+
+/** All text in a backend: URLs are among it. */
 function textsIn(value: Json): string[] {
   if (typeof value === 'string') return [value]
   return typeof value === 'object' && value !== null ? Object.values(value).flatMap(textsIn) : []
 }
 
 /** By whatever path or link a file is meant. */
-function isSame(recorded: string, wanted: string): boolean {
-  if (recorded === wanted) return true
-  const [one, other] = [pathOf(recorded), resolve(pathOf(wanted) ?? wanted)]
+function isSame(recorded: string, other: string): boolean {
+  const one = pathOf(recorded)
   if (one === undefined) return false
   if (one === other) return true
   const [a, b] = [one, other].map(path => statSync(path, { bigint: true, throwIfNoEntry: false }))

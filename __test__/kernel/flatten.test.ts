@@ -144,10 +144,11 @@ test('a shrink that is refused does not shrink the disk for a moment', async t =
 })
 
 test('a fork that is flattened is recovered and upgraded', async t => {
-  const disk = await Detached.create(`--file ${BASE} --overlay ${at('a.cow')} --recovery reissue`)
+  const disk = await Detached.create(`--file ${BASE} --overlay ${at('a.cow')} --name one --recovery reissue`)
   const { status, stdout, stderr } = await run('fork', disk.path, '--overlay', at('b.cow'), '--detach')
   t.is(status, 0, stderr)
   const path = stdout.trim()
+  t.regex(path, /^\/dev\/ublkb\d+$/, 'the name stays with its disk')
   const content = await sum(path)
   t.deepEqual(await run('flatten', path), SILENT)
   t.deepEqual(await run('delete', disk.path), SILENT)

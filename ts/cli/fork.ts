@@ -12,7 +12,7 @@ interface Flags extends ServingFlags {
 
 const HELP = `
 Both disks begin with the present content, which stays as a snapshot; each keeps what is written to it in an upper of its
-own. The new disk has the options of the old one. What programs have not written yet is not in it: sync the file system
+own. The new disk has the options of the old one, but not its name. What programs have not written yet is not in it: sync the file system
 first.
 
 Example:
@@ -48,7 +48,9 @@ async function fork(device: string, { overlay: upper, name, ...flags }: Flags): 
     })
   }
   const backend = await disk.fork({ upper, ...(name === undefined ? {} : { name }) })
-  const options = toRecorded({ ...fromRecorded(found.record.options), backend })
+  // A name is of one disk.
+  const { name: _, ...others } = fromRecorded(found.record.options)
+  const options = toRecorded({ ...others, backend })
   const job: Job = { ...serving, action: 'create', id: undefined, options, scratch: [] }
   await startServing(job, { detached: flags.detach ?? false })
 }

@@ -1,7 +1,9 @@
+import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
+import type { Readable } from 'node:stream'
 import test from 'ava'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
-import { MAIN, run, sh } from '../support/program.js'
+import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { Server } from '../support/server.js'
 
 leaveNoServerBehind(test)
@@ -69,6 +71,21 @@ test('disks are found by their file, by whatever path, and deleted together unle
   await sh('umount /mnt/found')
   t.like(await run('delete', '--all'), { status: 0, stdout: '', stderr: '' })
   t.like(await run('delete', '--all'), { status: 0, stdout: '', stderr: '' })
+})
+
+test('delete --all leaves alone what took the number of a disk that it chose', async t => {
+  const [held, replaced] = [await Detached.create('--mem 1M'), await Detached.create('--mem 1M')]
+  const holder = shell('exec 3<"$1"; echo open; exec sleep 100', held.path)
+  await once(holder.stdout as Readable, 'data')
+  const deletion = shell('exec "$1" "$2" delete --all --wait', process.execPath, MAIN)
+  const [waits, ended] = [once(deletion.stderr as Readable, 'data'), result(deletion)]
+  await waits
+  await run('delete', replaced.path)
+  t.is((await run('create', '--detach', '--id', `${replaced.id}`, '--mem', '2M')).status, 0)
+  holder.kill()
+  t.is((await ended).status, 0)
+  t.is((await run('list', '-n', '-o', 'path')).stdout, `${replaced.path}\n`)
+  await run('delete', replaced.path)
 })
 
 test('list and recover agree on a server in another PID namespace', async t => {

@@ -4,6 +4,7 @@ import { parseDevice } from '../disk-name.js'
 import { invalid, UblkError, wrap } from '../errors.js'
 import type { EndOptions } from '../lifecycle-options.js'
 import { parseSeconds } from '../option-values.js'
+import { identityOf } from '../remote/identity.js'
 import { idOf } from '../remote/names.js'
 import { addFilterOptions, chosen, type DeviceFilter, filters } from './device-filter.js'
 import { report } from './failure.js'
@@ -53,14 +54,21 @@ async function endAll(devices: string[], flags: Flags, { end, missing }: Action)
   checkChoice(devices, flags)
   for (const device of devices) parseDevice(device)
   const { UblkDevice } = await loadApi()
-  const all = flags.all ? (await UblkDevice.list()).filter(device => chosen(flags, device)) : []
+  const listed = flags.all
+    ? (await UblkDevice.list()).map(info => ({ ...info, identity: identityOf(info.id) }))
+    : []
+  const all = listed.filter(device => chosen(flags, device))
   if (flags.dryRun) {
     if (all.length > 0) await print(all.map(({ path }) => path).join('\n'))
     return
   }
   const { force = false, wait = false, timeout } = flags
   const signal = timeout === undefined ? undefined : AbortSignal.timeout(timeout * 1000)
-  for (const text of [...devices, ...all.map(({ id }) => String(id))]) {
+  const targets = [
+    ...devices.map(text => ({ text, identity: undefined })),
+    ...all.map(({ id, identity }) => ({ text: String(id), identity })),
+  ]
+  for (const { text, identity } of targets) {
     try {
       const id = idOf(text)
       const device = await UblkDevice.open(id).catch(error => {
@@ -69,6 +77,8 @@ async function endAll(devices: string[], flags: Flags, { end, missing }: Action)
         throw error
       })
       if (!device) continue
+      // Meanwhile, such as while another one was waited for, its number may be another's, or a dead disk be served again.
+      if (flags.all && (identityOf(id) !== identity || !chosen(flags, await device.info()))) continue
       const onProgress = (line: string): void => complain(wait && !force ? `${line}; waiting` : line)
       await end(device, { force, wait, onProgress, ...(signal && { signal }) }).catch(async error => {
         throw signal?.aborted ? await stillInUse(device, timeout) : error

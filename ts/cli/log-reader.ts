@@ -29,8 +29,10 @@ export class LogReader implements Disposable {
   more(): string[] {
     const lines = this.#read()
     if (!this.#isReplaced()) return lines
+    // If it cannot be opened, the present one stays open until this is disposed of, and no other file is closed then.
+    const next = open(this.#path)
     closeSync(this.#file)
-    this.#file = open(this.#path)
+    this.#file = next
     this.#begin()
     return [...lines, ...this.#read()]
   }

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { UblkError } from '../errors.js'
+import { printable } from '../printable.js'
 import { identityOf } from '../remote/identity.js'
 import { idOf } from '../remote/names.js'
 import { readRecord } from '../remote/record-file.js'
@@ -88,11 +89,14 @@ function logOf(id: number): string {
   throw new UblkError('not-found', what, { device: id, hint })
 }
 
-/** `2026-01-31T12:00:00.000Z INFO message`; what is no JSON, such as the last words of Node itself, as it is. */
-function readable(line: string): string {
+/**
+ * `2026-01-31T12:00:00.000Z INFO message`; what is no JSON, such as the last words of Node itself, as it is. What JSON escapes
+ * stays escaped.
+ */
+export function readable(line: string): string {
   try {
     const { '@timestamp': time, level, message } = JSON.parse(line) as Record<string, unknown>
-    if (typeof message === 'string') return `${time} ${String(level).toUpperCase()} ${message}`
+    if (typeof message === 'string') return printable(`${time} ${String(level).toUpperCase()} ${message}`)
   } catch {}
   return line
 }

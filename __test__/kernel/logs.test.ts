@@ -1,4 +1,4 @@
-// seconds: 30
+// seconds: 35
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import type { Readable } from 'node:stream'
@@ -62,4 +62,21 @@ test('SIGHUP has a server open its log again, so that logrotate may move it', as
   await run('delete', disk.path)
   t.regex(readFileSync(path, 'utf8'), /was removed/)
   t.regex((await ended).stdout, /is usable\n.*opened again\n(?:.*\n)*.*was removed\n$/)
+})
+
+test('after SIGHUP the next server of --auto-restart logs to the new file', async t => {
+  const dir = mkdtempSync('/tmp/logs-')
+  const path = `${dir}/db.log`
+  const disk = await Detached.create(`--mem 16M --recovery reissue --auto-restart --log-file ${path}`)
+  const supervisor = Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${disk.pid}/status`, 'utf8'))?.[1])
+  renameSync(path, `${path}-old`)
+  const before = readFileSync(`${path}-old`, 'utf8')
+  process.kill(supervisor, 'SIGHUP')
+  const log = (): string => (existsSync(path) ? readFileSync(path, 'utf8') : '')
+  await until(() => log().includes('opened again'), 'the log is opened again')
+  await disk.signal('SIGKILL')
+  await until(() => log().includes('is served by another process'), 'the next server serves')
+  t.regex(log(), /is usable/)
+  t.is(readFileSync(`${path}-old`, 'utf8'), before)
+  await run('delete', disk.path)
 })

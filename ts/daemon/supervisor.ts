@@ -1,3 +1,4 @@
+import { closeSync, openSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkError, wrap } from '../errors.js'
 import { UblkDevice } from '../index.js'
@@ -64,9 +65,28 @@ export async function supervise(job: Job, hosting: Hosting): Promise<void> {
   }
 }
 
+/** A server that logs where this process does. */
 function serverFor(program: readonly string[], job: Job): ServerProcess {
   const { NOTIFY_SOCKET: _, ...env } = process.env // This process is the service.
-  return new ServerProcess(program, job, 'inherit', { env })
+  const file = openLogOf(job)
+  try {
+    return new ServerProcess(program, job, file ?? 'inherit', { env })
+  } finally {
+    if (file !== undefined) closeSync(file)
+  }
+}
+
+/**
+ * The log, if it is a file: since this process began its own stderr may have been moved away, as logrotate
+ * does. A service logs to the journal, wherever an earlier server logged.
+ */
+function openLogOf({ log: { form, path } }: Job): number | undefined {
+  if (form !== 'json' || path === null) return undefined
+  try {
+    return openSync(path, 'a', 0o600)
+  } catch {
+    return undefined // An existing disk matters more than its log.
+  }
 }
 
 /** Waits until the server's disk is usable; ends the server if that fails. */

@@ -208,6 +208,44 @@ test('the dashboard says what it cannot read, and when its server is gone', asyn
   await page.locator('#state.off', { hasText: 'does not answer' }).waitFor()
 })
 
+test('the token is in the address only until the page has it, and survives a reload', async t => {
+  using source = new MadeUp(20)
+  await using opening = await opened(source, { mayChange: true })
+  const { page, dashboard, troubles } = opening
+  t.is(page.url(), `${dashboard.origin}/`)
+  t.deepEqual(await page.context().cookies(), [])
+  // No name of a disk.
+  await page.goto(`${dashboard.origin}/#%`)
+  await page.reload()
+  await page.locator('.rows .row').first().waitFor()
+  t.is(await page.locator('#one-h').textContent(), 'All disks')
+  t.deepEqual(troubles, [])
+  const stranger = await page.context().newPage()
+  await stranger.goto(dashboard.origin)
+  await stranger.locator('#state.off', { hasText: 'open the URL that was printed' }).waitFor()
+  await stranger.goto(dashboard.url)
+  await stranger.locator('.rows .row').first().waitFor()
+})
+
+test('a page that is hidden asks for nothing', async t => {
+  using source = new MadeUp(20)
+  await using opening = await opened(source)
+  const { page } = opening
+  const hide = async (hidden: boolean): Promise<void> =>
+    await page.evaluate(value => {
+      Object.defineProperty(document, 'hidden', { value, configurable: true })
+      document.dispatchEvent(new Event('visibilitychange'))
+    }, hidden)
+  const ended = page.waitForEvent('requestfailed', request => request.url().includes('/events'))
+  await hide(true)
+  await ended
+  const begun = page.waitForEvent('request', request => request.url().includes('/events'))
+  await hide(false)
+  await begun
+  await page.locator('#state', { hasText: '20 disks' }).waitFor()
+  t.pass()
+})
+
 test('a page looks at a disk only while it is seen', async t => {
   using source = new MadeUp(20)
   await using opening = await opened(source)

@@ -23,16 +23,10 @@ const dir = new LayersDir(test, 'dashboard')
 /** What the browser's test shows: the fresh recording, if this ran before. */
 const RECORDED = fileURLToPath(new URL('../../dist-test/dashboard.json.gz', import.meta.url))
 
-/** The cookie for which a URL with a token is good. */
-async function cookieOf(url: string): Promise<string> {
-  return await new Promise((resolve, reject) => {
-    const sent = request(url, response => {
-      response.resume()
-      const [cookie = ''] = response.headers['set-cookie'] ?? []
-      resolve(cookie.split(';')[0] ?? '')
-    })
-    sent.on('error', reject).end()
-  })
+/** The header with the token of a URL. */
+function headersOf(url: string): { host: string; authorization: string } {
+  const { host, hash } = new URL(url)
+  return { host, authorization: `Bearer ${hash.replace('#token=', '')}` }
 }
 
 /** Whether a cell has bytes that the load uses: from 8 to 16 MiB. */
@@ -51,7 +45,7 @@ test('the dashboard shows where disks are read, written, fetched and layered, an
   const dashboard = await Dashboard.listen(recorder, { port: 0, mayChange: true })
   const origin = dashboard.origin
   const port = Number(new URL(origin).port)
-  const headers = { host: `127.0.0.1:${port}`, cookie: await cookieOf(dashboard.url) }
+  const headers = headersOf(dashboard.url)
   const streams: Events[] = []
   const look = (path: string): Events => {
     const events = new Events(port, path, headers)
@@ -164,9 +158,9 @@ async function post(url: string, headers: Record<string, string>): Promise<numbe
 
 test('ublk-ts dashboard prints a URL, watches disks that come and go, and Ctrl-C ends it', async t => {
   const dashboard = await Server.command('dashboard')
-  t.regex(dashboard.line, /^http:\/\/127\.0\.0\.1:\d+\/\?token=[\w-]{43}$/)
+  t.regex(dashboard.line, /^http:\/\/127\.0\.0\.1:\d+\/#token=[\w-]{43}$/)
   const { port } = new URL(dashboard.line)
-  const headers = { host: `127.0.0.1:${port}`, cookie: await cookieOf(dashboard.line) }
+  const headers = headersOf(dashboard.line)
   const events = new Events(Number(port), '/events', headers)
   t.deepEqual((await events.next<Disks>('disks')).disks, [])
   await Server.with('--mem 16M --id 5', async () => {

@@ -19,13 +19,10 @@ export interface Refusal {
 export class Guard {
   readonly token: string
   readonly #digest: Buffer
-  /** Cookies do not tell ports apart: each server has a name of its own. */
-  readonly #cookie: string
 
   constructor(token: string = randomBytes(32).toString('base64url')) {
     this.token = token
     this.#digest = digest(token)
-    this.#cookie = `ublk-ts-${digest(`name of ${token}`).toString('hex').slice(0, 12)}`
   }
 
   /** Refuses what a browser sends for a page of somebody else, whether or not it knows the token. */
@@ -44,21 +41,14 @@ export class Guard {
     return undefined
   }
 
-  /** Whether the query has the token. */
-  admitsQuery({ url }: Asked): boolean {
-    return this.#is(new URL(url, 'http://localhost').searchParams.get('token') ?? '')
-  }
-
-  /** Whether the cookie has it. */
-  admitsCookie({ headers }: Asked): boolean {
-    const cookies = (one(headers['cookie']) ?? '').split(';').map(each => each.trim())
-    const [, value = ''] = cookies.map(each => each.split('=')).find(([name]) => name === this.#cookie) ?? []
-    return this.#is(value)
-  }
-
-  /** The header that has a browser keep the token, for requests of this page alone. */
-  get cookie(): string {
-    return `${this.#cookie}=${this.token}; Path=/; HttpOnly; SameSite=Strict`
+  /**
+   * Whether a request has the token, in its header or, where that cannot be set, its query. There is no cookie: browsers send
+   * those to all ports of an address, and so to the servers of other users.
+   */
+  admits({ url, headers }: Asked, { byQuery }: { readonly byQuery: boolean }): boolean {
+    const [, token] = /^Bearer ([\w-]+)$/i.exec(one(headers['authorization']) ?? '') ?? []
+    if (token !== undefined) return this.#is(token)
+    return byQuery && this.#is(new URL(url, 'http://localhost').searchParams.get('token') ?? '')
   }
 
   /** Compares digests: neither its length nor where it differs takes another time. */

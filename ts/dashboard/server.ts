@@ -91,9 +91,9 @@ export class Dashboard {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`
   }
 
-  /** What to open in a browser. */
+  /** What to open in a browser. What follows `#` is not sent: the page keeps the token. */
   get url(): string {
-    return `${this.origin}/?token=${this.#guard.token}`
+    return `${this.origin}/#token=${this.#guard.token}`
   }
 
   /** Ends it and all its connections. */
@@ -115,16 +115,12 @@ export class Dashboard {
     request.resume() // Its body is ignored.
     const path = url.split('?', 1)[0] ?? ''
     const reads = method === 'GET' || method === 'HEAD'
-    if (reads && path === '/' && this.#guard.admitsQuery(asked)) {
-      // The token does not stay where it is seen.
-      response.writeHead(303, { location: '/', 'set-cookie': this.#guard.cookie }).end()
-      return
-    }
-    if (!this.#guard.admitsCookie(asked)) {
+    // It has no secret: what it shows comes by events, for which it needs the token.
+    if (path === '/' && reads) return this.#sendPage(response, method)
+    if (!this.#guard.admits(asked, { byQuery: method === 'GET' })) {
       return refuse(response, 401, 'open the URL that was printed when the dashboard was started')
     }
     const [, id, what = ''] = /^\/disks\/(\d{1,9})\/([a-z-]+)$/.exec(path) ?? []
-    if (path === '/' && reads) return this.#sendPage(response, method)
     if (path === '/events' && method === 'GET') return await this.#sendAll(response)
     if (id !== undefined && what === 'events' && method === 'GET')
       return await this.#sendOne(response, Number(id))

@@ -1,5 +1,6 @@
 import type { Action, Detail, FaultLine, FileSize, Layer, StackPart } from '../protocol.js'
 import { type Disk, numberOf } from './store.js'
+import { post } from './token.js'
 import { bytes, count, element, get, say, time } from './words.js'
 
 /** Numbers of a disk, or of all, at a glance. */
@@ -107,7 +108,7 @@ export function addActions(path: () => string | undefined): void {
     const action = (event.target as HTMLButtonElement).value as Action | undefined
     const disk = path()
     if (!action || disk === undefined) return
-    const response = await fetch(`${disk}/${action}`, { method: 'POST' }).catch(() => undefined)
+    const response = await post(`${disk}/${action}`).catch(() => undefined)
     const why = response?.ok ? 'Done.' : ((await response?.text()) ?? 'The server does not answer.')
     say(get('done'), why.trim())
   })

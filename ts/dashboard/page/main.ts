@@ -5,6 +5,7 @@ import { addActions, Details, showAbout, showTiles } from './detail.js'
 import { Heat } from './heat.js'
 import { List } from './list.js'
 import { Series, Store } from './store.js'
+import { eventsOf, takeToken } from './token.js'
 import { get, say } from './words.js'
 
 const store = new Store()
@@ -12,6 +13,8 @@ const charts = new Charts()
 const heat = new Heat()
 const details = new Details()
 const list = new List(choose)
+
+takeToken()
 
 let mayChange = false
 /** The disk that is shown, by its name, which stays in the address; nothing: all. */
@@ -21,7 +24,12 @@ let faulty = false
 let looking: { readonly id: number; readonly events: EventSource } | undefined
 
 function nameInAddress(): string | undefined {
-  return decodeURIComponent(location.hash.slice(1)) || undefined
+  const name = location.hash.slice(1)
+  try {
+    return decodeURIComponent(name) || undefined
+  } catch {
+    return name // It is no name of a disk.
+  }
 }
 
 function choose(id: number | undefined): void {
@@ -48,7 +56,7 @@ function look(): void {
   one = new Series()
   faulty = false
   if (id === undefined) return
-  const events = new EventSource(`/disks/${id}/events`)
+  const events = eventsOf(`/disks/${id}/events`)
   looking = { id, events }
   on<DiskEvent>(events, 'disk', ({ detail, past }) => {
     one.reset(past)
@@ -97,42 +105,59 @@ function tell(trouble: string | null): void {
   say(state, trouble ?? `${words}${mayChange ? '' : ' · only to look at'}`)
 }
 
-const events = new EventSource('/events')
-on<Disks>(events, 'disks', disks => {
-  store.reset(disks)
-  mayChange = disks.mayChange
-  say(get('host'), `of ${disks.host}, ublk-ts ${disks.version}`)
-  list.set(store.disks.values())
-  tell(null)
-  look()
-  draw()
-})
-on<Tick>(events, 'tick', tick => {
-  if (tick.trouble !== null) return tell(`The disks cannot be read: ${tick.trouble}`)
-  const changed = store.apply(tick)
-  const disk = chosenDisk()
-  if (disk) one.add(tick.time, disk.row)
-  if (changed) list.set(store.disks.values())
-  else if (list.moves) list.sort()
-  tell(null)
-  if (changed) look()
-  draw()
-})
-events.addEventListener('error', () => {
-  tell(
-    events.readyState === EventSource.CLOSED
-      ? 'The server does not serve this page: open the URL that was printed when the dashboard was started last.'
-      : 'The server does not answer. Trying again …',
-  )
-})
+let all: EventSource | undefined
+
+/** Has the server tell of all disks, as long as somebody sees the page. */
+function lookAtAll(): void {
+  if (document.hidden === (all === undefined)) return
+  all?.close()
+  all = undefined
+  if (document.hidden) return
+  const events = eventsOf('/events')
+  all = events
+  on<Disks>(events, 'disks', disks => {
+    store.reset(disks)
+    mayChange = disks.mayChange
+    say(get('host'), `of ${disks.host}, ublk-ts ${disks.version}`)
+    list.set(store.disks.values())
+    tell(null)
+    look()
+    draw()
+  })
+  on<Tick>(events, 'tick', tick => {
+    if (tick.trouble !== null) return tell(`The disks cannot be read: ${tick.trouble}`)
+    const changed = store.apply(tick)
+    const disk = chosenDisk()
+    if (disk) one.add(tick.time, disk.row)
+    if (changed) list.set(store.disks.values())
+    else if (list.moves) list.sort()
+    tell(null)
+    if (changed) look()
+    draw()
+  })
+  events.addEventListener('error', () => {
+    tell(
+      events.readyState === EventSource.CLOSED
+        ? 'The server does not serve this page: open the URL that was printed when the dashboard was started last.'
+        : 'The server does not answer. Trying again …',
+    )
+  })
+}
+
+lookAtAll()
 
 get('back').addEventListener('click', () => {
   choose(undefined)
   get('list').focus()
 })
 addActions(() => (looking ? `/disks/${looking.id}` : undefined))
-document.addEventListener('visibilitychange', look)
+document.addEventListener('visibilitychange', () => {
+  lookAtAll()
+  look()
+})
 addEventListener('hashchange', () => {
+  // The URL of the next dashboard at this port, in the same tab.
+  if (takeToken()) return location.reload()
   chosen = nameInAddress()
   look()
   draw()

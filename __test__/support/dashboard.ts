@@ -18,6 +18,11 @@ export class MadeUp implements Source {
   looking = 0
   /** What is wrong with all disks. */
   failure: Error | undefined
+  /** Awaited before it is read, and before it says of what a disk is made. */
+  readable: Promise<unknown> = Promise.resolve()
+  statable: Promise<unknown> = Promise.resolve()
+  /** What tells its disks from later ones of the same number, and their source. */
+  generation = 1
   disks: number
 
   constructor(disks: number) {
@@ -25,6 +30,7 @@ export class MadeUp implements Source {
   }
 
   async read(): Promise<readonly Reading[]> {
+    await this.readable
     if (this.failure) throw this.failure
     this.reads++
     return Array.from({ length: this.disks }, (_, id) => this.#reading(id))
@@ -60,10 +66,16 @@ export class MadeUp implements Source {
   }
 
   describe(id: number): Pick<About, 'backend' | 'source'> {
-    return { backend: 'file', source: `/srv/images/disk-${id}.img` }
+    const later = this.generation > 1 ? `-${this.generation}` : ''
+    return { backend: 'file', source: `/srv/images/disk-${id}${later}.img` }
+  }
+
+  identity(): string {
+    return `${this.generation}`
   }
 
   async stack(id: number): Promise<readonly StackPart[]> {
+    await this.statable
     const path = `/srv/images/disk-${id}.img`
     return [{ level: 0, kind: 'file', label: path, files: [{ path, size: 2 ** 24, bytes: 2 ** 20 }] }]
   }
@@ -121,6 +133,10 @@ export class Recorder implements Source {
     const readings = await this.#source.read()
     this.recording.frames.push({ readings: readings.map(plain), heat: {} })
     return readings
+  }
+
+  identity(id: number): string | undefined {
+    return this.#source.identity(id)
   }
 
   describe(id: number): Pick<About, 'backend' | 'source'> {
@@ -184,6 +200,8 @@ export class Replay implements Source {
     if (this.#frame < this.recording.frames.length - 1) this.#frame++
     return this.#now()?.readings ?? []
   }
+
+  identity(): undefined {}
 
   describe(id: number): Pick<About, 'backend' | 'source'> {
     return this.recording.about[id] ?? { backend: '', source: '' }

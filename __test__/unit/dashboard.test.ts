@@ -236,6 +236,98 @@ async function statusOf(port: number, path: string, headers: Record<string, stri
   })
 }
 
+/** A promise, and what fulfils it. */
+function gate(): { promise: Promise<void>; open(): void } {
+  let open = (): void => {}
+  const promise = new Promise<void>(resolve => {
+    open = resolve
+  })
+  return { promise, open: () => open() }
+}
+
+test('pages that come before the disks were read count, and those that have gone by then do not', async t => {
+  t.timeout(60_000)
+  const { port, known, source, dashboard } = await served(t)
+  let held = gate()
+  source.readable = held.promise
+  // They are gone before they were answered.
+  const sent = Array.from({ length: 20 }, () => request({ port, path: '/events', headers: known }))
+  for (const each of sent) each.on('error', () => {}).end()
+  await sleep(100)
+  for (const each of sent) each.destroy()
+  await sleep(100)
+  held.open()
+  t.is(await statusOf(port, '/events', known), 200)
+  t.is(await statusOf(port, '/disks/0/events', known), 200)
+
+  await dashboard.close()
+  const again = await served(t)
+  held = gate()
+  again.source.readable = held.promise
+  const statuses = Array.from(
+    { length: 20 },
+    async () =>
+      await new Promise<number>((resolve, reject) => {
+        const one = request({ port: again.port, path: '/events', headers: again.known }, response => {
+          response.resume().on('error', () => {})
+          resolve(response.statusCode ?? 0)
+        })
+        one.on('error', reject).end()
+      }),
+  )
+  await sleep(100)
+  held.open()
+  const all = await Promise.all(statuses)
+  t.is(all.filter(status => status === 200).length, 16)
+})
+
+test('a page that begins to look when the last one leaves is told where its disk is used', async t => {
+  t.timeout(60_000)
+  const { port, known, source } = await served(t)
+  const one = new Events(port, '/disks/0/events', known)
+  await one.next<Disk>('disk')
+  const held = gate()
+  source.statable = held.promise
+  const other = new Events(port, '/disks/0/events', known)
+  t.teardown(() => other.close())
+  await sleep(100)
+  one.close()
+  await sleep(100)
+  held.open()
+  await other.next<Disk>('disk')
+  t.is(source.looking, 1)
+  await other.next<Heat>('heat')
+})
+
+test('nothing is counted for a page whose disk cannot be looked at', async t => {
+  t.timeout(60_000)
+  const { port, known, source } = await served(t)
+  const failed = Promise.reject(new Error('no stack'))
+  failed.catch(() => {})
+  source.statable = failed
+  t.is(await statusOf(port, '/disks/0/events', known), 500)
+  while (source.looking > 0) await sleep(5)
+  source.statable = Promise.resolve()
+  t.is(await statusOf(port, '/disks/0/events', known), 200)
+})
+
+test('a file system that does not answer holds up no page', async t => {
+  t.timeout(60_000)
+  const { port, known, source } = await served(t)
+  const disk = new Events(port, '/disks/0/events', known)
+  await disk.next<Disk>('disk')
+  source.statable = new Promise(() => {})
+  const all = new Events(port, '/events', known)
+  const late = new Events(port, '/disks/2/events', known)
+  t.teardown(() => {
+    for (const events of [disk, all, late]) events.close()
+  })
+  await all.next<Disks>('disks')
+  for (let ticks = 0; ticks < 5; ticks++) await all.next<Tick>('tick')
+  await disk.next<Heat>('heat')
+  t.deepEqual((await late.next<Disk>('disk')).detail.stack, [])
+})
+
 test('a page that does not read misses events, and gets all anew when it reads again', async t => {
   let stream: Stream | undefined
   let response: ServerResponse | undefined

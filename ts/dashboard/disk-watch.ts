@@ -11,6 +11,8 @@ const AGAIN = 3000
 /** One disk, for all pages that look at it: its server counts where it is read and written as long as one does. */
 export class DiskWatch {
   readonly #streams = new Set<Stream>()
+  #pages = 0
+  #looking: Promise<void> | undefined
   readonly #ended = new AbortController()
   readonly #source: Source
   readonly #feed: Feed
@@ -27,9 +29,20 @@ export class DiskWatch {
     void this.#count()
   }
 
-  /** How many look. */
+  /** How many pages look, or are about to. */
   get size(): number {
-    return this.#streams.size
+    return this.#pages
+  }
+
+  /** Counts a page, before it has a stream. */
+  enter(): void {
+    this.#pages++
+  }
+
+  /** That page is gone. */
+  leave(stream: Stream | undefined): void {
+    this.#pages--
+    if (stream) this.#streams.delete(stream)
   }
 
   /** All that is known of it. */
@@ -43,18 +56,23 @@ export class DiskWatch {
     this.#streams.add(stream)
   }
 
-  remove(stream: Stream): void {
-    this.#streams.delete(stream)
-  }
-
   /** Nobody looks any more. */
   end(): void {
     this.#ended.abort()
     for (const stream of this.#streams) stream.close()
   }
 
-  /** Says what has changed beside its numbers. */
+  /**
+   * Says what has changed beside its numbers. One look at a time: a file system that does not answer holds up a single one.
+   */
   async look(): Promise<void> {
+    this.#looking ??= this.#look().finally(() => {
+      this.#looking = undefined
+    })
+    await this.#looking
+  }
+
+  async #look(): Promise<void> {
     const detail = await this.#feed.detailOf(this.#id)
     const text = JSON.stringify(detail)
     if (text === this.#text) return

@@ -31,6 +31,9 @@ const MOST_BODY = 1024
 /** For how long the disks are read when nobody looks: a page that is loaded again still has its past. */
 const LINGER = 60_000
 
+/** How long a page waits for what is known of its disk beside its numbers, in milliseconds. It may come later. */
+const FIRST_LOOK = 1000
+
 const HEADERS = {
   'cache-control': 'no-store',
   'cross-origin-opener-policy': 'same-origin',
@@ -135,8 +138,9 @@ export class Dashboard {
   }
 
   async #sendAll(response: ServerResponse): Promise<void> {
-    if (this.#streams.size >= MOST_STREAMS) return refuse(response, 503, 'too many pages look at the disks')
     await this.#begin()
+    if (response.destroyed) return // 'close' does not come any more.
+    if (this.#streams.size >= MOST_STREAMS) return refuse(response, 503, 'too many pages look at the disks')
     const beginning = () => [['disks', JSON.stringify(this.#feed.disks(this.#options.mayChange))] as const]
     const stream = new Stream(response, beginning)
     this.#streams.add(stream)
@@ -145,23 +149,23 @@ export class Dashboard {
 
   async #sendOne(response: ServerResponse, id: number): Promise<void> {
     await this.#begin()
+    if (response.destroyed) return
     if (!this.#feed.has(id)) return refuse(response, 404, 'there is no such disk')
     const all = [...this.#watched.values()].reduce((sum, watch) => sum + watch.size, 0)
     if (all >= MOST_STREAMS) return refuse(response, 503, 'too many pages look at disks')
-    let watch = this.#watched.get(id)
-    if (!watch) {
-      watch = new DiskWatch(this.#source, this.#feed, id)
-      this.#watched.set(id, watch)
-    }
-    const looked = watch
-    await looked.look()
-    if (response.destroyed) return this.#leave(id, looked)
-    const stream = new Stream(response, () => looked.beginning())
-    looked.add(stream)
+    const watch = this.#watched.get(id) ?? new DiskWatch(this.#source, this.#feed, id)
+    this.#watched.set(id, watch)
+    let stream: Stream | undefined
+    // It counts from now on: another page that leaves meanwhile does not end the watch.
+    watch.enter()
     response.once('close', () => {
-      looked.remove(stream)
-      this.#leave(id, looked)
+      watch.leave(stream)
+      this.#leave(id, watch)
     })
+    await Promise.race([watch.look(), pause(FIRST_LOOK, this.#ended.signal)])
+    if (response.destroyed) return
+    stream = new Stream(response, () => watch.beginning())
+    watch.add(stream)
   }
 
   #leave(id: number, watch: DiskWatch): void {
@@ -207,7 +211,8 @@ export class Dashboard {
       const tick = await this.#feed.look()
       const text = JSON.stringify(tick)
       for (const stream of this.#streams) stream.send('tick', text)
-      for (const watch of this.#watched.values()) await watch.look()
+      // Not awaited: one that hangs, as on a network file system, holds up nobody else.
+      for (const watch of this.#watched.values()) watch.look().catch(() => {})
       first()
       const now = performance.now()
       if (this.#streams.size > 0 || this.#watched.size > 0) idle = now

@@ -328,6 +328,18 @@ test('a file system that does not answer holds up no page', async t => {
   t.deepEqual((await late.next<Disk>('disk')).detail.stack, [])
 })
 
+test('another disk that has got the number of an earlier one is told as what it is', async t => {
+  t.timeout(60_000)
+  const { port, known, source } = await served(t)
+  const all = new Events(port, '/events', known)
+  t.teardown(() => all.close())
+  await all.next<Disks>('disks')
+  source.generation = 2
+  let about: Tick['about'] = []
+  while (about.length === 0) ({ about } = await all.next<Tick>('tick'))
+  t.is(about[0]?.source, '/srv/images/disk-0-2.img')
+})
+
 test('a page that does not read misses events, and gets all anew when it reads again', async t => {
   let stream: Stream | undefined
   let response: ServerResponse | undefined

@@ -10,6 +10,8 @@ import type { Source } from './source.js'
 
 /** A disk, as it was when it was read last. */
 interface Known {
+  /** Tells it from a later one of the same number. */
+  readonly identity: string | undefined
   readonly about: About
   /** The same as JSON, to see whether it has changed. */
   readonly text: string
@@ -49,15 +51,17 @@ export class Feed {
     let faults = 0
     for (const reading of readings) {
       const { id } = reading.device
-      const before = this.#known.get(id)
+      const shown = this.#known.get(id)
+      const identity = this.#source.identity(id)
+      const before = shown?.identity === identity ? shown : undefined
       const did = since(before?.reading, reading)
       intervals.push(did.interval)
       faults += did.faults
-      const now = this.#now(reading, before, rowOf([did.interval], did.faults))
+      const now = this.#now(reading, before, identity, rowOf([did.interval], did.faults))
       now.rows.add(look, now.row)
       this.#known.set(id, now)
-      if (now.text !== before?.text) about.push(now.about)
-      if (!same(now.row, before?.row ?? NOTHING)) rows.push([id, ...now.row])
+      if (now.text !== shown?.text) about.push(now.about)
+      if (!same(now.row, shown?.row ?? NOTHING)) rows.push([id, ...now.row])
     }
     const ids = new Set(readings.map(({ device }) => device.id))
     const gone = [...this.#known.keys()].filter(id => !ids.has(id))
@@ -104,12 +108,12 @@ export class Feed {
     }
   }
 
-  #now(reading: Reading, before: Known | undefined, row: Row): Known {
+  #now(reading: Reading, before: Known | undefined, identity: string | undefined, row: Row): Known {
     // Its record is read again only if its server, or what it is, has changed.
     const served = before?.reading.device.pid === reading.device.pid && !before.reading.trouble
     const what = served ? before.about : this.#source.describe(reading.device.id)
     const about = aboutOf(reading, what)
-    return { about, text: JSON.stringify(about), row, reading, rows: before?.rows ?? new Rows() }
+    return { identity, about, text: JSON.stringify(about), row, reading, rows: before?.rows ?? new Rows() }
   }
 
   #tick(): Tick {

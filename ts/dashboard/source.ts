@@ -5,6 +5,7 @@ import { summaryOf } from '../backends/stack.js'
 import type { UblkDevice } from '../device.js'
 import type { HeatPart } from '../info.js'
 import { connect } from '../remote/control-client.js'
+import { identityOf } from '../remote/identity.js'
 import { readBackend } from '../remote/record-file.js'
 import { type Reading, Readings } from '../watch/readings.js'
 import type { About, Action, FileSize, StackPart } from './protocol.js'
@@ -13,6 +14,8 @@ import type { About, Action, FileSize, StackPart } from './protocol.js'
 export interface Source extends Disposable {
   /** The counters of all disks. */
   read(): Promise<readonly Reading[]>
+  /** Tells a disk from a later one of the same number. */
+  identity(id: number): string | undefined
   /** Of what a disk is made. */
   describe(id: number): Pick<About, 'backend' | 'source'>
   /** The same with the space that its files take up. */
@@ -35,6 +38,10 @@ export class Machine implements Source {
 
   async read(): Promise<readonly Reading[]> {
     return await this.#readings.all()
+  }
+
+  identity(id: number): string | undefined {
+    return identityOf(id)
   }
 
   describe(id: number): Pick<About, 'backend' | 'source'> {

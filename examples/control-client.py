@@ -35,9 +35,17 @@ class Server:
         raise RuntimeError("the server has ended")
 
 
+def value_of(word):
+    """Params are JSON, such as true or 5; what is not is text, such as 2G."""
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
 if __name__ == "__main__":
     device, method, *words = sys.argv[1:]
-    params = dict(word.split("=", 1) for word in words)
+    params = {name: value_of(text) for name, _, text in (word.partition("=") for word in words)}
     try:
         print(json.dumps(Server(device).call(method, print, **params), indent=2))
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,5 @@
 import type { FaultPlan } from '../backends/fault-rules.js'
+import { wrongType } from '../errors.js'
 import type { DiskRange } from '../info.js'
 import type { ServerInfo, TracePart } from '../remote/control-protocol.js'
 import type { ServedDevice } from '../served-device.js'
@@ -41,15 +42,15 @@ export function controlMethods(
     thaw: () => disk.faults.thaw(),
     mark: ({ name }) => disk.mark(name as string),
     exportLog: async ({ path }, { gone }) => await disk.exportLog(path as string, { signal: gone }),
-    resize: async ({ size, force }) => await disk.resize(size as Size, { force: force === true }),
+    resize: async ({ size, force }) => await disk.resize(size as Size, { force: isSet({ force }) }),
     snapshot: async ({ name }) => await disk.snapshot(name as string),
-    reset: async ({ force }) => await disk.reset({ force: force === true }),
+    reset: async ({ force }) => await disk.reset({ force: isSet({ force }) }),
     flatten: async ({ rate }, { gone }) => {
       await disk.flatten({ ...(rate === undefined ? {} : { rate: rate as number }), signal: gone })
     },
     commit: async ({ rate, force }, { gone }) => {
       const limit = rate === undefined ? {} : { rate: rate as number }
-      await disk.commit({ ...limit, force: force === true, signal: gone })
+      await disk.commit({ ...limit, force: isSet({ force }), signal: gone })
     },
     committing: async () => (await disk.committing()) ?? null,
     flattening: async () => (await disk.flattening()) ?? null,
@@ -73,8 +74,15 @@ export function controlMethods(
     heat: async (_, { tell, gone }) => await disk.heat(tell, gone),
     shutdown: async ({ force, wait }, { gone }) => {
       // A forced shutdown is completed even if its client has gone.
-      const signal = force === true ? undefined : gone
-      await disk.delete({ force: force === true, wait: wait === true, signal })
+      const signal = isSet({ force }) ? undefined : gone
+      await disk.delete({ force: isSet({ force }), wait: isSet({ wait }), signal })
     },
   }
+}
+
+/** Whether a param is true. One that is neither true, false nor left out is refused: it would be ignored. */
+function isSet(param: { readonly [name: string]: unknown }): boolean {
+  const [[name, value = false] = ['', false]] = Object.entries(param)
+  if (typeof value !== 'boolean') throw wrongType(`${name} must be true or false`)
+  return value
 }

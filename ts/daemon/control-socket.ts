@@ -29,6 +29,9 @@ const LONGEST = 2 ** 16
 /** How many bytes may wait for a slow client. */
 const MOST_UNREAD = 2 ** 20
 
+/** How many requests of a connection may be under way. No more are read then. */
+const MOST_OWED = 256
+
 /** The control socket of a server. */
 export class ControlSocket {
   /** Distinguishes it from other sockets at its path. */
@@ -117,6 +120,8 @@ class Connection {
   readonly #gone = new AbortController()
   /** Requests that are not answered yet. */
   #owed = 0
+  /** Requests that are not begun yet: at most those of one read. */
+  readonly #waiting: unknown[] = []
   #closing = false
 
   constructor(socket: Socket, methods: Methods) {
@@ -125,24 +130,40 @@ class Connection {
     socket.unref()
     socket.on('error', () => {}) // 'close' follows.
     socket.once('close', () => this.#gone.abort())
-    const take = (message: unknown): void => void this.#take(message)
+    socket.on('drain', () => this.#next())
+    const take = (message: unknown): void => {
+      this.#waiting.push(message)
+      this.#next()
+    }
     receive(socket, LONGEST, take, why => refuse(socket, invalid(why), RpcCode.parse))
   }
 
   close(): void {
     this.#closing = true
+    this.#waiting.length = 0
     this.#gone.abort()
     if (this.#owed === 0) this.#socket.destroySoon()
   }
 
   async #take(message: unknown): Promise<void> {
-    this.#owed++
     const several = Array.isArray(message) && message.length > 0
+    const requests = several ? message.length : 1
+    this.#owed += requests
     const answers = await Promise.all((several ? message : [message]).map(each => this.#answer(each)))
     const all = answers.filter(answer => answer !== undefined)
     if (all.length > 0) sendLine(this.#socket, several ? `[${all}]` : `${all}`)
-    this.#owed--
+    this.#owed -= requests
     if (this.#closing) this.close()
+    else this.#next()
+  }
+
+  /** Begins with what waits. What is kept for a client that sends and does not read is bounded. */
+  #next(): void {
+    const socket = this.#socket
+    const isFull = (): boolean => socket.writableLength >= MOST_UNREAD || this.#owed >= MOST_OWED
+    while (this.#waiting.length > 0 && !isFull()) void this.#take(this.#waiting.shift())
+    if (isFull()) socket.pause()
+    else if (socket.isPaused()) socket.resume()
   }
 
   /** The answer to a request, in JSON; undefined to a notification. */

@@ -1,10 +1,15 @@
+import { execFile } from 'node:child_process'
 import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import test from 'ava'
+import { controlMethods } from '../../dist/daemon/control-methods.js'
 import { ControlSocket, type Methods } from '../../dist/daemon/control-socket.js'
-import { UblkError } from '../../dist/errors.js'
+import { hintOf, UblkError } from '../../dist/errors.js'
 import { earlier, jsonRpc, readReply } from '../../dist/remote/control-dialects.js'
 import { Chance } from '../soak/chance.js'
 import { spoiled } from '../support/spoiled.js'
@@ -192,6 +197,112 @@ test.serial('it speaks JSON-RPC 2.0', async t => {
   ])
   t.deepEqual(await asked('[{"jsonrpc":"2.0","method":"tell"}]'), [])
   socket.close()
+})
+
+/** Sends as many requests at a time, and returns how to read the answers. */
+function flood(path: string, method: string, count: number) {
+  const socket = createConnection(path)
+  const requests = Array.from({ length: count }, (_, id) => JSON.stringify({ jsonrpc: '2.0', id, method }))
+  socket.write(`${requests.join('\n')}\n`)
+  const answers = async (): Promise<number> =>
+    await new Promise(resolve => {
+      let lines = 0
+      socket.on('data', text => {
+        for (const byte of text) if (byte === 10) lines++
+        if (lines === count) socket.end(() => resolve(lines))
+      })
+    })
+  return { answers }
+}
+
+test.serial('what is kept for a client that does not read, or asks much at a time, is bounded', async t => {
+  t.timeout(60_000)
+  const path = join(dir, '5.sock')
+  let [calls, hanging] = [0, 0]
+  let release = (): void => {}
+  const released = new Promise<void>(resolve => {
+    release = resolve
+  })
+  const socket = await ControlSocket.listen(path, {
+    much: () => {
+      calls++
+      return 'x'.repeat(2 ** 14)
+    },
+    hang: async () => {
+      hanging++
+      await released
+    },
+  })
+  const unread = flood(path, 'much', 3000)
+  const asking = flood(path, 'hang', 3000)
+  while (calls === 0 || hanging === 0) await sleep(10)
+  await sleep(300)
+  t.true(calls < 1000, `${calls}`)
+  t.is(hanging, 256)
+  release()
+  t.is(await asking.answers(), 3000)
+  t.is(await unread.answers(), 3000)
+  socket.close()
+})
+
+test('a value that is neither true nor false is refused where one is wanted', async t => {
+  const forced: unknown[] = []
+  const disk = { resize: async (_: unknown, options: unknown) => void forced.push(options) }
+  const { resize, reset, commit, shutdown } = controlMethods(disk as never, {} as never, async () => {})
+  const caller = { tell: () => true, gone: new AbortController().signal }
+  await resize?.({ size: 1 }, caller)
+  await resize?.({ size: 1, force: true }, caller)
+  t.deepEqual(forced, [{ force: false }, { force: true }])
+  for (const wrong of ['true', 'false', 1, null, []]) {
+    for (const method of [resize, reset, commit, shutdown]) {
+      const error = await t.throwsAsync(async () => await method?.({ size: 1, force: wrong }, caller))
+      t.like(error, { kind: 'invalid', message: 'force must be true or false' })
+    }
+    const error = await t.throwsAsync(async () => await shutdown?.({ wait: wrong }, caller))
+    t.like(error, { kind: 'invalid', message: 'wait must be true or false' })
+  }
+})
+
+test('the client in Python sends JSON where it is given JSON, and text otherwise', async t => {
+  const path = join(dir, '6.sock')
+  const socket = await ControlSocket.listen(path, { echo: params => params })
+  const client = fileURLToPath(new URL('../../examples/control-client.py', import.meta.url))
+  const env = { ...process.env, UBLK_TS_RUN_DIR: dir }
+  const { stdout } = await promisify(execFile)(
+    'python3',
+    [client, '6', 'echo', 'size=2G', 'force=true', 'a=b=c'],
+    { env },
+  )
+  t.deepEqual(JSON.parse(stdout), { size: '2G', force: true, a: 'b=c' })
+  socket.close()
+})
+
+test('an error on the wire has a hint for programs, and all that is known of it', t => {
+  const error = new UblkError('busy', 'it is in use', {
+    hint: 'wait{force}',
+    device: 3,
+    errno: 16,
+    code: 'EBUSY',
+    command: 'DEL_DEV',
+  })
+  const sent = JSON.parse(JSON.stringify(jsonRpc.error(1, error)))
+  const details = { device: 3, errno: 16, code: 'EBUSY', command: 'DEL_DEV' }
+  t.deepEqual(sent.error.data, {
+    kind: 'busy',
+    hint: 'wait (force: true)',
+    template: 'wait{force}',
+    ...details,
+  })
+  const { error: read } = readReply(sent) as { error: UblkError }
+  t.like(read, { hint: 'wait (force: true)', ...details })
+  t.is(hintOf(read), 'wait{force}')
+  // Earlier servers sent the template alone.
+  const before = {
+    jsonrpc: '2.0',
+    id: 1,
+    error: { code: -32008, message: 'x', data: { kind: 'busy', hint: 'wait{force}' } },
+  }
+  t.is((readReply(before) as { error: UblkError }).error.hint, 'wait (force: true)')
 })
 
 test('a client understands servers of this version and of earlier ones', t => {

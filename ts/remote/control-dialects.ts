@@ -41,9 +41,20 @@ export const CODES: Readonly<Record<UblkErrorKind, number>> = {
 interface RpcError {
   readonly code: number
   readonly message: string
-  readonly data?:
-    | { readonly kind?: UblkErrorKind; readonly hint?: string; readonly device?: number }
-    | undefined
+  readonly data?: RpcErrorData | undefined
+}
+
+/** All that is known of it. */
+interface RpcErrorData {
+  readonly kind?: UblkErrorKind
+  /** In the words of the API. Earlier servers sent the template. */
+  readonly hint?: string | undefined
+  /** The hint with `{…}` where each surface has its own words; missing if it has none. */
+  readonly template?: string | undefined
+  readonly device?: number | undefined
+  readonly code?: string | undefined
+  readonly errno?: number | undefined
+  readonly command?: string | undefined
 }
 
 /** An error as earlier versions sent it. */
@@ -59,9 +70,16 @@ export const jsonRpc: Dialect = {
   result: (id, result) => ({ jsonrpc: '2.0', id, result }),
   part: (id, part) => ({ jsonrpc: '2.0', method: 'part', params: { id, part } }),
   error: (id, error, code = CODES[error.kind]) => {
-    const { kind, message, device } = error
-    return { jsonrpc: '2.0', id, error: { code, message, data: { kind, hint: hintOf(error), device } } }
+    const { message } = error
+    const rpc: RpcError = { code, message, data: dataOf(error) }
+    return { jsonrpc: '2.0', id, error: rpc }
   },
+}
+
+function dataOf(error: UblkError): RpcErrorData {
+  const { kind, hint, device, code, errno, command } = error
+  const template = hintOf(error)
+  return { kind, hint, ...(template === hint ? {} : { template }), device, code, errno, command }
 }
 
 /** What servers sent before they spoke JSON-RPC. */
@@ -96,6 +114,8 @@ export function readReply(message: unknown): Reply | undefined {
 
 function errorOf(error: RpcError | PlainError): UblkError {
   const { message } = error
-  const { kind = 'system', hint, device } = 'kind' in error ? error : (error.data ?? {})
-  return new UblkError(kind, message, { hint, device })
+  if ('kind' in error) return new UblkError(error.kind, message, { hint: error.hint, device: error.device })
+  const { kind = 'system', hint, template = hint, ...more } = error.data ?? {}
+  const { device, code, errno, command } = more
+  return new UblkError(kind, message, { hint: template, device, code, errno, command })
 }

@@ -78,7 +78,7 @@ async function endAll(devices: string[], flags: Flags, { end, missing }: Action)
       })
       if (!device) continue
       // Meanwhile, such as while another one was waited for, its number may be another's, or a dead disk be served again.
-      if (flags.all && (identityOf(id) !== identity || !chosen(flags, await device.info()))) continue
+      if (flags.all && (identityOf(id) !== identity || !(await isChosen(device, flags)))) continue
       const onProgress = (line: string): void => complain(wait && !force ? `${line}; waiting` : line)
       await end(device, { force, wait, onProgress, ...(signal && { signal }) }).catch(async error => {
         throw signal?.aborted ? await stillInUse(device, timeout) : error
@@ -86,6 +86,17 @@ async function endAll(devices: string[], flags: Flags, { end, missing }: Action)
     } catch (error) {
       process.exitCode = report(error)
     }
+  }
+}
+
+/** Whether a device is one of those that the options choose, as it is now. */
+async function isChosen(device: UblkDevice, flags: Flags): Promise<boolean> {
+  if (!filters(flags)) return true
+  try {
+    return chosen(flags, await device.info())
+  } catch (error) {
+    if (wrap(error).kind === 'not-found') return false // It is gone by now.
+    throw error
   }
 }
 

@@ -33,7 +33,7 @@ function examplesOf(file: string, source: string): Example[] {
 function nameIn(declaration: string): string {
   const [, name] =
     /(?:function\*?|class|type) (\w+)/.exec(declaration) ??
-    /^ +(?:override )?(?:async )?\*?(\w+)[(<]/.exec(declaration) ??
+    /^ +(?:static )?(?:override )?(?:async )?\*?(\w+)[(<]/.exec(declaration) ??
     []
   if (name === undefined) throw new Error(`what does this declare: ${declaration}`)
   return name

@@ -31,6 +31,9 @@ const PERIOD = 0.25
 /** With --follow: how many of the lines that are there already are printed. */
 const LAST = 10
 
+/** How long a server may log that its device is deleted after it was, in seconds. */
+const LAST_WORDS = 2
+
 /** Adds `ublk-ts logs`. */
 export function addLogs(program: Command): void {
   program
@@ -56,12 +59,24 @@ async function logs(device: string, { follow = false, lines, json = false }: Fla
   if (!follow) return
   const { interrupts } = await import('../daemon/interrupts.js')
   const { first: interrupted } = interrupts({ hangup: 'end' })
+  let [server, patience] = [serverOf(id), LAST_WORDS / PERIOD]
   for await (const _ of ticks(PERIOD, Number.POSITIVE_INFINITY, interrupted)) {
     const ended = identity === undefined || identityOf(id) !== identity
+    if (!ended) server = serverOf(id) ?? server
+    const over = ended && (!isRunning(server) || --patience < 0)
     await show(log.more())
-    if (ended) return
+    if (over) return
   }
   await show(log.more())
+}
+
+function serverOf(id: number): number | undefined {
+  const found = readRecord(id)
+  return found.state === 'served' ? found.record.server.pid : undefined
+}
+
+function isRunning(pid: number | undefined): boolean {
+  return pid !== undefined && existsSync(`/proc/${pid}`)
 }
 
 /** The path of the log of a device, or of an earlier one with its number. */

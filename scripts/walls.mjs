@@ -124,6 +124,7 @@ const rust = {
   'ublk-node': {
     ground: ['number', 'task', 'wire'],
     allowed: {
+      'task → task_threads': 'on which tasks run',
       'device → kinds': 'the files of an existing disk are compared',
       'device → opening': 'opens the backend from its options',
       'opening → kinds': 'makes the backend from its options',

@@ -158,6 +158,10 @@ test('a process that creates a disk does not look through its open files', async
 
 test('the time limit of a deletion does not count those that the driver does before', async t => {
   const options = { backend: nullDisk('1M'), threads: 'shared', timeout: 2000 } as const
-  const disks = await Promise.all(Array.from({ length: 60 }, () => UblkDevice.create(options)))
+  const disks: UblkDevice[] = []
+  while (disks.length < 60) {
+    // Each creation has that time limit, too.
+    disks.push(...(await Promise.all(Array.from({ length: 3 }, () => UblkDevice.create(options)))))
+  }
   await t.notThrowsAsync(Promise.all(disks.map(disk => disk.delete())))
 })

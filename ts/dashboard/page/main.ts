@@ -45,7 +45,7 @@ function chosenDisk() {
   return undefined
 }
 
-/** Has the server tell of the disk that is shown, as long as somebody sees the page. */
+/** Subscribes to the events of the disk that is shown while the page is visible. */
 function look(): void {
   const id = document.hidden ? undefined : chosenDisk()?.about.id
   if (looking?.id === id) return
@@ -107,7 +107,7 @@ function tell(trouble: string | null): void {
 
 let all: EventSource | undefined
 
-/** Has the server tell of all disks, as long as somebody sees the page. */
+/** Subscribes to the events of all disks while the page is visible. */
 function lookAtAll(): void {
   if (document.hidden === (all === undefined)) return
   all?.close()

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import test from 'ava'
-import { Detached, leaveNoServerBehind } from '../support/detached.js'
+import { Detached, gone, leaveNoServerBehind } from '../support/detached.js'
 import { MAIN, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
@@ -21,7 +21,9 @@ test('the log of a server is printed, readable or as it is, also when its device
   writeFileSync(`/run/ublk-ts/${disk.id}.log.1`, 'earlier\n\u001b[2J\n')
   t.regex((await run('logs', 'db')).stdout, /^earlier\n\\x1b\[2J\n\d{4}-/)
   await sh('rm "$1"', `/run/ublk-ts/${disk.id}.log.1`)
+  const { pid } = disk
   await run('delete', 'db')
+  await gone(pid)
   t.regex((await run('logs', `${disk.id}`)).stdout, /was removed\n$/)
   t.regex((await run('logs', '77')).stderr, /^ublk-ts: there is no ublk device 77; .*\n$/)
   await Server.with('--null 1M', async ({ id, pid }) => {
@@ -60,8 +62,9 @@ test('SIGHUP has a server open its log again, so that logrotate may move it', as
   )
   t.notRegex(readFileSync(`${path}-old`, 'utf8'), /opened again/)
   await run('delete', disk.path)
-  t.regex(readFileSync(path, 'utf8'), /was removed/)
+  // The server logs its last line after the command ends, and who follows the log waits for it.
   t.regex((await ended).stdout, /is usable\n.*opened again\n(?:.*\n)*.*was removed\n$/)
+  t.regex(readFileSync(path, 'utf8'), /was removed/)
 })
 
 test('after SIGHUP the next server of --auto-restart logs to the new file', async t => {

@@ -169,20 +169,40 @@ export class Recorder implements Source {
   }
 }
 
-/** Says once more what was recorded, one frame each time that it is read, and the last one from then on. */
+/**
+ * Says once more what was recorded: the first frame until it plays, then one frame each time that it is read, and nothing after the
+ * last.
+ */
 export class Replay implements Source {
   readonly recording: Recording
-  #frame = -1
+  #frame = 0
+  /** Called when it has come to its end, if it plays. */
+  #ended: (() => void) | undefined
+  #leave: (() => void) | undefined
 
   constructor(recording: Recording) {
     this.recording = recording
   }
 
-  /** What was recorded in a file. */
+  /** What was recorded in a file, as long as disks were used. */
   static of(path: string): Replay {
     const recording = JSON.parse(gunzipSync(readFileSync(path)).toString()) as Recording
-    const revived = recording.frames.map(({ readings, heat }) => ({ readings: readings.map(alive), heat }))
-    return new Replay({ ...recording, frames: revived })
+    const used = ({ heat }: Frame): boolean => Object.values(heat).some(({ counts }) => counts.length > 0)
+    const frames = recording.frames
+      .slice(0, recording.frames.findLastIndex(used) + 1)
+      .map(({ readings, heat }) => ({ readings: readings.map(alive), heat }))
+    return new Replay({ ...recording, frames })
+  }
+
+  /**
+   * Plays it to its end, which pages go on showing until what this returns is disposed of. Where disks were read and written is
+   * seen by pages that look at them before.
+   */
+  async play(): Promise<Disposable> {
+    await new Promise<void>(resolve => {
+      this.#ended = resolve
+    })
+    return { [Symbol.dispose]: () => this.#leave?.() }
   }
 
   /** When it is, in the time of the recording. */
@@ -197,8 +217,14 @@ export class Replay implements Source {
   }
 
   async read(): Promise<readonly Reading[]> {
-    if (this.#frame < this.recording.frames.length - 1) this.#frame++
-    return this.#now()?.readings ?? []
+    if (!this.#ended) return this.#now()?.readings ?? []
+    if (this.#frame < this.recording.frames.length - 1)
+      return this.recording.frames[++this.#frame]?.readings ?? []
+    await new Promise<void>(resolve => {
+      this.#leave = resolve
+      this.#ended?.()
+    })
+    return []
   }
 
   identity(): undefined {}

@@ -67,7 +67,7 @@ export class Details {
       const words = [
         `${part.toFixed(part > 0 && part < 10 ? 1 : 0)} % of ${bytes(lazy.size)} is there`,
         lazy.dirty === null ? '' : `clients wrote ${bytes(lazy.dirty)} of it`,
-        lazy.max === null ? '' : `the cache holds ${bytes(lazy.max)}`,
+        lazy.max === null ? '' : `the cache holds at most ${bytes(lazy.max)}`,
         `${bytes(lazy.fetched)} fetched in ${count(lazy.fetches)} requests`,
         lazy.failures > 0 ? `${count(lazy.failures)} failed` : '',
         lazy.evicted > 0 ? `${bytes(lazy.evicted)} evicted` : '',

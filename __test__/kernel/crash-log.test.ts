@@ -1,5 +1,6 @@
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { env } from 'node:process'
 import test from 'ava'
 import {
   type CrashState,
@@ -191,6 +192,38 @@ test('QEMU’s log is read, and QEMU reads ours', async t => {
     (await sh('dd if="$1" bs=1k skip=100 count=1 status=none | tr "\\11" y', disk.path)).slice(0, 1024),
     'y'.repeat(1024),
   )
+})
+
+// Not among Debian's packages: https://github.com/josefbacik/log-writes, or src/log-writes of xfstests, built and put into PATH.
+const REPLAY = (env['PATH'] ?? '')
+  .split(':')
+  .map(dir => join(dir, 'replay-log'))
+  .find(existsSync)
+const ifThere = REPLAY === undefined ? test.skip : test
+
+ifThere('replay-log makes of our log the disk, and at each mark what was promised', async t => {
+  const [log, copy] = [join(DIR, 'replay.log'), join(DIR, 'copy')]
+  await using disk = await UblkDevice.create({ backend: powercut({ size: '16M', seed: 1 }) })
+  await sh('mkfs.ext4 -q "$1"; mount "$1" "$2"', disk.path, MOUNT)
+  for (const n of [1, 2, 3]) {
+    await sh('head -c 500000 /dev/urandom >"$1/file$2"; sync', MOUNT, `${n}`)
+    disk.mark(`${n}`)
+  }
+  await sh('rm "$1/file1"; fstrim "$1"; umount "$1"', MOUNT)
+  await disk.exportLog(log)
+  const replay = async (...words: string[]): Promise<void> => {
+    await sh('rm -f "$1"; truncate -s 16M "$1"', copy)
+    await sh('"$@" >/dev/null', REPLAY ?? '', '--log', log, '--replay', copy, ...words)
+  }
+  await replay()
+  t.is(await hashOf(copy), await hashOf(disk.path))
+  for (const n of [1, 2, 3]) {
+    await replay('--end-mark', `${n}`)
+    // It goes through the journal first, as mounting does.
+    await sh('e2fsck -fp "$1" >/dev/null || [ $? = 1 ]; e2fsck -fn "$1" >/dev/null 2>&1', copy)
+    const files = await sh('mount -o loop,ro "$1" "$2"; ls "$2"; umount "$2"', copy, MOUNT)
+    t.deepEqual(files.match(/file\d/g)?.length, n)
+  }
 })
 
 test('what cannot be exported or replayed is said in one line, and nothing is left', async t => {

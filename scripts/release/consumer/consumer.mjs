@@ -61,5 +61,5 @@ if (wanted[0] === '--import') {
 for (const kind of wanted[0] === '--import' ? [] : wanted.length > 0 ? wanted : Object.keys(kinds)) {
   said.push(await serve(kind).catch(error => `${kind}: ${error.kind ?? error.name}: ${error.message}`))
 }
-process.stdout.write(`${said.join('; ')}\n`)
+process.stdout.write(`${said.join('; ').replaceAll(/\s+/g, ' ').trim()}\n`)
 process.exitCode = said.every(word => word.endsWith(' ok')) ? 0 : 1

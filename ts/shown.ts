@@ -1,6 +1,6 @@
 import { type InspectOptions, inspect } from 'node:util'
 import { wordsFor } from './backends/stack.js'
-import type { UblkDevice } from './device.js'
+import type { DeviceHandle } from './device-handle.js'
 import type { DeviceState } from './info.js'
 import type { LocalDevice } from './local-device.js'
 import { readBackend } from './remote/record-file.js'
@@ -14,18 +14,18 @@ interface Inside {
 }
 
 /** Has `console.log()` show what a disk is, not how its object is made. */
-export function showAs(prototype: UblkDevice, inside: (disk: UblkDevice) => Inside): void {
-  const show = function (this: UblkDevice, depth: number, options: InspectOptions): string {
-    // The prototype itself is no disk.
-    if (this === prototype) return 'UblkDevice {}'
-    const { path } = this
+export function showAs(prototype: DeviceHandle, inside: (disk: DeviceHandle) => Inside): void {
+  const show = function (this: DeviceHandle, depth: number, options: InspectOptions): string {
     const type = this.constructor.name
+    // A prototype is no disk.
+    if (Object.hasOwn(this, 'constructor')) return `${type} {}`
+    const { path } = this
     return depth < 0 ? `[${type} ${path}]` : `${type} ${inspect(about(this, inside(this)), options)}`
   }
   Object.defineProperty(prototype, inspect.custom, { value: show, configurable: true, writable: true })
 }
 
-function about(disk: UblkDevice, { local, state }: Inside): object {
+function about(disk: DeviceHandle, { local, state }: Inside): object {
   const { id, path, size, queues } = disk
   const name = local?.ended ? undefined : disk.name
   return {

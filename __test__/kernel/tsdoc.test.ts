@@ -36,32 +36,32 @@ mkdirSync('images')
 execFileSync('qemu-img', ['create', '-q', '-f', 'raw', 'images/base.raw', '32M'])
 execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'images/base.raw', '-F', 'raw', 'vm.qcow2'])`,
   'device open': "await UblkDevice.create({ id: 0, backend: memory('1M') })",
-  'device totals': "await UblkDevice.create({ id: 0, backend: memory('1M'), record: true })",
-  'device mark': "await UblkDevice.create({ id: 0, backend: powercut({ size: '1M' }) })",
-  'device exportLog': POWERCUT,
-  'device trace': OVERLAY,
-  'device snapshot': OVERLAY,
-  'device fork': OVERLAY,
-  'device flatten': OVERLAY,
-  'device commit': OVERLAY,
+  'device-handle totals': "await UblkDevice.create({ id: 0, backend: memory('1M'), record: true })",
+  'device-content mark': "await UblkDevice.create({ id: 0, backend: powercut({ size: '1M' }) })",
+  'device-content exportLog': POWERCUT,
+  'device-handle trace': OVERLAY,
+  'device-content snapshot': OVERLAY,
+  'device-content fork': OVERLAY,
+  'device-content flatten': OVERLAY,
+  'device-content commit': OVERLAY,
   'commit-overlay commitOverlay': `${OVERLAY}
 await disk.delete()`,
   'crash-state disk': STATE,
   'crash-state shrink': STATE,
   'crash-state report': STATE,
-  'served-device crashState': `${POWERCUT}
+  'recorded-device crashState': `${POWERCUT}
 const { value: found } = await disk.crashStates().next()`,
-  'served-device mark': POWERCUT,
-  'served-device cut': POWERCUT,
-  'served-device cutAt': POWERCUT,
-  'served-device crashStates': `${POWERCUT}
+  'recorded-device mark': POWERCUT,
+  'recorded-device cut': POWERCUT,
+  'recorded-device cutAt': POWERCUT,
+  'recorded-device crashStates': `${POWERCUT}
 disk.mark('formatted')`,
   'disk-faults DiskFaults': FAULTS,
   'disk-faults set': FAULTS,
   'disk-faults clear': FAULTS,
   'disk-faults thaw': FAULTS,
   'disk-faults get': FAULTS,
-  'served-device restore': POWERCUT,
+  'recorded-device restore': POWERCUT,
   'index tmpDisk': `
 class Store {
   static async open(dir: string): Promise<Store> { return new Store(dir) }

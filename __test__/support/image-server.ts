@@ -25,6 +25,8 @@ export interface Behaviour {
   coding: string
   /** Sends another part than the one that was asked for, this many bytes further on, and says so. */
   shifted: number
+  /** Takes 0 as the end of a part for no end. */
+  zeroIsNoEnd: boolean
   /** Goes on sending after the part, for ever. */
   endless: boolean
   /** Sends half of the part, and then nothing. */
@@ -51,6 +53,7 @@ const USUAL: Behaviour = {
   short: 0,
   coding: '',
   shifted: 0,
+  zeroIsNoEnd: false,
   endless: false,
   stalls: false,
   delay: 1,
@@ -136,8 +139,9 @@ function serve(): void {
     if (from === undefined || whole || (condition !== undefined && condition !== etag)) {
       return void response.writeHead(200, { ...headers, 'content-length': size }).write('the whole image')
     }
-    const { shifted, endless, stalls } = behaviour
-    const [start, end] = [Number(from) + shifted, Math.min(Number(to) + shifted, size - 1)]
+    const { shifted, endless, stalls, zeroIsNoEnd } = behaviour
+    const last = zeroIsNoEnd && to === '0' ? size : Number(to)
+    const [start, end] = [Number(from) + shifted, Math.min(last + shifted, size - 1)]
     let data = imageBytes(start, end + 1 - start)
     const length = data.length
     if (behaviour.short > 0) {

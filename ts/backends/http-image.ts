@@ -52,13 +52,14 @@ export function shownUrl(url: string): string {
  * as there is a disk.
  *
  * @param timeout - How long this may take, and how long a fetch may, in milliseconds.
- * @param first - How many bytes: as many as the first fetch will ask for, or one if the cache may have them.
+ * @param first - How many bytes: as many as the first fetch will ask for; by default a sector, if the cache may have them.
+ *   Never one: that of busybox takes `bytes=0-0` for all of the image.
  * @param request - Makes the requests.
  * @throws UblkError of kind `backend` if it cannot be read in parts; the signal's reason if it was aborted.
  */
 export async function openHttpImage(
   url: string,
-  { timeout, first = 1 }: { timeout: number; first?: number },
+  { timeout, first = SECTOR }: { timeout: number; first?: number },
   signal: AbortSignal,
   request: Get = get,
 ): Promise<HttpImage> {

@@ -265,8 +265,8 @@ export const lazyKind: Kind<LazyBackend> = {
     const { source, timeout, cache, chunk } = backend
     if (source === undefined || !isWeb(source)) return backend
     const cached = cache !== undefined && existsSync(cache)
-    const first = cached || chunk > MOST_FIRST ? 1 : chunk
-    const image = await openHttpImage(source, { timeout, first }, signal)
+    const first = cached || chunk > MOST_FIRST ? {} : { first: chunk }
+    const image = await openHttpImage(source, { timeout, ...first }, signal)
     return { ...backend, source: undefined, ...image }
   },
   size: ({ size }) => size,

@@ -3,21 +3,17 @@ import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { AxeResults } from 'axe-core'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import { Dashboard } from '../../dist/dashboard/server.js'
 import type { Source } from '../../dist/dashboard/source.js'
 import { MadeUp, Replay } from '../support/dashboard.js'
+import { costOf, Headless } from './chromium.js'
 
 // The dashboard in a real browser, as in report.test. Screenshots are in target/dashboard.
 
 const dir = fileURLToPath(new URL('../../target/dashboard/', import.meta.url))
-const executablePath = process.env['UBLK_TS_BROWSER'] ?? '/usr/bin/chromium-headless-shell'
-let browser: Browser
-test.before(async () => {
-  mkdirSync(dir, { recursive: true })
-  browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
-})
-test.after.always(async () => await browser?.close())
+const headless = new Headless(test)
+test.before(() => void mkdirSync(dir, { recursive: true }))
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
@@ -33,15 +29,9 @@ interface View {
 async function opened(source: Source, view: View = {}) {
   const { width = 1440, colorScheme = 'light', mayChange = false, period = 200, now } = view
   const dashboard = await Dashboard.listen(source, { port: 0, mayChange, period, ...(now ? { now } : {}) })
-  const context = await browser.newContext({ viewport: { width, height: 1000 }, colorScheme })
-  const page = await context.newPage()
-  const troubles: string[] = []
-  page.on('console', message => troubles.push(`${message.type()}: ${message.text()}`))
-  page.on('pageerror', error => troubles.push(String(error)))
-  page.on('request', request => {
-    const url = request.url()
-    if (!url.startsWith(dashboard.origin) && !url.startsWith('data:')) troubles.push(`requests ${url}`)
-  })
+  const isHere = (url: string): boolean => url.startsWith(dashboard.origin) || url.startsWith('data:')
+  const opening = await headless.open(isHere, { viewport: { width, height: 1000 }, colorScheme })
+  const { page, troubles } = opening
   await page.goto(dashboard.url)
   await page.locator('.rows .row').first().waitFor()
   return {
@@ -49,7 +39,7 @@ async function opened(source: Source, view: View = {}) {
     dashboard,
     troubles,
     async [Symbol.asyncDispose]() {
-      await context.close()
+      await opening[Symbol.asyncDispose]()
       await dashboard.close()
     },
   }
@@ -136,6 +126,13 @@ test('of a thousand disks only those in sight are in the page, which stays smoot
   t.is(await page.locator('#list').getAttribute('aria-rowcount'), '1001')
   await page.screenshot({ path: `${dir}thousand.png` })
   t.deepEqual(troubles, [])
+})
+
+test('what the dashboard of a thousand disks costs', async t => {
+  using source = new MadeUp(1000)
+  await using opening = await opened(source, { period: 1000 })
+  t.log(await costOf(opening.page))
+  t.deepEqual(opening.troubles, [])
 })
 
 test('the dashboard is used with the keyboard alone', async t => {

@@ -1,22 +1,17 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import type { Subject } from '../../dist/report/account.js'
 import { reportPage } from '../../dist/report/page.js'
 import { madeUp, shrunk } from '../support/account.js'
+import { costOf, Headless, type Opening } from './chromium.js'
 
-// Reports in a real browser: UBLK_TS_BROWSER names its program, by default Debian's Chromium. Screenshots are in target/report.
+// Reports in a real browser. Screenshots are in target/report.
 
 const dir = fileURLToPath(new URL('../../target/report/', import.meta.url))
-const executablePath = process.env['UBLK_TS_BROWSER'] ?? '/usr/bin/chromium-headless-shell'
-let browser: Browser
-test.before(async () => {
-  mkdirSync(dir, { recursive: true })
-  // Root's processes have no sandbox of their own in containers; the pages are ours.
-  browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
-})
-test.after.always(async () => await browser?.close())
+const headless = new Headless(test)
+test.before(() => void mkdirSync(dir, { recursive: true }))
 
 const EVIL =
   '</script><script>document.title="evil"</script><img src="https://example.org/x" onerror="document.title=1">'
@@ -38,20 +33,15 @@ const SUBJECTS: Readonly<Record<string, Subject>> = {
 async function opened(
   name: string,
   width: number,
-  colorScheme: 'light' | 'dark' = 'light',
-): Promise<{ page: Page; troubles: string[]; [Symbol.asyncDispose](): Promise<void> }> {
+  options: { colorScheme?: 'light' | 'dark'; javaScriptEnabled?: boolean } = {},
+): Promise<Opening> {
   const path = `${dir}${name}.html`
+  const { href } = pathToFileURL(path)
   writeFileSync(path, reportPage(SUBJECTS[name] as Subject))
-  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme })
-  const page = await context.newPage()
-  const troubles: string[] = []
-  page.on('console', message => troubles.push(`${message.type()}: ${message.text()}`))
-  page.on('pageerror', error => troubles.push(String(error)))
-  page.on('request', request => {
-    if (request.url() !== pathToFileURL(path).href) troubles.push(`requests ${request.url()}`)
-  })
-  await page.goto(pathToFileURL(path).href)
-  return { page, troubles, [Symbol.asyncDispose]: async () => await context.close() }
+  const isIt = (url: string): boolean => url === href || url.startsWith(`${href}#`)
+  const opening = await headless.open(isIt, { viewport: { width, height: 900 }, ...options })
+  await opening.page.goto(href)
+  return opening
 }
 
 /** The text of the first element of these. */
@@ -80,10 +70,11 @@ for (const name of Object.keys(SUBJECTS)) {
   for (const width of [360, 1440]) {
     test(`the report “${name}” is shown at ${width} pixels without errors, requests or overflow`, async t => {
       for (const scheme of name === 'small' ? (['light', 'dark'] as const) : (['light'] as const)) {
-        await using opening = await opened(name, width, scheme)
+        await using opening = await opened(name, width, { colorScheme: scheme })
         const { page, troubles } = opening
         t.deepEqual(await overflowing(page), [])
         await page.screenshot({ path: `${dir}${name}-${width}-${scheme}.png`, fullPage: true })
+        t.log(await costOf(page))
         t.deepEqual(troubles, [])
         t.is(await page.locator('script').count(), 1)
         t.is(await page.title(), SUBJECTS[name]?.title ?? '')
@@ -200,12 +191,8 @@ test('who points at a loss sees what it is, and a square of the map lists its wr
 })
 
 test('a report can be read without its script, without colours, and on paper', async t => {
-  const context = await browser.newContext({
-    javaScriptEnabled: false,
-    viewport: { width: 800, height: 900 },
-  })
-  const page = await context.newPage()
-  await page.goto(pathToFileURL(`${dir}small.html`).href)
+  await using opening = await opened('small', 800, { javaScriptEnabled: false })
+  const { page } = opening
   t.false(await page.locator('form').isVisible())
   t.is(await page.locator('tbody tr:visible').count(), SMALL.account.entries.length + 1)
   // Each fate has a sign and a word.
@@ -226,5 +213,4 @@ test('a report can be read without its script, without colours, and on paper', a
     format: 'A4',
     margin: { top: '1cm', bottom: '1cm', left: '1cm', right: '1cm' },
   })
-  await context.close()
 })

@@ -1,19 +1,18 @@
 import { once } from 'node:events'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, statSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import { buildSite, SITE } from '../support/site.js'
+import { costOf, Headless, type Opening } from './chromium.js'
 
-// The site in a real browser, which reaches nothing but the site: UBLK_TS_BROWSER names its program. Screenshots are in
-// target/site-shots.
+// The site in a real browser, which reaches nothing but the site. Screenshots are in target/site-shots.
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const shots = `${root}target/site-shots/`
-const executablePath = process.env['UBLK_TS_BROWSER'] ?? '/usr/bin/chromium-headless-shell'
 const AXE = readFileSync(`${root}site/node_modules/axe-core/axe.min.js`, 'utf8')
 const TYPES: Readonly<Record<string, string>> = {
   '.html': 'text/html',
@@ -27,7 +26,7 @@ const all = buildSite()
 const written = all.filter(page => page.startsWith('pages/') || page === 'index.html')
 const reference = all.filter(page => !written.includes(page))
 
-let browser: Browser
+const headless = new Headless(test)
 let server: Server
 let origin: string
 test.before(async () => {
@@ -43,31 +42,13 @@ test.before(async () => {
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
 })
-test.after.always(async () => {
-  await browser?.close()
-  server?.close()
-})
+test.after.always(() => void server?.close())
 
 /** A window of this width, and what goes wrong in it. */
-async function opened(
-  width: number,
-  colorScheme: 'light' | 'dark' = 'light',
-): Promise<{ page: Page; troubles: string[]; [Symbol.asyncDispose](): Promise<void> }> {
-  const context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme })
-  const page = await context.newPage()
-  const troubles: string[] = []
-  page.on('console', message => troubles.push(`${page.url()}: ${message.type()}: ${message.text()}`))
-  page.on('pageerror', error => troubles.push(`${page.url()}: ${error}`))
-  page.on('request', request => {
-    if (!request.url().startsWith(origin) && !request.url().startsWith('data:'))
-      troubles.push(`requests ${request.url()}`)
-  })
-  page.on('response', response => {
-    if (response.status() >= 400) troubles.push(`${response.status()} for ${response.url()}`)
-  })
-  return { page, troubles, [Symbol.asyncDispose]: async () => await context.close() }
+async function opened(width: number, colorScheme: 'light' | 'dark' = 'light'): Promise<Opening> {
+  const isHere = (url: string): boolean => url.startsWith(origin) || url.startsWith('data:')
+  return await headless.open(isHere, { viewport: { width, height: 800 }, colorScheme })
 }
 
 /** What is wider than the window, and does not scroll by itself. */
@@ -223,4 +204,17 @@ test('the navigation has the sections in order, and leads from the first page to
     'Questions',
   ])
   await page.screenshot({ path: `${shots}index-1280.png` })
+})
+
+test('what the first page and the longest one cost', async t => {
+  const sizes = all.map(name => [statSync(SITE + name).size, name] as const)
+  const [, longest = ''] = sizes.sort(([a], [b]) => b - a)[0] ?? []
+  for (const name of ['index.html', longest]) {
+    await using opening = await opened(1280)
+    const { page, troubles } = opening
+    await page.goto(`${origin}/${name}`)
+    await page.waitForSelector('.tsd-navigation a')
+    t.log(`${name}: ${await costOf(page)}`)
+    t.deepEqual(troubles, [])
+  }
 })

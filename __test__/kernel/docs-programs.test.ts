@@ -1,9 +1,7 @@
 // seconds: 30
-import { execFile } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import test from 'ava'
 import * as api from 'ublk-ts'
 import { UblkDevice } from 'ublk-ts'
@@ -12,6 +10,7 @@ import { leaveNothingBehind } from '../support/devices.js'
 import { ImageServer } from '../support/image-server.js'
 import { BLOCKS, type Block, fileNameOf, isProgram, moduleOf, placeOf } from '../support/pages.js'
 import { sh } from '../support/program.js'
+import { compile } from '../support/tsc.js'
 
 // The programs of the site's pages run as they are shown, on a real kernel.
 
@@ -40,21 +39,9 @@ test.before(async () => {
     )
   }
   const typescript = programs.map(pathOf).filter(path => path.endsWith('.ts'))
-  const options = [
-    '--target',
-    'es2023',
-    '--lib',
-    'es2023,esnext.disposable',
-    '--module',
-    'nodenext',
-    '--strict',
-  ]
   // Types are checked by docs.test.ts.
-  await promisify(execFile)(
-    `${root}node_modules/.bin/tsc`,
-    [...options, '--noCheck', '--ignoreConfig', '--types', 'node', ...typescript],
-    { cwd: PROGRAMS },
-  )
+  const said = await compile(PROGRAMS, typescript, ['--noCheck'])
+  if (said !== '') throw new Error(said)
 })
 test.after.always(async () => await server?.[Symbol.asyncDispose]())
 

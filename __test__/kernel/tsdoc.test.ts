@@ -1,10 +1,8 @@
 /**
  * The examples in the TSDoc run as they are shown, after what each takes for granted.
  */
-import { execFile } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { promisify } from 'node:util'
 import test from 'ava'
 import * as api from 'ublk-ts'
 import { UblkDevice, worker } from 'ublk-ts'
@@ -12,6 +10,7 @@ import * as testing from 'ublk-ts/testing'
 import { type Example, examplesIn } from '../support/doc-examples.js'
 import { ImageServer } from '../support/image-server.js'
 import { sh } from '../support/program.js'
+import { compile } from '../support/tsc.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const PROGRAMS = `${root}dist-test/tsdoc`
@@ -126,29 +125,12 @@ test('the examples in the documentation comments run as they are shown', async t
       isModule(example) ? used + example.code : programOf(example),
     )
   }
-  const options = [
-    '--target',
-    'es2023',
-    '--lib',
-    'es2023,esnext.disposable',
-    '--module',
-    'nodenext',
-    '--strict',
-    '--noUncheckedIndexedAccess',
-    '--exactOptionalPropertyTypes',
-  ]
-  await promisify(execFile)(
-    `${root}node_modules/.bin/tsc`,
-    [
-      ...options,
-      '--ignoreConfig',
-      '--types',
-      'node',
-      '--skipLibCheck',
-      ...examples.map(({ name }) => `${name.replaceAll(' ', '-')}.ts`),
-    ],
-    { cwd: PROGRAMS },
-  ).catch((error: { stdout: string }) => t.fail(error.stdout))
+  const said = await compile(
+    PROGRAMS,
+    examples.map(({ name }) => `${name.replaceAll(' ', '-')}.ts`),
+    ['--noUncheckedIndexedAccess', '--exactOptionalPropertyTypes'],
+  )
+  t.is(said, '')
   await using server = await ImageServer.start()
   process.env['IMAGE'] = server.url
   for (const example of examples) {

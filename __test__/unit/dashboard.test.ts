@@ -7,6 +7,7 @@ import type { Disk, Disks, Heat, Tick } from '../../dist/dashboard/protocol.js'
 import { Dashboard } from '../../dist/dashboard/server.js'
 import { Stream } from '../../dist/dashboard/stream.js'
 import { untold } from '../../dist/dashboard/untold.js'
+import { Arrivals, left } from '../support/arrivals.js'
 import { MadeUp } from '../support/dashboard.js'
 import { Events } from '../support/events.js'
 
@@ -250,12 +251,13 @@ test('pages that come before the disks were read count, and those that have gone
   const { port, known, source, dashboard } = await served(t)
   let held = gate()
   source.readable = held.promise
+  using early = new Arrivals()
   // They are gone before they were answered.
   const sent = Array.from({ length: 20 }, () => request({ port, path: '/events', headers: known }))
   for (const each of sent) each.on('error', () => {}).end()
-  await sleep(100)
+  const answers = await early.wait(sent.length)
   for (const each of sent) each.destroy()
-  await sleep(100)
+  await Promise.all(answers.map(left))
   held.open()
   t.is(await statusOf(port, '/events', known), 200)
   t.is(await statusOf(port, '/disks/0/events', known), 200)
@@ -264,6 +266,7 @@ test('pages that come before the disks were read count, and those that have gone
   const again = await served(t)
   held = gate()
   again.source.readable = held.promise
+  using late = new Arrivals()
   const statuses = Array.from(
     { length: 20 },
     async () =>
@@ -275,7 +278,7 @@ test('pages that come before the disks were read count, and those that have gone
         one.on('error', reject).end()
       }),
   )
-  await sleep(100)
+  await late.wait(statuses.length)
   held.open()
   const all = await Promise.all(statuses)
   t.is(all.filter(status => status === 200).length, 16)
@@ -284,15 +287,16 @@ test('pages that come before the disks were read count, and those that have gone
 test('a page that begins to look when the last one leaves is told where its disk is used', async t => {
   t.timeout(60_000)
   const { port, known, source } = await served(t)
+  using arrivals = new Arrivals()
   const one = new Events(port, '/disks/0/events', known)
   await one.next<Disk>('disk')
   const held = gate()
   source.statable = held.promise
   const other = new Events(port, '/disks/0/events', known)
   t.teardown(() => other.close())
-  await sleep(100)
+  const [answer] = await arrivals.wait(2)
   one.close()
-  await sleep(100)
+  if (answer) await left(answer)
   held.open()
   await other.next<Disk>('disk')
   t.is(source.looking, 1)

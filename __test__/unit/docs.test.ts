@@ -1,9 +1,7 @@
-import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import test from 'ava'
 import * as api from 'ublk-ts'
 import * as testing from 'ublk-ts/testing'
@@ -18,6 +16,7 @@ import {
   placeOf,
 } from '../support/pages.js'
 import { result, shell } from '../support/program.js'
+import { checkProject } from '../support/tsc.js'
 
 // Every block of code of the site: that it is well formed, and that a test runs it, or that it says why none does.
 
@@ -86,14 +85,7 @@ test('the programs of the pages compile, with all that strict says', async t => 
       include: ['**/*.ts', '**/*.mjs'],
     }),
   )
-  const tsc = promisify(execFile)(`${root}node_modules/.bin/tsc`, ['-p', dir, '--pretty', 'false'], {
-    cwd: dir,
-  })
-  const said = await tsc.then(
-    ({ stdout }) => stdout,
-    (error: { stdout: string }) => error.stdout,
-  )
-  t.is(said, '')
+  t.is(await checkProject(dir, dir), '')
 })
 
 test('await using is in TypeScript only, and where it is, the form for older versions of Node is beside it', t => {

@@ -1,8 +1,7 @@
-import { execFile } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import test from 'ava'
+import { checkProject } from '../support/tsc.js'
 
 // In ../types, what is in `right` compiles; in `wrong`, each line below a comment `// error: …` does not, and the
 // compiler says so in these words.
@@ -27,11 +26,7 @@ const expected = readdirSync(`${root}${types}/wrong`).flatMap(file =>
 
 /** What the compiler has to say; the lines of a message that are indented belong to the one before. */
 async function compile(): Promise<Finding[]> {
-  const tsc = promisify(execFile)(`${root}node_modules/.bin/tsc`, ['-p', types, '--pretty', 'false'], {
-    cwd: root,
-  })
-  const { stdout } = await tsc.catch((error: { stdout: string }) => error)
-  return stdout
+  return (await checkProject(types, root))
     .split(/\n(?! )/)
     .filter(Boolean)
     .map(text => {

@@ -5,7 +5,7 @@
 // uPlot, whose licence is in a comment. It loads nothing.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { build } from 'esbuild'
+import { rolldown } from 'rolldown'
 
 const [dist] = process.argv.slice(2)
 if (dist === undefined) {
@@ -16,33 +16,26 @@ const root = join(import.meta.dirname, '..')
 const read = path => readFileSync(join(root, path), 'utf8')
 const page = 'ts/dashboard/page'
 
-const { outputFiles } = await build({
-  absWorkingDir: root,
-  entryPoints: { script: `${page}/main.ts` },
-  bundle: true,
-  minify: true,
-  format: 'iife',
-  target: ['chrome111', 'firefox115', 'safari16.4'],
-  charset: 'utf8',
-  legalComments: 'none',
-  tsconfig: `${page}/tsconfig.json`,
-  write: false,
-})
-const { outputFiles: styles } = await build({
-  absWorkingDir: root,
-  stdin: {
-    contents: read('node_modules/uplot/dist/uPlot.min.css') + read(`${page}/style.css`),
-    loader: 'css',
+const bundle = await rolldown({
+  input: { script: `${page}/main.ts` },
+  cwd: root,
+  platform: 'browser',
+  tsconfig: join(root, page, 'tsconfig.json'),
+  transform: { target: ['chrome111', 'firefox115', 'safari16.4'] },
+  onLog: (_, { message }) => {
+    throw new Error(message)
   },
-  minify: true,
-  charset: 'utf8',
-  write: false,
 })
+const { output } = await bundle.generate({ format: 'iife', minify: true, comments: false })
+const [{ code }, ...others] = output
+if (others.length > 0) throw new Error(`the page is one file, without ${others[0].fileName}`)
 const { version } = JSON.parse(read('node_modules/uplot/package.json'))
 const notice = `uPlot ${version}, https://github.com/leeoniya/uPlot\n\n${read('node_modules/uplot/LICENSE').trim()}`
 // What ends a comment or a script early is not in them.
-const script = outputFiles[0].text.trim().replaceAll('</script', '<\\/script')
-const style = styles[0].text.trim()
+const script = code.trim().replaceAll('</script', '<\\/script')
+const style = `${read('node_modules/uplot/dist/uPlot.min.css')}${read(`${page}/style.css`)}`
+  .replaceAll(/\s+/g, ' ')
+  .trim()
 const html = read(`${page}/page.html`)
   .replace('<html', () => `<!--\nThis page has parts of:\n\n${notice.replaceAll('--', '-')}\n-->\n<html`)
   .replace('<style></style>', () => `<style>${style}</style>`)

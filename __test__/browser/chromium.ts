@@ -4,10 +4,15 @@ import { type Browser, type BrowserContextOptions, chromium, type Page } from 'p
 // Debian's Chromium, or the program that UBLK_TS_BROWSER names.
 const executablePath = process.env['UBLK_TS_BROWSER'] ?? '/usr/bin/chromium-headless-shell'
 
+const ARGS = [
+  '--no-sandbox', // Root's processes have none of their own in containers; the pages are ours.
+  '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1', // As without a network.
+]
+
 /** A page in a window of its own, and what went wrong in it. */
 export interface Opening extends AsyncDisposable {
   readonly page: Page
-  /** What it complained of, its errors, and its requests to others, which are refused. */
+  /** What it complained of, its errors, and its requests to others. */
   readonly troubles: string[]
 }
 
@@ -17,31 +22,26 @@ export class Headless {
 
   constructor(test: TestFn) {
     test.before(async () => {
-      // Root's processes have no sandbox of their own in containers; the pages are ours.
-      this.#browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+      this.#browser = await chromium.launch({ executablePath, args: ARGS })
     })
     test.after.always(async () => await this.#browser?.close())
   }
 
   /**
-   * Opens a window.
+   * Opens a window. There is no network: it reaches servers on the loopback address only.
    *
-   * @param mayRequest - Which URLs there are: it is as if there was no network for all others.
+   * @param mayRequest - Which URLs it may ask for.
    */
   async open(mayRequest: (url: string) => boolean, options: BrowserContextOptions): Promise<Opening> {
     if (!this.#browser) throw new Error('the browser starts before the tests')
     const context = await this.#browser.newContext(options)
     const troubles: string[] = []
-    await context.route(
-      ({ href }) => !mayRequest(href),
-      async route => {
-        troubles.push(`requests ${route.request().url()}`)
-        await route.abort('internetdisconnected')
-      },
-    )
     const page = await context.newPage()
     page.on('console', message => troubles.push(`${page.url()}: ${message.type()}: ${message.text()}`))
     page.on('pageerror', error => troubles.push(`${page.url()}: ${error}`))
+    page.on('request', request => {
+      if (!mayRequest(request.url())) troubles.push(`requests ${request.url()}`)
+    })
     page.on('response', response => {
       if (response.status() >= 400) troubles.push(`${response.status()} for ${response.url()}`)
     })

@@ -62,7 +62,11 @@ test('the programs of the pages compile, with all that strict says', async t => 
       interface Matchers { toBe(value: unknown): void; toThrow(text: string): Promise<void>; rejects: Matchers }
       export function expect(value: unknown): Matchers
       export function onTestFinished(then: () => unknown): void
-      export function test(name: string, body: () => Promise<void>): void
+      interface Test {
+        (name: string, body: (fixtures: any) => Promise<void>): void
+        extend(fixtures: Record<string, (others: object, use: (value: unknown) => Promise<void>) => unknown>): Test
+      }
+      export const test: Test
     }`,
   )
   const compilerOptions = {

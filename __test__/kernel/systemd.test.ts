@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import test from 'ava'
 import { leaveNothingBehind, nodes } from '../support/devices.js'
 import { sh } from '../support/program.js'
@@ -5,6 +6,7 @@ import { until } from '../support/server.js'
 import { inLab, Systemd } from '../support/systemd.js'
 
 leaveNothingBehind(test)
+const DOCUMENT = new URL('../../docs/operations.md', import.meta.url)
 const inSystemd = inLab ? test : test.skip
 
 let systemd: Systemd
@@ -53,6 +55,37 @@ inSystemd('a disk that is a service is there when it has started, survives its s
   t.is(await service('Result'), 'success')
   t.deepEqual(nodes(), [])
 })
+
+inSystemd(
+  'a file system in /etc/fstab fits into the boot, and stays when the server of its disk is killed',
+  async t => {
+    const [line = ''] = /^\/dev\/ublkb0 .*$/m.exec(readFileSync(DOCUMENT, 'utf8')) ?? []
+    t.teardown(() => systemd.sh('systemctl stop data.mount ublk-ts@0; rm -r /data'))
+    await sh(
+      `mkdir -p /etc/ublk-ts /data; truncate --size 64M /tmp/0.img; mkfs.ext4 -q /tmp/0.img
+    echo "ARGS=--file /tmp/0.img --recovery reissue" >/etc/ublk-ts/0.conf; echo "$1" >/tmp/fstab
+    cp /lib/systemd/system-generators/systemd-fstab-generator /tmp`,
+      line,
+    )
+    const units = '/run/systemd/system'
+    await systemd.sh(
+      `SYSTEMD_FSTAB=/tmp/fstab /tmp/systemd-fstab-generator ${units} ${units} ${units}; systemctl daemon-reload`,
+    )
+    // It says so if systemd has to leave out something, because it would come before itself.
+    t.is(await systemd.sh('systemd-analyze verify --man=no data.mount 2>&1'), '')
+    await systemd.sh('systemctl start ublk-ts@0 data.mount; echo kept >/data/file; sync -f /data')
+    const show = async (property: string): Promise<string> =>
+      (await systemd.sh('systemctl show --value --property "$1" ublk-ts@0', property)).trim()
+    await systemd.sh('kill -KILL "$1"', await show('MainPID'))
+    const back = async (): Promise<boolean> =>
+      (await show('NRestarts')) === '1' && (await show('ActiveState')) === 'active'
+    await until(back, 'the service is back', 60_000)
+    t.is(await systemd.sh('echo more >>/data/file; sync -f /data; cat /data/file'), 'kept\nmore\n')
+    await systemd.sh('systemctl stop data.mount; systemctl stop ublk-ts@0')
+    t.is(await show('Result'), 'success')
+    t.deepEqual(nodes(), [])
+  },
+)
 
 inSystemd('systemd finds little in the unit of a disk that is open to misuse', async t => {
   // Out of ten. The rest is what a server needs: root, devices, and the network for remote storage.

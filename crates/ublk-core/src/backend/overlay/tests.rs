@@ -316,19 +316,6 @@ fn a_disk_that_was_handed_over_is_taken_back_with_what_the_other_server_wrote() 
     assert_eq!(read(&mut Bench::new(third, 1, MAX_IO), 8, 16), [[2; 4096], [3; 4096]].concat());
 }
 
-/// It could not know what is lost.
-#[test]
-fn a_disk_whose_upper_has_lost_data_is_not_left_to_another_server() {
-    let dir = tempfile::tempdir().unwrap();
-    let (base, path) = (base_file(&dir, 64), dir.path().join("upper"));
-    let first = Overlay::in_file(open(&base), &path, None, false).unwrap();
-    first.layers.written().kept.as_ref().unwrap().upper.poison();
-    first.let_go();
-    assert!(refused(Overlay::in_file(open(&base), &path, None, false)).contains("is in use"));
-    first.take_back(first.properties().size).unwrap();
-    assert!(first.close().is_err());
-}
-
 /// The upper grows before the disk, and shrinks after it.
 #[test]
 fn a_resize_that_a_kill_interrupted_is_ended_by_the_next_server() {

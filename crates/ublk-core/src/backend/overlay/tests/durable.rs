@@ -123,3 +123,16 @@ fn after_a_failed_flush_nothing_more_counts_as_saved() {
         assert_eq!(found == [1; 4096], !fails, "{what:?}, {errno}");
     }
 }
+
+/// It could not know what is lost.
+#[test]
+fn a_disk_whose_upper_has_lost_data_is_not_left_to_another_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, path) = (base_file(&dir, 64), dir.path().join("upper"));
+    let first = Overlay::in_file(open(&base), &path, None, false).unwrap();
+    first.layers.written().kept.as_ref().unwrap().upper.poison();
+    first.let_go();
+    assert!(refused(Overlay::in_file(open(&base), &path, None, false)).contains("is in use"));
+    first.take_back(first.properties().size).unwrap();
+    assert!(first.close().is_err());
+}

@@ -2,19 +2,12 @@
 // usage: scripts/bundle.mjs DIST [--published]
 //
 // Writes DIST/bin/, the command line in few files with the packages that it needs, made of what the compiler has put into
-// DIST: to find and read some 140 modules, one by one, takes longer than most commands. Writes DIST/THIRD-PARTY.txt, the
+// DIST: to find and read some 140 modules, one by one, takes longer than most commands. cli/main.cts, which becomes
+// DIST/bin/ublk-ts.cjs, loads the others. Writes DIST/THIRD-PARTY.txt, the
 // licences of these packages.
 //
 //   --published  also removes the modules that only the command line has used
-import {
-  chmodSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { existsSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { isBuiltin } from 'node:module'
 import { dirname, join, relative } from 'node:path'
 import { rolldown } from 'rolldown'
@@ -52,16 +45,21 @@ const builtins = {
   },
 }
 
-/** The native part stays where it is, and is loaded with what needs it: where that fails, commands start, and explain. */
+/**
+ * The native part stays where it is, and is loaded with what needs it: where that fails, commands start, and explain. Not as
+ * `#binding`, for which Node would read package.json with modules that it needs for nothing else here.
+ */
 const binding = {
   name: 'binding',
-  resolveId: (id, from) =>
-    id === '#binding' ? (from === '\0binding' ? { id, external: true } : '\0binding') : undefined,
+  resolveId: id => (id === '#binding' ? '\0binding' : undefined),
   load: id => {
     if (id !== '\0binding') return undefined
-    const text = readFileSync(join(import.meta.dirname, '../binding/index.cjs'), 'utf8')
-    const parts = [...text.matchAll(/^module\.exports\.([a-zA-Z]\w*) =/gm)].map(([, name]) => name)
-    return `export const { ${parts.join(', ')} } = require('#binding')`
+    const index = join(dist, '../binding/index.cjs')
+    const parts = [...readFileSync(index, 'utf8').matchAll(/^module\.exports\.([a-zA-Z]\w*) =/gm)].map(
+      ([, name]) => name,
+    )
+    return `import native from '${join(dist, 'native/load.cjs')}'
+      export const { ${parts.join(', ')} } = native.loadNative(__dirname + '/${relative(bin, index)}')`
   },
 }
 
@@ -103,24 +101,20 @@ const first = all([
   'all-devices',
   'daemon/interrupts',
 ])
+const create = all(['cli/create'])
 const api = all(['index'])
-const server = all([
-  'cli/create',
-  'daemon/start-detached',
-  'daemon/run-job',
-  'daemon/registration',
-  'served-device',
-])
+const server = all(['daemon/start-detached', 'daemon/run-job', 'daemon/registration', 'served-device'])
 const group = (name, priority, test) => ({ name, priority, test, includeDependenciesRecursively: false })
 const groups = [
-  group('first', 3, id => id.startsWith('\0') || id.includes('/commander/') || first.has(id)),
+  group('first', 4, id => id.startsWith('\0') || id.includes('/commander/') || first.has(id)),
+  group('create', 3, id => create.has(id)),
   group('api', 2, id => api.has(id)),
   group('server', 1, id => server.has(id)),
 ]
 
 rmSync(bin, { recursive: true, force: true })
 const bundle = await rolldown({
-  input: { 'ublk-ts': join(dist, 'cli/start.js') },
+  input: { start: join(dist, 'cli/start.js') },
   cwd: dirname(dist), // The names of files, which hold a hash, do not depend on where it is.
   platform: 'node',
   plugins: [builtins, binding, places],
@@ -138,10 +132,23 @@ const { output } = await bundle.write({
   strictExecutionOrder: true, // A module begins when it is first needed, as in a file of its own.
   codeSplitting: { groups },
   comments: false,
-  entryFileNames: '[name].cjs',
+  entryFileNames: '[name].[hash].cjs',
   chunkFileNames: '[name].[hash].cjs',
 })
-chmodSync(join(bin, 'ublk-ts.cjs'), 0o755)
+// As main.cts takes them: each a function, so that no other text has to be made of it, and ASCII alone, as other texts take
+// twice the room, and twice the time to read.
+for (const { fileName, code } of output) {
+  const escaped = unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
+  const ascii = code.replace(/[^\0-\x7f]/g, escaped)
+  writeFileSync(
+    join(bin, fileName),
+    `(function (exports, require, module, __filename, __dirname) {${ascii}\n})\n`,
+  )
+}
+const entry = output.find(({ isEntry }) => isEntry).fileName
+const main = readFileSync(join(dist, 'cli/main.cjs'), 'utf8')
+if (main.split('./start.cjs').length !== 2) throw new Error('main.cjs does not name its first part')
+writeFileSync(join(bin, 'ublk-ts.cjs'), main.replace('./start.cjs', `./${entry}`), { mode: 0o755 })
 
 const inside = output.flatMap(({ moduleIds }) => moduleIds)
 const packages = inside.flatMap(id => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(id)?.[0] ?? [])
@@ -164,7 +171,7 @@ if (option === '--published') {
     for (const path of named(module, /\bnew URL\(\s*['"](\.[^'"\n]+\.js)['"], import\.meta\.url/g)) keep(path)
   for (const name of readdirSync(dist, { recursive: true })) {
     const file = join(dist, name)
-    if (/\.(js|d\.ts)$/.test(name) && !kept.has(file)) rmSync(file)
+    if ((/\.(js|d\.ts)$/.test(name) && !kept.has(file)) || /^cli\/main\./.test(name)) rmSync(file)
   }
 }
 

@@ -1,5 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chownSync,
+  cpSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -37,9 +46,9 @@ const heavy = (nodes: readonly string[]): string[] => nodes.filter(name => HEAVY
 
 // Most of the time of a short command goes into finding, reading and compiling files: they are few, and stay few.
 const limits: [words: string, files: number, kilobytes: number][] = [
-  ['--version', 3, 290],
-  ['list', 6, 330],
-  ['create --mem 0', 6, 600],
+  ['--version', 4, 300],
+  ['list', 6, 300],
+  ['create --mem 0', 5, 340],
   ['delete 999999', 7, 560],
 ]
 for (const [words, files, kilobytes] of limits) {
@@ -52,6 +61,93 @@ for (const [words, files, kilobytes] of limits) {
     t.deepEqual(heavy(loaded.nodes), [])
   })
 }
+
+/** A copy of the program, which has kept nothing yet. */
+function copyOfProgram(name: string): { main: string; kept(): string[] } {
+  cpSync(dirname(MAIN), join(dir, name, 'dist/bin'), {
+    recursive: true,
+    filter: file => !file.includes('.cache'),
+  })
+  cpSync(join(root, 'package.json'), join(dir, name, 'package.json'))
+  const bin = join(dir, name, 'dist/bin')
+  return {
+    main: join(bin, 'ublk-ts.cjs'),
+    kept: () => readdirSync(bin).filter(file => file.includes('.cache')),
+  }
+}
+
+function versionOf(main: string, options: { env?: NodeJS.ProcessEnv; node?: string[] } = {}): string {
+  const { env, node = [] } = options
+  const words = [...node, main, '--version']
+  return execFileSync(process.execPath, words, { env: { ...process.env, ...env }, encoding: 'utf8' }).trim()
+}
+
+const VERSION = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
+
+test('what is compiled of the program is kept, and grows by what another command needs', t => {
+  const { main, kept } = copyOfProgram('kept')
+  t.is(versionOf(main), VERSION)
+  const files = kept()
+  t.true(files.length >= 3)
+  t.true(files.every(file => file.endsWith(`.${process.version}-${process.arch}.cache`)))
+  const first = join(dirname(main), files.find(file => file.startsWith('first.')) ?? '')
+  const wordsOf = (): string | undefined => readFileSync(first, 'latin1').split('\n', 1)[0]
+  t.is(wordsOf(), '-')
+  const { ino } = statSync(first)
+  t.is(versionOf(main), VERSION)
+  t.is(statSync(first).ino, ino, 'it was written anew for nothing')
+  spawnSync(process.execPath, [main, 'list', '--help'])
+  t.is(wordsOf(), '- list')
+  t.deepEqual(kept(), files)
+})
+
+test('what was kept is used in place of what is in the files', t => {
+  const { main } = copyOfProgram('used')
+  const help = (env: NodeJS.ProcessEnv = {}): string =>
+    execFileSync(process.execPath, [main, '--help'], { env: { ...process.env, ...env }, encoding: 'utf8' })
+  const before = help()
+  // V8 looks at the length of a text alone. A file whose name has the hash of its text does not change otherwise.
+  for (const name of readdirSync(dirname(main)).filter(
+    name => name.startsWith('first.') && name.endsWith('.cjs'),
+  )) {
+    const file = join(dirname(main), name)
+    writeFileSync(file, readFileSync(file, 'utf8').replace('Linux block devices', 'Linux BLOCK devices'))
+  }
+  t.is(help(), before)
+  t.is(
+    help({ NODE_DISABLE_COMPILE_CACHE: '1' }),
+    before.replace('Linux block devices', 'Linux BLOCK devices'),
+  )
+})
+
+test('what was kept and is damaged, or of other settings, is made anew', t => {
+  const { main, kept } = copyOfProgram('damaged')
+  versionOf(main)
+  for (const damage of [
+    (bytes: Buffer) => bytes.subarray(0, 0),
+    (bytes: Buffer) => bytes.subarray(0, bytes.length / 2),
+    (bytes: Buffer) => Buffer.alloc(bytes.length),
+  ]) {
+    const files = kept().map(file => join(dirname(main), file))
+    for (const file of files) writeFileSync(file, damage(readFileSync(file)))
+    t.is(versionOf(main), VERSION)
+    for (const file of files) t.regex(readFileSync(file, 'latin1'), /^-\n[\s\S]{1000}/)
+  }
+  t.is(versionOf(main, { node: ['--no-lazy'] }), VERSION)
+  t.is(versionOf(main), VERSION)
+})
+
+test('nothing is kept where that is not wanted or not possible', t => {
+  const unwanted = copyOfProgram('unwanted')
+  t.is(versionOf(unwanted.main, { env: { NODE_DISABLE_COMPILE_CACHE: '1' } }), VERSION)
+  t.deepEqual(unwanted.kept(), [])
+  if (process.geteuid?.() !== 0) return
+  // Of another user: what root made there, that user could not replace.
+  const others = copyOfProgram('others')
+  chownSync(others.main, 1, 1)
+  t.is(versionOf(others.main), VERSION)
+  t.deepEqual(others.kept(), [])
+})
 
 test('the help loads nothing of the daemon, the native part or metrics', t => {
   const { files } = loadedFor('--help')

@@ -78,10 +78,8 @@ function loadNative(filename: string | undefined): object {
   const fromHere = process.getBuiltinModule('node:module').createRequire(filename)
   const found = ['gnu', 'musl'].flatMap(libc => {
     const name = `linux-${process.arch}-${libc}`
-    return [`./ublk-ts.${name}.node`, `@ublk-ts/${name}`].flatMap(place => {
-      const path = resolved(fromHere, place)
-      return path === undefined ? [] : [{ libc, path }]
-    })
+    const path = resolved(fromHere, `./ublk-ts.${name}.node`) ?? resolved(fromHere, `@ublk-ts/${name}`)
+    return path === undefined ? [] : [{ libc, path }]
   })
   // Not every package manager knows the libc of this machine, and installs only the one for it.
   const libcs = new Set(found.map(({ libc }) => libc))

@@ -1,6 +1,7 @@
 import * as native from '#binding'
 import type { CrashStateBackend } from './backends/crash-state.js'
 import { overlay } from './backends/overlay.js'
+import { wrap } from './errors.js'
 import type { DeviceInfo } from './info.js'
 import type { LocalDevice } from './local-device.js'
 import { LocalDevices } from './local-devices.js'
@@ -58,9 +59,20 @@ export class StateDisk {
     this.#receive = receive
   }
 
+  /** Deletes it. Nobody awaits that: a driver that takes too long is asked again, and what stays is told in a warning. */
   async delete(): Promise<void> {
     this.tell(() => {})
-    await this.device.delete(true, new native.Cancel())
+    for (let left = 2; ; left--) {
+      try {
+        return await this.device.delete(true, new native.Cancel())
+      } catch (error) {
+        const { kind } = wrap(error)
+        if (kind === 'not-found' || kind === 'closed') return // It is gone already.
+        if (kind === 'timeout' && left > 0) continue
+        process.emitWarning(wrap(error))
+        return
+      }
+    }
   }
 }
 
@@ -82,7 +94,7 @@ export class StateDisks {
         await disk.become(state)
         return disk
       } catch {
-        await disk.delete().catch(() => {}) // Somebody has begun to use it, or it has ended: another one is made.
+        await disk.delete() // Somebody has begun to use it, or it has ended: another one is made.
       }
     }
   }
@@ -108,7 +120,7 @@ export class StateDisks {
       const at = this.#free.indexOf(disk)
       if (event.type !== 'exit' || at < 0) return
       this.#free.splice(at, 1)
-      void disk.delete().catch(() => {}) // It is gone already, or the driver keeps it.
+      void disk.delete()
     })
     if (this.#closed) return false
     this.#free.push(disk)
@@ -117,7 +129,7 @@ export class StateDisks {
 
   /** Deletes the disks that nobody has. Those that are in use are deleted by their users. */
   async close(): Promise<void> {
-    this.#closed ??= Promise.allSettled(this.#free.splice(0).map(disk => disk.delete()))
+    this.#closed ??= Promise.all(this.#free.splice(0).map(disk => disk.delete()))
     await this.#closed
   }
 }

@@ -16,22 +16,28 @@ import { UblkDevice } from './device.js'
 import { rethrow, UblkError, wrap, wrongType } from './errors.js'
 import type { DeviceInfo } from './info.js'
 import type { LocalDevice } from './local-device.js'
-import { StateDisks } from './state-disks.js'
+import type { StateDisks } from './state-disks.js'
 import { nameOf } from './user-values.js'
 
+/** What a {@link RecordedDevice} is given by the class that extends it. */
+export interface Recorded {
+  /** Tells of a failure of the user's own code. */
+  report: (message: string) => void
+  /** Disks of states. */
+  readonly disks: StateDisks
+}
+
 /** What only the process that serves a {@link powercut} disk can do with it. {@link ServedDevice} is this and more. */
-export abstract class RecordedDevice extends UblkDevice {
+export class RecordedDevice extends UblkDevice {
   readonly #local: LocalDevice
-  #stateDisks: StateDisks | undefined
+  readonly #recorded: Recorded
 
   /** @internal */
-  protected constructor(info: DeviceInfo, local: LocalDevice) {
+  protected constructor(info: DeviceInfo, local: LocalDevice, recorded: Recorded) {
     super(info)
     this.#local = local
+    this.#recorded = recorded
   }
-
-  /** @internal Tells of a failure of the disk's user's own code. */
-  protected abstract report(message: string): void
 
   /**
    * Gives the present moment of a {@link powercut} disk a name: for example, of what a program has promised just now. The states
@@ -91,7 +97,7 @@ export abstract class RecordedDevice extends UblkDevice {
   cutAt(event: CutEvent | CutPredicate): void {
     const { device } = this.#local
     if (typeof event === 'function') {
-      cutWhen(device, event, message => this.report(message))
+      cutWhen(device, event, message => this.#recorded.report(message))
       return
     }
     checkEvent(event)
@@ -147,7 +153,7 @@ export abstract class RecordedDevice extends UblkDevice {
     for (;;) {
       const found = await states.next().catch(rethrow)
       if (!found) return
-      yield new CrashState(states, found, this.#disksOfStates())
+      yield new CrashState(states, found, this.#recorded.disks)
     }
   }
 
@@ -164,7 +170,7 @@ export abstract class RecordedDevice extends UblkDevice {
    */
   async crashState(id: string, options: CrashStatesOptions = {}): Promise<CrashState> {
     if (typeof id !== 'string') throw wrongType(`the id of a state must be text, not ${nameOf(id)}`)
-    return await stateOf(id, this.#states(options), this.#disksOfStates(), this.id)
+    return await stateOf(id, this.#states(options), this.#recorded.disks, this.id)
   }
 
   #states(options: CrashStatesOptions): native.CrashStates {
@@ -176,11 +182,6 @@ export abstract class RecordedDevice extends UblkDevice {
     }
   }
 
-  #disksOfStates(): StateDisks {
-    this.#stateDisks ??= new StateDisks()
-    return this.#stateDisks
-  }
-
   #powercut(): PowercutBackend {
     const { backend } = this.#local
     const found = nodesOf(backend).find(({ kind }) => kind.name === 'powercut')
@@ -189,10 +190,5 @@ export abstract class RecordedDevice extends UblkDevice {
       device: this.id,
       hint: 'make it of powercut()',
     })
-  }
-
-  /** @internal Removes the disks that are kept for further states. */
-  protected async forgetStates(): Promise<void> {
-    await this.#stateDisks?.close()
   }
 }

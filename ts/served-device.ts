@@ -15,11 +15,11 @@ import { Launch } from './launch.js'
 import { checkEnd, checkWaiting, type EndOptions, type RecoverOptions } from './lifecycle-options.js'
 import type { LocalDevice } from './local-device.js'
 import type { CreateOptions } from './options/device-options.js'
-import { RecordedDevice } from './recorded-device.js'
+import { type Recorded, RecordedDevice } from './recorded-device.js'
 import { readFiles } from './remote/record-file.js'
 import { SharedMemory } from './shared-memory.js'
 import type { SpareDisk } from './spare-disk.js'
-import type { StateDisks } from './state-disks.js'
+import { StateDisks } from './state-disks.js'
 import { statsOf } from './stats.js'
 import { totalsOf } from './totals.js'
 import { nameOf, settled } from './user-values.js'
@@ -37,10 +37,14 @@ export class ServedDevice extends RecordedDevice {
   /** Keeps the disk of a state for the next one, instead of its deletion. Whether it could. */
   #give: (() => Promise<boolean>) | undefined
   #given: Promise<boolean> | undefined
+  readonly #stateDisks: StateDisks
 
   private constructor(info: DeviceInfo, local: LocalDevice) {
-    super(info, local)
+    const recorded: Recorded = { report: () => {}, disks: new StateDisks() }
+    super(info, local, recorded)
     this.#local = local
+    this.#stateDisks = recorded.disks
+    recorded.report = message => this.#report(message)
   }
 
   static override async create(options: CreateOptions): Promise<ServedDevice> {
@@ -158,7 +162,7 @@ export class ServedDevice extends RecordedDevice {
     const disk = new ServedDevice(info, local)
     launch.attach({
       onEvent: event => disk.#onEvent(event),
-      report: message => disk.report(message),
+      report: message => disk.#report(message),
     })
     return disk
   }
@@ -278,7 +282,7 @@ export class ServedDevice extends RecordedDevice {
     if (!(await this.#given)) {
       this.#given = undefined
       await super.delete(options)
-      return await this.forgetStates()
+      return await this.#stateDisks.close()
     }
     if (!this.#local.ended) this.#emit('deleted')
     await this.#local.forget({ passedOn: true })
@@ -335,8 +339,7 @@ export class ServedDevice extends RecordedDevice {
     this.#tell(new UblkError('system', event.message, { device: this.id }))
   }
 
-  /** @internal */
-  protected override report(message: string): void {
+  #report(message: string): void {
     this.#tell(new UblkError('backend', message, { device: this.id }))
   }
 

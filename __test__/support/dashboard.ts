@@ -179,6 +179,7 @@ export class Replay implements Source {
   /** Called when it has come to its end, if it plays. */
   #ended: (() => void) | undefined
   #leave: (() => void) | undefined
+  #left = false
 
   constructor(recording: Recording) {
     this.recording = recording
@@ -202,7 +203,12 @@ export class Replay implements Source {
     await new Promise<void>(resolve => {
       this.#ended = resolve
     })
-    return { [Symbol.dispose]: () => this.#leave?.() }
+    return {
+      [Symbol.dispose]: () => {
+        this.#left = true
+        this.#leave?.()
+      },
+    }
   }
 
   /** When it is, in the time of the recording. */
@@ -220,6 +226,7 @@ export class Replay implements Source {
     if (!this.#ended) return this.#now()?.readings ?? []
     if (this.#frame < this.recording.frames.length - 1)
       return this.recording.frames[++this.#frame]?.readings ?? []
+    if (this.#left) return []
     await new Promise<void>(resolve => {
       this.#leave = resolve
       this.#ended?.()

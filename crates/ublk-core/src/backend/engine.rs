@@ -2,7 +2,7 @@
 
 use super::{Backend, Stages};
 use crate::error::Result;
-use crate::queue::{Completer, Completion, CopyMode, Io, Needs, Piece, Slot, Step};
+use crate::queue::{Completer, Completion, CopyMode, Io, LineId, Needs, Piece, SharedLine, Slot, Step};
 use crate::report::Reporter;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct Site {
     needs: Needs,
     /// The slot of the first of its files.
     first: u32,
+    /// The name of the first of its lines.
+    first_line: LineId,
     /// How many disks the engine that is being created has below it.
     below: u16,
     /// How many engines are above it.
@@ -48,8 +50,22 @@ impl Site {
         let needs = Needs::default();
         // /dev/ublkcN has the slot before.
         let (reader, first, below, level) = (false, 1, 0, 0);
-        let (copy, stages) = (CopyMode::Copy, Stages::default());
-        Self { depth, max_io, durable, reader, copy, stages, completer, reporter, needs, first, below, level }
+        let (copy, stages, first_line) = (CopyMode::Copy, Stages::default(), LineId::FIRST);
+        Self {
+            depth,
+            max_io,
+            durable,
+            reader,
+            copy,
+            stages,
+            completer,
+            reporter,
+            needs,
+            first,
+            first_line,
+            below,
+            level,
+        }
     }
 
     /// For a queue of a device's: how it moves data, and the stages of the device's disk.
@@ -73,6 +89,12 @@ impl Site {
     #[must_use]
     pub(crate) fn with_files_at(self, slot: Slot) -> Self {
         Self { first: slot.0, ..self }
+    }
+
+    /// For a queue that serves already and has other lines.
+    #[must_use]
+    pub(crate) fn with_lines_at(self, line: LineId) -> Self {
+        Self { first_line: line, ..self }
     }
 
     /// The queue's depth: its maximum number of requests in flight.
@@ -126,6 +148,13 @@ impl Site {
         #[expect(clippy::cast_possible_truncation, reason = "a process has fewer open files")]
         let slot = at as u32 + self.first;
         Slot(slot)
+    }
+
+    /// The queue serves a line of the engine's: what it does in the ring for no single request.
+    pub fn line(&mut self, line: SharedLine) -> LineId {
+        let id = self.first_line.after(self.needs.lines.len());
+        self.needs.lines.push(line);
+        id
     }
 
     /// How many more files the engine may [add](crate::queue::Files::add) to the ring while it serves.

@@ -91,7 +91,8 @@ impl Binding {
 fn engine_at(ask: &Ask, completer: Completer, files: &mut Files<'_>) -> Result<Box<dyn Engine>> {
     let NewBackend { backend, depth, max_io, durable, copy } = ask.new.clone();
     let site = Site::new(depth, max_io, durable, completer, ask.reporter.clone());
-    let mut site = site.of_device(copy, ask.stages.clone()).with_files_at(files.next());
+    let mut site =
+        site.of_device(copy, ask.stages.clone()).with_files_at(files.next()).with_lines_at(files.next_line());
     let engine = engine_of(backend, &mut site)?;
     let needs = site.needs();
     let (room, wanted) =
@@ -106,5 +107,6 @@ fn engine_at(ask: &Ask, completer: Completer, files: &mut Files<'_>) -> Result<B
     for file in needs.files.iter().chain(ask.claims.iter()) {
         files.add_raw(*file)?;
     }
+    needs.lines.into_iter().for_each(|line| files.add_line(line));
     Ok(engine)
 }

@@ -63,7 +63,8 @@ impl EngineLoop {
     pub fn work(&mut self, queue: &mut Queue, owner: &dyn Owner) -> Result<Option<Ended>> {
         if let Some(until) = self.leaving {
             let over = self.operations_are_done(queue) || Instant::now() >= until;
-            return Ok(over.then_some(Ended::Left));
+            let how = if queue.settled() { Ended::Stopped } else { Ended::Left };
+            return Ok(over.then_some(how));
         }
         let mut at = 0;
         while let Some(event) = queue.event(at) {
@@ -72,7 +73,7 @@ impl EngineLoop {
         }
         self.go_on(queue, owner)?;
         if queue.settled() {
-            return Ok(Some(Ended::Stopped));
+            return self.end_lines(queue).map(|ended| ended.then_some(Ended::Stopped));
         }
         if queue.woken() {
             if owner.given_up() {
@@ -102,6 +103,14 @@ impl EngineLoop {
         Ok(())
     }
 
+    /// Ends what the engine still has in the ring for no request. Whether there is nothing.
+    fn end_lines(&mut self, queue: &mut Queue) -> Result<bool> {
+        if queue.lines_are_quiet() {
+            return Ok(true);
+        }
+        self.leave(queue)
+    }
+
     /// Begins to leave the queue, settled or not: only the engine's operations are waited for, since they use the
     /// queue's memory. Whether there are none.
     pub fn leave(&mut self, queue: &mut Queue) -> Result<bool> {
@@ -120,7 +129,7 @@ impl EngineLoop {
         }
         self.completer.take(&mut self.outside);
         for what in self.outside.drain(..) {
-            if !matches!(what, Outside::Task(_)) {
+            if !matches!(what, Outside::Task(_) | Outside::Told(..)) {
                 queue.outside(what);
             }
         }

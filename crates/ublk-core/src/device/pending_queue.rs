@@ -30,16 +30,15 @@ pub struct PendingQueue {
 impl PendingQueue {
     /// Sets the queue up on the calling thread, with what its engine needs, and offers all its tags. The ring keeps the
     /// files open.
-    pub fn take(self, needs: Needs) -> Result<ServedQueue> {
+    pub fn take(self, mut needs: Needs) -> Result<ServedQueue> {
         let Self { char_dev, mut config, ready, mut hold } = self;
         let opened = IoFlusher::new().and_then(|flusher| {
-            config.needs = needs;
             // The ring holds the claims until its last operation has ended, even if this process is killed.
-            config.needs.files.extend(hold.claims().descriptors());
+            needs.files.extend(hold.claims().descriptors());
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
                 config.poll = Duration::ZERO; // the sender of requests needs this CPU
             }
-            let mut queue = Queue::open(char_dev, config)?;
+            let mut queue = Queue::open(char_dev, config, needs)?;
             queue.offer_all()?;
             Ok((queue, flusher))
         });

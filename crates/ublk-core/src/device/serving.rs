@@ -11,7 +11,7 @@ use crate::bound::Bound;
 use crate::claim::Claims;
 use crate::control::{Control, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Config, Needs, TagShare, ThreadCommon, Waker};
+use crate::queue::{Config, TagShare, ThreadCommon, Waker};
 use crate::report::Reporter;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -119,7 +119,6 @@ impl Serving {
                     tracer: device.tracer.clone(),
                     waker: shared.wakers[at].clone(),
                     hands_over: shared.hands_over.clone(),
-                    needs: Needs::default(),
                 },
                 ready,
                 hold: ServedGuard {

@@ -46,8 +46,8 @@ pub struct Calls {
     lent: u32,
     /// Which rules of a disk with faults were applied to each tag's request, by bits.
     faults: Box<[u32]>,
-    /// Those that go on when all else that the turn brought is done. Empty between two turns.
-    later: Vec<Token>,
+    /// Those that go on when all else that the turn brought is done, and with which result. Empty between two turns.
+    later: Vec<(Token, i32)>,
 }
 
 impl Calls {
@@ -100,13 +100,13 @@ impl Calls {
     }
 
     /// The call goes on when all else that the turn brought is done.
-    pub fn goes_on_later(&mut self, token: Token) {
-        self.later.push(token);
+    pub fn goes_on_later(&mut self, token: Token, result: i32) {
+        self.later.push((token, result));
     }
 
     /// One of the calls that go on now.
     #[inline]
-    pub fn going_on(&mut self) -> Option<Token> {
+    pub fn going_on(&mut self) -> Option<(Token, i32)> {
         self.later.pop()
     }
 

@@ -2,6 +2,7 @@
 
 use super::calls::Call;
 use super::files::Files;
+use super::line::LineId;
 use crate::request::Ticket;
 use crate::waker::Waker;
 use std::fmt;
@@ -38,6 +39,8 @@ pub(crate) type Task = Box<dyn FnOnce(&mut Files<'_>) + Send>;
 pub(crate) enum Outside {
     /// The token's event has happened.
     Done(Token, i32),
+    /// Something is told to a line.
+    Told(LineId, Key, i32),
     /// A lease of a call's data was given back.
     Returned { tag: u16, call: Call },
     /// The queue's thread is to do this between two requests.
@@ -48,6 +51,7 @@ impl fmt::Debug for Outside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done(token, result) => f.debug_tuple("Done").field(token).field(result).finish(),
+            Self::Told(line, key, result) => write!(f, "Told({line:?}, {key}, {result})"),
             Self::Returned { tag, call } => write!(f, "Returned({tag}, {call})"),
             Self::Task(_) => f.write_str("Task"),
         }
@@ -83,6 +87,11 @@ impl Completer {
             let _ = answer.send(what(files)); // the other side may wait no more
         })));
         answered
+    }
+
+    /// Tells a line of the queue something.
+    pub fn tell(&self, line: LineId, key: Key, result: i32) {
+        self.add(Outside::Told(line, key, result));
     }
 
     pub(super) fn returned(&self, tag: u16, call: Call) {

@@ -1,9 +1,11 @@
 //! The configuration of a queue.
 
+use super::line::SharedLine;
 use super::{ClientMemories, Mode, TagShare, ThreadCommon};
 use crate::pages::Pages;
 use crate::telemetry::{QueueCounters, Tracer};
 use crate::waker::Waker;
+use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -32,8 +34,6 @@ pub struct Config {
     pub shared: Arc<ClientMemories>,
     /// How long a turn may busy-poll before it sleeps.
     pub poll: Duration,
-    /// What its engine needs.
-    pub needs: Needs,
     /// Makes a sleeping turn return.
     pub waker: Waker,
     /// Whether the queue, once woken, is to answer its requests and to leave all others to the next server. Only with
@@ -46,7 +46,6 @@ pub struct Config {
 }
 
 /// What an engine needs of its queue.
-#[derive(Debug)]
 pub struct Needs {
     /// The descriptors that it uses through the ring, in slots 1 and up.
     pub files: Vec<RawFd>,
@@ -56,10 +55,19 @@ pub struct Needs {
     pub operations: u16,
     /// How many places of a request's data its operations may name in all, where data is scattered.
     pub segments: u16,
+    /// Its lines.
+    pub lines: Vec<SharedLine>,
+}
+
+impl fmt::Debug for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { files, spare_files, operations, segments, lines } = self;
+        write!(f, "Needs({files:?}, {spare_files}, {operations}, {segments}, {})", lines.len())
+    }
 }
 
 impl Default for Needs {
     fn default() -> Self {
-        Self { files: Vec::new(), spare_files: 0, operations: 1, segments: 0 }
+        Self { files: Vec::new(), spare_files: 0, operations: 1, segments: 0, lines: Vec::new() }
     }
 }

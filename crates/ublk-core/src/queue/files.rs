@@ -2,6 +2,7 @@
 //! for files that are added while the queue serves requests.
 
 use super::io::Slot;
+use super::line::{LineId, Lines, SharedLine};
 use super::ring::Ring;
 use crate::error::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -35,6 +36,7 @@ impl Taken {
 pub struct Files<'q> {
     pub(super) ring: &'q Ring,
     pub(super) taken: &'q mut Taken,
+    pub(super) lines: &'q mut Lines,
 }
 
 impl Files<'_> {
@@ -58,6 +60,16 @@ impl Files<'_> {
         self.ring.set_file(next, file)?;
         self.taken.next += 1;
         Ok(Slot(next))
+    }
+
+    /// The queue has another line.
+    pub(crate) fn add_line(&mut self, line: SharedLine) {
+        self.lines.add(line);
+    }
+
+    /// The name that the next line gets.
+    pub(crate) fn next_line(&self) -> LineId {
+        self.lines.next()
     }
 
     /// The slot that the next file gets.
@@ -104,12 +116,15 @@ mod tests {
         let mut ring = Ring::new(8, &slots).unwrap();
         assert_eq!((first(&mut ring, 1), first(&mut ring, 2)), (Ok(1), Err(libc::EBADF)));
         for content in 2..4 {
-            let slot = Files { ring: &ring, taken: &mut taken }.add(file(content).as_fd()).unwrap();
+            let slot = Files { ring: &ring, taken: &mut taken, lines: &mut Lines::default() }
+                .add(file(content).as_fd())
+                .unwrap();
             // The ring keeps it open.
             assert_eq!((slot, first(&mut ring, slot.0)), (Slot(content.into()), Ok(content)));
         }
         assert_eq!(taken.of_backend(), 1..4);
-        let refused = Files { ring: &ring, taken: &mut taken }.add(file(4).as_fd());
+        let refused =
+            Files { ring: &ring, taken: &mut taken, lines: &mut Lines::default() }.add(file(4).as_fd());
         assert_eq!(refused.unwrap_err().to_string(), "a queue has no slot for one more file");
     }
 }

@@ -9,6 +9,7 @@ use super::calls::{Call, Calls, Hop};
 use super::completer::{Completer, Completion, Key, Token};
 use super::data::Data;
 use super::lease::Lease;
+use super::line::{LineId, Lines, Stretch};
 use super::ring::Ring;
 use super::{CopyMode, Errno, Op, Outcome, Piece, Request, user_data};
 use crate::error::Error;
@@ -40,6 +41,7 @@ pub struct Io<'q> {
     data: &'q mut Data,
     ring: &'q mut Ring,
     calls: &'q mut Calls,
+    lines: &'q mut Lines,
     complaint: &'q mut Option<String>,
 }
 
@@ -51,9 +53,10 @@ impl<'q> Io<'q> {
         data: &'q mut Data,
         ring: &'q mut Ring,
         calls: &'q mut Calls,
+        lines: &'q mut Lines,
         complaint: &'q mut Option<String>,
     ) -> Self {
-        Self { request, call: request.ticket.tag.into(), data, ring, calls, complaint }
+        Self { request, call: request.ticket.tag.into(), data, ring, calls, lines, complaint }
     }
 
     /// The number of the call that is served: below that of any other call at the same time. For state that an engine
@@ -427,7 +430,7 @@ impl<'q> Io<'q> {
     /// turn. Costs no system call.
     pub fn go_on_later(&mut self, key: Key) {
         let token = self.token(key);
-        self.calls.goes_on_later(token);
+        self.calls.goes_on_later(token, 0);
     }
 
     /// Lends the piece's data. With [`CopyMode::Copy`]. `completer`: that of the engine's site.
@@ -440,6 +443,24 @@ impl<'q> Io<'q> {
         // SAFETY: the tag's buffer, of which no reference exists while this counts as an operation. A queue that ends before
         // gives its buffers up instead of freeing them.
         Ok(unsafe { Lease::new(address, length, completer.clone(), tag, call) })
+    }
+
+    /// The piece's data, for operations of a line. With [`CopyMode::Copy`].
+    pub fn stretch(&mut self, piece: &Piece) -> Result<Stretch, Errno> {
+        let tag = self.request.ticket.tag;
+        if piece.data_length() == 0 {
+            return Ok(Stretch::empty(tag, self.call));
+        }
+        assert!(self.data.copy == CopyMode::Copy, "the data is elsewhere");
+        self.borrow()?;
+        let (address, length) = self.buffer(piece);
+        Ok(Stretch { address, length, tag, call: self.call })
+    }
+
+    /// The line is told when all else that the turn brought is done.
+    #[inline]
+    pub fn line_is_due(&mut self, line: LineId) {
+        self.lines.due(line);
     }
 
     /// # Safety

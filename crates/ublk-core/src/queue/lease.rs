@@ -106,7 +106,7 @@ mod tests {
             .iter()
             .map(|outside| match outside {
                 Outside::Returned { tag, call } => (*tag, *call),
-                Outside::Done(..) | Outside::Task(_) => (0, 0),
+                Outside::Done(..) | Outside::Told(..) | Outside::Task(_) => (0, 0),
             })
             .collect();
         calls.sort_unstable();

@@ -4,8 +4,9 @@ use super::calls::Calls;
 use super::completer::{Completion, Outside};
 use super::data::Data;
 use super::files::{Files, Taken};
+use super::line::{self, Lines};
 use super::ring::{Ring, Wait};
-use super::user_data::{KIND_OPERATION, call_of, key_of, kind_of, tag_of};
+use super::user_data::{KIND_CANCEL, KIND_LINE, KIND_OPERATION, call_of, key_of, kind_of, tag_of};
 use super::vectors::Vectors;
 use super::{
     Buffers, ClientMemories, CopyMode, Descriptor, Io, Needs, Request, TagShare, Ticket, Token, Waker,
@@ -13,9 +14,15 @@ use super::{
 use crate::error::{Error, Result};
 use crate::pages::Pages;
 use crate::report::Reporter;
+use io_uring::{opcode, types};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often, and how long at most each time, it waits for its lines to end.
+const MOST_TURNS: usize = 100;
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// See the [module](self).
 pub struct LoneQueue {
@@ -24,6 +31,7 @@ pub struct LoneQueue {
     #[cfg(test)]
     shared: Arc<ClientMemories>,
     calls: Calls,
+    lines: Lines,
     complaint: Option<String>,
     waker: Waker,
     requests: Vec<Option<Request>>,
@@ -35,7 +43,7 @@ pub struct LoneQueue {
 impl LoneQueue {
     /// A queue of `depth` requests of at most `max_io` bytes, with what their engine needs.
     pub fn new(depth: u16, max_io: u32, needs: Needs, waker: Waker) -> Result<Self> {
-        let Needs { files, spare_files, operations, segments } = needs;
+        let Needs { files, spare_files, operations, segments, lines } = needs;
         let char_dev =
             File::open("/dev/null").map_err(|error| Error::system("cannot open /dev/null", &error))?;
         let (slots, taken) = Taken::table(char_dev.as_raw_fd(), &files, spare_files);
@@ -56,6 +64,7 @@ impl LoneQueue {
             #[cfg(test)]
             shared,
             calls: Calls::new(depth),
+            lines: Lines::new(lines),
             complaint: None,
             waker,
             requests: vec![None; depth.into()],
@@ -90,7 +99,8 @@ impl LoneQueue {
     pub fn io(&mut self, tag: u16) -> Io<'_> {
         let request = self.requests[usize::from(tag)];
         let request = request.expect("something completed for a request that was answered");
-        Io::new(request, &mut self.data, &mut self.ring, &mut self.calls, &mut self.complaint)
+        let Self { data, ring, calls, lines, complaint, .. } = self;
+        Io::new(request, data, ring, calls, lines, complaint)
     }
 
     /// Why a request failed, if its engine said so.
@@ -122,13 +132,21 @@ impl LoneQueue {
         let mut completed = Vec::new();
         for entry in self.ring.completions() {
             let name = entry.user_data();
-            assert_eq!(kind_of(name), KIND_OPERATION);
+            match kind_of(name) {
+                KIND_LINE => {
+                    self.lines.completed(name, entry.result());
+                    continue;
+                }
+                KIND_CANCEL => continue,
+                kind => assert_eq!(kind, KIND_OPERATION),
+            }
             let completion = Completion { call: call_of(name), key: key_of(name), result: entry.result() };
             completed.push((tag_of(name), completion));
         }
         for (tag, completion) in &completed {
             self.calls.completed(*tag, completion.call);
         }
+        line::tell(&mut self.lines, &mut self.ring, &mut self.calls);
         Ok(completed)
     }
 
@@ -144,8 +162,14 @@ impl LoneQueue {
                 self.calls.returned(tag, call);
                 None
             }
+            Outside::Told(line, key, result) => {
+                self.lines.told(line, key, result);
+                line::tell(&mut self.lines, &mut self.ring, &mut self.calls);
+                None
+            }
             Outside::Task(task) => {
-                task(&mut Files { ring: &self.ring, taken: &mut self.taken });
+                let Self { ring, taken, lines, .. } = self;
+                task(&mut Files { ring, taken, lines });
                 None
             }
         }
@@ -153,18 +177,45 @@ impl LoneQueue {
 
     /// One of the calls that go on when all else that a turn brought is done.
     pub fn going_on(&mut self) -> Option<(u16, Completion)> {
-        let token = self.calls.going_on()?;
-        self.outside(Outside::Done(token, 0)).or_else(|| self.going_on())
+        while let Some((token, result)) = self.calls.going_on() {
+            if let Some(event) = self.outside(Outside::Done(token, result)) {
+                return Some(event);
+            }
+        }
+        line::turned(&mut self.lines, &mut self.ring, &mut self.calls);
+        None
     }
 
     /// How many operations are in the ring.
     pub fn operations(&self) -> u32 {
-        self.calls.total()
+        self.calls.total() + self.lines.operations()
+    }
+
+    /// Ends what its lines have in the ring, which uses their memory.
+    fn end_lines(&mut self) {
+        self.lines.leave();
+        for _ in 0..MOST_TURNS {
+            if self.lines.operations() == 0 {
+                return;
+            }
+            for slot in self.taken.of_backend() {
+                let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
+                let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
+                // SAFETY: points to no memory.
+                if unsafe { self.ring.push(&entry) }.is_err() {
+                    return;
+                }
+            }
+            if self.turn(Wait::AtMost(MOMENT)).is_err() {
+                return;
+            }
+        }
     }
 }
 
 impl Drop for LoneQueue {
     fn drop(&mut self) {
+        self.end_lines();
         if self.calls.total() > 0 {
             // Its ring has failed: the kernel may still write into the buffers.
             std::mem::forget(self.data.buffers.clone());

@@ -18,6 +18,7 @@ mod files;
 mod in_flight;
 mod io;
 mod lease;
+mod line;
 mod listening;
 mod lone;
 mod mode;
@@ -46,6 +47,7 @@ pub use config::Needs;
 pub use files::Files;
 pub use io::{Held, Io, Slot, Step};
 pub use lease::Lease;
+pub use line::{Line, LineId, LineIo, SharedLine, Stretch};
 pub(crate) use lone::LoneQueue;
 pub use mode::{CopyMode, Mode, Transport};
 pub use outcome::{Errno, Outcome};
@@ -64,6 +66,7 @@ use descriptors::Descriptors;
 use files::Taken;
 use in_flight::{InFlight, broken};
 use io_uring::{cqueue, opcode, types};
+use line::Lines;
 use listening::poll;
 use outcome::result_of;
 use polling::Polling;
@@ -76,8 +79,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use transport::Commands;
 use user_data::{
-    KIND_CANCEL, KIND_COMMAND, KIND_LIST, KIND_LISTEN, KIND_MOVE, KIND_OPERATION, KIND_WAKE, call_of, key_of,
-    kind_of, tag_of,
+    KIND_CANCEL, KIND_COMMAND, KIND_LINE, KIND_LIST, KIND_LISTEN, KIND_MOVE, KIND_OPERATION, KIND_WAKE,
+    call_of, key_of, kind_of, tag_of,
 };
 use vectors::Vectors;
 
@@ -116,6 +119,7 @@ pub struct Queue {
     data: ManuallyDrop<Data>,
     common: ThreadCommon,
     calls: Calls,
+    lines: Lines,
     /// Requests in shared memory that are answered once their data was copied, and their results.
     copying: Vec<(Ticket, i32)>,
     /// Why the last request failed, by its engine.
@@ -133,8 +137,9 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Sets up the queue on the calling thread, which must be the one that serves it.
-    pub fn open(char_dev: Arc<OwnedFd>, config: Config) -> Result<Self> {
+    /// Sets up the queue with what its engine needs on the calling thread, which must be the one that serves it.
+    pub fn open(char_dev: Arc<OwnedFd>, config: Config, needs: Needs) -> Result<Self> {
+        let Needs { files, spare_files, operations, segments, lines } = needs;
         let Config {
             index,
             depth,
@@ -147,7 +152,6 @@ impl Queue {
             only_by_hand,
             poll: limit,
             shared,
-            needs: Needs { files, spare_files, operations, segments },
             waker,
             hands_over,
             counters,
@@ -183,6 +187,7 @@ impl Queue {
             data: ManuallyDrop::new(data),
             common,
             calls: Calls::new(depth),
+            lines: Lines::new(lines),
             copying: Vec::new(),
             complaint: None,
             polling: Polling::new(limit),
@@ -247,6 +252,7 @@ impl Queue {
                     self.in_flight.operated(tag, Completion { call, key: key_of(name), result });
                 }
                 // Listened to no more.
+                KIND_LINE => self.lines.completed(name, result),
                 KIND_LISTEN if result == -libc::ECANCELED => {}
                 KIND_WAKE | KIND_LISTEN => {
                     if !cqueue::more(completion.flags()) {
@@ -272,6 +278,7 @@ impl Queue {
             (Some(_), Some(fd)) => poll(&mut self.ring, fd, KIND_LISTEN)?,
             _ => {}
         }
+        line::tell(&mut self.lines, &mut self.ring, &mut self.calls);
         self.polling.turned(found, self.in_flight.event(0).is_some());
         self.commands.settle(&mut self.ring, &mut self.data)?;
         self.in_flight.settle()
@@ -300,7 +307,8 @@ impl Queue {
             return Err(Violation::NotOwned(ticket));
         }
         let request = self.in_flight.request(ticket.tag);
-        Ok(Io::new(request, &mut self.data, &mut self.ring, &mut self.calls, &mut self.complaint))
+        let Self { data, ring, calls, lines, complaint, .. } = self;
+        Ok(Io::new(request, data, ring, calls, lines, complaint))
     }
 
     /// The completion for an event outside the ring, if its call still waits. A task is done here.
@@ -314,6 +322,11 @@ impl Queue {
                 self.calls.returned(tag, call);
                 None
             }
+            Outside::Told(line, key, result) => {
+                self.lines.told(line, key, result);
+                line::tell(&mut self.lines, &mut self.ring, &mut self.calls);
+                None
+            }
             Outside::Task(task) => {
                 task(&mut self.files());
                 None
@@ -323,16 +336,17 @@ impl Queue {
 
     /// The files that its ring has open.
     pub(crate) fn files(&mut self) -> Files<'_> {
-        Files { ring: &self.ring, taken: &mut self.taken }
+        Files { ring: &self.ring, taken: &mut self.taken, lines: &mut self.lines }
     }
 
     /// One of the calls that go on when all else that the turn brought is done, if it still waits.
     pub(crate) fn going_on(&mut self) -> Option<Event> {
-        while let Some(token) = self.calls.going_on() {
-            if let Some(event) = self.outside(Outside::Done(token, 0)) {
+        while let Some((token, result)) = self.calls.going_on() {
+            if let Some(event) = self.outside(Outside::Done(token, result)) {
                 return Some(event);
             }
         }
+        line::turned(&mut self.lines, &mut self.ring, &mut self.calls);
         None
     }
 
@@ -394,18 +408,25 @@ impl Queue {
         self.in_flight.tags.settled() && self.calls.total() == 0 && self.commands.quiet()
     }
 
-    /// How many operations of the backend use the queue's memory: in the ring, or elsewhere on [lent](Io::lend) data.
+    /// How many operations of the backend use the queue's or the backend's memory: in the ring, or elsewhere on
+    /// [lent](Io::lend) data.
     pub fn operations(&self) -> u32 {
-        self.calls.total()
+        self.calls.total() + self.lines.operations()
     }
 
     /// Whether none of them is in the ring.
     pub(crate) fn ring_is_done(&self) -> bool {
-        self.calls.ring_is_done()
+        self.calls.ring_is_done() && self.lines.operations() == 0
+    }
+
+    /// Whether no operation of a line is in the ring.
+    pub(crate) fn lines_are_quiet(&self) -> bool {
+        self.lines.operations() == 0
     }
 
     /// Asks the kernel to end the backend's operations early. The next turn tells it.
     pub fn cancel_operations(&mut self) -> Result<()> {
+        self.lines.leave();
         for slot in self.taken.of_backend() {
             let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
             let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
@@ -418,7 +439,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        if self.calls.total() > 0 || self.in_flight.tags.offered() > 0 || !self.commands.quiet() {
+        if self.operations() > 0 || self.in_flight.tags.offered() > 0 || !self.commands.quiet() {
             // The kernel may still write to the buffers, and cancels in its own time: they are never reused.
             return;
         }

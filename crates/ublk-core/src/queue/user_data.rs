@@ -1,5 +1,6 @@
 //! The user data of what is in the ring, from which its completion is recognized: 8 bits are its kind; the last 16 are the
-//! tag. For an engine's operation, 16 bits are its key and 24 its call.
+//! tag. For an engine's operation, 16 bits are its key and 24 its call; a line's has the line in
+//! the place of the tag.
 
 use super::calls::Call;
 use super::completer::Key;
@@ -12,6 +13,7 @@ pub const KIND_LISTEN: u64 = 4 << 56;
 pub const KIND_LIST: u64 = 5 << 56;
 pub const KIND_MOVE: u64 = 6 << 56;
 pub const KIND_REGISTRATION: u64 = 7 << 56;
+pub const KIND_LINE: u64 = 8 << 56;
 const KIND_MASK: u64 = !0 << 56;
 const KEY_SHIFT: u32 = 40;
 const CALL_SHIFT: u32 = 16;
@@ -21,6 +23,12 @@ const CALL_MASK: u64 = (1 << 24) - 1;
 #[inline]
 pub const fn operation(tag: u16, call: Call, key: Key) -> u64 {
     KIND_OPERATION | (key as u64) << KEY_SHIFT | (call as u64) << CALL_SHIFT | tag as u64
+}
+
+/// Of a line's operation.
+#[inline]
+pub const fn line(line: u16, key: Key) -> u64 {
+    KIND_LINE | (key as u64) << KEY_SHIFT | line as u64
 }
 
 #[inline]

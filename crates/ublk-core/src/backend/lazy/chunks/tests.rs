@@ -23,7 +23,9 @@ fn heard(waiter: &Waiter) -> Vec<(Token, i32)> {
     completer.take(&mut happened);
     let done = |what| match what {
         Outside::Done(token, result) => (token, result),
-        Outside::Returned { .. } | Outside::Task(_) => panic!("nothing was lent or asked for"),
+        Outside::Told(..) | Outside::Returned { .. } | Outside::Task(_) => {
+            panic!("nothing was lent or asked for")
+        }
     };
     happened.into_iter().map(done).collect()
 }

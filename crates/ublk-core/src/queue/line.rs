@@ -1,0 +1,281 @@
+//! What an engine does in the ring for no single request: a connection that it keeps, on which many requests travel together. An
+//! operation of a request belongs to a call and ends before that is answered; one of a line belongs to the line, may use the
+//! data of many calls, and may be in the ring while there is no request at all.
+
+use super::calls::{Call, Calls};
+use super::completer::{Key, Token};
+use super::io::Slot;
+use super::ring::Ring;
+use super::user_data;
+use crate::error::Result;
+use io_uring::{opcode, squeue, types};
+use std::cell::RefCell;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
+
+/// The queue's name for a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineId(pub(super) u16);
+
+impl LineId {
+    /// The first of a queue.
+    pub(crate) const FIRST: Self = Self(0);
+
+    pub(crate) fn after(self, lines: usize) -> Self {
+        Self(self.0 + u16::try_from(lines).unwrap_or(u16::MAX))
+    }
+}
+
+/// An engine's side of a line, on the queue's thread.
+pub trait Line {
+    /// An operation of it has completed, or a [`Completer`](super::Completer) has told it something. If the queue is
+    /// [left](LineIo::leaving), no other operation may be begun.
+    fn completed(&mut self, io: &mut LineIo<'_>, key: Key, result: i32);
+
+    /// All else that the turn brought is done: for what is done once for all its calls. Called if somebody
+    /// [asked](super::Io::line_is_due) for it.
+    fn turned(&mut self, io: &mut LineIo<'_>);
+}
+
+/// A line, as its engine and its queue share it.
+pub type SharedLine = Rc<RefCell<dyn Line>>;
+
+/// The data of a piece, for operations of a line. No reference to it exists while the line [uses](LineIo::uses) it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch {
+    pub(super) address: *mut u8,
+    pub(super) length: usize,
+    pub(super) tag: u16,
+    pub(super) call: Call,
+}
+
+impl Stretch {
+    /// Of a call without data.
+    pub(super) fn empty(tag: u16, call: Call) -> Self {
+        Self { address: std::ptr::NonNull::dangling().as_ptr(), length: 0, tag, call }
+    }
+
+    /// Bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Where it begins: valid until the call is answered, and longer while a line uses it.
+    pub fn address(&self) -> *mut u8 {
+        self.address
+    }
+
+    /// Copies `data` into it, from its byte `at` on, while its call waits.
+    ///
+    /// # Panics
+    /// If it does not fit.
+    pub fn put(&mut self, at: usize, data: &[u8]) {
+        assert!(at <= self.length && data.len() <= self.length - at, "it is longer than the data");
+        // SAFETY: in bounds by the assertion; the tag's buffer, which no reference sees while the call waits.
+        unsafe { self.address.add(at).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+    }
+
+    /// Fills a part of it with zeroes, while its call waits.
+    ///
+    /// # Panics
+    /// If it has fewer bytes.
+    pub fn zero(&mut self, at: usize, length: usize) {
+        assert!(at <= self.length && length <= self.length - at, "it is longer than the data");
+        // SAFETY: as in put().
+        unsafe { self.address.add(at).write_bytes(0, length) };
+    }
+
+    /// Copies from its byte `at` on into `data`, while its call waits.
+    ///
+    /// # Panics
+    /// If it has fewer bytes.
+    pub fn get(&self, at: usize, data: &mut [u8]) {
+        assert!(at <= self.length && data.len() <= self.length - at, "it is shorter than what is wanted");
+        // SAFETY: as in put().
+        unsafe { data.as_mut_ptr().copy_from_nonoverlapping(self.address.add(at), data.len()) };
+    }
+}
+
+/// All lines of a queue.
+#[derive(Default)]
+pub struct Lines {
+    lines: Vec<SharedLine>,
+    /// Which of them want to be told that the turn is done.
+    due: Vec<LineId>,
+    /// What completed in the last turn, to be told.
+    completed: Vec<(LineId, Key, i32)>,
+    /// Operations in the ring.
+    operations: u32,
+    leaving: bool,
+}
+
+impl Lines {
+    pub fn new(lines: Vec<SharedLine>) -> Self {
+        Self { lines, ..Self::default() }
+    }
+
+    pub fn next(&self) -> LineId {
+        LineId::FIRST.after(self.lines.len())
+    }
+
+    pub fn add(&mut self, line: SharedLine) {
+        self.lines.push(line);
+    }
+
+    #[inline]
+    pub fn due(&mut self, line: LineId) {
+        if !self.due.contains(&line) {
+            self.due.push(line);
+        }
+    }
+
+    /// An operation of a line has completed in the ring. It is told by [`tell`].
+    #[inline]
+    pub fn completed(&mut self, name: u64, result: i32) {
+        self.operations -= 1;
+        self.completed.push((LineId(user_data::tag_of(name)), user_data::key_of(name), result));
+    }
+
+    /// Something that was told from another thread.
+    pub fn told(&mut self, line: LineId, key: Key, result: i32) {
+        self.completed.push((line, key, result));
+    }
+
+    /// How many operations are in the ring.
+    pub fn operations(&self) -> u32 {
+        self.operations
+    }
+
+    /// From here on no operation is begun.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+    }
+}
+
+/// Tells the lines what has completed. Calls go on in the same turn.
+#[inline]
+pub fn tell(lines: &mut Lines, ring: &mut Ring, calls: &mut Calls) {
+    if lines.completed.is_empty() {
+        return;
+    }
+    let completed = std::mem::take(&mut lines.completed);
+    for (id, key, result) in &completed {
+        if let Some(line) = lines.lines.get(usize::from(id.0)).cloned() {
+            line.borrow_mut().completed(&mut LineIo { id: *id, lines, ring, calls }, *key, *result);
+        }
+    }
+    keep(&mut lines.completed, completed);
+}
+
+/// Tells the lines that asked for it that all else is done.
+#[inline]
+pub fn turned(lines: &mut Lines, ring: &mut Ring, calls: &mut Calls) {
+    if lines.due.is_empty() {
+        return;
+    }
+    let due = std::mem::take(&mut lines.due);
+    for id in &due {
+        if let Some(line) = lines.lines.get(usize::from(id.0)).cloned() {
+            line.borrow_mut().turned(&mut LineIo { id: *id, lines, ring, calls });
+        }
+    }
+    keep(&mut lines.due, due);
+}
+
+/// Gives a list its room back, with what was added meanwhile.
+fn keep<T>(list: &mut Vec<T>, mut before: Vec<T>) {
+    before.clear();
+    before.append(list);
+    *list = before;
+}
+
+/// What a line can do in its queue.
+pub struct LineIo<'q> {
+    id: LineId,
+    lines: &'q mut Lines,
+    ring: &'q mut Ring,
+    calls: &'q mut Calls,
+}
+
+impl LineIo<'_> {
+    /// Whether the queue is being left: nothing may be begun.
+    pub fn leaving(&self) -> bool {
+        self.lines.leaving
+    }
+
+    /// The call goes on, with this result: 0 or more, or a negative error number.
+    #[inline]
+    pub fn go_on(&mut self, token: Token, result: i32) {
+        self.calls.goes_on_later(token, result);
+    }
+
+    /// An operation of the line is going to use the data: its request is not answered before that has
+    /// [ended](Self::used).
+    #[inline]
+    pub fn uses(&mut self, data: &Stretch) {
+        self.calls.started(data.tag, data.call);
+    }
+
+    /// It does not use it any more.
+    #[inline]
+    pub fn used(&mut self, data: &Stretch) {
+        self.calls.completed(data.tag, data.call);
+    }
+
+    /// Puts another file in the place of one of the engine's that no operation uses.
+    pub fn replace_file(&mut self, slot: Slot, file: BorrowedFd<'_>) -> Result<()> {
+        self.ring.set_file(slot.0, file.as_raw_fd())
+    }
+
+    /// Receives what comes next on a socket, at least a byte.
+    ///
+    /// # Safety
+    /// `length` bytes at `address` are valid, and not used otherwise, until the operation has completed, even if engine and
+    /// queue are dropped before.
+    pub unsafe fn receive(&mut self, socket: Slot, address: *mut u8, length: u32, key: Key) -> Result<()> {
+        let entry = opcode::Recv::new(types::Fixed(socket.0), address, length).build();
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(entry, key) }
+    }
+
+    /// The same into the places of a message.
+    ///
+    /// # Safety
+    /// As [`receive`](Self::receive), for the message and all that it points to.
+    pub unsafe fn receive_message(
+        &mut self,
+        socket: Slot,
+        message: *mut libc::msghdr,
+        key: Key,
+    ) -> Result<()> {
+        let entry = opcode::RecvMsg::new(types::Fixed(socket.0), message).build();
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(entry, key) }
+    }
+
+    /// Sends a message on a socket: all of it, unless the kernel has to end it early.
+    ///
+    /// # Safety
+    /// The message and all that it points to are valid and not written to until the operation has completed, even if engine
+    /// and queue are dropped before.
+    pub unsafe fn send_message(
+        &mut self,
+        socket: Slot,
+        message: *const libc::msghdr,
+        key: Key,
+    ) -> Result<()> {
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL).cast_unsigned();
+        let entry = opcode::SendMsg::new(types::Fixed(socket.0), message).flags(flags).build();
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(entry, key) }
+    }
+
+    /// # Safety
+    /// As [`Ring::push`].
+    unsafe fn submit(&mut self, entry: squeue::Entry, key: Key) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.push(&entry.user_data(user_data::line(self.id.0, key)))? };
+        self.lines.operations += 1;
+        Ok(())
+    }
+}

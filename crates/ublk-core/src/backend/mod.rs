@@ -18,6 +18,7 @@ mod lazy;
 mod map_file;
 mod memory;
 mod memory_file;
+mod nbd;
 mod new_file;
 mod null;
 mod numbers;
@@ -50,6 +51,7 @@ pub use file::File;
 pub use lazy::{FileSource, Fill, Filling, Found, Handle, Identity, Lazy, Map, Progress, Source};
 pub use memory::Memory;
 pub use memory_file::MemoryFile;
+pub use nbd::{Nbd, NbdOptions};
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
 pub use overlay::{Commit, FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};
@@ -66,8 +68,8 @@ pub use unbound::Unbound;
 
 pub use crate::claim::{Place, Role};
 pub use crate::queue::{
-    Completer, Completion, CopyMode, Errno, Files, Flags, Held, Io, Key, Lease, Needs, Op, Outcome, Piece,
-    Scatter, Slot, Step, Token,
+    Completer, Completion, CopyMode, Errno, Files, Flags, Held, Io, Key, Lease, Line, LineId, LineIo, Needs,
+    Op, Outcome, Piece, Scatter, SharedLine, Slot, Step, Stretch, Token,
 };
 
 use crate::error::{Error, ErrorKind, Result};

@@ -1,0 +1,413 @@
+//! What the connections of a disk have in common: how far its data is durable, and how they are made again when one is lost.
+//!
+//! If one connection is lost, all are given up: nobody can tell whether the server has ended or only the connection. Once nothing
+//! is in flight any more, one thread connects again. It sends the writes of the journal, if there is one, before any queue
+//! sends something, so that a new write is never followed by an older one of the same sector.
+
+use super::connect::Connection;
+use super::journal::Journal;
+use super::negotiate::{Export, Refusal};
+use super::protocol::ExportFlags;
+use super::uri::Uri;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io_flusher::IoFlusher;
+use crate::queue::{Completer, Key, LineId};
+use crate::report::Reporter;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a queue is told: there is a connection again; or there is none, and requests have to fail.
+pub const ARRIVED: Key = 100;
+pub const GIVEN_UP: Key = 101;
+
+/// How long a server may take to accept a connection and to negotiate.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long it is waited between two attempts: this long at first, then twice as long each time, up to a limit.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// See the [module](self).
+pub struct Hub {
+    pub uri: Uri,
+    /// What the server told at first.
+    pub export: Export,
+    pub read_only: bool,
+    /// For how long requests wait for a connection.
+    timeout: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// How many writes were answered that are not durable by themselves, and how many of these a flush has made durable.
+    answered: AtomicU64,
+    flushed: AtomicU64,
+    /// Writes may be lost that were answered: the next flush fails.
+    lost_writes: AtomicBool,
+    /// There was no connection for too long.
+    given_up: AtomicBool,
+    journal: Option<Mutex<Journal>>,
+}
+
+#[derive(Default)]
+struct State {
+    members: Vec<Member>,
+    next: u64,
+    /// A connection that no queue uses.
+    idle: Option<Connection>,
+    /// The connections were given up, and a thread makes new ones.
+    broken: bool,
+    reporter: Option<Reporter>,
+}
+
+/// A queue's connection.
+struct Member {
+    id: u64,
+    /// `None`: it was given up, and no operation uses it any more.
+    socket: Option<Arc<OwnedFd>>,
+    /// A new one, for the queue to take.
+    arrived: Option<Arc<OwnedFd>>,
+    tell: Option<(Completer, LineId)>,
+}
+
+impl Member {
+    fn told(&self, key: Key) {
+        if let Some((completer, line)) = &self.tell {
+            completer.tell(*line, key, 0);
+        }
+    }
+}
+
+/// How a disk of a server's is used.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// For a disk that refuses writes.
+    pub read_only: bool,
+    /// Whether the disk exists already, with clients: what an earlier process has written is flushed first.
+    pub existing: bool,
+    /// For how long requests wait for a lost connection before they fail.
+    pub timeout: Duration,
+    /// Bytes: writes that were answered and not flushed are kept, and sent again to a server that may have lost them.
+    /// 0: they are not, and the next flush fails once.
+    pub journal: usize,
+}
+
+impl Hub {
+    pub fn open(uri: Uri, options: Options) -> Result<Self> {
+        let Options { read_only, existing, timeout, journal } = options;
+        let refused = |why: String| {
+            Error::new(ErrorKind::Backend, format!("cannot use the NBD server at {}: {why}", uri.place))
+        };
+        let mut connection = Connection::new(&uri, CONNECT.min(timeout), timeout)
+            .map_err(|refusal| refused(told(&refusal)))?;
+        let export = connection.export;
+        let flushes = export.flags.has(ExportFlags::SEND_FLUSH);
+        if journal > 0 && !flushes {
+            return Err(refused(
+                "it cannot flush, so a journal of what is not flushed would grow for ever".into(),
+            ));
+        }
+        if existing && flushes && !read_only {
+            let until = Instant::now() + CONNECT;
+            connection.flush(until).map_err(|error| refused(format!("cannot flush: {error}")))?;
+        }
+        Ok(Self {
+            uri,
+            export,
+            read_only,
+            timeout,
+            state: Mutex::new(State { idle: Some(connection), ..State::default() }),
+            changed: Condvar::new(),
+            answered: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            lost_writes: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            journal: (journal > 0).then(|| Mutex::new(Journal::new(journal))),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The journal, if there is one.
+    pub fn journal(&self) -> Option<MutexGuard<'_, Journal>> {
+        Some(self.journal.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Bytes: the longest write that fits into it.
+    pub fn longest_write(&self) -> usize {
+        self.journal().map_or(usize::MAX, |journal| journal.longest())
+    }
+
+    pub fn has_journal(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// A write was answered by the server that only a flush makes durable.
+    pub fn write_answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// A flush has made durable what was answered when it began.
+    pub fn flushed(&self, answered: u64) {
+        self.flushed.fetch_max(answered, Ordering::Relaxed);
+    }
+
+    fn unflushed(&self) -> u64 {
+        self.answered().saturating_sub(self.flushed.load(Ordering::Relaxed))
+    }
+
+    /// Writes that were answered may be lost: the next flush fails.
+    pub fn writes_may_be_lost(&self) {
+        self.lost_writes.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this flush has to fail.
+    pub fn flush_fails(&self) -> bool {
+        self.lost_writes.load(Ordering::Relaxed) && self.lost_writes.swap(false, Ordering::Relaxed)
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// A connection for one more queue.
+    pub fn join(&self, reporter: Reporter) -> Result<(u64, Arc<OwnedFd>)> {
+        let mut state = self.state();
+        let several = self.read_only || self.export.flags.has(ExportFlags::CAN_MULTI_CONN);
+        if !state.members.is_empty() && !several {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the NBD server does not promise that several connections see the same data (CAN_MULTI_CONN)",
+            )
+            .hint("use one queue, with one thread"));
+        }
+        if state.broken {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "the connection to the NBD server is just being made again",
+            ));
+        }
+        let connection = match state.idle.take() {
+            Some(connection) => connection,
+            None => self.connect().map_err(|why| {
+                Error::new(
+                    ErrorKind::Backend,
+                    format!("cannot connect to {} once more: {why}", self.uri.place),
+                )
+            })?,
+        };
+        let (id, socket) = (state.next, Arc::new(OwnedFd::from(connection)));
+        state.next += 1;
+        state.members.push(Member { id, socket: Some(socket.clone()), arrived: None, tell: None });
+        state.reporter = Some(reporter);
+        Ok((id, socket))
+    }
+
+    /// How the queue is told something.
+    pub fn tell(&self, id: u64, completer: Completer, line: LineId) {
+        if let Some(member) = self.state().members.iter_mut().find(|member| member.id == id) {
+            member.tell = Some((completer, line));
+        }
+    }
+
+    /// The queue does not use its connection any more. `clean`: nothing is under way on it.
+    pub fn leave(&self, id: u64, clean: bool) {
+        let mut state = self.state();
+        let Some(at) = state.members.iter().position(|member| member.id == id) else { return };
+        let member = state.members.swap_remove(at);
+        let socket = member.arrived.or(member.socket).and_then(Arc::into_inner).filter(|_| clean);
+        if let Some(socket) = socket {
+            let connection = Connection::again(socket, self.export);
+            if state.idle.is_none() && !state.broken {
+                state.idle = Some(connection);
+            } else {
+                connection.close();
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The queue's connection is lost: all are given up. Its operations end soon.
+    pub fn lost(self: &Arc<Self>, why: &str) {
+        let mut state = self.state();
+        for member in &mut state.members {
+            member.arrived = None; // nobody has used it
+            if let Some(socket) = &member.socket {
+                // SAFETY: an open socket. What is in the ring for it ends.
+                unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+            }
+        }
+        if std::mem::replace(&mut state.broken, true) {
+            return;
+        }
+        Self::report(
+            &state,
+            format!("the connection to the NBD server at {} is lost: {why}", self.uri.place),
+        );
+        let hub = self.clone();
+        let thread = thread::Builder::new().name("ublk-nbd".into()).stack_size(256 << 10);
+        if let Err(error) = thread.spawn(move || hub.connect_again()) {
+            Self::report(&state, format!("no thread can connect to it again: {error}"));
+            self.give_up(&state);
+        }
+    }
+
+    /// No operation uses the queue's connection any more.
+    pub fn quiet(&self, id: u64) {
+        if let Some(member) = self.state().members.iter_mut().find(|member| member.id == id) {
+            member.socket = None;
+        }
+        self.changed.notify_all();
+    }
+
+    /// The connection that has arrived for the queue.
+    pub fn arrived(&self, id: u64) -> Option<Arc<OwnedFd>> {
+        let mut state = self.state();
+        let member = state.members.iter_mut().find(|member| member.id == id)?;
+        member.socket = member.arrived.take();
+        member.socket.clone()
+    }
+
+    /// Has all other queues go on, whose writes wait for room in the journal.
+    pub fn journal_has_room(&self, id: u64) {
+        self.state().members.iter().filter(|member| member.id != id).for_each(|member| member.told(ARRIVED));
+    }
+
+    fn report(state: &State, line: String) {
+        if let Some(reporter) = &state.reporter {
+            reporter.report(line);
+        }
+    }
+
+    fn give_up(&self, state: &State) {
+        self.given_up.store(true, Ordering::Relaxed);
+        state.members.iter().for_each(|member| member.told(GIVEN_UP));
+    }
+
+    fn connect_again(&self) {
+        let _flusher = IoFlusher::new(); // if it cannot be one, it is a thread like that of any other program
+        let since = Instant::now();
+        let mut state = self.state();
+        while state.members.iter().any(|member| member.socket.is_some()) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let unflushed = self.unflushed();
+        if unflushed > 0 && self.journal.is_none() {
+            self.writes_may_be_lost();
+            let what = format!("{unflushed} writes that it answered may be lost: the next flush fails");
+            Self::report(&state, what);
+        }
+        self.flushed(self.answered());
+        let (mut pause, mut attempts, mut why) = (FIRST_PAUSE, 0_u32, String::new());
+        while !state.members.is_empty() {
+            let wanted = state.members.len();
+            drop(state);
+            attempts += 1;
+            let made = self.connect_all(wanted);
+            state = self.state();
+            match made {
+                Ok(connections) if state.members.len() <= connections.len() => {
+                    self.given_up.store(false, Ordering::Relaxed);
+                    let took = since.elapsed().as_secs_f64();
+                    Self::report(&state, format!("connected to {} again after {took:.1} s", self.uri.place));
+                    state.broken = false;
+                    let mut connections = connections.into_iter();
+                    for (member, connection) in state.members.iter_mut().zip(&mut connections) {
+                        member.arrived = Some(Arc::new(OwnedFd::from(connection)));
+                        member.told(ARRIVED);
+                    }
+                    connections.for_each(Connection::close);
+                    return;
+                }
+                Ok(_) => continue, // a queue has come meanwhile
+                Err(error) if error != why => {
+                    Self::report(&state, format!("cannot connect to {}: {error}", self.uri.place));
+                    why = error;
+                }
+                Err(_) => {}
+            }
+            if since.elapsed() >= self.timeout && !self.is_given_up() {
+                let seconds = self.timeout.as_secs_f64();
+                Self::report(
+                    &state,
+                    format!(
+                        "no connection for {seconds} s ({attempts} attempts): requests fail until there is one"
+                    ),
+                );
+                self.give_up(&state);
+            }
+            let left = self.timeout.saturating_sub(since.elapsed()).max(FIRST_PAUSE);
+            let sleep = if self.is_given_up() { pause } else { pause.min(left) };
+            let (woken, _) = self.changed.wait_timeout(state, sleep).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        state.broken = false;
+    }
+
+    /// A connection like the first one, or why there is none.
+    fn connect(&self) -> std::result::Result<Connection, String> {
+        let limit = CONNECT.min(self.timeout);
+        let connection = Connection::new(&self.uri, limit, self.timeout).map_err(|why| told(&why))?;
+        if connection.export != self.export {
+            return Err("it has another size now, or can do other things".into());
+        }
+        Ok(connection)
+    }
+
+    /// So many connections, to a server that has all that was answered.
+    fn connect_all(&self, wanted: usize) -> std::result::Result<Vec<Connection>, String> {
+        let mut first = self.connect()?;
+        if let Some(mut journal) = self.journal()
+            && !journal.is_empty()
+        {
+            let failed = |error| format!("cannot send it again what it may have lost: {error}");
+            for (what, data) in journal.items() {
+                first.call(&what, data, Instant::now() + CONNECT).map_err(failed)?;
+            }
+            first.flush(Instant::now() + CONNECT).map_err(failed)?;
+            let all = journal.next();
+            journal.forget(all);
+        }
+        let mut connections = vec![first];
+        while connections.len() < wanted {
+            connections.push(self.connect()?);
+        }
+        Ok(connections)
+    }
+
+    /// Flushes what was answered, when no queue is served any more, and ends the connection.
+    pub fn finish(&self) -> Result<()> {
+        let Some(mut connection) = self.state().idle.take() else { return Ok(()) };
+        let flushes = self.export.flags.has(ExportFlags::SEND_FLUSH) && self.unflushed() > 0;
+        let (before, until) = (self.answered(), Instant::now() + CONNECT);
+        let done = if flushes { connection.flush(until) } else { Ok(()) };
+        connection.close();
+        self.flushed(before);
+        done.map_err(|error| {
+            Error::system(format!("cannot flush at the NBD server at {}", self.uri.place), &error)
+                .kind(ErrorKind::Backend)
+        })
+    }
+}
+
+/// Why there is no connection, in a line.
+fn told(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => "it does not answer".into(),
+        Refusal::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "it ended the connection before it served the export".into()
+        }
+        Refusal::Io(error) => error.to_string(),
+        Refusal::Refused(why) => why.clone(),
+        Refusal::Strange(why) => (*why).into(),
+    }
+}

@@ -14,6 +14,7 @@ export { type FileBackend, type FileOptions, file } from './backends/file.js'
 export { type LazyBackend, type LazyOptions, lazy } from './backends/lazy.js'
 export type { Backend, NativeBackend, StackableBackend } from './backends/list.js'
 export { type MemoryBackend, type MemoryOptions, memory } from './backends/memory.js'
+export { type NbdBackend, type NbdOptions, nbd } from './backends/nbd.js'
 export { type NullBackend, nullDisk } from './backends/null.js'
 export {
   type BaseBackend,

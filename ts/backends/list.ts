@@ -6,6 +6,7 @@ import { type FileBackend, fileKind } from './file.js'
 import type { Described, Kind } from './kind.js'
 import { type LazyBackend, lazyKind } from './lazy.js'
 import { type MemoryBackend, memoryKind } from './memory.js'
+import { type NbdBackend, nbdKind } from './nbd.js'
 import { type NullBackend, nullKind } from './null.js'
 import { type OverlayBackend, overlayKind } from './overlay.js'
 import { type PowercutBackend, powercutKind } from './powercut.js'
@@ -22,6 +23,7 @@ export const KINDS: readonly Kind[] = [
   fileKind,
   lazyKind,
   qcow2Kind,
+  nbdKind,
   workerKind,
   sliceKind,
   concatKind,
@@ -39,6 +41,7 @@ export type StackableBackend =
   | NullBackend
   | FileBackend
   | Qcow2Backend
+  | NbdBackend
   | SliceBackend
   | ConcatBackend
   | StripeBackend

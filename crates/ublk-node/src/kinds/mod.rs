@@ -8,6 +8,7 @@ mod faults;
 mod file;
 mod lazy;
 mod memory;
+mod nbd;
 mod null;
 mod overlay;
 mod plan;
@@ -33,6 +34,7 @@ pub static ALL: &[Kind] = &[
     null::KIND,
     lazy::KIND,
     qcow2::KIND,
+    nbd::KIND,
     slice::KIND,
     concat::KIND,
     stripe::KIND,

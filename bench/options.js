@@ -24,6 +24,7 @@ It measures and never judges.
   --suite crash    a disk that records what is written against one in memory and dm-log-writes; how long it takes to make
                    disks of states after a power cut, and what memory the recorded takes up
   --suite images   a disk in a qcow2 image against one in a file, rublk's, and qemu-nbd with the kernel's NBD client
+  --suite nbd      our NBD client against the kernel's, each with an nbdkit that keeps the data in memory
   --suite overlay  overlays against a file, dm-snapshot, qemu-nbd, rublk's qcow2 and ours; first writes, clones
   --suite builds   our null, memory and file disks against those of another build, which --other names
   --suite attach   how long it takes to make a disk and to delete it, alone, with others at once, and beside 1000
@@ -31,7 +32,7 @@ It measures and never judges.
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
   --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many;
-                   race, stacks, faults, images, builds: io, calls, allocations; overlay: these, first and clones;
+                   race, stacks, faults, images, nbd, builds: io, calls, allocations; overlay: these, first and clones;
                    crash: io, states, log; attach: attach; growth: cpu, memory, queues (all)
   --other DIR      builds: the other build's directory, built there with npm run build
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,

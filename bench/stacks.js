@@ -85,6 +85,20 @@ export const IMAGES = {
   memory: '6G',
 }
 
+/** Our NBD client against the kernel's, each with a server of its own that keeps the data in memory. */
+export const NBD = {
+  parts: ['io', 'calls', 'allocations'],
+  heats: {
+    nbd: {
+      workloads: [...SMALL, ...LARGE, ...ALONE],
+      disks: ['client-memory', 'nbdkit-memory'],
+      targets: { 'client-memory': ['client-memory', 'nbdkit-memory'] },
+    },
+  },
+  tolerant: true,
+  memory: '6G',
+}
+
 const PEERS = ['dm', 'nbd', 'rublk', 'clusters']
 
 /** Our overlays with a new upper and with one that has everything, in that order the others' of the same kind. */

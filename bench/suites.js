@@ -1,7 +1,7 @@
 // What is measured: which disks, in which workloads, and what each is compared with.
 
 import { RACE } from './race.js'
-import { BUILDS, CRASHES, FAULTS, IMAGES, OVERLAYS, STACKS } from './stacks.js'
+import { BUILDS, CRASHES, FAULTS, IMAGES, NBD, OVERLAYS, STACKS } from './stacks.js'
 
 const at = (pattern, block, depths) => depths.map(depth => `${pattern}-${block}-${depth}`)
 const random = depths => ['randread', 'randwrite'].flatMap(pattern => at(pattern, '4k', depths))
@@ -78,6 +78,8 @@ export const SUITES = {
   crash: CRASHES,
   builds: BUILDS,
   images: IMAGES,
+  /** Our NBD client against the kernel's. */
+  nbd: NBD,
   /** How long it takes to make disks and to delete them. */
   attach: { parts: ['attach'], heats: {}, memory: '6G' },
   overlay: OVERLAYS,

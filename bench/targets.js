@@ -8,7 +8,7 @@ import { startSnapshot } from './peers/dm-snapshot.js'
 import { startGo } from './peers/go-ublk.js'
 import { dropScheduler, startLoop, startNullBlock } from './peers/kernel.js'
 import { startKublk } from './peers/kublk.js'
-import { startNbd } from './peers/nbd.js'
+import { startNbd, startNbdOurs } from './peers/nbd.js'
 import { startOurs } from './peers/ours.js'
 import { startRublk } from './peers/rublk.js'
 import { Absent, within } from './server.js'
@@ -25,6 +25,8 @@ const PEERS = {
   go: { start: startGo, takes: 'go-ublk' },
   nbd: { start: startNbd },
   nbdkit: { start: startNbd },
+  // Ours, with such a server.
+  client: { start: startNbdOurs },
   loop: { start: startLoop },
   dm: { start: startSnapshot },
   'dm-log-writes': { start: startLogWrites },

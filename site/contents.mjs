@@ -12,6 +12,7 @@ export const SECTIONS = [
       faults: 'Disks that fail, hang, lie or have the times of a hard disk, for tests.',
       'http-image': 'A machine starts from an image far away, and fetches what it reads.',
       containers: 'What docker, podman and Kubernetes have to allow, with files to copy.',
+      nbd: 'Disks that a server has: nbdkit, qemu-nbd, and what these reach.',
       encrypted: 'dm-crypt over a disk, or encryption in a program of yours.',
       scratch: 'A fast file system for one job, removed when the job ends.',
     },

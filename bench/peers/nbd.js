@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { clustersOn, imageOn } from '../files.js'
-import { Absent } from '../server.js'
+import { Absent, cli, serve } from '../server.js'
 import { dropScheduler } from './kernel.js'
 
 const execute = promisify(execFile)
@@ -38,9 +38,8 @@ const SERVERS = {
 
 let started = 0
 
-/** Starts a server, and connects a disk of the kernel's with it. */
-export async function startNbd(words, { shape, fileOn, env }) {
-  const name = words.join('-')
+/** Starts a server, and waits until it listens. */
+async function startServer(name, { shape, fileOn, env }) {
   const socket = `/tmp/${name}-${++started}.sock`
   const [program, ...rest] = await SERVERS[name](socket, shape.bytes, fileOn)
   const server = spawn(program, rest, {
@@ -51,6 +50,32 @@ export async function startNbd(words, { shape, fileOn, env }) {
     if (server.exitCode !== null) throw new Absent('it ended before it was ready')
     await sleep(50)
   }
+  const end = async () => {
+    server.kill()
+    if (server.exitCode === null) await once(server, 'exit')
+  }
+  return { socket, server, end }
+}
+
+/** Starts a server, and makes a disk of ours that is its client. */
+export async function startNbdOurs([, ...words], options) {
+  const { socket, end } = await startServer(['nbdkit', ...words].join('-'), options)
+  const { queues, depth } = options.shape
+  const form = ['--queues', queues, '--depth', depth, '--max-io', '512K'].map(String)
+  const uri = `nbd+unix:///?socket=${socket}`
+  const disk = await serve([process.execPath, cli, 'create', '--nbd', uri, ...form], options)
+  return {
+    ...disk,
+    stop: async () => {
+      await disk.stop()
+      await end()
+    },
+  }
+}
+
+/** Starts a server, and connects a disk of the kernel's with it. */
+export async function startNbd(words, options) {
+  const { socket, server, end } = await startServer(words.join('-'), options)
   const disk = readdirSync('/sys/block').find(
     block => /^nbd/.test(block) && !existsSync(`/sys/block/${block}/pid`),
   )
@@ -63,8 +88,7 @@ export async function startNbd(words, { shape, fileOn, env }) {
     kill: () => server.kill('SIGKILL'),
     stop: async () => {
       await execute('nbd-client', ['-d', path])
-      server.kill()
-      if (server.exitCode === null) await once(server, 'exit')
+      await end()
     },
   }
 }

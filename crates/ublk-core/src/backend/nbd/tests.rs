@@ -24,7 +24,7 @@ struct Shop {
     now: Mutex<Vec<u8>>,
     durable: Mutex<Vec<u8>>,
     structured: bool,
-    flags: u16,
+    flags: std::sync::atomic::AtomicU16,
     /// After how many more requests it ends all connections, and loses what was not flushed.
     crash_after: Mutex<Option<u32>>,
     connections: Mutex<Vec<UnixStream>>,
@@ -51,7 +51,7 @@ impl Server {
             now: Mutex::new(vec![0; SIZE]),
             durable: Mutex::new(vec![0; SIZE]),
             structured,
-            flags,
+            flags: flags.into(),
             crash_after: Mutex::default(),
             connections: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -106,7 +106,7 @@ impl Shop {
                 OPT_STRUCTURED_REPLY if self.structured => reply(REP_ACK, &[])?,
                 OPT_GO => {
                     let told =
-                        [&[0, 0][..], &(SIZE as u64).to_be_bytes(), &self.flags.to_be_bytes()].concat();
+                        [&[0, 0][..], &(SIZE as u64).to_be_bytes(), &self.flags.load(SeqCst).to_be_bytes()].concat();
                     reply(REP_INFO, &told)?;
                     reply(REP_ACK, &[])?;
                     break;
@@ -301,6 +301,19 @@ fn requests_wait_for_a_server_that_comes_back_and_fail_after_their_time() {
         assert!(Instant::now() < until, "it does not come back");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "needs io_uring")]
+fn a_server_that_comes_back_as_another_one_is_not_used() {
+    let server = Server::new(false, ALL);
+    let options = |timeout| NbdOptions { read_only: false, existing: false, timeout, journal: 0 };
+    let disk = Arc::new(Nbd::open(&server.uri, options(Duration::from_millis(300))).unwrap());
+    let mut bench = Bench::new(disk, 4, 4096);
+    assert_eq!(write(&mut bench, 0, 0, 1, 4096), Ok(4096));
+    server.shop.flags.store(FLUSH, SeqCst);
+    server.shop.crash();
+    assert_eq!(write(&mut bench, 0, 0, 2, 4096), Err(libc::EIO));
 }
 
 #[test]

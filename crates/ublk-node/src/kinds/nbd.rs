@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use ublk_core::backend::{Backend, Nbd, NbdOptions};
 use ublk_core::error::Result;
-use ublk_core::number::to_usize;
 use ublk_core::queue::CopyMode;
 
 /// See the [module](self).
@@ -38,7 +37,7 @@ impl Plan for Options {
             read_only: how.read_only,
             existing: how.existing,
             timeout: Duration::from_millis(self.timeout.unwrap_or(TIMEOUT).into()),
-            journal: self.journal.map_or(0, |Bytes(bytes)| to_usize(bytes)),
+            journal: self.journal.map_or(0, |Bytes(bytes)| bytes),
         };
         Ok(Arc::new(Nbd::open(&self.uri, options)?))
     }

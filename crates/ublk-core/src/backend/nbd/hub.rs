@@ -11,6 +11,7 @@ use super::protocol::ExportFlags;
 use super::uri::Uri;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
+use crate::number::to_usize;
 use crate::queue::{Completer, Key, LineId};
 use crate::report::Reporter;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -89,7 +90,7 @@ pub struct Options {
     pub timeout: Duration,
     /// Bytes: writes that were answered and not flushed are kept, and sent again to a server that may have lost them.
     /// 0: they are not, and the next flush fails once.
-    pub journal: usize,
+    pub journal: u64,
 }
 
 impl Hub {
@@ -122,7 +123,7 @@ impl Hub {
             flushed: AtomicU64::new(0),
             lost_writes: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
-            journal: (journal > 0).then(|| Mutex::new(Journal::new(journal))),
+            journal: (journal > 0).then(|| Mutex::new(Journal::new(to_usize(journal)))),
         })
     }
 

@@ -71,7 +71,7 @@ impl Server {
         Self { shop, uri, _dir: dir }
     }
 
-    fn open(&self, journal: usize) -> Arc<Nbd> {
+    fn open(&self, journal: u64) -> Arc<Nbd> {
         let timeout = Duration::from_secs(20);
         let options = NbdOptions { read_only: false, existing: false, timeout, journal };
         Arc::new(Nbd::open(&self.uri, options).unwrap())
@@ -106,7 +106,8 @@ impl Shop {
                 OPT_STRUCTURED_REPLY if self.structured => reply(REP_ACK, &[])?,
                 OPT_GO => {
                     let told =
-                        [&[0, 0][..], &(SIZE as u64).to_be_bytes(), &self.flags.load(SeqCst).to_be_bytes()].concat();
+                        [&[0, 0][..], &(SIZE as u64).to_be_bytes(), &self.flags.load(SeqCst).to_be_bytes()]
+                            .concat();
                     reply(REP_INFO, &told)?;
                     reply(REP_ACK, &[])?;
                     break;

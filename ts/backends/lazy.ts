@@ -286,7 +286,7 @@ export const lazyKind: Kind<LazyBackend> = {
   commandLine: {
     main: {
       flags: '--lazy <source>',
-      summary: 'a disk that is filled on demand from an image: an http(s) URL, a file or a block device',
+      summary: 'a disk filled on demand from a URL, file or block device',
       make: (source, { cache, cacheMax, fill, fetchTimeout, chunk, direct, exclusive }) =>
         lazy({
           source: source === '' || isWeb(source) || source.includes('://') ? source : resolve(source),

@@ -65,12 +65,7 @@ export function nbd(uri: string, options: NbdOptions = {}): NbdBackend {
   checkOptions<NbdOptions>(options, 'nbd()', NAMES)
   if (typeof uri !== 'string') throw wrongType(`the URI of an NBD server must be text, not ${nameOf(uri)}`)
   const scheme = SCHEME.exec(uri)
-  if (!scheme) {
-    throw invalid(
-      'this is no URI of an NBD server: it begins with nbd:// or nbd+unix://',
-      'for example nbd://server:10809/disk or nbd+unix:///disk?socket=/run/nbd.sock',
-    )
-  }
+  if (!scheme) throw invalid('this is no URI of an NBD server: it begins with nbd:// or nbd+unix://')
   if (scheme[1]) throw invalid('nbds:// needs TLS, which is not supported')
   const { timeout, journal } = options
   const bytes = journal === undefined ? undefined : parseSize(journal, 'journal')
@@ -91,26 +86,26 @@ function inRange(name: keyof typeof LIMITS, value: unknown): number | undefined 
   return value
 }
 
+const SOCKET = /(\?socket=)(.*)/
+
+/** The path of the server's socket; nothing if there is none, or it is wrong, which is refused when it is opened. */
+function socketOf(uri: string): string | undefined {
+  try {
+    return decodeURIComponent(SOCKET.exec(uri)?.[2] ?? '') || undefined
+  } catch {
+    return undefined
+  }
+}
+
 /** The same URI with an absolute path of the socket: a server that takes the disk over may be in another directory. */
 function absolute(uri: string): string {
-  return uri.replace(/(\?socket=)(.+)/, (whole, key: string, path: string) => {
-    try {
-      return key + encodeURIComponent(resolve(decodeURIComponent(path))).replaceAll('%2F', '/')
-    } catch {
-      return whole // what it names is refused when it is opened
-    }
-  })
+  const socket = socketOf(uri)
+  return socket ? uri.replace(SOCKET, (_, key) => key + encodeURIComponent(resolve(socket))) : uri
 }
 
 /** The server's place. The name of the export is left out: servers use it as a password, too. */
 function placeOf(uri: string): string {
-  const socket = /[?&]socket=([^&]*)/.exec(uri)?.[1]
-  if (socket === undefined) return /^nbd:\/\/[^/?@]*(?=[/?]|$)/.exec(uri)?.[0] ?? ''
-  try {
-    return decodeURIComponent(socket)
-  } catch {
-    return ''
-  }
+  return socketOf(uri) ?? /^nbd:\/\/[^/?@]*/.exec(uri)?.[0] ?? ''
 }
 
 /** See {@link nbd}. */
@@ -125,7 +120,7 @@ export const nbdKind: Kind<NbdBackend> = {
   commandLine: {
     main: {
       flags: '--nbd <uri>',
-      summary: 'an export of an NBD server: nbd://host/export or nbd+unix:///export?socket=/path',
+      summary: 'an export of an NBD server: nbd://host/export, nbd+unix:…',
       make: (uri, { nbdTimeout, journal }) =>
         nbd(uri, {
           ...(nbdTimeout === undefined ? {} : { timeout: nbdTimeout as number }),

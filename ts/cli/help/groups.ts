@@ -42,7 +42,7 @@ export const COMMON: Readonly<Record<string, string>> = {
     '--mem --file --lazy --cache --qcow2 --nbd --worker --overlay --fault --id --name --read-only --queues --recovery --detach ' +
     '--auto-restart --log-file --json',
   'ublk-ts run':
-    '--mem --file --lazy --qcow2 --nbd --worker --overlay --fault --profile --read-only --queues --mkfs --mkfs-options --mount',
+    '--mem --file --lazy --qcow2 --worker --overlay --fault --profile --read-only --queues --mkfs --mkfs-options --mount',
   'ublk-ts crash states':
     '--budget --model --jobs --timeout --keep-going --shrink --bisect --junit --json --over --seed',
   'ublk-ts crash record': '--mem --file --qcow2 --nbd --log --unit --seed --id --name --read-only --json',

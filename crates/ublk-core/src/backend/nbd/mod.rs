@@ -35,7 +35,7 @@ use uri::Uri;
 /// Bytes: the most that is discarded at once, which is aligned for any block size.
 const MOST_DISCARD: u64 = 1 << 30;
 /// The largest request of any device.
-const LARGEST: u32 = crate::spec::limits::MAX_MAX_IO;
+const LARGEST: u32 = 1 << crate::abi::sys::UBLK_IO_BUF_BITS;
 
 /// An export of an NBD server.
 pub struct Nbd {

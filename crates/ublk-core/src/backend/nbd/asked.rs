@@ -61,7 +61,7 @@ impl Entry {
     }
 
     /// What is to be sent now.
-    pub fn to_send(&self) -> Request {
+    pub fn to_send(self) -> Request {
         let Request { cookie, .. } = self.request;
         if self.flushing {
             Request { command: Command::Flush, flags: 0, cookie, offset: 0, length: 0 }

@@ -180,6 +180,7 @@ fn watch(socket: &TcpStream, silence: Duration) -> io::Result<()> {
     set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, seconds.saturating_mul(1000))
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a few bytes")]
 fn set(socket: &TcpStream, level: i32, option: i32, value: i32) -> io::Result<()> {
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: an open socket, and an int that the call only reads.
@@ -189,6 +190,7 @@ fn set(socket: &TcpStream, level: i32, option: i32, value: i32) -> io::Result<()
 }
 
 /// std's `UnixStream` would wait for ever where the server accepts no connection.
+#[expect(clippy::cast_possible_truncation, reason = "a small number, and a few bytes")]
 fn connect_unix(path: &Path, limit: Duration) -> io::Result<TcpStream> {
     // SAFETY: plain numbers.
     let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };

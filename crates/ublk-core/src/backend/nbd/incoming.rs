@@ -101,6 +101,7 @@ impl Incoming {
     }
 
     /// Receives more. All that has come was used.
+    #[expect(clippy::cast_possible_truncation, reason = "the room is small")]
     pub fn receive(&mut self, io: &mut LineIo<'_>, socket: Slot) -> Result<()> {
         if self.busy {
             return Ok(());

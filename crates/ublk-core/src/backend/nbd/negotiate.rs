@@ -281,7 +281,8 @@ mod tests {
     fn other_servers_are_recognized() {
         let ssh = b"SSH-2.0-OpenSSH_9.2p1 Debian".to_vec();
         assert!(matches!(with(&[ssh]), Err(Refusal::Strange("it is no NBD server"))));
-        let old = [&INIT_MAGIC.to_be_bytes()[..], &0x0042_0281_8612_53_u64.to_be_bytes(), &[0; 140]].concat();
+        let old =
+            [&INIT_MAGIC.to_be_bytes()[..], &0x0000_4202_8186_1253_u64.to_be_bytes(), &[0; 140]].concat();
         assert!(matches!(with(&[old]), Err(Refusal::Strange(_))));
         assert!(matches!(with(&[greeting()]), Err(Refusal::Io(_))));
         let long = reply(OPT_STRUCTURED_REPLY, REP_ACK, &[0; 70_000]);

@@ -90,6 +90,7 @@ impl Outgoing {
         self.issue(io, socket)
     }
 
+    #[expect(clippy::as_underscore, reason = "the number's type depends on the C library")]
     fn issue(&mut self, io: &mut LineIo<'_>, socket: Slot) -> Result<()> {
         let Memory { places, message, .. } = &mut **self.memory;
         let rest = &mut places[self.first..];

@@ -95,7 +95,8 @@ test.serial('without a journal the next flush fails once, and what was flushed b
   const disk = await Detached.create(`--nbd ${UNIX}`)
   const write = (letter: string, words: string): Promise<string> =>
     sh(
-      `head -c 65536 /dev/zero | tr '\\0' ${letter} | dd of="$1" bs=64K oflag=direct ${words} status=none`,
+      // Of a short block dd makes a buffered one, which it syncs.
+      `head -c 65536 /dev/zero | tr '\\0' ${letter} | dd of="$1" bs=64K iflag=fullblock oflag=direct ${words} status=none`,
       disk.path,
     )
   const flush = 'python3 -c "import os,sys; os.fsync(os.open(sys.argv[1], os.O_RDWR))" "$1"'
@@ -111,7 +112,8 @@ test.serial('without a journal the next flush fails once, and what was flushed b
 })
 
 test.serial('a disk with a killed server of its own is taken over, and upgraded, under load', async t => {
-  await using _server = await NbdServer.nbdkit(`file ${IMAGE}`, SOCKET)
+  // nbdkit 1.32 may fail an assertion of its own when a client is killed that it answers.
+  await using _server = await NbdServer.start(`qemu-nbd -t -e 4 -k ${SOCKET} -f raw ${IMAGE}`, SOCKET)
   const disk = await Detached.create(`--nbd ${UNIX} --recovery reissue`)
   const load = verify(disk.path, '--loops=6')
   await disk.changeServers(t)

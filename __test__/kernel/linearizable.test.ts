@@ -11,6 +11,7 @@ import {
   file,
   lazy,
   memory,
+  nbd,
   overlay,
   powercut,
   qcow2,
@@ -27,6 +28,7 @@ import { Checker } from '../../dist/testing/linearizable/check-linearizable.js'
 import { memoryDisk, type Options } from '../backends/memory.js'
 import { WRONG } from '../backends/wrong.js'
 import { leaveNothingBehind } from '../support/devices.js'
+import { NbdServer } from '../support/nbd-server.js'
 import { sh } from '../support/program.js'
 import { writeImage } from '../support/qcow2-image.js'
 
@@ -60,6 +62,7 @@ const DISKS: Readonly<Record<string, () => Backend>> = {
   lazy: () => lazy({ size: SIZE, cache: at('cache'), fetch: ({ length }) => new Uint8Array(length) }),
   'lazy, of a file': () => lazy({ source: at('base'), cache: at('copy'), cacheMax: '6M' }),
   qcow2: () => qcow2(at('image')),
+  nbd: () => nbd(`nbd+unix:///?socket=${at('socket')}`),
   worker: () => worker(IN_FILE, { path: at('disk'), size: SIZE }),
   'worker, async': () => inWorker('async'),
   'worker, batch': () => inWorker('batch'),
@@ -80,6 +83,7 @@ const DISKS: Readonly<Record<string, () => Backend>> = {
 for (const [name, make] of Object.entries(DISKS)) {
   test(`each block is a register: ${name}`, async t => {
     if (name === 'qcow2') writeImage(at('image'), SIZE)
+    await using _server = name === 'nbd' ? await NbdServer.nbdkit('memory 1M', at('socket')) : undefined
     await using disk = await UblkDevice.create({ backend: make() })
     const report = await checker.check(disk.path, { operations: 1000, seed: 1 })
     t.log(JSON.stringify(report))

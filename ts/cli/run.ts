@@ -7,8 +7,11 @@ import { buildProgram } from './program.js'
 export async function run(argv: string[]): Promise<number> {
   // A bug ends the command too, but in one line like any failure.
   process.on('uncaughtException', error => process.exit(report(error)))
-  process.removeAllListeners('warning') // Node prints them in lines of its own.
-  process.on('warning', warning => complain(describe(warning).line))
+  // Node prints them in lines of its own. It may do so with those of its start, which its options can disable.
+  process.nextTick(() => {
+    process.removeAllListeners('warning')
+    process.on('warning', warning => complain(describe(warning).line))
+  })
   let help = ''
   const write = (text: string): void => {
     help += text

@@ -35,7 +35,7 @@ mkdirSync('images')
 execFileSync('qemu-img', ['create', '-q', '-f', 'raw', 'images/base.raw', '32M'])
 execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'images/base.raw', '-F', 'raw', 'vm.qcow2'])`,
   'nbd nbd': `
-execFileSync('nbdkit', ['-U', '/run/nbd.sock', '--exit-with-parent', 'memory', '32M'])`,
+execFileSync('nbdkit', ['-U', '/run/nbd.sock', 'memory', '32M'], { stdio: 'inherit' })`,
   'device open': "await UblkDevice.create({ id: 0, backend: memory('1M') })",
   'device-handle totals': "await UblkDevice.create({ id: 0, backend: memory('1M'), record: true })",
   'device-content mark': "await UblkDevice.create({ id: 0, backend: powercut({ size: '1M' }) })",

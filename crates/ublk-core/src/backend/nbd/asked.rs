@@ -38,12 +38,20 @@ pub struct Entry {
     pub mark: (u64, u64),
     /// Whether room in the journal is kept for it.
     pub reserved: bool,
+    /// How often writes may have been lost before it was asked for.
+    pub losses: u64,
     order: u64,
 }
 
 impl Entry {
     /// Not sent yet.
-    pub fn new(request: Request, token: Option<Token>, data: Option<Stretch>, then_flush: bool) -> Self {
+    pub fn new(
+        request: Request,
+        token: Option<Token>,
+        data: Option<Stretch>,
+        then_flush: bool,
+        losses: u64,
+    ) -> Self {
         Self {
             request,
             token,
@@ -56,6 +64,7 @@ impl Entry {
             flushing: false,
             mark: (0, 0),
             reserved: false,
+            losses,
             order: 0,
         }
     }

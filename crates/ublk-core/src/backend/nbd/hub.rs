@@ -45,6 +45,8 @@ pub struct Hub {
     flushed: AtomicU64,
     /// Writes may be lost that were answered: the next flush fails.
     lost_writes: AtomicBool,
+    /// How often that was so: flushes that were asked for before fail as well, since each of them promised those writes.
+    losses: AtomicU64,
     /// There was no connection for too long.
     given_up: AtomicBool,
     journal: Option<Mutex<Journal>>,
@@ -122,6 +124,7 @@ impl Hub {
             answered: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
             lost_writes: AtomicBool::new(false),
+            losses: AtomicU64::new(0),
             given_up: AtomicBool::new(false),
             journal: (journal > 0).then(|| Mutex::new(Journal::new(to_usize(journal)))),
         })
@@ -166,7 +169,13 @@ impl Hub {
 
     /// Writes that were answered may be lost: the next flush fails.
     pub fn writes_may_be_lost(&self) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
         self.lost_writes.store(true, Ordering::Relaxed);
+    }
+
+    /// How often writes may have been lost.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     /// Whether this flush has to fail.

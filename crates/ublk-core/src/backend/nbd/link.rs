@@ -75,7 +75,7 @@ impl Link {
         if request.command == Command::Flush && self.hub.flush_fails() {
             return Err(libc::EIO);
         }
-        let number = self.asked.add(Entry::new(request, Some(token), data, then_flush));
+        let number = self.asked.add(Entry::new(request, Some(token), data, then_flush, self.hub.losses()));
         self.ready.push_back(number);
         Ok(())
     }
@@ -122,7 +122,7 @@ impl Link {
         }
         self.flushing = true;
         let flush = Request { command: Command::Flush, flags: 0, cookie: 0, offset: 0, length: 0 };
-        let number = self.asked.add(Entry::new(flush, None, None, false));
+        let number = self.asked.add(Entry::new(flush, None, None, false, self.hub.losses()));
         let mark = (self.hub.answered(), self.hub.journal().map_or(0, |journal| journal.next()));
         if let Some(entry) = self.asked.get(number) {
             (entry.mark, entry.progress) = (mark, Progress::Sending);
@@ -172,7 +172,8 @@ impl Link {
                     self.incoming.filling = Some(Filling { number, data, at, left, last });
                     return Ok(());
                 }
-                data.zero(at, left);
+                // SAFETY: the request was asked for and is not answered.
+                unsafe { data.zero(at, left) };
                 if last {
                     self.answered(io, number, 0);
                 }
@@ -239,8 +240,11 @@ impl Link {
             if error == 0 {
                 journal.push(&entry.request, data, |one, other| {
                     if let Some(from) = &entry.data {
-                        from.get(0, one);
-                        from.get(one.len(), other);
+                        // SAFETY: the request was asked for and is not answered.
+                        unsafe {
+                            from.get(0, one);
+                            from.get(one.len(), other);
+                        }
                     }
                 });
             } else {
@@ -330,13 +334,12 @@ impl Link {
         self.go(io);
     }
 
-    /// Flushes were asked for that cannot keep their promise.
+    /// Flushes were asked for before writes were lost, and cannot keep their promise: those of all queues.
     fn fail_flushes(&mut self, io: &mut LineIo<'_>) {
-        let flushes = self.asked.which(|entry| entry.request.command == Command::Flush);
-        if flushes.is_empty() || !self.hub.flush_fails() {
-            return;
-        }
-        for number in flushes {
+        let losses = self.hub.losses();
+        let before = |entry: &Entry| entry.request.command == Command::Flush && entry.losses < losses;
+        for number in self.asked.which(before) {
+            self.hub.flush_fails(); // it has, so the next one need not
             self.finish(io, number, libc::EIO);
         }
     }

@@ -267,6 +267,37 @@ fn after_a_lost_connection_the_next_flush_fails_once_if_writes_were_not_flushed(
     assert_eq!(ask(&mut bench, 1, flush), Ok(0), "all was flushed before");
 }
 
+/// Each of them has a client that is told that its writes are kept.
+#[test]
+#[cfg_attr(miri, ignore = "needs io_uring")]
+fn flushes_of_all_queues_that_were_under_way_fail_when_writes_may_be_lost() {
+    let server = Server::new(true, ALL);
+    let disk = server.open(0);
+    let mut benches = [(); 2].map(|()| Bench::new(disk.clone(), 4, 4096));
+    let flush = Descriptor::new(Op::Flush, 0, 0);
+    for (at, bench) in (0..).zip(&mut benches) {
+        assert_eq!(write(bench, 0, at * 4096, 1, 4096), Ok(4096));
+    }
+    *server.shop.crash_after.lock().unwrap() = Some(1);
+    for bench in &mut benches {
+        assert_eq!(bench.start(1, flush), None);
+    }
+    let (mut answers, until) = ([None; 2], Instant::now() + Duration::from_secs(30));
+    while answers.contains(&None) {
+        assert!(Instant::now() < until, "nothing comes");
+        for (bench, answer) in benches.iter_mut().zip(&mut answers) {
+            if let Some((_, outcome)) = bench.turn().first() {
+                *answer = Some(*outcome);
+            }
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    assert_eq!(answers, [Some(Err(libc::EIO)); 2]);
+    for bench in &mut benches {
+        assert_eq!(ask(bench, 1, flush), Ok(0));
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "needs io_uring")]
 fn a_journal_brings_back_what_a_server_has_lost() {

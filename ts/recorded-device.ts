@@ -21,7 +21,7 @@ import { nameOf } from './user-values.js'
 
 /** What a {@link RecordedDevice} is given by the class that extends it. */
 export interface Recorded {
-  /** Tells of a failure of the user's own code. */
+  /** Reports a failure in the user's own code. */
   report: (message: string) => void
   /** Disks of states. */
   readonly disks: StateDisks

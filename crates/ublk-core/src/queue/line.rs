@@ -65,31 +65,40 @@ impl Stretch {
         self.address
     }
 
-    /// Copies `data` into it, from its byte `at` on, while its call waits.
+    /// Copies `data` into it, from its byte `at` on.
     ///
     /// # Panics
     /// If it does not fit.
-    pub fn put(&mut self, at: usize, data: &[u8]) {
+    ///
+    /// # Safety
+    /// Its call waits: afterwards the memory is another request's.
+    pub unsafe fn put(&mut self, at: usize, data: &[u8]) {
         assert!(at <= self.length && data.len() <= self.length - at, "it is longer than the data");
-        // SAFETY: in bounds by the assertion; the tag's buffer, which no reference sees while the call waits.
+        // SAFETY: in bounds by the assertion; the tag's buffer, which no reference sees while the call waits, as the caller promises.
         unsafe { self.address.add(at).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
     }
 
-    /// Fills a part of it with zeroes, while its call waits.
+    /// Fills a part of it with zeroes.
     ///
     /// # Panics
     /// If it has fewer bytes.
-    pub fn zero(&mut self, at: usize, length: usize) {
+    ///
+    /// # Safety
+    /// As [`put`](Self::put).
+    pub unsafe fn zero(&mut self, at: usize, length: usize) {
         assert!(at <= self.length && length <= self.length - at, "it is longer than the data");
         // SAFETY: as in put().
         unsafe { self.address.add(at).write_bytes(0, length) };
     }
 
-    /// Copies from its byte `at` on into `data`, while its call waits.
+    /// Copies from its byte `at` on into `data`.
     ///
     /// # Panics
     /// If it has fewer bytes.
-    pub fn get(&self, at: usize, data: &mut [u8]) {
+    ///
+    /// # Safety
+    /// As [`put`](Self::put).
+    pub unsafe fn get(&self, at: usize, data: &mut [u8]) {
         assert!(at <= self.length && data.len() <= self.length - at, "it is shorter than what is wanted");
         // SAFETY: as in put().
         unsafe { data.as_mut_ptr().copy_from_nonoverlapping(self.address.add(at), data.len()) };
@@ -167,11 +176,11 @@ pub fn tell(lines: &mut Lines, ring: &mut Ring, calls: &mut Calls) {
     keep(&mut lines.completed, completed);
 }
 
-/// Tells the lines that asked for it that all else is done.
+/// Tells the lines that asked for it that all else is done. Whether there were any: calls may go on then.
 #[inline]
-pub fn turned(lines: &mut Lines, ring: &mut Ring, calls: &mut Calls) {
+pub fn turned(lines: &mut Lines, ring: &mut Ring, calls: &mut Calls) -> bool {
     if lines.due.is_empty() {
-        return;
+        return false;
     }
     let due = std::mem::take(&mut lines.due);
     for id in &due {
@@ -180,6 +189,7 @@ pub fn turned(lines: &mut Lines, ring: &mut Ring, calls: &mut Calls) {
         }
     }
     keep(&mut lines.due, due);
+    true
 }
 
 /// Gives a list its room back, with what was added meanwhile.

@@ -177,13 +177,16 @@ impl LoneQueue {
 
     /// One of the calls that go on when all else that a turn brought is done.
     pub fn going_on(&mut self) -> Option<(u16, Completion)> {
-        while let Some((token, result)) = self.calls.going_on() {
-            if let Some(event) = self.outside(Outside::Done(token, result)) {
-                return Some(event);
+        loop {
+            while let Some((token, result)) = self.calls.going_on() {
+                if let Some(event) = self.outside(Outside::Done(token, result)) {
+                    return Some(event);
+                }
+            }
+            if !line::turned(&mut self.lines, &mut self.ring, &mut self.calls) {
+                return None;
             }
         }
-        line::turned(&mut self.lines, &mut self.ring, &mut self.calls);
-        None
     }
 
     /// How many operations are in the ring.

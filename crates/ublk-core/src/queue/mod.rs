@@ -251,8 +251,8 @@ impl Queue {
                     self.calls.completed(tag, call);
                     self.in_flight.operated(tag, Completion { call, key: key_of(name), result });
                 }
-                // Listened to no more.
                 KIND_LINE => self.lines.completed(name, result),
+                // Listened to no more.
                 KIND_LISTEN if result == -libc::ECANCELED => {}
                 KIND_WAKE | KIND_LISTEN => {
                     if !cqueue::more(completion.flags()) {
@@ -341,13 +341,16 @@ impl Queue {
 
     /// One of the calls that go on when all else that the turn brought is done, if it still waits.
     pub(crate) fn going_on(&mut self) -> Option<Event> {
-        while let Some((token, result)) = self.calls.going_on() {
-            if let Some(event) = self.outside(Outside::Done(token, result)) {
-                return Some(event);
+        loop {
+            while let Some((token, result)) = self.calls.going_on() {
+                if let Some(event) = self.outside(Outside::Done(token, result)) {
+                    return Some(event);
+                }
+            }
+            if !line::turned(&mut self.lines, &mut self.ring, &mut self.calls) {
+                return None;
             }
         }
-        line::turned(&mut self.lines, &mut self.ring, &mut self.calls);
-        None
     }
 
     /// Why the last request failed, if its engine said so.

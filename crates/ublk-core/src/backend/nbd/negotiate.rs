@@ -17,7 +17,7 @@ const MOST_REPLIES: usize = 64;
 /// What a client has to assume if the server tells no limit.
 const USUAL_MOST: u32 = 32 << 20;
 
-/// What a server tells of an export.
+/// What a server says about an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Export {
     /// Bytes.
@@ -161,7 +161,7 @@ fn option(what: u32, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(data.len() + 16);
     bytes.extend(OPTION_MAGIC.to_be_bytes());
     bytes.extend(what.to_be_bytes());
-    #[expect(clippy::cast_possible_truncation, reason = "an option of ours is short")]
+    #[expect(clippy::cast_possible_truncation, reason = "the option is short")]
     bytes.extend((data.len() as u32).to_be_bytes());
     bytes.extend(data);
     bytes

@@ -28,7 +28,7 @@ pub const REP_ACK: u32 = 1;
 pub const REP_INFO: u32 = 3;
 pub const REP_ERROR: u32 = 1 << 31;
 
-/// What a server tells of an export.
+/// The kinds of information about an export.
 pub const INFO_EXPORT: u16 = 0;
 pub const INFO_BLOCK_SIZE: u16 = 3;
 

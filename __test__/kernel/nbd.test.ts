@@ -45,17 +45,22 @@ onTwo.serial('two queues verify what they wrote to a file that nbdkit serves ove
   })
 })
 
-test.serial(
-  'a disk on qemu-nbd has what was written, and a server without CAN_MULTI_CONN has one queue',
-  async t => {
-    await sh('qemu-img create -q -f qcow2 "$1.qcow2" 64M', IMAGE)
-    await using _server = await NbdServer.start(
-      `qemu-nbd -t -e 4 -k ${SOCKET} -f qcow2 ${IMAGE}.qcow2`,
-      SOCKET,
-    )
-    await Server.with(`--nbd ${UNIX}`, async ({ path }) => t.is(await verify(path), ''))
-  },
-)
+test.serial('a disk on qemu-nbd has what was written', async t => {
+  await sh('qemu-img create -q -f qcow2 "$1.qcow2" 64M', IMAGE)
+  await using _server = await NbdServer.start(`qemu-nbd -t -e 4 -k ${SOCKET} -f qcow2 ${IMAGE}.qcow2`, SOCKET)
+  await Server.with(`--nbd ${UNIX}`, async ({ path }) => t.is(await verify(path), ''))
+})
+
+test.serial('a disk of a server without CAN_MULTI_CONN has one queue', async t => {
+  const single = '--filter=multi-conn memory 16M multi-conn-mode=disable'
+  await using _server = await NbdServer.nbdkit(single, SOCKET)
+  const { status, stderr } = await run('create', '--detach', '--nbd', UNIX, '--queues', '2')
+  t.is(status, 1)
+  t.regex(stderr, /^ublk-ts: .*CAN_MULTI_CONN[^\n]*\n$/)
+  await Server.with(`--nbd ${UNIX} --queues 1`, async ({ path }) =>
+    t.is(await verify(path, '--size=12m'), ''),
+  )
+})
 
 test.serial(
   'with a journal nothing fails and nothing is lost when the server is killed under load',

@@ -208,7 +208,7 @@ fn connect_unix(path: &Path, limit: Duration) -> io::Result<TcpStream> {
         return Err(io::ErrorKind::InvalidFilename.into());
     }
     for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]); // signed on some machines
     }
     let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
     // SAFETY: an open socket, and an address that the call only reads.

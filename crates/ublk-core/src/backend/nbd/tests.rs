@@ -133,7 +133,7 @@ impl Shop {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
                     *left = None;
-                    drop(left);
+                    // Still locked: no other connection's request comes between.
                     self.crash();
                     return Ok(false);
                 }

@@ -127,6 +127,8 @@ test('what was kept and is damaged, or of other settings, is made anew', t => {
     (bytes: Buffer) => bytes.subarray(0, 0),
     (bytes: Buffer) => bytes.subarray(0, bytes.length / 2),
     (bytes: Buffer) => Buffer.alloc(bytes.length),
+    (bytes: Buffer) => bytes.fill(0, Math.max(0, bytes.length - 4096)),
+    (bytes: Buffer) => bytes.fill(bytes.readUInt8(1000) ^ 1, 1000, 1001),
   ]) {
     const files = kept().map(file => join(dirname(main), file))
     for (const file of files) writeFileSync(file, damage(readFileSync(file)))

@@ -72,7 +72,10 @@ function readKept(file: string): { words: string[]; code: Buffer } | undefined {
   try {
     const bytes = fs.readFileSync(placeOf(file))
     const end = bytes.indexOf('\n')
-    return { words: bytes.toString('latin1', 0, end).split(' '), code: bytes.subarray(end + 1) }
+    const middle = (bytes.length + end + 1) / 2
+    const code = bytes.subarray(end + 1, middle)
+    if (end < 0 || !code.equals(bytes.subarray(middle))) return undefined
+    return { words: bytes.toString('latin1', 0, end).split(' '), code }
   } catch {
     return undefined
   }
@@ -90,11 +93,15 @@ function keep(): void {
   } catch {} // The place may be full, or not for writing.
 }
 
-/** V8 does not notice bytes that are wrong: others see all of it or nothing, also after a power cut. */
+/**
+ * Others see all of it or nothing. The code is there twice, since V8 does not notice bytes that are wrong, such as those that a
+ * power cut leaves: to sync the file would take longer, and to load a checksum, too.
+ */
 function replace(place: string, head: string, code: Uint8Array): void {
-  const next = `${place}.${process.pid}`
+  // Not the number of the process: containers that share these files have the same ones.
+  const next = `${place}.${Math.random().toString(36).slice(2)}`
   try {
-    fs.writeFileSync(next, Buffer.concat([Buffer.from(head), code]), { flag: 'wx', flush: true })
+    fs.writeFileSync(next, Buffer.concat([Buffer.from(head), code, code]), { flag: 'wx' })
     fs.renameSync(next, place)
   } catch (error) {
     fs.rmSync(next, { force: true })

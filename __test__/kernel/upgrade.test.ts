@@ -6,11 +6,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import type { ExecutionContext } from 'ava'
 import { ask, Detached, gone, leaveNoServerBehind, leftovers, RUN_DIR } from '../support/detached.js'
 import { nodes } from '../support/devices.js'
 import { kernelHas } from '../support/modes.js'
 import { onTwo, test } from '../support/processors.js'
-import { MAIN, type Result, result, run, sh, shell } from '../support/program.js'
+import { type Result, result, run, sh, shell } from '../support/program.js'
 import { Server, until } from '../support/server.js'
 
 leaveNoServerBehind(test)
@@ -27,7 +28,8 @@ class Load {
   readonly #stop = join(mkdtempSync(join(tmpdir(), 'load-')), 'stop')
   readonly #ended: Promise<Result>
 
-  constructor(path: string, depth = 16) {
+  constructor(t: ExecutionContext, path: string, depth = 16) {
+    t.teardown(() => this.end()) // Else it uses the disk of a test that has failed for ever.
     this.#ended = result(
       shell(
         `cd /tmp; while [ ! -e "$2" ]; do
@@ -66,7 +68,7 @@ for (const [kind, words] of [
     const dir = mkdtempSync(join(tmpdir(), 'upgrade-'))
     await sh('truncate -s "$2" "$1/disk"', dir, `${SIZE}`)
     const disk = await Detached.create(`${words(dir)} --recovery reissue --queues 2`)
-    const load = new Load(disk.path, batches ? 256 : 16)
+    const load = new Load(t, disk.path, batches ? 256 : 16)
     const pauses: number[] = []
     for (let round = 0; round < ROUNDS; round++) {
       const { pid } = disk
@@ -90,7 +92,7 @@ test('a disk whose requests would fail is not upgraded, but served as before', a
     return
   }
   const disk = await Detached.create(`--mem ${SIZE} --recovery requeue ${BATCH}`)
-  const load = new Load(disk.path, 256)
+  const load = new Load(t, disk.path, 256)
   const { pid } = disk
   const { status, stderr } = await run('upgrade', disk.path)
   t.is(status, 1)
@@ -203,15 +205,21 @@ test('a server that is interrupted or deleted while it waits to be succeeded lea
 
 onTwo('a new server that is killed at any moment of an upgrade costs no request', async t => {
   const disk = await Detached.create(`--mem ${SIZE} --recovery reissue --auto-restart`)
-  const load = new Load(disk.path)
+  const load = new Load(t, disk.path)
   for (const delay of [300, 450, 550, 600, 650, 700, 800]) {
     const before = new Set(servers())
-    const upgrade = result(shell('exec "$@"', process.execPath, MAIN, 'upgrade', `${disk.id}`))
-    await until(() => servers().some(pid => !before.has(pid)), 'the new server is there')
-    const next = servers().find(pid => !before.has(pid)) ?? 0
+    const upgrade = run('upgrade', `${disk.id}`)
+    let ended: Result | undefined
+    void upgrade.then(result => {
+      ended = result
+    })
+    const next = (): number | undefined => servers().find(pid => !before.has(pid))
+    await until(() => next() !== undefined || ended !== undefined, 'the new server is there')
+    const pid = next()
+    if (pid === undefined) return t.fail(`no new server: ${JSON.stringify(ended)}`)
     await sleep(delay)
     try {
-      process.kill(next, 'SIGKILL')
+      process.kill(pid, 'SIGKILL')
     } catch {} // It has failed already.
     await upgrade
     await until(

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 
 /** The command line program. */
 export const MAIN = fileURLToPath(new URL('../../dist/bin/ublk-ts.cjs', import.meta.url))
-/** Node's flags for it: those of the tests, which keep V8's collector on one thread; servers that it starts have them too. */
+/** Node's flags for it: those of the tests. */
 export const FLAGS: readonly string[] = process.execArgv
 
 /** How a program ended. */

@@ -134,7 +134,7 @@ export const SLOWNESS = process.env['UBLK_TS_VM'] === 'qemu' ? 5 : 1
 export async function until(
   holds: () => boolean | Promise<boolean>,
   what: string,
-  limit = 20_000 * SLOWNESS,
+  limit = 60_000 * SLOWNESS,
 ): Promise<void> {
   const end = performance.now() + limit
   while (!(await holds())) {

@@ -99,6 +99,7 @@ export function heatsOf({ suite, targets, workloads }) {
     const wanted = new Set(pairs.flat())
     const disks = heat.disks.filter(disk => wanted.has(disk))
     const measures = heat.measures ?? (() => true)
-    return pairs.length > 0 ? [{ name, pairs, disks, workloads: workloads ?? heat.workloads, measures }] : []
+    const shape = { workloads: workloads ?? heat.workloads, measures, keeps: heat.keeps ?? false }
+    return pairs.length > 0 ? [{ name, pairs, disks, ...shape }] : []
   })
 }

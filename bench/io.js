@@ -6,11 +6,16 @@ import { countAllocations, prepareCounting } from './allocations.js'
 import { countCalls } from './calls.js'
 import { makeFiles } from './files.js'
 import { parseWorkload, runFio } from './fio.js'
+import { useAllMemory } from './memory.js'
 import { Absent, readCpu, readSleeps } from './server.js'
 import { SUITES } from './suites.js'
 import { isKeeping, start } from './targets.js'
 
 export async function measureHeat(heat, options, { emit, progress }) {
+  if (heat.keeps) {
+    progress('using all memory once')
+    await useAllMemory()
+  }
   progress(`setting up the disks: ${heat.name}`)
   const files = makeFiles()
   const field = new Field(heat, options, files, absent =>

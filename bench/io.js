@@ -12,7 +12,7 @@ import { SUITES } from './suites.js'
 import { isKeeping, start } from './targets.js'
 
 export async function measureHeat(heat, options, { emit, progress }) {
-  if (heat.keeps) {
+  if (heat.keeps && process.env.UBLK_TS_VM === 'uml') {
     progress('using all memory once')
     await useAllMemory()
   }

@@ -12,6 +12,7 @@ use io_uring::{opcode, squeue, types};
 use std::cell::RefCell;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The queue's name for a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +116,17 @@ pub struct Lines {
     completed: Vec<(LineId, Key, i32)>,
     /// Operations in the ring.
     operations: u32,
+    /// The clocks of lines, with what the kernel reads when it takes them.
+    clocks: Vec<Clock>,
     leaving: bool,
+}
+
+/// A time for which a line waits.
+struct Clock {
+    line: LineId,
+    key: Key,
+    time: Box<types::Timespec>,
+    running: bool,
 }
 
 impl Lines {
@@ -142,7 +153,12 @@ impl Lines {
     #[inline]
     pub fn completed(&mut self, name: u64, result: i32) {
         self.operations -= 1;
-        self.completed.push((LineId(user_data::tag_of(name)), user_data::key_of(name), result));
+        let (line, key) = (LineId(user_data::tag_of(name)), user_data::key_of(name));
+        if result == -libc::ETIME || result == -libc::ECANCELED {
+            let ended = self.clocks.iter_mut().find(|clock| (clock.line, clock.key) == (line, key));
+            ended.into_iter().for_each(|clock| clock.running = false);
+        }
+        self.completed.push((line, key, result));
     }
 
     /// Something that was told from another thread.
@@ -155,10 +171,20 @@ impl Lines {
         self.operations
     }
 
-    /// From here on no operation is begun.
-    pub fn leave(&mut self) {
+    /// From here on no operation is begun. The next turn ends those that wait for a time; others end with their files.
+    pub fn leave(&mut self, ring: &mut Ring) -> Result<()> {
         self.leaving = true;
+        for clock in self.clocks.iter().filter(|clock| clock.running) {
+            cancel(ring, clock.line, clock.key)?;
+        }
+        Ok(())
     }
+}
+
+fn cancel(ring: &mut Ring, line: LineId, key: Key) -> Result<()> {
+    let entry = opcode::AsyncCancel::new(user_data::line(line.0, key)).build();
+    // SAFETY: points to no memory.
+    unsafe { ring.push(&entry.user_data(user_data::KIND_CANCEL)) }
 }
 
 /// Tells the lines what has completed. Calls go on in the same turn.
@@ -278,6 +304,24 @@ impl LineIo<'_> {
         let entry = opcode::SendMsg::new(types::Fixed(socket.0), message).flags(flags).build();
         // SAFETY: the caller's promise.
         unsafe { self.submit(entry, key) }
+    }
+
+    /// Tells the line when so much time has passed, with that key, of which one is running at most. With the ring's first turn
+    /// after that, so it costs nothing meanwhile.
+    pub fn after(&mut self, time: Duration, key: Key) -> Result<()> {
+        let line = self.id;
+        self.lines.clocks.retain(|clock| clock.running || (clock.line, clock.key) != (line, key));
+        let clock = Clock { line, key, time: Box::new(types::Timespec::from(time)), running: true };
+        let entry = opcode::Timeout::new(&raw const *clock.time).build();
+        self.lines.clocks.push(clock);
+        // SAFETY: the time stays where it is for as long as the clock is running, and the kernel copies it when it takes the entry.
+        // The clocks live as long as the queue, and no entry is submitted when that is dropped.
+        unsafe { self.submit(entry, key) }
+    }
+
+    /// Has the line's operation with that key end early. It completes as any other.
+    pub fn cancel(&mut self, key: Key) -> Result<()> {
+        cancel(self.ring, self.id, key)
     }
 
     /// # Safety

@@ -196,7 +196,9 @@ impl LoneQueue {
 
     /// Ends what its lines have in the ring, which uses their memory.
     fn end_lines(&mut self) {
-        self.lines.leave();
+        if self.lines.leave(&mut self.ring).is_err() {
+            return;
+        }
         for _ in 0..MOST_TURNS {
             if self.lines.operations() == 0 {
                 return;

@@ -429,7 +429,7 @@ impl Queue {
 
     /// Asks the kernel to end the backend's operations early. The next turn tells it.
     pub fn cancel_operations(&mut self) -> Result<()> {
-        self.lines.leave();
+        self.lines.leave(&mut self.ring)?;
         for slot in self.taken.of_backend() {
             let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
             let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);

@@ -173,6 +173,12 @@ impl Table {
         self.free.len() == self.places.len()
     }
 
+    /// Whether the server has something to answer.
+    pub fn under_way(&self) -> bool {
+        let mut entries = self.places.iter().filter_map(|place| place.entry.as_ref());
+        entries.any(|entry| entry.progress != Progress::Ready)
+    }
+
     /// The numbers of those that pass, in the order in which they were added.
     pub fn which(&self, passes: impl Fn(&Entry) -> bool) -> Vec<u32> {
         let mut found: Vec<_> = (0..)

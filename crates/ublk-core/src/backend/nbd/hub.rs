@@ -1,34 +1,43 @@
 //! What the connections of a disk have in common: how far its data is durable, and how they are made again when one is lost.
 //!
-//! If one connection is lost, all are given up: nobody can tell whether the server has ended or only the connection. Once nothing
-//! is in flight any more, one thread connects again. It sends the writes of the journal, if there is one, before any queue
-//! sends something, so that a new write is never followed by an older one of the same sector.
+//! If one connection is lost, all are given up: nobody can tell whether the server has ended or only the connection. Once no
+//! operation uses them any more, one thread connects again. It waits until the server has closed the old connections
+//! ([`fence`](super::fence)), and sends the writes of the journal, if there is one, before any queue sends something. So a new write
+//! is never followed by an older one of the same sector.
 
 use super::connect::Connection;
+use super::fence::{Old, shut};
 use super::journal::Journal;
 use super::negotiate::{Export, Refusal};
 use super::protocol::ExportFlags;
+use super::standing::Counts;
 use super::uri::Uri;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
 use crate::number::to_usize;
 use crate::queue::{Completer, Key, LineId};
 use crate::report::Reporter;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a queue is told: there is a connection again; or there is none, and requests have to fail.
+/// What a queue is told: there is a connection again; there is none, and requests have to fail; the connection of the epoch in the
+/// result is lost.
 pub const ARRIVED: Key = 100;
 pub const GIVEN_UP: Key = 101;
+pub const LOST: Key = 102;
 
 /// How long a server may take to accept a connection and to negotiate.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long it is waited between two attempts: this long at first, then twice as long each time, up to a limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long the operations of a lost connection may take to end, before more is done to end them.
+const MOMENT: Duration = Duration::from_secs(1);
+/// For how long, before each attempt, what comes on the old connections is taken: a server that waits for that may accept no other.
+const PASSED: Duration = Duration::from_millis(200);
 
 /// See the [module](self).
 pub struct Hub {
@@ -36,8 +45,8 @@ pub struct Hub {
     /// What the server told at first.
     pub export: Export,
     pub read_only: bool,
-    /// For how long requests wait for a connection.
-    timeout: Duration,
+    /// For how long requests wait for a connection, and a server that has some to answer may be silent.
+    pub timeout: Duration,
     state: Mutex<State>,
     changed: Condvar,
     /// How many writes were answered that are not durable by themselves, and how many of these a flush has made durable.
@@ -50,6 +59,7 @@ pub struct Hub {
     /// There was no connection for too long.
     given_up: AtomicBool,
     journal: Option<Mutex<Journal>>,
+    pub counts: Counts,
 }
 
 #[derive(Default)]
@@ -60,6 +70,10 @@ struct State {
     idle: Option<Connection>,
     /// The connections were given up, and a thread makes new ones.
     broken: bool,
+    /// How often new ones were made. What was told about earlier ones concerns nobody.
+    epoch: i32,
+    /// Those that were given up.
+    old: Old,
     reporter: Option<Reporter>,
 }
 
@@ -74,11 +88,18 @@ struct Member {
 }
 
 impl Member {
-    fn told(&self, key: Key) {
+    fn told(&self, key: Key, epoch: i32) {
         if let Some((completer, line)) = &self.tell {
-            completer.tell(*line, key, 0);
+            completer.tell(*line, key, epoch);
         }
     }
+}
+
+/// A queue's connection, and its name.
+pub struct Joined {
+    pub id: u64,
+    pub socket: Arc<OwnedFd>,
+    pub epoch: i32,
 }
 
 /// How a disk of a server's is used.
@@ -88,7 +109,8 @@ pub struct Options {
     pub read_only: bool,
     /// Whether the disk exists already, with clients: what an earlier process has written is flushed first.
     pub existing: bool,
-    /// For how long requests wait for a lost connection before they fail.
+    /// For how long requests wait for a lost connection before they fail, and for how long a server that has some to answer may
+    /// be silent before its connection counts as lost.
     pub timeout: Duration,
     /// Bytes: writes that were answered and not flushed are kept, and sent again to a server that may have lost them.
     /// 0: they are not, and the next flush fails once.
@@ -127,6 +149,7 @@ impl Hub {
             losses: AtomicU64::new(0),
             given_up: AtomicBool::new(false),
             journal: (journal > 0).then(|| Mutex::new(Journal::new(to_usize(journal)))),
+            counts: Counts::new(journal),
         })
     }
 
@@ -137,6 +160,11 @@ impl Hub {
     /// The journal, if there is one.
     pub fn journal(&self) -> Option<MutexGuard<'_, Journal>> {
         Some(self.journal.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The same, if nobody uses it at the moment.
+    pub fn journal_at_rest(&self) -> Option<MutexGuard<'_, Journal>> {
+        self.journal.as_ref()?.try_lock().ok()
     }
 
     /// Bytes: the longest write that fits into it.
@@ -163,7 +191,8 @@ impl Hub {
         self.flushed.fetch_max(answered, Ordering::Relaxed);
     }
 
-    fn unflushed(&self) -> u64 {
+    /// How many of them no flush has made durable.
+    pub fn unflushed(&self) -> u64 {
         self.answered().saturating_sub(self.flushed.load(Ordering::Relaxed))
     }
 
@@ -183,12 +212,17 @@ impl Hub {
         self.lost_writes.load(Ordering::Relaxed) && self.lost_writes.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether there is a connection, as far as is known.
+    pub fn is_connected(&self) -> bool {
+        !self.state().broken
+    }
+
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed)
     }
 
     /// A connection for one more queue.
-    pub fn join(&self, reporter: Reporter) -> Result<(u64, Arc<OwnedFd>)> {
+    pub fn join(&self, reporter: Reporter) -> Result<Joined> {
         let mut state = self.state();
         let several = self.read_only || self.export.flags.has(ExportFlags::CAN_MULTI_CONN);
         if !state.members.is_empty() && !several {
@@ -206,7 +240,7 @@ impl Hub {
         }
         let connection = match state.idle.take() {
             Some(connection) => connection,
-            None => self.connect().map_err(|why| {
+            None => self.connect(CONNECT.min(self.timeout)).map_err(|why| {
                 Error::new(
                     ErrorKind::Backend,
                     format!("cannot connect to {} once more: {why}", self.uri.place),
@@ -217,13 +251,18 @@ impl Hub {
         state.next += 1;
         state.members.push(Member { id, socket: Some(socket.clone()), arrived: None, tell: None });
         state.reporter = Some(reporter);
-        Ok((id, socket))
+        Ok(Joined { id, socket, epoch: state.epoch })
     }
 
     /// How the queue is told something.
     pub fn tell(&self, id: u64, completer: Completer, line: LineId) {
-        if let Some(member) = self.state().members.iter_mut().find(|member| member.id == id) {
+        let mut state = self.state();
+        let (broken, epoch) = (state.broken, state.epoch);
+        if let Some(member) = state.members.iter_mut().find(|member| member.id == id) {
             member.tell = Some((completer, line));
+            if broken {
+                member.told(LOST, epoch); // it could not be told when that happened
+            }
         }
     }
 
@@ -245,28 +284,27 @@ impl Hub {
         self.changed.notify_all();
     }
 
-    /// The queue's connection is lost: all are given up. Its operations end soon.
+    /// The queue's connection is lost: all are given up. Each queue ends its operations.
     pub fn lost(self: &Arc<Self>, why: &str) {
-        let mut state = self.state();
-        for member in &mut state.members {
-            member.arrived = None; // nobody has used it
-            if let Some(socket) = &member.socket {
-                // SAFETY: an open socket. What is in the ring for it ends.
-                unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
-            }
-        }
+        let mut guard = self.state();
+        let state = &mut *guard;
         if std::mem::replace(&mut state.broken, true) {
             return;
         }
-        Self::report(
-            &state,
-            format!("the connection to the NBD server at {} is lost: {why}", self.uri.place),
-        );
+        self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        for member in &mut state.members {
+            member.arrived = None; // nobody has used it
+            if let Some(socket) = &member.socket {
+                state.old.add(socket);
+            }
+            member.told(LOST, state.epoch);
+        }
+        Self::report(state, format!("the connection to the NBD server at {} is lost: {why}", self.uri.place));
         let hub = self.clone();
         let thread = thread::Builder::new().name("ublk-nbd".into()).stack_size(256 << 10);
         if let Err(error) = thread.spawn(move || hub.connect_again()) {
-            Self::report(&state, format!("no thread can connect to it again: {error}"));
-            self.give_up(&state);
+            Self::report(state, format!("no thread can connect to it again: {error}"));
+            self.give_up(state);
         }
     }
 
@@ -279,16 +317,21 @@ impl Hub {
     }
 
     /// The connection that has arrived for the queue.
-    pub fn arrived(&self, id: u64) -> Option<Arc<OwnedFd>> {
+    pub fn arrived(&self, id: u64) -> Option<Joined> {
         let mut state = self.state();
+        let epoch = state.epoch;
         let member = state.members.iter_mut().find(|member| member.id == id)?;
         member.socket = member.arrived.take();
-        member.socket.clone()
+        member.socket.clone().map(|socket| Joined { id, socket, epoch })
     }
 
     /// Has all other queues go on, whose writes wait for room in the journal.
     pub fn journal_has_room(&self, id: u64) {
-        self.state().members.iter().filter(|member| member.id != id).for_each(|member| member.told(ARRIVED));
+        self.state()
+            .members
+            .iter()
+            .filter(|member| member.id != id)
+            .for_each(|member| member.told(ARRIVED, 0));
     }
 
     fn report(state: &State, line: String) {
@@ -299,7 +342,7 @@ impl Hub {
 
     fn give_up(&self, state: &State) {
         self.given_up.store(true, Ordering::Relaxed);
-        state.members.iter().for_each(|member| member.told(GIVEN_UP));
+        state.members.iter().for_each(|member| member.told(GIVEN_UP, 0));
     }
 
     fn connect_again(&self) {
@@ -307,8 +350,15 @@ impl Hub {
         let since = Instant::now();
         let mut state = self.state();
         while state.members.iter().any(|member| member.socket.is_some()) {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let (woken, waited) =
+                self.changed.wait_timeout(state, MOMENT).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if waited.timed_out() {
+                let sockets = state.members.iter().filter_map(|member| member.socket.as_ref());
+                sockets.for_each(|socket| shut(socket, libc::SHUT_RDWR));
+            }
         }
+        let mut old = std::mem::take(&mut state.old);
         let unflushed = self.unflushed();
         if unflushed > 0 && self.journal.is_none() {
             self.writes_may_be_lost();
@@ -321,18 +371,22 @@ impl Hub {
             let wanted = state.members.len();
             drop(state);
             attempts += 1;
-            let made = self.connect_all(wanted);
+            let left = self.timeout.saturating_sub(since.elapsed());
+            let limit = CONNECT.min(self.timeout).min(if self.is_given_up() { CONNECT } else { left });
+            old.closed(Instant::now() + PASSED.min(limit));
+            let made = self.connect_all(wanted, limit.max(MOMENT), &mut old);
             state = self.state();
             match made {
                 Ok(connections) if state.members.len() <= connections.len() => {
                     self.given_up.store(false, Ordering::Relaxed);
+                    self.counts.reconnects.fetch_add(1, Ordering::Relaxed);
                     let took = since.elapsed().as_secs_f64();
                     Self::report(&state, format!("connected to {} again after {took:.1} s", self.uri.place));
-                    state.broken = false;
+                    (state.broken, state.epoch) = (false, state.epoch.wrapping_add(1));
                     let mut connections = connections.into_iter();
                     for (member, connection) in state.members.iter_mut().zip(&mut connections) {
                         member.arrived = Some(Arc::new(OwnedFd::from(connection)));
-                        member.told(ARRIVED);
+                        member.told(ARRIVED, 0);
                     }
                     connections.for_each(Connection::close);
                     return;
@@ -364,8 +418,7 @@ impl Hub {
     }
 
     /// A connection like the first one, or why there is none.
-    fn connect(&self) -> std::result::Result<Connection, String> {
-        let limit = CONNECT.min(self.timeout);
+    fn connect(&self, limit: Duration) -> std::result::Result<Connection, String> {
         let connection = Connection::new(&self.uri, limit, self.timeout).map_err(|why| told(&why))?;
         if connection.export != self.export {
             return Err("it has another size now, or can do other things".into());
@@ -374,8 +427,19 @@ impl Hub {
     }
 
     /// So many connections, to a server that has all that was answered.
-    fn connect_all(&self, wanted: usize) -> std::result::Result<Vec<Connection>, String> {
-        let mut first = self.connect()?;
+    fn connect_all(
+        &self,
+        wanted: usize,
+        limit: Duration,
+        old: &mut Old,
+    ) -> std::result::Result<Vec<Connection>, String> {
+        let mut first = self.connect(limit)?;
+        // From here on it is known that the server goes on.
+        if !old.closed(Instant::now() + CONNECT) {
+            let what = "it has not closed the lost connections: what it was asked for there it may do later";
+            Self::report(&self.state(), what.into());
+            old.give_up();
+        }
         if let Some(mut journal) = self.journal()
             && !journal.is_empty()
         {
@@ -389,7 +453,7 @@ impl Hub {
         }
         let mut connections = vec![first];
         while connections.len() < wanted {
-            connections.push(self.connect()?);
+            connections.push(self.connect(limit)?);
         }
         Ok(connections)
     }

@@ -49,6 +49,16 @@ impl Journal {
         self.data.len().saturating_sub(ENTRY)
     }
 
+    /// Bytes: how much of its room is taken.
+    pub fn bytes(&self) -> u64 {
+        self.charged as u64
+    }
+
+    /// How many writes it keeps.
+    pub fn writes(&self) -> u64 {
+        self.items.len() as u64
+    }
+
     /// Keeps room for a write with that much data. `false`: there is none before the next flush.
     pub fn reserve(&mut self, data: usize) -> bool {
         let fits = self.charged + self.reserved + data + ENTRY <= self.data.len();

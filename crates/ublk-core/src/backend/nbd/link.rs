@@ -1,11 +1,12 @@
 //! A queue's connection to the server.
 
 use super::asked::{Entry, Progress, Table};
-use super::hub::{ARRIVED, GIVEN_UP, Hub};
+use super::hub::{ARRIVED, GIVEN_UP, Hub, Joined, LOST};
 use super::incoming::{Filling, Incoming, RECEIVED};
 use super::outgoing::{Outgoing, SENT};
 use super::protocol::{COMMAND_FUA, Command, Request, errno_of};
 use super::replies::{Decoder, Event, Violation};
+use super::silence::{Silence, TICK};
 use crate::number::to_usize;
 use crate::queue::{Completer, Errno, Key, Line, LineId, LineIo, Slot, Stretch, Token};
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ pub struct Link {
     hub: Arc<Hub>,
     id: u64,
     socket: Option<Arc<OwnedFd>>,
+    epoch: i32,
     slot: Slot,
     state: State,
     asked: Table,
@@ -34,17 +36,20 @@ pub struct Link {
     outgoing: Outgoing,
     incoming: Incoming,
     decoder: Decoder,
+    silence: Silence,
     /// A flush for the journal is under way.
     flushing: bool,
 }
 
 impl Link {
-    pub fn new(hub: Arc<Hub>, id: u64, socket: Arc<OwnedFd>, slot: Slot) -> Self {
-        let decoder = Decoder::new(hub.export.structured);
+    pub fn new(hub: Arc<Hub>, joined: Joined, slot: Slot) -> Self {
+        let Joined { id, socket, epoch } = joined;
+        let (decoder, silence) = (Decoder::new(hub.export.structured), Silence::new(hub.timeout));
         Self {
             hub,
             id,
             socket: Some(socket),
+            epoch,
             slot,
             state: State::Up,
             asked: Table::default(),
@@ -52,6 +57,7 @@ impl Link {
             outgoing: Outgoing::new(),
             incoming: Incoming::new(),
             decoder,
+            silence,
             flushing: false,
         }
     }
@@ -110,6 +116,22 @@ impl Link {
             return self.lose(io, &error.to_string());
         }
         if let Err(error) = self.incoming.receive(io, self.slot) {
+            return self.lose(io, &error.to_string());
+        }
+        if !self.asked.is_empty()
+            && let Err(error) = self.silence.watch(io)
+        {
+            self.lose(io, &error.to_string());
+        }
+    }
+
+    /// Some time has passed.
+    fn passed(&mut self, io: &mut LineIo<'_>) {
+        let under_way = self.state == State::Up && self.asked.under_way();
+        if self.silence.passed(under_way) {
+            let seconds = self.hub.timeout.as_secs_f64();
+            self.lose(io, &format!("nothing has come from it for {seconds} s"));
+        } else if under_way && let Err(error) = self.silence.watch(io) {
             self.lose(io, &error.to_string());
         }
     }
@@ -284,8 +306,18 @@ impl Link {
         if self.state != State::Up || io.leaving() {
             return;
         }
-        self.state = State::Lost;
         self.hub.lost(why);
+        self.end(io);
+    }
+
+    /// All connections are given up: what is in the ring for this one ends soon. If it cannot be cancelled, the hub shuts the socket.
+    fn end(&mut self, io: &mut LineIo<'_>) {
+        self.state = State::Lost;
+        for (key, busy) in [(SENT, self.outgoing.busy()), (RECEIVED, self.incoming.busy())] {
+            if busy {
+                let _ = io.cancel(key);
+            }
+        }
         self.rest(io);
     }
 
@@ -321,13 +353,14 @@ impl Link {
     /// There is a connection again.
     fn arrived(&mut self, io: &mut LineIo<'_>) {
         if self.state == State::Away
-            && let Some(socket) = self.hub.arrived(self.id)
+            && let Some(Joined { socket, epoch, .. }) = self.hub.arrived(self.id)
         {
             if io.replace_file(self.slot, socket.as_fd()).is_err() {
                 self.hub.quiet(self.id);
                 return self.fail_all(io);
             }
-            (self.socket, self.state) = (Some(socket), State::Up);
+            (self.socket, self.epoch, self.state) = (Some(socket), epoch, State::Up);
+            self.silence.heard();
             self.decoder = Decoder::new(self.hub.export.structured);
             self.fail_flushes(io);
         }
@@ -355,6 +388,7 @@ impl Link {
         match self.outgoing.sent(io, self.slot, result) {
             Ok(false) => {}
             Ok(true) => {
+                self.silence.heard(); // it takes what it is sent
                 while let Some(number) = self.outgoing.take(io) {
                     let Some(entry) = self.asked.get(number) else { continue };
                     entry.progress = Progress::Sent;
@@ -370,10 +404,13 @@ impl Link {
 
     fn received(&mut self, io: &mut LineIo<'_>, result: i32) {
         match self.incoming.received(io, result) {
-            Ok(Some(())) => match self.understand(io) {
-                Ok(()) => self.go(io),
-                Err(Violation(what)) => self.lose(io, &format!("it sent what makes no sense: {what}")),
-            },
+            Ok(Some(())) => {
+                self.silence.heard();
+                match self.understand(io) {
+                    Ok(()) => self.go(io),
+                    Err(Violation(what)) => self.lose(io, &format!("it sent what makes no sense: {what}")),
+                }
+            }
             Ok(None) => self.go(io),
             Err(0) => self.lose(io, "the server has ended it"),
             Err(errno) => self.lose(io, &std::io::Error::from_raw_os_error(errno).to_string()),
@@ -392,7 +429,10 @@ impl Line for Link {
             }
             SENT => self.sent(io, result),
             RECEIVED => self.received(io, result),
+            TICK if io.leaving() => {}
+            TICK => self.passed(io),
             ARRIVED => self.arrived(io),
+            LOST if self.state == State::Up && self.epoch == result => self.end(io),
             GIVEN_UP if self.state == State::Away => self.fail_all(io),
             _ => {}
         }

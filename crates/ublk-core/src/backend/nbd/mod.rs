@@ -3,6 +3,7 @@
 mod asked;
 mod connect;
 mod engine;
+mod fence;
 mod hub;
 mod incoming;
 mod journal;
@@ -11,11 +12,14 @@ mod negotiate;
 mod outgoing;
 mod protocol;
 mod replies;
+mod silence;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod uri;
 
 pub use hub::Options as NbdOptions;
+pub use standing::{Servers as NbdServers, Standing as NbdStanding};
 
 use super::{Backend, Discard, Engine, Properties, Site};
 use crate::claim::Place;
@@ -62,6 +66,11 @@ impl Nbd {
             return Err(refused(format!("has {size} bytes, no multiple of its blocks")));
         }
         Ok(Self { hub: Arc::new(hub) })
+    }
+
+    /// Has a list name its server.
+    pub fn listed(&self, servers: &NbdServers) {
+        servers.add(&self.hub);
     }
 
     /// Checks that this is a URI of an NBD server.
@@ -112,9 +121,9 @@ impl Backend for Nbd {
         if to_usize(site.max_io().into()) > self.hub.longest_write() {
             return Err(Error::new(ErrorKind::Invalid, "the journal is smaller than the largest request"));
         }
-        let (id, socket) = self.hub.join(site.reporter())?;
-        let slot = site.file(socket.as_fd());
-        let link = Rc::new(RefCell::new(Link::new(self.hub.clone(), id, socket, slot)));
+        let joined = self.hub.join(site.reporter())?;
+        let slot = site.file(joined.socket.as_fd());
+        let link = Rc::new(RefCell::new(Link::new(self.hub.clone(), joined, slot)));
         let line = site.line(link.clone());
         link.borrow().told_by(site.completer(), line);
         let (flags, durable) = (self.hub.export.flags, site.durable());

@@ -11,10 +11,13 @@ use crate::number::to_usize;
 use crate::queue::{Descriptor, Outcome};
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+mod silence;
+mod standing;
 
 const SIZE: usize = 1 << 20;
 
@@ -30,6 +33,10 @@ struct Shop {
     connections: Mutex<Vec<UnixStream>>,
     /// It ends every new connection at once.
     closed: AtomicBool,
+    /// It does nothing with requests that it has read, nor with new connections.
+    stopped: AtomicBool,
+    /// Milliseconds: for so long it does nothing with requests that it had read when it goes on.
+    slow: AtomicU64,
 }
 
 struct Server {
@@ -55,6 +62,8 @@ impl Server {
             crash_after: Mutex::default(),
             connections: Mutex::default(),
             closed: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            slow: AtomicU64::new(0),
         });
         let uri = format!("nbd+unix:///disk?socket={}", path.display());
         let serving = shop.clone();
@@ -64,8 +73,13 @@ impl Server {
                 if shop.closed.load(SeqCst) {
                     continue;
                 }
+                let other = stream.try_clone().unwrap();
                 shop.connections.lock().unwrap().push(stream.try_clone().unwrap());
-                thread::spawn(move || shop.serve(stream));
+                thread::spawn(move || {
+                    let ended = shop.serve(stream);
+                    let _ = other.shutdown(std::net::Shutdown::Both);
+                    ended
+                });
             }
         });
         Self { shop, uri, _dir: dir }
@@ -88,6 +102,7 @@ impl Shop {
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        self.wait_while_stopped();
         let numbers = [&INIT_MAGIC.to_be_bytes()[..], &OPTION_MAGIC.to_be_bytes(), &[0, 3]].concat();
         stream.write_all(&numbers)?;
         stream.read_exact(&mut [0; 4])?;
@@ -119,6 +134,15 @@ impl Shop {
         Ok(())
     }
 
+    /// Whether it had to.
+    fn wait_while_stopped(&self) -> bool {
+        let stopped = self.stopped.load(SeqCst);
+        while self.stopped.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        stopped
+    }
+
     fn request(&self, stream: &mut UnixStream) -> io::Result<bool> {
         let mut head = [0; 28];
         stream.read_exact(&mut head)?;
@@ -127,6 +151,9 @@ impl Shop {
         let cookie: [u8; 8] = head[8..16].try_into().unwrap();
         let mut data = vec![0; if command == Command::Write as u16 { length } else { 0 }];
         stream.read_exact(&mut data)?;
+        if self.wait_while_stopped() {
+            thread::sleep(Duration::from_millis(self.slow.load(SeqCst)));
+        }
         {
             let mut left = self.crash_after.lock().unwrap();
             if let Some(count) = left.as_mut() {

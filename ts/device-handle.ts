@@ -6,7 +6,7 @@ import type { ServingChoice } from './choice.js'
 import { DiskFaults } from './disk-faults.js'
 import { rethrow } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import type { DeviceInfo, DiskRange, DiskTotals, LazyProgress, QueueStats } from './info.js'
+import type { DeviceInfo, DiskRange, DiskTotals, LazyProgress, QueueStats, ServerConnection } from './info.js'
 import { checkRanges, progressOf } from './lazy-progress.js'
 import { checkWaiting } from './lifecycle-options.js'
 import type { LocalDevice } from './local-device.js'
@@ -160,6 +160,18 @@ export class DeviceHandle extends EventEmitter<UblkDeviceEvents> {
     if (this.#local) return progressOf(this.#local.device)
     using server = await connect(this.id)
     return (await server.lazyProgress()) ?? undefined
+  }
+
+  /**
+   * How it stands with the NBD servers of a disk, whoever serves it: whether it is connected, how often that was lost, and what
+   * the journal keeps. Undefined of a disk without such servers. Of another process it is asked, as with {@link stats}.
+   *
+   * @throws UblkError of kind `not-found` if nobody can be asked; `timeout` if the server does not answer.
+   */
+  async connection(): Promise<ServerConnection | undefined> {
+    if (this.#local) return this.#local.device.connection() ?? undefined
+    using server = await connect(this.id)
+    return (await server.connection()) ?? undefined
   }
 
   /**

@@ -64,6 +64,7 @@ export type {
   LazyProgress,
   OpCounters,
   QueueStats,
+  ServerConnection,
 } from './info.js'
 export type { Json } from './json.js'
 export type {

@@ -177,6 +177,28 @@ export interface LazyProgress {
   filling: 'off' | 'running' | 'waiting' | 'complete' | 'full'
 }
 
+/** How it stands with the NBD servers of a disk: one, or those of its parts together. Plain data, as JSON can carry it. */
+export interface ServerConnection {
+  /** How many servers the disk has. */
+  servers: number
+  /** With how many of them it is connected, as far as is known: a server that is silent counts as lost after `timeout`. */
+  connected: number
+  /** How often a connection was lost. */
+  lost: number
+  /** How often it was made again. */
+  reconnects: number
+  /** How often writes may have been lost that a server had answered: the next flush has failed, or will. */
+  losses: number
+  /** Writes that were answered since the last flush. */
+  unflushed: number
+  /** Bytes that the journal keeps; 0 without one. */
+  journalBytes: number
+  /** Writes that it keeps. */
+  journalWrites: number
+  /** The most bytes that it can; 0 without one. */
+  journalMax: number
+}
+
 /** A part of a disk, in bytes. */
 export interface DiskRange {
   readonly offset: number

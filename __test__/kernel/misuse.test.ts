@@ -13,6 +13,7 @@ const WRONG: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
   stats: [],
   totals: [],
   lazyProgress: [],
+  connection: [],
   prefetch: [
     [0],
     [[{}]],

@@ -45,6 +45,7 @@ export function readingOf(id: number, at: number, queues: readonly QueueStats[],
       ...{ transport: 'per-io', copy: 'copy' },
     },
     lazy: null,
+    connection: null,
     layers: [],
     faults: null,
     at,
@@ -61,6 +62,10 @@ export function everything(): Reading {
   const lazy = { size: 2 ** 24, chunk: 4096, present: 8192, dirty: 4096, max: 2 ** 20, fetches: 2 }
   return readingOf(0, 0, [queue], {
     lazy: { ...lazy, fetched: 8192, failures: 1, evicted: 4096, filling: 'off' },
+    connection: {
+      ...{ servers: 1, connected: 1, lost: 2, reconnects: 2, losses: 1, unflushed: 5 },
+      ...{ journalBytes: 4096, journalWrites: 3, journalMax: 2 ** 20 },
+    },
     layers: [{ path: '/a.cow', bytes: 8192, written: true }],
     faults: {
       rules: [{ rule: { op: 'read', errno: 'EIO' }, ofProfile: false, considered: 9, applied: 4 }],

@@ -21,6 +21,7 @@ const row = (id: number, more: Partial<TopRow> = {}): TopRow => ({
     p99: null,
     inFlight: 0,
     present: null,
+    connected: null,
     history: [],
   },
   ...more,
@@ -46,6 +47,7 @@ test('a row has the rates of an interval, and those before', t => {
   t.deepEqual(rowOf(intervalOf(before, now), { ...first, history: [7] }), {
     ...{
       present: null,
+    connected: null,
       id: 3,
       name: 'ublkb3',
       iops: 2,

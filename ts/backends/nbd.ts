@@ -21,7 +21,7 @@ export interface NbdBackend {
 export interface NbdOptions {
   /**
    * For how long requests wait for a new connection when one is lost, in milliseconds: 1000 to 2147483647. Then they fail with
-   * EIO until there is one.
+   * EIO until there is one. A server that is silent for as long, while requests are in flight, counts as lost.
    *
    * @defaultValue 60000
    */
@@ -49,7 +49,8 @@ const SCHEME = /^nbd(s?)(\+unix)?:\/\//
  *
  * If a connection is lost, requests in flight are sent again on a new one, once the server is back. A server that comes back
  * with another size, or that can do other things, is not used. What it had answered and not made durable may be lost then:
- * with a `journal` it is sent again; without one the next flush fails once with EIO. The log of the disk's server says all of this.
+ * with a `journal` it is sent again; without one the next flush fails once with EIO. The log of the disk's server says all of this,
+ * and `connection()` of the disk how often it happened.
  *
  * @param uri - `nbd://host:port/export` or `nbd+unix:///export?socket=/path`; port 10809 and the export may be left out.
  * @param options - What happens when the connection is lost.
@@ -130,7 +131,7 @@ export const nbdKind: Kind<NbdBackend> = {
     more: [
       {
         flags: '--nbd-timeout <seconds>',
-        summary: 'how long requests wait for a lost connection (default: 60)',
+        summary: 'how long requests wait for a lost connection, or a silent server (default: 60)',
         parse: text => Math.round(parseSeconds(text) * 1000),
       },
       {

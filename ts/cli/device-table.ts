@@ -2,11 +2,12 @@ import { readFile } from 'node:fs/promises'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { wrap } from '../errors.js'
-import type { DeviceInfo, DiskLayer, FlattenProgress, LazyProgress } from '../info.js'
+import type { DeviceInfo, DiskLayer, FlattenProgress, LazyProgress, ServerConnection } from '../info.js'
 import { type Json, toJsonText } from '../json.js'
 import { nameIn, nameOfDevice } from '../remote/names.js'
-import { isLazy, isOverlay, readRecord } from '../remote/record-file.js'
+import { hasNbd, isLazy, isOverlay, readRecord } from '../remote/record-file.js'
 import { formatSize } from '../size.js'
+import { connectionText } from './connection-text.js'
 import { stateOf } from './device-state.js'
 import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
@@ -21,6 +22,8 @@ interface Sights {
   server: string | null
   /** How much of a lazy disk is there. */
   lazy: LazyProgress | null
+  /** How it stands with its NBD servers. */
+  connection: ServerConnection | null
   /** What was written over the base of an overlay. */
   layers: DiskLayer[]
   /** How far the flatten of an overlay has come. */
@@ -34,6 +37,7 @@ const unseen: Sights = {
   scheduler: null,
   server: null,
   lazy: null,
+  connection: null,
   layers: [],
   flattening: null,
   committing: null,
@@ -178,6 +182,12 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
     summary: 'of a lazy disk: off, running, waiting after a failure, complete or full',
     value: row => row.lazy?.filling ?? null,
   },
+  {
+    name: 'CONNECTION',
+    summary: 'of a disk at NBD servers: whether it is connected, how often that was lost, and the journal',
+    value: row => row.connection && connectionText(row.connection),
+    json: row => (row.connection ? { ...row.connection } : null),
+  },
 ]
 
 /** The columns for which the server of a lazy disk is asked. */
@@ -231,12 +241,13 @@ export async function look(
     const scheduler = wanted('SCHED') ? await schedulerOf(device) : unseen.scheduler
     const server = wanted('SERVER') ? await commandOf(device) : unseen.server
     const lazy = LAZY_COLUMNS.some(wanted) ? await lazyOf(device, open) : unseen.lazy
+    const connection = wanted('CONNECTION') ? await connectionOf(device, open) : unseen.connection
     const layers = wanted('LAYERS') ? await layersOf(device, open) : unseen.layers
     const copied = async (name: 'flattening' | 'committing'): Promise<FlattenProgress | null> =>
       await progressOf(device, name, open)
     const flattening = wanted('FLATTENED') ? await copied('flattening') : unseen.flattening
     const committing = wanted('COMMITTED') ? await copied('committing') : unseen.committing
-    return await toRow(device, { users, scheduler, server, lazy, layers, flattening, committing })
+    return await toRow(device, { users, scheduler, server, lazy, connection, layers, flattening, committing })
   })
   return await Promise.all(rows)
 }
@@ -256,6 +267,17 @@ async function lazyOf(
   if (!serverAlive || !isLazy(id)) return null
   return await open(id)
     .then(async device => (await device.lazyProgress()) ?? null)
+    .catch(() => null)
+}
+
+/** Nothing if its server cannot be asked. */
+async function connectionOf(
+  { id, serverAlive }: DeviceInfo,
+  open: Api['UblkDevice']['open'],
+): Promise<ServerConnection | null> {
+  if (!serverAlive || !hasNbd(id)) return null
+  return await open(id)
+    .then(async device => (await device.connection()) ?? null)
     .catch(() => null)
 }
 

@@ -3,12 +3,14 @@ import type { Operation } from '../operation.js'
 import { formatSize } from '../size.js'
 import { OPERATIONS, totalOf } from '../watch/interval.js'
 import type { Reading } from '../watch/readings.js'
+import { connectionText } from './connection-text.js'
 import type { Column } from './table.js'
 
 /** One operation of a device, or of one of its queues. */
 export interface StatsRow {
   readonly device: Reading['device']
   readonly layers: Reading['layers']
+  readonly connection: Reading['connection']
   /** null: all queues. */
   readonly queue: number | null
   readonly op: Operation
@@ -28,6 +30,14 @@ const layersColumn: Column<StatsRow> = {
   json: ({ layers }) => layers.map(layer => ({ ...layer })),
 }
 
+/** How it stands with NBD servers. */
+const connectionColumn: Column<StatsRow> = {
+  name: 'CONNECTION',
+  summary: 'of a disk at NBD servers: whether it is connected, how often that was lost, and what the journal keeps',
+  value: ({ connection }) => connection && connectionText(connection),
+  json: ({ connection }) => (connection ? { ...connection } : null),
+}
+
 /** The columns of counts. */
 export const totalColumns: readonly Column<StatsRow>[] = [
   ...names(),
@@ -42,6 +52,7 @@ export const totalColumns: readonly Column<StatsRow>[] = [
   ...times(),
   { name: 'TURNS', summary: "iterations of the queue's loop, all operations", value: row => row.turns },
   layersColumn,
+  connectionColumn,
 ]
 
 /** The columns of rates. */
@@ -77,6 +88,7 @@ export function usualOf(columns: readonly Column<StatsRow>[], byQueue: boolean):
     'TURNS',
     'TURNS/S',
     'LAYERS',
+    'CONNECTION',
     ...(byQueue ? [] : ['QUEUE']),
   ]
   return columns.map(column => column.name).filter(name => !unusual.includes(name))
@@ -123,12 +135,12 @@ export function rowsOf(
   devices: readonly { reading: Reading; queues: readonly QueueStats[]; seconds?: number }[],
   { byQueue, all }: { byQueue: boolean; all: boolean },
 ): StatsRow[] {
-  return devices.flatMap(({ reading: { device, layers }, queues, seconds = null }) => {
+  return devices.flatMap(({ reading: { device, layers, connection }, queues, seconds = null }) => {
     const parts = byQueue ? queues : [{ queue: null, ...totalOf(queues) }]
     return parts.flatMap(part =>
       OPERATIONS.filter(op => all || op === 'read' || op === 'write' || part[op].ops > 0).map(op => {
         const { queue, inFlight, turns } = part
-        return { device, layers, queue, op, counters: part[op], inFlight, turns, seconds }
+        return { device, layers, connection, queue, op, counters: part[op], inFlight, turns, seconds }
       }),
     )
   })

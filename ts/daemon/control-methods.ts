@@ -29,6 +29,7 @@ export function controlMethods(
     device: () => disk.info(),
     stats: () => disk.stats(),
     lazyProgress: () => disk.lazyProgress(),
+    connection: async () => (await disk.connection()) ?? null,
     prefetch: async ({ ranges }, { gone }) => {
       await disk.prefetch(ranges as readonly DiskRange[], { signal: gone })
     },

@@ -14,6 +14,7 @@ import type {
   HeatPart,
   LazyProgress,
   QueueStats,
+  ServerConnection,
 } from '../info.js'
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
@@ -149,8 +150,17 @@ export class ControlClient implements Disposable {
 
   /** How much of a lazy disk is there; null of another disk, and from servers of earlier versions. */
   async lazyProgress(timeout: number = PROMPT): Promise<LazyProgress | null> {
+    return await this.#maybe('lazyProgress', timeout)
+  }
+
+  /** How it stands with NBD servers; null of a disk without one, and from servers of earlier versions. */
+  async connection(timeout: number = PROMPT): Promise<ServerConnection | null> {
+    return await this.#maybe('connection', timeout)
+  }
+
+  async #maybe<T>(method: string, timeout: number): Promise<T | null> {
     try {
-      return (await this.#call('lazyProgress', {}, { timeout })) as LazyProgress | null
+      return (await this.#call(method, {}, { timeout })) as T | null
     } catch (error) {
       if (wrap(error).kind === 'invalid') return null
       throw error

@@ -96,6 +96,11 @@ export function readBackend(id: number): Json | undefined {
   return found.state === 'served' || found.state === 'dead' ? found.record.options.backend : undefined
 }
 
+/** Whether a device's record says that an NBD server has its disk, or a part of it. */
+export function hasNbd(id: number): boolean {
+  return hasKind(readBackend(id), 'nbd')
+}
+
 /** Whether a device's record says that its disk has rules for faults. */
 export function hasFaults(id: number): boolean {
   return hasKind(readBackend(id), 'faults')

@@ -54,6 +54,20 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
   const lazyFetched = counter('ublk_lazy_fetched_bytes_total', 'Bytes that it gave.', 'device')
   const lazyFailures = counter('ublk_lazy_failures_total', 'How often it failed.', 'device')
   const lazyEvicted = counter('ublk_lazy_evicted_bytes_total', 'Bytes that were evicted.', 'device')
+  const nbd = (name: string, help: string): Gauge => gauge(`ublk_nbd_${name}`, help, 'device')
+  const nbdServers = nbd('servers', 'NBD servers that have the disk or a part of it.')
+  const nbdConnected = nbd('connected', 'With how many of them there is a connection.')
+  const nbdLost = counter('ublk_nbd_lost_total', 'How often a connection was lost.', 'device')
+  const nbdReconnects = counter('ublk_nbd_reconnects_total', 'How often it was made again.', 'device')
+  const nbdLosses = counter(
+    'ublk_nbd_losses_total',
+    'How often writes may have been lost that a server had answered.',
+    'device',
+  )
+  const nbdUnflushed = nbd('unflushed_writes', 'Writes that were answered since the last flush.')
+  const nbdJournal = nbd('journal_bytes', 'Bytes that the journal keeps.')
+  const nbdWrites = nbd('journal_writes', 'Writes that it keeps.')
+  const nbdMax = nbd('journal_max_bytes', 'The most bytes that it can keep.')
   const layerBytes = gauge(
     'ublk_layer_bytes',
     'Bytes that the file of a layer of an overlay takes up: a snapshot, or the upper, which is written.',
@@ -69,7 +83,7 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
   )
   const hanging = gauge('ublk_faults_hanging', 'Requests that hang because of a rule.', 'device')
 
-  for (const { device, queues, lazy, layers, faults: report, trouble } of readings) {
+  for (const { device, queues, lazy, connection, layers, faults: report, trouble } of readings) {
     const name = { device: device.path.replace('/dev/', '') }
     up.set(name, trouble ? 0 : 1)
     size.set(name, device.size)
@@ -82,6 +96,17 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
       lazyFetched.inc(name, lazy.fetched)
       lazyFailures.inc(name, lazy.failures)
       lazyEvicted.inc(name, lazy.evicted)
+    }
+    if (connection) {
+      nbdServers.set(name, connection.servers)
+      nbdConnected.set(name, connection.connected)
+      nbdLost.inc(name, connection.lost)
+      nbdReconnects.inc(name, connection.reconnects)
+      nbdLosses.inc(name, connection.losses)
+      nbdUnflushed.set(name, connection.unflushed)
+      nbdJournal.set(name, connection.journalBytes)
+      nbdWrites.set(name, connection.journalWrites)
+      nbdMax.set(name, connection.journalMax)
     }
     for (const { path, bytes, written } of layers) {
       if (path !== null) layerBytes.set({ ...name, layer: path, written: `${written}` }, bytes)

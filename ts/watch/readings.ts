@@ -1,9 +1,9 @@
 import type { UblkDevice } from '../device.js'
 import type { FaultReport } from '../disk-faults.js'
 import { UblkError, wrap } from '../errors.js'
-import type { DeviceInfo, DiskLayer, LazyProgress, QueueStats } from '../info.js'
+import type { DeviceInfo, DiskLayer, LazyProgress, QueueStats, ServerConnection } from '../info.js'
 import { type ControlClient, connect } from '../remote/control-client.js'
-import { hasFaults, isLazy, isOverlay } from '../remote/record-file.js'
+import { hasFaults, hasNbd, isLazy, isOverlay } from '../remote/record-file.js'
 
 /** A device's counters at one moment. */
 export interface Reading {
@@ -14,6 +14,8 @@ export interface Reading {
   readonly queues: readonly QueueStats[]
   /** How much of it is there, of a lazy disk. */
   readonly lazy: LazyProgress | null
+  /** How it stands with its NBD servers. */
+  readonly connection: ServerConnection | null
   /** What each layer of an overlay holds. */
   readonly layers: readonly DiskLayer[]
   /** What the rules of a disk with faults have done. */
@@ -23,15 +25,18 @@ export interface Reading {
 }
 
 /** What a server answers. */
-type Answer = Pick<Reading, 'queues' | 'lazy' | 'layers' | 'faults'>
+type Answer = Pick<Reading, 'queues' | 'lazy' | 'connection' | 'layers' | 'faults'>
 
-/** A server, and whether its disk is lazy, an overlay, or has rules for faults. */
+/** A server, and whether its disk is lazy, an overlay, at NBD servers, or has rules for faults. */
 interface Asked {
   readonly server: ControlClient
   readonly lazy: boolean
+  readonly nbd: boolean
   readonly overlay: boolean
   readonly faults: boolean
 }
+
+const NOTHING: Answer = { queues: [], lazy: null, connection: null, layers: [], faults: null }
 
 /** How long a server may take to answer, in milliseconds, so that it does not delay the others. */
 const BRIEF = 2000
@@ -73,7 +78,7 @@ export class Readings implements Disposable {
     } catch (error) {
       this.#drop(device.id)
       const at = performance.now()
-      return { device, at, queues: [], lazy: null, layers: [], faults: null, trouble: wrap(error) }
+      return { device, at, ...NOTHING, trouble: wrap(error) }
     }
   }
 
@@ -89,7 +94,8 @@ export class Readings implements Disposable {
       }
     }
     const server = await connect(id, BRIEF)
-    const asked = { server, lazy: isLazy(id), overlay: isOverlay(id), faults: hasFaults(id) }
+    const [lazy, nbd, overlay, faults] = [isLazy(id), hasNbd(id), isOverlay(id), hasFaults(id)]
+    const asked = { server, lazy, nbd, overlay, faults }
     this.#servers.set(id, asked)
     return await countersOf(asked)
   }
@@ -104,14 +110,15 @@ export class Readings implements Disposable {
   }
 }
 
-async function countersOf({ server, lazy, overlay, faults }: Asked): Promise<Answer> {
-  const [queues, progress, layers, report] = await Promise.all([
+async function countersOf({ server, lazy, nbd, overlay, faults }: Asked): Promise<Answer> {
+  const [queues, progress, connection, layers, report] = await Promise.all([
     server.stats(BRIEF),
     lazy ? server.lazyProgress(BRIEF) : null,
+    nbd ? server.connection(BRIEF) : null,
     overlay ? server.layers(BRIEF) : [],
     faults ? server.faults<FaultReport>(BRIEF) : null,
   ])
-  return { queues, lazy: progress, layers, faults: report }
+  return { queues, lazy: progress, connection, layers, faults: report }
 }
 
 function nobody({ id }: DeviceInfo): UblkError {

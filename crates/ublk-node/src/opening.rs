@@ -8,7 +8,7 @@ use napi::bindgen_prelude::Function;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock, Weak};
 use ublk_core::Spec;
-use ublk_core::backend::{Backend, Faults, Handle, Observed, Recorder, Source};
+use ublk_core::backend::{Backend, Faults, Handle, NbdServers, Observed, Recorder, Source};
 use ublk_core::claim::{FileId, check_same};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 
@@ -34,6 +34,8 @@ pub struct Opened {
     pub faults: Arc<OnceLock<Arc<Faults>>>,
     /// The disk that records.
     pub recorder: Arc<OnceLock<Weak<Recorder>>>,
+    /// Its NBD servers.
+    pub nbd: Arc<NbdServers>,
 }
 
 impl OpeningBackend {
@@ -60,6 +62,7 @@ impl OpeningBackend {
         }
         let (lazy, faults, recorder) =
             (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let nbd = Arc::<NbdServers>::default();
         let opening = Opening {
             read_only: wishes.read_only,
             max_io: wishes.max_io,
@@ -69,6 +72,7 @@ impl OpeningBackend {
             lazy: lazy.clone(),
             faults: faults.clone(),
             recorder: recorder.clone(),
+            nbd: nbd.clone(),
         };
         let mut backend = stack.open(&opening)?;
         if let Some(files) = &files {
@@ -79,7 +83,7 @@ impl OpeningBackend {
         if let Some(changes) = &changes {
             backend = observed(backend, changes.clone());
         }
-        Ok(Opened { wishes, backend, fetches, changes, lazy, faults, recorder })
+        Ok(Opened { wishes, backend, fetches, changes, lazy, faults, recorder, nbd })
     }
 }
 

@@ -1,4 +1,5 @@
 import { type Interval, OPERATIONS, sumOfOps, totalOf } from '../../watch/interval.js'
+import { connectedText } from '../connection-text.js'
 import type { Column } from '../table.js'
 
 /** What a device does. Rates are a second's. */
@@ -15,6 +16,8 @@ export interface TopRow {
   readonly inFlight: number
   /** How much of a lazy disk is there, such as `12%`; null of another disk. */
   readonly present: string | null
+  /** Whether it is connected to its NBD servers; null of another disk. */
+  readonly connected: string | null
   /** Its IOPS so far, the last at the end. */
   readonly history: readonly number[]
 }
@@ -45,10 +48,16 @@ const PRESENT: Column<TopRow> = {
   value: row => row.present,
 }
 
-/** The columns that are shown: that of lazy disks only if there are some. */
+const CONNECTED: Column<TopRow> = {
+  name: 'CONNECTED',
+  summary: 'of a disk at an NBD server: whether it is connected, and how often that was lost',
+  value: row => row.connected,
+}
+
+/** The columns that are shown: those of lazy disks, and of disks at NBD servers, only if there are some. */
 export function columnsFor(rows: readonly TopRow[]): Column<TopRow>[] {
-  const columns = orders.map(({ column }) => column)
-  return rows.some(row => row.present !== null) ? [...columns, PRESENT] : columns
+  const some = [PRESENT, CONNECTED].filter(({ value }) => rows.some(row => value(row) !== null))
+  return [...orders.map(({ column }) => column), ...some]
 }
 
 /** How many IOPS are remembered. */
@@ -56,7 +65,7 @@ export const HISTORY = 60
 
 /** What a device did in an interval, after what it did before. */
 export function rowOf(
-  { reading: { device, lazy }, seconds, queues }: Interval,
+  { reading: { device, lazy, connection }, seconds, queues }: Interval,
   before: TopRow | undefined,
 ): TopRow {
   const total = totalOf(queues)
@@ -74,6 +83,7 @@ export function rowOf(
     p99: time(all.latency.p99),
     inFlight: total.inFlight,
     present: lazy ? `${Math.floor((100 * lazy.present) / lazy.size)}%` : null,
+    connected: connection && connectedText(connection) + (connection.lost > 0 ? `, lost ${connection.lost}` : ''),
     history: seconds > 0 ? [...(before?.history ?? []), iops].slice(-HISTORY) : [],
   }
 }

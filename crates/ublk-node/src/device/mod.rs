@@ -5,6 +5,7 @@ mod faults;
 mod heat;
 mod layers;
 mod lazy;
+mod nbd;
 mod recorded;
 
 use crate::Cancel;
@@ -25,7 +26,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Faults, Handle, Recorder};
+use ublk_core::backend::{Backend, Faults, Handle, NbdServers, Recorder};
 use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::{Bound, ErrorKind, Event, Spec};
@@ -68,6 +69,7 @@ pub struct Device {
     lazy: Arc<OnceLock<Handle>>,
     faults: Arc<OnceLock<Arc<Faults>>>,
     recorder: Arc<OnceLock<Weak<Recorder>>>,
+    nbd: Arc<NbdServers>,
 }
 
 #[napi]
@@ -211,13 +213,14 @@ impl Device {
         let DeviceSpec { backend, options, files, .. } = spec;
         let opening = OpeningBackend::new(backend, options, files, on_fetch.as_ref(), on_change.as_ref())?;
         let work = move || {
-            let Opened { backend, fetches, changes, lazy, faults, recorder, .. } = opening.open(false)?;
+            let Opened { backend, fetches, changes, lazy, faults, recorder, nbd, .. } =
+                opening.open(false)?;
             device.bind(backend)?;
             if let Some(bound) = show {
                 device.show(&bound)?;
             }
             served().insert((home, device.id()), (device.clone(), fetches.clone()));
-            Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults, recorder })
+            Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults, recorder, nbd })
         };
         promise(env, work, |_, device| Ok(device))
     }
@@ -367,14 +370,15 @@ fn make<'env>(
     let opening = OpeningBackend::new(backend, options, files, on_fetch, on_change)?;
     let home = env.raw() as usize;
     let work = move || {
-        let Opened { wishes, backend, fetches, changes, lazy, faults, recorder } = opening.open(existing)?;
+        let Opened { wishes, backend, fetches, changes, lazy, faults, recorder, nbd } =
+            opening.open(existing)?;
         let listener = Arc::new(move |event| {
             let status: Status = events.call(to_js(event), ThreadsafeFunctionCallMode::NonBlocking);
             let _ = status; // closing: nobody is left to tell
         });
         let device = Arc::new(device(&wishes, backend, &bound, listener)?);
         served().insert((home, device.id()), (device.clone(), fetches.clone()));
-        Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults, recorder })
+        Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults, recorder, nbd })
     };
     promise(env, work, |_, device| Ok(device))
 }

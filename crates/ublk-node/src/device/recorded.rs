@@ -56,6 +56,7 @@ impl Device {
                 lazy: Arc::default(),
                 faults: Arc::default(),
                 recorder: Arc::default(),
+                nbd: Arc::default(),
             })
         };
         promise(env, work, |_, device| Ok(device))

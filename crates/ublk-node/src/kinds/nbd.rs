@@ -39,6 +39,8 @@ impl Plan for Options {
             timeout: Duration::from_millis(self.timeout.unwrap_or(TIMEOUT).into()),
             journal: self.journal.map_or(0, |Bytes(bytes)| bytes),
         };
-        Ok(Arc::new(Nbd::open(&self.uri, options)?))
+        let nbd = Nbd::open(&self.uri, options)?;
+        nbd.listed(&how.nbd);
+        Ok(Arc::new(nbd))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use ublk_core::ErrorKind;
-use ublk_core::backend::{Backend, Faults, Handle, Recorder, Source};
+use ublk_core::backend::{Backend, Faults, Handle, NbdServers, Recorder, Source};
 use ublk_core::claim::{FileId, Role, check_same};
 use ublk_core::error::{Error, Result};
 
@@ -40,12 +40,14 @@ pub struct Opening {
     pub faults: Arc<OnceLock<Arc<Faults>>>,
     /// Gets the disk that records, if there is one.
     pub recorder: Arc<OnceLock<Weak<Recorder>>>,
+    /// Its NBD servers.
+    pub nbd: Arc<NbdServers>,
 }
 
 impl Opening {
     /// For a disk that is read only.
     pub fn reading(&self) -> Self {
-        let Self { max_io, existing, recoverable, source, lazy, faults, recorder, .. } = self;
+        let Self { max_io, existing, recoverable, source, lazy, faults, recorder, nbd, .. } = self;
         Self {
             read_only: true,
             max_io: *max_io,
@@ -55,6 +57,7 @@ impl Opening {
             lazy: lazy.clone(),
             faults: faults.clone(),
             recorder: recorder.clone(),
+            nbd: nbd.clone(),
         }
     }
 }

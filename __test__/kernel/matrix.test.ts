@@ -28,6 +28,7 @@ import {
   unsayable,
 } from '../support/matrix.js'
 import { SIZE } from '../support/matrix-backends.js'
+import { NbdServer } from '../support/nbd-server.js'
 import { result, sh, shell } from '../support/program.js'
 import { writeImage } from '../support/qcow2-image.js'
 import { SLOWNESS, until } from '../support/server.js'
@@ -92,7 +93,7 @@ function nameOf({ backend, transport, copy, form, recovery }: Combination): stri
   return `${backend}, ${transport}, ${copy}, ${form}, recovery ${recovery}`
 }
 
-async function inDirectory<T>(action: (dir: string) => Promise<T>): Promise<T> {
+async function inDirectory<T>({ backend }: Combination, action: (dir: string) => Promise<T>): Promise<T> {
   const dir = mkdtempSync('/dev/shm/matrix-')
   try {
     await sh(
@@ -101,6 +102,8 @@ async function inDirectory<T>(action: (dir: string) => Promise<T>): Promise<T> {
       `${SIZE}`,
     )
     writeImage(`${dir}/image`, SIZE)
+    const command = `qemu-nbd -t -e 16 -k ${dir}/socket -f raw ${dir}/disk`
+    await using _server = backend === 'nbd' ? await NbdServer.start(command, `${dir}/socket`) : undefined
     return await action(dir)
   } finally {
     rmSync(dir, { recursive: true })
@@ -241,7 +244,7 @@ async function deleteUnderLoad(disk: Subject, combination: Combination, dir: str
 function life([combination, which]: [Combination, readonly Trial[]]): Job {
   const title = `${nameOf(combination)}: ${which.join(', ')}, forced deletion`
   const run = async (t: ExecutionContext): Promise<void> => {
-    await inDirectory(async dir => {
+    await inDirectory(combination, async dir => {
       const disk = await within('the creation', makeSubject(combination, dir))
       const { transport, copy } = await (await UblkDevice.open(disk.id)).info()
       t.deepEqual({ transport, copy }, { transport: combination.transport, copy: combination.copy }, title)
@@ -265,7 +268,7 @@ test('what is not possible is refused for its reason, and nothing is left', asyn
   const refusedInOrder = async (list: readonly Combination[]): Promise<void> => {
     for (const combination of list) {
       const error = await t.throwsAsync(
-        inDirectory(dir => makeSubject(combination, dir, program)),
+        inDirectory(combination, dir => makeSubject(combination, dir, program)),
         undefined,
         nameOf(combination),
       )

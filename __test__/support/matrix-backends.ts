@@ -72,6 +72,14 @@ const TABLE = {
     native: true,
     resizes: true,
   },
+  // Its server is started beside it.
+  nbd: {
+    program: dir => `nbd('nbd+unix:///?socket=${dir}/socket', { journal: '2M' })`,
+    words: dir => ['--nbd', `nbd+unix:///?socket=${dir}/socket`, '--journal', '2M'],
+    copy: ['copy'],
+    native: true,
+    resizes: false,
+  },
   lazy: {
     program: dir =>
       `lazy({ size: ${SIZE}, cache: '${dir}/cache', fetch: ({ length }) => new Uint8Array(length) })`,

@@ -47,6 +47,11 @@ export class NbdServer implements AsyncDisposable {
     }
   }
 
+  /** Stops it, so that it keeps its connections and does not answer, or has it go on. */
+  signal(name: 'SIGSTOP' | 'SIGCONT'): void {
+    this.#child?.kill(name)
+  }
+
   /** Kills it; what it had not made durable is lost with it. */
   async kill(): Promise<void> {
     const child = this.#child

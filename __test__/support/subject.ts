@@ -52,7 +52,7 @@ export class Program {
   constructor() {
     const program = `
       import { createInterface } from 'node:readline'
-      import { file, lazy, memory, nullDisk, overlay, qcow2, stripe, tracked, UblkDevice, worker } from 'ublk-ts'
+      import { file, lazy, memory, nbd, nullDisk, overlay, qcow2, stripe, tracked, UblkDevice, worker } from 'ublk-ts'
       let disk
       for await (const line of createInterface({ input: process.stdin })) {
         const answer = await eval('(async () => {' + line + '})()').then(

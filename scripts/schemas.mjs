@@ -95,6 +95,7 @@ const device = row(deviceColumns, {
   fetched: 'integer?',
   'fetch-fail': 'integer?',
   filling: 'text?',
+  connection: 'connection?',
 })
 
 const counted = { id: 'integer', path: 'text', queue: 'integer?', op: 'text' }
@@ -165,6 +166,7 @@ const definitions = {
     'in-flight': 'integer',
     turns: 'integer',
     layers: 'layer[]',
+    connection: 'connection?',
   }),
   rate: row(rateColumns, {
     ...counted,
@@ -196,6 +198,17 @@ const definitions = {
   range: object({ offset: 'integer', length: 'integer' }),
   layer: object({ path: 'text?', bytes: 'integer', written: 'boolean' }),
   progress: object({ done: 'integer', size: 'integer' }),
+  connection: object({
+    servers: 'integer',
+    connected: 'integer',
+    lost: 'integer',
+    reconnects: 'integer',
+    losses: 'integer',
+    unflushed: 'integer',
+    journalBytes: 'integer',
+    journalWrites: 'integer',
+    journalMax: 'integer',
+  }),
   stack: {
     type: 'object',
     description: 'A backend, as --backend takes it; those that it consists of are in its fields.',

@@ -47,7 +47,7 @@ test('a row has the rates of an interval, and those before', t => {
   t.deepEqual(rowOf(intervalOf(before, now), { ...first, history: [7] }), {
     ...{
       present: null,
-    connected: null,
+      connected: null,
       id: 3,
       name: 'ublkb3',
       iops: 2,

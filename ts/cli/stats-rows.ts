@@ -33,7 +33,8 @@ const layersColumn: Column<StatsRow> = {
 /** How it stands with NBD servers. */
 const connectionColumn: Column<StatsRow> = {
   name: 'CONNECTION',
-  summary: 'of a disk at NBD servers: whether it is connected, how often that was lost, and what the journal keeps',
+  summary:
+    'of a disk at NBD servers: whether it is connected, how often that was lost, and what the journal keeps',
   value: ({ connection }) => connection && connectionText(connection),
   json: ({ connection }) => (connection ? { ...connection } : null),
 }

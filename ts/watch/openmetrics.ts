@@ -54,9 +54,9 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
   const lazyFetched = counter('ublk_lazy_fetched_bytes_total', 'Bytes that it gave.', 'device')
   const lazyFailures = counter('ublk_lazy_failures_total', 'How often it failed.', 'device')
   const lazyEvicted = counter('ublk_lazy_evicted_bytes_total', 'Bytes that were evicted.', 'device')
-  const nbd = (name: string, help: string): Gauge => gauge(`ublk_nbd_${name}`, help, 'device')
-  const nbdServers = nbd('servers', 'NBD servers that have the disk or a part of it.')
-  const nbdConnected = nbd('connected', 'With how many of them there is a connection.')
+  const nbd = (name: string, help: string): Gauge => gauge(name, help, 'device')
+  const nbdServers = nbd('ublk_nbd_servers', 'NBD servers that have the disk or a part of it.')
+  const nbdConnected = nbd('ublk_nbd_connected', 'With how many of them there is a connection.')
   const nbdLost = counter('ublk_nbd_lost_total', 'How often a connection was lost.', 'device')
   const nbdReconnects = counter('ublk_nbd_reconnects_total', 'How often it was made again.', 'device')
   const nbdLosses = counter(
@@ -64,10 +64,10 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
     'How often writes may have been lost that a server had answered.',
     'device',
   )
-  const nbdUnflushed = nbd('unflushed_writes', 'Writes that were answered since the last flush.')
-  const nbdJournal = nbd('journal_bytes', 'Bytes that the journal keeps.')
-  const nbdWrites = nbd('journal_writes', 'Writes that it keeps.')
-  const nbdMax = nbd('journal_max_bytes', 'The most bytes that it can keep.')
+  const nbdUnflushed = nbd('ublk_nbd_unflushed_writes', 'Writes that were answered since the last flush.')
+  const nbdJournal = nbd('ublk_nbd_journal_bytes', 'Bytes that the journal keeps.')
+  const nbdWrites = nbd('ublk_nbd_journal_writes', 'Writes that it keeps.')
+  const nbdMax = nbd('ublk_nbd_journal_max_bytes', 'The most bytes that it can keep.')
   const layerBytes = gauge(
     'ublk_layer_bytes',
     'Bytes that the file of a layer of an overlay takes up: a snapshot, or the upper, which is written.',

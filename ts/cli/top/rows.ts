@@ -83,7 +83,8 @@ export function rowOf(
     p99: time(all.latency.p99),
     inFlight: total.inFlight,
     present: lazy ? `${Math.floor((100 * lazy.present) / lazy.size)}%` : null,
-    connected: connection && connectedText(connection) + (connection.lost > 0 ? `, lost ${connection.lost}` : ''),
+    connected:
+      connection && connectedText(connection) + (connection.lost > 0 ? `, lost ${connection.lost}` : ''),
     history: seconds > 0 ? [...(before?.history ?? []), iops].slice(-HISTORY) : [],
   }
 }

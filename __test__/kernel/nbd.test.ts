@@ -51,7 +51,7 @@ test.serial('a disk on qemu-nbd has what was written', async t => {
   await Server.with(`--nbd ${UNIX}`, async ({ path }) => t.is(await verify(path), ''))
 })
 
-test.serial('a disk of a server without CAN_MULTI_CONN has one queue', async t => {
+onTwo.serial('a disk of a server without CAN_MULTI_CONN has one queue', async t => {
   const single = '--filter=multi-conn memory 16M multi-conn-mode=disable'
   await using _server = await NbdServer.nbdkit(single, SOCKET)
   const { status, stderr } = await run('create', '--detach', '--nbd', UNIX, '--queues', '2')

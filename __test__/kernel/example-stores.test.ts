@@ -1,9 +1,9 @@
 // seconds: 30
+import test from 'ava'
 import { type ServedDevice, UblkDevice, worker } from 'ublk-ts'
 import type { Options as FencedOptions } from '../../examples/etcd-fence.js'
 import type { Options as PostgresqlOptions } from '../../examples/postgresql-disk.js'
 import { leaveNothingBehind } from '../support/devices.js'
-import { test } from '../support/processors.js'
 import { result, sh, shell } from '../support/program.js'
 import { Redis } from '../support/redis.js'
 import { until } from '../support/server.js'

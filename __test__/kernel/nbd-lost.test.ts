@@ -1,4 +1,3 @@
-// processors: 1 and 2
 // seconds: 60
 /**
  * NBD servers that are killed, stopped and continued, and servers of ours that are killed, under loads that check. UBLK_TS_KILLS=200
@@ -6,11 +5,10 @@
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ExecutionContext } from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { NbdServer, verify } from '../support/nbd-server.js'
-import { test } from '../support/processors.js'
 import { result, run, sh, shell } from '../support/program.js'
 import { SLOWNESS, until } from '../support/server.js'
 

@@ -14,6 +14,7 @@ mod overlay;
 mod plan;
 mod powercut;
 mod qcow2;
+mod qemu;
 mod slice;
 mod stripe;
 mod tracked;
@@ -35,6 +36,7 @@ pub static ALL: &[Kind] = &[
     lazy::KIND,
     qcow2::KIND,
     nbd::KIND,
+    qemu::KIND,
     slice::KIND,
     concat::KIND,
     stripe::KIND,

@@ -27,7 +27,6 @@ const typescript = {
   'options → runtime': 'the properties of a JavaScript backend, and the type of an observer',
   'backends → base': 'options are checked and recorded',
   'backends → #binding': 'an upper says whether its base is needed',
-  'backends → remote': 'the run directory, where sockets of helpers are',
   'backends → runtime': 'types of a JavaScript backend, and of what fills a lazy one',
   'remote → base': 'errors, and what travels on a control socket',
   'remote → #binding': 'asks the kernel what became of a server',

@@ -24,14 +24,6 @@ export {
 } from './backends/overlay.js'
 export { type PowercutBackend, type PowercutOptions, powercut } from './backends/powercut.js'
 export { type Qcow2Backend, type Qcow2Options, qcow2 } from './backends/qcow2.js'
-export {
-  type QemuBackend,
-  type QemuDriver,
-  type QemuOptions,
-  qemu,
-  type RbdOptions,
-  rbd,
-} from './backends/qemu.js'
 export { type SliceBackend, type SliceOptions, slice } from './backends/slice.js'
 export { type StripeBackend, type StripeOptions, stripe } from './backends/stripe.js'
 export { type TrackedBackend, type TrackedOptions, tracked } from './backends/tracked.js'

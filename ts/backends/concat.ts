@@ -42,13 +42,11 @@ export const concatKind: Kind<ConcatBackend> = {
   toNative: ({ disks }) => ({ disks }),
   label: () => '',
   commandLine: {
-    mains: [
-      {
-        flags: '--concat <files>',
-        summary: 'files or block devices one after another, separated by commas',
-        make: (files, flags) => concat(filesOfFlags(files, flags)),
-      },
-    ],
+    main: {
+      flags: '--concat <files>',
+      summary: 'files or block devices one after another, separated by commas',
+      make: (files, flags) => concat(filesOfFlags(files, flags)),
+    },
     also: ['direct', 'exclusive'],
   },
 }

@@ -11,7 +11,6 @@ import { type NullBackend, nullKind } from './null.js'
 import { type OverlayBackend, overlayKind } from './overlay.js'
 import { type PowercutBackend, powercutKind } from './powercut.js'
 import { type Qcow2Backend, qcow2Kind } from './qcow2.js'
-import { type QemuBackend, qemuKind } from './qemu.js'
 import { type SliceBackend, sliceKind } from './slice.js'
 import { type StripeBackend, stripeKind } from './stripe.js'
 import { type TrackedBackend, trackedKind } from './tracked.js'
@@ -25,7 +24,6 @@ export const KINDS: readonly Kind[] = [
   lazyKind,
   qcow2Kind,
   nbdKind,
-  qemuKind,
   workerKind,
   sliceKind,
   concatKind,
@@ -44,7 +42,6 @@ export type StackableBackend =
   | FileBackend
   | Qcow2Backend
   | NbdBackend
-  | QemuBackend
   | SliceBackend
   | ConcatBackend
   | StripeBackend

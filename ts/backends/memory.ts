@@ -99,13 +99,11 @@ export const memoryKind: Kind<MemoryBackend> = {
   lastingIn: 'file',
   label: ({ file }) => file ?? '',
   commandLine: {
-    mains: [
-      {
-        flags: '--mem <size>',
-        summary: 'a disk in memory',
-        make: (size, { memPages }) => memory(size, { pages: memPages as Pages | undefined } as MemoryOptions),
-      },
-    ],
+    main: {
+      flags: '--mem <size>',
+      summary: 'a disk in memory',
+      make: (size, { memPages }) => memory(size, { pages: memPages as Pages | undefined } as MemoryOptions),
+    },
     more: [
       {
         flags: '--mem-pages <how>',

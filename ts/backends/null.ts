@@ -34,12 +34,10 @@ export const nullKind: Kind<NullBackend> = {
   ofSize: (backend, size) => ({ ...backend, size }),
   label: () => '',
   commandLine: {
-    mains: [
-      {
-        flags: '--null <size>',
-        summary: 'a disk that discards all data, to measure with',
-        make: nullDisk,
-      },
-    ],
+    main: {
+      flags: '--null <size>',
+      summary: 'a disk that discards all data, to measure with',
+      make: nullDisk,
+    },
   },
 }

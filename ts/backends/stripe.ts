@@ -57,13 +57,11 @@ export const stripeKind: Kind<StripeBackend> = {
   toNative: ({ disks, chunk }) => ({ disks, chunk }),
   label: ({ chunk }) => `chunk ${formatSize(chunk)}`,
   commandLine: {
-    mains: [
-      {
-        flags: '--stripe <files>',
-        summary: 'files or block devices side by side (RAID 0), separated by commas',
-        make: (files, { chunk, ...flags }) => stripe(filesOfFlags(files, flags), { chunk } as StripeOptions),
-      },
-    ],
+    main: {
+      flags: '--stripe <files>',
+      summary: 'files or block devices side by side (RAID 0), separated by commas',
+      make: (files, { chunk, ...flags }) => stripe(filesOfFlags(files, flags), { chunk } as StripeOptions),
+    },
     more: [
       {
         flags: '--chunk <size>',

@@ -57,13 +57,11 @@ export const workerKind: Kind<WorkerBackend> = {
   paths: ({ url }) => (url.startsWith('file:') ? [fileURLToPath(url)] : []),
   label: ({ url }) => url,
   commandLine: {
-    mains: [
-      {
-        flags: '--worker <module>',
-        summary: 'a disk written in JavaScript: a file, or a URL',
-        make: (module, { workerOptions }) => worker(moduleUrl(module), workerOptions),
-      },
-    ],
+    main: {
+      flags: '--worker <module>',
+      summary: 'a disk written in JavaScript: a file, or a URL',
+      make: (module, { workerOptions }) => worker(moduleUrl(module), workerOptions),
+    },
     more: [{ flags: '--worker-options <json>', summary: 'the argument for its factory', parse: parseJson }],
   },
 }

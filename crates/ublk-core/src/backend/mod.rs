@@ -51,7 +51,7 @@ pub use file::File;
 pub use lazy::{FileSource, Fill, Filling, Found, Handle, Identity, Lazy, Map, Progress, Source};
 pub use memory::Memory;
 pub use memory_file::MemoryFile;
-pub use nbd::{Nbd, NbdOptions, NbdServers, NbdStanding, Qemu};
+pub use nbd::{Nbd, NbdOptions, NbdServers, NbdStanding};
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
 pub use overlay::{Commit, FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};

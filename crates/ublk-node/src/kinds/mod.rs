@@ -14,7 +14,6 @@ mod overlay;
 mod plan;
 mod powercut;
 mod qcow2;
-mod qemu;
 mod slice;
 mod stripe;
 mod tracked;
@@ -36,7 +35,6 @@ pub static ALL: &[Kind] = &[
     lazy::KIND,
     qcow2::KIND,
     nbd::KIND,
-    qemu::KIND,
     slice::KIND,
     concat::KIND,
     stripe::KIND,

@@ -4,7 +4,6 @@ mod asked;
 mod connect;
 mod engine;
 mod fence;
-mod helper;
 mod hub;
 mod incoming;
 mod journal;
@@ -12,7 +11,6 @@ mod link;
 mod negotiate;
 mod outgoing;
 mod protocol;
-mod qemu;
 mod replies;
 mod silence;
 mod standing;
@@ -21,7 +19,6 @@ mod tests;
 mod uri;
 
 pub use hub::Options as NbdOptions;
-pub use qemu::Qemu;
 pub use standing::{Servers as NbdServers, Standing as NbdStanding};
 
 use super::{Backend, Discard, Engine, Properties, Site};
@@ -29,7 +26,6 @@ use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::number::to_usize;
 use engine::NbdEngine;
-use helper::Helper;
 use hub::Hub;
 use link::Link;
 use negotiate::{Blocks, Export};
@@ -54,22 +50,12 @@ impl Nbd {
     /// Connects to the server that the URI names, within ten seconds (and the time that looking up a name takes), and
     /// negotiates. The first queue takes this connection.
     pub fn open(uri: &str, options: NbdOptions) -> Result<Self> {
-        Self::of(Hub::open(Uri::parse(uri)?, None, options)?)
-    }
-
-    /// The same of a server of the disk's own, which is started for it, unless the disk exists and its server runs still. It
-    /// ends with the disk.
-    pub fn qemu(what: &Qemu, options: NbdOptions) -> Result<Self> {
-        let helper = Helper::new(what.program(options.read_only));
-        Self::of(Hub::open(helper.uri().clone(), Some(helper), options)?)
-    }
-
-    fn of(hub: Hub) -> Result<Self> {
+        let hub = Hub::open(Uri::parse(uri)?, options)?;
         let Export { size, flags, blocks: Blocks { least, .. }, .. } = hub.export;
         let refused = |why: String| {
             Error::new(ErrorKind::Backend, format!("the NBD server at {} {why}", hub.uri.place))
         };
-        if flags.has(ExportFlags::READ_ONLY) && !hub.read_only {
+        if flags.has(ExportFlags::READ_ONLY) && !options.read_only {
             let hint = crate::hint::Hint::from("make the disk read-only").by(Remedy::ReadOnly);
             return Err(refused("serves the export for reading only".into()).hint(hint));
         }
@@ -147,12 +133,9 @@ impl Backend for Nbd {
     fn let_go(&self) {
         // What fails here is found by the next server, which flushes when it connects.
         let _ = self.hub.finish();
-        self.hub.helper().inspect(|helper| helper.leave());
     }
 
     fn close(&self) -> Result<()> {
-        let finished = self.hub.finish();
-        let ended = self.hub.helper().map_or(Ok(()), Helper::end);
-        finished.and(ended)
+        self.hub.finish()
     }
 }

@@ -91,6 +91,13 @@ impl Bench {
         assert!(self.queue.answered(tag), "the ring uses its data");
     }
 
+    /// Ends the operations of its lines, as when it is dropped. How many operations are left.
+    #[cfg(test)]
+    pub fn end_lines(&mut self) -> u32 {
+        self.queue.end_lines();
+        self.queue.operations()
+    }
+
     /// How many operations are in the ring.
     pub fn operations(&self) -> u32 {
         self.queue.operations()

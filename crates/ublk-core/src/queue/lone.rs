@@ -195,7 +195,7 @@ impl LoneQueue {
     }
 
     /// Ends what its lines have in the ring, which uses their memory.
-    fn end_lines(&mut self) {
+    pub fn end_lines(&mut self) {
         if self.lines.leave(&mut self.ring).is_err() {
             return;
         }

@@ -37,6 +37,8 @@ struct Shop {
     stopped: AtomicBool,
     /// Milliseconds: for so long it does nothing with requests that it had read when it goes on.
     slow: AtomicU64,
+    /// How many writes it has done.
+    writes: AtomicU64,
 }
 
 struct Server {
@@ -64,6 +66,7 @@ impl Server {
             closed: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             slow: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
         });
         let uri = format!("nbd+unix:///disk?socket={}", path.display());
         let serving = shop.clone();
@@ -198,7 +201,10 @@ impl Shop {
                 return Ok(true);
             }
             0 => stream.write_all(&[&simple, &now[range]].concat())?,
-            1 => now[range.clone()].copy_from_slice(&data),
+            1 => {
+                now[range.clone()].copy_from_slice(&data);
+                self.writes.fetch_add(1, SeqCst);
+            }
             2 => return Ok(false),
             3 => self.durable.lock().unwrap().copy_from_slice(&now),
             4 | 6 => now[range.clone()].fill(0),

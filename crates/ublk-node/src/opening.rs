@@ -1,14 +1,14 @@
 //! Opens the backend of a device as JavaScript describes it.
 
 use crate::hooks::{Call, Changes, Fetches, Wanted, callable};
-use crate::kinds::{FileOfDisk, Opening, Stack, file_ids};
+use crate::kinds::{Contents, FileOfDisk, Opening, Stack, file_ids};
 use crate::number::with_integers;
 use napi::Result;
 use napi::bindgen_prelude::Function;
 use serde_json::Value;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use ublk_core::Spec;
-use ublk_core::backend::{Backend, Faults, Handle, NbdServers, Observed, Recorder, Source};
+use ublk_core::backend::{Backend, Observed, Source};
 use ublk_core::claim::{FileId, check_same};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 
@@ -28,14 +28,7 @@ pub struct Opened {
     pub backend: Arc<dyn Backend>,
     pub fetches: Option<Arc<Fetches>>,
     pub changes: Option<Arc<Changes>>,
-    /// Of a lazy disk.
-    pub lazy: Arc<OnceLock<Handle>>,
-    /// The disk with faults.
-    pub faults: Arc<OnceLock<Arc<Faults>>>,
-    /// The disk that records.
-    pub recorder: Arc<OnceLock<Weak<Recorder>>>,
-    /// Its NBD servers.
-    pub nbd: Arc<NbdServers>,
+    pub contents: Contents,
 }
 
 impl OpeningBackend {
@@ -60,19 +53,14 @@ impl OpeningBackend {
         if existing {
             stack.check_present()?;
         }
-        let (lazy, faults, recorder) =
-            (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
-        let nbd = Arc::<NbdServers>::default();
+        let contents = Contents::default();
         let opening = Opening {
             read_only: wishes.read_only,
             max_io: wishes.max_io,
             existing,
             recoverable: existing || wishes.recovery.is_some(),
             source: fetches.clone().map(|source| source as Arc<dyn Source>),
-            lazy: lazy.clone(),
-            faults: faults.clone(),
-            recorder: recorder.clone(),
-            nbd: nbd.clone(),
+            contents: contents.clone(),
         };
         let mut backend = stack.open(&opening)?;
         if let Some(files) = &files {
@@ -83,7 +71,7 @@ impl OpeningBackend {
         if let Some(changes) = &changes {
             backend = observed(backend, changes.clone());
         }
-        Ok(Opened { wishes, backend, fetches, changes, lazy, faults, recorder, nbd })
+        Ok(Opened { wishes, backend, fetches, changes, contents })
     }
 }
 

@@ -24,7 +24,7 @@ impl Device {
     /// What these have done so far; `null` of a disk that has none.
     #[napi]
     pub fn faults(&self) -> Option<FaultTallies> {
-        self.faults.get().map(|faults| FaultTallies::from(&**faults))
+        self.contents.faults.get().map(|faults| FaultTallies::from(&**faults))
     }
 
     /// Lets its requests that hang go on. Returns how many there were.
@@ -35,7 +35,7 @@ impl Device {
     }
 
     fn with_faults(&self) -> CoreResult<&Faults> {
-        self.faults.get().map(|faults| &**faults).ok_or_else(|| {
+        self.contents.faults.get().map(|faults| &**faults).ok_or_else(|| {
             CoreError::new(ErrorKind::Unsupported, "this disk was created without rules for faults")
                 .hint(Hint::from("create it with rules, even with none").by(Remedy::Faults))
                 .device(self.device.id())

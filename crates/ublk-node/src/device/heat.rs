@@ -24,7 +24,7 @@ impl Device {
     /// How much of each cell of a disk of so many bytes is fetched, and written over a base.
     #[napi(ts_return_type = "Promise<Shares>")]
     pub fn shares<'env>(&self, env: &'env Env, size: f64, cell: f64) -> Result<Object<'env>> {
-        let (device, lazy) = (self.device.clone(), self.lazy.clone());
+        let (device, lazy) = (self.device.clone(), self.contents.lazy.clone());
         let work = move || {
             let (size, cell) = (whole::<u64>("size", size)?, whole("cell", cell)?);
             check_cell(size, cell)?;

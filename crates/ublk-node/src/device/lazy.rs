@@ -45,7 +45,7 @@ impl Device {
     /// How much of a lazy disk is there; `null` of another one.
     #[napi]
     pub fn lazy_progress(&self) -> Option<LazyProgress> {
-        self.lazy.get().and_then(Handle::progress).map(LazyProgress::from)
+        self.contents.lazy.get().and_then(Handle::progress).map(LazyProgress::from)
     }
 
     /// Fetches what is missing of a range of a lazy disk. Resolves when all of it is there.
@@ -57,7 +57,7 @@ impl Device {
         length: f64,
         cancel: &Cancel,
     ) -> Result<Object<'env>> {
-        let (lazy, bound) = (self.lazy.clone(), self.bound(cancel));
+        let (lazy, bound) = (self.contents.lazy.clone(), self.bound(cancel));
         let work = move || {
             let lazy = lazy.get().ok_or_else(|| {
                 CoreError::new(ErrorKind::Unsupported, "only a lazy disk can be filled in advance")

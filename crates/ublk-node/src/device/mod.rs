@@ -10,7 +10,7 @@ mod recorded;
 
 use crate::Cancel;
 use crate::hooks::{Changes, Fetches, Wanted, callable};
-use crate::kinds::{FileOfDisk, Stack};
+use crate::kinds::{Contents, FileOfDisk, Stack};
 use crate::number::{maybe, number, whole};
 use crate::opening::{Opened, OpeningBackend};
 use crate::queue::{Offer, hand_out, leave_all};
@@ -24,9 +24,9 @@ use napi_derive::napi;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use ublk_core::backend::{Backend, Faults, Handle, NbdServers, Recorder};
+use ublk_core::backend::Backend;
 use ublk_core::device::{Listener, PendingQueue};
 use ublk_core::error::{Error as CoreError, Result as CoreResult};
 use ublk_core::{Bound, ErrorKind, Event, Spec};
@@ -66,10 +66,7 @@ pub struct Device {
     env: usize,
     fetches: Option<Arc<Fetches>>,
     changes: Option<Arc<Changes>>,
-    lazy: Arc<OnceLock<Handle>>,
-    faults: Arc<OnceLock<Arc<Faults>>>,
-    recorder: Arc<OnceLock<Weak<Recorder>>>,
-    nbd: Arc<NbdServers>,
+    contents: Contents,
 }
 
 #[napi]
@@ -213,14 +210,13 @@ impl Device {
         let DeviceSpec { backend, options, files, .. } = spec;
         let opening = OpeningBackend::new(backend, options, files, on_fetch.as_ref(), on_change.as_ref())?;
         let work = move || {
-            let Opened { backend, fetches, changes, lazy, faults, recorder, nbd, .. } =
-                opening.open(false)?;
+            let Opened { backend, fetches, changes, contents, .. } = opening.open(false)?;
             device.bind(backend)?;
             if let Some(bound) = show {
                 device.show(&bound)?;
             }
             served().insert((home, device.id()), (device.clone(), fetches.clone()));
-            Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults, recorder, nbd })
+            Ok(Device { device, timeout, env: home, fetches, changes, contents })
         };
         promise(env, work, |_, device| Ok(device))
     }
@@ -370,15 +366,14 @@ fn make<'env>(
     let opening = OpeningBackend::new(backend, options, files, on_fetch, on_change)?;
     let home = env.raw() as usize;
     let work = move || {
-        let Opened { wishes, backend, fetches, changes, lazy, faults, recorder, nbd } =
-            opening.open(existing)?;
+        let Opened { wishes, backend, fetches, changes, contents } = opening.open(existing)?;
         let listener = Arc::new(move |event| {
             let status: Status = events.call(to_js(event), ThreadsafeFunctionCallMode::NonBlocking);
             let _ = status; // closing: nobody is left to tell
         });
         let device = Arc::new(device(&wishes, backend, &bound, listener)?);
         served().insert((home, device.id()), (device.clone(), fetches.clone()));
-        Ok(Device { device, timeout, env: home, fetches, changes, lazy, faults, recorder, nbd })
+        Ok(Device { device, timeout, env: home, fetches, changes, contents })
     };
     promise(env, work, |_, device| Ok(device))
 }

@@ -46,6 +46,6 @@ impl Device {
     /// How it stands with the disk's NBD servers; `null` if it has none.
     #[napi]
     pub fn connection(&self) -> Option<ServerConnection> {
-        self.nbd.standing().map(ServerConnection::from)
+        self.contents.nbd.standing().map(ServerConnection::from)
     }
 }

@@ -3,6 +3,7 @@
 use super::Device;
 use crate::Cancel;
 use crate::hooks::callable;
+use crate::kinds::Contents;
 use crate::powercut::{self, CrashBounds, CrashStates, ExportedLog, FoundState, StateView};
 use crate::task::{promise, raised};
 use napi::bindgen_prelude::{Function, Object};
@@ -17,7 +18,7 @@ use ublk_core::error::{Error as CoreError, Result as CoreResult};
 
 impl Device {
     fn recorder(&self) -> CoreResult<Arc<Recorder>> {
-        let Some(recorder) = self.recorder.get() else {
+        let Some(recorder) = self.contents.recorder.get() else {
             return Err(CoreError::new(
                 ErrorKind::Unsupported,
                 "the disk does not record what is written to it",
@@ -53,10 +54,7 @@ impl Device {
                 env: home,
                 fetches: None,
                 changes: None,
-                lazy: Arc::default(),
-                faults: Arc::default(),
-                recorder: Arc::default(),
-                nbd: Arc::default(),
+                contents: Contents::default(),
             })
         };
         promise(env, work, |_, device| Ok(device))
@@ -119,7 +117,7 @@ impl Device {
     /// Whether the power is off; `null` of a disk that does not record.
     #[napi(getter)]
     pub fn is_power_off(&self) -> Option<bool> {
-        self.recorder.get().and_then(Weak::upgrade).map(|recorder| recorder.is_off())
+        self.contents.recorder.get().and_then(Weak::upgrade).map(|recorder| recorder.is_off())
     }
 
     /// Switches the power on again.

@@ -26,7 +26,7 @@ impl Plan for Options {
     fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
         let rules = self.rules.iter().map(Rule::from).collect();
         let faults = Arc::new(Faults::new(self.disk.0.open(how)?, rules, self.seed.0)?);
-        how.faults.set(faults.clone()).map_err(|_| {
+        how.contents.faults.set(faults.clone()).map_err(|_| {
             Error::invalid("more than one disk of a stack has faults").hint("one is possible")
         })?;
         Ok(faults)

@@ -90,7 +90,8 @@ impl Plan for Options {
             Some(rate) => lazy.filled((rate.0 > 0).then_some(rate.0)),
             None => lazy,
         };
-        how.lazy
+        how.contents
+            .lazy
             .set(lazy.handle())
             .map_err(|_| Error::invalid("more than one lazy disk is in a stack").hint("one is possible"))?;
         Ok(Arc::new(lazy))

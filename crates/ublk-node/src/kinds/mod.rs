@@ -20,7 +20,7 @@ mod tracked;
 mod unbound;
 
 pub use faults::read_rules;
-pub use plan::{FileOfDisk, Opening, Stack, file_ids};
+pub use plan::{Contents, FileOfDisk, Opening, Stack, file_ids};
 
 use plan::Plan;
 use serde::de::DeserializeOwned;

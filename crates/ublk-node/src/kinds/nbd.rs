@@ -40,7 +40,7 @@ impl Plan for Options {
             journal: self.journal.map_or(0, |Bytes(bytes)| bytes),
         };
         let nbd = Nbd::open(&self.uri, options)?;
-        nbd.listed(&how.nbd);
+        nbd.listed(&how.contents.nbd);
         Ok(Arc::new(nbd))
     }
 }

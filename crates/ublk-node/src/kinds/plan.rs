@@ -34,30 +34,34 @@ pub struct Opening {
     pub recoverable: bool,
     /// What a lazy disk is filled from.
     pub source: Option<Arc<dyn Source>>,
-    /// Gets the lazy disk, if there is one.
+    /// Gets what the disk has of these.
+    pub contents: Contents,
+}
+
+/// What a disk may have among those that it consists of, for the calls that concern only that.
+#[derive(Clone, Default)]
+pub struct Contents {
+    /// The lazy disk.
     pub lazy: Arc<OnceLock<Handle>>,
-    /// Gets the disk with faults, if there is one.
+    /// The disk with faults.
     pub faults: Arc<OnceLock<Arc<Faults>>>,
-    /// Gets the disk that records, if there is one.
+    /// The disk that records.
     pub recorder: Arc<OnceLock<Weak<Recorder>>>,
-    /// Its NBD servers.
+    /// The NBD servers.
     pub nbd: Arc<NbdServers>,
 }
 
 impl Opening {
     /// For a disk that is read only.
     pub fn reading(&self) -> Self {
-        let Self { max_io, existing, recoverable, source, lazy, faults, recorder, nbd, .. } = self;
+        let Self { max_io, existing, recoverable, source, contents, .. } = self;
         Self {
             read_only: true,
             max_io: *max_io,
             existing: *existing,
             recoverable: *recoverable,
             source: source.clone(),
-            lazy: lazy.clone(),
-            faults: faults.clone(),
-            recorder: recorder.clone(),
-            nbd: nbd.clone(),
+            contents: contents.clone(),
         }
     }
 }

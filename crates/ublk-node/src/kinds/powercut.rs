@@ -66,7 +66,8 @@ impl Plan for Options {
         if let Some(file) = file {
             file.begin()?;
         }
-        how.recorder
+        how.contents
+            .recorder
             .set(Arc::downgrade(&recorder))
             .map_err(|_| Error::invalid("more than one disk of a stack records").hint("one can"))?;
         Ok(recorder)

@@ -1,9 +1,9 @@
 /**
- * The disk of redis-disk.ts, with one queue, for one machine of many at a time: who has a lease in etcd. A server that cannot renew
- * its lease stops serving requests before another machine can get it; and it never goes on, since the other one may have written.
+ * The disk of redis-disk.ts, with one queue, which one machine at a time can use: the one that holds a lease in etcd. A process that
+ * cannot renew its lease fails all requests before another machine can get the lease, and from then on, since that may have written.
  *
- * A lease keeps out machines that are lost, not a request that was sent in time and arrives late. So the next owner waits for as
- * long as Redis may be asked for something, before it reads or writes.
+ * A lease does not stop a write that was sent in time and reaches Redis late. So the next holder waits for a second first; a write
+ * that takes longer than that on its way is not kept out.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type DiskBackend, defineBackend } from 'ublk-ts'

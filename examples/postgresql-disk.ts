@@ -1,12 +1,12 @@
 /**
- * A disk of one queue in PostgreSQL, a row for each chunk that was ever written. A lock of the session keeps others out. All
- * requests go through that session: who has lost the lock can write no more. When the session is lost, so is the disk, whose
- * requests fail until it is created again.
+ * A disk of one queue in PostgreSQL, a row for each chunk that was ever written. One session has an advisory lock on the disk and
+ * makes all requests: a process whose session has ended cannot write. Its requests fail until the disk is created again.
  *
  * What was written is durable after a flush: the commit that a flush waits for comes after those of the writes in PostgreSQL's log.
  */
 import pg from 'pg'
 import { type DiskRequest, defineBackend } from 'ublk-ts'
+import { type Part, parts, settled } from './chunks.js'
 
 const CHUNK = 16 * 1024
 const EMPTY = Buffer.alloc(CHUNK)
@@ -59,7 +59,7 @@ export default defineBackend(async ({ url, name, size }: Options) => {
   }
 
   async function zero(request: DiskRequest): Promise<void> {
-    const all = parts(request)
+    const all = parts(request, CHUNK)
     const whole = all.filter(({ count }) => count === CHUNK).map(({ id }) => id)
     const answers = all.filter(({ count }) => count < CHUNK).map(part => put(part, Buffer.alloc(part.count)))
     if (whole.length > 0) answers.push(ask({ name: 'drop', text: DROP, values: [name, whole] }))
@@ -70,7 +70,7 @@ export default defineBackend(async ({ url, name, size }: Options) => {
   return {
     size,
     async read(request, into) {
-      const all = parts(request)
+      const all = parts(request, CHUNK)
       const values = [name, all.map(({ id }) => id), all.map(({ at }) => at), all.map(({ count }) => count)]
       const { rows } = await ask({ name: 'read', text: READ, values })
       const found = new Map<number, Buffer>(rows.map(({ id, bytes }) => [id, bytes]))
@@ -81,7 +81,9 @@ export default defineBackend(async ({ url, name, size }: Options) => {
       }
     },
     async write(request, from) {
-      await settled(parts(request).map(part => put(part, from.subarray(part.done, part.done + part.count))))
+      await settled(
+        parts(request, CHUNK).map(part => put(part, from.subarray(part.done, part.done + part.count))),
+      )
       if (request.fua) await flush()
     },
     flush,
@@ -90,27 +92,3 @@ export default defineBackend(async ({ url, name, size }: Options) => {
     close: () => client.end(),
   }
 })
-
-/** What of a chunk a request is for: `count` bytes, at `at` in the chunk and at `done` in the request. */
-interface Part {
-  id: number
-  at: number
-  done: number
-  count: number
-}
-
-function parts({ offset, length }: DiskRequest): Part[] {
-  const all: Part[] = []
-  for (let done = 0, count: number; done < length; done += count) {
-    const at = (offset + done) % CHUNK
-    count = Math.min(CHUNK - at, length - done)
-    all.push({ id: (offset + done - at) / CHUNK, at, done, count })
-  }
-  return all
-}
-
-/** Waits for all, even if one fails: when a request's method has ended, its bytes become another's. */
-async function settled(answers: Promise<unknown>[]): Promise<void> {
-  const failed = (await Promise.allSettled(answers)).find(answer => answer.status === 'rejected')
-  if (failed) throw failed.reason
-}

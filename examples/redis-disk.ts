@@ -6,6 +6,7 @@
  */
 import { createClient, RESP_TYPES } from '@redis/client'
 import { type DiskRequest, defineBackend } from 'ublk-ts'
+import { parts, settled } from './chunks.js'
 
 const CHUNK = 64 * 1024
 
@@ -31,7 +32,7 @@ export default defineBackend(async ({ url, name, size }: Options) => {
   reached = true
 
   async function zero(request: DiskRequest): Promise<void> {
-    const all = parts(request)
+    const all = parts(request, CHUNK)
     const whole = all.filter(({ count }) => count === CHUNK).map(({ id }) => `${name}:${id}`)
     const answers: Promise<unknown>[] = all
       .filter(({ count }) => count < CHUNK)
@@ -43,7 +44,7 @@ export default defineBackend(async ({ url, name, size }: Options) => {
   return {
     size,
     async read(request, into) {
-      const answers = parts(request).map(async ({ id, at, done, count }) => {
+      const answers = parts(request, CHUNK).map(async ({ id, at, done, count }) => {
         const bytes = await client.getRange(`${name}:${id}`, at, at + count - 1)
         if (bytes) into.set(bytes, done)
         into.fill(0, done + (bytes?.length ?? 0), done + count) // never written
@@ -51,7 +52,7 @@ export default defineBackend(async ({ url, name, size }: Options) => {
       await settled(answers)
     },
     async write(request, from) {
-      const answers = parts(request).map(({ id, at, done, count }) =>
+      const answers = parts(request, CHUNK).map(({ id, at, done, count }) =>
         client.setRange(`${name}:${id}`, at, Buffer.from(from.buffer, from.byteOffset + done, count)),
       )
       await settled(answers)
@@ -61,27 +62,3 @@ export default defineBackend(async ({ url, name, size }: Options) => {
     close: () => client.destroy(),
   }
 })
-
-/** What of a chunk a request is for: `count` bytes, at `at` in the chunk and at `done` in the request. */
-interface Part {
-  id: number
-  at: number
-  done: number
-  count: number
-}
-
-function parts({ offset, length }: DiskRequest): Part[] {
-  const all: Part[] = []
-  for (let done = 0, count: number; done < length; done += count) {
-    const at = (offset + done) % CHUNK
-    count = Math.min(CHUNK - at, length - done)
-    all.push({ id: (offset + done - at) / CHUNK, at, done, count })
-  }
-  return all
-}
-
-/** Waits for all, even if one fails: when a request's method has ended, its bytes become another's. */
-async function settled(answers: Promise<unknown>[]): Promise<void> {
-  const failed = (await Promise.allSettled(answers)).find(answer => answer.status === 'rejected')
-  if (failed) throw failed.reason
-}

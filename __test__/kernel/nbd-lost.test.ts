@@ -1,7 +1,8 @@
 // seconds: 60
 /**
- * NBD servers that are killed, stopped and continued, and servers of ours that are killed, under loads that check. UBLK_TS_KILLS=200
- * kills as many NBD servers, and a quarter as many of ours: vm/run --cpus 2 --timeout 1800 npx ava dist-test/kernel/nbd-lost.test.js.
+ * NBD servers are killed, stopped and continued, and the disk's own server is killed, while fio verifies. UBLK_TS_KILLS sets how often
+ * an NBD server is killed (default: 4); the disk's server is killed a quarter as often. For 200:
+ * UBLK_TS_KILLS=200 vm/run --cpus 2 --timeout 1800 npx ava --timeout 30m dist-test/kernel/nbd-lost.test.js
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -121,7 +122,7 @@ test.serial('without a journal no flush that succeeds has lied, over many kills 
   t.is((await run('delete', disk.path)).status, 0)
 })
 
-test.serial('with recovery reissue nothing fails over many kills of our own server', async t => {
+test.serial("with recovery reissue nothing fails over many kills of the disk's server", async t => {
   const kills = Math.max(2, Math.ceil(KILLS / 4))
   t.timeout(600_000 + kills * 10_000 * SLOWNESS)
   // nbdkit 1.32 may fail an assertion of its own when a client is killed that it answers.
@@ -136,7 +137,7 @@ test.serial('with recovery reissue nothing fails over many kills of our own serv
     }
   })
   t.is(failed, '')
-  t.log(`${kills} kills of our server`)
+  t.log(`${kills} kills`)
   t.is((await run('delete', disk.path)).status, 0)
 })
 
@@ -151,7 +152,7 @@ test.serial(
   'a server that is stopped and goes on is used again, before and after it counts as lost',
   async t => {
     await using server = await NbdServer.nbdkit(`file ${IMAGE}`, SOCKET)
-    const disk = await Detached.create(`--nbd ${URI} --nbd-timeout 4 --journal 8M`)
+    const disk = await Detached.create(`--nbd ${URI} --nbd-timeout 8 --journal 8M`)
     const failed = await verifying(disk.path, async () => {
       await sleep(300)
       server.signal('SIGSTOP')
@@ -162,17 +163,17 @@ test.serial(
       t.notRegex(said(disk), /is lost/)
       server.signal('SIGSTOP')
       await until(
-        async () => /not connected; lost 1 times/.test(await connectionOf(t, disk)),
+        async () => /not connected; lost 1, /.test(await connectionOf(t, disk)),
         'it counts as lost',
       )
       server.signal('SIGCONT')
       await until(
-        async () => / connected; lost 1 times, made again 1 times/.test(await connectionOf(t, disk)),
+        async () => / connected; lost 1, made again 1/.test(await connectionOf(t, disk)),
         'it is back',
       )
     })
     t.is(failed, '')
-    t.regex(said(disk), /is lost: nothing has come from it for 4 s/)
+    t.regex(said(disk), /is lost: nothing has come from it for 8 s/)
     const { stdout } = await run('stats', '--json', '--output', 'CONNECTION', disk.path)
     const [stats] = JSON.parse(stdout).stats
     t.like(stats.connection, { servers: 1, connected: 1, lost: 1, reconnects: 1, journalMax: 8 * 2 ** 20 })
@@ -193,7 +194,8 @@ test.serial(
       message: /Input\/output error/,
     })
     const seconds = (performance.now() - began) / 1000
-    t.true(seconds > 3 && seconds < 8 * SLOWNESS, `${seconds} s`)
+    t.true(seconds > 3, `${seconds} s`)
+    t.regex(said(disk), /nothing has come from it for 2 s[\s\S]*no connection for 2 s/)
     t.regex(await connectionOf(t, disk), /not connected/)
     t.is((await run('delete', disk.path)).status, 0)
   },

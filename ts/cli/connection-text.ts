@@ -12,8 +12,8 @@ export function connectionText(connection: ServerConnection): string {
   const { servers, connected, lost, reconnects, losses, journalMax, journalBytes, journalWrites } = connection
   const words = [
     servers > 1 ? `${connected} of ${servers} connected` : connected > 0 ? 'connected' : 'not connected',
-    lost > 0 ? `lost ${lost} times, made again ${reconnects} times` : '',
-    losses > 0 ? `writes may have been lost ${losses} times` : '',
+    lost > 0 ? `lost ${lost}, made again ${reconnects}` : '',
+    losses > 0 ? `writes perhaps lost ${losses}` : '',
     journalMax > 0
       ? `${journalWrites} writes (${formatSize(journalBytes)}) of ${formatSize(journalMax)} in the journal`
       : '',

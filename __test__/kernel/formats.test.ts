@@ -71,18 +71,36 @@ test.serial('a LUKS image keeps what was written although qemu-nbd is killed', a
   await isSound(t, `${SECRET} --image-opts driver=luks,key-secret=key,file.filename=${IMAGE}`)
 })
 
-const iscsi = missing('tgtd').length > 0 ? test.skip : test.serial
-iscsi('an iSCSI disk keeps what was written although qemu-nbd is killed', async t => {
-  await sh('truncate -s 64M "$1"', IMAGE)
-  await using _target = await Storage.target(IMAGE, 3261, 'me', 'planted-secret')
-  const where = 'transport=tcp,portal=127.0.0.1:3261,target=iqn.2026-11.test:disk,lun=1'
-  await isSound(t, `${SECRET} --image-opts driver=iscsi,${where},user=me,password-secret=key`)
-})
+/** A test of a server that not every machine has: without it, the title of what is skipped says what to install. */
+function served(
+  title: string,
+  needs: string[],
+  packages: string,
+  body: (t: ExecutionContext) => Promise<void>,
+): void {
+  if (missing(...needs).length === 0) test.serial(title, body)
+  else test.skip(`${title}: needs apt-get install --no-install-recommends ${packages}`, body)
+}
 
-// They are large: apt-get install --no-install-recommends ceph-mon ceph-osd ceph-common qemu-block-extra
-const ceph = missing('ceph-mon', 'ceph-osd', 'rbd').length > 0 ? test.skip : test.serial
-ceph('an RBD image of a Ceph cluster keeps what was written although qemu-nbd is killed', async t => {
-  mkdirSync(`${DIR}/ceph`)
-  await using _cluster = await Storage.ceph(`${DIR}/ceph`)
-  await isSound(t, `--image-opts driver=rbd,pool=rbd,image=disk,conf=${DIR}/ceph/ceph.conf`)
-})
+served(
+  'an iSCSI disk keeps what was written although qemu-nbd is killed',
+  ['tgtd', 'block-iscsi.so'],
+  'tgt qemu-block-extra',
+  async t => {
+    await sh('truncate -s 64M "$1"', IMAGE)
+    await using _target = await Storage.target(IMAGE, 3261, 'me', 'planted-secret')
+    const where = 'transport=tcp,portal=127.0.0.1:3261,target=iqn.2026-11.test:disk,lun=1'
+    await isSound(t, `${SECRET} --image-opts driver=iscsi,${where},user=me,password-secret=key`)
+  },
+)
+
+served(
+  'an RBD image of a Ceph cluster keeps what was written although qemu-nbd is killed',
+  ['ceph-mon', 'ceph-osd', 'rbd', 'block-rbd.so'],
+  'ceph-mon ceph-osd ceph-common qemu-block-extra',
+  async t => {
+    mkdirSync(`${DIR}/ceph`)
+    await using _cluster = await Storage.ceph(`${DIR}/ceph`)
+    await isSound(t, `--image-opts driver=rbd,pool=rbd,image=disk,conf=${DIR}/ceph/ceph.conf`)
+  },
+)

@@ -1,15 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { result, sh, shell } from './program.js'
 import { until } from './server.js'
 
 const CEPH = fileURLToPath(new URL('../../__test__/support/ceph.sh', import.meta.url))
 
-/** Which of these programs are missing in the usual directories. */
+/** Which of these programs, and drivers of QEMU such as `block-rbd.so`, are missing in the usual directories. */
 export function missing(...names: string[]): string[] {
-  return names.filter(name => !['/usr/bin', '/usr/sbin'].some(dir => existsSync(`${dir}/${name}`)))
+  const dirs = ['/usr/bin', '/usr/sbin', ...readdirSync('/usr/lib').map(dir => `/usr/lib/${dir}/qemu`)]
+  return names.filter(name => !dirs.some(dir => existsSync(`${dir}/${name}`)))
 }
 
 /** Programs that serve storage to other machines: a target of iSCSI, or a Ceph cluster. */

@@ -1,12 +1,26 @@
 #!/usr/bin/env node
-// usage: scripts/binding.mjs
+// usage: scripts/binding.mjs [--remote]
 //
 // Writes binding/index.cjs, which loads the native part, from the declarations in binding/index.d.ts that napi-rs makes: so
-// that an ES module can import them, each export has a line.
-import { readFileSync, writeFileSync } from 'node:fs'
+// that an ES module can import them, each export has a line. The native part with object stores declares the same.
+//
+//   --remote  first moves there what napi-rs has put into target/remote; without it, removes an older one, which would be loaded
+//             in place of the one that was just built
+import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 const binding = join(import.meta.dirname, '../binding')
+if (process.argv[2] === '--remote') {
+  const built = join(import.meta.dirname, '../target/remote')
+  for (const file of readdirSync(built).filter(file => file.endsWith('.node'))) {
+    renameSync(join(built, file), join(binding, file.replace('ublk-ts.', 'ublk-ts-remote.')))
+  }
+  copyFileSync(join(built, 'index.d.ts'), join(binding, 'index.d.ts'))
+} else {
+  for (const file of readdirSync(binding).filter(file => file.startsWith('ublk-ts-remote.'))) {
+    rmSync(join(binding, file))
+  }
+}
 const declarations = readFileSync(join(binding, 'index.d.ts'), 'utf8')
 const names = [...declarations.matchAll(/^export declare (?:class|function) (\w+)/gm)].map(([, name]) => name)
 if (names.length === 0) throw new Error('binding/index.d.ts declares nothing')

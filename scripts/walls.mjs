@@ -26,7 +26,9 @@ const typescript = {
   'options → backends': 'a device is made of one',
   'options → runtime': 'the properties of a JavaScript backend, and the type of an observer',
   'backends → base': 'options are checked and recorded',
-  'backends → #binding': 'an upper says whether its base is needed',
+  'backends → #binding':
+    'an upper says whether its base is needed, and the native part whether it speaks with object stores',
+  'backends → native': 'why the native part that speaks with object stores is not there',
   'backends → runtime': 'types of a JavaScript backend, and of what fills a lazy one',
   'remote → base': 'errors, and what travels on a control socket',
   'remote → #binding': 'asks the kernel what became of a server',

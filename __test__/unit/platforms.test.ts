@@ -1,5 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import test from 'ava'
@@ -116,6 +125,78 @@ test('where the native parts for both C libraries are installed, the one of Node
   const right = `ublk-ts.linux-${process.arch}-${wrong === 'gnu' ? 'musl' : 'gnu'}.node`
   cpSync(`${root}binding/${right}`, `${place}/binding/${right}`)
   t.notRegex(told(place).used, /native part/)
+})
+
+const libc = (process.report.getReport() as { header: { glibcVersionRuntime?: string } }).header
+  .glibcVersionRuntime
+  ? 'gnu'
+  : 'musl'
+const here = `linux-${process.arch}-${libc}`
+
+/** A copy of the package with the plain native part, and @ublk-ts/remote as strict package managers install it: with its own dependencies. */
+function withRemote(
+  name: string,
+  version: string,
+  native = `${root}binding/ublk-ts-remote.${here}.node`,
+): string {
+  const place = copy(name, {})
+  cpSync(`${root}binding/ublk-ts.${here}.node`, `${place}/binding/ublk-ts.${here}.node`)
+  const remote = `${place}/node_modules/@ublk-ts/remote`
+  const itsNative = `${remote}/node_modules/@ublk-ts/remote-${here}`
+  mkdirSync(itsNative, { recursive: true })
+  cpSync(`${root}npm/remote`, remote, { recursive: true })
+  writeFileSync(`${remote}/package.json`, JSON.stringify({ main: 'index.cjs', version }))
+  cpSync(`${root}npm/remote-${here}/package.json`, `${itsNative}/package.json`)
+  cpSync(native, `${itsNative}/ublk-ts-remote.${here}.node`)
+  return place
+}
+
+/** The native parts that a process has loaded there, and what it says to what needs object stores. */
+function loaded(place: string): { files: string[]; said: string } {
+  const script = `
+    await import('ublk-ts')
+    const { needsRemote } = await import('./dist/backends/needs-remote.js')
+    const said = await needsRemote('s3()').then(() => 'fine', ({ kind, message, hint }) => [kind, message, hint].join('|'))
+    const files = process.report.getReport().sharedObjects.filter(file => file.endsWith('.node'))
+    console.log(JSON.stringify({ files: files.map(file => file.replace(/.*\\//, '')), said }))`
+  const words = ['--input-type=module', '--eval', script]
+  return JSON.parse(execFileSync(process.execPath, words, { cwd: place, encoding: 'utf8' }))
+}
+
+const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as { version: string }
+const plain = [`ublk-ts.${here}.node`]
+
+test('without @ublk-ts/remote, what needs it says how to get it', t => {
+  const place = copy('plain', {})
+  cpSync(`${root}binding/${plain}`, `${place}/binding/${plain}`)
+  t.deepEqual(loaded(place), {
+    files: plain,
+    said: 'unsupported|s3() needs the package @ublk-ts/remote|npm install @ublk-ts/remote',
+  })
+})
+
+test('the native part of @ublk-ts/remote is loaded in place of the plain one, and alone', t => {
+  const remote = { files: [`ublk-ts-remote.${here}.node`], said: 'fine' }
+  t.deepEqual(loaded(withRemote('strict', version)), remote)
+  const built = copy('built', {})
+  for (const file of [...plain, ...remote.files]) cpSync(`${root}binding/${file}`, `${built}/binding/${file}`)
+  t.deepEqual(loaded(built), remote)
+})
+
+test('@ublk-ts/remote of another version, or that cannot be loaded, leaves the plain native part, and is told when it is needed', t => {
+  const other = loaded(withRemote('other-version', '9.9.9'))
+  t.deepEqual(other.files, plain)
+  t.is(
+    other.said,
+    `unsupported|@ublk-ts/remote is of version 9.9.9, and ublk-ts of ${version}: install the same of both|npm install @ublk-ts/remote`,
+  )
+  writeFileSync(`${dir}/no-library`, 'no library')
+  const broken = loaded(withRemote('broken-remote', version, `${dir}/no-library`))
+  t.deepEqual(broken.files, plain)
+  t.regex(
+    broken.said,
+    /^unsupported\|the native part of @ublk-ts\/remote cannot be loaded: .*(too short|invalid ELF)/,
+  )
 })
 
 test('a Worker whose module is TypeScript says that it has to be compiled where Node does not run that', async t => {

@@ -1,11 +1,12 @@
 #!/usr/bin/env node
-// usage: scripts/release/notices.mjs
+// usage: scripts/release/notices.mjs [FEATURE]
 //
-// Prints the licence texts of the crates that are linked into the native part, for its package.
+// Prints the licence texts of the crates that are linked into the native part, with a feature of it, for its package.
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 
+const [feature] = process.argv.slice(2)
 process.chdir(join(import.meta.dirname, '../..'))
 const run = (...command) =>
   execFileSync('cargo', command, {
@@ -17,15 +18,21 @@ const crates = JSON.parse(run('metadata', '--format-version', '1', '--locked')).
 
 const edges = ['-e', 'normal,no-proc-macro', '--prefix', 'none', '--locked']
 const linked = new Set(
-  run('tree', '-p', 'ublk-node', ...edges, '--format', '{p}')
+  run('tree', '-p', 'ublk-node', ...(feature ? ['--features', feature] : []), ...edges, '--format', '{p}')
     .split('\n')
     .map(line => line.split(' (')[0]),
 )
 for (const { name, version, license, repository, manifest_path } of crates) {
   if (!linked.has(`${name} v${version}`)) continue
   const folder = dirname(manifest_path)
-  const all = readdirSync(folder)
-    .filter(file => /^(licen[cs]e|copying|notice)/i.test(file))
+  // Some have a directory of them.
+  const all = readdirSync(folder, { withFileTypes: true })
+    .filter(({ name }) => /^(licen[cs]e|copying|notice)/i.test(name))
+    .flatMap(entry =>
+      entry.isDirectory()
+        ? readdirSync(join(folder, entry.name)).map(name => join(entry.name, name))
+        : entry.name,
+    )
     .sort()
   // Where there is a choice, MIT: short, and one text less.
   const mit = /\bMIT\b/.test(license) && !/\bAND\b/.test(license) ? all.filter(file => /mit/i.test(file)) : []

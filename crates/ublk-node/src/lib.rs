@@ -24,6 +24,7 @@ mod peer;
 mod powercut;
 mod queue;
 mod registry;
+mod remote;
 mod task;
 mod task_threads;
 mod telemetry;

@@ -1,8 +1,8 @@
-// usage: consumer.mjs [KIND...]
+// usage: consumer.mjs [--loads NAME] [KIND...]
 //
 // What scripts/release/rehearse runs in a project that has installed ublk-ts: writes random data to a disk of each kind
 // (default: memory, lazy, inline, worker), reads it back past the page cache, and prints a word on each. With --import it only
-// loads the native part.
+// loads the native part. With --loads the native part has to be the one whose file begins so.
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { open } from 'node:fs/promises'
@@ -53,6 +53,12 @@ async function serve(kind) {
 
 const wanted = process.argv.slice(2)
 const said = []
+if (wanted[0] === '--loads') {
+  const [, name] = wanted.splice(0, 2)
+  const files = process.report.getReport().sharedObjects.filter(file => file.endsWith('.node'))
+  const right = files.length === 1 && files[0].includes(`/${name}.`)
+  said.push(right ? `${name} ok` : `loaded ${files.map(file => file.replace(/.*\//, ''))}`)
+}
 if (wanted[0] === '--import') {
   const found = await features().catch(error => error)
   if (found instanceof UblkError && found.kind !== 'no-driver' && found.kind !== 'no-permission') throw found

@@ -33,8 +33,8 @@ impl Answered {
 
     pub fn kind(&self) -> StoreErrorKind {
         match (self.status, self.code.as_str()) {
-            (404, "NoSuchBucket" | "ContainerNotFound") => StoreErrorKind::Refused,
-            (404, _) => StoreErrorKind::NotFound,
+            (404, "NoSuchKey" | "BlobNotFound" | "NotFound" | "") => StoreErrorKind::NotFound,
+            (404, _) => StoreErrorKind::Refused, // the bucket, or who asks
             (401 | 403, _) | (400, "ExpiredToken" | "InvalidToken") => StoreErrorKind::Denied,
             (501 | 505, _) => StoreErrorKind::Refused,
             // 409 of S3: another conditional request for this key is under way, so nobody knows yet who wins.

@@ -7,23 +7,43 @@ import { printable } from '../printable.js'
 import { type Check, found } from './checks/check.js'
 import { driverChecks } from './checks/driver.js'
 import { Machine } from './checks/machine.js'
+import { probeOf, storeChecks } from './checks/store.js'
 import { print } from './output.js'
 
 /** Adds `ublk-ts doctor`. */
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
-    .description('report what this machine lacks to serve ublk disks, and how to fix it')
+    .description(
+      'report what this machine lacks to serve ublk disks, and how to fix it; or whether an object store is fit for disks',
+    )
+    .argument(
+      '[store]',
+      'the URL of an object store to try out instead: s3://BUCKET/PREFIX, gs://…, az://…, file:///DIRECTORY',
+    )
     .option('-J, --json', 'print one JSON object')
-    .addHelpText('after', '\nExample:\n  sudo ublk-ts doctor')
+    .addHelpText('after', '\nExamples:\n  sudo ublk-ts doctor\n  ublk-ts doctor s3://disks/probe')
     .action(doctor)
 }
 
-async function doctor(options: { json?: boolean }): Promise<void> {
+async function doctor(store: string | undefined, options: { json?: boolean }): Promise<void> {
+  if (store !== undefined) return await lookAt(store, options)
   const checks = await allChecks()
-  await print(options.json ? toJsonText({ checks }, 2) : checks.map(toLine).join('\n'))
+  await print(options.json ? toJsonText({ checks }, 2) : toLines(checks))
   if (checks.some(check => check.status === 'FAIL')) {
     throw new UblkError('system', 'this machine cannot serve ublk disks yet', {
+      hint: 'see the lines marked FAIL',
+    })
+  }
+}
+
+/** Tries an object store out. */
+async function lookAt(url: string, options: { json?: boolean }): Promise<void> {
+  const probe = await probeOf(url)
+  const checks = storeChecks(probe, process.env)
+  await print(options.json ? toJsonText({ checks, store: probe }, 2) : toLines(checks))
+  if (probe.verdict === 'unsound') {
+    throw new UblkError('backend', `${probe.store} is not fit for disks`, {
       hint: 'see the lines marked FAIL',
     })
   }
@@ -39,7 +59,12 @@ async function allChecks(): Promise<Check[]> {
   return [...seen.filter(({ check }) => tried.every(other => other.check !== check)), ...tried]
 }
 
-function toLine(check: Check): string {
+function toLines(checks: readonly Check[]): string {
+  const width = Math.max(10, ...checks.map(({ check }) => check.length))
+  return checks.map(check => toLine(check, width)).join('\n')
+}
+
+function toLine(check: Check, width: number): string {
   const remedy = check.remedy === null ? '' : `; remedy: ${check.remedy}`
-  return printable(`${check.status.padEnd(4)}  ${check.check.padEnd(10)}  ${check.detail}${remedy}`)
+  return printable(`${check.status.padEnd(4)}  ${check.check.padEnd(width)}  ${check.detail}${remedy}`)
 }

@@ -49,6 +49,7 @@ pub use external::External;
 pub use faults::{Delay, Effect, Faults, Limit, MOST_RULES, Ops, Rule, Tally};
 pub use file::File;
 pub use lazy::{FileSource, Fill, Filling, Found, Handle, Identity, Lazy, Map, Progress, Source};
+pub use map_file::Stamp;
 pub use memory::Memory;
 pub use memory_file::MemoryFile;
 pub use nbd::{Nbd, NbdOptions, NbdServers, NbdStanding};

@@ -1,0 +1,283 @@
+//! Checkpoints of the map, and what they make possible: segments with nothing in them are deleted, and what little is in others is
+//! moved out of them.
+//!
+//! **Order.** Whoever opens the volume reads the newest checkpoint and the log after it. So a segment may be deleted once a
+//! checkpoint is stored that does not name it, and that comes after it in the log. What is moved is written again, as any other
+//! write is, with a note of where it was: when the log is read, it counts only where the map still names that place. So a move
+//! never undoes a write. Fences are never deleted: a writer that was fenced may come back at any time.
+
+use super::format::{BLOCK, Checkpoint, Kind, LEAST_SEGMENT, LOG, Listed, LogId, MAPS, Run};
+use super::map::Map;
+use super::open::again;
+use super::state::Pin;
+use super::upload::{drain, put};
+use super::volume::Volume;
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use ublk_core::backend::Storage;
+
+/// After a checkpoint could not be stored.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Of what is stored, at least so much is to be the disk's: in hundredths.
+const FULL: u64 = 70;
+/// A segment that has less of the disk than so many hundredths of its blocks is emptied.
+const POOR: u32 = 60;
+/// Blocks that are moved at a time.
+const MOVES: u32 = 256;
+/// Segments that one round empties at most.
+const ROUND: usize = 64;
+/// Keys that are deleted with one call.
+const DELETES: usize = 1000;
+
+/// Runs until the volume is closed or stopped. It does something only after something was stored.
+pub async fn run(volume: Arc<Volume>) {
+    let (mut listed, mut size) = (false, 0);
+    loop {
+        volume.stored.notified().await;
+        let due = {
+            let state = volume.state();
+            if volume.ending.load(SeqCst) || state.stopped().is_some() {
+                return;
+            }
+            let (segments, blocks) = state.since_checkpoint;
+            // A checkpoint is to be a small part of what is stored.
+            (blocks >= volume.tuning.checkpoint || segments >= volume.tuning.most_segments)
+                && blocks * BLOCK >= size * 16
+        };
+        if !due {
+            continue;
+        }
+        match checkpoint(&volume, &mut listed).await {
+            Ok(bytes) => {
+                size = bytes;
+                empty_some(&volume).await;
+            }
+            Err(why) => {
+                volume.report(format!("{}: the map cannot be stored: {why}", volume.store.name()));
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Stores the map as of now, and deletes what only earlier ones need. Returns its length in bytes.
+pub async fn checkpoint(volume: &Arc<Volume>, listed: &mut bool) -> Result<u64, String> {
+    let (map, at, segments) = still(volume).await?;
+    drain(volume).await.map_err(|_| "the disk has stopped".to_owned())?;
+    let Some(at) = at else { return Ok(0) };
+    let checkpoint = describe(&map, at, &segments);
+    drop(map);
+    let bytes = checkpoint.encode();
+    let length = bytes.len() as u64;
+    put(volume, &at.map_key(), Bytes::from(bytes)).await.map_err(|error| error.message)?;
+    let needed: HashSet<_> = checkpoint.segments.iter().map(|listed| listed.id).collect();
+    delete_rest(volume, at, &needed, listed).await?;
+    Ok(length)
+}
+
+/// Segments by their numbers in the table.
+type Segments = HashMap<u32, Listed>;
+
+/// The map between two writes, the last segment that it knows, and all segments. New writes wait meanwhile, which is until those
+/// under way are done.
+async fn still(volume: &Arc<Volume>) -> Result<Still, String> {
+    volume.state().pause();
+    loop {
+        match settled(volume) {
+            Ok(still) => return Ok(still),
+            Err(receiver) => {
+                if receiver.await.is_ok_and(|result| result < 0) {
+                    return Err("the disk has stopped".to_owned());
+                }
+            }
+        }
+    }
+}
+
+type Still = (Map, Option<LogId>, Segments);
+
+/// The same, if no write is under way; else what tells when to look again.
+fn settled(volume: &Volume) -> Result<Still, oneshot::Receiver<i32>> {
+    let mut state = volume.state();
+    if !state.is_settled() {
+        let (sender, receiver) = oneshot::channel();
+        state.wait_until_settled(Box::new(move |result| {
+            let _ = sender.send(result);
+        }));
+        return Err(receiver);
+    }
+    let headers: HashMap<_, _> = state
+        .unsent()
+        .map(|unsent| (unsent.segment, super::format::header_blocks(unsent.extents.len())))
+        .collect();
+    let segments = state.all().map(|(number, segment)| {
+        let header = headers.get(&number).copied().unwrap_or(segment.header);
+        (number, Listed { id: segment.id, header, blocks: segment.blocks })
+    });
+    let segments = segments.collect();
+    let (map, next) = (state.map.clone(), state.next_id());
+    // Of an epoch in which nothing was stored, there is nothing to name a checkpoint by.
+    let at = next.sequence.checked_sub(1).map(|sequence| LogId { sequence, ..next });
+    state.since_checkpoint = (0, 0);
+    let told = state.go_on();
+    drop(state);
+    told.tell();
+    Ok((map, at, segments))
+}
+
+fn describe(map: &Map, at: LogId, segments: &Segments) -> Checkpoint {
+    let mut numbers: HashMap<u32, u32> = HashMap::new();
+    let mut checkpoint = Checkpoint { at, ..Checkpoint::default() };
+    for (block, place, blocks) in map.runs() {
+        let Some(listed) = segments.get(&place.segment) else { continue };
+        let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+        let segment = *numbers.entry(place.segment).or_insert_with(|| {
+            checkpoint.segments.push(*listed);
+            next
+        });
+        checkpoint.runs.push(Run { block, blocks, segment, place: place.block });
+    }
+    checkpoint
+}
+
+/// Deletes the segments up to a checkpoint that it does not name, and all checkpoints before it.
+async fn delete_rest(
+    volume: &Arc<Volume>,
+    at: LogId,
+    needed: &HashSet<LogId>,
+    listed: &mut bool,
+) -> Result<(), String> {
+    let store = &volume.store;
+    let failed = |error: crate::store::StoreError| error.message;
+    let mut keys: Vec<String> = {
+        let mut state = volume.state();
+        let dead: Vec<_> = state
+            .stored()
+            .filter(|(_, segment)| {
+                segment.live == 0 && segment.pins == 0 && segment.id <= at && !needed.contains(&segment.id)
+            })
+            .map(|(number, segment)| (number, segment.id))
+            .collect();
+        dead.into_iter()
+            .map(|(number, id)| {
+                state.remove(number);
+                id.key()
+            })
+            .collect()
+    };
+    if !*listed {
+        // What a server left that ended between a checkpoint and this.
+        let log = again(|| store.list(LOG, None)).await.map_err(failed)?;
+        let state = volume.state();
+        let rest = log.into_iter().filter(|entry| {
+            entry.size >= LEAST_SEGMENT
+                && LogId::of_key(&entry.key)
+                    .is_some_and(|id| id < at && !needed.contains(&id) && state.number(id).is_none())
+        });
+        keys.extend(rest.map(|entry| entry.key));
+        drop(state);
+        *listed = true;
+    }
+    let maps = again(|| store.list(MAPS, None)).await.map_err(failed)?;
+    keys.extend(maps.into_iter().filter(|entry| entry.key < at.map_key()).map(|entry| entry.key));
+    keys.sort();
+    keys.dedup();
+    volume.counts.deleted.fetch_add(keys.len() as u64, Relaxed);
+    for part in keys.chunks(DELETES) {
+        again(|| store.delete(part.to_vec())).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Moves the blocks out of some segments that have little of the disk, while too much of what is stored is not the disk's.
+async fn empty_some(volume: &Arc<Volume>) {
+    let (map, poor) = {
+        let state = volume.state();
+        let (mut live, mut all) = (0, 0);
+        let mut poor = Vec::new();
+        for (number, segment) in state.stored() {
+            live += u64::from(segment.live);
+            all += u64::from(segment.blocks);
+            if segment.live > 0 && segment.live * 100 < segment.blocks * POOR {
+                poor.push((segment.live * 100 / segment.blocks.max(1), number, segment.id, segment.blocks));
+            }
+        }
+        poor.sort_unstable();
+        let mut chosen = HashMap::new();
+        for (_, number, id, blocks) in poor {
+            if chosen.len() >= ROUND || live * 100 >= all * FULL {
+                break;
+            }
+            all -= u64::from(blocks);
+            chosen.insert(number, id);
+        }
+        if chosen.is_empty() {
+            return;
+        }
+        (state.map.clone(), chosen)
+    };
+    for (block, place, blocks) in map.runs() {
+        let Some(id) = poor.get(&place.segment) else { continue };
+        let mut done = 0;
+        while done < blocks {
+            let count = (blocks - done).min(MOVES);
+            let at = super::map::Place { block: place.block + done, ..place };
+            if volume.ending.load(SeqCst)
+                || shift(volume, block + u64::from(done), count, at, *id).await.is_err()
+            {
+                return;
+            }
+            done += count;
+        }
+    }
+}
+
+/// Writes blocks again, if they are still at that place.
+async fn shift(
+    volume: &Arc<Volume>,
+    block: u64,
+    blocks: u32,
+    at: super::map::Place,
+    id: LogId,
+) -> Result<(), i32> {
+    let (local, header) = {
+        let mut state = volume.state();
+        if state.number(id) != Some(at.segment) || state.map.get(block) != Some(at) {
+            return Ok(());
+        }
+        let local = state.hold(at.segment);
+        (local, state.segment(at.segment).header)
+    };
+    let data = match local {
+        Some(start) => {
+            let data = volume.load(start + u64::from(at.block) * BLOCK, blocks as usize * BLOCK as usize);
+            volume.unpin([Pin::Segment(at.segment)].into_iter());
+            Bytes::from(data.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?)
+        }
+        None => match super::fetch::read(volume, id, header, at.block..at.block + blocks).await {
+            Err(libc::EAGAIN) => return Ok(()),
+            data => data?,
+        },
+    };
+    let writing = loop {
+        let (sender, receiver) = oneshot::channel();
+        let waiter: super::state::Waiter = Box::new(move |result| {
+            let _ = sender.send(result);
+        });
+        match volume.begin_write(blocks, || waiter)? {
+            Some(writing) => break writing,
+            None => drop(receiver.await),
+        }
+    };
+    let kind = Kind::Moved { from: id, place: at.block };
+    if let Err(error) = volume.with_files(|| volume.data.store(writing.offset(), &data)) {
+        volume.state().abandon(&writing).tell();
+        return Err(error.raw_os_error().unwrap_or(libc::EIO));
+    }
+    volume.counts.moved.fetch_add(blocks.into(), Relaxed);
+    volume.commit(&[(writing, block, kind)]).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+}

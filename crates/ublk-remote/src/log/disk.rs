@@ -1,0 +1,324 @@
+//! The disk: what is known of a volume before it is served, and the volume while it is.
+
+use super::engine::LogEngine;
+use super::format::{BLOCK, Volume as Info};
+use super::index::Index;
+use super::notes::{Left, Noted, Notes, Owner};
+use super::state::Layout;
+pub use super::volume::Durable;
+use super::volume::{Tuning, Volume};
+use super::{collect, open, upload};
+use crate::store::{Store, StoreCounters};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use ublk_core::backend::{Backend, CopyMode, Discard, Engine, File, Place, Properties, Site, Storage};
+use ublk_core::error::{Error, ErrorKind, Result};
+
+/// How a disk is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory of the local files; it is made if there is none.
+    pub cache: PathBuf,
+    /// Bytes: how long the local file may become.
+    pub cache_size: u64,
+    /// Bytes: the size of a volume that is made if there is none.
+    pub size: Option<u64>,
+    /// What a flush promises.
+    pub durable: Durable,
+    /// How long what was written may wait for more before it is stored, if nobody flushes.
+    pub delay: Duration,
+    /// How long a read waits for the store.
+    pub patience: Duration,
+}
+
+impl Options {
+    /// Bytes: the least and the usual length of the local file.
+    pub const CACHE_SIZES: (u64, u64) = (64 << 20, 1 << 30);
+
+    /// With a cache of the usual size.
+    pub fn new(cache: PathBuf) -> Self {
+        let Tuning { durable, delay, patience, .. } = Tuning::default();
+        Self { cache, cache_size: Self::CACHE_SIZES.1, size: None, durable, delay, patience }
+    }
+}
+
+/// What is known of a volume that is served.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standing {
+    /// Bytes that were written and are not in the store.
+    pub behind: u64,
+    /// Bytes that clients wrote.
+    pub written: u64,
+    /// Segments stored.
+    pub segments: u64,
+    /// Bytes of all segments in the store, and those of them that are the disk's.
+    pub stored: u64,
+    /// See `stored`.
+    pub live: u64,
+    /// Chunks in the local file.
+    pub chunks: u64,
+    /// Chunks that were asked of the store.
+    pub misses: u64,
+    /// Calls of the store that failed.
+    pub failures: u64,
+    /// Bytes that were moved out of segments with little in them.
+    pub moved: u64,
+    /// Objects deleted.
+    pub deleted: u64,
+    /// What was asked of the store.
+    pub requests: StoreCounters,
+}
+
+/// See the [module](self).
+pub struct LogDisk {
+    store: Arc<dyn Store>,
+    info: Info,
+    options: Options,
+    tuning: Tuning,
+    layout: Layout,
+    data: Arc<File>,
+    handle: Handle,
+    volume: Mutex<Option<Arc<Volume>>>,
+}
+
+impl LogDisk {
+    /// Finds a volume, or makes one if it has a size. May block. Nothing that another server uses is changed.
+    pub fn open(store: Arc<dyn Store>, options: Options, handle: Handle) -> Result<Self> {
+        let tuning = Tuning {
+            durable: options.durable,
+            delay: options.delay,
+            patience: options.patience,
+            ..Tuning::default()
+        };
+        Self::tuned(store, options, handle, tuning)
+    }
+
+    fn tuned(store: Arc<dyn Store>, options: Options, handle: Handle, tuning: Tuning) -> Result<Self> {
+        let made = Self::describe(&store, &options);
+        let info = handle.block_on(made)?;
+        Self::with(store, info, options, handle, tuning)
+    }
+
+    /// The volume, as its store says; it is made if there is none.
+    pub(super) async fn describe(store: &Arc<dyn Store>, options: &Options) -> Result<Info> {
+        let Some(size) = options.size else { return open::describe(&**store).await };
+        if size == 0 || !size.is_multiple_of(BLOCK) {
+            return Err(Error::invalid(format!("{size} bytes are no multiple of {BLOCK}")));
+        }
+        let info = open::create(&**store, size).await?;
+        if info.size != size {
+            let what = format!("the volume at {} has {} bytes, not {size}", store.name(), info.size);
+            return Err(Error::invalid(what));
+        }
+        Ok(info)
+    }
+
+    pub(super) fn with(
+        store: Arc<dyn Store>,
+        info: Info,
+        options: Options,
+        handle: Handle,
+        tuning: Tuning,
+    ) -> Result<Self> {
+        let least = Options::CACHE_SIZES.0;
+        if options.cache_size < least {
+            return Err(Error::invalid(format!("a cache of {} bytes is below {least}", options.cache_size)));
+        }
+        std::fs::create_dir_all(&options.cache).map_err(|error| {
+            Error::system(format!("cannot make {}", options.cache.display()), &error).kind(ErrorKind::Backend)
+        })?;
+        let layout = Layout::new(options.cache_size);
+        let (data, _) = File::open_or_create(&options.cache.join("data"), layout.chunks.end, false)?;
+        Ok(Self {
+            store,
+            info,
+            options,
+            tuning,
+            layout,
+            data: Arc::new(data),
+            handle,
+            volume: Mutex::new(None),
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.options.cache.join(name)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Volume>>> {
+        self.volume.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The volume, which is taken from whoever has it, if this has not happened yet. May block.
+    fn volume(&self) -> Result<Arc<Volume>> {
+        let mut current = self.current();
+        if let Some(volume) = &*current {
+            return Ok(volume.clone());
+        }
+        let volume = Arc::new(self.handle.block_on(self.take())?);
+        self.handle.spawn(upload::run(volume.clone()));
+        self.handle.spawn(collect::run(volume.clone()));
+        Ok(current.insert(volume).clone())
+    }
+
+    /// Takes the volume from whoever has it.
+    pub(super) async fn take(&self) -> Result<Volume> {
+        let used = |path: &Path| {
+            let path = path.display().to_string();
+            move |error: std::io::Error| {
+                Error::system(format!("cannot use {path}"), &error).kind(ErrorKind::Backend)
+            }
+        };
+        let path = self.path("notes");
+        let left = Notes::read(&path).map_err(used(&path))?;
+        if let Some(Left { owner, .. }) = &left
+            && owner.volume != self.info.id
+        {
+            let what = format!("the cache {} is of another volume", self.options.cache.display());
+            return Err(Error::new(ErrorKind::Backend, what).hint("use another directory"));
+        }
+        self.data.begin()?;
+        let writer = open::random_id()?;
+        let announce = || Notes::announce(&path, &writer);
+        let (store, layout) = (&self.store, self.layout.clone());
+        let opened = open::take(store, &self.info, &writer, layout, left.as_ref(), announce).await?;
+        let mut state = opened.state;
+        let mut noted = Vec::new();
+        for unstored in opened.unstored {
+            let sequence = state.next_id().sequence;
+            if !state.restore(unstored.start, &unstored.extents) {
+                let what = format!("the notes {} name what cannot be there", path.display());
+                return Err(Error::new(ErrorKind::Backend, what));
+            }
+            noted.push(Noted { sequence, ..unstored });
+        }
+        let index = self.path("index");
+        let (entries, found) =
+            Index::open(&index, &self.info.id, self.layout.slots()).map_err(used(&index))?;
+        for (slot, chunk) in found {
+            if let Some(segment) = state.number(chunk.id) {
+                state.cache.restore(slot, super::cache::Key { segment, chunk: chunk.chunk });
+            }
+        }
+        entries.reopened().map_err(used(&index))?;
+        // The notes say that the data that they name is durable.
+        self.data.sync().map_err(used(&self.path("data")))?;
+        let owner = Owner {
+            volume: self.info.id.clone(),
+            writer: writer.clone(),
+            epoch: opened.epoch,
+            next: String::new(),
+        };
+        let notes = Notes::create(&path, owner, &noted).map_err(used(&path))?;
+        let files = (self.data.clone(), entries, notes);
+        Ok(Volume::new((self.info.clone(), writer), self.store.clone(), self.tuning.clone(), files, state))
+    }
+
+    /// What a volume is, as its store says.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// How it stands, while it is served.
+    pub fn standing(&self) -> Option<Standing> {
+        let volume = self.current().clone()?;
+        let counts = &volume.counts;
+        let state = volume.state();
+        let (stored, live) = state.stored().fold((0, 0), |(stored, live), (_, segment)| {
+            (stored + u64::from(segment.blocks), live + u64::from(segment.live))
+        });
+        Some(Standing {
+            behind: state.behind(),
+            chunks: state.cache.count() as u64,
+            stored: stored * BLOCK,
+            live: live * BLOCK,
+            written: counts.written.load(Relaxed),
+            segments: counts.segments.load(Relaxed),
+            misses: counts.misses.load(Relaxed),
+            failures: counts.failures.load(Relaxed),
+            moved: counts.moved.load(Relaxed) * BLOCK,
+            deleted: counts.deleted.load(Relaxed),
+            requests: self.store.counters(),
+        })
+    }
+
+    /// Stores all that was written.
+    pub(super) async fn finish(volume: &Arc<Volume>) -> std::result::Result<(), String> {
+        upload::drain(volume).await.map_err(|_| "the disk has stopped".to_owned())?;
+        // So that the next one begins at once, however much was written.
+        if volume.state().since_checkpoint.0 > 16 {
+            collect::checkpoint(volume, &mut true).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Backend for LogDisk {
+    fn properties(&self) -> Properties {
+        Properties {
+            block_size: 4096,
+            write_cache: true,
+            physical_block: 4096,
+            discard: Some(Discard {
+                granularity: 4096,
+                alignment: 0,
+                max: 1 << 30,
+                max_write_zeroes: 1 << 30,
+            }),
+            ..Properties::new(self.info.size)
+        }
+    }
+
+    fn copy_modes(&self) -> Vec<CopyMode> {
+        File::COPY_MODES.to_vec()
+    }
+
+    fn places(&self) -> Vec<Place<'_>> {
+        self.data.places()
+    }
+
+    fn identity(&self) -> Result<String> {
+        Ok(format!("{} bytes of the volume {}", self.info.size, self.info.id))
+    }
+
+    fn check_claimed(&self) -> Result<()> {
+        self.volume().map(drop)
+    }
+
+    fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
+        let volume = self.volume()?;
+        volume.report_to(site.reporter());
+        Ok(Box::new(LogEngine::new(volume, self.handle.clone(), site)?))
+    }
+
+    fn let_go(&self) {
+        if let Some(volume) = self.current().take() {
+            volume.end();
+        }
+    }
+
+    fn close(&self) -> Result<()> {
+        let Some(volume) = self.current().take() else { return self.data.close() };
+        let limit = self.options.patience;
+        let done = self.handle.block_on(async { tokio::time::timeout(limit, Self::finish(&volume)).await });
+        let behind = volume.state().behind();
+        volume.end();
+        let failed = |why: &str| {
+            let cache = self.options.cache.display();
+            let what = format!("{behind} bytes are only in {cache}, and not in {}: {why}", self.store.name());
+            Error::new(ErrorKind::Backend, what)
+                .hint("they are stored when the disk is made again with that cache")
+        };
+        let done = match done {
+            Ok(Ok(())) => volume.close_files().map_err(|error| {
+                Error::system("the cache cannot be closed", &error).kind(ErrorKind::Backend)
+            }),
+            Ok(Err(why)) => Err(failed(&why)),
+            Err(_) => Err(failed("it does not answer")),
+        };
+        done.and(self.data.close())
+    }
+}

@@ -1,0 +1,345 @@
+//! Serves one queue of a volume: what is in the local file goes through the ring, whatever the store does.
+
+use super::format::{BLOCK, Kind};
+use super::ring::SPAN;
+use super::state::{Found, Layout, Pin, Waiter, Writing};
+use super::volume::Volume;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::runtime::Handle;
+use ublk_core::backend::{
+    Backend, Below, Completer, Completion, CopyMode, Engine, Errno, Flags, Io, Key, Op, Outcome, PerCall,
+    Piece, Site, Step,
+};
+use ublk_core::error::{Error, Result};
+
+/// A call waits for one thing outside the ring at a time.
+const KEY: Key = 0;
+/// The most operations of a request that the ring has room for: more only take more system calls.
+const OPERATIONS: u16 = 8;
+/// How often a read looks again because what it waited for is not there any more.
+const PATIENCE: u32 = 64;
+
+/// How a call is served.
+#[derive(Default)]
+enum Phase {
+    /// By the local file, in parts.
+    Read { waiting: u32, error: Option<Errno> },
+    /// By the local file.
+    Write(Writing),
+    /// By the note of what was written, which is written for all calls of the turn at once.
+    Note,
+    /// By so many chunks that are fetched.
+    Fetch { left: u32, error: i32 },
+    /// By room in the local file, or a checkpoint: then it begins again.
+    Room,
+    /// By a flush.
+    Flush,
+    #[default]
+    Idle,
+}
+
+#[derive(Default)]
+struct Call {
+    piece: Option<Piece>,
+    phase: Phase,
+    pins: Vec<Pin>,
+    looks: u32,
+}
+
+pub struct LogEngine {
+    volume: Arc<Volume>,
+    handle: Handle,
+    file: Below,
+    completer: Completer,
+    copy: CopyMode,
+    durable: bool,
+    calls: PerCall<Call>,
+    /// What was written in this turn, and is not noted yet.
+    written: Vec<(Writing, u64, Kind)>,
+    /// What became of this turn's notes.
+    noted: std::result::Result<(), Errno>,
+    found: Vec<(u64, u32, Found)>,
+}
+
+impl LogEngine {
+    pub fn new(volume: Arc<Volume>, handle: Handle, site: &mut Site) -> Result<Self> {
+        if u64::from(site.max_io()) > SPAN {
+            return Err(Error::invalid(format!("requests of {} bytes are above {SPAN}", site.max_io())));
+        }
+        let data: Arc<dyn Backend> = volume.data.clone();
+        let file = site.below(data)?;
+        site.operations(OPERATIONS);
+        Ok(Self {
+            volume,
+            handle,
+            file,
+            completer: site.completer(),
+            copy: site.copy_mode(),
+            durable: site.durable(),
+            calls: PerCall::new(site.depth()),
+            written: Vec::new(),
+            noted: Ok(()),
+            found: Vec::new(),
+        })
+    }
+
+    fn waiter(&self, io: &Io<'_>) -> Waiter {
+        let (completer, token) = (self.completer.clone(), io.token(KEY));
+        Box::new(move |result| completer.complete(token, result))
+    }
+
+    fn set(&mut self, io: &Io<'_>, phase: Phase) -> Phase {
+        std::mem::replace(&mut self.calls.of(io).phase, phase)
+    }
+
+    /// What an earlier call with that number left, if it failed half-way.
+    fn clean(&mut self, io: &Io<'_>) {
+        self.unpin(io);
+        if let Phase::Write(writing) = self.set(io, Phase::Idle) {
+            self.volume.abandon(&writing);
+        }
+    }
+
+    fn unpin(&mut self, io: &Io<'_>) {
+        let pins = &mut self.calls.of(io).pins;
+        if !pins.is_empty() {
+            self.volume.unpin(pins.drain(..));
+        }
+    }
+
+    fn begin(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        match piece.op {
+            Op::Read => self.read(io, piece),
+            Op::Write => self.write(io, piece),
+            Op::Flush => self.flush(io),
+            Op::WriteZeroes | Op::Discard => self.zero(io, piece),
+            _ => Step::Done(Err(libc::EOPNOTSUPP)),
+        }
+    }
+
+    fn read(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        self.volume.find(piece.offset / BLOCK, blocks_of(&piece), &mut found);
+        let step = self.read_found(io, piece, &found);
+        self.found = found;
+        step
+    }
+
+    fn read_found(&mut self, io: &mut Io<'_>, piece: Piece, found: &[(u64, u32, Found)]) -> Step {
+        let pins = found.iter().filter_map(|(.., found)| match found {
+            Found::At(_, pin) => Some(*pin),
+            Found::Zero | Found::Missing(_) => None,
+        });
+        self.calls.of(io).pins.extend(pins);
+        if found.iter().any(|(.., found)| matches!(found, Found::Missing(_))) {
+            self.unpin(io);
+            return self.fetch(io, found);
+        }
+        let (mut waiting, mut error) = (0, None);
+        for (number, (at, blocks, found)) in (0..).zip(found) {
+            let part = piece.part(at * BLOCK, u64::from(*blocks) * BLOCK);
+            let step = match found {
+                Found::At(offset, _) => self.file.start(io, number, part.to(*offset)),
+                Found::Zero if self.copy == CopyMode::Copy => {
+                    Step::Done(io.zero(&part).map(|()| part.count()))
+                }
+                // Data that is never written: it reads as zeroes.
+                Found::Zero => self.zeroes(io, number, &part),
+                Found::Missing(_) => Step::Done(Err(libc::EIO)),
+            };
+            match step {
+                Step::Pending => waiting += 1,
+                Step::Done(outcome) => error = error.or(outcome.err()),
+            }
+        }
+        if waiting > 0 {
+            self.set(io, Phase::Read { waiting, error });
+            return Step::Pending;
+        }
+        self.have_read(io, piece, error)
+    }
+
+    fn zeroes(&mut self, io: &mut Io<'_>, number: u32, part: &Piece) -> Step {
+        debug_assert!(part.length <= Layout::ZEROES, "requests are shorter");
+        self.file.start(io, number, part.to(0))
+    }
+
+    fn have_read(&mut self, io: &Io<'_>, piece: Piece, error: Option<Errno>) -> Step {
+        self.unpin(io);
+        self.set(io, Phase::Idle);
+        Step::Done(error.map_or(Ok(piece.count()), Err))
+    }
+
+    fn fetch(&mut self, io: &mut Io<'_>, found: &[(u64, u32, Found)]) -> Step {
+        let call = self.calls.of(io);
+        call.looks += 1;
+        if call.looks > PATIENCE {
+            return Step::Done(Err(libc::EIO));
+        }
+        let mut wanted: Vec<_> = found
+            .iter()
+            .filter_map(|(.., found)| if let Found::Missing(key) = found { Some(*key) } else { None })
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let left = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        self.set(io, Phase::Fetch { left, error: 0 });
+        let wanted = wanted.into_iter().map(|key| (key, self.waiter(io))).collect();
+        super::fetch::fetch(&self.volume, wanted, &self.handle);
+        Step::Pending
+    }
+
+    fn write(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let waiter = self.waiter(io);
+        match self.volume.begin_write(blocks_of(&piece), || waiter) {
+            Err(errno) => Step::Done(Err(errno)),
+            Ok(None) => {
+                self.set(io, Phase::Room);
+                Step::Pending
+            }
+            Ok(Some(writing)) => {
+                self.set(io, Phase::Write(writing));
+                // The local file is not made durable for it: a flush of the volume follows.
+                let plain = Piece { flags: Flags::default(), ..piece.to(writing.offset()) };
+                let step = self.file.pass(io, plain);
+                self.written(io, piece, step)
+            }
+        }
+    }
+
+    /// The local file has gone on with a write.
+    fn written(&mut self, io: &mut Io<'_>, piece: Piece, step: Step) -> Step {
+        let Step::Done(outcome) = step else { return step };
+        let outcome = match outcome {
+            Ok(count) if u64::from(count) != piece.length => Err(libc::EIO),
+            // Others read it as soon as it is noted.
+            Ok(count) => io.finish_moves().map(|()| count),
+            error => error,
+        };
+        let Phase::Write(writing) = self.set(io, Phase::Idle) else { return Step::Done(Err(libc::EIO)) };
+        if let Err(errno) = outcome {
+            self.volume.abandon(&writing);
+            return Step::Done(Err(errno));
+        }
+        self.volume.counts.written.fetch_add(piece.length, Relaxed);
+        self.written.push((writing, piece.offset / BLOCK, Kind::Data));
+        self.set(io, Phase::Note);
+        io.go_on_later(KEY);
+        Step::Pending
+    }
+
+    /// All else that the turn brought is done: what was written is noted by the first of its calls.
+    fn note(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if !self.written.is_empty() {
+            let noted = self.volume.commit(&self.written);
+            self.noted = noted.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+            self.written.clear();
+        }
+        self.set(io, Phase::Idle);
+        self.changed(io, piece, self.noted.map(|()| piece.count()))
+    }
+
+    /// What was asked for has been done, and may have to be made durable.
+    fn changed(&mut self, io: &mut Io<'_>, piece: Piece, outcome: Outcome) -> Step {
+        let durable = piece.op != Op::Discard && (self.durable || piece.flags.has(Flags::FUA));
+        if outcome.is_ok() && durable { self.flush(io) } else { Step::Done(outcome) }
+    }
+
+    fn zero(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let waiter = self.waiter(io);
+        match self.volume.zero(piece.offset / BLOCK, blocks_of(&piece), || waiter) {
+            Err(errno) => Step::Done(Err(errno)),
+            Ok(true) => self.changed(io, piece, Ok(piece.count())),
+            Ok(false) => {
+                self.set(io, Phase::Room);
+                Step::Pending
+            }
+        }
+    }
+
+    fn flush(&mut self, io: &mut Io<'_>) -> Step {
+        self.set(io, Phase::Flush);
+        self.volume.flush(self.waiter(io), &self.handle);
+        Step::Pending
+    }
+}
+
+/// Blocks of a piece, which has whole ones.
+fn blocks_of(piece: &Piece) -> u32 {
+    u32::try_from(piece.length / BLOCK).unwrap_or(u32::MAX)
+}
+
+impl Engine for LogEngine {
+    fn start(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        self.clean(io);
+        let call = self.calls.of(io);
+        (call.piece, call.looks) = (Some(piece), 0);
+        let whole = piece.offset.is_multiple_of(BLOCK) && piece.length.is_multiple_of(BLOCK);
+        if !whole || !piece.is_within(self.volume.info.size) {
+            return Step::Done(Err(libc::EIO));
+        }
+        self.begin(io, piece)
+    }
+
+    fn resume(&mut self, io: &mut Io<'_>, completion: Completion) -> Step {
+        let result = completion.result;
+        let call = self.calls.of(io);
+        let Some(piece) = call.piece else { return Step::Done(Err(libc::EIO)) };
+        match &mut call.phase {
+            Phase::Read { .. } => {
+                let Some(part) = self.file.resume(io, completion) else { return Step::Pending };
+                let Phase::Read { waiting, error } = &mut self.calls.of(io).phase else {
+                    return Step::Done(Err(libc::EIO));
+                };
+                if let Step::Done(outcome) = part.step {
+                    *waiting -= 1;
+                    *error = error.or(outcome.err());
+                }
+                let (waiting, error) = (*waiting, *error);
+                if waiting > 0 { Step::Pending } else { self.have_read(io, piece, error) }
+            }
+            Phase::Write(_) => {
+                let step = self.file.pass_on(io, completion);
+                self.written(io, piece, step)
+            }
+            Phase::Note => self.note(io, piece),
+            Phase::Fetch { left, error } => {
+                *left -= 1;
+                *error = if result < 0 { result } else { *error };
+                match (*left, *error) {
+                    (0, 0) => self.begin(io, piece),
+                    (0, error) => {
+                        self.set(io, Phase::Idle);
+                        Step::Done(Err(-error))
+                    }
+                    _ => Step::Pending,
+                }
+            }
+            Phase::Room if result < 0 => {
+                self.set(io, Phase::Idle);
+                Step::Done(Err(-result))
+            }
+            Phase::Room => self.begin(io, piece),
+            Phase::Flush => {
+                self.set(io, Phase::Idle);
+                Step::Done(if result < 0 { Err(-result) } else { Ok(piece.count()) })
+            }
+            Phase::Idle => Step::Done(Err(libc::EIO)),
+        }
+    }
+}
+
+impl Drop for LogEngine {
+    fn drop(&mut self) {
+        for call in self.calls.all() {
+            self.volume.unpin(call.pins.iter().copied());
+            if let Phase::Write(writing) = &call.phase {
+                self.volume.abandon(writing);
+            }
+        }
+        // Their requests are not answered.
+        self.written.iter().for_each(|(writing, ..)| self.volume.abandon(writing));
+    }
+}

@@ -1,0 +1,124 @@
+//! The engine in a real ring, over a store in a directory.
+
+use super::disk::{Durable, LogDisk, Options};
+use crate::runtime;
+use crate::store::{Settings, open};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use ublk_core::testing::Bench;
+use ublk_core::backend::{Backend, Errno, Op};
+use ublk_core::queue::Descriptor;
+
+const SIZE: u64 = 64 << 20;
+const IO: u32 = 1 << 20;
+
+fn disk(store: &Path, cache: &Path, durable: Durable) -> Arc<LogDisk> {
+    let store = open(&format!("file://{}", store.display()), &Settings::default()).unwrap();
+    let options = Options {
+        size: Some(SIZE),
+        cache_size: Options::CACHE_SIZES.0,
+        durable,
+        ..Options::new(cache.to_owned())
+    };
+    Arc::new(LogDisk::open(store, options, runtime::runtime().unwrap().handle().clone()).unwrap())
+}
+
+fn run(bench: &mut Bench, op: Op, offset: u64, length: u64) -> Result<u32, Errno> {
+    if let Some(outcome) = bench.start(0, Descriptor::new(op, offset, length)) {
+        return outcome;
+    }
+    let limit = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some((_, outcome)) = bench.turn().pop() {
+            return outcome;
+        }
+        assert!(Instant::now() < limit, "it hangs");
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+fn write(bench: &mut Bench, model: &mut [u8], offset: u64, length: u64, byte: u8) {
+    bench.buffer(0)[..length as usize].fill(byte);
+    assert_eq!(run(bench, Op::Write, offset, length), Ok(length as u32));
+    model[offset as usize..][..length as usize].fill(byte);
+}
+
+fn check(bench: &mut Bench, model: &[u8]) {
+    for offset in (0..SIZE).step_by(IO as usize) {
+        bench.buffer(0).fill(0xee);
+        assert_eq!(run(bench, Op::Read, offset, IO.into()), Ok(IO));
+        let wrong =
+            bench.buffer(0).iter().zip(&model[offset as usize..]).position(|(one, other)| one != other);
+        assert_eq!(wrong, None, "at {offset}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_from_here_and_from_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, cache) = (dir.path().join("store"), dir.path().join("cache"));
+    let mut model = vec![0; SIZE as usize];
+    for durable in [Durable::Object, Durable::Local] {
+        let disk = disk(&store, &cache, durable);
+        disk.check_claimed().unwrap();
+        let mut bench = Bench::new(disk.clone(), 4, IO);
+        check(&mut bench, &model);
+        for turn in 0..120_u64 {
+            let length = [4096, 8192, 256 << 10, IO.into()][(turn % 4) as usize];
+            let offset = turn * 7_368_704 % (SIZE - length) / 4096 * 4096;
+            write(&mut bench, &mut model, offset, length, turn as u8 + 1);
+            if turn % 10 == 3 {
+                assert_eq!(run(&mut bench, Op::Flush, 0, 0), Ok(0));
+            }
+            if turn % 10 == 7 {
+                let op = if turn % 20 == 7 { Op::Discard } else { Op::WriteZeroes };
+                let length = (8 << 20).min(SIZE - offset);
+                assert_eq!(run(&mut bench, op, offset, length), Ok(length as u32));
+                model[offset as usize..][..length as usize].fill(0);
+            }
+        }
+        assert_eq!(run(&mut bench, Op::Write, 512, 4096), Err(libc::EIO));
+        assert_eq!(run(&mut bench, Op::Read, SIZE, 4096), Err(libc::EIO));
+        check(&mut bench, &model);
+        drop(bench);
+        disk.close().unwrap();
+        // From another machine.
+        std::fs::remove_dir_all(&cache).unwrap();
+    }
+    let disk = disk(&store, &cache, Durable::Object);
+    let mut bench = Bench::new(disk.clone(), 4, IO);
+    check(&mut bench, &model);
+    assert!(disk.standing().unwrap().misses > 0);
+    let before = disk.standing().unwrap();
+    drop(bench);
+    disk.close().unwrap();
+    drop(disk);
+    // What was read stays, as far as there is room.
+    let disk = self::disk(&store, &cache, Durable::Object);
+    let mut bench = Bench::new(disk.clone(), 4, IO);
+    check(&mut bench, &model);
+    assert!(disk.standing().unwrap().chunks > 0 && disk.standing().unwrap().misses < before.misses);
+    drop(bench);
+    disk.close().unwrap();
+}
+
+#[test]
+fn a_disk_that_lets_go_and_takes_back_has_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, cache) = (dir.path().join("store"), dir.path().join("cache"));
+    let mut model = vec![0; SIZE as usize];
+    let disk = disk(&store, &cache, Durable::Local);
+    for turn in 0..5 {
+        disk.take_back(SIZE).unwrap();
+        disk.check_claimed().unwrap();
+        let mut bench = Bench::new(disk.clone(), 4, IO);
+        check(&mut bench, &model);
+        for part in 0..30 {
+            write(&mut bench, &mut model, (part * 5 + turn) * 8192, 8192, (turn * 40 + part) as u8 + 1);
+        }
+        drop(bench);
+        disk.let_go();
+    }
+    disk.close().unwrap();
+}

@@ -1,0 +1,337 @@
+//! Opening a volume: finds the end of its log, puts a fence there, and takes up what this machine had not stored.
+//!
+//! **One writer.** Whoever opens a volume creates a fence at the first free place of the newest epoch. The store lets one create
+//! it. From then on the earlier writer cannot store anything that counts: its next segment finds the fence in its place, and what
+//! it had sent for later places is behind the fence, where nobody looks. If somebody else was faster, this looks again.
+//!
+//! **What was not stored.** An earlier server of this machine may have answered writes that are only in its local file. Its notes
+//! say which. They become the first segments of the new epoch, if nobody else has opened the volume since: then the log ends
+//! exactly where they begin.
+
+use super::format::{Checkpoint, Fence, LEAST_SEGMENT, LOG, LogId, MAPS, MOST_HEADER, Malformed, Object};
+use super::format::{Segment, VOLUME, Volume};
+use super::notes::{Left, Noted};
+use super::state::{Layout, State};
+use crate::store::{Created, Entry, Store, StoreError, StoreErrorKind};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinSet;
+use ublk_core::error::{Error, ErrorKind, Result};
+
+/// Bytes of a segment that are asked for at first: most headers are shorter.
+const FIRST: u64 = 16 << 10;
+/// How many headers are asked for at a time.
+const AT_ONCE: usize = 64;
+/// How often a call is tried, and the pause after the first failure, which doubles.
+const TRIES: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// An error of a store, told to whoever opens a volume.
+pub fn told(store: &dyn Store, error: &StoreError) -> Error {
+    Error::new(ErrorKind::Backend, format!("{}: {}", store.name(), error.message))
+}
+
+fn malformed(store: &dyn Store, key: &str, error: &Malformed) -> Error {
+    Error::new(ErrorKind::Backend, format!("{}/{key} {error}", store.name()))
+}
+
+/// Tries a call again that may work later.
+pub async fn again<T, F>(mut call: impl FnMut() -> F) -> std::result::Result<T, StoreError>
+where
+    F: Future<Output = std::result::Result<T, StoreError>>,
+{
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match call().await {
+            Err(error) if error.kind == StoreErrorKind::Unavailable => {}
+            done => return done,
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    call().await
+}
+
+/// What a volume is.
+pub async fn describe(store: &dyn Store) -> Result<Volume> {
+    let bytes = again(|| store.get(VOLUME, None)).await.map_err(|error| match error.kind {
+        StoreErrorKind::NotFound => {
+            Error::new(ErrorKind::NotFound, format!("there is no volume at {}", store.name()))
+                .hint("with a size, it is made")
+        }
+        _ => told(store, &error),
+    })?;
+    Volume::decode(&bytes).map_err(|error| malformed(store, VOLUME, &error))
+}
+
+/// Makes a volume, or finds the one that is there.
+pub async fn create(store: &dyn Store, size: u64) -> Result<Volume> {
+    let volume = Volume { format: Volume::FORMAT, id: random_id()?, size };
+    let body = vec![Bytes::from(volume.encode())];
+    match again(|| store.create(VOLUME, body.clone())).await.map_err(|error| told(store, &error))? {
+        Created::Won => Ok(volume),
+        Created::Exists => describe(store).await,
+    }
+}
+
+/// 32 digits that nobody else has.
+pub fn random_id() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
+    let text = text.map_err(|error| Error::system("cannot get a random number", &error))?;
+    Ok(text.trim().replace('-', ""))
+}
+
+/// The end of a log, and what counts of it.
+#[derive(Debug)]
+pub struct Tail {
+    /// The newest checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The segments after it.
+    pub segments: Vec<Segment>,
+    /// The fences after it.
+    fences: Vec<(LogId, Fence)>,
+    /// The first free place.
+    pub end: LogId,
+}
+
+/// Which objects count of those that a list has, and the first free place.
+fn walk(after: LogId, objects: &[Entry]) -> (Vec<(LogId, bool)>, LogId) {
+    let mut end = after;
+    let mut counts = Vec::new();
+    for entry in objects {
+        if LogId::of_key(&entry.key) != Some(end) {
+            continue; // behind a fence or a gap, or not of the log
+        }
+        let fence = entry.size < LEAST_SEGMENT;
+        counts.push((end, fence));
+        end = if fence { LogId { epoch: end.epoch + 1, sequence: 0 } } else { end.next() };
+    }
+    (counts, end)
+}
+
+/// Reads the log after its newest checkpoint.
+pub async fn read_tail(store: &Arc<dyn Store>) -> Result<Tail> {
+    let failed = |error: StoreError| told(&**store, &error);
+    'again: loop {
+        let maps = again(|| store.list(MAPS, None)).await.map_err(failed)?;
+        let newest = maps.iter().filter_map(|entry| LogId::of_map_key(&entry.key)).max();
+        let (checkpoint, objects) = match newest {
+            None => (Checkpoint::default(), again(|| store.list(LOG, None)).await.map_err(failed)?),
+            Some(at) => {
+                let (key, after) = (at.map_key(), at.key());
+                let (bytes, objects) =
+                    tokio::join!(again(|| store.get(&key, None)), again(|| store.list(LOG, Some(&after))));
+                // Whoever writes the volume makes a newer one, and deletes this one.
+                if matches!(&bytes, Err(error) if error.kind == StoreErrorKind::NotFound) {
+                    continue;
+                }
+                let bytes = bytes.map_err(failed)?;
+                let map = Checkpoint::decode(&bytes).map_err(|error| malformed(&**store, &key, &error))?;
+                (map, objects.map_err(failed)?)
+            }
+        };
+        let after = newest.map_or(LogId::default(), LogId::next);
+        let (counts, end) = walk(after, &objects);
+        let (mut segments, mut fences) = (Vec::new(), Vec::new());
+        for part in counts.chunks(AT_ONCE) {
+            let mut reads = JoinSet::new();
+            for (at, (id, _)) in part.iter().enumerate() {
+                let (store, id) = (store.clone(), *id);
+                reads.spawn(async move { (at, read_object(&*store, id).await) });
+            }
+            let mut read: Vec<_> = reads.join_all().await;
+            read.sort_by_key(|(at, _)| *at);
+            for ((id, is_fence), (_, object)) in part.iter().zip(read) {
+                match object {
+                    Ok(Object::Segment(segment)) if segment.id == *id && !is_fence => segments.push(segment),
+                    Ok(Object::Fence(fence)) if fence.epoch == id.epoch + 1 && *is_fence => {
+                        fences.push((*id, fence))
+                    }
+                    Ok(_) => {
+                        let wrong = Malformed("is not what belongs there");
+                        return Err(malformed(&**store, &id.key(), &wrong));
+                    }
+                    // Its space was used again since the list was made: there is a newer checkpoint.
+                    Err(error) if error.kind == ErrorKind::NotFound => continue 'again,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        return Ok(Tail { checkpoint, segments, fences, end });
+    }
+}
+
+/// Reads the header of an object of the log.
+pub async fn read_object(store: &dyn Store, id: LogId) -> Result<Object> {
+    let key = id.key();
+    let get = |length: u64| again(move || store.get(&id.key(), Some(0..length)));
+    let failed = |error: StoreError| match error.kind {
+        StoreErrorKind::NotFound => told(store, &error).kind(ErrorKind::NotFound),
+        _ => told(store, &error),
+    };
+    let bytes = get(FIRST).await.map_err(failed)?;
+    let decoded = |bytes: &[u8]| Object::decode(bytes).map_err(|error| malformed(store, &key, &error));
+    match decoded(&bytes)? {
+        Ok(object) => Ok(object),
+        Err(length) => {
+            let bytes = get(length.min(MOST_HEADER)).await.map_err(failed)?;
+            decoded(&bytes)?.map_err(|_| malformed(store, &key, &Malformed("is cut short")))
+        }
+    }
+}
+
+/// Who opened the volume last, as the log says.
+fn last_opener(tail: &Tail) -> Option<&(LogId, Fence)> {
+    tail.fences.last()
+}
+
+/// What an earlier server of this machine did not store, and may be stored now.
+///
+/// # Errors
+/// Somebody else has opened the volume since.
+async fn unstored(store: &dyn Store, tail: &Tail, left: &Left) -> Result<Vec<Noted>> {
+    let owner = &left.owner;
+    let of = |from: LogId| left.segments.iter().filter(move |noted| noted.sequence >= from.sequence).cloned();
+    if owner.epoch == tail.end.epoch {
+        return Ok(of(tail.end).collect());
+    }
+    // Where its epoch ended.
+    let at = match tail.fences.iter().find(|(id, _)| id.epoch == owner.epoch) {
+        Some((id, _)) => *id,
+        None => {
+            let prefix = format!("{LOG}{:08x}/", owner.epoch);
+            let list = again(|| store.list(&prefix, None)).await.map_err(|error| told(store, &error))?;
+            let fence = list.iter().find(|entry| entry.size < LEAST_SEGMENT);
+            fence.and_then(|entry| LogId::of_key(&entry.key)).unwrap_or_default()
+        }
+    };
+    let rest: Vec<_> = of(at).collect();
+    // It was about to open the next epoch, or did, and nothing was stored since.
+    let newest = tail.segments.iter().map(|segment| segment.id.epoch).chain([tail.checkpoint.at.epoch]).max();
+    let by_us = newest.is_none_or(|newest| newest <= owner.epoch)
+        && last_opener(tail).is_some_and(|(_, fence)| fence.writer == owner.next);
+    if rest.is_empty() || by_us {
+        return Ok(rest);
+    }
+    let since = last_opener(tail).map_or(String::new(), |(_, fence)| format!(", {}", who(fence)));
+    let bytes: u64 = rest
+        .iter()
+        .flat_map(|noted| &noted.extents)
+        .map(|extent| u64::from(extent.blocks) * super::format::BLOCK)
+        .sum();
+    Err(Error::new(
+        ErrorKind::Backend,
+        format!("the cache has {bytes} bytes that were never stored, and somebody has opened the volume since{since}"),
+    )
+    .hint("both cannot count: to go on without these bytes, use another cache"))
+}
+
+/// Who opened a volume, and when.
+pub fn who(fence: &Fence) -> String {
+    let ago = UNIX_EPOCH + Duration::from_secs(fence.time);
+    let ago = SystemTime::now().duration_since(ago).map_or(0, |ago| ago.as_secs());
+    format!("process {} on {}, {ago} s ago", fence.pid, fence.host)
+}
+
+/// A volume that this process may write from here on.
+pub struct Opened {
+    /// Its state, with nothing in the local file.
+    pub state: State,
+    /// What was not stored, to be taken up.
+    pub unstored: Vec<Noted>,
+    /// The epoch.
+    pub epoch: u32,
+}
+
+/// Takes a volume for `writer`. `left`: the notes of an earlier server. `announce`: writes into them who comes next.
+pub async fn take(
+    store: &Arc<dyn Store>,
+    info: &Volume,
+    writer: &str,
+    layout: Layout,
+    left: Option<&Left>,
+    announce: impl Fn() -> std::io::Result<()>,
+) -> Result<Opened> {
+    loop {
+        let tail = read_tail(store).await?;
+        let unstored = match left {
+            Some(left) => unstored(&**store, &tail, left).await?,
+            None => Vec::new(),
+        };
+        if left.is_some() {
+            announce().map_err(|error| Error::system("cannot write the cache's notes", &error))?;
+        }
+        let epoch = tail.end.epoch + 1;
+        let host = nix_hostname();
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let fence = Fence { epoch, writer: writer.to_owned(), host, pid: std::process::id(), time };
+        let (key, body) = (tail.end.key(), vec![Bytes::from(fence.encode())]);
+        let created = again(|| store.create(&key, body.clone())).await;
+        let won = match created.map_err(|error| told(&**store, &error))? {
+            Created::Won => true,
+            // The answer to an earlier try may have been lost.
+            Created::Exists => {
+                matches!(read_object(&**store, tail.end).await?, Object::Fence(found) if found == fence)
+            }
+        };
+        if won {
+            return Ok(Opened { state: replay(info, layout, &tail), unstored, epoch });
+        }
+    }
+}
+
+/// The state of a disk as its log says.
+pub fn replay(info: &Volume, layout: Layout, tail: &Tail) -> State {
+    let mut state = State::new(info.size / super::format::BLOCK, layout);
+    let listed = tail.checkpoint.segments.iter();
+    let numbers: Vec<_> =
+        listed.map(|listed| state.add(listed.id, listed.header, listed.blocks, true)).collect();
+    for run in &tail.checkpoint.runs {
+        let number = numbers[run.segment as usize];
+        let (block, blocks, place) = (run.block, run.blocks, run.place);
+        state.apply(number, &super::format::Extent { block, blocks, place, kind: super::format::Kind::Data });
+    }
+    for segment in &tail.segments {
+        let number = state.add(segment.id, segment.header, segment.blocks, true);
+        segment.extents.iter().for_each(|extent| state.apply(number, extent));
+        state.since_checkpoint.0 += 1;
+        state.since_checkpoint.1 += u64::from(segment.blocks);
+    }
+    state.begin_epoch(LogId { epoch: tail.end.epoch + 1, sequence: 0 });
+    state
+}
+
+fn nix_hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "?".into(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_without_a_gap_and_before_a_fence_counts() {
+        let object =
+            |epoch, sequence, size| Entry { key: LogId { epoch, sequence }.key(), size, changed: None };
+        let id = |epoch, sequence| LogId { epoch, sequence };
+        assert_eq!(walk(id(0, 0), &[]), (vec![], id(0, 0)));
+        let log = [
+            object(0, 0, 100),
+            object(1, 0, 8192),
+            object(1, 1, 8192),
+            object(1, 2, 200),
+            object(1, 3, 8192),
+            object(2, 0, 8192),
+            object(2, 2, 8192),
+            object(2, 3, 100),
+            object(3, 0, 8192),
+        ];
+        let counts =
+            vec![(id(0, 0), true), (id(1, 0), false), (id(1, 1), false), (id(1, 2), true), (id(2, 0), false)];
+        assert_eq!(walk(id(0, 0), &log), (counts.clone(), id(2, 1)));
+        assert_eq!(walk(id(1, 1), &log[3..]), (vec![], id(1, 1)));
+        assert_eq!(walk(id(1, 1), &log[2..]), (counts[2..].to_vec(), id(2, 1)));
+    }
+}

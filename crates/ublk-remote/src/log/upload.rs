@@ -1,0 +1,198 @@
+//! Stores what was written: several segments at a time, of which only those count that have all before them.
+
+use super::format::{Fence, Object, Segment, sum};
+use super::open::{again, read_object, who};
+use super::state::Told;
+use super::volume::Volume;
+use crate::store::{Created, StoreError};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The pauses after failures double from the first to the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// How long the store may fail until the owner is told.
+const QUIETLY: Duration = Duration::from_secs(5);
+
+/// Runs until the volume is closed or stopped.
+pub async fn run(volume: Arc<Volume>) {
+    let mut due = None;
+    loop {
+        let (ready, open) = {
+            let mut state = volume.state();
+            if state.stopped().is_some() || volume.ending.load(SeqCst) {
+                return;
+            }
+            if due.is_some_and(|due| due <= Instant::now()) {
+                due = None;
+                state.seal();
+            }
+            let open = state.has_open();
+            let sending = state.unsent().filter(|unsent| unsent.sending).count();
+            let room = volume.tuning.sends.saturating_sub(sending);
+            // In their order: what is behind one that is not whole yet would count no sooner.
+            let ready: Vec<_> = state
+                .unsent()
+                .take_while(|unsent| unsent.is_ready() || unsent.sending)
+                .filter(|unsent| unsent.is_ready())
+                .take(room)
+                .map(|unsent| {
+                    unsent.sending = true;
+                    unsent.segment
+                })
+                .collect();
+            (ready, open)
+        };
+        for segment in ready {
+            tokio::spawn(send(volume.clone(), segment));
+        }
+        due = if open { Some(due.unwrap_or_else(|| Instant::now() + volume.tuning.delay)) } else { None };
+        match due {
+            None => volume.work.notified().await,
+            Some(due) => drop(tokio::time::timeout_at(due, volume.work.notified()).await),
+        }
+    }
+}
+
+/// Stores a segment, however long that takes.
+async fn send(volume: Arc<Volume>, number: u32) {
+    let segment = {
+        let mut state = volume.state();
+        let found = state.segment(number).clone();
+        let extents =
+            state.unsent().find(|unsent| unsent.segment == number).map(|unsent| unsent.extents.clone());
+        let Some(extents) = extents else { return };
+        let header = super::format::header_blocks(extents.len());
+        let (id, blocks, writer) = (found.id, found.blocks, volume.writer.clone());
+        (Segment { id, writer, header, blocks, extents, data_sum: 0 }, found.local)
+    };
+    let (mut segment, Some(start)) = segment else { return };
+    let data = match volume.load(start, segment.blocks as usize * 4096) {
+        Ok(data) => Bytes::from(data),
+        Err(error) => {
+            let why =
+                format!("what was written cannot be read back from the cache: {error}; the disk has stopped");
+            return volume.stop(libc::EIO, why);
+        }
+    };
+    segment.data_sum = sum(&data);
+    let (key, header) = (segment.id.key(), Bytes::from(segment.encode()));
+    let mut patience = Patience::new();
+    loop {
+        if volume.ending.load(SeqCst) {
+            return;
+        }
+        let body = vec![header.clone(), data.clone()];
+        match volume.store.create(&key, body).await {
+            Ok(Created::Won) => break,
+            Ok(Created::Exists) => match whose(&volume, &segment).await {
+                Whose::Ours => break,
+                Whose::Others(why) => return volume.stop(libc::EIO, why),
+                Whose::Unknown => {}
+            },
+            Err(error) => {
+                volume.counts.failures.fetch_add(1, Relaxed);
+                if let Some(why) = patience.failed(&error) {
+                    let behind = volume.state().behind();
+                    volume
+                        .report(format!("{}: {why}; {behind} bytes wait to be stored", volume.store.name()));
+                }
+            }
+        }
+        patience.pause().await;
+    }
+    if patience.told {
+        volume.report(format!("{}: stores again", volume.store.name()));
+    }
+    volume.counts.segments.fetch_add(1, Relaxed);
+    let told: Told = volume.state().sent(number, segment.header);
+    told.tell();
+    volume.work.notify_one();
+    volume.stored.notify_one();
+}
+
+enum Whose {
+    Ours,
+    Others(String),
+    Unknown,
+}
+
+/// Who has created the object that is in the place of a segment: an earlier try of ours, or somebody else.
+async fn whose(volume: &Volume, segment: &Segment) -> Whose {
+    match read_object(&*volume.store, segment.id).await {
+        Ok(Object::Segment(found)) if found == *segment => Whose::Ours,
+        Ok(Object::Fence(fence)) => Whose::Others(fenced(volume, &fence)),
+        Ok(Object::Segment(_)) => Whose::Others(format!(
+            "{}: somebody else writes this volume; the disk has stopped",
+            volume.store.name()
+        )),
+        Err(_) => Whose::Unknown,
+    }
+}
+
+fn fenced(volume: &Volume, fence: &Fence) -> String {
+    format!(
+        "{} was opened by {}: the disk has stopped, and what was not stored is in its cache",
+        volume.store.name(),
+        who(fence)
+    )
+}
+
+/// When a call that failed is tried again, and when the owner is told.
+pub struct Patience {
+    since: Option<Instant>,
+    pause: Duration,
+    /// The owner was told.
+    pub told: bool,
+}
+
+impl Patience {
+    /// Nothing has failed yet.
+    pub fn new() -> Self {
+        Self { since: None, pause: PAUSES.0, told: false }
+    }
+
+    /// A call has failed. Once it has for long, what to tell the owner.
+    pub fn failed(&mut self, error: &StoreError) -> Option<String> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if self.told || since.elapsed() < QUIETLY {
+            return None;
+        }
+        self.told = true;
+        Some(format!("does not answer since {} s: {}", since.elapsed().as_secs(), error.message))
+    }
+
+    /// How long it has failed.
+    pub fn failing(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Until the next try.
+    pub async fn pause(&mut self) {
+        // Not all of a machine's disks at once.
+        let part =
+            u64::from(std::process::id()).wrapping_mul(0x9e37_79b9) ^ u64::from(self.pause.subsec_nanos());
+        tokio::time::sleep(self.pause.mul_f64(0.75 + (part % 256) as f64 / 512.0)).await;
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
+}
+
+/// Waits until all that was written is in the store.
+pub async fn drain(volume: &Arc<Volume>) -> Result<(), i32> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    volume.flush_to_store(Box::new(move |result| {
+        let _ = sender.send(result);
+    }));
+    match receiver.await {
+        Ok(result) if result >= 0 => Ok(()),
+        Ok(result) => Err(-result),
+        Err(_) => Err(libc::EIO),
+    }
+}
+
+/// Creates an object that nobody else creates.
+pub async fn put(volume: &Volume, key: &str, body: Bytes) -> Result<(), StoreError> {
+    again(|| volume.store.create(key, vec![body.clone()])).await.map(drop)
+}

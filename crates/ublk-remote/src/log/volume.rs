@@ -1,0 +1,392 @@
+//! A volume that this process serves: its state, its local files and its store, and what is done with all of them together.
+
+use super::format::{BLOCK, Kind, Volume as Info};
+use super::index::Index;
+use super::notes::{Note, Noted, Notes};
+use super::state::{Found, Pin, State, Waiter, Writing};
+use crate::store::Store;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::Notify;
+use ublk_core::Reporter;
+use ublk_core::backend::{File, Readable, Storage};
+
+/// What a flush promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durable {
+    /// All that was written before is in the store.
+    #[default]
+    Object,
+    /// It is on this machine's medium. What a lost machine leaves in the store is a prefix of what was written.
+    Local,
+}
+
+/// How a volume is served.
+#[derive(Debug, Clone)]
+pub struct Tuning {
+    /// What a flush promises.
+    pub durable: Durable,
+    /// How long what was written may wait for more before it is stored, if nobody flushes.
+    pub delay: Duration,
+    /// How many segments are stored at a time.
+    pub sends: usize,
+    /// How long a read waits for the store.
+    pub patience: Duration,
+    /// Blocks that are stored before the map is.
+    pub checkpoint: u64,
+    /// Segments that are stored before the map is.
+    pub most_segments: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            durable: Durable::Object,
+            delay: Duration::from_secs(1),
+            sends: 8,
+            patience: Duration::from_secs(60),
+            checkpoint: (1 << 30) / BLOCK,
+            most_segments: 256,
+        }
+    }
+}
+
+/// What was counted since the volume was opened.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Bytes that clients wrote.
+    pub written: AtomicU64,
+    /// Segments stored.
+    pub segments: AtomicU64,
+    /// Chunks that were asked of the store.
+    pub misses: AtomicU64,
+    /// Calls of the store that failed.
+    pub failures: AtomicU64,
+    /// Blocks that were moved out of segments with little in them.
+    pub moved: AtomicU64,
+    /// Segments deleted.
+    pub deleted: AtomicU64,
+}
+
+/// See the [module](self).
+pub struct Volume {
+    /// What it is.
+    pub info: Info,
+    /// This opening of it.
+    pub writer: String,
+    /// Where it is.
+    pub store: Arc<dyn Store>,
+    /// How it is served.
+    pub tuning: Tuning,
+    /// The local file.
+    pub data: Arc<File>,
+    pub(super) index: Index,
+    state: Mutex<State>,
+    notes: Mutex<Notes>,
+    /// There is something to store, or to end.
+    pub(super) work: Notify,
+    /// Something was stored.
+    pub(super) stored: Notify,
+    /// It is closed, or another process may use its files.
+    pub(super) ending: AtomicBool,
+    /// Held while a task changes the local files.
+    files: RwLock<()>,
+    /// Flushes that wait for the local medium, and whether somebody syncs.
+    syncs: Mutex<(Vec<Waiter>, bool)>,
+    /// A sync has failed: none succeeds any more.
+    broken: AtomicBool,
+    reporter: Mutex<Option<Reporter>>,
+    /// What was counted.
+    pub counts: Counts,
+}
+
+impl Volume {
+    /// With what was found at its opening.
+    pub fn new(
+        (info, writer): (Info, String),
+        store: Arc<dyn Store>,
+        tuning: Tuning,
+        (data, index, notes): (Arc<File>, Index, Notes),
+        state: State,
+    ) -> Self {
+        Self {
+            info,
+            writer,
+            store,
+            tuning,
+            data,
+            index,
+            state: Mutex::new(state),
+            notes: Mutex::new(notes),
+            work: Notify::new(),
+            stored: Notify::new(),
+            ending: AtomicBool::new(false),
+            files: RwLock::default(),
+            syncs: Mutex::default(),
+            broken: AtomicBool::new(false),
+            reporter: Mutex::new(None),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Its state. Nothing that waits is done while it is locked.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Errors that belong to no request go there.
+    pub fn report_to(&self, reporter: Reporter) {
+        *self.reporter.lock().unwrap_or_else(PoisonError::into_inner) = Some(reporter);
+    }
+
+    /// Tells the device's owner.
+    pub fn report(&self, message: String) {
+        let reporter = self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(reporter) = reporter {
+            reporter.report(message);
+        }
+    }
+
+    /// Nothing works from here on.
+    pub fn stop(&self, errno: i32, why: String) {
+        let told = self.state().stop(errno);
+        told.tell();
+        self.report(why);
+        self.work.notify_one();
+        self.stored.notify_one();
+    }
+
+    /// What was written is noted, and counts from here on. Its data is in the local file.
+    pub fn commit(&self, written: &[(Writing, u64, Kind)]) -> io::Result<()> {
+        let mut notes = self.notes();
+        let of = |(writing, block, kind): &(Writing, u64, Kind)| Note {
+            id: writing.id,
+            start: writing.start,
+            extent: super::format::Extent {
+                block: *block,
+                blocks: writing.blocks,
+                place: writing.place,
+                kind: *kind,
+            },
+        };
+        let noted = written.iter().map(of).collect::<Vec<_>>();
+        let added = notes.add(&noted);
+        // With the notes locked: what overlaps counts in the same order there, in the map, and in the segment.
+        let mut state = self.state();
+        let opens = !state.has_open();
+        let told: Vec<_> = match &added {
+            Ok(()) => {
+                written.iter().map(|(writing, block, kind)| state.commit(writing, *block, *kind)).collect()
+            }
+            Err(_) => written.iter().map(|(writing, ..)| state.abandon(writing)).collect(),
+        };
+        let long = notes.is_long();
+        drop(state);
+        if long {
+            self.renew(&mut notes)?;
+        }
+        drop(notes);
+        told.into_iter().for_each(super::state::Told::tell);
+        if opens || long {
+            self.work.notify_one();
+        }
+        added
+    }
+
+    /// A task changes the local files, unless they may be another process's.
+    pub fn with_files(&self, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let _held = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        if self.ending.load(SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::ESHUTDOWN));
+        }
+        change()
+    }
+
+    /// No task changes the local files, or asks the store for anything new, from here on.
+    pub fn end(&self) {
+        self.ending.store(true, SeqCst);
+        drop(self.files.write().unwrap_or_else(PoisonError::into_inner));
+        self.work.notify_one();
+        self.stored.notify_one();
+    }
+
+    /// Begins a write; `None`: the waiter is told when to try again.
+    pub fn begin_write(&self, blocks: u32, waiter: impl FnOnce() -> Waiter) -> Result<Option<Writing>, i32> {
+        let mut state = self.state();
+        match state.begin_write(blocks) {
+            Ok(writing) => Ok(Some(writing)),
+            Err(Some(errno)) => Err(errno),
+            Err(None) => {
+                state.wait_for_room(waiter());
+                drop(state);
+                self.work.notify_one();
+                Ok(None)
+            }
+        }
+    }
+
+    /// A write has failed.
+    pub fn abandon(&self, writing: &Writing) {
+        let told = self.state().abandon(writing);
+        told.tell();
+    }
+
+    /// Has a part of the disk read as zeroes. `false`: the waiter is told when to try again.
+    pub fn zero(&self, block: u64, blocks: u32, waiter: impl FnOnce() -> Waiter) -> Result<bool, i32> {
+        let mut notes = self.notes();
+        let mut state = self.state();
+        if state.is_zero(block, blocks) {
+            return Ok(true);
+        }
+        let opens = !state.has_open();
+        let writing = match state.zero(block, blocks) {
+            Ok(writing) => writing,
+            Err(Some(errno)) => return Err(errno),
+            Err(None) => {
+                state.wait_until_settled(waiter());
+                drop(state);
+                self.work.notify_one();
+                return Ok(false);
+            }
+        };
+        drop(state);
+        let extent = super::format::Extent { block, blocks, place: 0, kind: Kind::Zero };
+        let noted = notes.add(&[Note { id: writing.id, start: writing.start, extent }]);
+        drop(notes);
+        if opens {
+            self.work.notify_one();
+        }
+        noted.map(|()| true).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    /// Writes the notes anew, with what is not stored.
+    fn renew(&self, notes: &mut Notes) -> io::Result<()> {
+        // Their data may only be in the page cache, and the new file says that it is durable.
+        self.data.sync()?;
+        let noted = self.unstored();
+        notes.again(&noted)
+    }
+
+    /// What is not in the store, as notes.
+    fn unstored(&self) -> Vec<Noted> {
+        let mut state = self.state();
+        let unsent: Vec<_> = state.unsent().map(|unsent| (unsent.segment, unsent.extents.clone())).collect();
+        let noted = |(segment, extents): (u32, Vec<_>)| {
+            let segment = state.segment(segment);
+            Noted { sequence: segment.id.sequence, start: segment.local.unwrap_or(0), extents }
+        };
+        unsent.into_iter().filter(|(_, extents)| !extents.is_empty()).map(noted).collect()
+    }
+
+    /// All is stored, and durable here: the files say so.
+    pub fn close_files(&self) -> io::Result<()> {
+        let mut notes = self.notes();
+        self.renew(&mut notes)?;
+        self.index.close()
+    }
+
+    /// Tells the waiter when all that was written before is durable.
+    pub fn flush(self: &Arc<Self>, waiter: Waiter, handle: &tokio::runtime::Handle) {
+        match self.tuning.durable {
+            Durable::Object => self.flush_to_store(waiter),
+            Durable::Local => self.flush_here(waiter, handle),
+        }
+    }
+
+    /// Tells the waiter when all that was written before is in the store.
+    pub fn flush_to_store(&self, waiter: Waiter) {
+        let mut state = self.state();
+        let order = state.seal();
+        let told = state.wait_until_stored(order, waiter);
+        drop(state);
+        match told {
+            Some((waiter, result)) => waiter(result),
+            None => self.work.notify_one(),
+        }
+    }
+
+    fn flush_here(self: &Arc<Self>, waiter: Waiter, handle: &tokio::runtime::Handle) {
+        if let Some(errno) = self.state().stopped() {
+            return waiter(-errno);
+        }
+        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        syncs.0.push(waiter);
+        if !std::mem::replace(&mut syncs.1, true) {
+            let volume = self.clone();
+            handle.spawn_blocking(move || volume.sync_all());
+        }
+    }
+
+    /// Syncs for all who wait, until nobody does.
+    fn sync_all(&self) {
+        loop {
+            let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+            let waiters = std::mem::take(&mut syncs.0);
+            if waiters.is_empty() {
+                syncs.1 = false;
+                return;
+            }
+            drop(syncs);
+            let result =
+                self.sync_here().map_or_else(|error| -error.raw_os_error().unwrap_or(libc::EIO), |()| 0);
+            waiters.into_iter().for_each(|waiter| waiter(result));
+        }
+    }
+
+    /// All that was noted before is durable on this machine.
+    fn sync_here(&self) -> io::Result<()> {
+        if self.broken.load(SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        // The data of notes that come meanwhile may not be part of the sync.
+        let then = self.notes().now();
+        let synced = self.data.sync().and_then(|()| {
+            let mut notes = self.notes();
+            notes.mark(then)?;
+            let file = notes.file();
+            drop(notes);
+            file?.sync_data()
+        });
+        if let Err(error) = &synced {
+            self.broken.store(true, SeqCst);
+            self.report(format!(
+                "what was written could not be made durable here: {error}; no flush succeeds any more"
+            ));
+        }
+        synced
+    }
+
+    /// Where a part of the disk is; what is here is pinned. `missing` gets what is only in the store.
+    pub fn find(&self, block: u64, blocks: u32, parts: &mut Vec<(u64, u32, Found)>) {
+        let mut state = self.state();
+        let mut done = 0;
+        while done < blocks {
+            let (found, run) = state.find(block + u64::from(done), blocks - done);
+            parts.push((u64::from(done), run, found));
+            done += run;
+        }
+    }
+
+    /// What was found is not needed any more.
+    pub fn unpin(&self, pins: impl Iterator<Item = Pin>) {
+        let mut state = self.state();
+        let told: Vec<_> = pins.map(|pin| state.unpin(pin)).collect();
+        drop(state);
+        told.into_iter().for_each(super::state::Told::tell);
+    }
+
+    /// Reads from the local file. May block.
+    pub fn load(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.data.load(offset, &mut bytes)?;
+        // The kernel drops pages that it could not write back: what was read may be what was there before.
+        self.data.intact()?;
+        Ok(bytes)
+    }
+}

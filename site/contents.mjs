@@ -13,6 +13,7 @@ export const SECTIONS = [
       'http-image': 'A machine starts from an image far away, and fetches what it reads.',
       containers: 'What docker, podman and Kubernetes have to allow, with files to copy.',
       nbd: 'Disks that a server has: nbdkit, qemu-nbd, and what these reach.',
+      'object-storage': 'Disks in S3, other object stores, or a directory, with a cache here.',
       'other-formats': 'VMDK, VHDX, LUKS, iSCSI, Ceph: what QEMU opens, as disks.',
       encrypted: 'dm-crypt over a disk, or encryption in a program of yours.',
       scratch: 'A fast file system for one job, removed when the job ends.',

@@ -6,7 +6,7 @@ import type { ServingChoice } from './choice.js'
 import { DiskFaults } from './disk-faults.js'
 import { rethrow } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import type { DeviceInfo, DiskRange, DiskTotals, LazyProgress, QueueStats, ServerConnection } from './info.js'
+import type { DeviceInfo, DiskRange, DiskTotals, LazyProgress, QueueStats, ServerConnection, StoredVolume } from './info.js'
 import { checkRanges, progressOf } from './lazy-progress.js'
 import { checkWaiting } from './lifecycle-options.js'
 import type { LocalDevice } from './local-device.js'
@@ -172,6 +172,18 @@ export class DeviceHandle extends EventEmitter<UblkDeviceEvents> {
     if (this.#local) return this.#local.device.connection() ?? undefined
     using server = await connect(this.id)
     return (await server.connection()) ?? undefined
+  }
+
+  /**
+   * How it stands with the volume of a disk in an object store, whoever serves it: how much is not in the store yet, and what was
+   * asked of it. Undefined of another disk. Of another process it is asked, as with {@link stats}.
+   *
+   * @throws UblkError of kind `not-found` if nobody can be asked; `timeout` if the server does not answer.
+   */
+  async volume(): Promise<StoredVolume | undefined> {
+    if (this.#local) return this.#local.device.volume() ?? undefined
+    using server = await connect(this.id)
+    return (await server.volume()) ?? undefined
   }
 
   /**

@@ -199,6 +199,38 @@ export interface ServerConnection {
   journalMax: number
 }
 
+/** How it stands with the volume of a disk in an object store. Plain data, as JSON can carry it. */
+export interface StoredVolume {
+  /** Whether it works: not if somebody else has opened the volume. */
+  serving: boolean
+  /** Bytes that are not in the store yet. */
+  behind: number
+  /** For how many seconds the oldest of them have waited. */
+  behindSeconds: number
+  /** Bytes that clients have written. */
+  written: number
+  /** Bytes that were sent to the store. */
+  sent: number
+  /** Bytes that came from it. */
+  received: number
+  /** Requests that created an object. */
+  puts: number
+  /** Requests that read one. */
+  gets: number
+  /** Requests for a page of a list. */
+  lists: number
+  /** Requests that deleted objects. */
+  deletes: number
+  /** Requests that failed, and were made again. */
+  failures: number
+  /** Bytes of the segments in the store. */
+  stored: number
+  /** Those of them that are the disk's; the others are given back in time. */
+  live: number
+  /** Bytes in the cache of what was read. */
+  cached: number
+}
+
 /** A part of a disk, in bytes. */
 export interface DiskRange {
   readonly offset: number

@@ -46,6 +46,7 @@ export function readingOf(id: number, at: number, queues: readonly QueueStats[],
     },
     lazy: null,
     connection: null,
+    volume: null,
     layers: [],
     faults: null,
     at,
@@ -65,6 +66,10 @@ export function everything(): Reading {
     connection: {
       ...{ servers: 1, connected: 1, lost: 2, reconnects: 2, losses: 1, unflushed: 5 },
       ...{ journalBytes: 4096, journalWrites: 3, journalMax: 2 ** 20 },
+    },
+    volume: {
+      ...{ serving: true, behind: 4096, behindSeconds: 0.5, written: 8192, sent: 12288, received: 4096 },
+      ...{ puts: 3, gets: 1, lists: 2, deletes: 1, failures: 1, stored: 8192, live: 4096, cached: 65536 },
     },
     layers: [{ path: '/a.cow', bytes: 8192, written: true }],
     faults: {

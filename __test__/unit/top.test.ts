@@ -22,6 +22,7 @@ const row = (id: number, more: Partial<TopRow> = {}): TopRow => ({
     inFlight: 0,
     present: null,
     connected: null,
+    behind: null,
     history: [],
   },
   ...more,
@@ -48,6 +49,7 @@ test('a row has the rates of an interval, and those before', t => {
     ...{
       present: null,
       connected: null,
+      behind: null,
       id: 3,
       name: 'ublkb3',
       iops: 2,

@@ -11,6 +11,7 @@ import { type NullBackend, nullKind } from './null.js'
 import { type OverlayBackend, overlayKind } from './overlay.js'
 import { type PowercutBackend, powercutKind } from './powercut.js'
 import { type Qcow2Backend, qcow2Kind } from './qcow2.js'
+import { type S3Backend, s3Kind } from './s3.js'
 import { type SliceBackend, sliceKind } from './slice.js'
 import { type StripeBackend, stripeKind } from './stripe.js'
 import { type TrackedBackend, trackedKind } from './tracked.js'
@@ -24,6 +25,7 @@ export const KINDS: readonly Kind[] = [
   lazyKind,
   qcow2Kind,
   nbdKind,
+  s3Kind,
   workerKind,
   sliceKind,
   concatKind,
@@ -42,6 +44,7 @@ export type StackableBackend =
   | FileBackend
   | Qcow2Backend
   | NbdBackend
+  | S3Backend
   | SliceBackend
   | ConcatBackend
   | StripeBackend

@@ -2,15 +2,16 @@ import { readFile } from 'node:fs/promises'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { wrap } from '../errors.js'
-import type { DeviceInfo, DiskLayer, FlattenProgress, LazyProgress, ServerConnection } from '../info.js'
+import type { DeviceInfo, DiskLayer, FlattenProgress, LazyProgress, ServerConnection, StoredVolume } from '../info.js'
 import { type Json, toJsonText } from '../json.js'
 import { nameIn, nameOfDevice } from '../remote/names.js'
-import { hasNbd, isLazy, isOverlay, readRecord } from '../remote/record-file.js'
+import { hasNbd, hasVolume, isLazy, isOverlay, readRecord } from '../remote/record-file.js'
 import { formatSize } from '../size.js'
 import { connectionText } from './connection-text.js'
 import { stateOf } from './device-state.js'
 import type { Api } from './load-api.js'
 import { type Column, toJson } from './table.js'
+import { volumeText } from './volume-text.js'
 
 /** What is looked up only if a column needs it. */
 interface Sights {
@@ -24,6 +25,7 @@ interface Sights {
   lazy: LazyProgress | null
   /** How it stands with its NBD servers. */
   connection: ServerConnection | null
+  volume: StoredVolume | null
   /** What was written over the base of an overlay. */
   layers: DiskLayer[]
   /** How far the flatten of an overlay has come. */
@@ -38,6 +40,7 @@ const unseen: Sights = {
   server: null,
   lazy: null,
   connection: null,
+  volume: null,
   layers: [],
   flattening: null,
   committing: null,
@@ -188,6 +191,12 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
     value: row => row.connection && connectionText(row.connection),
     json: row => (row.connection ? { ...row.connection } : null),
   },
+  {
+    name: 'VOLUME',
+    summary: 'of a disk in an object store: what is not stored yet, and what it takes up there and here',
+    value: row => row.volume && volumeText(row.volume),
+    json: row => (row.volume ? { ...row.volume } : null),
+  },
 ]
 
 /** The columns for which the server of a lazy disk is asked. */
@@ -242,12 +251,13 @@ export async function look(
     const server = wanted('SERVER') ? await commandOf(device) : unseen.server
     const lazy = LAZY_COLUMNS.some(wanted) ? await lazyOf(device, open) : unseen.lazy
     const connection = wanted('CONNECTION') ? await connectionOf(device, open) : unseen.connection
+    const volume = wanted('VOLUME') ? await volumeOf(device, open) : unseen.volume
     const layers = wanted('LAYERS') ? await layersOf(device, open) : unseen.layers
     const copied = async (name: 'flattening' | 'committing'): Promise<FlattenProgress | null> =>
       await progressOf(device, name, open)
     const flattening = wanted('FLATTENED') ? await copied('flattening') : unseen.flattening
     const committing = wanted('COMMITTED') ? await copied('committing') : unseen.committing
-    return await toRow(device, { users, scheduler, server, lazy, connection, layers, flattening, committing })
+    return await toRow(device, { users, scheduler, server, lazy, connection, volume, layers, flattening, committing })
   })
   return await Promise.all(rows)
 }
@@ -278,6 +288,17 @@ async function connectionOf(
   if (!serverAlive || !hasNbd(id)) return null
   return await open(id)
     .then(async device => (await device.connection()) ?? null)
+    .catch(() => null)
+}
+
+/** Nothing if its server cannot be asked. */
+async function volumeOf(
+  { id, serverAlive }: DeviceInfo,
+  open: Api['UblkDevice']['open'],
+): Promise<StoredVolume | null> {
+  if (!serverAlive || !hasVolume(id)) return null
+  return await open(id)
+    .then(async device => (await device.volume()) ?? null)
     .catch(() => null)
 }
 

@@ -5,12 +5,14 @@ import { OPERATIONS, totalOf } from '../watch/interval.js'
 import type { Reading } from '../watch/readings.js'
 import { connectionText } from './connection-text.js'
 import type { Column } from './table.js'
+import { volumeText } from './volume-text.js'
 
 /** One operation of a device, or of one of its queues. */
 export interface StatsRow {
   readonly device: Reading['device']
   readonly layers: Reading['layers']
   readonly connection: Reading['connection']
+  readonly volume: Reading['volume']
   /** null: all queues. */
   readonly queue: number | null
   readonly op: Operation
@@ -39,6 +41,14 @@ const connectionColumn: Column<StatsRow> = {
   json: ({ connection }) => (connection ? { ...connection } : null),
 }
 
+/** How it stands with a volume. */
+const volumeColumn: Column<StatsRow> = {
+  name: 'VOLUME',
+  summary: 'of a disk in an object store: what is not stored yet, and what it takes up there and here',
+  value: ({ volume }) => volume && volumeText(volume),
+  json: ({ volume }) => (volume ? { ...volume } : null),
+}
+
 /** The columns of counts. */
 export const totalColumns: readonly Column<StatsRow>[] = [
   ...names(),
@@ -54,6 +64,7 @@ export const totalColumns: readonly Column<StatsRow>[] = [
   { name: 'TURNS', summary: "iterations of the queue's loop, all operations", value: row => row.turns },
   layersColumn,
   connectionColumn,
+  volumeColumn,
 ]
 
 /** The columns of rates. */
@@ -90,6 +101,7 @@ export function usualOf(columns: readonly Column<StatsRow>[], byQueue: boolean):
     'TURNS/S',
     'LAYERS',
     'CONNECTION',
+    'VOLUME',
     ...(byQueue ? [] : ['QUEUE']),
   ]
   return columns.map(column => column.name).filter(name => !unusual.includes(name))
@@ -136,12 +148,12 @@ export function rowsOf(
   devices: readonly { reading: Reading; queues: readonly QueueStats[]; seconds?: number }[],
   { byQueue, all }: { byQueue: boolean; all: boolean },
 ): StatsRow[] {
-  return devices.flatMap(({ reading: { device, layers, connection }, queues, seconds = null }) => {
+  return devices.flatMap(({ reading: { device, layers, connection, volume }, queues, seconds = null }) => {
     const parts = byQueue ? queues : [{ queue: null, ...totalOf(queues) }]
     return parts.flatMap(part =>
       OPERATIONS.filter(op => all || op === 'read' || op === 'write' || part[op].ops > 0).map(op => {
         const { queue, inFlight, turns } = part
-        return { device, layers, connection, queue, op, counters: part[op], inFlight, turns, seconds }
+        return { device, layers, connection, volume, queue, op, counters: part[op], inFlight, turns, seconds }
       }),
     )
   })

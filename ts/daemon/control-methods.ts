@@ -30,6 +30,7 @@ export function controlMethods(
     stats: () => disk.stats(),
     lazyProgress: () => disk.lazyProgress(),
     connection: async () => (await disk.connection()) ?? null,
+    volume: async () => (await disk.volume()) ?? null,
     prefetch: async ({ ranges }, { gone }) => {
       await disk.prefetch(ranges as readonly DiskRange[], { signal: gone })
     },

@@ -15,6 +15,7 @@ import type {
   LazyProgress,
   QueueStats,
   ServerConnection,
+  StoredVolume,
 } from '../info.js'
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
@@ -156,6 +157,11 @@ export class ControlClient implements Disposable {
   /** How it stands with NBD servers; null of a disk without one, and from servers of earlier versions. */
   async connection(timeout: number = PROMPT): Promise<ServerConnection | null> {
     return await this.#maybe('connection', timeout)
+  }
+
+  /** How it stands with the volume in an object store; null of another disk, and from servers of earlier versions. */
+  async volume(timeout: number = PROMPT): Promise<StoredVolume | null> {
+    return await this.#maybe('volume', timeout)
   }
 
   async #maybe<T>(method: string, timeout: number): Promise<T | null> {

@@ -101,6 +101,11 @@ export function hasNbd(id: number): boolean {
   return hasKind(readBackend(id), 'nbd')
 }
 
+/** Whether a device's record says that an object store has its disk, or a part of it. */
+export function hasVolume(id: number): boolean {
+  return hasKind(readBackend(id), 's3')
+}
+
 /** Whether a device's record says that its disk has rules for faults. */
 export function hasFaults(id: number): boolean {
   return hasKind(readBackend(id), 'faults')

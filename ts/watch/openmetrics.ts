@@ -68,6 +68,22 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
   const nbdJournal = nbd('ublk_nbd_journal_bytes', 'Bytes that the journal keeps.')
   const nbdWrites = nbd('ublk_nbd_journal_writes', 'Writes that it keeps.')
   const nbdMax = nbd('ublk_nbd_journal_max_bytes', 'The most bytes that it can keep.')
+  const volumeServing = gauge('ublk_volume_serving', 'Whether the volume works: 0 once somebody else has opened it.', 'device')
+  const volumeBehind = gauge('ublk_volume_behind_bytes', 'Bytes that are not in the store yet.', 'device')
+  const volumeBehindSeconds = gauge('ublk_volume_behind_seconds', 'For how long the oldest of them have waited.', 'device')
+  const volumeWritten = counter('ublk_volume_written_bytes_total', 'Bytes that clients have written.', 'device')
+  const volumeSent = counter('ublk_volume_sent_bytes_total', 'Bytes that were sent to the store.', 'device')
+  const volumeReceived = counter('ublk_volume_received_bytes_total', 'Bytes that came from it.', 'device')
+  const volumeStored = gauge('ublk_volume_stored_bytes', 'Bytes of the segments in the store.', 'device')
+  const volumeLive = gauge('ublk_volume_live_bytes', "Those of them that are the disk's.", 'device')
+  const volumeCached = gauge('ublk_volume_cached_bytes', 'Bytes in the cache of what was read.', 'device')
+  const volumeRequests = counter(
+    'ublk_volume_requests_total',
+    'Requests to the store: put, get, list or delete.',
+    'device',
+    'request',
+  )
+  const volumeFailures = counter('ublk_volume_failures_total', 'Those that failed, and were made again.', 'device')
   const layerBytes = gauge(
     'ublk_layer_bytes',
     'Bytes that the file of a layer of an overlay takes up: a snapshot, or the upper, which is written.',
@@ -83,7 +99,7 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
   )
   const hanging = gauge('ublk_faults_hanging', 'Requests that hang because of a rule.', 'device')
 
-  for (const { device, queues, lazy, connection, layers, faults: report, trouble } of readings) {
+  for (const { device, queues, lazy, connection, volume, layers, faults: report, trouble } of readings) {
     const name = { device: device.path.replace('/dev/', '') }
     up.set(name, trouble ? 0 : 1)
     size.set(name, device.size)
@@ -107,6 +123,22 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
       nbdJournal.set(name, connection.journalBytes)
       nbdWrites.set(name, connection.journalWrites)
       nbdMax.set(name, connection.journalMax)
+    }
+    if (volume) {
+      volumeServing.set(name, volume.serving ? 1 : 0)
+      volumeBehind.set(name, volume.behind)
+      volumeBehindSeconds.set(name, volume.behindSeconds)
+      volumeWritten.inc(name, volume.written)
+      volumeSent.inc(name, volume.sent)
+      volumeReceived.inc(name, volume.received)
+      volumeStored.set(name, volume.stored)
+      volumeLive.set(name, volume.live)
+      volumeCached.set(name, volume.cached)
+      volumeRequests.inc({ ...name, request: 'put' }, volume.puts)
+      volumeRequests.inc({ ...name, request: 'get' }, volume.gets)
+      volumeRequests.inc({ ...name, request: 'list' }, volume.lists)
+      volumeRequests.inc({ ...name, request: 'delete' }, volume.deletes)
+      volumeFailures.inc(name, volume.failures)
     }
     for (const { path, bytes, written } of layers) {
       if (path !== null) layerBytes.set({ ...name, layer: path, written: `${written}` }, bytes)

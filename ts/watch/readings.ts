@@ -1,9 +1,9 @@
 import type { UblkDevice } from '../device.js'
 import type { FaultReport } from '../disk-faults.js'
 import { UblkError, wrap } from '../errors.js'
-import type { DeviceInfo, DiskLayer, LazyProgress, QueueStats, ServerConnection } from '../info.js'
+import type { DeviceInfo, DiskLayer, LazyProgress, QueueStats, ServerConnection, StoredVolume } from '../info.js'
 import { type ControlClient, connect } from '../remote/control-client.js'
-import { hasFaults, hasNbd, isLazy, isOverlay } from '../remote/record-file.js'
+import { hasFaults, hasNbd, hasVolume, isLazy, isOverlay } from '../remote/record-file.js'
 
 /** A device's counters at one moment. */
 export interface Reading {
@@ -16,6 +16,8 @@ export interface Reading {
   readonly lazy: LazyProgress | null
   /** How it stands with its NBD servers. */
   readonly connection: ServerConnection | null
+  /** How it stands with its volume in an object store. */
+  readonly volume: StoredVolume | null
   /** What each layer of an overlay holds. */
   readonly layers: readonly DiskLayer[]
   /** What the rules of a disk with faults have done. */
@@ -25,18 +27,19 @@ export interface Reading {
 }
 
 /** What a server answers. */
-type Answer = Pick<Reading, 'queues' | 'lazy' | 'connection' | 'layers' | 'faults'>
+type Answer = Pick<Reading, 'queues' | 'lazy' | 'connection' | 'volume' | 'layers' | 'faults'>
 
-/** A server, and whether its disk is lazy, an overlay, at NBD servers, or has rules for faults. */
+/** A server, and whether its disk is lazy, an overlay, at NBD servers, in an object store, or has rules for faults. */
 interface Asked {
   readonly server: ControlClient
   readonly lazy: boolean
   readonly nbd: boolean
+  readonly stored: boolean
   readonly overlay: boolean
   readonly faults: boolean
 }
 
-const NOTHING: Answer = { queues: [], lazy: null, connection: null, layers: [], faults: null }
+const NOTHING: Answer = { queues: [], lazy: null, connection: null, volume: null, layers: [], faults: null }
 
 /** How long a server may take to answer, in milliseconds, so that it does not delay the others. */
 const BRIEF = 2000
@@ -94,8 +97,14 @@ export class Readings implements Disposable {
       }
     }
     const server = await connect(id, BRIEF)
-    const [lazy, nbd, overlay, faults] = [isLazy(id), hasNbd(id), isOverlay(id), hasFaults(id)]
-    const asked = { server, lazy, nbd, overlay, faults }
+    const asked = {
+      server,
+      lazy: isLazy(id),
+      nbd: hasNbd(id),
+      stored: hasVolume(id),
+      overlay: isOverlay(id),
+      faults: hasFaults(id),
+    }
     this.#servers.set(id, asked)
     return await countersOf(asked)
   }
@@ -110,15 +119,16 @@ export class Readings implements Disposable {
   }
 }
 
-async function countersOf({ server, lazy, nbd, overlay, faults }: Asked): Promise<Answer> {
-  const [queues, progress, connection, layers, report] = await Promise.all([
+async function countersOf({ server, lazy, nbd, stored, overlay, faults }: Asked): Promise<Answer> {
+  const [queues, progress, connection, volume, layers, report] = await Promise.all([
     server.stats(BRIEF),
     lazy ? server.lazyProgress(BRIEF) : null,
     nbd ? server.connection(BRIEF) : null,
+    stored ? server.volume(BRIEF) : null,
     overlay ? server.layers(BRIEF) : [],
     faults ? server.faults<FaultReport>(BRIEF) : null,
   ])
-  return { queues, lazy: progress, connection, layers, faults: report }
+  return { queues, lazy: progress, connection, volume, layers, faults: report }
 }
 
 function nobody({ id }: DeviceInfo): UblkError {

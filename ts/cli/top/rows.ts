@@ -1,6 +1,7 @@
 import { type Interval, OPERATIONS, sumOfOps, totalOf } from '../../watch/interval.js'
 import { connectedText } from '../connection-text.js'
 import type { Column } from '../table.js'
+import { behindText } from '../volume-text.js'
 
 /** What a device does. Rates are a second's. */
 export interface TopRow {
@@ -18,6 +19,8 @@ export interface TopRow {
   readonly present: string | null
   /** Whether it is connected to its NBD servers; null of another disk. */
   readonly connected: string | null
+  /** How much is not in its object store yet; null of another disk. */
+  readonly behind: string | null
   /** Its IOPS so far, the last at the end. */
   readonly history: readonly number[]
 }
@@ -54,9 +57,15 @@ const CONNECTED: Column<TopRow> = {
   value: row => row.connected,
 }
 
-/** The columns that are shown: those of lazy disks, and of disks at NBD servers, only if there are some. */
+const BEHIND: Column<TopRow> = {
+  name: 'BEHIND',
+  summary: 'of a disk in an object store: how much of it is not there yet',
+  value: row => row.behind,
+}
+
+/** The columns that are shown: those of lazy disks, of disks at NBD servers and in object stores, only if there are some. */
 export function columnsFor(rows: readonly TopRow[]): Column<TopRow>[] {
-  const some = [PRESENT, CONNECTED].filter(({ value }) => rows.some(row => value(row) !== null))
+  const some = [PRESENT, CONNECTED, BEHIND].filter(({ value }) => rows.some(row => value(row) !== null))
   return [...orders.map(({ column }) => column), ...some]
 }
 
@@ -65,7 +74,7 @@ export const HISTORY = 60
 
 /** What a device did in an interval, after what it did before. */
 export function rowOf(
-  { reading: { device, lazy, connection }, seconds, queues }: Interval,
+  { reading: { device, lazy, connection, volume }, seconds, queues }: Interval,
   before: TopRow | undefined,
 ): TopRow {
   const total = totalOf(queues)
@@ -85,6 +94,7 @@ export function rowOf(
     present: lazy ? `${Math.floor((100 * lazy.present) / lazy.size)}%` : null,
     connected:
       connection && connectedText(connection) + (connection.lost > 0 ? `, lost ${connection.lost}` : ''),
+    behind: volume && behindText(volume),
     history: seconds > 0 ? [...(before?.history ?? []), iops].slice(-HISTORY) : [],
   }
 }

@@ -7,6 +7,7 @@ mod layers;
 mod lazy;
 mod nbd;
 mod recorded;
+pub mod volume;
 
 use crate::Cancel;
 use crate::hooks::{Changes, Fetches, Wanted, callable};

@@ -14,6 +14,7 @@ mod overlay;
 mod plan;
 mod powercut;
 mod qcow2;
+mod s3;
 mod slice;
 mod stripe;
 mod tracked;
@@ -35,6 +36,7 @@ pub static ALL: &[Kind] = &[
     lazy::KIND,
     qcow2::KIND,
     nbd::KIND,
+    s3::KIND,
     slice::KIND,
     concat::KIND,
     stripe::KIND,

@@ -1,6 +1,7 @@
 //! A backend as JavaScript describes it, before it is opened.
 
 use super::{ALL, Below, Kind};
+use crate::device::volume::Tell;
 use napi_derive::napi;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::Value;
@@ -49,6 +50,8 @@ pub struct Contents {
     pub recorder: Arc<OnceLock<Weak<Recorder>>>,
     /// The NBD servers.
     pub nbd: Arc<NbdServers>,
+    /// The volume in an object store.
+    pub volume: Arc<OnceLock<Tell>>,
 }
 
 impl Opening {

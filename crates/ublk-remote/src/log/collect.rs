@@ -1,15 +1,15 @@
-//! Checkpoints of the map, and what they make possible: segments with nothing in them are deleted, and what little is in others is
+//! Stores the map from time to time, which makes possible what keeps the store small: segments with nothing in them are deleted, and what little is in others is
 //! moved out of them.
 //!
-//! **Order.** Whoever opens the volume reads the newest checkpoint and the log after it. So a segment may be deleted once a
-//! checkpoint is stored that does not name it, and that comes after it in the log. What is moved is written again, as any other
+//! **Order.** Whoever opens the volume reads the newest map and the log after it. So a segment may be deleted once a
+//! map is stored that does not name it, and that comes after it in the log. What is moved is written again, as any other
 //! write is, with a note of where it was: when the log is read, it counts only where the map still names that place. So a move
 //! never undoes a write. Fences are never deleted: a writer that was fenced may come back at any time.
 
-use super::format::{BLOCK, Checkpoint, Kind, LEAST_SEGMENT, LOG, Listed, LogId, MAPS, Run};
+use super::format::{BLOCK, Kind, LEAST_SEGMENT, LOG, Listed, LogId, MAPS, Run, StoredMap};
 use super::map::Map;
 use super::open::again;
-use super::state::Pin;
+use super::state::{Pin, Refused, Way};
 use super::upload::{drain, put};
 use super::volume::Volume;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use ublk_core::backend::Storage;
 
-/// After a checkpoint could not be stored.
+/// After a map could not be stored.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Of what is stored, at least so much is to be the disk's: in hundredths.
 const FULL: u64 = 70;
@@ -43,15 +43,15 @@ pub async fn run(volume: Arc<Volume>) {
             if volume.ending.load(SeqCst) || state.stopped().is_some() {
                 return;
             }
-            let (segments, blocks) = state.since_checkpoint;
-            // A checkpoint is to be a small part of what is stored.
-            (blocks >= volume.tuning.checkpoint || segments >= volume.tuning.most_segments)
+            let (segments, blocks) = state.since_map;
+            // Maps are to be a small part of what is stored.
+            (blocks >= volume.tuning.map_blocks || segments >= volume.tuning.map_segments)
                 && blocks * BLOCK >= size * 16
         };
         if !due {
             continue;
         }
-        match checkpoint(&volume, &mut listed).await {
+        match store_map(&volume, &mut listed).await {
             Ok(bytes) => {
                 size = bytes;
                 empty_some(&volume).await;
@@ -65,16 +65,16 @@ pub async fn run(volume: Arc<Volume>) {
 }
 
 /// Stores the map as of now, and deletes what only earlier ones need. Returns its length in bytes.
-pub async fn checkpoint(volume: &Arc<Volume>, listed: &mut bool) -> Result<u64, String> {
+pub async fn store_map(volume: &Arc<Volume>, listed: &mut bool) -> Result<u64, String> {
     let (map, at, segments) = still(volume).await?;
     drain(volume).await.map_err(|_| "the disk has stopped".to_owned())?;
     let Some(at) = at else { return Ok(0) };
-    let checkpoint = describe(&map, at, &segments);
+    let stored = describe(&map, at, &segments);
     drop(map);
-    let bytes = checkpoint.encode();
+    let bytes = stored.encode();
     let length = bytes.len() as u64;
     put(volume, &at.map_key(), Bytes::from(bytes)).await.map_err(|error| error.message)?;
-    let needed: HashSet<_> = checkpoint.segments.iter().map(|listed| listed.id).collect();
+    let needed: HashSet<_> = stored.segments.iter().map(|listed| listed.id).collect();
     delete_rest(volume, at, &needed, listed).await?;
     Ok(length)
 }
@@ -105,9 +105,12 @@ fn settled(volume: &Volume) -> Result<Still, oneshot::Receiver<i32>> {
     let mut state = volume.state();
     if !state.is_settled() {
         let (sender, receiver) = oneshot::channel();
-        state.wait_until_settled(Box::new(move |result| {
-            let _ = sender.send(result);
-        }));
+        state.wait_for(
+            Refused::Unsettled,
+            Box::new(move |result| {
+                let _ = sender.send(result);
+            }),
+        );
         return Err(receiver);
     }
     let headers: HashMap<_, _> = state
@@ -120,31 +123,31 @@ fn settled(volume: &Volume) -> Result<Still, oneshot::Receiver<i32>> {
     });
     let segments = segments.collect();
     let (map, next) = (state.map.clone(), state.next_id());
-    // Of an epoch in which nothing was stored, there is nothing to name a checkpoint by.
+    // Of an epoch in which nothing was stored, there is nothing to name a map by.
     let at = next.sequence.checked_sub(1).map(|sequence| LogId { sequence, ..next });
-    state.since_checkpoint = (0, 0);
+    state.since_map = (0, 0);
     let told = state.go_on();
     drop(state);
     told.tell();
     Ok((map, at, segments))
 }
 
-fn describe(map: &Map, at: LogId, segments: &Segments) -> Checkpoint {
+fn describe(map: &Map, at: LogId, segments: &Segments) -> StoredMap {
     let mut numbers: HashMap<u32, u32> = HashMap::new();
-    let mut checkpoint = Checkpoint { at, ..Checkpoint::default() };
+    let mut stored = StoredMap { at, ..StoredMap::default() };
     for (block, place, blocks) in map.runs() {
         let Some(listed) = segments.get(&place.segment) else { continue };
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let segment = *numbers.entry(place.segment).or_insert_with(|| {
-            checkpoint.segments.push(*listed);
+            stored.segments.push(*listed);
             next
         });
-        checkpoint.runs.push(Run { block, blocks, segment, place: place.block });
+        stored.runs.push(Run { block, blocks, segment, place: place.block });
     }
-    checkpoint
+    stored
 }
 
-/// Deletes the segments up to a checkpoint that it does not name, and all checkpoints before it.
+/// Deletes the segments up to a stored map that it does not name, and all maps before it.
 async fn delete_rest(
     volume: &Arc<Volume>,
     at: LogId,
@@ -170,7 +173,7 @@ async fn delete_rest(
             .collect()
     };
     if !*listed {
-        // What a server left that ended between a checkpoint and this.
+        // What a server left that ended between this and its map.
         let log = again(|| store.list(LOG, None)).await.map_err(failed)?;
         let state = volume.state();
         let rest = log.into_iter().filter(|entry| {
@@ -268,7 +271,7 @@ async fn shift(
         let waiter: super::state::Waiter = Box::new(move |result| {
             let _ = sender.send(result);
         });
-        match volume.begin_write(blocks, || waiter)? {
+        match volume.begin_write(block, blocks, Way::Move, || waiter)? {
             Some(writing) => break writing,
             None => drop(receiver.await),
         }
@@ -279,5 +282,5 @@ async fn shift(
         return Err(error.raw_os_error().unwrap_or(libc::EIO));
     }
     volume.counts.moved.fetch_add(blocks.into(), Relaxed);
-    volume.commit(&[(writing, block, kind)]).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+    volume.commit(&[(writing, kind)]).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
 }

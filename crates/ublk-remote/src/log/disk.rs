@@ -50,6 +50,10 @@ impl Options {
 pub struct Standing {
     /// Bytes that were written and are not in the store.
     pub behind: u64,
+    /// For how long the oldest of them have waited.
+    pub behind_for: Duration,
+    /// It works no more: somebody else has opened the volume, or the cache is broken.
+    pub stopped: bool,
     /// Bytes that clients wrote.
     pub written: u64,
     /// Segments stored.
@@ -58,8 +62,8 @@ pub struct Standing {
     pub stored: u64,
     /// See `stored`.
     pub live: u64,
-    /// Chunks in the local file.
-    pub chunks: u64,
+    /// Bytes of chunks in the local file.
+    pub cached: u64,
     /// Chunks that were asked of the store.
     pub misses: u64,
     /// Calls of the store that failed.
@@ -232,7 +236,9 @@ impl LogDisk {
         });
         Some(Standing {
             behind: state.behind(),
-            chunks: state.cache.count() as u64,
+            behind_for: state.behind_since().map_or(Duration::ZERO, |since| since.elapsed()),
+            stopped: state.stopped().is_some(),
+            cached: state.cache.count() as u64 * Layout::CHUNK,
             stored: stored * BLOCK,
             live: live * BLOCK,
             written: counts.written.load(Relaxed),
@@ -249,8 +255,8 @@ impl LogDisk {
     pub(super) async fn finish(volume: &Arc<Volume>) -> std::result::Result<(), String> {
         upload::drain(volume).await.map_err(|_| "the disk has stopped".to_owned())?;
         // So that the next one begins at once, however much was written.
-        if volume.state().since_checkpoint.0 > 16 {
-            collect::checkpoint(volume, &mut true).await?;
+        if volume.state().since_map.0 > 16 {
+            collect::store_map(volume, &mut true).await?;
         }
         Ok(())
     }
@@ -259,9 +265,11 @@ impl LogDisk {
 impl Backend for LogDisk {
     fn properties(&self) -> Properties {
         Properties {
-            block_size: 4096,
+            block_size: 512,
             write_cache: true,
             physical_block: 4096,
+            // The kernel reads ahead twice as much.
+            optimal_io: 1 << 20,
             discard: Some(Discard {
                 granularity: 4096,
                 alignment: 0,

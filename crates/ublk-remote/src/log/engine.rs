@@ -1,8 +1,9 @@
 //! Serves one queue of a volume: what is in the local file goes through the ring, whatever the store does.
 
+use super::fill::Filling;
 use super::format::{BLOCK, Kind};
 use super::ring::SPAN;
-use super::state::{Found, Layout, Pin, Waiter, Writing};
+use super::state::{Found, Layout, Pin, Waiter, Way, Writing};
 use super::volume::Volume;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,6 +18,10 @@ use ublk_core::error::{Error, Result};
 const KEY: Key = 0;
 /// The most operations of a request that the ring has room for: more only take more system calls.
 const OPERATIONS: u16 = 8;
+/// Bytes: the most that is fetched in advance for somebody who reads one part of the disk after the other.
+const MOST_AHEAD: u64 = 16 << 20;
+/// Reads that follow each other before anything is.
+const STREAK: u32 = 2;
 /// How often a read looks again because what it waited for is not there any more.
 const PATIENCE: u32 = 64;
 
@@ -25,13 +30,15 @@ const PATIENCE: u32 = 64;
 enum Phase {
     /// By the local file, in parts.
     Read { waiting: u32, error: Option<Errno> },
+    /// By what puts the rest of its first and last block into their new place.
+    Fill(Writing, Filling),
     /// By the local file.
     Write(Writing),
     /// By the note of what was written, which is written for all calls of the turn at once.
     Note,
     /// By so many chunks that are fetched.
     Fetch { left: u32, error: i32 },
-    /// By room in the local file, or a checkpoint: then it begins again.
+    /// By room in the local file, or by the map, which is being copied: then it begins again.
     Room,
     /// By a flush.
     Flush,
@@ -56,10 +63,42 @@ pub struct LogEngine {
     durable: bool,
     calls: PerCall<Call>,
     /// What was written in this turn, and is not noted yet.
-    written: Vec<(Writing, u64, Kind)>,
+    written: Vec<(Writing, Kind)>,
     /// What became of this turn's notes.
     noted: std::result::Result<(), Errno>,
     found: Vec<(u64, u32, Found)>,
+    ahead: Ahead,
+}
+
+/// Reads that follow each other.
+#[derive(Default)]
+struct Ahead {
+    /// Where the last one ended.
+    end: u64,
+    /// How many there were.
+    streak: u32,
+    /// Up to where is asked for already.
+    until: u64,
+}
+
+impl Ahead {
+    /// A read has come. What is to be fetched in advance, if it is time.
+    fn read(&mut self, offset: u64, length: u64, size: u64) -> Option<std::ops::Range<u64>> {
+        // Several that were asked for together may come in any order.
+        let near = offset <= self.end + MOST_AHEAD / 4 && offset + MOST_AHEAD / 4 >= self.end;
+        self.streak = if near && self.end > 0 { self.streak.saturating_add(1) } else { 0 };
+        if self.streak == 0 {
+            (self.end, self.until) = (offset + length, 0);
+            return None;
+        }
+        self.end = self.end.max(offset + length);
+        if self.streak < STREAK || self.until >= self.end + MOST_AHEAD / 2 {
+            return None;
+        }
+        let wanted = self.until.max(self.end)..(self.end + MOST_AHEAD).min(size);
+        self.until = wanted.end;
+        (!wanted.is_empty()).then_some(wanted)
+    }
 }
 
 impl LogEngine {
@@ -81,6 +120,7 @@ impl LogEngine {
             written: Vec::new(),
             noted: Ok(()),
             found: Vec::new(),
+            ahead: Ahead::default(),
         })
     }
 
@@ -96,8 +136,10 @@ impl LogEngine {
     /// What an earlier call with that number left, if it failed half-way.
     fn clean(&mut self, io: &Io<'_>) {
         self.unpin(io);
-        if let Phase::Write(writing) = self.set(io, Phase::Idle) {
-            self.volume.abandon(&writing);
+        match self.set(io, Phase::Idle) {
+            Phase::Write(writing) => self.volume.abandon(&writing),
+            Phase::Fill(writing, filling) => filling.orphan(&self.volume, &writing),
+            _ => {}
         }
     }
 
@@ -119,9 +161,13 @@ impl LogEngine {
     }
 
     fn read(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        if let Some(wanted) = self.ahead.read(piece.offset, piece.length, self.volume.info.size) {
+            super::fetch::ahead(&self.volume, wanted, &self.handle);
+        }
         let mut found = std::mem::take(&mut self.found);
         found.clear();
-        self.volume.find(piece.offset / BLOCK, blocks_of(&piece), &mut found);
+        let (block, blocks) = touched(&piece);
+        self.volume.find(block, blocks, &mut found);
         let step = self.read_found(io, piece, &found);
         self.found = found;
         step
@@ -139,9 +185,14 @@ impl LogEngine {
         }
         let (mut waiting, mut error) = (0, None);
         for (number, (at, blocks, found)) in (0..).zip(found) {
-            let part = piece.part(at * BLOCK, u64::from(*blocks) * BLOCK);
+            // A request may begin and end within a block.
+            let skipped = piece.offset % BLOCK;
+            let from = (at * BLOCK).max(skipped) - skipped;
+            let end = ((at + u64::from(*blocks)) * BLOCK - skipped).min(piece.length);
+            let part = piece.part(from, end - from);
+            let within = (piece.offset + from) % BLOCK;
             let step = match found {
-                Found::At(offset, _) => self.file.start(io, number, part.to(*offset)),
+                Found::At(offset, _) => self.file.start(io, number, part.to(*offset + within)),
                 Found::Zero if self.copy == CopyMode::Copy => {
                     Step::Done(io.zero(&part).map(|()| part.count()))
                 }
@@ -193,20 +244,32 @@ impl LogEngine {
 
     fn write(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         let waiter = self.waiter(io);
-        match self.volume.begin_write(blocks_of(&piece), || waiter) {
+        let (block, blocks) = touched(&piece);
+        let (first, last) = (piece.offset % BLOCK != 0, (piece.offset + piece.length) % BLOCK != 0);
+        let way = if first || last { Way::Part } else { Way::Whole };
+        match self.volume.begin_write(block, blocks, way, || waiter) {
             Err(errno) => Step::Done(Err(errno)),
             Ok(None) => {
                 self.set(io, Phase::Room);
                 Step::Pending
             }
-            Ok(Some(writing)) => {
-                self.set(io, Phase::Write(writing));
-                // The local file is not made durable for it: a flush of the volume follows.
-                let plain = Piece { flags: Flags::default(), ..piece.to(writing.offset()) };
-                let step = self.file.pass(io, plain);
-                self.written(io, piece, step)
+            Ok(Some(writing)) if way == Way::Part => {
+                let waiter = self.waiter(io);
+                let filling = Filling::start(&self.volume, writing, (first, last), waiter, &self.handle);
+                self.set(io, Phase::Fill(writing, filling));
+                Step::Pending
             }
+            Ok(Some(writing)) => self.put(io, piece, writing),
         }
+    }
+
+    /// Puts the data of a write into its place.
+    fn put(&mut self, io: &mut Io<'_>, piece: Piece, writing: Writing) -> Step {
+        self.set(io, Phase::Write(writing));
+        // The local file is not made durable for it: a flush of the volume follows.
+        let place = writing.offset() + piece.offset % BLOCK;
+        let step = self.file.pass(io, Piece { flags: Flags::default(), ..piece.to(place) });
+        self.written(io, piece, step)
     }
 
     /// The local file has gone on with a write.
@@ -224,7 +287,7 @@ impl LogEngine {
             return Step::Done(Err(errno));
         }
         self.volume.counts.written.fetch_add(piece.length, Relaxed);
-        self.written.push((writing, piece.offset / BLOCK, Kind::Data));
+        self.written.push((writing, Kind::Data));
         self.set(io, Phase::Note);
         io.go_on_later(KEY);
         Step::Pending
@@ -248,8 +311,17 @@ impl LogEngine {
     }
 
     fn zero(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
+        let (first, end) = (piece.offset.div_ceil(BLOCK), (piece.offset + piece.length) / BLOCK);
+        let whole = piece.offset % BLOCK == 0 && piece.length % BLOCK == 0;
+        if piece.op == Op::WriteZeroes && !whole {
+            return Step::Done(Err(libc::EOPNOTSUPP)); // the kernel writes zeroes then
+        }
+        if first >= end {
+            return Step::Done(Ok(piece.count()));
+        }
         let waiter = self.waiter(io);
-        match self.volume.zero(piece.offset / BLOCK, blocks_of(&piece), || waiter) {
+        let blocks = u32::try_from(end - first).unwrap_or(u32::MAX);
+        match self.volume.zero(first, blocks, || waiter) {
             Err(errno) => Step::Done(Err(errno)),
             Ok(true) => self.changed(io, piece, Ok(piece.count())),
             Ok(false) => {
@@ -266,9 +338,11 @@ impl LogEngine {
     }
 }
 
-/// Blocks of a piece, which has whole ones.
-fn blocks_of(piece: &Piece) -> u32 {
-    u32::try_from(piece.length / BLOCK).unwrap_or(u32::MAX)
+/// The blocks that a piece touches: the first, and how many.
+fn touched(piece: &Piece) -> (u64, u32) {
+    let first = piece.offset / BLOCK;
+    let end = (piece.offset + piece.length).div_ceil(BLOCK);
+    (first, u32::try_from(end - first).unwrap_or(u32::MAX))
 }
 
 impl Engine for LogEngine {
@@ -276,8 +350,7 @@ impl Engine for LogEngine {
         self.clean(io);
         let call = self.calls.of(io);
         (call.piece, call.looks) = (Some(piece), 0);
-        let whole = piece.offset.is_multiple_of(BLOCK) && piece.length.is_multiple_of(BLOCK);
-        if !whole || !piece.is_within(self.volume.info.size) {
+        if !piece.is_within(self.volume.info.size) {
             return Step::Done(Err(libc::EIO));
         }
         self.begin(io, piece)
@@ -303,6 +376,15 @@ impl Engine for LogEngine {
             Phase::Write(_) => {
                 let step = self.file.pass_on(io, completion);
                 self.written(io, piece, step)
+            }
+            Phase::Fill(writing, _) => {
+                let writing = *writing;
+                if result < 0 {
+                    self.volume.abandon(&writing);
+                    self.set(io, Phase::Idle);
+                    return Step::Done(Err(-result));
+                }
+                self.put(io, piece, writing)
             }
             Phase::Note => self.note(io, piece),
             Phase::Fetch { left, error } => {
@@ -335,8 +417,10 @@ impl Drop for LogEngine {
     fn drop(&mut self) {
         for call in self.calls.all() {
             self.volume.unpin(call.pins.iter().copied());
-            if let Phase::Write(writing) = &call.phase {
-                self.volume.abandon(writing);
+            match &call.phase {
+                Phase::Write(writing) => self.volume.abandon(writing),
+                Phase::Fill(writing, filling) => filling.orphan(&self.volume, writing),
+                _ => {}
             }
         }
         // Their requests are not answered.

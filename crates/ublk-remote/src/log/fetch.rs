@@ -68,6 +68,14 @@ pub fn fetch(volume: &Arc<Volume>, wanted: Vec<(Key, Waiter)>, handle: &tokio::r
     }
 }
 
+/// Has what is missing of a range of bytes brought, for nobody in particular.
+pub fn ahead(volume: &Arc<Volume>, range: std::ops::Range<u64>, handle: &tokio::runtime::Handle) {
+    let missing = volume.state().missing(range.start / BLOCK..range.end.div_ceil(BLOCK));
+    if !missing.is_empty() {
+        fetch(volume, missing.into_iter().map(|key| (key, Box::new(|_| {}) as Waiter)).collect(), handle);
+    }
+}
+
 async fn bring(volume: Arc<Volume>, range: Range) {
     let result = match load(&volume, &range).await {
         Ok(bytes) => keep(&volume, &range, &bytes).await.map_or_else(|errno| -errno, |()| 0),

@@ -4,7 +4,7 @@
 //! PREFIX/volume.json             what the volume is; created once
 //! PREFIX/log/EPOCH/SEQUENCE      a segment: what was written, and where on the disk it belongs. Or a fence, at which the epoch
 //!                                ends: whoever created it writes the next one
-//! PREFIX/map/EPOCH-SEQUENCE      a checkpoint: the map of the disk after that segment
+//! PREFIX/map/EPOCH-SEQUENCE      the map of the disk after that segment
 //! PREFIX/snapshot/NAME.json      a name for the disk as of a segment
 //! ```
 //!
@@ -35,7 +35,7 @@ const EXTENT: usize = 32;
 pub const VOLUME: &str = "volume.json";
 /// Where a volume's log is.
 pub const LOG: &str = "log/";
-/// Where its checkpoints are.
+/// Where its maps are.
 pub const MAPS: &str = "map/";
 
 /// The check sum of some bytes: CRC-32C.
@@ -70,7 +70,7 @@ impl LogId {
         format!("{LOG}{:08x}/{:08x}", self.epoch, self.sequence)
     }
 
-    /// The key of the checkpoint that has it and all before it.
+    /// The key of the map that has it and all before it.
     pub fn map_key(self) -> String {
         format!("{MAPS}{:08x}-{:08x}", self.epoch, self.sequence)
     }
@@ -86,7 +86,7 @@ impl LogId {
         Self::of(key.strip_prefix(LOG)?, '/')
     }
 
-    /// From the key of a checkpoint.
+    /// From the key of a map.
     pub fn of_map_key(key: &str) -> Option<Self> {
         Self::of(key.strip_prefix(MAPS)?, '-')
     }
@@ -318,7 +318,7 @@ impl Segment {
     }
 }
 
-/// A segment that a checkpoint names.
+/// A segment that a stored map names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed {
     /// Its place in the log.
@@ -336,7 +336,7 @@ pub struct Run {
     pub block: u64,
     /// How many.
     pub blocks: u32,
-    /// The segment: its number in the checkpoint's list.
+    /// The segment: its number in the map's list.
     pub segment: u32,
     /// The first block of its data.
     pub place: u32,
@@ -344,7 +344,7 @@ pub struct Run {
 
 /// The map of a disk as of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Checkpoint {
+pub struct StoredMap {
     /// The segment.
     pub at: LogId,
     /// The segments that have data of the disk.
@@ -353,7 +353,7 @@ pub struct Checkpoint {
     pub runs: Vec<Run>,
 }
 
-impl Checkpoint {
+impl StoredMap {
     /// Its object.
     pub fn encode(&self) -> Vec<u8> {
         let length = 40 + self.segments.len() * 16 + self.runs.len() * 20;
@@ -380,12 +380,12 @@ impl Checkpoint {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut from = Get { bytes: bytes.get(20..).unwrap_or_default() };
         if bytes.len() < 20 || !bytes.starts_with(MAP) {
-            return Err(Malformed("is no checkpoint of ublk-ts"));
+            return Err(Malformed("is no map of ublk-ts"));
         }
         let mut summed = bytes.to_vec();
         summed[16..20].fill(0);
         if sum(&summed).to_le_bytes() != bytes[16..20] {
-            return Err(Malformed("is a checkpoint that was changed"));
+            return Err(Malformed("is a stored map that was changed"));
         }
         let at = LogId { epoch: from.u32()?, sequence: from.u32()? };
         let (segments, runs) = (from.u32()?, from.u64()?);
@@ -403,7 +403,7 @@ impl Checkpoint {
             });
             let last = block.checked_add(run.blocks.into());
             let (true, Some(last), true) = (within, last, block >= end && run.blocks > 0) else {
-                return Err(Malformed("is a checkpoint with an impossible part"));
+                return Err(Malformed("is a stored map with an impossible part"));
             };
             end = last;
             Ok(run)
@@ -484,7 +484,7 @@ mod tests {
         assert!((fence.encode().len() as u64) < LEAST_SEGMENT);
         let volume = Volume { format: 1, id: "x".into(), size: 8192 };
         assert_eq!(Volume::decode(&volume.encode()), Ok(volume));
-        let map = Checkpoint {
+        let map = StoredMap {
             at: LogId { epoch: 2, sequence: 5 },
             segments: vec![Listed { id: LogId { epoch: 1, sequence: 1 }, header: 1, blocks: 10 }],
             runs: vec![
@@ -492,7 +492,7 @@ mod tests {
                 Run { block: 7, blocks: 1, segment: 0, place: 0 },
             ],
         };
-        assert_eq!(Checkpoint::decode(&map.encode()), Ok(map));
+        assert_eq!(StoredMap::decode(&map.encode()), Ok(map));
     }
 
     #[test]
@@ -522,7 +522,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) as usize
         };
-        let map = Checkpoint { segments: vec![], runs: vec![], ..Checkpoint::default() }.encode();
+        let map = StoredMap { segments: vec![], runs: vec![], ..StoredMap::default() }.encode();
         for _ in 0..20_000 {
             let mut some = if random() % 2 == 0 { bytes.clone() } else { map.clone() };
             for _ in 0..random() % 8 {
@@ -530,7 +530,7 @@ mod tests {
                 some[at] = random() as u8;
             }
             some.truncate(random() % (some.len() + 1));
-            let _ = (Object::decode(&some), Checkpoint::decode(&some), Volume::decode(&some));
+            let _ = (Object::decode(&some), StoredMap::decode(&some), Volume::decode(&some));
         }
     }
 }

@@ -7,6 +7,7 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod fetch;
+mod fill;
 mod format;
 mod index;
 mod map;

@@ -8,7 +8,7 @@
 //! say which. They become the first segments of the new epoch, if nobody else has opened the volume since: then the log ends
 //! exactly where they begin.
 
-use super::format::{Checkpoint, Fence, LEAST_SEGMENT, LOG, LogId, MAPS, MOST_HEADER, Malformed, Object};
+use super::format::{Fence, LEAST_SEGMENT, LOG, LogId, MAPS, MOST_HEADER, Malformed, Object, StoredMap};
 use super::format::{Segment, VOLUME, Volume};
 use super::notes::{Left, Noted};
 use super::state::{Layout, State};
@@ -85,8 +85,8 @@ pub fn random_id() -> Result<String> {
 /// The end of a log, and what counts of it.
 #[derive(Debug)]
 pub struct Tail {
-    /// The newest checkpoint.
-    pub checkpoint: Checkpoint,
+    /// The newest map.
+    pub map: StoredMap,
     /// The segments after it.
     pub segments: Vec<Segment>,
     /// The fences after it.
@@ -110,14 +110,14 @@ fn walk(after: LogId, objects: &[Entry]) -> (Vec<(LogId, bool)>, LogId) {
     (counts, end)
 }
 
-/// Reads the log after its newest checkpoint.
+/// Reads the log after its newest map.
 pub async fn read_tail(store: &Arc<dyn Store>) -> Result<Tail> {
     let failed = |error: StoreError| told(&**store, &error);
     'again: loop {
         let maps = again(|| store.list(MAPS, None)).await.map_err(failed)?;
         let newest = maps.iter().filter_map(|entry| LogId::of_map_key(&entry.key)).max();
-        let (checkpoint, objects) = match newest {
-            None => (Checkpoint::default(), again(|| store.list(LOG, None)).await.map_err(failed)?),
+        let (map, objects) = match newest {
+            None => (StoredMap::default(), again(|| store.list(LOG, None)).await.map_err(failed)?),
             Some(at) => {
                 let (key, after) = (at.map_key(), at.key());
                 let (bytes, objects) =
@@ -127,7 +127,7 @@ pub async fn read_tail(store: &Arc<dyn Store>) -> Result<Tail> {
                     continue;
                 }
                 let bytes = bytes.map_err(failed)?;
-                let map = Checkpoint::decode(&bytes).map_err(|error| malformed(&**store, &key, &error))?;
+                let map = StoredMap::decode(&bytes).map_err(|error| malformed(&**store, &key, &error))?;
                 (map, objects.map_err(failed)?)
             }
         };
@@ -152,13 +152,13 @@ pub async fn read_tail(store: &Arc<dyn Store>) -> Result<Tail> {
                         let wrong = Malformed("is not what belongs there");
                         return Err(malformed(&**store, &id.key(), &wrong));
                     }
-                    // Its space was used again since the list was made: there is a newer checkpoint.
+                    // Its space was used again since the list was made: there is a newer map.
                     Err(error) if error.kind == ErrorKind::NotFound => continue 'again,
                     Err(error) => return Err(error),
                 }
             }
         }
-        return Ok(Tail { checkpoint, segments, fences, end });
+        return Ok(Tail { map, segments, fences, end });
     }
 }
 
@@ -208,7 +208,7 @@ async fn unstored(store: &dyn Store, tail: &Tail, left: &Left) -> Result<Vec<Not
     };
     let rest: Vec<_> = of(at).collect();
     // It was about to open the next epoch, or did, and nothing was stored since.
-    let newest = tail.segments.iter().map(|segment| segment.id.epoch).chain([tail.checkpoint.at.epoch]).max();
+    let newest = tail.segments.iter().map(|segment| segment.id.epoch).chain([tail.map.at.epoch]).max();
     let by_us = newest.is_none_or(|newest| newest <= owner.epoch)
         && last_opener(tail).is_some_and(|(_, fence)| fence.writer == owner.next);
     if rest.is_empty() || by_us {
@@ -284,10 +284,10 @@ pub async fn take(
 /// The state of a disk as its log says.
 pub fn replay(info: &Volume, layout: Layout, tail: &Tail) -> State {
     let mut state = State::new(info.size / super::format::BLOCK, layout);
-    let listed = tail.checkpoint.segments.iter();
+    let listed = tail.map.segments.iter();
     let numbers: Vec<_> =
         listed.map(|listed| state.add(listed.id, listed.header, listed.blocks, true)).collect();
-    for run in &tail.checkpoint.runs {
+    for run in &tail.map.runs {
         let number = numbers[run.segment as usize];
         let (block, blocks, place) = (run.block, run.blocks, run.place);
         state.apply(number, &super::format::Extent { block, blocks, place, kind: super::format::Kind::Data });
@@ -295,8 +295,8 @@ pub fn replay(info: &Volume, layout: Layout, tail: &Tail) -> State {
     for segment in &tail.segments {
         let number = state.add(segment.id, segment.header, segment.blocks, true);
         segment.extents.iter().for_each(|extent| state.apply(number, extent));
-        state.since_checkpoint.0 += 1;
-        state.since_checkpoint.1 += u64::from(segment.blocks);
+        state.since_map.0 += 1;
+        state.since_map.1 += u64::from(segment.blocks);
     }
     state.begin_epoch(LogId { epoch: tail.end.epoch + 1, sequence: 0 });
     state

@@ -1,5 +1,5 @@
 //! What a volume knows while it is served: where everything is, what is still to be stored, and who waits for that. Knows no
-//! file, no store and no clock.
+//! file and no store.
 
 use super::cache::{CHUNK, Cache, Key};
 use super::format::{BLOCK, Extent, Kind, LogId, MOST_BLOCKS, MOST_EXTENTS};
@@ -7,6 +7,7 @@ use super::map::{Map, Place};
 use super::ring::Ring;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::time::Instant;
 
 /// Told once, with 0 or a negative error number.
 pub type Waiter = Box<dyn FnOnce(i32) + Send>;
@@ -42,6 +43,8 @@ pub struct Unsent {
     pub extents: Vec<Extent>,
     /// Writes that are under way.
     pending: u32,
+    /// When it was begun.
+    begun: Instant,
     /// It gets no more writes.
     sealed: bool,
     /// Somebody stores it.
@@ -57,9 +60,37 @@ impl Unsent {
     }
 }
 
+/// What a write does with the blocks that it touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It replaces all of each.
+    Whole,
+    /// It keeps a part of some, which has been read before: nobody else changes them meanwhile.
+    Part,
+    /// It puts the same somewhere else.
+    Move,
+}
+
+/// Why a write does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The disk has stopped, with this error number.
+    Stopped(i32),
+    /// There is no room in the ring, or the map is being copied.
+    Room,
+    /// Others change the same blocks.
+    Overlap,
+    /// Writes in earlier segments are under way.
+    Unsettled,
+}
+
 /// A write that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Writing {
+    /// The first block of the disk.
+    pub block: u64,
+    /// What it does with the blocks.
+    pub way: Way,
     /// The segment's number in the table.
     pub segment: u32,
     /// Its place in the log.
@@ -141,6 +172,8 @@ struct Waiting {
     stored: Vec<(u64, Waiter)>,
     /// For room in the ring.
     room: Vec<Waiter>,
+    /// For other writes to the same blocks.
+    overlap: Vec<Waiter>,
     /// For the writes of segments that get no more.
     settled: Vec<Waiter>,
 }
@@ -180,14 +213,16 @@ pub struct State {
     /// The oldest first; the last one gets the next write unless it is sealed.
     unsent: VecDeque<Unsent>,
     waiting: Waiting,
+    /// The blocks of all writes under way, but for moves.
+    going: Vec<(Range<u64>, Way)>,
     /// Requests that wait for a chunk that is being fetched.
     pub fetching: HashMap<Key, Vec<Waiter>>,
     /// No new write begins.
     paused: bool,
     /// Nothing works any more, with this error number.
     stopped: Option<i32>,
-    /// Segments that were stored since the last checkpoint, and their blocks.
-    pub since_checkpoint: (u32, u64),
+    /// Segments that were stored since the last map, and their blocks.
+    pub since_map: (u32, u64),
 }
 
 impl State {
@@ -205,10 +240,11 @@ impl State {
             orders: 0,
             unsent: VecDeque::new(),
             waiting: Waiting::default(),
+            going: Vec::new(),
             fetching: HashMap::new(),
             paused: false,
             stopped: None,
-            since_checkpoint: (0, 0),
+            since_map: (0, 0),
         }
     }
 
@@ -311,13 +347,17 @@ impl State {
         }
     }
 
-    /// Begins a write. `Err(None)`: it has to wait for room, or for a checkpoint; see [`wait_for_room`](Self::wait_for_room).
-    pub fn begin_write(&mut self, blocks: u32) -> Result<Writing, Option<i32>> {
+    /// Begins a write. If it does not, it may [wait](Self::wait_for).
+    pub fn begin_write(&mut self, block: u64, blocks: u32, way: Way) -> Result<Writing, Refused> {
         if let Some(errno) = self.stopped {
-            return Err(Some(errno));
+            return Err(Refused::Stopped(errno));
         }
         if self.paused {
-            return Err(None);
+            return Err(Refused::Room);
+        }
+        let touched = block..block + u64::from(blocks);
+        if way != Way::Move && self.overlaps(&touched, way) {
+            return Err(Refused::Overlap);
         }
         if let Some(open) = self.unsent.back().filter(|open| !open.sealed) {
             let full = open.extents.len() + open.pending as usize >= MOST_EXTENTS
@@ -329,16 +369,27 @@ impl State {
         if self.unsent.back().is_none_or(|last| last.sealed) {
             self.open()?;
         }
-        let open = self.unsent.back_mut().ok_or(Some(libc::EIO))?;
+        let open = self.unsent.back_mut().ok_or(Refused::Room)?;
         open.pending += 1;
         let segment = &mut self.segments[open.segment as usize];
         let place = segment.blocks;
         segment.blocks += blocks;
-        let start = segment.local.ok_or(Some(libc::EIO))?;
-        Ok(Writing { segment: open.segment, id: segment.id, start, place, blocks })
+        // An open segment is in the ring.
+        let start = segment.local.unwrap_or_default();
+        if way != Way::Move {
+            self.going.push((touched, way));
+        }
+        Ok(Writing { block, way, segment: open.segment, id: segment.id, start, place, blocks })
     }
 
-    fn open(&mut self) -> Result<(), Option<i32>> {
+    /// Whether others change the same blocks in a way that does not go together with this one.
+    fn overlaps(&self, blocks: &Range<u64>, way: Way) -> bool {
+        self.going.iter().any(|(other, others)| {
+            (way == Way::Part || *others == Way::Part) && other.start < blocks.end && blocks.start < other.end
+        })
+    }
+
+    fn open(&mut self) -> Result<(), Refused> {
         let number = self.free.last().copied();
         let number = number.unwrap_or(u32::try_from(self.segments.len()).unwrap_or(u32::MAX));
         let segments = &mut self.segments;
@@ -350,7 +401,7 @@ impl State {
             }
             free
         });
-        let start = start.ok_or(None)?;
+        let start = start.ok_or(Refused::Room)?;
         let id = self.next;
         self.next = id.next();
         let added = self.add(id, 0, 0, false);
@@ -360,6 +411,7 @@ impl State {
             segment: number,
             extents: Vec::new(),
             pending: 0,
+            begun: Instant::now(),
             sealed: false,
             sending: false,
             sent: false,
@@ -368,7 +420,7 @@ impl State {
     }
 
     /// A write is done: it counts from here on.
-    pub fn commit(&mut self, writing: &Writing, block: u64, kind: Kind) -> Told {
+    pub fn commit(&mut self, writing: &Writing, kind: Kind) -> Told {
         let order = self.segments[writing.segment as usize].order;
         let is_earlier = |unsent: &Unsent| self.segments[unsent.segment as usize].order < order;
         if matches!(kind, Kind::Moved { .. })
@@ -377,7 +429,7 @@ impl State {
             // A write that is under way in an earlier segment counts, and would find a later one in its place.
             return self.abandon(writing);
         }
-        let extent = Extent { block, blocks: writing.blocks, place: writing.place, kind };
+        let extent = Extent { block: writing.block, blocks: writing.blocks, place: writing.place, kind };
         self.apply(writing.segment, &extent);
         self.end_write(writing, Some(extent))
     }
@@ -389,6 +441,12 @@ impl State {
 
     fn end_write(&mut self, writing: &Writing, extent: Option<Extent>) -> Told {
         let mut told = Told::default();
+        let touched = writing.block..writing.block + u64::from(writing.blocks);
+        let place = self.going.iter().position(|going| *going == (touched.clone(), writing.way));
+        if let Some(place) = place {
+            self.going.swap_remove(place);
+            told.all(&mut self.waiting.overlap, 0);
+        }
         let open = self.unsent.iter_mut().rev().find(|unsent| unsent.segment == writing.segment);
         if let Some(open) = open {
             open.pending -= 1;
@@ -413,13 +471,16 @@ impl State {
         self.unsent.iter().all(|unsent| !unsent.sealed || unsent.pending == 0)
     }
 
-    /// Has a part of the disk read as zeroes. `Err(None)`: it has to wait, for room or to be [settled](Self::wait_until_settled).
-    pub fn zero(&mut self, block: u64, blocks: u32) -> Result<Writing, Option<i32>> {
+    /// Has a part of the disk read as zeroes. If it does not, it may [wait](Self::wait_for).
+    pub fn zero(&mut self, block: u64, blocks: u32) -> Result<Writing, Refused> {
         // Else a write that is under way in an earlier segment would count here when it is done, and not in the log.
         if !self.is_settled() {
-            return Err(None);
+            return Err(Refused::Unsettled);
         }
-        let writing = self.begin_write(0)?;
+        if self.overlaps(&(block..block + u64::from(blocks)), Way::Whole) {
+            return Err(Refused::Overlap);
+        }
+        let writing = self.begin_write(block, 0, Way::Move)?;
         let writing = Writing { blocks, place: 0, ..writing };
         let extent = Extent { block, blocks, place: 0, kind: Kind::Zero };
         self.apply(writing.segment, &extent);
@@ -458,6 +519,11 @@ impl State {
         self.unsent.iter().map(blocks).sum::<u64>() * BLOCK
     }
 
+    /// Since when something waits to be stored.
+    pub fn behind_since(&self) -> Option<Instant> {
+        self.unsent.iter().find(|unsent| !unsent.extents.is_empty()).map(|unsent| unsent.begun)
+    }
+
     /// Whether the segment that is written has something.
     pub fn has_open(&self) -> bool {
         self.unsent.back().is_some_and(|last| !last.sealed && (last.pending > 0 || !last.extents.is_empty()))
@@ -475,8 +541,8 @@ impl State {
             let Some(first) = self.unsent.pop_front() else { break };
             let segment = &mut self.segments[first.segment as usize];
             segment.stored = true;
-            self.since_checkpoint.0 += 1;
-            self.since_checkpoint.1 += u64::from(segment.blocks);
+            self.since_map.0 += 1;
+            self.since_map.1 += u64::from(segment.blocks);
             last = Some(segment.order);
         }
         if let Some(last) = last {
@@ -503,18 +569,13 @@ impl State {
         None
     }
 
-    /// Waits until there may be room for a write.
-    pub fn wait_for_room(&mut self, waiter: Waiter) {
-        self.waiting.room.push(waiter);
-    }
-
-    /// Waits until [`zero`](Self::zero) may go on.
-    pub fn wait_until_settled(&mut self, waiter: Waiter) {
-        if self.is_settled() {
-            // It was for want of room.
-            self.waiting.room.push(waiter);
-        } else {
-            self.waiting.settled.push(waiter);
+    /// Waits until what was refused may go on.
+    pub fn wait_for(&mut self, refused: Refused, waiter: Waiter) {
+        match refused {
+            Refused::Stopped(errno) => waiter(-errno),
+            Refused::Room => self.waiting.room.push(waiter),
+            Refused::Overlap => self.waiting.overlap.push(waiter),
+            Refused::Unsettled => self.waiting.settled.push(waiter),
         }
     }
 
@@ -539,6 +600,7 @@ impl State {
         self.stopped = Some(errno);
         told.all(&mut self.waiting.room, -errno);
         told.all(&mut self.waiting.settled, -errno);
+        told.all(&mut self.waiting.overlap, -errno);
         told.0.extend(self.waiting.stored.drain(..).map(|(_, waiter)| (waiter, -errno)));
         told.0.extend(self.fetching.drain().flat_map(|(_, waiters)| waiters).map(|waiter| (waiter, -errno)));
         told
@@ -569,6 +631,28 @@ impl State {
                 (Found::At(at, Pin::Slot(slot)), run)
             }
         }
+    }
+
+    /// The chunks of some blocks that are only in the store.
+    pub fn missing(&mut self, blocks: Range<u64>) -> Vec<Key> {
+        let (mut block, mut keys) = (blocks.start, Vec::new());
+        while block < blocks.end {
+            let most = u32::try_from(blocks.end - block).unwrap_or(u32::MAX);
+            let (place, run) = self.map.run(block, most);
+            block += u64::from(run);
+            let Some(place) = place.filter(|place| self.segments[place.segment as usize].local.is_none())
+            else {
+                continue;
+            };
+            let chunks = place.block / CHUNK..=(place.block + run - 1) / CHUNK;
+            let keys_of = chunks.map(|chunk| Key { segment: place.segment, chunk });
+            keys.extend(
+                keys_of.filter(|key| !self.fetching.contains_key(key) && self.cache.find(*key).is_none()),
+            );
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys
     }
 
     /// What was found is not needed any more.
@@ -605,6 +689,7 @@ impl State {
             segment: number,
             extents,
             pending: 0,
+            begun: Instant::now(),
             sealed: true,
             sending: false,
             sent: false,

@@ -4,7 +4,7 @@
 use super::disk::{LogDisk, Options};
 use super::fetch;
 use super::format::{BLOCK, Kind, LogId};
-use super::state::{Found, Pin, Waiter, Writing};
+use super::state::{Found, Pin, Waiter, Way, Writing};
 use super::volume::{Durable, Tuning, Volume};
 use super::{collect, upload};
 use crate::store::Store;
@@ -51,7 +51,7 @@ struct Server {
 
 fn tuning(durable: Durable) -> Tuning {
     let delay = Duration::from_secs(1);
-    Tuning { durable, delay, sends: 3, checkpoint: 300, most_segments: 12, ..Tuning::default() }
+    Tuning { durable, delay, sends: 3, map_blocks: 300, map_segments: 12, ..Tuning::default() }
 }
 
 impl Server {
@@ -81,11 +81,11 @@ impl Server {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
-    async fn begin(&self, blocks: u32) -> std::result::Result<Writing, i32> {
+    async fn begin(&self, block: u64, blocks: u32) -> std::result::Result<Writing, i32> {
         loop {
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let waiter = tells(sender);
-            match self.volume.begin_write(blocks, || waiter)? {
+            match self.volume.begin_write(block, blocks, Way::Whole, || waiter)? {
                 Some(writing) => return Ok(writing),
                 None => drop(receiver.await),
             }
@@ -225,13 +225,13 @@ async fn work(server: &Server, history: &mut History, random: &mut Random, turns
         let blocks = (1 + random.below(most)).min(BLOCKS - block) as u32;
         match random.below(12) {
             0..5 => {
-                // A checkpoint waits for those under way.
+                // Who copies the map waits for those under way.
                 if server.volume.state().is_paused() {
                     while !pending.is_empty() {
                         finish(server, history, &mut pending, 0);
                     }
                 }
-                let Ok(writing) = server.begin(blocks).await else { return };
+                let Ok(writing) = server.begin(block, blocks).await else { return };
                 history.stamps += 1;
                 server.put(&writing, history.stamps);
                 pending.push((writing, block, history.stamps));
@@ -282,7 +282,7 @@ async fn work(server: &Server, history: &mut History, random: &mut Random, turns
 
 fn finish(server: &Server, history: &mut History, pending: &mut Vec<(Writing, u64, u64)>, at: usize) {
     let (writing, block, stamp) = pending.swap_remove(at);
-    server.volume.commit(&[(writing, block, Kind::Data)]).unwrap();
+    server.volume.commit(&[(writing, Kind::Data)]).unwrap();
     history.add(writing.id, block, writing.blocks, stamp);
 }
 
@@ -413,10 +413,10 @@ fn who_opens_a_volume_is_its_only_writer_and_who_had_it_learns_that() {
         work(&two, &mut of_two, &mut random, turns).await;
         tokio::time::sleep(Duration::from_secs(200)).await;
         // What the first writes now is nobody's.
-        let writing = one.begin(1).await;
+        let writing = one.begin(0, 1).await;
         if let Ok(writing) = writing {
             one.put(&writing, 99);
-            one.volume.commit(&[(writing, 0, Kind::Data)]).unwrap();
+            one.volume.commit(&[(writing, Kind::Data)]).unwrap();
         }
         assert!(matches!(one.flush().await, Ok(result) if result < 0), "the first is told");
         assert!(one.complaints.lock().unwrap().iter().any(|line| line.contains("was opened by")));

@@ -3,7 +3,7 @@
 use super::format::{BLOCK, Kind, Volume as Info};
 use super::index::Index;
 use super::notes::{Note, Noted, Notes};
-use super::state::{Found, Pin, State, Waiter, Writing};
+use super::state::{Found, Pin, Refused, State, Waiter, Way, Writing};
 use crate::store::Store;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -35,9 +35,9 @@ pub struct Tuning {
     /// How long a read waits for the store.
     pub patience: Duration,
     /// Blocks that are stored before the map is.
-    pub checkpoint: u64,
+    pub map_blocks: u64,
     /// Segments that are stored before the map is.
-    pub most_segments: u32,
+    pub map_segments: u32,
 }
 
 impl Default for Tuning {
@@ -47,8 +47,8 @@ impl Default for Tuning {
             delay: Duration::from_secs(1),
             sends: 8,
             patience: Duration::from_secs(60),
-            checkpoint: (1 << 30) / BLOCK,
-            most_segments: 256,
+            map_blocks: (1 << 30) / BLOCK,
+            map_segments: 256,
         }
     }
 }
@@ -163,13 +163,13 @@ impl Volume {
     }
 
     /// What was written is noted, and counts from here on. Its data is in the local file.
-    pub fn commit(&self, written: &[(Writing, u64, Kind)]) -> io::Result<()> {
+    pub fn commit(&self, written: &[(Writing, Kind)]) -> io::Result<()> {
         let mut notes = self.notes();
-        let of = |(writing, block, kind): &(Writing, u64, Kind)| Note {
+        let of = |(writing, kind): &(Writing, Kind)| Note {
             id: writing.id,
             start: writing.start,
             extent: super::format::Extent {
-                block: *block,
+                block: writing.block,
                 blocks: writing.blocks,
                 place: writing.place,
                 kind: *kind,
@@ -181,10 +181,8 @@ impl Volume {
         let mut state = self.state();
         let opens = !state.has_open();
         let told: Vec<_> = match &added {
-            Ok(()) => {
-                written.iter().map(|(writing, block, kind)| state.commit(writing, *block, *kind)).collect()
-            }
-            Err(_) => written.iter().map(|(writing, ..)| state.abandon(writing)).collect(),
+            Ok(()) => written.iter().map(|(writing, kind)| state.commit(writing, *kind)).collect(),
+            Err(_) => written.iter().map(|(writing, _)| state.abandon(writing)).collect(),
         };
         let long = notes.is_long();
         drop(state);
@@ -217,13 +215,19 @@ impl Volume {
     }
 
     /// Begins a write; `None`: the waiter is told when to try again.
-    pub fn begin_write(&self, blocks: u32, waiter: impl FnOnce() -> Waiter) -> Result<Option<Writing>, i32> {
+    pub fn begin_write(
+        &self,
+        block: u64,
+        blocks: u32,
+        way: Way,
+        waiter: impl FnOnce() -> Waiter,
+    ) -> Result<Option<Writing>, i32> {
         let mut state = self.state();
-        match state.begin_write(blocks) {
+        match state.begin_write(block, blocks, way) {
             Ok(writing) => Ok(Some(writing)),
-            Err(Some(errno)) => Err(errno),
-            Err(None) => {
-                state.wait_for_room(waiter());
+            Err(Refused::Stopped(errno)) => Err(errno),
+            Err(why) => {
+                state.wait_for(why, waiter());
                 drop(state);
                 self.work.notify_one();
                 Ok(None)
@@ -247,9 +251,9 @@ impl Volume {
         let opens = !state.has_open();
         let writing = match state.zero(block, blocks) {
             Ok(writing) => writing,
-            Err(Some(errno)) => return Err(errno),
-            Err(None) => {
-                state.wait_until_settled(waiter());
+            Err(Refused::Stopped(errno)) => return Err(errno),
+            Err(why) => {
+                state.wait_for(why, waiter());
                 drop(state);
                 self.work.notify_one();
                 return Ok(false);

@@ -1,0 +1,110 @@
+//! A disk in an object store. Only the native part of the package `@ublk-ts/remote` can open it.
+
+use super::bytes::Bytes;
+use super::plan::{Opening, Plan};
+use super::{Below, Kind, read};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use ublk_core::backend::{Backend, File};
+use ublk_core::error::Result;
+
+/// See the [module](self).
+pub const KIND: Kind =
+    Kind { name: "s3", below: Below::Anything, usual: Some(("s3", File::COPY_MODES)), read: read::<Options> };
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[cfg_attr(not(feature = "remote"), expect(dead_code, reason = "it is refused"))]
+struct Options {
+    url: String,
+    /// The directory of the local files.
+    cache: PathBuf,
+    /// How long the local file may become.
+    cache_max: Option<Bytes>,
+    /// Of a volume that is made if there is none.
+    size: Option<Bytes>,
+    #[serde(default)]
+    durable: Durable,
+    /// Milliseconds: how long what was written waits for more, if nobody flushes.
+    delay: Option<u32>,
+    /// Milliseconds: how long a read waits for the store.
+    timeout: Option<u32>,
+    #[cfg(feature = "remote")]
+    #[serde(skip, default = "ublk_remote::store::Settings::of_process")]
+    settings: ublk_remote::store::Settings,
+}
+
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Durable {
+    #[default]
+    Object,
+    Local,
+}
+
+#[cfg(not(feature = "remote"))]
+impl Plan for Options {
+    fn open(&self, _: &Opening) -> Result<Arc<dyn Backend>> {
+        use ublk_core::error::{Error, ErrorKind};
+        let what = "disks in object stores need the package @ublk-ts/remote, which is not installed";
+        Err(Error::new(ErrorKind::Unsupported, what)
+            .hint("install it beside ublk-ts, in the same version: npm install @ublk-ts/remote"))
+    }
+}
+
+#[cfg(feature = "remote")]
+impl Plan for Options {
+    fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
+        use std::time::Duration;
+        use ublk_core::error::Error;
+        use ublk_remote::{log, runtime, store};
+        if how.read_only {
+            return Err(Error::invalid("a disk in an object store cannot be read-only"));
+        }
+        let usual = log::Options::new(self.cache.clone());
+        let time = |given: Option<u32>, usual| given.map_or(usual, |ms| Duration::from_millis(ms.into()));
+        let bytes = |given: Option<Bytes>| given.map(|Bytes(bytes)| bytes);
+        let options = log::Options {
+            cache_size: bytes(self.cache_max).unwrap_or(usual.cache_size),
+            size: bytes(self.size),
+            durable: match self.durable {
+                Durable::Object => log::Durable::Object,
+                Durable::Local => log::Durable::Local,
+            },
+            delay: time(self.delay, usual.delay),
+            patience: time(self.timeout, usual.patience),
+            ..usual
+        };
+        let runtime = runtime::runtime()
+            .map_err(|error| Error::system("cannot start the threads that speak with the store", &error))?;
+        let store = store::open(&self.url, &self.settings)?;
+        let disk = Arc::new(log::LogDisk::open(store, options, runtime.handle().clone())?);
+        let told = Arc::downgrade(&disk);
+        // Of a disk with several, the first.
+        let _ = how.contents.volume.set(Box::new(move || Some(standing_of(&told.upgrade()?.standing()?))));
+        Ok(disk)
+    }
+}
+
+#[cfg(feature = "remote")]
+fn standing_of(now: &ublk_remote::log::Standing) -> crate::device::volume::StoredVolume {
+    use crate::number::number;
+    let requests = now.requests;
+    crate::device::volume::StoredVolume {
+        serving: !now.stopped,
+        behind: number(now.behind),
+        behind_seconds: now.behind_for.as_secs_f64(),
+        written: number(now.written),
+        sent: number(requests.bytes_up),
+        received: number(requests.bytes_down),
+        puts: number(requests.puts),
+        gets: number(requests.gets),
+        lists: number(requests.lists),
+        deletes: number(requests.deletes),
+        failures: number(requests.failures),
+        stored: number(now.stored),
+        live: number(now.live),
+        cached: number(now.cached),
+    }
+}

@@ -1,0 +1,179 @@
+import { resolve } from 'node:path'
+import { checkOptions } from '../check.js'
+import { invalid, wrongType } from '../errors.js'
+import { parseSize, type Size } from '../size.js'
+import { nameOf } from '../user-values.js'
+import type { Kind } from './kind.js'
+
+/** A volume in an object store; see {@link s3}. */
+export interface S3Backend {
+  readonly kind: 's3'
+  /** Where the volume is. */
+  readonly url: string
+  /** The directory of the local files. */
+  readonly cache: string
+  /** How long the local file may become, in bytes. */
+  readonly cacheMax: number | undefined
+  /** The size of a volume that is made if there is none, in bytes. */
+  readonly size: number | undefined
+  /** What a flush promises. */
+  readonly durable: 'object' | 'local'
+  /** How long what was written waits for more, in milliseconds. */
+  readonly delay: number | undefined
+  /** How long a read waits for the store, in milliseconds. */
+  readonly timeout: number | undefined
+}
+
+/** How {@link s3} uses a store. */
+export interface S3Options {
+  /** A directory for what was written and read, on a disk of this machine. One volume has it at a time. */
+  cache: string
+  /**
+   * How much of this machine's disk that may take up: at least 64 MiB. A quarter of it, at most 1 GiB, is for what was written.
+   *
+   * @defaultValue 1 GiB
+   */
+  cacheMax?: Size
+  /** The size of the disk: a volume is made if there is none there, and refused if it has another size. A multiple of 4096. */
+  size?: Size
+  /**
+   * What a flush promises. `object`: all that was written before is in the store. `local`: it is on the medium of this machine,
+   * in `cache`; it is sent to the store soon, in the order in which it was written, so that a lost machine leaves in the store what
+   * a power cut some time ago would have left.
+   *
+   * @defaultValue 'object'
+   */
+  durable?: 'object' | 'local'
+  /**
+   * How long what was written may wait for more before it is sent to the store, if nobody flushes, in milliseconds: 1 to 3600000.
+   *
+   * @defaultValue 1000
+   */
+  delay?: number
+  /**
+   * How long a read waits for a store that does not answer, in milliseconds: 1000 to 2147483647. Then it fails with EIO. What
+   * was written waits without a limit, and a flush with it; the disk's `error` event says so.
+   *
+   * @defaultValue 60000
+   */
+  timeout?: number
+}
+
+const NAMES = { cache: true, cacheMax: true, size: true, durable: true, delay: true, timeout: true } as const
+const LIMITS = { delay: [1, 3_600_000], timeout: [1000, 2 ** 31 - 1] } as const
+const SCHEMES = ['s3', 'gs', 'az', 'file']
+const BLOCK = 4096
+
+/**
+ * A volume in an object store: S3 and what speaks its protocol, Google Cloud Storage, Azure, or a directory. It needs the package
+ * `@ublk-ts/remote` beside this one.
+ *
+ * What is written goes to a file in `cache`, and from there to the store, in segments of up to 8 MiB, each of which is created
+ * once and never changed. What is read is kept in `cache`, too. Who opens a volume is its only writer: another server that has
+ * it open learns that with its next write to the store, and its disk fails from then on.
+ *
+ * Credentials are those of the environment or the usual files, as for the tools of each store: never part of the URL, and never in
+ * records or logs. The disk has blocks of 4096 bytes.
+ *
+ * @param url - `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or `file:///directory`.
+ * @param options - The cache, and what is promised.
+ * @throws UblkError of kind `invalid` if the URL or an option is wrong. `UblkDevice.create` rejects with kind `backend` if the
+ * store cannot be used, `not-found` if there is no volume and no `size`, or `unsupported` without `@ublk-ts/remote`.
+ *
+ * @example
+ * ```ts
+ * await UblkDevice.create({
+ *   backend: s3('s3://my-bucket/disks/db', { cache: '/var/cache/db', size: '100G', durable: 'local' }),
+ * })
+ * ```
+ */
+export function s3(url: string, options: S3Options): S3Backend {
+  checkOptions<S3Options>(options, 's3()', NAMES)
+  if (typeof url !== 'string') throw wrongType(`the URL of a volume must be text, not ${nameOf(url)}`)
+  const scheme = /^(\w+):\/\//.exec(url)?.[1]
+  if (scheme === undefined || !SCHEMES.includes(scheme)) {
+    throw invalid(`${nameOf(url)} is no URL of a volume: it begins with s3://, gs://, az:// or file://`)
+  }
+  if (url.includes('@')) throw invalid('the URL of a volume has no credentials: those of the environment count')
+  const { cache, cacheMax, size, durable = 'object', delay, timeout } = options
+  if (typeof cache !== 'string' || cache === '') {
+    throw wrongType(`the cache of a volume must be the path of a directory, not ${nameOf(cache)}`)
+  }
+  if (durable !== 'object' && durable !== 'local') {
+    throw invalid(`durable must be 'object' or 'local', not ${nameOf(durable)}`)
+  }
+  const bytes = size === undefined ? undefined : parseSize(size, 'size')
+  if (bytes !== undefined && (bytes === 0 || bytes % BLOCK !== 0)) {
+    throw invalid(`the size of a volume must be a multiple of ${BLOCK}, not ${bytes}`)
+  }
+  return {
+    kind: 's3',
+    url,
+    cache,
+    cacheMax: cacheMax === undefined ? undefined : parseSize(cacheMax, 'cacheMax'),
+    size: bytes,
+    durable,
+    delay: inRange('delay', delay),
+    timeout: inRange('timeout', timeout),
+  }
+}
+
+function inRange(name: keyof typeof LIMITS, value: unknown): number | undefined {
+  if (value === undefined) return undefined
+  const [least, most] = LIMITS[name]
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most) {
+    throw invalid(`${name} must be a whole number from ${least} to ${most}, not ${nameOf(value)}`)
+  }
+  return value
+}
+
+/** See {@link s3}. */
+export const s3Kind: Kind<S3Backend> = {
+  name: 's3',
+  native: true,
+  stackable: true,
+  check: ({ kind: _, url, ...options }) => s3(url, options as S3Options),
+  toNative: ({ url, cache, cacheMax, size, durable, delay, timeout }) => ({
+    url,
+    cache,
+    cacheMax,
+    size,
+    durable,
+    delay,
+    timeout,
+  }),
+  toRecord: backend => ({ ...backend, cache: resolve(backend.cache) }),
+  size: ({ size }) => size,
+  paths: ({ cache }) => [resolve(cache)],
+  label: ({ url }) => url,
+  commandLine: {
+    main: {
+      flags: '--s3 <url>',
+      summary: 'a volume in an object store: s3://, gs://, az:// or file://',
+      make: (url, { cache, cacheMax, volumeSize, durable, fetchTimeout }) =>
+        s3(url, {
+          cache: resolve(cacheOf(cache)),
+          ...(cacheMax === undefined ? {} : { cacheMax: cacheMax as Size }),
+          ...(volumeSize === undefined ? {} : { size: volumeSize as Size }),
+          ...(durable === undefined ? {} : { durable: durable as 'object' | 'local' }),
+          ...(fetchTimeout === undefined ? {} : { timeout: fetchTimeout as number }),
+        }),
+    },
+    more: [
+      {
+        flags: '--volume-size <size>',
+        summary: 'make the volume, if there is none, as large as that',
+      },
+      {
+        flags: '--durable <where>',
+        summary: 'what a flush promises: object, it is in the store (default); local, it is on this machine',
+      },
+    ],
+    also: ['cache', 'cacheMax', 'fetchTimeout'],
+  },
+}
+
+function cacheOf(cache: unknown): string {
+  if (typeof cache !== 'string') throw invalid('a volume in an object store needs --cache, a directory of this machine')
+  return cache
+}

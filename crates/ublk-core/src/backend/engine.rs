@@ -20,6 +20,12 @@ pub trait Engine {
         let _ = (io, completion);
         Step::Done(Err(libc::EIO))
     }
+
+    /// The engine that is to be in its place from here on, if there is one and nothing that this one has to do with is under
+    /// way. This one is dropped then.
+    fn successor(&mut self) -> Option<Box<dyn Engine>> {
+        None
+    }
 }
 
 /// The queue that an engine is created for.
@@ -117,6 +123,11 @@ impl Site {
         self.copy
     }
 
+    /// Engines that are made from here on get the data otherwise.
+    pub(super) fn set_copy_mode(&mut self, copy: CopyMode) {
+        self.copy = copy;
+    }
+
     /// The stages of the disk while it is served.
     pub fn stages(&self) -> &Stages {
         &self.stages
@@ -208,8 +219,13 @@ pub struct PartDone {
 
 impl Below {
     /// The engine of a disk that came while the queue served; `index`: how many the engine above has below it already.
-    pub(super) fn added(engine: Box<dyn Engine>, index: u16) -> Self {
+    pub(crate) fn added(engine: Box<dyn Engine>, index: u16) -> Self {
         Self { engine, index }
+    }
+
+    /// The engine itself.
+    pub(super) fn into_engine(self) -> Box<dyn Engine> {
+        self.engine
     }
 
     /// Passes the piece of the current call on to the disk: the disk's answer is the call's answer. All completions for the
@@ -272,6 +288,15 @@ impl<T: Default> PerCall<T> {
     /// Of every call so far.
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.0.iter()
+    }
+
+    /// Of the request at a tag.
+    pub(super) fn set(&mut self, tag: u16, value: T) {
+        let at = usize::from(tag);
+        if at >= self.0.len() {
+            self.0.resize_with(at + 1, T::default);
+        }
+        self.0[at] = value;
     }
 
     /// Of the current call. It may be an earlier call's that had the same number.

@@ -36,6 +36,10 @@ impl Backend for External {
         Vec::new() // the program that serves it manages its own files
     }
 
+    fn is_external(&self) -> bool {
+        true
+    }
+
     fn engine(self: Arc<Self>, _site: &mut Site) -> Result<Box<dyn Engine>> {
         Err(Error::new(ErrorKind::Unsupported, "this disk has no native engine: its queues have to be taken"))
     }

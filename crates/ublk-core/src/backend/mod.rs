@@ -3,6 +3,7 @@
 
 mod asynchronous;
 mod bits;
+pub(crate) mod bounced;
 mod changes;
 mod concat;
 mod crash;
@@ -18,6 +19,7 @@ mod lazy;
 mod map_file;
 mod memory;
 mod memory_file;
+pub(crate) mod mirror;
 mod nbd;
 mod new_file;
 mod null;
@@ -25,7 +27,7 @@ mod numbers;
 mod observed;
 mod overlay;
 mod parts;
-mod reader;
+pub(crate) mod reader;
 mod recorder;
 mod shares;
 mod slice;
@@ -314,6 +316,11 @@ pub trait Backend: Send + Sync + 'static {
     fn written_shares(&self, cell: u64) -> Option<Vec<u8>> {
         let _ = cell;
         None
+    }
+
+    /// Whether other threads than the device's serve its queues.
+    fn is_external(&self) -> bool {
+        false
     }
 
     /// Whether the disk is empty until its device is [bound](crate::Device::bind) to another backend.

@@ -1,4 +1,4 @@
-//! Reads a backend outside its queues, on any thread that may block, with an engine of its own.
+//! Reads a backend outside its queues, on any thread that may block, with an engine of its own; or changes it.
 
 use super::{Backend, Completer, Completion, Engine, Site, Step};
 use crate::error::Result;
@@ -20,8 +20,11 @@ pub struct Reader {
 
 /// What is being read.
 struct Batch<'a> {
+    op: Op,
     ranges: &'a mut [Range<u64>],
     take: &'a mut dyn FnMut(usize, &[u8]),
+    /// Fills the buffer for a write, from that byte of the disk on.
+    give: &'a dyn Fn(u64, &mut [u8]),
     /// How many of them are not done.
     left: usize,
     failed: Option<Errno>,
@@ -37,9 +40,25 @@ const MOMENT: Duration = Duration::from_millis(2);
 impl Reader {
     /// Reads at most `depth` ranges at a time, of at most `most` bytes each.
     pub fn new(disk: Arc<dyn Backend>, depth: u16, most: u32, reporter: Reporter) -> Result<Self> {
+        Self::with(disk, depth, most, reporter, true)
+    }
+
+    /// One that also [changes](Self::change_unless) the disk.
+    pub fn changing(disk: Arc<dyn Backend>, depth: u16, most: u32, reporter: Reporter) -> Result<Self> {
+        Self::with(disk, depth, most, reporter, false)
+    }
+
+    fn with(
+        disk: Arc<dyn Backend>,
+        depth: u16,
+        most: u32,
+        reporter: Reporter,
+        reads: bool,
+    ) -> Result<Self> {
         let waker = Waker::new()?;
         let completer = Completer::new(waker.clone());
-        let mut site = Site::new(depth, most, false, completer.clone(), reporter).of_reader();
+        let site = Site::new(depth, most, false, completer.clone(), reporter);
+        let mut site = if reads { site.of_reader() } else { site };
         let engine = disk.engine(&mut site)?;
         let queue = LoneQueue::new(depth, most, site.needs(), waker.clone())?;
         Ok(Self { engine, queue, completer, waker, depth })
@@ -54,9 +73,33 @@ impl Reader {
         ranges: &[Range<u64>],
         take: &mut dyn FnMut(usize, &[u8]),
     ) -> std::result::Result<(), Errno> {
+        self.run(given_up, Op::Read, ranges, take, &|_, _| {})
+    }
+
+    /// The same for changes, which are done whole. `give` fills a buffer with what is to be at some byte of the disk; only writes
+    /// have data. Of a backend whose engine may change it.
+    pub fn change_unless(
+        &mut self,
+        given_up: &dyn Fn() -> bool,
+        op: Op,
+        ranges: &[Range<u64>],
+        give: &dyn Fn(u64, &mut [u8]),
+    ) -> std::result::Result<(), Errno> {
+        self.run(given_up, op, ranges, &mut |_, _| {}, give)
+    }
+
+    fn run(
+        &mut self,
+        given_up: &dyn Fn() -> bool,
+        op: Op,
+        ranges: &[Range<u64>],
+        take: &mut dyn FnMut(usize, &[u8]),
+        give: &dyn Fn(u64, &mut [u8]),
+    ) -> std::result::Result<(), Errno> {
         let mut ranges: Vec<_> = ranges.to_vec();
         let left = ranges.len();
-        let mut batch = Batch { ranges: &mut ranges, take, left, failed: None, failing: Vec::new() };
+        let mut batch =
+            Batch { op, ranges: &mut ranges, take, give, left, failed: None, failing: Vec::new() };
         for tag in (0..self.depth).take(batch.ranges.len()) {
             self.begin(tag, &mut batch);
         }
@@ -77,8 +120,9 @@ impl Reader {
 
     /// Does what other threads have asked its queue for. To be called now and then while nothing is read.
     pub fn idle(&mut self) -> std::result::Result<(), Errno> {
-        let nothing = &mut |_: usize, _: &[u8]| {};
-        let mut batch = Batch { ranges: &mut [], take: nothing, left: 0, failed: None, failing: Vec::new() };
+        let (take, give) = (&mut |_: usize, _: &[u8]| {}, &|_: u64, _: &mut [u8]| {});
+        let (op, failing) = (Op::Read, Vec::new());
+        let mut batch = Batch { op, ranges: &mut [], take, give, left: 0, failed: None, failing };
         self.turn(Wait::No, &mut batch).map(drop)
     }
 
@@ -100,7 +144,11 @@ impl Reader {
 
     fn begin(&mut self, tag: u16, batch: &mut Batch<'_>) {
         let range = &batch.ranges[usize::from(tag)];
-        self.queue.begin(tag, Descriptor::new(Op::Read, range.start, range.end - range.start));
+        let length = range.end - range.start;
+        if batch.op == Op::Write {
+            (batch.give)(range.start, &mut self.queue.buffer(tag)[..to_usize(length)]);
+        }
+        self.queue.begin(tag, Descriptor::new(batch.op, range.start, length));
         let mut io = self.queue.io(tag);
         let piece = io.request.what.piece();
         let step = self.engine.start(&mut io, piece);
@@ -126,11 +174,14 @@ impl Reader {
         let index = usize::from(tag);
         let range = &mut batch.ranges[index];
         match outcome {
+            Ok(_) if !batch.op.has_data() => {}
             Ok(done @ 1..) if u64::from(done) <= range.end - range.start => {
-                (batch.take)(index, &self.queue.buffer(tag)[..to_usize(done.into())]);
+                if batch.op == Op::Read {
+                    (batch.take)(index, &self.queue.buffer(tag)[..to_usize(done.into())]);
+                }
                 range.start += u64::from(done);
                 if !range.is_empty() {
-                    return self.begin(tag, batch); // a read may be done in part
+                    return self.begin(tag, batch); // it may be done in part
                 }
             }
             Ok(_) => batch.failed = Some(libc::EIO),

@@ -3,7 +3,6 @@
 //! and the driver has its size.
 
 use super::Device;
-use super::binding::NewBackend;
 use super::change::Change;
 use super::claiming::claim;
 use super::start::LEAVING;
@@ -23,7 +22,7 @@ use std::time::Duration;
 nix::ioctl_none_bad!(blkrrpart, 0x125f);
 
 /// How long a queue may take for what it does between two requests.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Device {
     /// Whether it has no backend yet, and can be [bound](Self::bind) to one.
@@ -46,9 +45,7 @@ impl Device {
         let size = backend.properties().size;
         let claims = claim(&*backend, size, LEAVING).map_err(|error| error.device(self.id))?;
         *self.backend.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend.clone());
-        let (depth, max_io, durable, copy) = (self.depth, self.max_io, self.durable, self.choice.mode.copy);
-        let new = NewBackend { backend, depth, max_io, durable, copy };
-        serving.bind(&new, claims, PATIENCE).map_err(|error| error.device(self.id))
+        serving.bind(self, backend, claims, PATIENCE).map_err(|error| error.device(self.id))
     }
 
     /// Bytes: the size of its backend, which its disk has or is going to have.
@@ -56,7 +53,7 @@ impl Device {
         Ok(self.backend()?.properties().size)
     }
 
-    fn fits(&self, backend: &dyn Backend) -> Result<()> {
+    pub(super) fn fits(&self, backend: &dyn Backend) -> Result<()> {
         let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         checked.check_first_size(backend.properties().size)?;
         checked.fits(backend).map_err(|misfit| Error::invalid(misfit.message).hint(misfit.remedy))

@@ -1,10 +1,11 @@
 //! How a queue that is being served gets an engine of another backend: its thread makes the engine between two requests.
 
+use super::engine_loop::Between;
 use super::queue_worker::engine_of;
 use super::serving::ServingState;
 use crate::backend::{Backend, Engine, Site, Stages};
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::{Completer, CopyMode, Files};
+use crate::queue::CopyMode;
 use crate::report::Reporter;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,16 +22,41 @@ pub struct NewBackend {
     /// As [`Site::durable`].
     pub durable: bool,
     pub copy: CopyMode,
+    /// What holds the claims on the backend's files. Open until the queue has answered.
+    pub claims: Arc<[RawFd]>,
+    pub reporter: Reporter,
+    pub stages: Stages,
 }
 
-struct Ask {
-    new: NewBackend,
-    /// What holds the claims on the backend's files. Open until it is answered.
-    claims: Arc<[RawFd]>,
-    reporter: Reporter,
-    stages: Stages,
-    answer: SyncSender<Result<()>>,
+impl NewBackend {
+    /// Makes an engine, and adds its files to the ring. The ring keeps the claims, too, until its last operation has ended.
+    pub fn engine(&self, turn: &mut Between<'_>) -> Result<Box<dyn Engine>> {
+        let Self { backend, depth, max_io, durable, copy, claims, reporter, stages } = self.clone();
+        let site = Site::new(depth, max_io, durable, turn.completer.clone(), reporter);
+        let mut files = turn.queue.files();
+        let (first, room) = (files.next(), files.room());
+        let mut site =
+            site.of_device(copy, stages).with_files_at(first).with_lines_at(files.next_line());
+        let engine = engine_of(backend, &mut site)?;
+        let needs = site.needs();
+        let wanted = needs.files.len() + claims.len() + usize::from(needs.spare_files);
+        if wanted > room {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("the backend needs {wanted} files, and the disk's queues have room for {room}"),
+            )
+            .hint("create the disk with its backend"));
+        }
+        for (slot, file) in first.and_more().zip(needs.files.iter().chain(claims.iter())) {
+            files.put(slot, *file)?;
+        }
+        needs.lines.into_iter().for_each(|line| files.add_line(line));
+        Ok(engine)
+    }
 }
+
+/// Something to do on the thread of a queue, between two requests.
+pub type Task = Box<dyn FnOnce(&mut Between<'_>) + Send>;
 
 /// What a queue is asked.
 #[derive(Default)]
@@ -41,20 +67,23 @@ pub struct Binding {
 
 #[derive(Default)]
 struct State {
-    ask: Option<Ask>,
+    tasks: Vec<Task>,
     /// The queue has ended: nobody will answer.
     ended: bool,
 }
 
 impl Binding {
     /// Asks; the queue has to be woken then. If it ends before it answers, or has ended, the receiver is disconnected.
-    pub fn ask(&self, new: NewBackend, claims: Arc<[RawFd]>, of: &ServingState) -> Receiver<Result<()>> {
-        let (answer, answered) = sync_channel(1);
-        let (reporter, stages) = (of.reporter(), of.stages.clone());
-        let ask = Ask { new, claims, reporter, stages, answer };
+    pub fn ask<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Between<'_>) -> T + Send + 'static,
+    ) -> Receiver<T> {
+        let (answer, answered): (SyncSender<T>, _) = sync_channel(1);
         let mut state = self.state();
         if !state.ended {
-            state.ask = Some(ask);
+            state.tasks.push(Box::new(move |turn| {
+                let _ = answer.send(what(turn)); // the other side may wait no more
+            }));
             self.asked.store(true, Ordering::Release);
         }
         answered
@@ -63,23 +92,18 @@ impl Binding {
     /// The queue has ended.
     pub fn end(&self) {
         let mut state = self.state();
-        (state.ended, state.ask) = (true, None);
+        state.ended = true;
+        state.tasks.clear();
     }
 
-    /// The engine that the queue is to get, if it is asked. On the queue's thread.
-    pub fn make(&self, completer: &Completer, files: &mut Files<'_>) -> Option<Box<dyn Engine>> {
+    /// Does what the queue is asked. On the queue's thread.
+    pub fn run(&self, turn: &mut Between<'_>) {
         if !self.asked.load(Ordering::Acquire) {
-            return None;
+            return;
         }
         self.asked.store(false, Ordering::Relaxed);
-        let ask = self.state().ask.take()?;
-        let made = engine_at(&ask, completer.clone(), files);
-        let (engine, result) = match made {
-            Ok(engine) => (Some(engine), Ok(())),
-            Err(error) => (None, Err(error)),
-        };
-        let _ = ask.answer.send(result); // the other side may wait no more
-        engine
+        let tasks = std::mem::take(&mut self.state().tasks);
+        tasks.into_iter().for_each(|task| task(turn));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -87,26 +111,23 @@ impl Binding {
     }
 }
 
-/// Makes an engine, and adds its files to the ring. The ring keeps the claims, too, until its last operation has ended.
-fn engine_at(ask: &Ask, completer: Completer, files: &mut Files<'_>) -> Result<Box<dyn Engine>> {
-    let NewBackend { backend, depth, max_io, durable, copy } = ask.new.clone();
-    let site = Site::new(depth, max_io, durable, completer, ask.reporter.clone());
-    let mut site =
-        site.of_device(copy, ask.stages.clone()).with_files_at(files.next()).with_lines_at(files.next_line());
-    let engine = engine_of(backend, &mut site)?;
-    let needs = site.needs();
-    let (room, wanted) =
-        (files.room(), needs.files.len() + ask.claims.len() + usize::from(needs.spare_files));
-    if wanted > room {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("the backend needs {wanted} files, and the disk's queues have room for {room}"),
-        )
-        .hint("create the disk with its backend"));
+impl ServingState {
+    /// A backend for the queues.
+    pub fn new_backend(
+        &self,
+        device: &super::Device,
+        backend: Arc<dyn Backend>,
+        claims: Arc<[RawFd]>,
+    ) -> NewBackend {
+        NewBackend {
+            backend,
+            depth: device.depth,
+            max_io: device.max_io,
+            durable: device.durable,
+            copy: device.choice.mode.copy,
+            claims,
+            reporter: self.reporter(),
+            stages: self.stages.clone(),
+        }
     }
-    for file in needs.files.iter().chain(ask.claims.iter()) {
-        files.add_raw(*file)?;
-    }
-    needs.lines.into_iter().for_each(|line| files.add_line(line));
-    Ok(engine)
 }

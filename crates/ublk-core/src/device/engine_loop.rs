@@ -3,7 +3,7 @@
 
 use crate::backend::{Engine, Io, Piece, Step};
 use crate::error::Result;
-use crate::queue::{Completer, Descriptor, Errno, Event, Files, Op, Outside, Queue, Ticket, Wait};
+use crate::queue::{Completer, Descriptor, Errno, Event, Op, Outside, Queue, Ticket, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -24,11 +24,18 @@ pub trait Owner {
     /// The engine panicked or could not serve a request, which got an error: one line.
     fn failed(&self, message: String);
 
-    /// Another engine, which serves the queue from now on. Its files are added to the ring. Asked when the queue was woken.
-    fn next_engine(&self, completer: &Completer, files: &mut Files<'_>) -> Option<Box<dyn Engine>> {
-        let _ = (completer, files);
-        None
+    /// The queue is between two requests: another engine may take the place of its engine. Called when the queue was woken.
+    fn between(&self, turn: &mut Between<'_>) {
+        let _ = turn;
     }
+}
+
+/// A queue between two requests.
+pub struct Between<'q> {
+    /// What serves it. It may have requests in flight, whose completions go to what is in its place then.
+    pub engine: &'q mut Box<dyn Engine>,
+    pub completer: &'q Completer,
+    pub queue: &'q mut Queue,
 }
 
 /// How long a queue that is given up waits for its engine's operations.
@@ -79,9 +86,7 @@ impl EngineLoop {
             if owner.given_up() {
                 return self.leave(queue).map(|gone| gone.then_some(Ended::Left));
             }
-            if let Some(engine) = owner.next_engine(&self.completer, &mut queue.files()) {
-                self.engine = engine;
-            }
+            owner.between(&mut Between { engine: &mut self.engine, completer: &self.completer, queue });
             self.completer.take(&mut self.outside);
             self.outside.reverse();
             while let Some(what) = self.outside.pop() {
@@ -204,7 +209,7 @@ impl EngineLoop {
 }
 
 /// In the place of the engine of a queue that is left.
-struct Gone;
+pub struct Gone;
 
 impl Engine for Gone {
     fn start(&mut self, _: &mut Io<'_>, _: Piece) -> Step {

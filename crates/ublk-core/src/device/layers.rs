@@ -80,6 +80,7 @@ impl Device {
         if !matches!(*state, State::Live(_)) {
             return Err(self.not_live(&state));
         }
+        self.stays()?;
         let backend = self.backend()?;
         Ok((state, backend))
     }

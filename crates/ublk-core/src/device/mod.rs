@@ -19,6 +19,7 @@ mod end;
 pub(crate) mod engine_loop;
 mod last_server;
 mod layers;
+mod moving;
 mod pending_queue;
 mod queue_worker;
 mod readiness;
@@ -100,6 +101,8 @@ pub struct Device {
     state: Mutex<State>,
     /// Changed only with the state locked.
     identity: Mutex<Identity>,
+    /// It is getting another backend.
+    moving: Mutex<Option<Arc<moving::Moving>>>,
     /// Adopted, and not yet kept.
     guest: AtomicBool,
 }
@@ -145,6 +148,7 @@ impl Device {
             listener,
             state: Mutex::new(state),
             identity: Mutex::new(nodes::identity(info.dev_id)),
+            moving: Mutex::default(),
             guest: AtomicBool::new(false),
         })
     }

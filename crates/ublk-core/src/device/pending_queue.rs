@@ -1,14 +1,14 @@
 //! A queue waiting for the thread that will serve it.
 
 use super::binding::Binding;
-use super::engine_loop::Owner;
+use super::engine_loop::{Between, Owner};
 use super::readiness::Answer;
 use super::serving::ServingState;
-use crate::backend::{Engine, Stages};
+use crate::backend::Stages;
 use crate::claim::Claims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
-use crate::queue::{Completer, Config, Files, Needs, Queue, TagShare, Waker};
+use crate::queue::{Config, Needs, Queue, TagShare, Waker};
 use crate::report::Reporter;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
@@ -16,6 +16,9 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
+
+/// How many files and claims of a backend to which its disk moves a ring has room for.
+const FILES: u16 = 32;
 
 /// A queue, or a thread's share of its tags, that no thread serves yet. The thread that takes it serves it from then on; the
 /// device comes alive when every one is taken. One that is dropped fails the start.
@@ -35,6 +38,7 @@ impl PendingQueue {
         let opened = IoFlusher::new().and_then(|flusher| {
             // The ring holds the claims until its last operation has ended, even if this process is killed.
             needs.files.extend(hold.claims().descriptors());
+            needs.spare_files += FILES;
             if available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
                 config.poll = Duration::ZERO; // the sender of requests needs this CPU
             }
@@ -173,8 +177,8 @@ impl Owner for ServedGuard {
         self.shared.report(self.index, message);
     }
 
-    fn next_engine(&self, completer: &Completer, files: &mut Files<'_>) -> Option<Box<dyn Engine>> {
-        self.binding.make(completer, files)
+    fn between(&self, turn: &mut Between<'_>) {
+        self.binding.run(turn);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::cpus::Cpus;
 use super::engine_loop::{Ended, EngineLoop};
 use super::pending_queue::{PendingQueue, ServedQueue};
-use crate::backend::{Backend, Engine, Site};
+use crate::backend::{Backend, Engine, Site, bounced};
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::{Completer, Queue, Wait};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,9 @@ pub struct Plan {
 
 /// A backend's engine, or why there is none.
 pub fn engine_of(backend: Arc<dyn Backend>, site: &mut Site) -> Result<Box<dyn Engine>> {
-    catch_unwind(AssertUnwindSafe(|| backend.engine(site)))
+    let bounces = !backend.is_external() && !backend.copy_modes().contains(&site.copy_mode());
+    let make = || if bounces { bounced::engine(backend, site) } else { backend.engine(site) };
+    catch_unwind(AssertUnwindSafe(make))
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the backend panicked")))
 }
 

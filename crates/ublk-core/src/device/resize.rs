@@ -16,6 +16,7 @@ impl Device {
         if !matches!(*state, State::Live(_)) {
             return Err(self.not_live(&state));
         }
+        self.stays()?;
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         checked.check_size(size)?;
         if !self.flags.has(sys::UBLK_F_UPDATE_SIZE.into()) {

@@ -1,12 +1,13 @@
 //! A device's queues while it is served, by native threads or by other threads that took them.
 
-use super::binding::{Binding, NewBackend};
+use super::binding::Binding;
+use super::engine_loop::Between;
 use super::change::Change;
 use super::pending_queue::{PendingQueue, ServedGuard};
 use super::readiness::Readiness;
 use super::scheduler;
 use super::{Device, Event, Listener};
-use crate::backend::{Stage, Stages};
+use crate::backend::{Backend, Stage, Stages};
 use crate::bound::Bound;
 use crate::claim::Claims;
 use crate::control::{Control, Target};
@@ -37,7 +38,7 @@ pub struct Serving {
 }
 
 /// What the queues share.
-pub(super) struct ServingState {
+pub struct ServingState {
     /// The device's number.
     pub id: u32,
     target: Target,
@@ -155,36 +156,37 @@ impl Serving {
 
     /// Has each queue served by an engine of this backend from now on, which `claims` are for. If that fails, some of the
     /// queues may be served by it already.
-    pub fn bind(&self, backend: &NewBackend, claims: Claims, patience: Duration) -> Result<()> {
+    pub fn bind(
+        &self,
+        device: &Device,
+        backend: Arc<dyn Backend>,
+        claims: Claims,
+        patience: Duration,
+    ) -> Result<()> {
+        let descriptors: Arc<[_]> = claims.descriptors().collect();
+        self.hold_claims(claims)?;
+        let new = self.shared.new_backend(device, backend, descriptors);
+        let queues = self.queues();
+        let bound = queues.each(patience, move |turn: &mut Between<'_>| {
+            new.engine(turn).map(|engine| *turn.engine = engine)
+        })?;
+        bound.into_iter().collect()
+    }
+
+    /// These claims are held from now on as long as the queues are served, instead of those before.
+    pub fn hold_claims(&self, claims: Claims) -> Result<()> {
         let held = self.claims.upgrade().ok_or_else(|| {
             Error::new(ErrorKind::Closed, "the device's queues have ended").device(self.shared.id)
         })?;
-        let descriptors: Arc<[_]> = claims.descriptors().collect();
-        *held.lock().unwrap_or_else(PoisonError::into_inner) = claims;
-        let asked: Vec<_> = self
-            .bindings
-            .iter()
-            .zip(&self.shared.wakers)
-            .map(|(binding, waker)| {
-                let answer = binding.ask(backend.clone(), descriptors.clone(), &self.shared);
-                waker.wake();
-                answer
-            })
-            .collect();
+        let before = std::mem::replace(&mut *held.lock().unwrap_or_else(PoisonError::into_inner), claims);
         drop(held); // before the queues end, if they do
-        let until = Instant::now() + patience;
-        asked.into_iter().try_for_each(|answer| {
-            let left = until.saturating_duration_since(Instant::now());
-            answer.recv_timeout(left).map_err(|error| {
-                let (kind, message) = match error {
-                    RecvTimeoutError::Timeout => {
-                        (ErrorKind::Timeout, "a queue of the device does not answer")
-                    }
-                    RecvTimeoutError::Disconnected => (ErrorKind::Closed, "a queue of the device has ended"),
-                };
-                Error::new(kind, message).device(self.shared.id)
-            })?
-        })
+        drop(before);
+        Ok(())
+    }
+
+    /// The queues, to be asked for something between two requests.
+    pub fn queues(&self) -> AskQueues {
+        AskQueues { shared: self.shared.clone(), bindings: self.bindings.clone() }
     }
 
     /// The disk enters a stage of its life.
@@ -262,6 +264,43 @@ impl Serving {
         self.expect_end();
         self.shared.give_up();
         let _ = self.join(); // what does not end now is left to itself
+    }
+}
+
+/// See [`Serving::queues`].
+#[derive(Clone)]
+pub struct AskQueues {
+    pub shared: Arc<ServingState>,
+    bindings: Vec<Arc<Binding>>,
+}
+
+impl AskQueues {
+    /// Has each queue do something on its thread between two requests, and returns what all of them answer.
+    pub fn each<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        what: impl FnOnce(&mut Between<'_>) -> T + Clone + Send + 'static,
+    ) -> Result<Vec<T>> {
+        let ask = |(binding, waker): (&Arc<Binding>, &Waker)| {
+            let answer = binding.ask(what.clone());
+            waker.wake();
+            answer
+        };
+        let asked: Vec<_> = self.bindings.iter().zip(&self.shared.wakers).map(ask).collect();
+        let until = Instant::now() + patience;
+        let answers = asked.into_iter().map(|answer| {
+            let left = until.saturating_duration_since(Instant::now());
+            answer.recv_timeout(left).map_err(|error| {
+                let (kind, message) = match error {
+                    RecvTimeoutError::Timeout => {
+                        (ErrorKind::Timeout, "a queue of the device does not answer")
+                    }
+                    RecvTimeoutError::Disconnected => (ErrorKind::Closed, "a queue of the device has ended"),
+                };
+                Error::new(kind, message).device(self.shared.id)
+            })
+        });
+        answers.collect()
     }
 }
 

@@ -110,6 +110,7 @@ impl Device {
             Some(_) => {}
         }
         // While a request of it is waited for, nobody else could use the device.
+        self.interrupt_move(INTERRUPT)?;
         self.backend()?.interrupt(INTERRUPT).map_err(|error| error.device(self.id))?;
         serving.expect_end();
         serving.enter(Stage::Leaving);

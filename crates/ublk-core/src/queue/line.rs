@@ -4,6 +4,7 @@
 
 use super::calls::{Call, Calls};
 use super::completer::{Key, Token};
+use super::files::Epoch;
 use super::io::Slot;
 use super::ring::Ring;
 use super::user_data;
@@ -109,7 +110,7 @@ impl Stretch {
 /// All lines of a queue.
 #[derive(Default)]
 pub struct Lines {
-    lines: Vec<SharedLine>,
+    lines: Vec<Entry>,
     /// Which of them want to be told that the turn is done.
     due: Vec<LineId>,
     /// What completed in the last turn, to be told.
@@ -119,6 +120,23 @@ pub struct Lines {
     /// The clocks of lines, with what the kernel reads when it takes them.
     clocks: Vec<Clock>,
     leaving: bool,
+}
+
+/// A line, and whose it is.
+struct Entry {
+    /// `None`: it has ended.
+    line: Option<SharedLine>,
+    epoch: Epoch,
+    /// Its operations in the ring.
+    operations: u32,
+    /// Its engine is used no more: no operation is begun.
+    retired: bool,
+}
+
+impl Entry {
+    fn new(line: SharedLine, epoch: Epoch) -> Self {
+        Self { line: Some(line), epoch, operations: 0, retired: false }
+    }
 }
 
 /// A time for which a line waits.
@@ -131,15 +149,43 @@ struct Clock {
 
 impl Lines {
     pub fn new(lines: Vec<SharedLine>) -> Self {
-        Self { lines, ..Self::default() }
+        Self { lines: lines.into_iter().map(|line| Entry::new(line, 0)).collect(), ..Self::default() }
     }
 
     pub fn next(&self) -> LineId {
         LineId::FIRST.after(self.lines.len())
     }
 
-    pub fn add(&mut self, line: SharedLine) {
-        self.lines.push(line);
+    pub fn add(&mut self, line: SharedLine, epoch: Epoch) {
+        self.lines.push(Entry::new(line, epoch));
+    }
+
+    fn line(&self, id: LineId) -> Option<SharedLine> {
+        self.lines.get(usize::from(id.0))?.line.clone()
+    }
+
+    /// The lines of some engines begin nothing more. What waits for a time ends with the next turn, the rest with its files.
+    pub fn retire(&mut self, ring: &mut Ring, of: &impl Fn(Epoch) -> bool) -> Result<()> {
+        for entry in &mut self.lines {
+            entry.retired |= of(entry.epoch);
+        }
+        let lines = &self.lines;
+        let retired = |line: LineId| lines.get(usize::from(line.0)).is_some_and(|entry| entry.retired);
+        for clock in self.clocks.iter().filter(|clock| clock.running && retired(clock.line)) {
+            cancel(ring, clock.line, clock.key)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the lines of some engines, which are retired, unless an operation of theirs is in the ring. Whether there are none.
+    pub fn release(&mut self, of: &impl Fn(Epoch) -> bool) -> bool {
+        let mut theirs = self.lines.iter_mut().filter(|entry| of(entry.epoch));
+        if theirs.any(|entry| entry.operations > 0) {
+            return false;
+        }
+        let theirs = self.lines.iter_mut().filter(|entry| of(entry.epoch));
+        theirs.for_each(|entry| entry.line = None);
+        true
     }
 
     #[inline]
@@ -154,6 +200,9 @@ impl Lines {
     pub fn completed(&mut self, name: u64, result: i32) {
         self.operations -= 1;
         let (line, key) = (LineId(user_data::tag_of(name)), user_data::key_of(name));
+        if let Some(entry) = self.lines.get_mut(usize::from(line.0)) {
+            entry.operations -= 1;
+        }
         if result == -libc::ETIME || result == -libc::ECANCELED {
             let ended = self.clocks.iter_mut().find(|clock| (clock.line, clock.key) == (line, key));
             ended.into_iter().for_each(|clock| clock.running = false);
@@ -195,7 +244,7 @@ pub fn tell(lines: &mut Lines, ring: &mut Ring, calls: &mut Calls) {
     }
     let completed = std::mem::take(&mut lines.completed);
     for (id, key, result) in &completed {
-        if let Some(line) = lines.lines.get(usize::from(id.0)).cloned() {
+        if let Some(line) = lines.line(*id) {
             line.borrow_mut().completed(&mut LineIo { id: *id, lines, ring, calls }, *key, *result);
         }
     }
@@ -210,7 +259,7 @@ pub fn turned(lines: &mut Lines, ring: &mut Ring, calls: &mut Calls) -> bool {
     }
     let due = std::mem::take(&mut lines.due);
     for id in &due {
-        if let Some(line) = lines.lines.get(usize::from(id.0)).cloned() {
+        if let Some(line) = lines.line(*id) {
             line.borrow_mut().turned(&mut LineIo { id: *id, lines, ring, calls });
         }
     }
@@ -234,9 +283,9 @@ pub struct LineIo<'q> {
 }
 
 impl LineIo<'_> {
-    /// Whether the queue is being left: nothing may be begun.
+    /// Whether the queue is being left, or the line's engine is used no more: nothing may be begun.
     pub fn leaving(&self) -> bool {
-        self.lines.leaving
+        self.lines.leaving || self.lines.lines.get(usize::from(self.id.0)).is_none_or(|entry| entry.retired)
     }
 
     /// The call goes on, with this result: 0 or more, or a negative error number.
@@ -330,6 +379,9 @@ impl LineIo<'_> {
         // SAFETY: the caller's promise.
         unsafe { self.ring.push(&entry.user_data(user_data::line(self.id.0, key)))? };
         self.lines.operations += 1;
+        if let Some(entry) = self.lines.lines.get_mut(usize::from(self.id.0)) {
+            entry.operations += 1;
+        }
         Ok(())
     }
 }

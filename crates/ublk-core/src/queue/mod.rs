@@ -336,7 +336,7 @@ impl Queue {
 
     /// The files that its ring has open.
     pub(crate) fn files(&mut self) -> Files<'_> {
-        Files { ring: &self.ring, taken: &mut self.taken, lines: &mut self.lines }
+        Files { ring: &mut self.ring, taken: &mut self.taken, lines: &mut self.lines }
     }
 
     /// One of the calls that go on when all else that the turn brought is done, if it still waits.
@@ -431,13 +431,23 @@ impl Queue {
     pub fn cancel_operations(&mut self) -> Result<()> {
         self.lines.leave(&mut self.ring)?;
         for slot in self.taken.of_backend() {
-            let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
-            let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
-            // SAFETY: points to no memory.
-            unsafe { self.ring.push(&entry)? };
+            cancel_all(&mut self.ring, slot)?;
         }
         Ok(())
     }
+
+    /// The tags whose requests are not answered.
+    pub(crate) fn owned(&self) -> Vec<u16> {
+        self.data.buffers.tags().filter(|tag| self.in_flight.ticket(*tag).is_some()).collect()
+    }
+}
+
+/// Asks the kernel to end all operations on the file of a slot early.
+fn cancel_all(ring: &mut Ring, slot: u32) -> Result<()> {
+    let all = types::CancelBuilder::fd(types::Fixed(slot)).all();
+    let entry = opcode::AsyncCancel2::new(all).build().user_data(KIND_CANCEL);
+    // SAFETY: points to no memory.
+    unsafe { ring.push(&entry) }
 }
 
 impl Drop for Queue {

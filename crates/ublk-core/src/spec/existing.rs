@@ -48,7 +48,7 @@ impl Checked {
         };
         let physical = 1 << basic.physical_bs_shift;
         let existing = Self { disk, physical, choice: Choice::made(Mode::of(flags)), spec };
-        existing.fits(backend).map_err(|misfit| {
+        existing.can_serve(backend, true).map_err(|misfit| {
             Error::invalid(misfit.message).hint("it has to be the backend that the device was made with")
         })?;
         Ok(existing)
@@ -56,8 +56,31 @@ impl Checked {
 
     /// Whether the device can be served with this backend: the driver takes the properties of a disk only before it starts.
     pub fn fits(&self, backend: &dyn Backend) -> std::result::Result<(), Misfit> {
+        self.can_serve(backend, false)
+    }
+
+    /// The same for one that comes while the disk is in use: also what the disk can do besides reads and writes has to be there.
+    pub fn fits_when_moved(&self, backend: &dyn Backend) -> std::result::Result<(), Misfit> {
+        self.can_serve(backend, true)?;
+        let (Some(disk), Some(has)) = (self.disk.discard, backend.properties().discard) else { return Ok(()) };
+        let lacks = |what: &str, without: &str| {
+            let message = format!("the disk {what}, and the other one cannot");
+            Err(Misfit { message, remedy: format!("make the disk without {without}") })
+        };
+        if disk.max > 0 && has.max == 0 {
+            return lacks("discards", "discard");
+        }
+        if disk.max_write_zeroes > 0 && has.max_write_zeroes == 0 {
+            return lacks("writes zeroes", "discard, which includes that");
+        }
+        Ok(())
+    }
+
+    /// `bounced`: one that does not have the disk's copy mode can, if the data is copied once more.
+    fn can_serve(&self, backend: &dyn Backend, bounced: bool) -> std::result::Result<(), Misfit> {
         let Properties { size, block_size, discard, alignment, chunk, segments, .. } = self.disk;
-        let (able, backend) = (backend.copy_modes(), backend.properties());
+        let (able, is_external) = (backend.copy_modes(), backend.is_external());
+        let backend = backend.properties();
         let misfit = |message: String, remedy: String| Err(Misfit { message, remedy });
         let otherwise = || "create the disk with its backend".to_owned();
         // It may have more: a device that was to grow has not, if its server died in between.
@@ -84,7 +107,8 @@ impl Checked {
             );
         }
         let copy = self.choice.mode.copy;
-        if !able.contains(&copy) {
+        let bounces = bounced && !is_external && able.contains(&CopyMode::Copy);
+        if !able.contains(&copy) && !bounces {
             return misfit(
                 format!("the disk was made with copy {copy}, which the backend cannot serve"),
                 "make it with copy copy, which any backend can serve".to_owned(),
@@ -92,6 +116,7 @@ impl Checked {
         }
         let wanted = backend.alignment;
         if copy == CopyMode::Zero
+            && able.contains(&copy)
             && (wanted.start > alignment.start.max(SECTOR_U32) || wanted.gap > alignment.gap)
         {
             return misfit(

@@ -9,6 +9,7 @@ mod options;
 mod read;
 
 pub(crate) use driver_form::Checked;
+pub(crate) use existing::Misfit;
 pub use options::{Recovery, Spec, Threads};
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod faults;
 mod heat;
 mod layers;
 mod lazy;
+mod moving;
 mod nbd;
 mod recorded;
 pub mod volume;
@@ -25,6 +26,7 @@ use napi_derive::napi;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ublk_core::backend::Backend;
@@ -68,6 +70,8 @@ pub struct Device {
     fetches: Option<Arc<Fetches>>,
     changes: Option<Arc<Changes>>,
     contents: Contents,
+    /// Its disk has moved to the backend that this is for.
+    moved: Arc<AtomicBool>,
 }
 
 #[napi]
@@ -217,7 +221,7 @@ impl Device {
                 device.show(&bound)?;
             }
             served().insert((home, device.id()), (device.clone(), fetches.clone()));
-            Ok(Device { device, timeout, env: home, fetches, changes, contents })
+            Ok(Device { device, timeout, env: home, fetches, changes, contents, moved: Arc::default() })
         };
         promise(env, work, |_, device| Ok(device))
     }
@@ -374,7 +378,7 @@ fn make<'env>(
         });
         let device = Arc::new(device(&wishes, backend, &bound, listener)?);
         served().insert((home, device.id()), (device.clone(), fetches.clone()));
-        Ok(Device { device, timeout, env: home, fetches, changes, contents })
+        Ok(Device { device, timeout, env: home, fetches, changes, contents, moved: Arc::default() })
     };
     promise(env, work, |_, device| Ok(device))
 }

@@ -29,6 +29,12 @@ pub struct FlattenProgress {
     pub size: u64,
 }
 
+impl FlattenProgress {
+    pub(crate) fn new(done: u64, size: u64) -> Self {
+        Self { done, size }
+    }
+}
+
 /// See the [module](self).
 #[derive(Default)]
 pub struct Job {

@@ -22,7 +22,7 @@ mod job;
 mod layers;
 mod nothing;
 mod open;
-mod queues;
+pub(super) mod queues;
 mod reset;
 mod room;
 mod snapshot;

@@ -163,6 +163,11 @@ impl Queues {
         seat
     }
 
+    /// Whether no queue serves the disk.
+    pub fn are_empty(&self) -> bool {
+        locked(&self.seats).is_empty()
+    }
+
     /// It serves the disk no more. Whether no queue does.
     pub fn leave(&self, seat: &Arc<Seat>) -> bool {
         seat.gone.store(true, Release);

@@ -60,6 +60,7 @@ const device = row(deviceColumns, {
   layers: 'layer[]',
   flattened: 'progress?',
   committed: 'progress?',
+  moved: 'progress?',
   queues: 'integer',
   depth: 'integer',
   'log-sec': 'integer',
@@ -144,6 +145,7 @@ const definitions = {
   checkpoints: object({ checkpoints: 'checkpoint[]' }, 'checkpoints'),
   fault: object({ rules: 'rule[]', seed: 'integer', hanging: 'integer' }, 'fault without rules'),
   upgrade: object({ id: 'integer', 'old-pid': 'integer', pid: 'integer', 'paused-ms': 'number' }, 'upgrade'),
+  move: object({ id: 'integer', backend: 'text', bytes: 'integer', seconds: 'number' }, 'move'),
   'crash-states': object(
     {
       log: 'text',

@@ -1,6 +1,8 @@
 import { abortable } from './abort.js'
+import type { NativeBackend } from './backends/list.js'
 import type { OverlayBackend } from './backends/overlay.js'
 import { isScratchFile } from './backends/scratch-file.js'
+import { stackToRecord } from './backends/stack.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
 import { type CommitDiskOptions, checkCommit, watched } from './commit-disk.js'
 import { checkExport, checkMark, type ExportedLog, type ExportLogOptions } from './crash-options.js'
@@ -13,6 +15,7 @@ import type { ChangedRanges, Checkpoint, DeviceInfo, DiskLayer, FlattenProgress 
 import { layersOf } from './layers.js'
 import { checkReset, type ResetOptions } from './lifecycle-options.js'
 import type { LocalDevice } from './local-device.js'
+import { checkMove, type MoveOptions, moveHere, movingOf } from './move.js'
 import { connect } from './remote/control-client.js'
 import { readBackend, upperOf } from './remote/record-file.js'
 import { nameOf } from './user-values.js'
@@ -320,6 +323,54 @@ export class DeviceContent extends DeviceHandle {
     if (this.#local) return committingOf(this.#local.device)
     using server = await connect(this.id)
     return (await server.committing()) ?? undefined
+  }
+
+  /**
+   * Moves a disk to another backend while it is in use, whoever serves it: from memory to a file, from there to an NBD server,
+   * and so on. All that the disk has is copied there. When both have the same, the disk becomes the other one, at one instant;
+   * from then on `info()`, {@link UblkDevice.recover} and `ublk-ts upgrade` mean that one, and what the disk was before is not
+   * written to any more. No request fails. A write waits while the part of up to 1 MiB that it writes to is being copied.
+   *
+   * If it is aborted or fails, or the server is killed at any moment, the disk is still one of both, whole, with all that was
+   * answered: the other one as soon as this resolves, and before, mostly, the old one. A file that was made for it is removed if it
+   * fails, and stays if the server is killed.
+   *
+   * The disk keeps what the kernel knows of it: its size, its block size, its write cache, its copy mode. The other backend must
+   * have as many bytes, or more, and be able to do what the disk does. What stood around the old one goes with it: snapshots,
+   * recorded changes, rules for faults.
+   *
+   * @param target - Where to: `file()`, `nbd()`, `memory()`, or what is made of these. A file that does not exist is made. What a
+   * block device or an NBD server has is overwritten. Memory of a disk that other servers can take over is in `/dev/shm`.
+   * @throws UblkError of kind `invalid` if the target does not fit, `exists` if its file has content; `busy` if it is in use, or the
+   * disk is moved already, or another process is about to serve it; `unsupported` for a disk written in JavaScript; `backend` if
+   * the target fails; `closed` if the disk is stopped meanwhile; `not-found` if another process serves it and has no record. The
+   * disk is as before then.
+   * @throws the signal's reason if it was aborted.
+   *
+   * @example
+   * ```ts
+   * await disk.move(file('moved.img'), { rate: '50M' })
+   * ```
+   */
+  async move(target: Pick<NativeBackend, 'kind'>, options: MoveOptions = {}): Promise<void> {
+    const plan = checkMove(target, options)
+    const { signal } = options
+    const local = this.#local
+    if (local) return await abortable(signal, cancel => moveHere(local, plan, cancel))
+    signal?.throwIfAborted()
+    using server = await connect(this.id)
+    await server.move(stackToRecord(plan.backend), plan.rate, plan.overwrite, signal)
+  }
+
+  /**
+   * How far the {@link move} of a disk has come, whoever serves it; undefined if none is under way.
+   *
+   * @throws UblkError of kind `not-found` if another process serves it and has no record.
+   */
+  async moving(): Promise<FlattenProgress | undefined> {
+    if (this.#local) return movingOf(this.#local.device)
+    using server = await connect(this.id)
+    return (await server.moving()) ?? undefined
   }
 
   /**

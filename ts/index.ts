@@ -51,6 +51,7 @@ export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.j
 export type { DeviceExit, ServingEnd, UblkDeviceEvents } from './events.js'
 export { autoChoices, type Feature, features } from './features.js'
 export type { FlattenOptions } from './flatten.js'
+export type { MoveOptions } from './move.js'
 export type { ForkOptions } from './fork.js'
 export type {
   ChangedRanges,

@@ -311,11 +311,11 @@ export interface DiskLayer {
 }
 
 /**
- * How far a {@link UblkDevice.flatten | flatten} or a {@link UblkDevice.commit | commit} has come. Plain data, as JSON can carry
- * it.
+ * How far a {@link UblkDevice.flatten | flatten}, a {@link UblkDevice.commit | commit} or a {@link UblkDevice.move | move} has
+ * come. Plain data, as JSON can carry it.
  */
 export interface FlattenProgress {
-  /** Up to where the upper, or the base, has all of the disk, in bytes. */
+  /** How much of the disk the upper, the base, or the other disk has, in bytes. */
   done: number
   /** Of the disk, in bytes. */
   size: number

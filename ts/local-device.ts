@@ -3,7 +3,7 @@ import * as native from '#binding'
 import type { FaultPlan } from './backends/fault-rules.js'
 import type { NativeBackend } from './backends/list.js'
 import { planOf } from './disk-faults.js'
-import { UblkError } from './errors.js'
+import { UblkError, wrap } from './errors.js'
 import type { DeviceInfo } from './info.js'
 import { traceOf } from './native-trace.js'
 import { isDurable } from './runtime/backend-properties.js'
@@ -17,6 +17,10 @@ const STALL = 2000
 /** The same after some made no progress: longer than a Worker needs to react. */
 const RESTALL = 700
 
+function closed(id: number): UblkError {
+  return new UblkError('closed', `device ${id} was deleted`, { device: id })
+}
+
 /** Follows the life of a device that this process serves; see {@link LocalDevice.follow}. */
 export interface Follower {
   /** This process serves the device, or serves it again. */
@@ -29,6 +33,19 @@ export interface Follower {
   released(): void
   /** This process exits. */
   exiting(): void
+  /**
+   * From now on the disk is this one: a next server has to begin with it.
+   *
+   * @returns What takes that back.
+   * @throws UblkError if it cannot be written down.
+   */
+  moved?(backend: NativeBackend, files: readonly native.FileOfDisk[]): () => void
+  /**
+   * These files are to be removed together with the device.
+   *
+   * @throws UblkError if it cannot be written down.
+   */
+  takes?(scratch: readonly string[]): void
 }
 
 /** A device that this process serves, shared by all handles to it. */
@@ -45,7 +62,8 @@ export class LocalDevice {
   faultPlan: FaultPlan | undefined
   /** How this process stopped serving it. */
   #end: 'deleted' | 'released' | undefined
-  readonly #device: native.Device
+  #device: native.Device
+  #backend: NativeBackend | undefined
   #passedOn = false
 
   /**
@@ -57,11 +75,12 @@ export class LocalDevice {
   constructor(
     device: native.Device,
     readonly server: JsServer | undefined,
-    readonly backend: NativeBackend | undefined,
+    backend: NativeBackend | undefined,
     readonly callbacks: NativeCallbacks,
     private readonly detach: () => void,
   ) {
     this.#device = device
+    this.#backend = backend
     callbacks.attach(device)
     this.faultPlan = planOf(backend)
   }
@@ -74,7 +93,17 @@ export class LocalDevice {
   get device(): native.Device {
     if (!this.#passedOn) return this.#device
     const { id } = this.#device
-    throw new UblkError('closed', `device ${id} was deleted`, { device: id })
+    throw closed(id)
+  }
+
+  /** Its description, if it has one. */
+  get backend(): NativeBackend | undefined {
+    return this.#backend
+  }
+
+  /** Whether its disk survives the threads that serve it. */
+  get recoverable(): boolean {
+    return this.#recoverable
   }
 
   /** Whether somebody gets every request. */
@@ -171,6 +200,46 @@ export class LocalDevice {
     } finally {
       claim?.release()
     }
+  }
+
+  /**
+   * Moves the disk to another backend.
+   *
+   * @param scratch - Files that are made for it.
+   * @throws UblkError; nothing has changed then.
+   */
+  async move(
+    backend: NativeBackend,
+    spec: native.DeviceSpec,
+    rate: number | undefined,
+    scratch: readonly string[],
+    cancel: native.Cancel,
+  ): Promise<void> {
+    const { device } = this
+    if (scratch.length > 0) for (const follower of this.#followers) follower.takes?.(scratch)
+    const target = await device.beginMove(spec, rate, cancel)
+    const undo: (() => void)[] = []
+    try {
+      if (this.#end !== undefined) throw closed(device.id)
+      // Here the disk becomes another one: a next server begins with it.
+      const files = device.targetFiles()
+      for (const follower of this.#followers) {
+        const back = follower.moved?.(backend, files)
+        if (back) undo.push(back)
+      }
+      await device.finishMove(target)
+    } catch (error) {
+      try {
+        for (const back of undo) back()
+      } finally {
+        await device.cancelMove().catch(() => {}) // Report the first failure.
+      }
+      throw wrap(error)
+    }
+    this.#device = target
+    this.#backend = backend
+    this.faultPlan = planOf(backend)
+    this.callbacks.attach(target)
   }
 
   /** Its backend always has at least as many bytes as the disk. A failure leaves the old size. */

@@ -16,7 +16,7 @@ type EngineRemedy =
   | 'diagnose'
 
 /** Only hints of TypeScript have these. */
-export const OWN_REMEDIES = ['recover', 'delete', 'record', 'more-time', 'memory-file'] as const
+export const OWN_REMEDIES = ['recover', 'delete', 'record', 'more-time', 'memory-file', 'overwrite'] as const
 
 type Remedy = EngineRemedy | (typeof OWN_REMEDIES)[number]
 
@@ -40,6 +40,7 @@ export const apiWords: RemedyWords = {
   record: 'the option record',
   'more-time': '',
   'memory-file': ': memory(size, { file })',
+  overwrite: ' (overwrite: true)',
   faults: ': faults(disk, rules)',
 }
 

@@ -32,6 +32,8 @@ interface Sights {
   flattening: FlattenProgress | null
   /** How far its commit has come. */
   committing: FlattenProgress | null
+  /** How far its move has come. */
+  moving: FlattenProgress | null
 }
 
 const unseen: Sights = {
@@ -44,6 +46,7 @@ const unseen: Sights = {
   layers: [],
   flattening: null,
   committing: null,
+  moving: null,
 }
 
 /** What the listings of devices show. */
@@ -108,6 +111,12 @@ export const deviceColumns: readonly Column<DeviceRow>[] = [
     summary: 'of an overlay that is being committed: how much of the disk is in its base',
     value: ({ committing }) => committing && percent(committing),
     json: ({ committing }) => committing && { ...committing },
+  },
+  {
+    name: 'MOVED',
+    summary: 'of a disk that is being moved: how much of it the other one has',
+    value: ({ moving }) => moving && percent(moving),
+    json: ({ moving }) => moving && { ...moving },
   },
   { name: 'QUEUES', summary: 'hardware queues', value: row => row.queues },
   { name: 'DEPTH', summary: 'requests in flight per queue', value: row => row.depth },
@@ -253,11 +262,13 @@ export async function look(
     const connection = wanted('CONNECTION') ? await connectionOf(device, open) : unseen.connection
     const volume = wanted('VOLUME') ? await volumeOf(device, open) : unseen.volume
     const layers = wanted('LAYERS') ? await layersOf(device, open) : unseen.layers
-    const copied = async (name: 'flattening' | 'committing'): Promise<FlattenProgress | null> =>
+    const copied = async (name: Copying): Promise<FlattenProgress | null> =>
       await progressOf(device, name, open)
     const flattening = wanted('FLATTENED') ? await copied('flattening') : unseen.flattening
     const committing = wanted('COMMITTED') ? await copied('committing') : unseen.committing
-    return await toRow(device, { users, scheduler, server, lazy, connection, volume, layers, flattening, committing })
+    const moving = wanted('MOVED') ? await copied('moving') : unseen.moving
+    const copies = { flattening, committing, moving }
+    return await toRow(device, { users, scheduler, server, lazy, connection, volume, layers, ...copies })
   })
   return await Promise.all(rows)
 }
@@ -313,13 +324,15 @@ async function layersOf(
     .catch(() => [])
 }
 
+type Copying = 'flattening' | 'committing' | 'moving'
+
 /** Null if its server cannot be asked. */
 async function progressOf(
   { id, serverAlive }: DeviceInfo,
-  name: 'flattening' | 'committing',
+  name: Copying,
   open: Api['UblkDevice']['open'],
 ): Promise<FlattenProgress | null> {
-  if (!serverAlive || !isOverlay(id)) return null
+  if (!serverAlive || (name !== 'moving' && !isOverlay(id))) return null
   return await open(id)
     .then(async device => (await device[name]()) ?? null)
     .catch(() => null)

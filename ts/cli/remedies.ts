@@ -17,5 +17,6 @@ export const cliWords: RemedyWords = {
   record: 'ublk-ts create',
   'more-time': ' (--timeout)',
   'memory-file': ', as with create --detach',
+  overwrite: ' (--overwrite)',
   faults: ' (--fault)',
 }

@@ -56,6 +56,11 @@ export function controlMethods(
     },
     committing: async () => (await disk.committing()) ?? null,
     flattening: async () => (await disk.flattening()) ?? null,
+    move: async ({ backend, rate, overwrite }, { gone }) => {
+      const limit = rate === undefined ? {} : { rate: rate as number }
+      await disk.move(backend as never, { ...limit, overwrite: isSet({ overwrite }), signal: gone })
+    },
+    moving: async () => (await disk.moving()) ?? null,
     layers: () => disk.layers(),
     quiesce: async (_, { gone }) => await handOver.quiesce(gone),
     resume: async () => await handOver.resume(),

@@ -1,6 +1,8 @@
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import type { FileOfDisk } from '#binding'
+import type { NativeBackend } from '../backends/list.js'
+import { stackToRecord } from '../backends/stack.js'
 import { UblkError } from '../errors.js'
 import type { Follower } from '../local-device.js'
 import type { RecordOptions } from '../options/record.js'
@@ -182,6 +184,29 @@ export class Registration implements Follower {
     return (
       isDeepStrictEqual(server, this.#record.server) || (this.#vacant && isDeepStrictEqual(server, NOBODY))
     )
+  }
+
+  /** The next server begins with this backend. */
+  moved(backend: NativeBackend, files: readonly FileOfDisk[]): () => void {
+    const before = this.#record
+    this.#rewrite({ ...before, files, options: { ...before.options, backend: stackToRecord(backend) } })
+    return () => this.#rewrite(before)
+  }
+
+  /** These files are removed together with the device. */
+  takes(scratch: readonly string[]): void {
+    this.#rewrite({ ...this.#record, scratch: [...this.#record.scratch, ...scratch] })
+  }
+
+  #rewrite(record: DeviceRecord): void {
+    const before = this.#record
+    this.#record = record
+    try {
+      writeRecord(record)
+    } catch (cause) {
+      this.#record = before
+      throw this.#unrecorded(cause)
+    }
   }
 
   /** Called when the future of the device is unknown. */

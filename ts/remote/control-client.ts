@@ -17,6 +17,7 @@ import type {
   ServerConnection,
   StoredVolume,
 } from '../info.js'
+import type { Json } from '../json.js'
 import type { Size } from '../size.js'
 import type { TraceListener } from '../trace.js'
 import { onRejection } from '../user-values.js'
@@ -269,6 +270,26 @@ export class ControlClient implements Disposable {
   async flattening(timeout: number = PROMPT): Promise<FlattenProgress | null> {
     try {
       return (await this.#call('flattening', {}, { timeout })) as FlattenProgress | null
+    } catch (error) {
+      if (wrap(error).kind === 'invalid') return null
+      throw error
+    }
+  }
+
+  /** Moves the disk to another backend, as a record has it. Without a limit in time; if this connection goes, it ends. */
+  async move(
+    backend: Json,
+    rate: number | undefined,
+    overwrite: boolean,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    await this.#call('move', { backend, rate, overwrite }, { timeout: 0, signal })
+  }
+
+  /** How far that has come; null if it is not under way, and from servers of earlier versions. */
+  async moving(timeout: number = PROMPT): Promise<FlattenProgress | null> {
+    try {
+      return (await this.#call('moving', {}, { timeout })) as FlattenProgress | null
     } catch (error) {
       if (wrap(error).kind === 'invalid') return null
       throw error

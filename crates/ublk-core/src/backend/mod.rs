@@ -54,6 +54,7 @@ pub use lazy::{FileSource, Fill, Filling, Found, Handle, Identity, Lazy, Map, Pr
 pub use map_file::Stamp;
 pub use memory::Memory;
 pub use memory_file::MemoryFile;
+pub use mirror::{Mirror, SideInfo};
 pub use nbd::{Nbd, NbdOptions, NbdServers, NbdStanding};
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
@@ -299,6 +300,23 @@ pub trait Backend: Send + Sync + 'static {
     /// How far that has come, while it is under way.
     fn committing(&self) -> Option<FlattenProgress> {
         None
+    }
+
+    /// Fills the sides of a mirror that lack something, while its engines serve: at most `rate` bytes a second. Blocks until that is
+    /// done, it fails, or it is `given_up`.
+    fn resync(&self, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {
+        let _ = (rate, given_up);
+        Err(Error::new(ErrorKind::Unsupported, "this disk cannot be resynced").hint("a mirror can"))
+    }
+
+    /// How far that has come, while it is under way.
+    fn resyncing(&self) -> Option<FlattenProgress> {
+        None
+    }
+
+    /// The sides of a mirror, in their order; another disk has none.
+    fn sides(&self) -> Vec<SideInfo> {
+        Vec::new()
     }
 
     /// The file that has the disk's bytes at their own offsets, if there is one: it can be written beside the engines.

@@ -163,7 +163,7 @@ fn is_shared(extent: &Extent<'_>) -> bool {
 }
 
 /// Checks that no byte of a file belongs to two of the disks.
-fn check_apart(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
+pub fn check_apart(kind: &str, disks: &[Arc<dyn Backend>]) -> Result<()> {
     let mut seen: Vec<(usize, Which, Extent<'_>)> = Vec::new();
     for (at, disk) in disks.iter().enumerate() {
         for extent in disk.extents(0..disk.properties().size) {

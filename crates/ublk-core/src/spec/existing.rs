@@ -61,6 +61,11 @@ impl Checked {
 
     /// The same for one that comes while the disk is in use: also what the disk can do besides reads and writes has to be there.
     pub fn fits_when_moved(&self, backend: &dyn Backend) -> std::result::Result<(), Misfit> {
+        let (has, size) = (backend.properties().size, self.disk.size);
+        if has < size {
+            let message = format!("the other disk has {has} bytes, this one {size}");
+            return Err(Misfit { message, remedy: "it needs as many".into() });
+        }
         self.can_serve(backend, true)?;
         let (Some(disk), Some(has)) = (self.disk.discard, backend.properties().discard) else { return Ok(()) };
         let lacks = |what: &str, without: &str| {

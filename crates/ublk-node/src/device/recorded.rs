@@ -55,6 +55,7 @@ impl Device {
                 fetches: None,
                 changes: None,
                 contents: Contents::default(),
+                moved: Arc::default(),
             })
         };
         promise(env, work, |_, device| Ok(device))

@@ -322,6 +322,9 @@ impl Engine for MirrorEngine {
             }
             Call::Waits(piece) => {
                 self.others -= 1;
+                if completion.result < 0 {
+                    return Step::Done(Err(-completion.result));
+                }
                 self.start(io, piece)
             }
             Call::Withheld { done, failed } => {

@@ -12,6 +12,7 @@ export const SECTIONS = [
       faults: 'Disks that fail, hang, lie or have the times of a hard disk, for tests.',
       'http-image': 'A machine starts from an image far away, and fetches what it reads.',
       containers: 'What docker, podman and Kubernetes have to allow, with files to copy.',
+      move: 'Other storage for a disk that is in use, and two disks with the same data.',
       nbd: 'Disks that a server has: nbdkit, qemu-nbd, and what these reach.',
       'object-storage': 'Disks in S3, other object stores, or a directory, with a cache here.',
       'other-formats': 'VMDK, VHDX, LUKS, iSCSI, Ceph: what QEMU opens, as disks.',

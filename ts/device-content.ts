@@ -11,7 +11,7 @@ import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
 import { rethrow, UblkError, wrap, wrongType } from './errors.js'
 import { checkFlatten, committingOf, type FlattenOptions, flatteningOf } from './flatten.js'
 import { type ForkOptions, planFork } from './fork.js'
-import type { ChangedRanges, Checkpoint, DeviceInfo, DiskLayer, FlattenProgress } from './info.js'
+import type { ChangedRanges, Checkpoint, DeviceInfo, DiskLayer, FlattenProgress, MirrorSide } from './info.js'
 import { layersOf } from './layers.js'
 import { checkReset, type ResetOptions } from './lifecycle-options.js'
 import type { LocalDevice } from './local-device.js'
@@ -323,6 +323,51 @@ export class DeviceContent extends DeviceHandle {
     if (this.#local) return committingOf(this.#local.device)
     using server = await connect(this.id)
     return (await server.committing()) ?? undefined
+  }
+
+  /**
+   * Brings back the sides of a {@link mirror} that were dropped, while the disk is in use, whoever serves it: what they missed is
+   * copied. Resolves when all sides have all. What was copied stays if it is aborted.
+   *
+   * @throws UblkError of kind `unsupported` for another disk; `busy` if it is being resynced, as after a crash; `backend` if a side
+   * fails again; `closed` if it is stopped meanwhile; `not-found` if another process serves it and has no record.
+   * @throws the signal's reason if it was aborted.
+   *
+   * @example
+   * ```ts
+   * await disk.resync({ rate: '50M' })
+   * ```
+   */
+  async resync(options: FlattenOptions = {}): Promise<void> {
+    const rate = checkFlatten(options, 'resync()')
+    const { signal } = options
+    const local = this.#local
+    if (local) return await abortable(signal, cancel => local.device.resync(rate, cancel))
+    signal?.throwIfAborted()
+    using server = await connect(this.id)
+    await server.resync(rate, signal)
+  }
+
+  /**
+   * How far the {@link resync} of a disk has come, whoever serves it, also one that follows a crash; undefined if none is under way.
+   *
+   * @throws UblkError of kind `not-found` if another process serves it and has no record.
+   */
+  async resyncing(): Promise<FlattenProgress | undefined> {
+    if (this.#local) return this.#local.device.resyncing() ?? undefined
+    using server = await connect(this.id)
+    return (await server.resyncing()) ?? undefined
+  }
+
+  /**
+   * The sides of a {@link mirror}, in their order, whoever serves it. Empty for another disk.
+   *
+   * @throws UblkError of kind `not-found` if another process serves it and has no record.
+   */
+  async sides(): Promise<MirrorSide[]> {
+    if (this.#local) return this.#local.device.sides()
+    using server = await connect(this.id)
+    return await server.sides()
   }
 
   /**

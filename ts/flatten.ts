@@ -4,7 +4,7 @@ import { wrap } from './errors.js'
 import type { FlattenProgress } from './info.js'
 import { parseSize, type Size } from './size.js'
 
-/** How to flatten a disk. */
+/** How to flatten or resync a disk. */
 export interface FlattenOptions {
   /**
    * The most bytes to copy per second, or text such as `'50M'`.
@@ -17,12 +17,12 @@ export interface FlattenOptions {
 }
 
 /**
- * Checks the options of `flatten()`, and returns its rate.
+ * Checks the options of `flatten()` or `resync()`, and returns the rate.
  *
  * @throws UblkError of kind `invalid`.
  */
-export function checkFlatten(options: unknown): number | undefined {
-  checkOptions<FlattenOptions>(options, 'flatten()', { rate: true, signal: true })
+export function checkFlatten(options: unknown, what = 'flatten()'): number | undefined {
+  checkOptions<FlattenOptions>(options, what, { rate: true, signal: true })
   checkSignal(options.signal)
   if (options.rate === undefined) return undefined
   return Math.max(parseSize(options.rate, 'rate'), 1)

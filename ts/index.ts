@@ -14,6 +14,7 @@ export { type FileBackend, type FileOptions, file } from './backends/file.js'
 export { type LazyBackend, type LazyOptions, lazy } from './backends/lazy.js'
 export type { Backend, NativeBackend, StackableBackend } from './backends/list.js'
 export { type MemoryBackend, type MemoryOptions, memory } from './backends/memory.js'
+export { type MirrorBackend, type MirrorOptions, mirror } from './backends/mirror.js'
 export { type NbdBackend, type NbdOptions, nbd } from './backends/nbd.js'
 export { type NullBackend, nullDisk } from './backends/null.js'
 export {
@@ -51,7 +52,6 @@ export { UblkError, type UblkErrorDetails, type UblkErrorKind } from './errors.j
 export type { DeviceExit, ServingEnd, UblkDeviceEvents } from './events.js'
 export { autoChoices, type Feature, features } from './features.js'
 export type { FlattenOptions } from './flatten.js'
-export type { MoveOptions } from './move.js'
 export type { ForkOptions } from './fork.js'
 export type {
   ChangedRanges,
@@ -64,6 +64,7 @@ export type {
   FlattenProgress,
   LatencyStats,
   LazyProgress,
+  MirrorSide,
   OpCounters,
   QueueStats,
   ServerConnection,
@@ -76,6 +77,7 @@ export type {
   ResetOptions,
   ResizeOptions,
 } from './lifecycle-options.js'
+export type { MoveOptions } from './move.js'
 export type { Operation } from './operation.js'
 export type { CreateOptions, DeviceOptions } from './options/device-options.js'
 export type { RecordOptions } from './options/record.js'

@@ -310,6 +310,16 @@ export interface DiskLayer {
   written: boolean
 }
 
+/** A side of a {@link mirror}. Plain data, as JSON can carry it. */
+export interface MirrorSide {
+  /** Its files, or what else it is. */
+  name: string
+  /** `current`: it has all of the disk; `filling`: it is getting what it lacks; `failed`: it is not used. */
+  state: 'current' | 'filling' | 'failed'
+  /** How much it may lack, in bytes. */
+  missing: number
+}
+
 /**
  * How far a {@link UblkDevice.flatten | flatten}, a {@link UblkDevice.commit | commit} or a {@link UblkDevice.move | move} has
  * come. Plain data, as JSON can carry it.

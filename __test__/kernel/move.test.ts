@@ -37,7 +37,10 @@ const serverOf = async (mebibytes: number): Promise<NbdServer> => {
 }
 
 const sum = async (path: string): Promise<string> =>
-  await sh(`dd if="$1" bs=1M ${path.startsWith('/dev/ublkb') ? 'iflag=direct' : ''} status=none | sha256sum`, path)
+  await sh(
+    `dd if="$1" bs=1M ${path.startsWith('/dev/ublkb') ? 'iflag=direct' : ''} status=none | sha256sum`,
+    path,
+  )
 
 /** Writes a block again and again, and prints the longest time that one took, in milliseconds. */
 const STALLS = `
@@ -108,45 +111,51 @@ test.serial('a mounted disk moves to a file, an NBD server and memory, under a c
   t.deepEqual(await run('delete', disk.path), SILENT)
 })
 
-test.serial('a disk that is not written to has the same bytes after each move, and the old ones stay', async t => {
-  await using _server = await serverOf(16)
-  await using disk = await UblkDevice.create({ backend: memory('16M'), writeCache: true })
-  await sh('dd if=/dev/urandom of="$1" bs=1M count=7 seek=3 oflag=direct status=none', disk.path)
-  const expected = await sum(disk.path)
-  const targets: [StackableBackend, string | undefined][] = [
-    [file(at('a.img')), at('a.img')],
-    [nbd(URI), IMAGE],
-    [memory('16M'), undefined],
-    [file(at('b.img')), at('b.img')],
-  ]
-  for (const [target, path] of targets) {
-    await disk.move(target)
-    t.is(await disk.moving(), undefined)
-    t.is(await sum(disk.path), expected)
-    if (path !== undefined) t.is(await sum(path), expected)
-  }
-  // Zeroes take up no space.
-  t.true(Number(await sh('du -k "$1" | cut -f1', at('a.img'))) < 8 << 10)
-  await sh('dd if=/dev/zero of="$1" bs=1M count=16 oflag=direct status=none', disk.path)
-  t.not(await sum(disk.path), expected)
-  t.is(await sum(at('a.img')), expected)
-  t.is(await sum(IMAGE), expected)
-})
+test.serial(
+  'a disk that is not written to has the same bytes after each move, and the old ones stay',
+  async t => {
+    await using _server = await serverOf(16)
+    await using disk = await UblkDevice.create({ backend: memory('16M'), writeCache: true })
+    await sh('dd if=/dev/urandom of="$1" bs=1M count=7 seek=3 oflag=direct status=none', disk.path)
+    const expected = await sum(disk.path)
+    const targets: [StackableBackend, string | undefined][] = [
+      [file(at('a.img')), at('a.img')],
+      [nbd(URI), IMAGE],
+      [memory('16M'), undefined],
+      [file(at('b.img')), at('b.img')],
+    ]
+    for (const [target, path] of targets) {
+      await disk.move(target)
+      t.is(await disk.moving(), undefined)
+      t.is(await sum(disk.path), expected)
+      if (path !== undefined) t.is(await sum(path), expected)
+    }
+    // Zeroes take up no space.
+    t.true(Number(await sh('du -k "$1" | cut -f1', at('a.img'))) < 8 << 10)
+    await sh('dd if=/dev/zero of="$1" bs=1M count=16 oflag=direct status=none', disk.path)
+    t.not(await sum(disk.path), expected)
+    t.is(await sum(at('a.img')), expected)
+    t.is(await sum(IMAGE), expected)
+  },
+)
 
 for (const copy of ['copy', 'user', 'zero'] as const) {
-  test.serial(`a disk with copy ${copy} moves to what has another copy mode, and is verified there`, async t => {
-    await sh('truncate -s 16M "$1"', at('first'))
-    const first = copy === 'user' ? memory('16M') : file(at('first'))
-    await using disk = await UblkDevice.create({ backend: first, copy, writeCache: true })
-    for (const target of [file(at('a.img')), memory('16M'), file(at('b.img'))]) {
-      const load = verifyAll(disk.path, ['random-16'])
-      await disk.move(target)
-      await load
-      await verifyAll(disk.path, ['sequential-1', 'random-128'])
-    }
-    t.is((await disk.info()).copy, copy)
-    t.is(disk.totals().errors, 0)
-  })
+  test.serial(
+    `a disk with copy ${copy} moves to what has another copy mode, and is verified there`,
+    async t => {
+      await sh('truncate -s 16M "$1"', at('first'))
+      const first = copy === 'user' ? memory('16M') : file(at('first'))
+      await using disk = await UblkDevice.create({ backend: first, copy, writeCache: true })
+      for (const target of [file(at('a.img')), memory('16M'), file(at('b.img'))]) {
+        const load = verifyAll(disk.path, ['random-16'])
+        await disk.move(target)
+        await load
+        await verifyAll(disk.path, ['sequential-1', 'random-128'])
+      }
+      t.is((await disk.info()).copy, copy)
+      t.is(disk.totals().errors, 0)
+    },
+  )
 }
 
 test.serial('what does not fit is refused in a line, before anything is done', async t => {

@@ -44,6 +44,9 @@ execFileSync('nbdkit', ['-U', '/run/nbd.sock', 'memory', '32M'], { stdio: 'inher
   'device-content snapshot': OVERLAY,
   'device-content fork': OVERLAY,
   'device-content flatten': OVERLAY,
+  'device-content move': "const disk = await UblkDevice.create({ backend: memory('1M') })",
+  'device-content resync':
+    "const disk = await UblkDevice.create({ backend: mirror([memory('1M'), memory('1M')]) })",
   'device-content commit': OVERLAY,
   'commit-overlay commitOverlay': `${OVERLAY}
 await disk.delete()`,

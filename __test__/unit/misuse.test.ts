@@ -49,6 +49,13 @@ const WRONG: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
     ['s3://a/', { cache: 'c', delay: 0 }],
   ],
   slice: [[], [5], [api.memory('1M'), { ofset: 1 }]],
+  mirror: [
+    [],
+    [5],
+    [[api.memory('1M')]],
+    [[api.memory('1M'), api.memory('1M')], { bitmp: 'a' }],
+    [[api.memory('1M'), api.memory('1M')], { bitmap: 5 }],
+  ],
   stripe: [[], [5], [[api.memory('1M')], { chnk: 1 }]],
   tmpDisk: [[], [5], [{ size: '1M', moutn: true }]],
   tracked: [[], [5], [api.memory('1M')], [api.memory('1M'), { mpa: 'a' }]],

@@ -6,6 +6,7 @@ import { type FileBackend, fileKind } from './file.js'
 import type { Described, Kind } from './kind.js'
 import { type LazyBackend, lazyKind } from './lazy.js'
 import { type MemoryBackend, memoryKind } from './memory.js'
+import { type MirrorBackend, mirrorKind } from './mirror.js'
 import { type NbdBackend, nbdKind } from './nbd.js'
 import { type NullBackend, nullKind } from './null.js'
 import { type OverlayBackend, overlayKind } from './overlay.js'
@@ -30,6 +31,7 @@ export const KINDS: readonly Kind[] = [
   sliceKind,
   concatKind,
   stripeKind,
+  mirrorKind,
   overlayKind,
   faultsKind,
   trackedKind,
@@ -48,6 +50,7 @@ export type StackableBackend =
   | SliceBackend
   | ConcatBackend
   | StripeBackend
+  | MirrorBackend
   | OverlayBackend
   | FaultsBackend
   | CrashStateBackend

@@ -18,6 +18,7 @@ export const COMMANDS: readonly Commands[] = [
   { names: ['fork'], load: async () => (await import('./fork.js')).addFork },
   { names: ['flatten'], load: async () => (await import('./flatten.js')).addFlatten },
   { names: ['commit'], load: async () => (await import('./commit.js')).addCommit },
+  { names: ['resync'], load: async () => (await import('./resync.js')).addResync },
   { names: ['move'], load: async () => (await import('./move.js')).addMove },
   { names: ['prefetch'], load: async () => (await import('./prefetch.js')).addPrefetch },
   {

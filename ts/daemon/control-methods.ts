@@ -61,6 +61,11 @@ export function controlMethods(
       await disk.move(backend as never, { ...limit, overwrite: isSet({ overwrite }), signal: gone })
     },
     moving: async () => (await disk.moving()) ?? null,
+    resync: async ({ rate }, { gone }) => {
+      await disk.resync({ ...(rate === undefined ? {} : { rate: rate as number }), signal: gone })
+    },
+    resyncing: async () => (await disk.resyncing()) ?? null,
+    sides: () => disk.sides(),
     layers: () => disk.layers(),
     quiesce: async (_, { gone }) => await handOver.quiesce(gone),
     resume: async () => await handOver.resume(),

@@ -13,6 +13,7 @@ import type {
   FlattenProgress,
   HeatPart,
   LazyProgress,
+  MirrorSide,
   QueueStats,
   ServerConnection,
   StoredVolume,
@@ -274,6 +275,21 @@ export class ControlClient implements Disposable {
       if (wrap(error).kind === 'invalid') return null
       throw error
     }
+  }
+
+  /** Brings back sides of a mirror. Without a limit in time; if this connection goes, it ends. */
+  async resync(rate: number | undefined, signal?: AbortSignal): Promise<void> {
+    await this.#call('resync', { rate }, { timeout: 0, signal })
+  }
+
+  /** How far that has come; null if it is not under way. */
+  async resyncing(timeout: number = PROMPT): Promise<FlattenProgress | null> {
+    return (await this.#call('resyncing', {}, { timeout })) as FlattenProgress | null
+  }
+
+  /** The sides of a mirror. */
+  async sides(timeout: number = PROMPT): Promise<MirrorSide[]> {
+    return (await this.#call('sides', {}, { timeout })) as MirrorSide[]
   }
 
   /** Moves the disk to another backend, as a record has it. Without a limit in time; if this connection goes, it ends. */

@@ -2,7 +2,7 @@
 
 use super::{
     Backend, Below, Changes, Commit, Completion, Engine, Extent, FlattenProgress, Io, LayerInfo, PerCall,
-    Piece, Properties, Site, Step,
+    Piece, Properties, SideInfo, Site, Step,
 };
 use crate::claim::Place;
 use crate::error::Result;
@@ -100,6 +100,18 @@ impl Backend for Observed {
 
     fn committing(&self) -> Option<FlattenProgress> {
         self.inner.committing()
+    }
+
+    fn resync(&self, rate: Option<u64>, given_up: &dyn Fn() -> bool) -> Result<()> {
+        self.inner.resync(rate, given_up)
+    }
+
+    fn resyncing(&self) -> Option<FlattenProgress> {
+        self.inner.resyncing()
+    }
+
+    fn sides(&self) -> Vec<SideInfo> {
+        self.inner.sides()
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

@@ -1,8 +1,8 @@
-//! Snapshots of an overlay that is in use, back to the last one, and without a base.
+//! Snapshots of an overlay that is in use, back to the last one, and without a base; the sides of a mirror.
 
 use super::Device;
 use super::state::State;
-use crate::backend::{Backend, Commit, FlattenProgress, LayerInfo};
+use crate::backend::{Backend, Commit, FlattenProgress, LayerInfo, SideInfo};
 use crate::bound::Bound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::nodes::Kind;
@@ -61,6 +61,23 @@ impl Device {
     /// How far a flatten has come, while it is under way.
     pub fn flattening(&self) -> Result<Option<FlattenProgress>> {
         Ok(self.backend()?.flattening())
+    }
+
+    /// Fills the sides of a live mirror that lack something, at most `rate` bytes a second. Blocks as [`flatten`](Self::flatten)
+    /// does.
+    pub fn resync(&self, rate: Option<u64>, bound: &Bound) -> Result<()> {
+        let backend = self.live_backend()?.1;
+        backend.resync(rate, &|| bound.cancel.is_cancelled()).map_err(|error| error.device(self.id))
+    }
+
+    /// How far that has come, while it is under way.
+    pub fn resyncing(&self) -> Result<Option<FlattenProgress>> {
+        Ok(self.backend()?.resyncing())
+    }
+
+    /// The sides of a mirror; none of another disk.
+    pub fn sides(&self) -> Result<Vec<SideInfo>> {
+        Ok(self.backend()?.sides())
     }
 
     /// What was written over a base, the lowest layer first; none of a disk that is no overlay.

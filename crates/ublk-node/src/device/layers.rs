@@ -1,16 +1,59 @@
-//! The layers of overlays.
+//! The layers of overlays, and the sides of mirrors.
 
 use super::Device;
 use crate::Cancel;
 use crate::layers::{DiskLayer, FlattenProgress};
-use crate::number::maybe;
+use crate::number::{maybe, number};
 use crate::task::{promise, raised};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
+use ublk_core::backend::SideInfo;
+
+/// A side of a mirror.
+#[napi(object)]
+pub struct MirrorSide {
+    /// Its files, or what else it is.
+    pub name: String,
+    /// `current`: it has all of the disk; `filling`: it is getting what it lacks; `failed`: it is not used.
+    #[napi(ts_type = "'current' | 'filling' | 'failed'")]
+    pub state: String,
+    /// How much it may lack, in bytes.
+    pub missing: f64,
+}
 
 #[napi]
 impl Device {
+    /// Fills the sides of a live mirror that lack something, at most `rate` bytes a second. Resolves when that is done.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn resync<'env>(&self, env: &'env Env, rate: Option<f64>, cancel: &Cancel) -> Result<Object<'env>> {
+        let (device, bound) = (self.device.clone(), self.bound(cancel));
+        let work = move || device.resync(maybe("rate", rate)?, &bound);
+        promise(env, work, |_, ()| Ok(()))
+    }
+
+    /// How far that has come, while it is under way.
+    #[napi]
+    pub fn resyncing(&self, env: &Env) -> Result<Option<FlattenProgress>> {
+        let progress = self.device.resyncing().map_err(|error| raised(env, &error))?;
+        Ok(progress.map(FlattenProgress::from))
+    }
+
+    /// The sides of a mirror, in their order; none of another disk.
+    #[napi]
+    pub fn sides(&self, env: &Env) -> Result<Vec<MirrorSide>> {
+        let sides = self.device.sides().map_err(|error| raised(env, &error))?;
+        let side = |side: SideInfo| {
+            let state = match (side.current, side.filling) {
+                (true, _) => "current",
+                (_, true) => "filling",
+                _ => "failed",
+            };
+            MirrorSide { name: side.name, state: state.into(), missing: number(side.missing) }
+        };
+        Ok(sides.into_iter().map(side).collect())
+    }
+
     /// Keeps the present content of a live disk under a name.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn snapshot<'env>(&self, env: &'env Env, name: String) -> Result<Object<'env>> {

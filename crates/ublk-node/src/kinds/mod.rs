@@ -8,6 +8,7 @@ mod faults;
 mod file;
 mod lazy;
 mod memory;
+mod mirror;
 mod nbd;
 mod null;
 mod overlay;
@@ -40,6 +41,7 @@ pub static ALL: &[Kind] = &[
     slice::KIND,
     concat::KIND,
     stripe::KIND,
+    mirror::KIND,
     overlay::KIND,
     tracked::KIND,
     faults::KIND,

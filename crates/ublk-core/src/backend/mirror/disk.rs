@@ -100,6 +100,9 @@ impl Mirror {
 
     /// Reads the map, and what follows from it.
     fn begin(&self) -> Result<Arc<Running>> {
+        if self.running().is_some_and(|running| running.sides.has_ended()) {
+            self.end(); // somebody else may have served it since
+        }
         let mut state = locked(&self.state);
         if let Some(running) = &*state {
             return Ok(running.clone());
@@ -130,7 +133,11 @@ impl Mirror {
     }
 
     fn end(&self) {
-        let running = locked(&self.state).take();
+        let running = {
+            let mut state = locked(&self.state);
+            // Without a map only this process knows which side has all.
+            if self.file.is_some() { state.take() } else { state.clone() }
+        };
         if let Some(running) = running {
             running.sides.end();
             let keeper = locked(&running.keeper).take();
@@ -399,7 +406,7 @@ impl Running {
         });
         let failed = self.sides.failure(side);
         if filled.is_err() || failed.is_some() {
-            if filled.is_err() {
+            if filled.is_err() && !self.sides.has_ended() {
                 self.sides.give_up(side); // the map does not say that it is current
             }
             return Err(filled.err().unwrap_or_else(|| {

@@ -7,6 +7,8 @@ mod intents;
 mod map;
 mod reading;
 mod sides;
+#[cfg(test)]
+mod tests;
 
 pub use copier::Copier;
 pub use disk::{Mirror, SideInfo};

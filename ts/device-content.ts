@@ -2,7 +2,6 @@ import { abortable } from './abort.js'
 import type { NativeBackend } from './backends/list.js'
 import type { OverlayBackend } from './backends/overlay.js'
 import { isScratchFile } from './backends/scratch-file.js'
-import { stackToRecord } from './backends/stack.js'
 import { allChanged, type ChangedOptions, changedPart, checkChanged, checkName } from './changes.js'
 import { type CommitDiskOptions, checkCommit, watched } from './commit-disk.js'
 import { checkExport, checkMark, type ExportedLog, type ExportLogOptions } from './crash-options.js'
@@ -15,7 +14,7 @@ import type { ChangedRanges, Checkpoint, DeviceInfo, DiskLayer, FlattenProgress,
 import { layersOf } from './layers.js'
 import { checkReset, type ResetOptions } from './lifecycle-options.js'
 import type { LocalDevice } from './local-device.js'
-import { checkMove, type MoveOptions, moveHere, movingOf } from './move.js'
+import type { MoveOptions } from './move.js'
 import { connect } from './remote/control-client.js'
 import { readBackend, upperOf } from './remote/record-file.js'
 import { nameOf } from './user-values.js'
@@ -398,13 +397,14 @@ export class DeviceContent extends DeviceHandle {
    * ```
    */
   async move(target: Pick<NativeBackend, 'kind'>, options: MoveOptions = {}): Promise<void> {
+    const { checkMove, moveHere } = await import('./move.js').catch(rethrow) // Few programs need it.
     const plan = checkMove(target, options)
     const { signal } = options
     const local = this.#local
     if (local) return await abortable(signal, cancel => moveHere(local, plan, cancel))
     signal?.throwIfAborted()
     using server = await connect(this.id)
-    await server.move(stackToRecord(plan.backend), plan.rate, plan.overwrite, signal)
+    await server.move(plan.recorded(), plan.rate, plan.overwrite, signal)
   }
 
   /**
@@ -413,7 +413,7 @@ export class DeviceContent extends DeviceHandle {
    * @throws UblkError of kind `not-found` if another process serves it and has no record.
    */
   async moving(): Promise<FlattenProgress | undefined> {
-    if (this.#local) return movingOf(this.#local.device)
+    if (this.#local) return this.#local.device.moving() ?? undefined
     using server = await connect(this.id)
     return (await server.moving()) ?? undefined
   }

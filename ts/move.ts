@@ -5,10 +5,18 @@ import type { FileBackend } from './backends/file.js'
 import type { Described } from './backends/kind.js'
 import type { NativeBackend } from './backends/list.js'
 import { isScratchFile } from './backends/scratch-file.js'
-import { checkStack, fillingOf, lastingStack, memoryOf, nodesOf, prepared } from './backends/stack.js'
+import {
+  checkStack,
+  fillingOf,
+  lastingStack,
+  memoryOf,
+  nodesOf,
+  prepared,
+  stackToRecord,
+} from './backends/stack.js'
 import { checkFlag, checkOptions, checkSignal } from './check.js'
 import { rethrow, UblkError } from './errors.js'
-import type { FlattenProgress } from './info.js'
+import type { Json } from './json.js'
 import type { LocalDevice } from './local-device.js'
 import { toSpec } from './options/spec.js'
 import { parseSize, type Size } from './size.js'
@@ -36,6 +44,8 @@ export interface MovePlan {
   readonly backend: Described
   readonly rate: number | undefined
   readonly overwrite: boolean
+  /** The target as another process can make it. */
+  recorded(): Json
 }
 
 /** What cannot hold a disk that comes from elsewhere. */
@@ -58,7 +68,8 @@ export function checkMove(target: unknown, options: unknown): MovePlan {
     })
   }
   const { rate, overwrite = false } = options
-  return { backend, rate: rate === undefined ? undefined : Math.max(parseSize(rate, 'rate'), 1), overwrite }
+  const limit = rate === undefined ? undefined : Math.max(parseSize(rate, 'rate'), 1)
+  return { backend, rate: limit, overwrite, recorded: () => stackToRecord(backend) }
 }
 
 /**
@@ -68,7 +79,7 @@ export function checkMove(target: unknown, options: unknown): MovePlan {
  */
 export async function moveHere(
   local: LocalDevice,
-  { backend, rate, overwrite }: MovePlan,
+  { backend, rate, overwrite }: Omit<MovePlan, 'recorded'>,
   cancel: native.Cancel,
 ): Promise<void> {
   const id = local.device.id
@@ -142,9 +153,4 @@ function sync(directory: string): void {
   } finally {
     closeSync(fd)
   }
-}
-
-/** How far the move of a device of this process has come. */
-export function movingOf(device: native.Device): FlattenProgress | undefined {
-  return device.moving() ?? undefined
 }

@@ -6,7 +6,7 @@ export const GROUPS: readonly (readonly [heading: string, names: readonly string
     'What stores the data:',
     [
       '--mem --mem-pages --null --file --direct --no-exclusive --offset --sizelimit --lazy --cache --cache-max --fill',
-      '--fetch-timeout --qcow2 --backing --nbd --nbd-timeout --journal --worker --worker-options --concat --stripe --chunk --overlay --snapshot',
+      '--fetch-timeout --qcow2 --backing --nbd --nbd-timeout --journal --worker --worker-options --concat --stripe --chunk --mirror --bitmap --overlay --snapshot',
       '--overlay-size --upper --track --backend',
     ],
   ],

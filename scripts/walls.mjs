@@ -29,6 +29,7 @@ const typescript = {
   'backends → #binding':
     'an upper says whether its base is needed, and the native part whether it speaks with object stores',
   'backends → native': 'why the native part that speaks with object stores is not there',
+  'backends → remote': 'the run directory, where sockets of helpers are',
   'backends → runtime': 'types of a JavaScript backend, and of what fills a lazy one',
   'remote → base': 'errors, and what travels on a control socket',
   'remote → #binding': 'asks the kernel what became of a server',

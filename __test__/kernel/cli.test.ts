@@ -126,7 +126,7 @@ test('features has a second list: how disks are served here, and why', async t =
   const { choices } = JSON.parse((await run('features', '--json')).stdout)
   t.deepEqual(
     choices.map(({ backend }: { backend: string }) => backend),
-    ['memory', 'file', 'null', 'qcow2', 'nbd', 's3', 'javascript'],
+    ['memory', 'file', 'null', 'qcow2', 'nbd', 'qemu', 's3', 'javascript'],
   )
   const { stdout } = await run('features')
   const [first, second, ...more] = stdout.split('\n\n')

@@ -36,6 +36,7 @@ execFileSync('qemu-img', ['create', '-q', '-f', 'raw', 'images/base.raw', '32M']
 execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'images/base.raw', '-F', 'raw', 'vm.qcow2'])`,
   'nbd nbd': `
 execFileSync('nbdkit', ['-U', '/run/nbd.sock', 'memory', '32M'], { stdio: 'inherit' })`,
+  'qemu qemu': "execFileSync('qemu-img', ['create', '-q', '-f', 'vmdk', 'disk.vmdk', '32M'])",
   'device open': "await UblkDevice.create({ id: 0, backend: memory('1M') })",
   'device-handle totals': "await UblkDevice.create({ id: 0, backend: memory('1M'), record: true })",
   'device-content mark': "await UblkDevice.create({ id: 0, backend: powercut({ size: '1M' }) })",
@@ -79,6 +80,7 @@ const INSTEAD: readonly (readonly [string, string])[] = [
   ['https://example.org/image.raw', "' + process.env['IMAGE'] + '"],
   ["'105.7~1a2b3c4d'", "found?.id ?? ''"],
   ["worker(new URL('./my-disk.js', import.meta.url))", "memory('16M')"],
+  ["rbd('rbd/vm1', { user: 'vms', journal: '64M' })", "memory('16M')"],
   ['{ … }', '{}'],
 ]
 

@@ -36,6 +36,16 @@ const WRONG: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
   nullDisk: [[], ['x'], [-1]],
   overlay: [[], [5], [api.memory('1M'), { uper: 'a' }]],
   powercut: [[], [5], [{ szie: 1 }], [{ size: '1M', unit: 100 }]],
+  qemu: [
+    [],
+    [5],
+    ['file.filename=a'],
+    [{ driver: 'raw', file: null }],
+    ['driver=raw', { keyFlie: 'a' }],
+    ['driver=raw,cache.no-flush=on'],
+    ['driver=ssh,password=x'],
+  ],
+  rbd: [[], [5], ['image'], ['pool/image', { usre: 'a' }], ['pool/image', { user: 5 }]],
   qcow2: [[], [5], ['a', { bakcing: 'b' }]],
   s3: [
     [],

@@ -42,11 +42,13 @@ export const concatKind: Kind<ConcatBackend> = {
   toNative: ({ disks }) => ({ disks }),
   label: () => '',
   commandLine: {
-    main: {
-      flags: '--concat <files>',
-      summary: 'files or block devices one after another, separated by commas',
-      make: (files, flags) => concat(filesOfFlags(files, flags)),
-    },
+    mains: [
+      {
+        flags: '--concat <files>',
+        summary: 'files or block devices one after another, separated by commas',
+        make: (files, flags) => concat(filesOfFlags(files, flags)),
+      },
+    ],
     also: ['direct', 'exclusive'],
   },
 }

@@ -78,11 +78,13 @@ export const fileKind: Kind<FileBackend> = {
   paths: ({ path }) => [path],
   label: ({ path }) => path,
   commandLine: {
-    main: {
-      flags: '--file <path>',
-      summary: 'a disk in an existing file or on another block device',
-      make: fileOfFlags,
-    },
+    mains: [
+      {
+        flags: '--file <path>',
+        summary: 'a disk in an existing file or on another block device',
+        make: fileOfFlags,
+      },
+    ],
     more: [
       { flags: '--direct', summary: 'bypass the page cache' },
       { flags: '--no-exclusive', summary: 'serve it even if it is in use, and do not lock it' },

@@ -78,17 +78,22 @@ export type Flags = Readonly<Record<string, unknown>>
 
 /** The options of `ublk-ts create` that belong to a kind. */
 export interface CommandLine {
-  /** The option that makes a backend of this kind, and how. */
-  readonly main?: CommandOption & { readonly make: (value: string, flags: Flags) => Described }
+  /** The options that each make a backend of this kind. */
+  readonly mains?: readonly MainOption[]
   /** Further options. */
   readonly more?: readonly CommandOption[]
-  /** Names of options of other kinds that `main` takes too. */
+  /** Names of options of other kinds that `mains` take too. */
   readonly also?: readonly string[]
   /** The main options of other kinds with which `more` can be combined, and how it wraps their backend. */
   readonly over?: {
     readonly main: readonly string[]
     readonly make: (backend: Described, flags: Flags) => Described
   }
+}
+
+/** The option that makes a backend, and how. */
+export interface MainOption extends CommandOption {
+  readonly make: (value: string, flags: Flags) => Described
 }
 
 /** One option, as commander defines it. */
@@ -101,6 +106,8 @@ export interface CommandOption {
    * `It must be JSON.`.
    */
   readonly parse?: (text: string, earlier?: unknown) => unknown
+  /** The main options that it is for, if not all of its kind. */
+  readonly of?: readonly string[]
 }
 
 /** A backend in JSON. */

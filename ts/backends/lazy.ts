@@ -284,21 +284,23 @@ export const lazyKind: Kind<LazyBackend> = {
   label: ({ source, cache }) =>
     source === undefined ? (cache ?? '') : isWeb(source) ? shownUrl(source) : source,
   commandLine: {
-    main: {
-      flags: '--lazy <source>',
-      summary: 'a disk filled on demand from a URL, file or block device',
-      make: (source, { cache, cacheMax, fill, fetchTimeout, chunk, direct, exclusive }) =>
-        lazy({
-          source: source === '' || isWeb(source) || source.includes('://') ? source : resolve(source),
-          cache: cache === undefined ? undefined : resolve(cache as string),
-          direct: direct === true,
-          exclusive: exclusive !== false,
-          ...(cacheMax === undefined ? {} : { cacheMax: cacheMax as Size }),
-          ...(fill === undefined ? {} : { fill: fillOfFlag(fill) as Size }),
-          ...(fetchTimeout === undefined ? {} : { timeout: fetchTimeout as number }),
-          ...(chunk === undefined ? {} : { chunk: chunk as Size }),
-        }),
-    },
+    mains: [
+      {
+        flags: '--lazy <source>',
+        summary: 'a disk filled on demand from a URL, file or block device',
+        make: (source, { cache, cacheMax, fill, fetchTimeout, chunk, direct, exclusive }) =>
+          lazy({
+            source: source === '' || isWeb(source) || source.includes('://') ? source : resolve(source),
+            cache: cache === undefined ? undefined : resolve(cache as string),
+            direct: direct === true,
+            exclusive: exclusive !== false,
+            ...(cacheMax === undefined ? {} : { cacheMax: cacheMax as Size }),
+            ...(fill === undefined ? {} : { fill: fillOfFlag(fill) as Size }),
+            ...(fetchTimeout === undefined ? {} : { timeout: fetchTimeout as number }),
+            ...(chunk === undefined ? {} : { chunk: chunk as Size }),
+          }),
+      },
+    ],
     more: [
       {
         flags: '--cache <path>',

@@ -12,6 +12,7 @@ import { type NullBackend, nullKind } from './null.js'
 import { type OverlayBackend, overlayKind } from './overlay.js'
 import { type PowercutBackend, powercutKind } from './powercut.js'
 import { type Qcow2Backend, qcow2Kind } from './qcow2.js'
+import { type QemuBackend, qemuKind } from './qemu.js'
 import { type S3Backend, s3Kind } from './s3.js'
 import { type SliceBackend, sliceKind } from './slice.js'
 import { type StripeBackend, stripeKind } from './stripe.js'
@@ -26,6 +27,7 @@ export const KINDS: readonly Kind[] = [
   lazyKind,
   qcow2Kind,
   nbdKind,
+  qemuKind,
   s3Kind,
   workerKind,
   sliceKind,
@@ -46,6 +48,7 @@ export type StackableBackend =
   | FileBackend
   | Qcow2Backend
   | NbdBackend
+  | QemuBackend
   | S3Backend
   | SliceBackend
   | ConcatBackend

@@ -99,11 +99,13 @@ export const memoryKind: Kind<MemoryBackend> = {
   lastingIn: 'file',
   label: ({ file }) => file ?? '',
   commandLine: {
-    main: {
-      flags: '--mem <size>',
-      summary: 'a disk in memory',
-      make: (size, { memPages }) => memory(size, { pages: memPages as Pages | undefined } as MemoryOptions),
-    },
+    mains: [
+      {
+        flags: '--mem <size>',
+        summary: 'a disk in memory',
+        make: (size, { memPages }) => memory(size, { pages: memPages as Pages | undefined } as MemoryOptions),
+      },
+    ],
     more: [
       {
         flags: '--mem-pages <how>',

@@ -4,7 +4,7 @@ import { invalid, wrongType } from '../errors.js'
 import { parseSeconds } from '../option-values.js'
 import { parseSize, type Size } from '../size.js'
 import { nameOf } from '../user-values.js'
-import type { Kind } from './kind.js'
+import type { Flags, Kind } from './kind.js'
 
 /** An export of an NBD server; see {@link nbd}. */
 export interface NbdBackend {
@@ -68,13 +68,20 @@ export function nbd(uri: string, options: NbdOptions = {}): NbdBackend {
   const scheme = SCHEME.exec(uri)
   if (!scheme) throw invalid('this is no URI of an NBD server: it begins with nbd:// or nbd+unix://')
   if (scheme[1]) throw invalid('nbds:// needs TLS, which is not supported')
-  const { timeout, journal } = options
+  return { kind: 'nbd', uri, ...nbdOptionsOf(options) }
+}
+
+/** Checks the options that all disks of servers have. */
+export function nbdOptionsOf({ timeout, journal }: NbdOptions): Pick<NbdBackend, 'timeout' | 'journal'> {
   const bytes = journal === undefined ? undefined : parseSize(journal, 'journal')
+  return { timeout: inRange('timeout', timeout), journal: inRange('journal', bytes) }
+}
+
+/** The same options on the command line. */
+export function nbdOptionsOfFlags({ nbdTimeout, journal }: Flags): NbdOptions {
   return {
-    kind: 'nbd',
-    uri,
-    timeout: inRange('timeout', timeout),
-    journal: inRange('journal', bytes),
+    ...(nbdTimeout === undefined ? {} : { timeout: nbdTimeout as number }),
+    ...(journal === undefined ? {} : { journal: journal as string }),
   }
 }
 
@@ -119,15 +126,13 @@ export const nbdKind: Kind<NbdBackend> = {
   toRecord: backend => ({ ...backend, uri: absolute(backend.uri) }),
   label: ({ uri }) => placeOf(uri),
   commandLine: {
-    main: {
-      flags: '--nbd <uri>',
-      summary: 'an export of an NBD server: nbd://host/export, nbd+unix:…',
-      make: (uri, { nbdTimeout, journal }) =>
-        nbd(uri, {
-          ...(nbdTimeout === undefined ? {} : { timeout: nbdTimeout as number }),
-          ...(journal === undefined ? {} : { journal: journal as string }),
-        }),
-    },
+    mains: [
+      {
+        flags: '--nbd <uri>',
+        summary: 'an export of an NBD server: nbd://host/export, nbd+unix:…',
+        make: (uri, flags) => nbd(uri, nbdOptionsOfFlags(flags)),
+      },
+    ],
     more: [
       {
         flags: '--nbd-timeout <seconds>',

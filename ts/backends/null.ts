@@ -34,10 +34,12 @@ export const nullKind: Kind<NullBackend> = {
   ofSize: (backend, size) => ({ ...backend, size }),
   label: () => '',
   commandLine: {
-    main: {
-      flags: '--null <size>',
-      summary: 'a disk that discards all data, to measure with',
-      make: nullDisk,
-    },
+    mains: [
+      {
+        flags: '--null <size>',
+        summary: 'a disk that discards all data, to measure with',
+        make: nullDisk,
+      },
+    ],
   },
 }

@@ -138,11 +138,13 @@ export const overlayKind: Kind<OverlayBackend> = {
     return size === undefined ? where : `${where}, ${formatSize(size)}`
   },
   commandLine: {
-    main: {
-      flags: '--upper <path>',
-      summary: 'the upper of an overlay that was flattened: it needs no base',
-      make: upper => overlay(null, { upper: resolve(upper) }),
-    },
+    mains: [
+      {
+        flags: '--upper <path>',
+        summary: 'the upper of an overlay that was flattened: it needs no base',
+        make: upper => overlay(null, { upper: resolve(upper) }),
+      },
+    ],
     more: [
       {
         flags: '--overlay <path>',

@@ -82,16 +82,18 @@ export const qcow2Kind: Kind<Qcow2Backend> = {
   paths: ({ path }) => [path],
   label: ({ path }) => path,
   commandLine: {
-    main: {
-      flags: '--qcow2 <path>',
-      summary: 'a disk in an existing qcow2 image',
-      make: (path, { backing, exclusive }) =>
-        qcow2(path === '' ? '' : resolve(path), {
-          backing:
-            backing === undefined ? [] : (backing as string).split(',').map(allowed => resolve(allowed)),
-          exclusive: exclusive !== false,
-        }),
-    },
+    mains: [
+      {
+        flags: '--qcow2 <path>',
+        summary: 'a disk in an existing qcow2 image',
+        make: (path, { backing, exclusive }) =>
+          qcow2(path === '' ? '' : resolve(path), {
+            backing:
+              backing === undefined ? [] : (backing as string).split(',').map(allowed => resolve(allowed)),
+            exclusive: exclusive !== false,
+          }),
+      },
+    ],
     more: [
       {
         flags: '--backing <paths>',

@@ -57,11 +57,13 @@ export const stripeKind: Kind<StripeBackend> = {
   toNative: ({ disks, chunk }) => ({ disks, chunk }),
   label: ({ chunk }) => `chunk ${formatSize(chunk)}`,
   commandLine: {
-    main: {
-      flags: '--stripe <files>',
-      summary: 'files or block devices side by side (RAID 0), separated by commas',
-      make: (files, { chunk, ...flags }) => stripe(filesOfFlags(files, flags), { chunk } as StripeOptions),
-    },
+    mains: [
+      {
+        flags: '--stripe <files>',
+        summary: 'files or block devices side by side (RAID 0), separated by commas',
+        make: (files, { chunk, ...flags }) => stripe(filesOfFlags(files, flags), { chunk } as StripeOptions),
+      },
+    ],
     more: [
       {
         flags: '--chunk <size>',

@@ -57,11 +57,13 @@ export const workerKind: Kind<WorkerBackend> = {
   paths: ({ url }) => (url.startsWith('file:') ? [fileURLToPath(url)] : []),
   label: ({ url }) => url,
   commandLine: {
-    main: {
-      flags: '--worker <module>',
-      summary: 'a disk written in JavaScript: a file, or a URL',
-      make: (module, { workerOptions }) => worker(moduleUrl(module), workerOptions),
-    },
+    mains: [
+      {
+        flags: '--worker <module>',
+        summary: 'a disk written in JavaScript: a file, or a URL',
+        make: (module, { workerOptions }) => worker(moduleUrl(module), workerOptions),
+      },
+    ],
     more: [{ flags: '--worker-options <json>', summary: 'the argument for its factory', parse: parseJson }],
   },
 }

@@ -1,15 +1,13 @@
 import { type Command, Option } from 'commander'
-import type { CommandLine, CommandOption, Described, Flags, Kind } from '../backends/kind.js'
+import type { CommandOption, Described, Flags, Kind, MainOption } from '../backends/kind.js'
 import { type Backend, KINDS, kindOf } from '../backends/list.js'
 import { checkStack, lastingStack } from '../backends/stack.js'
 import { invalid } from '../errors.js'
 import { inOneLine } from '../user-values.js'
 import { reading } from './option-reader.js'
 
-type Main = NonNullable<CommandLine['main']>
-
 /** Makes a backend of any kind. */
-const ANY: Main = {
+const ANY: MainOption = {
   flags: '--backend <json>',
   summary: 'a disk of any kind, described as in docs/options.md: {"kind":"file","path":"disk.img"}',
   make: text => {
@@ -32,7 +30,7 @@ const ANY: Main = {
 export function addBackendOptions(command: Command, without: readonly string[] = []): Command {
   for (const { name, commandLine } of KINDS) {
     if (without.includes(name)) continue
-    if (commandLine?.main) add(command, commandLine.main, '')
+    for (const main of commandLine?.mains ?? []) add(command, main, '')
     for (const option of commandLine?.more ?? []) {
       add(command, option, `with ${list(mainOptionsFor(option), 'or')}: `)
     }
@@ -55,7 +53,7 @@ function add(command: Command, { flags, summary, parse }: CommandOption, prefix:
  * @throws UblkError of kind `invalid` if it asks for none, or more than one, or has an option that belongs to others.
  */
 export function toBackend(flags: Flags, lasting: boolean, made: (path: string) => void): Backend {
-  const mains: Main[] = [...KINDS.flatMap(kind => kind.commandLine?.main ?? []), ANY]
+  const mains = [...KINDS.flatMap(kind => kind.commandLine?.mains ?? []), ANY]
   const given = mains.filter(main => isGiven(main, flags))
   const [main] = given
   if (!main) throw invalid('no backend given', `give ${list(mains.map(withValue), 'or')}`)
@@ -85,9 +83,10 @@ type MakeOver = (backend: Described, flags: Flags) => Described
 /** The main options that an option can be combined with. */
 function mainOptionsFor(option: CommandOption): string[] {
   const names = KINDS.flatMap(({ commandLine }) => {
-    const { main, more = [], also = [], over } = commandLine ?? {}
+    const { mains = [], more = [], also = [], over } = commandLine ?? {}
     const takes = more.includes(option) || also.includes(nameOf(option))
-    return [...(main && takes ? [longName(main)] : []), ...(more.includes(option) ? (over?.main ?? []) : [])]
+    const names = takes ? (option.of ?? mains.map(longName)) : []
+    return [...names, ...(more.includes(option) ? (over?.main ?? []) : [])]
   })
   return [...new Set(names)]
 }

@@ -6,7 +6,8 @@ export const GROUPS: readonly (readonly [heading: string, names: readonly string
     'What stores the data:',
     [
       '--mem --mem-pages --null --file --direct --no-exclusive --offset --sizelimit --lazy --cache --cache-max --fill',
-      '--fetch-timeout --qcow2 --backing --nbd --nbd-timeout --journal --worker --worker-options --concat --stripe --chunk --mirror --bitmap --overlay --snapshot',
+      '--fetch-timeout --qcow2 --backing --nbd --nbd-timeout --journal --image --format --key-file --rbd --ceph-user --ceph-conf',
+      '--qemu --s3 --volume-size --durable --worker --worker-options --concat --stripe --chunk --mirror --bitmap --overlay --snapshot',
       '--overlay-size --upper --track --backend',
     ],
   ],
@@ -39,7 +40,7 @@ export const COMMON: Readonly<Record<string, string>> = {
     'create run list show resize snapshot reset fault recover upgrade stop delete logs stats top trace metrics features ' +
     'doctor completion',
   'ublk-ts create':
-    '--mem --file --lazy --cache --qcow2 --nbd --worker --overlay --fault --id --name --read-only --queues --recovery --detach ' +
+    '--mem --file --lazy --cache --qcow2 --nbd --image --rbd --s3 --worker --overlay --fault --id --name --read-only --queues --recovery --detach ' +
     '--auto-restart --log-file --json',
   'ublk-ts run':
     '--mem --file --lazy --qcow2 --worker --overlay --fault --profile --read-only --queues --mkfs --mkfs-options --mount',

@@ -55,7 +55,7 @@ pub use map_file::Stamp;
 pub use memory::Memory;
 pub use memory_file::MemoryFile;
 pub use mirror::{Mirror, SideInfo};
-pub use nbd::{Nbd, NbdOptions, NbdServers, NbdStanding};
+pub use nbd::{Nbd, NbdOptions, NbdServers, NbdStanding, Qemu};
 pub use null::Null;
 pub use observed::{Change, Observed, Observer};
 pub use overlay::{Commit, FlattenProgress, LayerInfo, Overlay, Parent, Prepared, Saved, Shape, Upper, Uuid};

@@ -180,6 +180,11 @@ pub fn is_free(file: &File) -> bool {
     lock::try_lock(file, true).unwrap_or(false)
 }
 
+/// The same for a file that others may lock like this, too.
+pub fn is_shareable(file: &File) -> bool {
+    lock::try_lock(file, false).unwrap_or(false)
+}
+
 /// Ends [`keep`].
 pub fn let_go(file: &File) {
     let _ = lock::unlock(file); // not locked: nothing to do

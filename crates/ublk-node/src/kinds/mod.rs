@@ -15,6 +15,7 @@ mod overlay;
 mod plan;
 mod powercut;
 mod qcow2;
+mod qemu;
 mod s3;
 mod slice;
 mod stripe;
@@ -37,6 +38,7 @@ pub static ALL: &[Kind] = &[
     lazy::KIND,
     qcow2::KIND,
     nbd::KIND,
+    qemu::KIND,
     s3::KIND,
     slice::KIND,
     concat::KIND,

@@ -29,16 +29,21 @@ struct Options {
 }
 
 /// For how long requests wait, if nothing else is asked for.
-const TIMEOUT: u32 = 60_000;
+pub const TIMEOUT: u32 = 60_000;
+
+/// How a server's disk is used.
+pub fn options(how: &Opening, timeout: u32, journal: Option<Bytes>) -> NbdOptions {
+    NbdOptions {
+        read_only: how.read_only,
+        existing: how.existing,
+        timeout: Duration::from_millis(timeout.into()),
+        journal: journal.map_or(0, |Bytes(bytes)| bytes),
+    }
+}
 
 impl Plan for Options {
     fn open(&self, how: &Opening) -> Result<Arc<dyn Backend>> {
-        let options = NbdOptions {
-            read_only: how.read_only,
-            existing: how.existing,
-            timeout: Duration::from_millis(self.timeout.unwrap_or(TIMEOUT).into()),
-            journal: self.journal.map_or(0, |Bytes(bytes)| bytes),
-        };
+        let options = options(how, self.timeout.unwrap_or(TIMEOUT), self.journal);
         let nbd = Nbd::open(&self.uri, options)?;
         nbd.listed(&how.contents.nbd);
         Ok(Arc::new(nbd))

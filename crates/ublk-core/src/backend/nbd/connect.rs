@@ -99,6 +99,14 @@ impl Connection {
         self.call(&flush, [&[], &[]], until)
     }
 
+    /// Whether the server has not ended it, as far as is known without waiting. For one without requests.
+    pub fn is_open(&self) -> bool {
+        let _ = self.socket.set_nonblocking(true);
+        let looked = self.socket.peek(&mut [0]);
+        let _ = self.socket.set_nonblocking(false);
+        matches!(looked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Says goodbye, without waiting.
     pub fn close(self) {
         let goodbye = Request { command: Command::Disconnect, flags: 0, cookie: 0, offset: 0, length: 0 };

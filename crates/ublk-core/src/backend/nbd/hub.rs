@@ -7,6 +7,7 @@
 
 use super::connect::Connection;
 use super::fence::{Old, shut};
+use super::helper::Helper;
 use super::journal::Journal;
 use super::negotiate::{Export, Refusal};
 use super::protocol::ExportFlags;
@@ -60,6 +61,8 @@ pub struct Hub {
     given_up: AtomicBool,
     journal: Option<Mutex<Journal>>,
     pub counts: Counts,
+    /// The server, if it is this disk's own.
+    helper: Option<Helper>,
 }
 
 #[derive(Default)]
@@ -118,7 +121,10 @@ pub struct Options {
 }
 
 impl Hub {
-    pub fn open(uri: Uri, options: Options) -> Result<Self> {
+    pub fn open(uri: Uri, helper: Option<Helper>, options: Options) -> Result<Self> {
+        if let Some(helper) = &helper {
+            helper.ensure(options.existing)?;
+        }
         let Options { read_only, existing, timeout, journal } = options;
         let refused = |why: String| {
             Error::new(ErrorKind::Backend, format!("cannot use the NBD server at {}: {why}", uri.place))
@@ -150,11 +156,17 @@ impl Hub {
             given_up: AtomicBool::new(false),
             journal: (journal > 0).then(|| Mutex::new(Journal::new(to_usize(journal)))),
             counts: Counts::new(journal),
+            helper,
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server, if it is this disk's own.
+    pub fn helper(&self) -> Option<&Helper> {
+        self.helper.as_ref()
     }
 
     /// The journal, if there is one.
@@ -240,16 +252,22 @@ impl Hub {
         }
         let connection = match state.idle.take() {
             Some(connection) => connection,
-            None => self.connect(CONNECT.min(self.timeout)).map_err(|why| {
-                Error::new(
-                    ErrorKind::Backend,
-                    format!("cannot connect to {} once more: {why}", self.uri.place),
-                )
-            })?,
+            None => {
+                self.helper.as_ref().map_or(Ok(()), |helper| helper.ensure(true))?;
+                self.connect(CONNECT.min(self.timeout)).map_err(|why| {
+                    Error::new(
+                        ErrorKind::Backend,
+                        format!("cannot connect to {} once more: {why}", self.uri.place),
+                    )
+                })?
+            }
         };
         let (id, socket) = (state.next, Arc::new(OwnedFd::from(connection)));
         state.next += 1;
         state.members.push(Member { id, socket: Some(socket.clone()), arrived: None, tell: None });
+        if let Some(helper) = &self.helper {
+            helper.report_to(reporter.clone());
+        }
         state.reporter = Some(reporter);
         Ok(Joined { id, socket, epoch: state.epoch })
     }
@@ -419,6 +437,9 @@ impl Hub {
 
     /// A connection like the first one, or why there is none.
     fn connect(&self, limit: Duration) -> std::result::Result<Connection, String> {
+        if let Some(helper) = &self.helper {
+            helper.ensure(true).map_err(|error| error.message)?;
+        }
         let connection = Connection::new(&self.uri, limit, self.timeout).map_err(|why| told(&why))?;
         if connection.export != self.export {
             return Err("it has another size now, or can do other things".into());
@@ -474,7 +495,7 @@ impl Hub {
 }
 
 /// Why there is no connection, in a line.
-fn told(refusal: &Refusal) -> String {
+pub fn told(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => "it does not answer".into(),
         Refusal::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {

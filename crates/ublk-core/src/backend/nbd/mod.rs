@@ -4,6 +4,7 @@ mod asked;
 mod connect;
 mod engine;
 mod fence;
+mod helper;
 mod hub;
 mod incoming;
 mod journal;
@@ -11,6 +12,7 @@ mod link;
 mod negotiate;
 mod outgoing;
 mod protocol;
+mod qemu;
 mod replies;
 mod silence;
 mod standing;
@@ -19,6 +21,7 @@ mod tests;
 mod uri;
 
 pub use hub::Options as NbdOptions;
+pub use qemu::Qemu;
 pub use standing::{Servers as NbdServers, Standing as NbdStanding};
 
 use super::{Backend, Discard, Engine, Properties, Site};
@@ -26,6 +29,7 @@ use crate::claim::Place;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::number::to_usize;
 use engine::NbdEngine;
+use helper::Helper;
 use hub::Hub;
 use link::Link;
 use negotiate::{Blocks, Export};
@@ -50,12 +54,22 @@ impl Nbd {
     /// Connects to the server that the URI names, within ten seconds (and the time that looking up a name takes), and
     /// negotiates. The first queue takes this connection.
     pub fn open(uri: &str, options: NbdOptions) -> Result<Self> {
-        let hub = Hub::open(Uri::parse(uri)?, options)?;
+        Self::of(Hub::open(Uri::parse(uri)?, None, options)?)
+    }
+
+    /// The same of a server of the disk's own, which is started for it, unless the disk exists and its server runs still. It
+    /// ends with the disk.
+    pub fn qemu(what: &Qemu, options: NbdOptions) -> Result<Self> {
+        let helper = Helper::new(what.program(options.read_only))?;
+        Self::of(Hub::open(helper.uri().clone(), Some(helper), options)?)
+    }
+
+    fn of(hub: Hub) -> Result<Self> {
         let Export { size, flags, blocks: Blocks { least, .. }, .. } = hub.export;
         let refused = |why: String| {
             Error::new(ErrorKind::Backend, format!("the NBD server at {} {why}", hub.uri.place))
         };
-        if flags.has(ExportFlags::READ_ONLY) && !options.read_only {
+        if flags.has(ExportFlags::READ_ONLY) && !hub.read_only {
             let hint = crate::hint::Hint::from("make the disk read-only").by(Remedy::ReadOnly);
             return Err(refused("serves the export for reading only".into()).hint(hint));
         }
@@ -105,7 +119,7 @@ impl Backend for Nbd {
     }
 
     fn places(&self) -> Vec<Place<'_>> {
-        Vec::new()
+        self.hub.helper().map_or_else(Vec::new, |helper| helper.images().places())
     }
 
     fn is_in_files(&self) -> bool {
@@ -133,9 +147,12 @@ impl Backend for Nbd {
     fn let_go(&self) {
         // What fails here is found by the next server, which flushes when it connects.
         let _ = self.hub.finish();
+        self.hub.helper().inspect(|helper| helper.leave());
     }
 
     fn close(&self) -> Result<()> {
-        self.hub.finish()
+        let finished = self.hub.finish();
+        let ended = self.hub.helper().map_or(Ok(()), Helper::end);
+        finished.and(ended)
     }
 }

@@ -21,7 +21,10 @@ const wrong: [string, RegExp][] = [
   ['create --mem 1.5G', /has a fraction/],
   ['create --mem 16M --null 16M', /more than one backend given/],
   ['create --mem 16M --file x', /more than one backend given/],
-  ['create --mem 16M --direct', /--direct is only for --file, --lazy, --concat, --stripe and --mirror/],
+  [
+    'create --mem 16M --direct',
+    /--direct is only for --file, --lazy, --image, --rbd, --qemu, --concat, --stripe and --mirror/,
+  ],
   ['create --lazy a --track b', /--track is only for --mem, --null, --file, --qcow2, --concat and --stripe/],
   ['create --upper a --mem 16M', /more than one backend given/],
   ['create --upper a --snapshot b', /--snapshot is only for --overlay/],

@@ -239,7 +239,7 @@ export const qemuKind: Kind<QemuBackend> = {
     mains: [
       {
         flags: '--image <path>',
-        summary: 'a disk in an image that qemu-nbd opens, with --format: vmdk, vhdx, luks, …',
+        summary: 'an image that qemu-nbd opens, with --format: vmdk, …',
         make: imageOfFlags,
       },
       {

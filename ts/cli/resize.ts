@@ -4,7 +4,8 @@ import { parseSize } from '../size.js'
 import { loadApi } from './load-api.js'
 
 const HELP = `
-Added space reads as zeroes; data beyond a new, smaller size is lost. The disk's file gets the same size.
+Added space reads as zeroes; data beyond a new, smaller size is lost. The disk's file gets the same size;
+what an NBD server has must have that size already.
 Afterwards, resize the file system on the disk, for example with resize2fs or xfs_growfs.
 
 Example:

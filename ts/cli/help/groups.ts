@@ -40,7 +40,7 @@ export const COMMON: Readonly<Record<string, string>> = {
     'create run list show resize snapshot reset fault recover upgrade stop delete logs stats top trace metrics features ' +
     'doctor completion',
   'ublk-ts create':
-    '--mem --file --lazy --cache --qcow2 --nbd --image --rbd --s3 --worker --overlay --fault --id --name --read-only --queues --recovery --detach ' +
+    '--mem --file --lazy --qcow2 --nbd --image --s3 --worker --overlay --fault --id --name --read-only --queues --recovery --detach ' +
     '--auto-restart --log-file --json',
   'ublk-ts run':
     '--mem --file --lazy --qcow2 --worker --overlay --fault --profile --read-only --queues --mkfs --mkfs-options --mount',

@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { NbdServer, verify } from '../support/nbd-server.js'
 import { onTwo, test } from '../support/processors.js'
-import { run, sh } from '../support/program.js'
-import { Server } from '../support/server.js'
+import { result, run, sh, shell } from '../support/program.js'
+import { Server, until } from '../support/server.js'
 
 leaveNoServerBehind(test)
 
@@ -123,6 +123,47 @@ test.serial('a disk with a killed server of its own is taken over, and upgraded,
   const load = verify(disk.path, '--loops=6')
   await disk.changeServers(t)
   t.is(await load, '')
+  t.is((await run('delete', disk.path)).status, 0)
+})
+
+test.serial('a disk gets the size to which its export has grown, under load', async t => {
+  await using server = await NbdServer.nbdkit(`file ${IMAGE}`, SOCKET)
+  const disk = await Detached.create(`--nbd ${UNIX}`)
+  const load = verify(disk.path, '--loops=2')
+  const refused = async (size: string, message: RegExp): Promise<void> => {
+    const { status, stderr } = await run('resize', disk.path, size)
+    t.is(status, 1)
+    t.regex(stderr, message)
+  }
+  await refused('96M', /^ublk-ts: the NBD server at .* has 67108864 bytes, not 100663296; [^\n]*\n$/)
+  await sh('truncate -s 96M "$1"', IMAGE)
+  t.is((await run('resize', disk.path, '96M')).status, 0)
+  t.is(await load, '')
+  t.is(await sh('blockdev --getsize64 "$1"', disk.path), `${96 * 2 ** 20}\n`)
+  t.is(await verify(disk.path, '--offset=64m'), '')
+  // One that comes back larger is used, and tells it; one that comes back smaller is not.
+  await server.kill()
+  await sh('truncate -s 128M "$1"', IMAGE)
+  await server.start()
+  t.is(await verify(disk.path), '')
+  t.is((await run('resize', disk.path, '128M')).status, 0)
+  t.is((await run('delete', disk.path)).status, 0)
+})
+
+test.serial('a disk whose server comes back smaller waits, fails, and goes on at that size', async t => {
+  await using server = await NbdServer.nbdkit(`file ${IMAGE}`, SOCKET)
+  const disk = await Detached.create(`--nbd ${UNIX} --nbd-timeout 1`)
+  await sh('sync "$1"', disk.path)
+  await server.kill()
+  await sh('truncate -s 32M "$1"', IMAGE)
+  await server.start()
+  const write = 'dd if=/dev/zero of="$1" bs=4k count=1 oflag=direct status=none'
+  await t.throwsAsync(sh(write, disk.path), { message: /Input\/output error/ })
+  const said = (): string => disk.log.map(line => line.message ?? line.msg ?? '').join('\n')
+  t.regex(said(), /it has 33554432 bytes now, fewer than the disk, which has 67108864/)
+  t.is((await run('resize', disk.path, '32M')).status, 0)
+  await until(async () => (await result(shell(write, disk.path))).status === 0, 'it is connected again')
+  t.is(await verify(disk.path), '')
   t.is((await run('delete', disk.path)).status, 0)
 })
 

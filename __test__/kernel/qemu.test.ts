@@ -204,7 +204,10 @@ test.serial('what cannot be is refused in one line', async t => {
   await refused(`--image ${IMAGE} --format nonsense`, /Unknown driver/)
   await refused(`--qemu file.filename=${IMAGE}`, /begin with driver=/)
   await refused(`--qemu driver=raw,file.filename=${IMAGE},cache.no-flush=on`, /would lose what was flushed/)
-  await refused(`--qemu driver=raw,file.filename=${IMAGE},file.locking=on`, /ublk-ts claims the images itself/)
+  await refused(
+    `--qemu driver=raw,file.filename=${IMAGE},file.locking=on`,
+    /ublk-ts claims the images itself/,
+  )
   await refused('--rbd image', /pool\/image/)
   await refused(`--image ${IMAGE} --format raw --ceph-user me`, /--ceph-user is only for --rbd/)
   t.deepEqual(helpers(), [])

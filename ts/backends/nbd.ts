@@ -45,10 +45,11 @@ const SCHEME = /^nbd(s?)(\+unix)?:\/\//
  * needs a server that promises that all connections see the same data (`CAN_MULTI_CONN`), or a disk that is `readOnly`.
  *
  * Flush, forced unit access, discard and write-zeroes are the server's where it has them. If it has no flush, the disk has no
- * write cache: then what the server has answered counts as kept. The size is that of the export.
+ * write cache: then what the server has answered counts as kept. The size is that of the export;
+ * `resize` gives the disk the size that the export has by then, and no other.
  *
  * If a connection is lost, requests in flight are sent again on a new one, once the server is back. A server that comes back
- * with another size, or that can do other things, is not used. What it had answered and not made durable may be lost then:
+ * smaller, or that can do other things, is not used. What it had answered and not made durable may be lost then:
  * with a `journal` it is sent again; without one the next flush fails once with EIO. The log of the disk's server says all of this,
  * and `connection()` of the disk how often it happened.
  *

@@ -5,8 +5,11 @@
 //! ([`fence`](super::fence)), and sends the writes of the journal, if there is one, before any queue sends something. So a new write
 //! is never followed by an older one of the same sector.
 
+mod again;
+mod sized;
+
 use super::connect::Connection;
-use super::fence::{Old, shut};
+use super::fence::Old;
 use super::helper::Helper;
 use super::journal::Journal;
 use super::negotiate::{Export, Refusal};
@@ -14,7 +17,6 @@ use super::protocol::ExportFlags;
 use super::standing::Counts;
 use super::uri::Uri;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io_flusher::IoFlusher;
 use crate::number::to_usize;
 use crate::queue::{Completer, Key, LineId};
 use crate::report::Reporter;
@@ -45,6 +47,8 @@ pub struct Hub {
     pub uri: Uri,
     /// What the server told at first.
     pub export: Export,
+    /// Bytes: how many of the export's the disk has.
+    size: AtomicU64,
     pub read_only: bool,
     /// For how long requests wait for a connection, and a server that has some to answer may be silent.
     pub timeout: Duration,
@@ -77,6 +81,10 @@ struct State {
     epoch: i32,
     /// Those that were given up.
     old: Old,
+    /// Bytes: what the server said of its export when it was last connected to, which may be more than the disk has.
+    seen: u64,
+    /// Another connection to the server whose connections are given up although it is well.
+    witness: Option<Connection>,
     reporter: Option<Reporter>,
 }
 
@@ -145,9 +153,10 @@ impl Hub {
         Ok(Self {
             uri,
             export,
+            size: AtomicU64::new(export.size),
             read_only,
             timeout,
-            state: Mutex::new(State { idle: Some(connection), ..State::default() }),
+            state: Mutex::new(State { idle: Some(connection), seen: export.size, ..State::default() }),
             changed: Condvar::new(),
             answered: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
@@ -304,12 +313,18 @@ impl Hub {
 
     /// The queue's connection is lost: all are given up. Each queue ends its operations.
     pub fn lost(self: &Arc<Self>, why: &str) {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        if std::mem::replace(&mut state.broken, true) {
+        let mut state = self.state();
+        if state.broken {
             return;
         }
         self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        let what = format!("the connection to the NBD server at {} is lost: {why}", self.uri.place);
+        self.begin_again(&mut state, what);
+    }
+
+    /// Gives up all connections, and has a thread make new ones.
+    fn begin_again(self: &Arc<Self>, state: &mut State, what: String) {
+        state.broken = true;
         for member in &mut state.members {
             member.arrived = None; // nobody has used it
             if let Some(socket) = &member.socket {
@@ -317,7 +332,7 @@ impl Hub {
             }
             member.told(LOST, state.epoch);
         }
-        Self::report(state, format!("the connection to the NBD server at {} is lost: {why}", self.uri.place));
+        Self::report(state, what);
         let hub = self.clone();
         let thread = thread::Builder::new().name("ublk-nbd".into()).stack_size(256 << 10);
         if let Err(error) = thread.spawn(move || hub.connect_again()) {
@@ -361,122 +376,6 @@ impl Hub {
     fn give_up(&self, state: &State) {
         self.given_up.store(true, Ordering::Relaxed);
         state.members.iter().for_each(|member| member.told(GIVEN_UP, 0));
-    }
-
-    fn connect_again(&self) {
-        let _flusher = IoFlusher::new(); // if it cannot be one, it is a thread like that of any other program
-        let since = Instant::now();
-        let mut state = self.state();
-        while state.members.iter().any(|member| member.socket.is_some()) {
-            let (woken, waited) =
-                self.changed.wait_timeout(state, MOMENT).unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            if waited.timed_out() {
-                let sockets = state.members.iter().filter_map(|member| member.socket.as_ref());
-                sockets.for_each(|socket| shut(socket, libc::SHUT_RDWR));
-            }
-        }
-        let mut old = std::mem::take(&mut state.old);
-        let unflushed = self.unflushed();
-        if unflushed > 0 && self.journal.is_none() {
-            self.writes_may_be_lost();
-            let what = format!("{unflushed} writes that it answered may be lost: the next flush fails");
-            Self::report(&state, what);
-        }
-        self.flushed(self.answered());
-        let (mut pause, mut attempts, mut why) = (FIRST_PAUSE, 0_u32, String::new());
-        while !state.members.is_empty() {
-            let wanted = state.members.len();
-            drop(state);
-            attempts += 1;
-            let left = self.timeout.saturating_sub(since.elapsed());
-            let limit = CONNECT.min(self.timeout).min(if self.is_given_up() { CONNECT } else { left });
-            old.closed(Instant::now() + PASSED.min(limit));
-            let made = self.connect_all(wanted, limit.max(MOMENT), &mut old);
-            state = self.state();
-            match made {
-                Ok(connections) if state.members.len() <= connections.len() => {
-                    self.given_up.store(false, Ordering::Relaxed);
-                    self.counts.reconnects.fetch_add(1, Ordering::Relaxed);
-                    let took = since.elapsed().as_secs_f64();
-                    Self::report(&state, format!("connected to {} again after {took:.1} s", self.uri.place));
-                    (state.broken, state.epoch) = (false, state.epoch.wrapping_add(1));
-                    let mut connections = connections.into_iter();
-                    for (member, connection) in state.members.iter_mut().zip(&mut connections) {
-                        member.arrived = Some(Arc::new(OwnedFd::from(connection)));
-                        member.told(ARRIVED, 0);
-                    }
-                    connections.for_each(Connection::close);
-                    return;
-                }
-                Ok(_) => continue, // a queue has come meanwhile
-                Err(error) if error != why => {
-                    Self::report(&state, format!("cannot connect to {}: {error}", self.uri.place));
-                    why = error;
-                }
-                Err(_) => {}
-            }
-            if since.elapsed() >= self.timeout && !self.is_given_up() {
-                let seconds = self.timeout.as_secs_f64();
-                Self::report(
-                    &state,
-                    format!(
-                        "no connection for {seconds} s ({attempts} attempts): requests fail until there is one"
-                    ),
-                );
-                self.give_up(&state);
-            }
-            let left = self.timeout.saturating_sub(since.elapsed()).max(FIRST_PAUSE);
-            let sleep = if self.is_given_up() { pause } else { pause.min(left) };
-            let (woken, _) = self.changed.wait_timeout(state, sleep).unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        state.broken = false;
-    }
-
-    /// A connection like the first one, or why there is none.
-    fn connect(&self, limit: Duration) -> std::result::Result<Connection, String> {
-        if let Some(helper) = &self.helper {
-            helper.ensure(true).map_err(|error| error.message)?;
-        }
-        let connection = Connection::new(&self.uri, limit, self.timeout).map_err(|why| told(&why))?;
-        if connection.export != self.export {
-            return Err("it has another size now, or can do other things".into());
-        }
-        Ok(connection)
-    }
-
-    /// So many connections, to a server that has all that was answered.
-    fn connect_all(
-        &self,
-        wanted: usize,
-        limit: Duration,
-        old: &mut Old,
-    ) -> std::result::Result<Vec<Connection>, String> {
-        let mut first = self.connect(limit)?;
-        // From here on it is known that the server goes on.
-        if !old.closed(Instant::now() + CONNECT) {
-            let what = "it has not closed the lost connections: what it was asked for there it may do later";
-            Self::report(&self.state(), what.into());
-            old.give_up();
-        }
-        if let Some(mut journal) = self.journal()
-            && !journal.is_empty()
-        {
-            let failed = |error| format!("cannot send it again what it may have lost: {error}");
-            for (what, data) in journal.items() {
-                first.call(&what, data, Instant::now() + CONNECT).map_err(failed)?;
-            }
-            first.flush(Instant::now() + CONNECT).map_err(failed)?;
-            let all = journal.next();
-            journal.forget(all);
-        }
-        let mut connections = vec![first];
-        while connections.len() < wanted {
-            connections.push(self.connect(limit)?);
-        }
-        Ok(connections)
     }
 
     /// Flushes what was answered, when no queue is served any more, and ends the connection.

@@ -95,7 +95,8 @@ impl Nbd {
 
 impl Backend for Nbd {
     fn properties(&self) -> Properties {
-        let Export { size, flags, blocks: Blocks { least, preferred, most }, .. } = self.hub.export;
+        let Export { flags, blocks: Blocks { least, preferred, most }, .. } = self.hub.export;
+        let size = self.hub.size();
         let block_size = least.max(512);
         let able = |flag, most| if flags.has(flag) { most } else { 0 };
         let max = able(ExportFlags::SEND_TRIM, MOST_DISCARD);
@@ -127,8 +128,8 @@ impl Backend for Nbd {
     }
 
     fn identity(&self) -> Result<String> {
-        let Hub { uri, export, .. } = &*self.hub;
-        Ok(format!("{} bytes of {:?} at the NBD server {}", export.size, uri.export, uri.place))
+        let (uri, size) = (&self.hub.uri, self.hub.size());
+        Ok(format!("{size} bytes of {:?} at the NBD server {}", uri.export, uri.place))
     }
 
     fn engine(self: Arc<Self>, site: &mut Site) -> Result<Box<dyn Engine>> {
@@ -142,6 +143,23 @@ impl Backend for Nbd {
         link.borrow().told_by(site.completer(), line);
         let (flags, durable) = (self.hub.export.flags, site.durable());
         Ok(Box::new(NbdEngine { link, line, flags, durable }))
+    }
+
+    /// To the size that its export has. What that has beyond the old end is the server's matter: it reads as zeroes where the export
+    /// has grown.
+    fn resize(&self, from: u64, to: u64) -> Result<()> {
+        self.resize_told(from, to, &|_| Ok(()))
+    }
+
+    fn resize_told(&self, from: u64, to: u64, tell: &dyn Fn(u64) -> Result<()>) -> Result<()> {
+        self.hub.become_sized(to)?;
+        if to < from {
+            tell(to)?;
+            self.hub.resized(to);
+            return Ok(());
+        }
+        self.hub.resized(to);
+        tell(to).inspect_err(|_| self.hub.resized(from))
     }
 
     fn let_go(&self) {

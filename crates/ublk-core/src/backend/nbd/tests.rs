@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 mod silence;
+mod sized;
 mod standing;
 
 const SIZE: usize = 1 << 20;
@@ -27,6 +28,8 @@ struct Shop {
     now: Mutex<Vec<u8>>,
     durable: Mutex<Vec<u8>>,
     structured: bool,
+    /// What it tells on new connections; on each, it serves what it has told there.
+    size: AtomicU64,
     flags: std::sync::atomic::AtomicU16,
     /// After how many more requests it ends all connections, and loses what was not flushed.
     crash_after: Mutex<Option<u32>>,
@@ -57,9 +60,10 @@ impl Server {
         let path = dir.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let shop = Arc::new(Shop {
-            now: Mutex::new(vec![0; SIZE]),
-            durable: Mutex::new(vec![0; SIZE]),
+            now: Mutex::new(vec![0; 2 * SIZE]),
+            durable: Mutex::new(vec![0; 2 * SIZE]),
             structured,
+            size: AtomicU64::new(SIZE as u64),
             flags: flags.into(),
             crash_after: Mutex::default(),
             connections: Mutex::default(),
@@ -106,6 +110,7 @@ impl Shop {
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         self.wait_while_stopped();
+        let size = self.size.load(SeqCst);
         let numbers = [&INIT_MAGIC.to_be_bytes()[..], &OPTION_MAGIC.to_be_bytes(), &[0, 3]].concat();
         stream.write_all(&numbers)?;
         stream.read_exact(&mut [0; 4])?;
@@ -124,8 +129,7 @@ impl Shop {
                 OPT_STRUCTURED_REPLY if self.structured => reply(REP_ACK, &[])?,
                 OPT_GO => {
                     let told =
-                        [&[0, 0][..], &(SIZE as u64).to_be_bytes(), &self.flags.load(SeqCst).to_be_bytes()]
-                            .concat();
+                        [&[0, 0][..], &size.to_be_bytes(), &self.flags.load(SeqCst).to_be_bytes()].concat();
                     reply(REP_INFO, &told)?;
                     reply(REP_ACK, &[])?;
                     break;
@@ -133,7 +137,7 @@ impl Shop {
                 _ => reply(REP_ERROR | 1, &[])?,
             }
         }
-        while self.request(&mut stream)? {}
+        while self.request(&mut stream, to_usize(size))? {}
         Ok(())
     }
 
@@ -146,7 +150,7 @@ impl Shop {
         stopped
     }
 
-    fn request(&self, stream: &mut UnixStream) -> io::Result<bool> {
+    fn request(&self, stream: &mut UnixStream, size: usize) -> io::Result<bool> {
         let mut head = [0; 28];
         stream.read_exact(&mut head)?;
         let (flags, command) = (u16_at(&head, 4).unwrap(), u16_at(&head, 6).unwrap());
@@ -171,6 +175,10 @@ impl Shop {
         }
         let (mut now, range) = (self.now.lock().unwrap(), offset..offset + length);
         let simple = [&SIMPLE_MAGIC.to_be_bytes()[..], &[0; 4], &cookie].concat();
+        if range.end > size {
+            stream.write_all(&[&SIMPLE_MAGIC.to_be_bytes()[..], &[0, 0, 0, 22], &cookie].concat())?;
+            return Ok(true);
+        }
         match command {
             0 if self.structured => {
                 // The second half first, and zeroes as a hole.

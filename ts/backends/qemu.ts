@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { resolve } from 'node:path'
 import { checkOptions } from '../check.js'
 import { invalid, wrongType } from '../errors.js'
@@ -105,7 +104,7 @@ export function qemu(options: string | QemuDriver, how: QemuOptions = {}): QemuB
     direct: direct || undefined,
     directory: directory === undefined ? undefined : pathOf(directory, 'the directory'),
     exclusive: exclusiveOf(exclusive),
-    instance: randomBytes(8).toString('hex'),
+    instance: crypto.randomUUID().replaceAll('-', '').slice(0, 16),
     ...nbdOptionsOf(nbd),
   }
 }

@@ -27,7 +27,7 @@ export const OPTIONS: Readonly<Record<string, Option>> = {
         api:
           '`memory(size)`, `nullDisk(size)`, `file(path, { direct, exclusive })`, ' +
           '`qcow2(path, { backing, exclusive })`, `lazy({ source, cache, cacheMax, fill })` or ' +
-          '`lazy({ size, fetch })`, `nbd(uri, { timeout, journal })`, `qemu(driver, { keyFile, direct })`, ' +
+          '`lazy({ size, fetch })`, `nbd(uri, { timeout, journal })`, `qemu(driver, { keyFile, direct, exclusive })`, ' +
           '`rbd(image, { user, conf })`, `worker(url, options)`, or an object ' +
           'with the methods of a disk; composed of other backends: ' +
           '`stripe(disks, { chunk })`, `concat(disks)`, `slice(disk, { offset, size })`, ' +

@@ -39,18 +39,18 @@ impl Qemu {
     /// server. Flush is honest with either cache mode.
     pub(super) fn program(&self, read_only: bool) -> Program {
         let cache = if self.direct { "none" } else { "writeback" };
-        let mut command: Vec<OsString> =
-            [PROGRAM, "--shared=0", "--discard=unmap"].map(OsString::from).to_vec();
-        command.push(format!("--cache={cache}").into());
+        let option = |word: &str| OsString::from(format!("--{word}"));
+        let mut command: Vec<OsString> = vec![PROGRAM.into()];
+        command.extend(["shared=0", "discard=unmap", &format!("cache={cache}")].map(option));
         if read_only {
-            command.push("--read-only".into());
+            command.push(option("read-only"));
         }
         if let Some(file) = &self.key_file {
             let mut object = OsString::from(format!("secret,id={KEY},file="));
             object.push(quoted(file));
-            command.extend(["--object".into(), object]);
+            command.extend([option("object"), object]);
         }
-        command.extend(["--image-opts".into(), OsString::from(self.unlocked())]);
+        command.extend([option("image-opts"), OsString::from(self.unlocked())]);
         let in_run_dir = |mark: &str, extension| Program::path_in(&self.run_dir, mark, extension);
         let images = self.images(read_only);
         let claims = if self.unclaimed {

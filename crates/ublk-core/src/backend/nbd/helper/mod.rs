@@ -152,7 +152,10 @@ impl Helper {
                         error
                     }
                     Err(error) => {
-                        let _ = remove(&self.lock_path()); // still locked
+                        if held.process.is_none() {
+                            held.claimed = None;
+                        }
+                        let _ = self.remove_files(); // the first failure is reported
                         return Err(error);
                     }
                 },
@@ -185,6 +188,17 @@ impl Helper {
     /// The lock, which a helper inherits and holds as long as it runs. `None`: one runs.
     fn lock(&self) -> Result<Option<File>> {
         locked(&self.lock_path(), true)
+    }
+
+    /// Removes socket and lock, and what was locked in place of images. With the lock held: the next one uses new ones.
+    fn remove_files(&self) -> io::Result<()> {
+        if let Claiming::Mark { file, .. } = &self.program.claims
+            && let Ok(Some(_mark)) = locked(file, true)
+        {
+            remove(file)?;
+        }
+        remove(&self.program.socket)?;
+        remove(&self.lock_path())
     }
 
     fn start(&self, lock: &File, held: &mut Held, patience: Duration) -> Result<()> {
@@ -243,12 +257,7 @@ impl Helper {
         let mut killed = false;
         loop {
             if let Some(_lock) = self.lock()? {
-                let gone = remove(&self.program.socket).and_then(|()| remove(&self.lock_path()));
-                if let Claiming::Mark { file, .. } = &self.program.claims
-                    && let Ok(Some(_mark)) = locked(file, true)
-                {
-                    let _ = remove(file); // if it stays, it is swept
-                }
+                let gone = self.remove_files();
                 gone.map_err(|error| Error::system("cannot remove a socket", &error))?;
                 let why = "it did not end, and was killed";
                 return if killed { Err(self.failed(why)) } else { Ok(()) };

@@ -4,6 +4,7 @@ import { invalid, wrongType } from '../errors.js'
 import { parseSize, type Size } from '../size.js'
 import { nameOf } from '../user-values.js'
 import type { Kind } from './kind.js'
+import { needsRemote } from './needs-remote.js'
 
 /** A volume in an object store; see {@link s3}. */
 export interface S3Backend {
@@ -146,6 +147,10 @@ export const s3Kind: Kind<S3Backend> = {
   size: ({ size }) => size,
   paths: ({ cache }) => [resolve(cache)],
   label: ({ url }) => url,
+  prepare: async backend => {
+    await needsRemote('a disk in an object store')
+    return backend
+  },
   commandLine: {
     main: {
       flags: '--s3 <url>',

@@ -47,9 +47,8 @@ enum Durable {
 impl Plan for Options {
     fn open(&self, _: &Opening) -> Result<Arc<dyn Backend>> {
         use ublk_core::error::{Error, ErrorKind};
-        let what = "disks in object stores need the package @ublk-ts/remote, which is not installed";
-        Err(Error::new(ErrorKind::Unsupported, what)
-            .hint("install it beside ublk-ts, in the same version: npm install @ublk-ts/remote"))
+        // TypeScript has asked before.
+        Err(Error::new(ErrorKind::Unsupported, "a disk in an object store needs the package @ublk-ts/remote"))
     }
 }
 

@@ -6,7 +6,15 @@ import type { ServingChoice } from './choice.js'
 import { DiskFaults } from './disk-faults.js'
 import { rethrow } from './errors.js'
 import type { UblkDeviceEvents } from './events.js'
-import type { DeviceInfo, DiskRange, DiskTotals, LazyProgress, QueueStats, ServerConnection, StoredVolume } from './info.js'
+import type {
+  DeviceInfo,
+  DiskRange,
+  DiskTotals,
+  LazyProgress,
+  QueueStats,
+  ServerConnection,
+  StoredVolume,
+} from './info.js'
 import { checkRanges, progressOf } from './lazy-progress.js'
 import { checkWaiting } from './lifecycle-options.js'
 import type { LocalDevice } from './local-device.js'

@@ -65,51 +65,55 @@ const LOAD = `cd "$2"; while [ ! -e stop ]; do
       --verify=crc32c --verify_fatal=1 --randrepeat=0 --verify_state_save=0 --fsync=64 --output-format=terse
   done >fio.out`
 
-test.serial('a mounted disk moves to a file, an NBD server and memory, under a checked load', async t => {
-  t.timeout(900_000 * SLOWNESS)
-  const size = Math.max(SIZE, 96)
-  await using _server = await serverOf(size)
-  const disk = await Detached.create(`--mem ${size}M --recovery reissue --write-cache on --queues 2`)
-  const device = await UblkDevice.open(disk.id)
-  const mount = at('mnt')
-  await sh('mkfs.ext4 -q "$1"; mount "$1" "$2"', disk.path, mount)
-  await sh('dd if=/dev/urandom of="$1/data" bs=1M count="$2" conv=fsync status=none', mount, `${size / 2}`)
-  const data = async (): Promise<string> =>
-    await sh('sync "$1/data"; dd if="$1/data" bs=1M iflag=direct status=none | sha256sum', mount)
-  const expected = await data()
-  writeFileSync(at('stalls.py'), STALLS)
-  const targets: [string, string][] = [
-    [at('disk.img'), at('disk.img')],
-    [URI, SOCKET],
-    ['memory', '/dev/shm/ublk-ts-'],
-  ]
-  for (const [target, shown] of targets) {
-    rmSync(at('stop'), { force: true })
-    const load = result(shell(LOAD, `${mount}/load`, DIR))
-    const stalls = result(shell('exec python3 "$1/stalls.py" "$2/block" "$1/stop"', DIR, mount))
-    await sleep(500)
-    const moved = await run('move', disk.path, target, '--json')
-    t.is(moved.status, 0, moved.stderr)
-    const { seconds, bytes } = JSON.parse(moved.stdout)
-    await sleep(500)
-    writeFileSync(at('stop'), '')
-    const [loaded, stalled] = await Promise.all([load, stalls])
-    t.is(loaded.status, 0, loaded.stderr)
-    t.is(stalled.status, 0, stalled.stderr)
-    const [longest] = stalled.stdout.split(' ')
-    t.log(`to ${shown}: ${bytes >> 20} MiB in ${seconds} s; the longest stall was ${longest} ms`)
+test.serial(
+  'a mounted disk moves to a file, an NBD server, an object store and memory, under a checked load',
+  async t => {
+    t.timeout(900_000 * SLOWNESS)
+    const size = Math.max(SIZE, 96)
+    await using _server = await serverOf(size)
+    const disk = await Detached.create(`--mem ${size}M --recovery reissue --write-cache on --queues 2`)
+    const device = await UblkDevice.open(disk.id)
+    const mount = at('mnt')
+    await sh('mkfs.ext4 -q "$1"; mount "$1" "$2"', disk.path, mount)
+    await sh('dd if=/dev/urandom of="$1/data" bs=1M count="$2" conv=fsync status=none', mount, `${size / 2}`)
+    const data = async (): Promise<string> =>
+      await sh('sync "$1/data"; dd if="$1/data" bs=1M iflag=direct status=none | sha256sum', mount)
+    const expected = await data()
+    writeFileSync(at('stalls.py'), STALLS)
+    const targets: [target: string, shown: string, ...words: string[]][] = [
+      [at('disk.img'), at('disk.img')],
+      [URI, SOCKET],
+      [`file://${at('store')}`, at('store'), '--cache', at('cache'), '--cache-max', '64M'],
+      ['memory', '/dev/shm/ublk-ts-'],
+    ]
+    for (const [target, shown, ...words] of targets) {
+      rmSync(at('stop'), { force: true })
+      const load = result(shell(LOAD, `${mount}/load`, DIR))
+      const stalls = result(shell('exec python3 "$1/stalls.py" "$2/block" "$1/stop"', DIR, mount))
+      await sleep(500)
+      const moved = await run('move', disk.path, target, ...words, '--json')
+      t.is(moved.status, 0, moved.stderr)
+      const { seconds, bytes } = JSON.parse(moved.stdout)
+      await sleep(500)
+      writeFileSync(at('stop'), '')
+      const [loaded, stalled] = await Promise.all([load, stalls])
+      t.is(loaded.status, 0, loaded.stderr)
+      t.is(stalled.status, 0, stalled.stderr)
+      const [longest] = stalled.stdout.split(' ')
+      t.log(`to ${shown}: ${bytes >> 20} MiB in ${seconds} s; the longest stall was ${longest} ms`)
+      t.is(await data(), expected)
+      t.true((await run('show', '-o', 'SOURCE', disk.path)).stdout.includes(shown), shown)
+      t.is((await device.totals()).errors, 0)
+    }
+    // What other servers know: the disk goes through a kill and an upgrade.
+    await disk.signal('SIGKILL')
+    t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
+    t.is((await run('upgrade', disk.path)).status, 0)
     t.is(await data(), expected)
-    t.true((await run('show', '-o', 'SOURCE', disk.path)).stdout.includes(shown), shown)
-    t.is((await device.totals()).errors, 0)
-  }
-  // What other servers know: the disk goes through a kill and an upgrade.
-  await disk.signal('SIGKILL')
-  t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
-  t.is((await run('upgrade', disk.path)).status, 0)
-  t.is(await data(), expected)
-  await sh('umount "$2"; fsck.ext4 -fn "$1" 2>&1', disk.path, mount)
-  t.deepEqual(await run('delete', disk.path), SILENT)
-})
+    await sh('umount "$2"; fsck.ext4 -fn "$1" 2>&1', disk.path, mount)
+    t.deepEqual(await run('delete', disk.path), SILENT)
+  },
+)
 
 test.serial(
   'a disk that is not written to has the same bytes after each move, and the old ones stay',

@@ -4,7 +4,11 @@
  * Disks in object stores: here in a directory, which is one as well. Servers are killed, caches are lost, and another server
  * takes the volume. UBLK_TS_KILLS sets how often the disk's server is killed (default: 2).
  */
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
+import { homedir } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ExecutionContext } from 'ava'
 import { s3, UblkDevice } from 'ublk-ts'
@@ -98,9 +102,10 @@ test.serial('what was synced is there when machine and cache are lost', async t 
   )
   await disk.signal('SIGKILL')
   await sh('umount -l "$1/mnt"', DIR)
-  await until(async () => (await run('list', '--json')).stdout.includes('"devices":[]'), 'the disk is gone').catch(
-    async () => await run('delete', '--force', disk.path),
-  )
+  await until(
+    async () => (await run('list', '--json')).stdout.includes('"devices":[]'),
+    'the disk is gone',
+  ).catch(async () => await run('delete', '--force', disk.path))
   rmSync(CACHE, { recursive: true })
   disk = await Detached.create(words)
   await sh(
@@ -127,7 +132,10 @@ test.serial('who opens a volume is its only writer, and who had it says so', asy
   t.is((await run('delete', second.path)).status, 0)
   const { status, stderr } = await run('create', '--detach', ...WORDS.split(' '))
   t.is(status, 1)
-  t.regex(stderr, /^ublk-ts: the cache has \d+ bytes that were never stored, and somebody has opened the volume since/)
+  t.regex(
+    stderr,
+    /^ublk-ts: the cache has \d+ bytes that were never stored, and somebody has opened the volume since/,
+  )
 })
 
 test.serial('what is wrong with a volume is said in one line', async t => {
@@ -135,13 +143,23 @@ test.serial('what is wrong with a volume is said in one line', async t => {
     const { status, stderr } = await run('create', '--detach', ...words.split(' '))
     t.not(status, 0, words)
     t.regex(stderr, message)
-    t.is(stderr.trimEnd().split('\n').filter(line => line.startsWith('ublk-ts:')).length, 1, stderr)
+    t.is(
+      stderr
+        .trimEnd()
+        .split('\n')
+        .filter(line => line.startsWith('ublk-ts:')).length,
+      1,
+      stderr,
+    )
   }
   await refused(`--s3 ${URL} --cache ${CACHE}`, /there is no volume at file:/)
   await refused(`--s3 ${URL}`, /needs --cache/)
   await refused(`--s3 ${URL} --cache ${CACHE} --volume-size 1000`, /multiple of 4096/)
   await refused(`--s3 http://x --cache ${CACHE}`, /is no URL of a volume/)
-  await refused(`--s3 ${URL} --cache ${CACHE} --cache-max 1M --volume-size 1G`, /a cache of 1048576 bytes is below/)
+  await refused(
+    `--s3 ${URL} --cache ${CACHE} --cache-max 1M --volume-size 1G`,
+    /a cache of 1048576 bytes is below/,
+  )
   const disk = await Detached.create(WORDS)
   await refused(WORDS, /in use|is used/)
   t.is((await run('delete', disk.path)).status, 0)
@@ -158,4 +176,96 @@ test.serial('the space of what was overwritten is given back', async t => {
   await sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum >"$2/sum"', disk.path, DIR)
   t.true(objects('log').length > 0)
   await sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum | cmp - "$2/sum"', disk.path, DIR)
+})
+
+/** versitygw, an S3 server whose objects are files, as `scripts/setup --stores` builds it. */
+class Versitygw implements AsyncDisposable {
+  static readonly PROGRAM = `${homedir()}/.cache/ublk-ts/stores/versitygw`
+  static readonly SECRET = 'planted-secret-key'
+  static readonly #PORT = 7071
+  #child: ChildProcess | undefined
+
+  /** Where clients find it, and their keys, from here on. */
+  static announce(): void {
+    Object.assign(process.env, {
+      AWS_ENDPOINT_URL: `http://127.0.0.1:${Versitygw.#PORT}`,
+      AWS_ALLOW_HTTP: 'true',
+      AWS_ACCESS_KEY_ID: 'testkey00',
+      AWS_SECRET_ACCESS_KEY: Versitygw.SECRET,
+    })
+  }
+
+  async start(dir: string): Promise<void> {
+    for (const part of ['meta', 'data/disks']) mkdirSync(`${dir}/${part}`, { recursive: true })
+    const env = { ...process.env, ROOT_ACCESS_KEY: 'testkey00', ROOT_SECRET_KEY: Versitygw.SECRET }
+    const words = ['--port', `127.0.0.1:${Versitygw.#PORT}`, 'posix', '--sidecar', `${dir}/meta`, `${dir}/data`]
+    this.#child = spawn(Versitygw.PROGRAM, words, { env, stdio: ['ignore', 'ignore', 'inherit'] })
+    await until(async () => {
+      const socket = connect(Versitygw.#PORT, '127.0.0.1')
+      try {
+        await once(socket, 'connect')
+        return true
+      } catch {
+        return false
+      } finally {
+        socket.destroy()
+      }
+    }, 'versitygw listens')
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child
+    this.#child = undefined
+    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill()
+  }
+}
+
+test.serial('on an S3 server that is killed and comes back nothing fails, and no secret is told', async t => {
+  if (!existsSync(Versitygw.PROGRAM)) {
+    t.log('SKIPPED: versitygw is not built; scripts/setup --stores builds it')
+    return t.pass()
+  }
+  t.timeout(300_000)
+  Versitygw.announce()
+  await using server = new Versitygw()
+  await server.start(`${DIR}/store`)
+  const words = WORDS.replace(URL, 's3://disks/a/volume')
+  let disk = await Detached.create(words)
+  let done = false
+  const rounds = async (): Promise<string> => {
+    let failed = ''
+    while (!done && failed === '') failed = await verify(disk.path, '--fsync=16')
+    return failed
+  }
+  const load = rounds()
+  for (let kill = 0; kill < KILLS; kill++) {
+    await sleep(500 + Math.random() * 1000)
+    await server.kill()
+    await sleep(Math.random() * 2000)
+    await server.start(`${DIR}/store`)
+  }
+  await sleep(500)
+  done = true
+  t.is(await load, '')
+  await sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum >"$2/sum"', disk.path, DIR)
+  const told = [
+    readFileSync(disk.recordPath, 'utf8'),
+    JSON.stringify(disk.log),
+    (await run('show', disk.path)).stdout,
+    (await run('list', '--json')).stdout,
+    readFileSync(`/proc/${disk.pid}/cmdline`, 'utf8'),
+  ]
+  t.deepEqual(
+    told.filter(text => text.includes(Versitygw.SECRET)),
+    [],
+  )
+  disk = await elsewhere(t, disk, words)
+  await sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum | cmp - "$2/sum"', disk.path, DIR)
+  t.is((await run('delete', disk.path)).status, 0)
 })

@@ -95,7 +95,8 @@ export function s3(url: string, options: S3Options): S3Backend {
   if (scheme === undefined || !SCHEMES.includes(scheme)) {
     throw invalid(`${nameOf(url)} is no URL of a volume: it begins with s3://, gs://, az:// or file://`)
   }
-  if (url.includes('@')) throw invalid('the URL of a volume has no credentials: those of the environment count')
+  if (url.includes('@'))
+    throw invalid('the URL of a volume has no credentials: those of the environment count')
   const { cache, cacheMax, size, durable = 'object', delay, timeout } = options
   if (typeof cache !== 'string' || cache === '') {
     throw wrongType(`the cache of a volume must be the path of a directory, not ${nameOf(cache)}`)
@@ -179,6 +180,7 @@ export const s3Kind: Kind<S3Backend> = {
 }
 
 function cacheOf(cache: unknown): string {
-  if (typeof cache !== 'string') throw invalid('a volume in an object store needs --cache, a directory of this machine')
+  if (typeof cache !== 'string')
+    throw invalid('a volume in an object store needs --cache, a directory of this machine')
   return cache
 }

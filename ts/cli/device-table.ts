@@ -2,7 +2,14 @@ import { readFile } from 'node:fs/promises'
 import type { ServingChoice } from '../choice.js'
 import type { UblkDevice } from '../device.js'
 import { wrap } from '../errors.js'
-import type { DeviceInfo, DiskLayer, FlattenProgress, LazyProgress, ServerConnection, StoredVolume } from '../info.js'
+import type {
+  DeviceInfo,
+  DiskLayer,
+  FlattenProgress,
+  LazyProgress,
+  ServerConnection,
+  StoredVolume,
+} from '../info.js'
 import { type Json, toJsonText } from '../json.js'
 import { nameIn, nameOfDevice } from '../remote/names.js'
 import { hasNbd, hasVolume, isLazy, isOverlay, readRecord } from '../remote/record-file.js'

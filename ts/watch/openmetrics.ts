@@ -68,10 +68,22 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
   const nbdJournal = nbd('ublk_nbd_journal_bytes', 'Bytes that the journal keeps.')
   const nbdWrites = nbd('ublk_nbd_journal_writes', 'Writes that it keeps.')
   const nbdMax = nbd('ublk_nbd_journal_max_bytes', 'The most bytes that it can keep.')
-  const volumeServing = gauge('ublk_volume_serving', 'Whether the volume works: 0 once somebody else has opened it.', 'device')
+  const volumeServing = gauge(
+    'ublk_volume_serving',
+    'Whether the volume works: 0 once somebody else has opened it.',
+    'device',
+  )
   const volumeBehind = gauge('ublk_volume_behind_bytes', 'Bytes that are not in the store yet.', 'device')
-  const volumeBehindSeconds = gauge('ublk_volume_behind_seconds', 'For how long the oldest of them have waited.', 'device')
-  const volumeWritten = counter('ublk_volume_written_bytes_total', 'Bytes that clients have written.', 'device')
+  const volumeBehindSeconds = gauge(
+    'ublk_volume_behind_seconds',
+    'For how long the oldest of them have waited.',
+    'device',
+  )
+  const volumeWritten = counter(
+    'ublk_volume_written_bytes_total',
+    'Bytes that clients have written.',
+    'device',
+  )
   const volumeSent = counter('ublk_volume_sent_bytes_total', 'Bytes that were sent to the store.', 'device')
   const volumeReceived = counter('ublk_volume_received_bytes_total', 'Bytes that came from it.', 'device')
   const volumeStored = gauge('ublk_volume_stored_bytes', 'Bytes of the segments in the store.', 'device')
@@ -83,7 +95,11 @@ export async function openMetrics(readings: readonly Reading[]): Promise<string>
     'device',
     'request',
   )
-  const volumeFailures = counter('ublk_volume_failures_total', 'Those that failed, and were made again.', 'device')
+  const volumeFailures = counter(
+    'ublk_volume_failures_total',
+    'Those that failed, and were made again.',
+    'device',
+  )
   const layerBytes = gauge(
     'ublk_layer_bytes',
     'Bytes that the file of a layer of an overlay takes up: a snapshot, or the upper, which is written.',

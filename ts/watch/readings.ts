@@ -1,7 +1,14 @@
 import type { UblkDevice } from '../device.js'
 import type { FaultReport } from '../disk-faults.js'
 import { UblkError, wrap } from '../errors.js'
-import type { DeviceInfo, DiskLayer, LazyProgress, QueueStats, ServerConnection, StoredVolume } from '../info.js'
+import type {
+  DeviceInfo,
+  DiskLayer,
+  LazyProgress,
+  QueueStats,
+  ServerConnection,
+  StoredVolume,
+} from '../info.js'
 import { type ControlClient, connect } from '../remote/control-client.js'
 import { hasFaults, hasNbd, hasVolume, isLazy, isOverlay } from '../remote/record-file.js'
 

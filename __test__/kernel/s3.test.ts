@@ -102,10 +102,7 @@ test.serial('what was synced is there when machine and cache are lost', async t 
   )
   await disk.signal('SIGKILL')
   await sh('umount -l "$1/mnt"', DIR)
-  await until(
-    async () => (await run('list', '--json')).stdout.includes('"devices":[]'),
-    'the disk is gone',
-  ).catch(async () => await run('delete', '--force', disk.path))
+  await run('delete', '--force', disk.path)
   rmSync(CACHE, { recursive: true })
   disk = await Detached.create(words)
   await sh(
@@ -198,7 +195,14 @@ class Versitygw implements AsyncDisposable {
   async start(dir: string): Promise<void> {
     for (const part of ['meta', 'data/disks']) mkdirSync(`${dir}/${part}`, { recursive: true })
     const env = { ...process.env, ROOT_ACCESS_KEY: 'testkey00', ROOT_SECRET_KEY: Versitygw.SECRET }
-    const words = ['--port', `127.0.0.1:${Versitygw.#PORT}`, 'posix', '--sidecar', `${dir}/meta`, `${dir}/data`]
+    const words = [
+      '--port',
+      `127.0.0.1:${Versitygw.#PORT}`,
+      'posix',
+      '--sidecar',
+      `${dir}/meta`,
+      `${dir}/data`,
+    ]
     this.#child = spawn(Versitygw.PROGRAM, words, { env, stdio: ['ignore', 'ignore', 'inherit'] })
     await until(async () => {
       const socket = connect(Versitygw.#PORT, '127.0.0.1')
@@ -229,7 +233,8 @@ class Versitygw implements AsyncDisposable {
 test.serial('on an S3 server that is killed and comes back nothing fails, and no secret is told', async t => {
   if (!existsSync(Versitygw.PROGRAM)) {
     t.log('SKIPPED: versitygw is not built; scripts/setup --stores builds it')
-    return t.pass()
+    t.pass()
+    return
   }
   t.timeout(300_000)
   Versitygw.announce()

@@ -77,12 +77,17 @@ export const mirrorKind: Kind<MirrorBackend> = {
   paths: ({ bitmap }) => (bitmap === undefined ? [] : [bitmap]),
   label: ({ bitmap }) => bitmap ?? '',
   commandLine: {
-    main: {
-      flags: '--mirror <files>',
-      summary: 'files or block devices with the same data (RAID 1), separated by commas',
-      make: (files, { bitmap, ...flags }) =>
-        mirror(filesOfFlags(files, flags), bitmap === undefined ? {} : { bitmap: resolve(bitmap as string) }),
-    },
+    mains: [
+      {
+        flags: '--mirror <files>',
+        summary: 'files or block devices with the same data (RAID 1), separated by commas',
+        make: (files, { bitmap, ...flags }) =>
+          mirror(
+            filesOfFlags(files, flags),
+            bitmap === undefined ? {} : { bitmap: resolve(bitmap as string) },
+          ),
+      },
+    ],
     more: [
       {
         flags: '--bitmap <path>',

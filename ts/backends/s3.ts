@@ -153,18 +153,20 @@ export const s3Kind: Kind<S3Backend> = {
     return backend
   },
   commandLine: {
-    main: {
-      flags: '--s3 <url>',
-      summary: 'a volume in an object store: s3://, gs://, az:// or file://',
-      make: (url, { cache, cacheMax, volumeSize, durable, fetchTimeout }) =>
-        s3(url, {
-          cache: resolve(cacheOf(cache)),
-          ...(cacheMax === undefined ? {} : { cacheMax: cacheMax as Size }),
-          ...(volumeSize === undefined ? {} : { size: volumeSize as Size }),
-          ...(durable === undefined ? {} : { durable: durable as 'object' | 'local' }),
-          ...(fetchTimeout === undefined ? {} : { timeout: fetchTimeout as number }),
-        }),
-    },
+    mains: [
+      {
+        flags: '--s3 <url>',
+        summary: 'a volume in an object store: s3://, gs://, az:// or file://',
+        make: (url, { cache, cacheMax, volumeSize, durable, fetchTimeout }) =>
+          s3(url, {
+            cache: resolve(cacheOf(cache)),
+            ...(cacheMax === undefined ? {} : { cacheMax: cacheMax as Size }),
+            ...(volumeSize === undefined ? {} : { size: volumeSize as Size }),
+            ...(durable === undefined ? {} : { durable: durable as 'object' | 'local' }),
+            ...(fetchTimeout === undefined ? {} : { timeout: fetchTimeout as number }),
+          }),
+      },
+    ],
     more: [
       {
         flags: '--volume-size <size>',

@@ -101,9 +101,18 @@ impl LogDisk {
     }
 
     fn tuned(store: Arc<dyn Store>, options: Options, handle: Handle, tuning: Tuning) -> Result<Self> {
-        let made = Self::describe(&store, &options);
-        let info = handle.block_on(made)?;
+        Self::check(&options)?;
+        let info = handle.block_on(Self::describe(&store, &options))?;
         Self::with(store, info, options, handle, tuning)
+    }
+
+    /// Before anything is made.
+    fn check(options: &Options) -> Result<()> {
+        let (size, least) = (options.cache_size, Options::CACHE_SIZES.0);
+        if size < least {
+            return Err(Error::invalid(format!("a cache of {size} bytes is below {least}")));
+        }
+        Ok(())
     }
 
     /// The volume, as its store says; it is made if there is none.
@@ -127,10 +136,6 @@ impl LogDisk {
         handle: Handle,
         tuning: Tuning,
     ) -> Result<Self> {
-        let least = Options::CACHE_SIZES.0;
-        if options.cache_size < least {
-            return Err(Error::invalid(format!("a cache of {} bytes is below {least}", options.cache_size)));
-        }
         std::fs::create_dir_all(&options.cache).map_err(|error| {
             Error::system(format!("cannot make {}", options.cache.display()), &error).kind(ErrorKind::Backend)
         })?;

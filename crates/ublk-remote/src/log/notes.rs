@@ -24,7 +24,7 @@ const RECORD: usize = 56;
 /// What stands in a record in place of a segment's number, if it is a mark.
 const MARK: u32 = u32::MAX;
 /// Bytes: a file that is longer is written anew, with what is still needed.
-pub const LONG: u64 = 32 << 20;
+pub const LONG: u64 = 64 << 20;
 
 /// Whose notes they are.
 #[derive(Debug, Clone, PartialEq, Eq)]

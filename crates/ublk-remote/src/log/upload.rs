@@ -19,7 +19,12 @@ const QUIETLY: Duration = Duration::from_secs(5);
 /// Runs until the volume is closed or stopped.
 pub async fn run(volume: Arc<Volume>) {
     let mut due = None;
+    let mut shortens = None::<tokio::task::JoinHandle<()>>;
     loop {
+        if volume.has_long_notes() && shortens.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            let volume = volume.clone();
+            shortens = Some(tokio::task::spawn_blocking(move || volume.shorten_notes()));
+        }
         let (ready, open) = {
             let mut state = volume.state();
             if state.stopped().is_some() || volume.ending.load(SeqCst) {

@@ -95,6 +95,8 @@ pub struct Volume {
     files: RwLock<()>,
     /// Flushes that wait for the local medium, and whether somebody syncs.
     syncs: Mutex<(Vec<Waiter>, bool)>,
+    /// The notes are long, and somebody writes them anew.
+    renewing: AtomicBool,
     /// A sync has failed: none succeeds any more.
     broken: AtomicBool,
     reporter: Mutex<Option<Reporter>>,
@@ -125,6 +127,7 @@ impl Volume {
             ending: AtomicBool::new(false),
             files: RwLock::default(),
             syncs: Mutex::default(),
+            renewing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             reporter: Mutex::new(None),
             counts: Counts::default(),
@@ -184,11 +187,8 @@ impl Volume {
             Ok(()) => written.iter().map(|(writing, kind)| state.commit(writing, *kind)).collect(),
             Err(_) => written.iter().map(|(writing, _)| state.abandon(writing)).collect(),
         };
-        let long = notes.is_long();
+        let long = notes.is_long() && !self.renewing.swap(true, SeqCst);
         drop(state);
-        if long {
-            self.renew(&mut notes)?;
-        }
         drop(notes);
         told.into_iter().for_each(super::state::Told::tell);
         if opens || long {
@@ -269,10 +269,28 @@ impl Volume {
         noted.map(|()| true).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
     }
 
+    /// Whether the notes are long, and are to be [written anew](Self::shorten_notes).
+    pub fn has_long_notes(&self) -> bool {
+        self.renewing.load(SeqCst)
+    }
+
+    /// Writes the notes anew, if they are long. May block.
+    pub fn shorten_notes(&self) {
+        if !self.renewing.load(SeqCst) {
+            return;
+        }
+        // Most of it before the notes are locked, so that writes hardly wait.
+        let done = self.sync_data().and_then(|()| self.with_files(|| self.renew(&mut self.notes())));
+        if let Err(error) = done {
+            self.report(format!("the notes of what is not stored cannot be written anew: {error}"));
+        }
+        self.renewing.store(false, SeqCst);
+    }
+
     /// Writes the notes anew, with what is not stored.
     fn renew(&self, notes: &mut Notes) -> io::Result<()> {
         // Their data may only be in the page cache, and the new file says that it is durable.
-        self.data.sync()?;
+        self.sync_data()?;
         let noted = self.unstored();
         notes.again(&noted)
     }
@@ -343,6 +361,11 @@ impl Volume {
         }
     }
 
+    /// Syncs the local file. The kernel tells of a failure once.
+    fn sync_data(&self) -> io::Result<()> {
+        self.data.sync().inspect_err(|_| self.broken.store(true, SeqCst))
+    }
+
     /// All that was noted before is durable on this machine.
     fn sync_here(&self) -> io::Result<()> {
         if self.broken.load(SeqCst) {
@@ -350,7 +373,7 @@ impl Volume {
         }
         // The data of notes that come meanwhile may not be part of the sync.
         let then = self.notes().now();
-        let synced = self.data.sync().and_then(|()| {
+        let synced = self.sync_data().and_then(|()| {
             let mut notes = self.notes();
             notes.mark(then)?;
             let file = notes.file();

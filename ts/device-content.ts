@@ -328,7 +328,7 @@ export class DeviceContent extends DeviceHandle {
    * Brings back the sides of a {@link mirror} that were dropped, while the disk is in use, whoever serves it: what they missed is
    * copied. Resolves when all sides have all. What was copied stays if it is aborted.
    *
-   * @throws UblkError of kind `unsupported` for another disk; `busy` if it is being resynced, as after a crash; `backend` if a side
+   * @throws UblkError of kind `unsupported` for another disk; `backend` if a side
    * fails again; `closed` if it is stopped meanwhile; `not-found` if another process serves it and has no record.
    * @throws the signal's reason if it was aborted.
    *

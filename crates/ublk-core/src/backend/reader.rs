@@ -48,13 +48,7 @@ impl Reader {
         Self::with(disk, depth, most, reporter, false)
     }
 
-    fn with(
-        disk: Arc<dyn Backend>,
-        depth: u16,
-        most: u32,
-        reporter: Reporter,
-        reads: bool,
-    ) -> Result<Self> {
+    fn with(disk: Arc<dyn Backend>, depth: u16, most: u32, reporter: Reporter, reads: bool) -> Result<Self> {
         let waker = Waker::new()?;
         let completer = Completer::new(waker.clone());
         let site = Site::new(depth, most, false, completer.clone(), reporter);

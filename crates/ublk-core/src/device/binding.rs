@@ -35,8 +35,7 @@ impl NewBackend {
         let site = Site::new(depth, max_io, durable, turn.completer.clone(), reporter);
         let mut files = turn.queue.files();
         let (first, room) = (files.next(), files.room());
-        let mut site =
-            site.of_device(copy, stages).with_files_at(first).with_lines_at(files.next_line());
+        let mut site = site.of_device(copy, stages).with_files_at(first).with_lines_at(files.next_line());
         let engine = engine_of(backend, &mut site)?;
         let needs = site.needs();
         let wanted = needs.files.len() + claims.len() + usize::from(needs.spare_files);

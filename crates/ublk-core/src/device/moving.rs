@@ -142,9 +142,9 @@ impl Device {
 
     fn ready_move(&self) -> Result<Arc<Moving>> {
         let moving = locked(&self.moving).clone();
-        moving.filter(|moving| moving.ready.load(SeqCst)).ok_or_else(|| {
-            Error::new(ErrorKind::Closed, "the disk is not being moved").device(self.id)
-        })
+        moving
+            .filter(|moving| moving.ready.load(SeqCst))
+            .ok_or_else(|| Error::new(ErrorKind::Closed, "the disk is not being moved").device(self.id))
     }
 
     fn prepare_move(&self, target: Arc<dyn Backend>) -> Result<(Arc<Moving>, Arc<dyn Backend>)> {

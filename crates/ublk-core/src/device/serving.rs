@@ -1,8 +1,8 @@
 //! A device's queues while it is served, by native threads or by other threads that took them.
 
 use super::binding::Binding;
-use super::engine_loop::Between;
 use super::change::Change;
+use super::engine_loop::Between;
 use super::pending_queue::{PendingQueue, ServedGuard};
 use super::readiness::Readiness;
 use super::scheduler;

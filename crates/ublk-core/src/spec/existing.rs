@@ -67,7 +67,9 @@ impl Checked {
             return Err(Misfit { message, remedy: "it needs as many".into() });
         }
         self.can_serve(backend, true)?;
-        let (Some(disk), Some(has)) = (self.disk.discard, backend.properties().discard) else { return Ok(()) };
+        let (Some(disk), Some(has)) = (self.disk.discard, backend.properties().discard) else {
+            return Ok(());
+        };
         let lacks = |what: &str, without: &str| {
             let message = format!("the disk {what}, and the other one cannot");
             Err(Misfit { message, remedy: format!("make the disk without {without}") })

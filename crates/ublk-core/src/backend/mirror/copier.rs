@@ -151,9 +151,7 @@ impl Copier {
                 data[from..from + bytes.len()].copy_from_slice(bytes);
                 done[index] += bytes.len();
             };
-            source
-                .read_unless(given_up, some, &mut take)
-                .map_err(|errno| failed("read the disk", errno))?;
+            source.read_unless(given_up, some, &mut take).map_err(|errno| failed("read the disk", errno))?;
         }
         let place = |at: u64| to_usize(at - range.start);
         let (mut empty, mut full) = (Vec::new(), Vec::new());
@@ -178,7 +176,8 @@ impl Copier {
 
     /// Makes durable what was written to the side.
     pub fn flush(&mut self, given_up: GivenUp<'_>) -> Result<()> {
-        let flushed = self.target.change_unless(given_up, Op::Flush, std::slice::from_ref(&(0..0)), &|_, _| {});
+        let flushed =
+            self.target.change_unless(given_up, Op::Flush, std::slice::from_ref(&(0..0)), &|_, _| {});
         flushed.map_err(|errno| {
             let error = io::Error::from_raw_os_error(errno);
             Error::system("cannot flush the other disk", &error).kind(ErrorKind::Backend)

@@ -18,12 +18,14 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often parts that did not change since the last time are told from others.
 const TIDY: Duration = Duration::from_secs(5);
+/// How often one who waits for another resync looks.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long changes in flight may take.
 const CHANGES: Duration = Duration::from_secs(30);
 
@@ -90,8 +92,9 @@ impl Mirror {
         }
         parts::check_apart("mirror", &disks)?;
         if map.is_none() && disks.iter().any(|disk| disk.is_in_files()) {
-            return Err(Error::invalid("a mirror of disks that outlive their server needs a map")
-                .hint("name a file for it: without it nobody knows which disk is the newer one after a crash"));
+            return Err(Error::invalid("a mirror of disks that outlive their server needs a map").hint(
+                "name a file for it: without it nobody knows which disk is the newer one after a crash",
+            ));
         }
         let names = disks.iter().map(name_of).collect::<Result<_>>()?;
         let file = map.map(|path| Map::file(path, read_only)).transpose()?;
@@ -344,12 +347,15 @@ impl Running {
 
     /// Fills all sides that are not equal. `again`: those that were given up, too.
     fn resync(&self, rate: Option<u64>, given_up: &dyn Fn() -> bool, again: bool) -> Result<()> {
-        let _copying = match self.copying.try_lock() {
-            Ok(guard) => guard,
-            Err(std::sync::TryLockError::Poisoned(guard)) => guard.into_inner(),
-            Err(std::sync::TryLockError::WouldBlock) => {
-                return Err(Error::new(ErrorKind::Busy, "the mirror is being resynced")
-                    .hint("wait until that has ended"));
+        // One at a time: what follows a crash goes first.
+        let _copying = loop {
+            match self.copying.try_lock() {
+                Ok(guard) => break guard,
+                Err(TryLockError::Poisoned(guard)) => break guard.into_inner(),
+                Err(TryLockError::WouldBlock) if given_up() || self.sides.has_ended() => {
+                    return Err(Error::new(ErrorKind::Cancelled, "the resync was cancelled"));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK),
             }
         };
         let mut failed = Ok(());

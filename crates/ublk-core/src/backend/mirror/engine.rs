@@ -18,13 +18,19 @@ const READ_ERRORS: u32 = 16;
 #[derive(Debug, Clone, Copy)]
 enum Call {
     /// By one side, which got it whole. `era`: of a change.
-    Passed { side: usize, era: Option<Era> },
+    Passed {
+        side: usize,
+        era: Option<Era>,
+    },
     /// It is asked for again later.
     Waits(Piece),
     Reads(Read),
     Changes(Change),
     /// It is done, but a side that has failed is not given up yet.
-    Withheld { done: u32, failed: Mask },
+    Withheld {
+        done: u32,
+        failed: Mask,
+    },
 }
 
 impl Default for Call {
@@ -155,7 +161,8 @@ impl MirrorEngine {
         self.read_errors[side] += 1;
         if self.read_errors[side] == 1 {
             let why = std::io::Error::from_raw_os_error(errno);
-            self.reporter.report(format!("side {} of the mirror cannot read: {why}; another one is read", side + 1));
+            self.reporter
+                .report(format!("side {} of the mirror cannot read: {why}; another one is read", side + 1));
         }
         if self.read_errors[side] == READ_ERRORS && self.shared.first().is_none() {
             self.shared.failed(side, errno);
@@ -165,7 +172,8 @@ impl MirrorEngine {
 
     fn change(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         let range = piece.offset..piece.offset + piece.length;
-        if self.shared.queues.holds() && self.shared.queues.keep_waiting(&self.seat, &piece, io.token(WAITED)) {
+        if self.shared.queues.holds() && self.shared.queues.keep_waiting(&self.seat, &piece, io.token(WAITED))
+        {
             return self.waits(io, piece);
         }
         let era = self.seat.changes(0);
@@ -192,8 +200,7 @@ impl MirrorEngine {
             return self.pass(io, side, piece, era);
         }
         self.others += 1;
-        let mut change =
-            Change { piece, era, waiting: 0, done: 0, failed: 0, errno: libc::EIO, first: 0 };
+        let mut change = Change { piece, era, waiting: 0, done: 0, failed: 0, errno: libc::EIO, first: 0 };
         *self.calls.of(io) = Call::Changes(change);
         for side in 0..self.sides.len() {
             if targets & 1 << side == 0 {
@@ -272,9 +279,11 @@ impl MirrorEngine {
         let keeps = self.shared.first().or_else(|| choose(targets & self.shared.equal(), 0));
         for side in (0..self.sides.len()).filter(|side| targets & 1 << side != 0 && Some(*side) != keeps) {
             match self.shared.status(side) {
-                Status::Filling => self.shared.side(side).dirty.set_all(
-                    self.shared.parts_of(&(piece.offset..piece.offset + piece.length)),
-                ),
+                Status::Filling => self
+                    .shared
+                    .side(side)
+                    .dirty
+                    .set_all(self.shared.parts_of(&(piece.offset..piece.offset + piece.length))),
                 Status::Equal => self.shared.failed(side, libc::EIO),
                 Status::Off => {}
             }

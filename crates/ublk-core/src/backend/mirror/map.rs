@@ -102,9 +102,7 @@ impl Header {
     }
 
     fn read(bytes: &[u8; ATOM]) -> Option<Self> {
-        let number = |at: usize| {
-            bytes[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default()
-        };
+        let number = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
         let sum = checksum(bytes[..ATOM - 8].iter().copied());
         if bytes[..16] != *MAGIC || number(ATOM - 8) != sum || number(16) != VERSION {
             return None;

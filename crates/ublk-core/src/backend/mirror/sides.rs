@@ -184,8 +184,8 @@ impl Sides {
     /// Has a call wait while one of these sides, which have failed, is not given up. `false`: all are.
     pub fn withhold(&self, failed: Mask, completer: &Completer, token: Token) -> bool {
         let mut withheld = locked(&self.withheld);
-        let waits = (0..self.all.len())
-            .any(|side| failed & 1 << side != 0 && self.status(side) == Status::Equal);
+        let waits =
+            (0..self.all.len()).any(|side| failed & 1 << side != 0 && self.status(side) == Status::Equal);
         if waits {
             withheld.push((completer.clone(), token));
         }
@@ -211,11 +211,8 @@ impl Sides {
     /// Waits until there is something to do, at most so long.
     pub fn wait(&self, most: Duration) {
         let told = locked(&self.told.0);
-        let (mut told, _) = self
-            .told
-            .1
-            .wait_timeout_while(told, most, |told| !*told)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut told, _) =
+            self.told.1.wait_timeout_while(told, most, |told| !*told).unwrap_or_else(PoisonError::into_inner);
         *told = false;
     }
 

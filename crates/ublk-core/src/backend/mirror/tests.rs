@@ -206,9 +206,8 @@ fn killed(dir: &Path) {
 }
 
 fn open(dir: &Path) -> Result<Arc<Mirror>> {
-    let side = |name: &str| -> Arc<dyn Backend> {
-        Arc::new(File::open(&dir.join(name), false, false).unwrap())
-    };
+    let side =
+        |name: &str| -> Arc<dyn Backend> { Arc::new(File::open(&dir.join(name), false, false).unwrap()) };
     Mirror::new(vec![side("a"), side("b")], Some(&dir.join("map")), false).map(Arc::new)
 }
 
@@ -291,7 +290,9 @@ fn what_does_not_fit_is_refused_in_a_line() {
         refused(vec![memory(SIZE), file()], None),
         "a mirror of disks that outlive their server needs a map"
     );
-    assert!(refused(vec![file(), file()], None).starts_with("disks 1 and 2 of the mirror have the same bytes"));
+    assert!(
+        refused(vec![file(), file()], None).starts_with("disks 1 and 2 of the mirror have the same bytes")
+    );
 }
 
 /// A medium that loses power: what was not synced is there or not, sector by sector.

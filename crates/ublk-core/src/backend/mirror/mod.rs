@@ -6,6 +6,7 @@ mod engine;
 mod intents;
 mod map;
 mod reading;
+mod running;
 mod sides;
 #[cfg(test)]
 mod tests;

@@ -124,6 +124,8 @@ pub struct Map {
     header: Header,
     /// The table, as it is in the file.
     pub bits: Bits,
+    /// It was just made.
+    pub is_new: bool,
     name: String,
 }
 
@@ -152,7 +154,7 @@ impl Map {
         let hash = checksum(names.iter().flat_map(|name| name.bytes().chain([0])));
         let (sides, all) = (names.len() as u64, (1 << names.len()) - 1);
         let header = Header { size, part, sides, names: hash, generation: 0, current: 1, unknown: all & !1 };
-        let mut map = Self { medium, header, bits, name: name.to_owned() };
+        let mut map = Self { medium, header, bits, is_new: false, name: name.to_owned() };
         let found = map.medium.length().map_err(failed)?;
         if found < TABLE {
             map.begin(bytes).map_err(failed)?;
@@ -193,6 +195,7 @@ impl Map {
         self.medium.set_length(TABLE + bytes as u64)?;
         self.medium.write(&vec![0; bytes], TABLE)?;
         self.medium.sync()?;
+        self.is_new = true;
         self.write_header(self.header)
     }
 

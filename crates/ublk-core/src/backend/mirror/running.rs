@@ -49,7 +49,7 @@ impl Running {
             None => (1, !1),
             Some(map) => (map.header().current, map.header().unknown),
         };
-        if map.is_some() {
+        if map.as_ref().is_some_and(|map| !map.is_new) {
             // What was in memory is gone.
             for (side, _) in mirror.disks.iter().enumerate().filter(|(_, disk)| !disk.is_in_files()) {
                 (current, unknown) = (current & !(1 << side), unknown | 1 << side);

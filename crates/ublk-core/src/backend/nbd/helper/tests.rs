@@ -35,9 +35,9 @@ fn options(existing: bool) -> NbdOptions {
 fn running(dir: &Path) -> Vec<String> {
     let opened = |entry: fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|file| file.starts_with(dir));
     let found = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
-        let files = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        let mut files = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
         let name = fs::read(entry.path().join("comm")).unwrap_or_default();
-        name.starts_with(b"qemu-nbd") && files.map(opened).any(|is_ours| is_ours)
+        name.starts_with(b"qemu-nbd") && files.any(opened)
     });
     found.map(|entry| entry.file_name().into_string().unwrap()).collect()
 }

@@ -119,6 +119,8 @@ pub struct Lines {
     operations: u32,
     /// The clocks of lines, with what the kernel reads when it takes them.
     clocks: Vec<Clock>,
+    /// How many operations were added that complete as soon as they are submitted, and after which nothing is to be done.
+    sure: u32,
     leaving: bool,
 }
 
@@ -218,6 +220,12 @@ impl Lines {
     /// How many operations are in the ring.
     pub fn operations(&self) -> u32 {
         self.operations
+    }
+
+    /// For how many completions a turn need not return: they come at once, of what was added since the last turn.
+    #[inline]
+    pub fn sure(&mut self) -> u32 {
+        std::mem::take(&mut self.sure)
     }
 
     /// From here on no operation is begun. The next turn ends those that wait for a time; others end with their files.
@@ -353,6 +361,26 @@ impl LineIo<'_> {
         let entry = opcode::SendMsg::new(types::Fixed(socket.0), message).flags(flags).build();
         // SAFETY: the caller's promise.
         unsafe { self.submit(entry, key) }
+    }
+
+    /// Sends of a message what the socket takes at once. `sure`: when it is sent, nothing is to be done before something else
+    /// completes: so the turn does not end with it, which saves a system call.
+    ///
+    /// # Safety
+    /// As [`send_message`](Self::send_message).
+    pub unsafe fn send_now(
+        &mut self,
+        socket: Slot,
+        message: *const libc::msghdr,
+        key: Key,
+        sure: bool,
+    ) -> Result<()> {
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT).cast_unsigned();
+        let entry = opcode::SendMsg::new(types::Fixed(socket.0), message).flags(flags).build();
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(entry, key)? };
+        self.lines.sure += u32::from(sure);
+        Ok(())
     }
 
     /// Tells the line when so much time has passed, with that key, of which one is running at most. With the ring's first turn

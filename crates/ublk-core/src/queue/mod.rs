@@ -232,7 +232,7 @@ impl Queue {
     pub fn turn(&mut self, wait: Wait) -> Result<()> {
         self.answer_copied()?;
         self.in_flight.clear();
-        let sure = self.commands.send(&mut self.ring, &mut self.data)?;
+        let sure = self.commands.send(&mut self.ring, &mut self.data)? + self.lines.sure();
         let found = self.polling.look(&mut self.ring, wait, sure)?;
         if !found {
             self.ring.enter(wait, sure)?;

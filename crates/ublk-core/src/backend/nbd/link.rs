@@ -7,6 +7,7 @@ use super::outgoing::{Outgoing, SENT};
 use super::protocol::{COMMAND_FUA, Command, Request, errno_of};
 use super::replies::{Decoder, Event, Violation};
 use super::silence::{Silence, TICK};
+use super::uri::Place;
 use crate::number::to_usize;
 use crate::queue::{Completer, Errno, Key, Line, LineId, LineIo, Slot, Stretch, Token};
 use std::collections::VecDeque;
@@ -110,8 +111,9 @@ impl Link {
             self.ready.pop_front();
         }
         self.flush_for_the_journal();
+        let near = matches!(self.hub.uri.place, Place::Unix(_));
         if !self.outgoing.busy()
-            && let Err(error) = self.outgoing.send(io, self.slot)
+            && let Err(error) = self.outgoing.send(io, self.slot, near && self.ready.is_empty())
         {
             return self.lose(io, &error.to_string());
         }

@@ -57,7 +57,7 @@ impl From<io::Error> for Refusal {
 }
 
 /// Negotiates with the server at the other end until it serves the export.
-pub fn negotiate(stream: &mut (impl Read + Write), name: &str) -> Result<Export, Refusal> {
+pub fn negotiate(stream: &mut (impl Read + Write), name: &str, structured: bool) -> Result<Export, Refusal> {
     let greeting = exactly::<18>(stream)?;
     let (magic, second) = (u64_at(&greeting, 0), u64_at(&greeting, 8));
     if magic != Some(INIT_MAGIC) {
@@ -69,7 +69,7 @@ pub fn negotiate(stream: &mut (impl Read + Write), name: &str) -> Result<Export,
     }
     let ours = FIXED_NEWSTYLE | flags & NO_ZEROES;
     stream.write_all(&u32::from(ours).to_be_bytes())?;
-    let structured = ask(stream, OPT_STRUCTURED_REPLY, &[], |_, _| Ok(()))?.is_ok();
+    let structured = structured && ask(stream, OPT_STRUCTURED_REPLY, &[], |_, _| Ok(()))?.is_ok();
     let mut found = Found::default();
     let mut wants = Vec::with_capacity(name.len() + 8);
     #[expect(clippy::cast_possible_truncation, reason = "at most LONGEST_NAME")]
@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn with(says: &[Vec<u8>]) -> Result<Export, Refusal> {
-        negotiate(&mut Deaf { says: &says.concat(), heard: Vec::new() }, "disk")
+        negotiate(&mut Deaf { says: &says.concat(), heard: Vec::new() }, "disk", true)
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
         let found = with(&says).unwrap();
         assert_eq!(found, Export { size: 1 << 30, flags: ExportFlags(0x10d), structured: true, blocks });
         let mut stream = Deaf { says: &says.concat(), heard: Vec::new() };
-        negotiate(&mut stream, "disk").unwrap();
+        negotiate(&mut stream, "disk", true).unwrap();
         let go = [&4_u32.to_be_bytes()[..], b"disk", &[0, 1, 0, 3]].concat();
         let asked = [&3_u32.to_be_bytes()[..], &option(OPT_STRUCTURED_REPLY, &[]), &option(OPT_GO, &go)];
         assert_eq!(stream.heard, asked.concat());
@@ -308,7 +308,7 @@ mod tests {
             says.truncate(cut);
             says.extend(tail);
             let mut stream = Deaf { says: &says, heard: Vec::new() };
-            if let Ok(export) = negotiate(&mut stream, "") {
+            if let Ok(export) = negotiate(&mut stream, "", true) {
                 prop_assert!(export.blocks.least.is_power_of_two() && export.blocks.least <= export.blocks.most);
             }
             // It asks for little, whatever it hears.

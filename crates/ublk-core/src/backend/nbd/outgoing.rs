@@ -12,6 +12,8 @@ pub const SENT: Key = 0;
 const MOST_PLACES: usize = 1000;
 /// Bytes: more data than that goes with the next message.
 const MOST_DATA: usize = 4 << 20;
+/// Bytes: so much data has room in a socket that is empty. If it is not, answers are to come, and with them the next turn.
+const MOST_SURE: usize = 8 << 10;
 
 /// What an operation in the ring points to.
 struct Memory {
@@ -63,8 +65,9 @@ impl Outgoing {
         self.requests.push((number, data));
     }
 
-    /// Sends what was added. Until that has been [sent](Self::sent), the data of these requests is in use.
-    pub fn send(&mut self, io: &mut LineIo<'_>, socket: Slot) -> Result<()> {
+    /// Sends what was added. Until that has been [sent](Self::sent), the data of these requests is in use. `all`: nothing waits for
+    /// room in the next message, and the socket takes a small message as a whole or not at all.
+    pub fn send(&mut self, io: &mut LineIo<'_>, socket: Slot, all: bool) -> Result<()> {
         if self.requests.is_empty() {
             return Ok(());
         }
@@ -87,17 +90,24 @@ impl Outgoing {
             }
         }
         self.first = 0;
-        self.issue(io, socket)
+        self.issue(io, socket, Some(all && self.data <= MOST_SURE))
     }
 
+    /// `at_once`: a message is tried to be sent without waiting, and whether nothing is to be done then. What the socket does not
+    /// take is sent when it does.
     #[expect(clippy::as_underscore, reason = "the number's type depends on the C library")]
-    fn issue(&mut self, io: &mut LineIo<'_>, socket: Slot) -> Result<()> {
+    fn issue(&mut self, io: &mut LineIo<'_>, socket: Slot, at_once: Option<bool>) -> Result<()> {
         let Memory { places, message, .. } = &mut **self.memory;
         let rest = &mut places[self.first..];
         (message.msg_iov, message.msg_iovlen) = (rest.as_mut_ptr(), rest.len() as _);
         // SAFETY: the memory stays as it is while this is busy, and is given up if it is dropped then; the data is that of
         // requests which are not answered before.
-        unsafe { io.send_message(socket, &raw const *message, SENT)? };
+        unsafe {
+            match at_once {
+                Some(sure) => io.send_now(socket, &raw const *message, SENT, sure)?,
+                None => io.send_message(socket, &raw const *message, SENT)?,
+            }
+        }
         self.busy = true;
         Ok(())
     }
@@ -125,7 +135,7 @@ impl Outgoing {
             return Ok(true);
         }
         if !io.leaving() {
-            self.issue(io, socket).map_err(|error| error.errno.unwrap_or(libc::EIO))?;
+            self.issue(io, socket, None).map_err(|error| error.errno.unwrap_or(libc::EIO))?;
         }
         Ok(false)
     }

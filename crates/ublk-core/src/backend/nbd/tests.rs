@@ -10,6 +10,8 @@ use crate::backend::{Backend, Flags, Op};
 use crate::number::to_usize;
 use crate::queue::{Descriptor, Outcome};
 use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -55,10 +57,20 @@ const FUA: u16 = 1 << 3;
 const ALL: u16 = FLUSH | FUA | 1 << 5 | 1 << 6 | 1 << 8;
 
 impl Server {
+    /// One with structured replies is asked for them over a network alone.
     fn new(structured: bool, flags: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let listener = UnixListener::bind(&path).unwrap();
+        let (listener, uri): (OwnedFd, _) = if structured {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            (listener.into(), format!("nbd://127.0.0.1:{port}/disk"))
+        } else {
+            let uri = format!("nbd+unix:///disk?socket={}", path.display());
+            (UnixListener::bind(&path).unwrap().into(), uri)
+        };
+        // What this type does is the same for all sockets.
+        let listener = UnixListener::from(listener);
         let shop = Arc::new(Shop {
             now: Mutex::new(vec![0; 2 * SIZE]),
             durable: Mutex::new(vec![0; 2 * SIZE]),
@@ -72,7 +84,6 @@ impl Server {
             slow: AtomicU64::new(0),
             writes: AtomicU64::new(0),
         });
-        let uri = format!("nbd+unix:///disk?socket={}", path.display());
         let serving = shop.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {

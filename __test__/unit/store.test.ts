@@ -1,4 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
@@ -130,9 +131,7 @@ test('errors say what is wrong in one line, and no secret', async t => {
     t.false(JSON.stringify(server.requests).includes('planted-secret-key'))
     await server[Symbol.asyncDispose]()
   }
-  const nobody = createServer().listen(0, '127.0.0.1')
-  const { port } = nobody.address() as { port: number }
-  nobody.close()
+  const port = await freePort()
   const gone = await doctor(
     { AWS_ENDPOINT_URL: `http://127.0.0.1:${port}`, ...secrets, AWS_SECRET_ACCESS_KEY: 'x' },
     's3://disks/a',
@@ -169,6 +168,15 @@ test('a directory is a store, too', async t => {
   t.deepEqual(checks(stdout, 'ok').slice(0, 7), ['store', ...FINDINGS])
 })
 
+/** A port that nobody listened on a moment ago. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  server.close()
+  return port
+}
+
 /** A program that `scripts/setup --stores` builds; without it the test is skipped, which it says. */
 function built(t: ExecutionContext, path: string): string | undefined {
   const cache =
@@ -185,9 +193,7 @@ function built(t: ExecutionContext, path: string): string | undefined {
 async function run(t: ExecutionContext, program: string, words: (port: number, dir: string) => string[]) {
   const data = mkdtempSync(join(dir, 'data-'))
   mkdirSync(join(data, 'disks'))
-  const free = createServer().listen(0, '127.0.0.1')
-  const { port } = free.address() as { port: number }
-  free.close()
+  const port = await freePort()
   const keys = { AWS_ACCESS_KEY_ID: 'testkey00', AWS_SECRET_ACCESS_KEY: 'planted-secret-key' }
   const env = {
     ...process.env,

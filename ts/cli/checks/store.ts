@@ -1,4 +1,5 @@
 import { needsRemote } from '../../backends/needs-remote.js'
+import { wrap } from '../../errors.js'
 import { type Check, found, type Status } from './check.js'
 
 /** What the native part finds. */
@@ -11,7 +12,9 @@ const STATUS: Record<string, Status> = { sound: 'ok', unsound: 'FAIL', unknown: 
 export async function probeOf(url: string): Promise<StoreProbe> {
   await needsRemote('an object store')
   const { probeStore } = await import('#binding')
-  return await probeStore(url)
+  return await probeStore(url).catch((error: unknown) => {
+    throw wrap(error)
+  })
 }
 
 /** What a probe found, as checks. */

@@ -141,6 +141,8 @@ const rust = {
       'device → heat': 'where a disk is read and written',
       'device → layers': 'the layers of an overlay',
       'device → lazy': 'how much of a lazy disk is there',
+      'device → volume': 'how a volume in an object store stands',
+      'kinds → volume': 'tells that of the disk that it opens',
       'device → changes': 'checkpoints, and what was changed since',
       'device → diff': 'writes what was changed since',
       'device → powercut': 'cuts the power, and goes through what that may leave',

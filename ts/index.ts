@@ -25,7 +25,6 @@ export {
 } from './backends/overlay.js'
 export { type PowercutBackend, type PowercutOptions, powercut } from './backends/powercut.js'
 export { type Qcow2Backend, type Qcow2Options, qcow2 } from './backends/qcow2.js'
-export { type S3Backend, type S3Options, s3 } from './backends/s3.js'
 export {
   type QemuBackend,
   type QemuDriver,
@@ -34,6 +33,7 @@ export {
   type RbdOptions,
   rbd,
 } from './backends/qemu.js'
+export { type S3Backend, type S3Options, s3 } from './backends/s3.js'
 export { type SliceBackend, type SliceOptions, slice } from './backends/slice.js'
 export { type StripeBackend, type StripeOptions, stripe } from './backends/stripe.js'
 export { type TrackedBackend, type TrackedOptions, tracked } from './backends/tracked.js'

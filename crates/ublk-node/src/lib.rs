@@ -28,6 +28,7 @@ mod remote;
 mod task;
 mod task_threads;
 mod telemetry;
+mod volume;
 mod wire;
 
 use napi_derive::napi;

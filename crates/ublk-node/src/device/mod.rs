@@ -8,7 +8,7 @@ mod lazy;
 mod moving;
 mod nbd;
 mod recorded;
-pub mod volume;
+mod volume;
 
 use crate::Cancel;
 use crate::hooks::{Changes, Fetches, Wanted, callable};

@@ -1,7 +1,7 @@
 //! A backend as JavaScript describes it, before it is opened.
 
 use super::{ALL, Below, Kind};
-use crate::device::volume::Tell;
+use crate::volume::Tell;
 use napi_derive::napi;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::Value;

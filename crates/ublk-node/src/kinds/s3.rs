@@ -87,10 +87,10 @@ impl Plan for Options {
 }
 
 #[cfg(feature = "remote")]
-fn standing_of(now: &ublk_remote::log::Standing) -> crate::device::volume::StoredVolume {
+fn standing_of(now: &ublk_remote::log::Standing) -> crate::volume::StoredVolume {
     use crate::number::number;
     let requests = now.requests;
-    crate::device::volume::StoredVolume {
+    crate::volume::StoredVolume {
         serving: !now.stopped,
         behind: number(now.behind),
         behind_seconds: now.behind_for.as_secs_f64(),

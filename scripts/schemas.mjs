@@ -97,6 +97,7 @@ const device = row(deviceColumns, {
   'fetch-fail': 'integer?',
   filling: 'text?',
   connection: 'connection?',
+  volume: 'volume?',
 })
 
 const counted = { id: 'integer', path: 'text', queue: 'integer?', op: 'text' }
@@ -170,6 +171,7 @@ const definitions = {
     turns: 'integer',
     layers: 'layer[]',
     connection: 'connection?',
+    volume: 'volume?',
   }),
   rate: row(rateColumns, {
     ...counted,
@@ -236,6 +238,22 @@ const definitions = {
     journalBytes: 'integer',
     journalWrites: 'integer',
     journalMax: 'integer',
+  }),
+  volume: object({
+    serving: 'boolean',
+    behind: 'integer',
+    behindSeconds: 'number',
+    written: 'integer',
+    sent: 'integer',
+    received: 'integer',
+    puts: 'integer',
+    gets: 'integer',
+    lists: 'integer',
+    deletes: 'integer',
+    failures: 'integer',
+    stored: 'integer',
+    live: 'integer',
+    cached: 'integer',
   }),
   stack: {
     type: 'object',

@@ -123,7 +123,10 @@ test.serial('who opens a volume is its only writer, and who had it says so', asy
     sh('dd if=/dev/zero of="$1" bs=64K count=1 oflag=direct conv=fsync status=none', first.path),
     { message: /Input\/output error/ },
   )
-  t.regex(said(first), /was opened by process \d+ on .*: the disk has stopped/)
+  await until(
+    () => /was opened by process \d+ on .*: the disk has stopped/.test(said(first)),
+    'the first server says who has opened the volume',
+  )
   t.is((await run('delete', first.path)).status, 0)
   await sh('dd if="$1" of=/dev/null bs=64K count=16 iflag=direct status=none', second.path)
   t.is((await run('delete', second.path)).status, 0)

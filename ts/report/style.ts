@@ -1,7 +1,7 @@
 /** How a report looks: light and dark, on paper, and without colours, since each fate has a sign and a shape of its own. */
 export const STYLE = `
-:root{--paper:#fbfaf7;--card:#fff;--ink:#1b1d22;--soft:#5c626d;--line:#dedbd3;--zone:#f3efe4;--durable:#8d97a6;--kept:#1f6fb2;--lost:#c62f1d;--lost-soft:#fbe6e1;--mark:#7a4fb0;--heat-0:#eeebe3;--heat-1:#cfd8e3;--heat-2:#a3b6cc;--heat-3:#7089a8;--heat-4:#3f5878;--focus:#1f6fb2}
-@media (prefers-color-scheme:dark){:root{--paper:#14161a;--card:#1b1e24;--ink:#eceae4;--soft:#a2a8b3;--line:#343841;--zone:#22242b;--durable:#7d8796;--kept:#6cb2ee;--lost:#ff7059;--lost-soft:#3b2220;--mark:#bd9aea;--heat-0:#22252c;--heat-1:#33404f;--heat-2:#48607a;--heat-3:#6d8dae;--heat-4:#a9c6e4;--focus:#6cb2ee}}
+:root{--paper:#fbfaf7;--card:#fff;--ink:#1b1d22;--soft:#5c626d;--line:#dedbd3;--zone:#f3efe4;--saved:#8d97a6;--kept:#1f6fb2;--lost:#c62f1d;--lost-soft:#fbe6e1;--mark:#7a4fb0;--heat-0:#eeebe3;--heat-1:#cfd8e3;--heat-2:#a3b6cc;--heat-3:#7089a8;--heat-4:#3f5878;--focus:#1f6fb2}
+@media (prefers-color-scheme:dark){:root{--paper:#14161a;--card:#1b1e24;--ink:#eceae4;--soft:#a2a8b3;--line:#343841;--zone:#22242b;--saved:#7d8796;--kept:#6cb2ee;--lost:#ff7059;--lost-soft:#3b2220;--mark:#bd9aea;--heat-0:#22252c;--heat-1:#33404f;--heat-2:#48607a;--heat-3:#6d8dae;--heat-4:#a9c6e4;--focus:#6cb2ee}}
 *{box-sizing:border-box}
 html{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif;-webkit-text-size-adjust:100%}
 body{margin:0 auto;max-width:78rem;padding:clamp(1rem,3vw,2.5rem)}
@@ -36,7 +36,7 @@ td b{margin-right:.5em}
 .tiles small{display:block;font-size:.8rem;font-weight:400;letter-spacing:0;color:var(--soft)}
 .tiles dt:before{content:var(--s)/"";color:var(--c);margin-right:.4em}
 @media (max-width:40rem){.tiles{grid-template-columns:repeat(2,1fr)}}
-.d{--c:var(--durable);--s:"●"}.k{--c:var(--kept);--s:"○"}.p{--c:var(--lost);--s:"◐"}.l{--c:var(--lost);--s:"✕"}
+.d{--c:var(--saved);--s:"●"}.k{--c:var(--kept);--s:"○"}.p{--c:var(--lost);--s:"◐"}.l{--c:var(--lost);--s:"✕"}
 .legend{display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;font-size:.85rem;max-width:none}
 .legend span{display:inline-flex;align-items:center;gap:.4rem}
 .key{width:12px;height:12px;overflow:visible;flex:none}
@@ -59,7 +59,7 @@ svg text{fill:var(--soft);font-size:12px;font-family:inherit}
 #hatch path{stroke:var(--line);stroke-width:3}
 #tl path,#tl rect{vector-effect:non-scaling-stroke}
 .flush{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3;fill:none}
-path.d,rect.d{fill:var(--durable);stroke:var(--durable);stroke-width:.8}
+path.d,rect.d{fill:var(--saved);stroke:var(--saved);stroke-width:.8}
 path.k,rect.k{fill:var(--card);stroke:var(--kept);stroke-width:1.6}
 path.p,rect.p{fill:var(--lost-soft);stroke:var(--lost);stroke-width:1.8;stroke-dasharray:3 1.5}
 path.l,rect.l{fill:var(--lost);stroke:var(--lost);stroke-width:1.6}

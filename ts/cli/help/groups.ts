@@ -41,7 +41,7 @@ export const COMMON: Readonly<Record<string, string>> = {
     'doctor completion',
   'ublk-ts create':
     '--mem --file --lazy --qcow2 --nbd --image --s3 --worker --overlay --fault --id --name --read-only --queues --recovery --detach ' +
-    '--auto-restart --log-file --json',
+    '--auto-restart --json',
   'ublk-ts run':
     '--mem --file --lazy --qcow2 --worker --overlay --fault --profile --read-only --queues --mkfs --mkfs-options --mount',
   'ublk-ts crash states':

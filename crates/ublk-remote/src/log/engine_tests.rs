@@ -10,7 +10,7 @@ use ublk_core::backend::{Backend, Errno, Op};
 use ublk_core::queue::Descriptor;
 use ublk_core::testing::Bench;
 
-const SIZE: u64 = 64 << 20;
+const SIZE: u64 = 32 << 20;
 const IO: u32 = 1 << 20;
 
 fn disk(store: &Path, cache: &Path, durable: Durable) -> Arc<LogDisk> {
@@ -64,7 +64,7 @@ fn what_is_written_is_read_from_here_and_from_the_store() {
         disk.check_claimed().unwrap();
         let mut bench = Bench::new(disk.clone(), 4, IO);
         check(&mut bench, &model);
-        for turn in 0..120_u64 {
+        for turn in 0..60_u64 {
             let length = [4096, 512, 7680, 256 << 10, 9216, IO.into()][(turn % 6) as usize];
             let offset = turn * 7_368_704 % (SIZE - length) / 512 * 512;
             write(&mut bench, &mut model, offset, length, turn as u8 + 1);

@@ -287,7 +287,7 @@ fn finish(server: &Server, history: &mut History, pending: &mut Vec<(Writing, u6
 }
 
 fn run<F: Future<Output = ()>>(test: impl Fn(u64) -> F) {
-    let seeds = std::env::var("UBLK_TS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let seeds = std::env::var("UBLK_TS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     let first = std::env::var("UBLK_TS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     for seed in first..first + seeds {
         let runtime =

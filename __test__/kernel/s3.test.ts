@@ -204,6 +204,8 @@ class Versitygw implements AsyncDisposable {
       'posix',
       '--sidecar',
       `${dir}/meta`,
+      '--default-etag',
+      'none',
       `${dir}/data`,
     ]
     this.#child = spawn(Versitygw.PROGRAM, words, { env, stdio: ['ignore', 'ignore', 'inherit'] })

@@ -6,7 +6,7 @@
 //! write is, with a note of where it was: when the log is read, it counts only where the map still names that place. So a move
 //! never undoes a write. Fences are never deleted: a writer that was fenced may come back at any time.
 
-use super::format::{BLOCK, Kind, LEAST_SEGMENT, LOG, Listed, LogId, MAPS, Run, StoredMap};
+use super::format::{BLOCK, BLOCK_LENGTH, Kind, LEAST_SEGMENT, LOG, Listed, LogId, MAPS, Run, StoredMap};
 use super::map::Map;
 use super::open::again;
 use super::state::{Pin, Refused, Way};
@@ -257,7 +257,7 @@ async fn shift(
     };
     let data = match local {
         Some(start) => {
-            let data = volume.load(start + u64::from(at.block) * BLOCK, blocks as usize * BLOCK as usize);
+            let data = volume.load(start + u64::from(at.block) * BLOCK, blocks as usize * BLOCK_LENGTH);
             volume.unpin([Pin::Segment(at.segment)].into_iter());
             Bytes::from(data.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?)
         }
@@ -278,7 +278,7 @@ async fn shift(
     };
     let kind = Kind::Moved { from: id, place: at.block };
     if let Err(error) = volume.with_files(|| volume.data.store(writing.offset(), &data)) {
-        volume.state().abandon(&writing).tell();
+        volume.abandon(&writing);
         return Err(error.raw_os_error().unwrap_or(libc::EIO));
     }
     volume.counts.moved.fetch_add(blocks.into(), Relaxed);

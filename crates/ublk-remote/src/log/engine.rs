@@ -245,7 +245,8 @@ impl LogEngine {
     fn write(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         let waiter = self.waiter(io);
         let (block, blocks) = touched(&piece);
-        let (first, last) = (piece.offset % BLOCK != 0, (piece.offset + piece.length) % BLOCK != 0);
+        let is_within = |byte: u64| !byte.is_multiple_of(BLOCK);
+        let (first, last) = (is_within(piece.offset), is_within(piece.offset + piece.length));
         let way = if first || last { Way::Part } else { Way::Whole };
         match self.volume.begin_write(block, blocks, way, || waiter) {
             Err(errno) => Step::Done(Err(errno)),
@@ -312,7 +313,7 @@ impl LogEngine {
 
     fn zero(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
         let (first, end) = (piece.offset.div_ceil(BLOCK), (piece.offset + piece.length) / BLOCK);
-        let whole = piece.offset % BLOCK == 0 && piece.length % BLOCK == 0;
+        let whole = piece.offset.is_multiple_of(BLOCK) && piece.length.is_multiple_of(BLOCK);
         if piece.op == Op::WriteZeroes && !whole {
             return Step::Done(Err(libc::EOPNOTSUPP)); // the kernel writes zeroes then
         }

@@ -1,9 +1,9 @@
 //! Brings chunks of segments from the store to the local file. Requests for the same chunk share one call.
 
 use super::cache::{CHUNK, Key};
-use super::format::{BLOCK, LogId};
+use super::format::{BLOCK, BLOCK_LENGTH, LogId};
 use super::index::Chunk;
-use super::state::{Layout, Waiter};
+use super::state::Waiter;
 use super::upload::Patience;
 use super::volume::Volume;
 use crate::store::StoreErrorKind;
@@ -121,7 +121,7 @@ pub async fn read(
                     volume.report(format!("{}: a read has failed: {}", volume.store.name(), error.message));
                     return Err(libc::EIO);
                 }
-                if let Some(why) = patience.failed(&error) {
+                if let Some(why) = patience.failed(&error.message) {
                     volume.report(format!("{}: {why}; reads wait", volume.store.name()));
                 }
             }
@@ -140,7 +140,7 @@ async fn load(volume: &Volume, range: &Range) -> Result<Bytes, i32> {
 
 /// Puts chunks into the local file.
 async fn keep(volume: &Volume, range: &Range, bytes: &Bytes) -> Result<(), i32> {
-    for (chunk, data) in (range.first..).zip(bytes.chunks(Layout::CHUNK as usize)) {
+    for (chunk, data) in (range.first..).zip(bytes.chunks(CHUNK as usize * BLOCK_LENGTH)) {
         let slot = loop {
             let slot = volume.state().cache.reserve();
             match slot {

@@ -1,7 +1,7 @@
 //! Writes that keep a part of a block: the rest of it is put into the block's new place before.
 
 use super::fetch::fetch;
-use super::format::BLOCK;
+use super::format::{BLOCK, BLOCK_LENGTH};
 use super::state::{Found, Waiter, Writing};
 use super::volume::Volume;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,7 +74,7 @@ async fn read(volume: &Arc<Volume>, block: u64, handle: &Handle) -> Result<Vec<u
         volume.find(block, 1, &mut found);
         match found.first().map(|(.., found)| *found) {
             Some(Found::At(offset, pin)) => {
-                let data = volume.load(offset, BLOCK as usize);
+                let data = volume.load(offset, BLOCK_LENGTH);
                 volume.unpin([pin].into_iter());
                 return data.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
             }
@@ -89,7 +89,7 @@ async fn read(volume: &Arc<Volume>, block: u64, handle: &Handle) -> Result<Vec<u
                     return Err(-result);
                 }
             }
-            Some(Found::Zero) | None => return Ok(vec![0; BLOCK as usize]),
+            Some(Found::Zero) | None => return Ok(vec![0; BLOCK_LENGTH]),
         }
     }
 }

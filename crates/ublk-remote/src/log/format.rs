@@ -16,6 +16,8 @@ use std::fmt;
 
 /// Bytes: what the map counts in.
 pub const BLOCK: u64 = 4096;
+/// The same, for lengths in memory.
+pub const BLOCK_LENGTH: usize = 4096;
 /// The most blocks of data in a segment.
 pub const MOST_BLOCKS: u32 = 2048;
 /// The most extents of a segment.

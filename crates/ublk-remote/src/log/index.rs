@@ -12,7 +12,7 @@ use ublk_core::backend::Stamp;
 
 const MAGIC: &[u8; 16] = b"ublk-ts chunks1\n";
 const HEADER: u64 = 4096;
-const ENTRY: u64 = 16;
+const ENTRY: usize = 16;
 
 /// A chunk of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Index {
     /// Opens the index of a local file with so many slots, or makes one. Returns what counts of it.
     pub fn open(path: &Path, volume: &str, slots: u32) -> io::Result<(Self, Vec<(u32, Chunk)>)> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        let length = HEADER + u64::from(slots) * ENTRY;
+        let length = HEADER + u64::from(slots) * ENTRY as u64;
         let now = Stamp::now(&file)?;
         let mut header = [0; 128];
         let whole = file.metadata()?.len() == length && file.read_exact_at(&mut header, 0).is_ok();
@@ -47,7 +47,7 @@ impl Index {
             let mut bytes = vec![0; usize::try_from(length - HEADER).map_err(io::Error::other)?];
             file.read_exact_at(&mut bytes, HEADER)?;
             found = (0..slots)
-                .zip(bytes.chunks_exact(ENTRY as usize))
+                .zip(bytes.chunks_exact(ENTRY))
                 .filter_map(|(slot, entry)| Some((slot, decode(entry)?)))
                 .collect();
         } else {
@@ -71,12 +71,12 @@ impl Index {
 
     /// Nobody finds anything in a slot from here on.
     pub fn clear(&self, slot: u32) -> io::Result<()> {
-        self.file.write_all_at(&[0; ENTRY as usize], HEADER + u64::from(slot) * ENTRY)
+        self.file.write_all_at(&[0; ENTRY], HEADER + u64::from(slot) * ENTRY as u64)
     }
 
     /// A slot has a chunk.
     pub fn set(&self, slot: u32, chunk: Chunk) -> io::Result<()> {
-        self.file.write_all_at(&encode(chunk), HEADER + u64::from(slot) * ENTRY)
+        self.file.write_all_at(&encode(chunk), HEADER + u64::from(slot) * ENTRY as u64)
     }
 
     /// The disk is closed, and all data is durable: everything counts, after a power failure, too. It has to be
@@ -100,8 +100,8 @@ fn name(volume: &str) -> [u8; 64] {
     name
 }
 
-fn encode(Chunk { id, chunk }: Chunk) -> [u8; ENTRY as usize] {
-    let mut entry = [0; ENTRY as usize];
+fn encode(Chunk { id, chunk }: Chunk) -> [u8; ENTRY] {
+    let mut entry = [0; ENTRY];
     for (at, number) in [id.epoch, id.sequence, chunk + 1].into_iter().enumerate() {
         entry[at * 4..at * 4 + 4].copy_from_slice(&number.to_le_bytes());
     }

@@ -1,5 +1,7 @@
 //! Where each block of the disk is. A copy shares with the map what neither changes, so that it costs little.
 
+#![expect(clippy::cast_possible_truncation, reason = "counts of blocks within a leaf, or of one change")]
+
 use std::sync::Arc;
 
 /// Blocks of a leaf.

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use ublk_core::backend::Stamp;
 
 const MAGIC: &[u8; 16] = b"ublk-ts notes 1\n";
-const HEADER: u64 = 4096;
+const HEADER: usize = 4096;
 const RECORD: usize = 56;
 /// What stands in a record in place of a segment's number, if it is a mark.
 const MARK: u32 = u32::MAX;
@@ -111,14 +111,15 @@ impl Notes {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        let mut header = [0; HEADER as usize];
+        let mut header = [0; HEADER];
         if file.read_exact_at(&mut header, 0).is_err() || header.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
         let (owner, stamp) = decode(&header)?;
         let everything = stamp.vouches(&Stamp::now(&file)?);
-        let mut bytes = vec![0; usize::try_from(file.metadata()?.len() - HEADER).map_err(io::Error::other)?];
-        file.read_exact_at(&mut bytes, HEADER)?;
+        let mut bytes =
+            vec![0; usize::try_from(file.metadata()?.len() - HEADER as u64).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, HEADER as u64)?;
         let mut notes = Vec::new();
         let mut certain = 0_u64;
         for record in bytes.chunks_exact(RECORD) {
@@ -147,7 +148,7 @@ impl Notes {
     /// Writes durably into a file's header who is about to open the next epoch.
     pub fn announce(path: &Path, next: &str) -> io::Result<()> {
         let file = File::options().read(true).write(true).open(path)?;
-        let mut header = [0; HEADER as usize];
+        let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0)?;
         let (owner, stamp) = decode(&header)?;
         file.write_all_at(&encode(&Owner { next: next.to_owned(), ..owner }, &stamp), 0)?;
@@ -229,8 +230,8 @@ impl Notes {
     }
 }
 
-fn encode(owner: &Owner, stamp: &Stamp) -> [u8; HEADER as usize] {
-    let mut header = [0; HEADER as usize];
+fn encode(owner: &Owner, stamp: &Stamp) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
     header[..16].copy_from_slice(MAGIC);
     header[20..24].copy_from_slice(&owner.epoch.to_le_bytes());
     header[24..60].copy_from_slice(&stamp.boot);
@@ -245,7 +246,7 @@ fn encode(owner: &Owner, stamp: &Stamp) -> [u8; HEADER as usize] {
     header
 }
 
-fn decode(header: &[u8; HEADER as usize]) -> io::Result<(Owner, Stamp)> {
+fn decode(header: &[u8; HEADER]) -> io::Result<(Owner, Stamp)> {
     if !header.starts_with(MAGIC) || sum(&header[20..]).to_le_bytes() != header[16..20] {
         return Err(io::Error::new(InvalidData, "it is not what ublk-ts writes"));
     }
@@ -264,7 +265,7 @@ fn decode(header: &[u8; HEADER as usize]) -> io::Result<(Owner, Stamp)> {
 #[cfg(test)]
 pub fn boot(path: &Path) {
     let file = File::options().read(true).write(true).open(path).unwrap();
-    let mut header = [0; HEADER as usize];
+    let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0).unwrap();
     let (owner, _) = decode(&header).unwrap();
     file.write_all_at(&encode(&owner, &Stamp::NEVER), 0).unwrap();

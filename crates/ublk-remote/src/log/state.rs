@@ -181,16 +181,20 @@ struct Waiting {
 /// Whom to tell, when the state is not locked any more.
 #[must_use]
 #[derive(Default)]
-pub struct Told(Vec<(Waiter, i32)>);
+pub struct Told {
+    waiters: Vec<(Waiter, i32)>,
+    /// A segment is whole now, and is to be stored.
+    pub ready: bool,
+}
 
 impl Told {
     /// Tells them.
     pub fn tell(self) {
-        self.0.into_iter().for_each(|(waiter, result)| waiter(result));
+        self.waiters.into_iter().for_each(|(waiter, result)| waiter(result));
     }
 
     fn all(&mut self, waiters: &mut Vec<Waiter>, result: i32) {
-        self.0.extend(waiters.drain(..).map(|waiter| (waiter, result)));
+        self.waiters.extend(waiters.drain(..).map(|waiter| (waiter, result)));
     }
 }
 
@@ -454,6 +458,7 @@ impl State {
                 add_extent(&mut open.extents, extent);
             }
             if open.sealed && open.pending == 0 {
+                told.ready = true;
                 self.tell_settled(&mut told);
             }
         }
@@ -550,7 +555,7 @@ impl State {
                 std::mem::take(&mut self.waiting.stored).into_iter().partition(|(order, _)| *order <= last);
             self.waiting.stored = later;
             let due: Vec<(u64, Waiter)> = due;
-            told.0.extend(due.into_iter().map(|(_, waiter)| (waiter, 0)));
+            told.waiters.extend(due.into_iter().map(|(_, waiter)| (waiter, 0)));
             told.all(&mut self.waiting.room, 0);
         }
         told
@@ -601,8 +606,9 @@ impl State {
         told.all(&mut self.waiting.room, -errno);
         told.all(&mut self.waiting.settled, -errno);
         told.all(&mut self.waiting.overlap, -errno);
-        told.0.extend(self.waiting.stored.drain(..).map(|(_, waiter)| (waiter, -errno)));
-        told.0.extend(self.fetching.drain().flat_map(|(_, waiters)| waiters).map(|waiter| (waiter, -errno)));
+        told.waiters.extend(self.waiting.stored.drain(..).map(|(_, waiter)| (waiter, -errno)));
+        told.waiters
+            .extend(self.fetching.drain().flat_map(|(_, waiters)| waiters).map(|waiter| (waiter, -errno)));
         told
     }
 

@@ -95,15 +95,11 @@ async fn send(volume: Arc<Volume>, number: u32) {
             Ok(Created::Exists) => match whose(&volume, &segment).await {
                 Whose::Ours => break,
                 Whose::Others(why) => return volume.stop(libc::EIO, why),
-                Whose::Unknown => {}
+                Whose::Unknown(why) => tell_failed(&volume, &mut patience, &why),
             },
             Err(error) => {
                 volume.counts.failures.fetch_add(1, Relaxed);
-                if let Some(why) = patience.failed(&error) {
-                    let behind = volume.state().behind();
-                    volume
-                        .report(format!("{}: {why}; {behind} bytes wait to be stored", volume.store.name()));
-                }
+                tell_failed(&volume, &mut patience, &error.message);
             }
         }
         patience.pause().await;
@@ -118,10 +114,18 @@ async fn send(volume: Arc<Volume>, number: u32) {
     volume.stored.notify_one();
 }
 
+/// A call for a segment has failed.
+fn tell_failed(volume: &Volume, patience: &mut Patience, why: &str) {
+    if let Some(why) = patience.failed(why) {
+        let behind = volume.state().behind();
+        volume.report(format!("{}: {why}; {behind} bytes wait to be stored", volume.store.name()));
+    }
+}
+
 enum Whose {
     Ours,
     Others(String),
-    Unknown,
+    Unknown(String),
 }
 
 /// Who has created the object that is in the place of a segment: an earlier try of ours, or somebody else.
@@ -133,7 +137,7 @@ async fn whose(volume: &Volume, segment: &Segment) -> Whose {
             "{}: somebody else writes this volume; the disk has stopped",
             volume.store.name()
         )),
-        Err(_) => Whose::Unknown,
+        Err(error) => Whose::Unknown(error.message),
     }
 }
 
@@ -160,13 +164,13 @@ impl Patience {
     }
 
     /// A call has failed. Once it has for long, what to tell the owner.
-    pub fn failed(&mut self, error: &StoreError) -> Option<String> {
+    pub fn failed(&mut self, why: &str) -> Option<String> {
         let since = *self.since.get_or_insert_with(Instant::now);
         if self.told || since.elapsed() < QUIETLY {
             return None;
         }
         self.told = true;
-        Some(format!("does not answer since {} s: {}", since.elapsed().as_secs(), error.message))
+        Some(format!("has failed for {} s: {why}", since.elapsed().as_secs()))
     }
 
     /// How long it has failed.

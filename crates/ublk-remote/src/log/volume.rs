@@ -190,8 +190,9 @@ impl Volume {
         let long = notes.is_long() && !self.renewing.swap(true, SeqCst);
         drop(state);
         drop(notes);
+        let ready = told.iter().any(|told| told.ready);
         told.into_iter().for_each(super::state::Told::tell);
-        if opens || long {
+        if opens || ready || long {
             self.work.notify_one();
         }
         added
@@ -239,6 +240,8 @@ impl Volume {
     pub fn abandon(&self, writing: &Writing) {
         let told = self.state().abandon(writing);
         told.tell();
+        // Its segment may be whole now.
+        self.work.notify_one();
     }
 
     /// Has a part of the disk read as zeroes. `false`: the waiter is told when to try again.

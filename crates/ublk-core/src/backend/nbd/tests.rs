@@ -56,21 +56,25 @@ const FLUSH: u16 = 1 | 1 << 2;
 const FUA: u16 = 1 << 3;
 const ALL: u16 = FLUSH | FUA | 1 << 5 | 1 << 6 | 1 << 8;
 
+/// Waits for the next client.
+type Accept = Box<dyn Fn() -> io::Result<UnixStream> + Send>;
+
 impl Server {
     /// One with structured replies is asked for them over a network alone.
     fn new(structured: bool, flags: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let (listener, uri): (OwnedFd, _) = if structured {
+        let (accept, uri): (Accept, _) = if structured {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
-            (listener.into(), format!("nbd://127.0.0.1:{port}/disk"))
+            // What this type of stream does is the same for all sockets.
+            let accept = move || Ok(UnixStream::from(OwnedFd::from(listener.accept()?.0)));
+            (Box::new(accept), format!("nbd://127.0.0.1:{port}/disk"))
         } else {
-            let uri = format!("nbd+unix:///disk?socket={}", path.display());
-            (UnixListener::bind(&path).unwrap().into(), uri)
+            let listener = UnixListener::bind(&path).unwrap();
+            let accept = move || Ok(listener.accept()?.0);
+            (Box::new(accept), format!("nbd+unix:///disk?socket={}", path.display()))
         };
-        // What this type does is the same for all sockets.
-        let listener = UnixListener::from(listener);
         let shop = Arc::new(Shop {
             now: Mutex::new(vec![0; 2 * SIZE]),
             durable: Mutex::new(vec![0; 2 * SIZE]),
@@ -86,8 +90,8 @@ impl Server {
         });
         let serving = shop.clone();
         thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (Ok(stream), shop) = (stream, serving.clone()) else { return };
+            loop {
+                let (Ok(stream), shop) = (accept(), serving.clone()) else { return };
                 if shop.closed.load(SeqCst) {
                     continue;
                 }

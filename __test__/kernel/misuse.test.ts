@@ -14,6 +14,7 @@ const WRONG: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
   totals: [],
   lazyProgress: [],
   connection: [],
+  volume: [],
   prefetch: [
     [0],
     [[{}]],

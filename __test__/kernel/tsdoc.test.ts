@@ -81,6 +81,7 @@ const INSTEAD: readonly (readonly [string, string])[] = [
   ["'105.7~1a2b3c4d'", "found?.id ?? ''"],
   ["worker(new URL('./my-disk.js', import.meta.url))", "memory('16M')"],
   ["rbd('rbd/vm1', { user: 'vms', journal: '64M' })", "memory('16M')"],
+  ['s3://my-bucket/disks/db', 'file:///tmp/volume'],
   ['{ … }', '{}'],
 ]
 

@@ -13,9 +13,10 @@ export interface DeviceOptions {
    * What stores the bytes: `memory(size)`, `nullDisk(size)`, `file(path, { direct, exclusive })`,
    * `qcow2(path, { backing, exclusive })`, `lazy({ source, cache, cacheMax, fill })` or `lazy({ size, fetch })`,
    * `nbd(uri, { timeout, journal })`, `qemu(driver, { keyFile, direct, exclusive })`, `rbd(image, { user, conf })`,
-   * `worker(url, options)`, or an object with the methods of a disk; composed of other backends:
-   * `stripe(disks, { chunk })`, `concat(disks)`, `slice(disk, { offset, size })`, `overlay(base, { upper, size })`,
-   * `tracked(disk, { map })`, `faults(disk, rules)`, `powercut({ over, replay, unit, seed })`.
+   * `s3(url, { cache, size, durable })`, `worker(url, options)`, or an object with the methods of a disk; composed of
+   * other backends: `stripe(disks, { chunk })`, `concat(disks)`, `mirror(disks, { bitmap })`,
+   * `slice(disk, { offset, size })`, `overlay(base, { upper, size })`, `tracked(disk, { map })`,
+   * `faults(disk, rules)`, `powercut({ over, replay, unit, seed })`.
    */
   backend: Backend
   /**

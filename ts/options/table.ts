@@ -28,9 +28,9 @@ export const OPTIONS: Readonly<Record<string, Option>> = {
           '`memory(size)`, `nullDisk(size)`, `file(path, { direct, exclusive })`, ' +
           '`qcow2(path, { backing, exclusive })`, `lazy({ source, cache, cacheMax, fill })` or ' +
           '`lazy({ size, fetch })`, `nbd(uri, { timeout, journal })`, `qemu(driver, { keyFile, direct, exclusive })`, ' +
-          '`rbd(image, { user, conf })`, `worker(url, options)`, or an object ' +
+          '`rbd(image, { user, conf })`, `s3(url, { cache, size, durable })`, `worker(url, options)`, or an object ' +
           'with the methods of a disk; composed of other backends: ' +
-          '`stripe(disks, { chunk })`, `concat(disks)`, `slice(disk, { offset, size })`, ' +
+          '`stripe(disks, { chunk })`, `concat(disks)`, `mirror(disks, { bitmap })`, `slice(disk, { offset, size })`, ' +
           '`overlay(base, { upper, size })`, `tracked(disk, { map })`, `faults(disk, rules)`, ' +
           '`powercut({ over, replay, unit, seed })`',
       },

@@ -9,7 +9,7 @@
 use super::format::{BLOCK, BLOCK_LENGTH, Kind, LEAST_SEGMENT, LOG, Listed, LogId, MAPS, Run, StoredMap};
 use super::map::Map;
 use super::open::again;
-use super::state::{Pin, Refused, Way};
+use super::state::{Pin, Refused, State, Way};
 use super::upload::{drain, put};
 use super::volume::Volume;
 use bytes::Bytes;
@@ -28,6 +28,8 @@ const FULL: u64 = 70;
 const POOR: u32 = 60;
 /// Blocks that are moved at a time.
 const MOVES: u32 = 256;
+/// Blocks: less is not worth a map.
+const SOME: u64 = (64 << 20) / BLOCK;
 /// Segments that one round empties at most.
 const ROUND: usize = 64;
 /// Keys that are deleted with one call.
@@ -44,8 +46,10 @@ pub async fn run(volume: Arc<Volume>) {
                 return;
             }
             let (segments, blocks) = state.since_map;
-            // Maps are to be a small part of what is stored.
-            (blocks >= volume.tuning.map_blocks || segments >= volume.tuning.map_segments)
+            // A map is to be a small part of what is stored.
+            (blocks >= volume.tuning.map_blocks
+                || segments >= volume.tuning.map_segments
+                || (blocks >= SOME && is_poor(&state)))
                 && blocks * BLOCK >= size * 16
         };
         if !due {
@@ -62,6 +66,14 @@ pub async fn run(volume: Arc<Volume>) {
             }
         }
     }
+}
+
+/// Whether too much of what is stored is not the disk's.
+fn is_poor(state: &State) -> bool {
+    let (stored, live) = state.stored().fold((0, 0), |(stored, live), (_, segment)| {
+        (stored + u64::from(segment.blocks), live + u64::from(segment.live))
+    });
+    live * 100 < stored * FULL && stored - live >= SOME
 }
 
 /// Stores the map as of now, and deletes what only earlier ones need. Returns its length in bytes.

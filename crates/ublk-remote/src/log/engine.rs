@@ -21,7 +21,9 @@ const OPERATIONS: u16 = 8;
 /// Bytes: the most that is fetched in advance for somebody who reads one part of the disk after the other.
 const MOST_AHEAD: u64 = 16 << 20;
 /// Reads that follow each other before anything is.
-const STREAK: u32 = 2;
+const STREAK: u32 = 8;
+/// Bytes: how far apart reads are that follow each other, which come in any order.
+const NEAR: u64 = 2 << 20;
 /// How often a read looks again because what it waited for is not there any more.
 const PATIENCE: u32 = 64;
 
@@ -84,8 +86,7 @@ struct Ahead {
 impl Ahead {
     /// A read has come. What is to be fetched in advance, if it is time.
     fn read(&mut self, offset: u64, length: u64, size: u64) -> Option<std::ops::Range<u64>> {
-        // Several that were asked for together may come in any order.
-        let near = offset <= self.end + MOST_AHEAD / 4 && offset + MOST_AHEAD / 4 >= self.end;
+        let near = offset <= self.end + NEAR && offset + NEAR >= self.end;
         self.streak = if near && self.end > 0 { self.streak.saturating_add(1) } else { 0 };
         if self.streak == 0 {
             (self.end, self.until) = (offset + length, 0);

@@ -16,6 +16,9 @@ use ublk_core::backend::Storage;
 /// Chunks that are asked for with one call.
 const TOGETHER: u32 = 16;
 
+/// Chunks that are brought in advance at a time.
+const MOST_AHEAD: usize = 256;
+
 /// Chunks of one segment, one after the other.
 #[derive(Debug, Clone, Copy)]
 struct Range {
@@ -70,7 +73,9 @@ pub fn fetch(volume: &Arc<Volume>, wanted: Vec<(Key, Waiter)>, handle: &tokio::r
 
 /// Has what is missing of a range of bytes brought, for nobody in particular.
 pub fn ahead(volume: &Arc<Volume>, range: std::ops::Range<u64>, handle: &tokio::runtime::Handle) {
-    let missing = volume.state().missing(range.start / BLOCK..range.end.div_ceil(BLOCK));
+    let mut missing = volume.state().missing(range.start / BLOCK..range.end.div_ceil(BLOCK));
+    // What was written at random is in many places: to bring all of them would cost more than it saves.
+    missing.truncate(MOST_AHEAD);
     if !missing.is_empty() {
         fetch(volume, missing.into_iter().map(|key| (key, Box::new(|_| {}) as Waiter)).collect(), handle);
     }

@@ -461,3 +461,24 @@ fn an_idle_volume_makes_no_request_and_little_is_kept() {
         assert_eq!(server.read_all().await, history.after(history.done.len()));
     });
 }
+
+#[test]
+fn what_nobody_flushes_is_stored_after_a_while() {
+    run(|seed| async move {
+        let bucket = Bucket::new(seed, Weather::calm());
+        let cache = caches();
+        let server = opened(&bucket, cache.path(), Durable::Local).await;
+        let mut segments = 0;
+        for block in 0..200 {
+            let writing = server.begin(block, 1).await.unwrap();
+            server.put(&writing, block + 1);
+            server.volume.commit(&[(writing, Kind::Data)]).unwrap();
+            if block % 50 == 49 {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                let stored = bucket.contents().keys().filter(|key| key.starts_with("log/")).count();
+                assert!(stored > segments && server.volume.state().behind() == 0, "after block {block}");
+                segments = stored;
+            }
+        }
+    });
+}

@@ -182,7 +182,6 @@ impl Volume {
         let added = notes.add(&noted);
         // With the notes locked: what overlaps counts in the same order there, in the map, and in the segment.
         let mut state = self.state();
-        let opens = !state.has_open();
         let told: Vec<_> = match &added {
             Ok(()) => written.iter().map(|(writing, kind)| state.commit(writing, *kind)).collect(),
             Err(_) => written.iter().map(|(writing, _)| state.abandon(writing)).collect(),
@@ -192,7 +191,7 @@ impl Volume {
         drop(notes);
         let ready = told.iter().any(|told| told.ready);
         told.into_iter().for_each(super::state::Told::tell);
-        if opens || ready || long {
+        if ready || long {
             self.work.notify_one();
         }
         added
@@ -224,8 +223,17 @@ impl Volume {
         waiter: impl FnOnce() -> Waiter,
     ) -> Result<Option<Writing>, i32> {
         let mut state = self.state();
+        let before = state.next_id();
         match state.begin_write(block, blocks, way) {
-            Ok(writing) => Ok(Some(writing)),
+            Ok(writing) => {
+                let opened = state.next_id() != before;
+                drop(state);
+                if opened {
+                    // The one before may be full, and this one is not to wait for more for too long.
+                    self.work.notify_one();
+                }
+                Ok(Some(writing))
+            }
             Err(Refused::Stopped(errno)) => Err(errno),
             Err(why) => {
                 state.wait_for(why, waiter());
@@ -251,7 +259,7 @@ impl Volume {
         if state.is_zero(block, blocks) {
             return Ok(true);
         }
-        let opens = !state.has_open();
+        let before = state.next_id();
         let writing = match state.zero(block, blocks) {
             Ok(writing) => writing,
             Err(Refused::Stopped(errno)) => return Err(errno),
@@ -262,11 +270,12 @@ impl Volume {
                 return Ok(false);
             }
         };
+        let opened = state.next_id() != before;
         drop(state);
         let extent = super::format::Extent { block, blocks, place: 0, kind: Kind::Zero };
         let noted = notes.add(&[Note { id: writing.id, start: writing.start, extent }]);
         drop(notes);
-        if opens {
+        if opened {
             self.work.notify_one();
         }
         noted.map(|()| true).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))

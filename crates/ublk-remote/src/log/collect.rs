@@ -134,9 +134,9 @@ fn settled(volume: &Volume) -> Result<Still, oneshot::Receiver<i32>> {
         (number, Listed { id: segment.id, header, blocks: segment.blocks })
     });
     let segments = segments.collect();
-    let (map, next) = (state.map.clone(), state.next_id());
+    // A segment that is open and has nothing, since its writes have failed, will have something later: it is not part of the map.
     // Of an epoch in which nothing was stored, there is nothing to name a map by.
-    let at = next.sequence.checked_sub(1).map(|sequence| LogId { sequence, ..next });
+    let (map, at) = (state.map.clone(), state.last_sealed());
     state.since_map = (0, 0);
     let told = state.go_on();
     drop(state);

@@ -262,6 +262,13 @@ impl State {
         self.next
     }
 
+    /// The last segment that gets no more, of this epoch; `None`: there is none yet.
+    pub fn last_sealed(&self) -> Option<LogId> {
+        let open = self.unsent.back().filter(|last| !last.sealed);
+        let after = open.map_or(self.next, |open| self.segments[open.segment as usize].id);
+        after.sequence.checked_sub(1).map(|sequence| LogId { sequence, ..after })
+    }
+
     /// The id of the segment that is written, or was last.
     #[cfg(test)]
     pub fn open_id(&self) -> LogId {

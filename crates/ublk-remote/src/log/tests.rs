@@ -463,6 +463,30 @@ fn an_idle_volume_makes_no_request_and_little_is_kept() {
 }
 
 #[test]
+fn a_segment_that_was_empty_when_the_map_was_stored_counts() {
+    run(|seed| async move {
+        let bucket = Bucket::new(seed, Weather::calm());
+        let server = opened(&bucket, caches().path(), Durable::Object).await;
+        let put = async |block: u64| {
+            let writing = server.begin(block, 1).await.unwrap();
+            server.put(&writing, block + 1);
+            server.volume.commit(&[(writing, Kind::Data)]).unwrap();
+            assert_eq!(server.flush().await, Ok(0));
+        };
+        put(0).await;
+        // The first write of the next segment fails.
+        let failed = server.begin(9, 1).await.unwrap();
+        server.volume.abandon(&failed);
+        collect::store_map(&server.volume, &mut true).await.unwrap();
+        put(1).await;
+        put(2).await;
+        server.kill();
+        let next = opened(&bucket, caches().path(), Durable::Object).await;
+        assert_eq!(next.read_all().await[..4], [1, 2, 3, 0]);
+    });
+}
+
+#[test]
 fn what_nobody_flushes_is_stored_after_a_while() {
     run(|seed| async move {
         let bucket = Bucket::new(seed, Weather::calm());

@@ -3,7 +3,7 @@
 use super::engine::LogEngine;
 use super::format::{BLOCK, Volume as Info};
 use super::index::Index;
-use super::notes::{Left, Noted, Notes, Owner};
+use super::notes::{Left, Notes, Owner};
 use super::state::Layout;
 pub use super::volume::Durable;
 use super::volume::{Tuning, Volume};
@@ -195,14 +195,11 @@ impl LogDisk {
         let (store, layout) = (&self.store, self.layout.clone());
         let opened = open::take(store, &self.info, &writer, layout, left.as_ref(), announce).await?;
         let mut state = opened.state;
-        let mut noted = Vec::new();
         for unstored in opened.unstored {
-            let sequence = state.next_id().sequence;
             if !state.restore(unstored.start, &unstored.extents) {
                 let what = format!("the notes {} name what cannot be there", path.display());
                 return Err(Error::new(ErrorKind::Backend, what));
             }
-            noted.push(Noted { sequence, ..unstored });
         }
         let index = self.path("index");
         let (entries, found) =
@@ -221,7 +218,7 @@ impl LogDisk {
             epoch: opened.epoch,
             next: String::new(),
         };
-        let notes = Notes::create(&path, owner, &noted).map_err(used(&path))?;
+        let notes = Notes::create(&path, owner, &state.unstored()).map_err(used(&path))?;
         let files = (self.data.clone(), entries, notes);
         Ok(Volume::new((self.info.clone(), writer), self.store.clone(), self.tuning.clone(), files, state))
     }

@@ -4,6 +4,7 @@
 use super::cache::{CHUNK, Cache, Key};
 use super::format::{BLOCK, Extent, Kind, LogId, MOST_BLOCKS, MOST_EXTENTS};
 use super::map::{Map, Place};
+use super::notes::Noted;
 use super::ring::Ring;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -54,6 +55,12 @@ pub struct Unsent {
 }
 
 impl Unsent {
+    /// One that is open, and has nothing.
+    fn new(segment: u32) -> Self {
+        let begun = Instant::now();
+        Self { segment, extents: Vec::new(), pending: 0, begun, sealed: false, sending: false, sent: false }
+    }
+
     /// Whether it is whole, and nobody stores it yet.
     pub fn is_ready(&self) -> bool {
         self.sealed && self.pending == 0 && !self.sending && !self.sent
@@ -418,15 +425,7 @@ impl State {
         let added = self.add(id, 0, 0, false);
         debug_assert_eq!(added, number);
         self.segments[number as usize].local = Some(start);
-        self.unsent.push_back(Unsent {
-            segment: number,
-            extents: Vec::new(),
-            pending: 0,
-            begun: Instant::now(),
-            sealed: false,
-            sending: false,
-            sent: false,
-        });
+        self.unsent.push_back(Unsent::new(number));
         Ok(())
     }
 
@@ -684,30 +683,46 @@ impl State {
         told
     }
 
-    /// A segment that an earlier server wrote to the local file and did not store: it is stored now, as the next one.
-    pub fn restore(&mut self, start: u64, extents: &[Extent]) -> bool {
-        let end = |extent: &Extent| if extent.kind == Kind::Zero { 0 } else { extent.place + extent.blocks };
-        let blocks = extents.iter().map(end).max().unwrap_or(0);
+    /// Takes up a segment that an earlier server wrote to the local file and did not store: it is stored now, as the next one.
+    ///
+    /// What was only moved there is left out: it is still in the segment that it came from, which no stored map has done without.
+    /// So it has no more parts than it had then.
+    pub fn restore(&mut self, start: u64, noted: &[Extent]) -> bool {
+        let mut extents = Vec::new();
+        for extent in noted.iter().filter(|extent| !matches!(extent.kind, Kind::Moved { .. })) {
+            add_extent(&mut extents, *extent);
+        }
+        if extents.is_empty() {
+            return true;
+        }
+        let end = |extent: &Extent| {
+            if extent.kind == Kind::Zero { Some(0) } else { extent.place.checked_add(extent.blocks) }
+        };
+        let blocks = extents.iter().map(end).max().flatten().unwrap_or(u32::MAX);
+        if extents.len() > MOST_EXTENTS || blocks > MOST_BLOCKS {
+            return false;
+        }
         let id = self.next;
         let number = self.add(id, 0, blocks, false);
-        if blocks > MOST_BLOCKS || !self.ring.restore(number, start..start + u64::from(blocks) * BLOCK) {
+        if !self.ring.restore(number, start..start + u64::from(blocks) * BLOCK) {
             self.remove(number);
             return false;
         }
         self.next = id.next();
         self.segments[number as usize].local = Some(start);
         extents.iter().for_each(|extent| self.apply(number, extent));
-        let extents = extents.to_vec();
-        self.unsent.push_back(Unsent {
-            segment: number,
-            extents,
-            pending: 0,
-            begun: Instant::now(),
-            sealed: true,
-            sending: false,
-            sent: false,
-        });
+        self.unsent.push_back(Unsent { extents, sealed: true, ..Unsent::new(number) });
         true
+    }
+
+    /// What is not in the store, as notes.
+    pub fn unstored(&self) -> Vec<Noted> {
+        let noted = |unsent: &Unsent| {
+            let segment = &self.segments[unsent.segment as usize];
+            let (sequence, start) = (segment.id.sequence, segment.local.unwrap_or_default());
+            Noted { sequence, start, extents: unsent.extents.clone() }
+        };
+        self.unsent.iter().filter(|unsent| !unsent.extents.is_empty()).map(noted).collect()
     }
 }
 
@@ -726,4 +741,36 @@ fn add_extent(extents: &mut Vec<Extent>, extent: Extent) {
         }
     }
     extents.push(extent);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_up_has_no_more_parts_than_it_had_and_no_moves() {
+        let zero = |block| Extent { block, blocks: 1, place: 0, kind: Kind::Zero };
+        let data = |block, place| Extent { block, blocks: 1, place, kind: Kind::Data };
+        let moved = Kind::Moved { from: LogId::default(), place: 0 };
+        let mut noted: Vec<_> = (0..2 * MOST_EXTENTS as u64).map(zero).collect();
+        noted.extend([data(1, 0), data(2, 1), Extent { kind: moved, ..data(3, 2) }]);
+        let layout = Layout::new(64 << 20);
+        let start = layout.ring.start;
+        let mut state = State::new(1 << 20, layout);
+        assert!(state.restore(start, &noted));
+        let parts = state.unstored().remove(0).extents;
+        assert_eq!(parts[1], Extent { blocks: 2, ..data(1, 0) });
+        assert_eq!((parts.len(), parts[0].blocks as usize), (2, 2 * MOST_EXTENTS));
+        assert_eq!((state.map.get(2).is_some(), state.map.get(3)), (true, None));
+        // Only moves: it is not needed.
+        assert!(state.restore(start, &noted[noted.len() - 1..]) && state.unstored().len() == 1);
+        // No notes of ours.
+        let beyond = data(7, MOST_BLOCKS);
+        assert!(
+            !state.restore(start, &[beyond])
+                && !state.restore(start, &[Extent { place: u32::MAX, ..beyond }])
+        );
+        let apart: Vec<_> = (0..=MOST_EXTENTS as u64).map(|number| zero(number * 2)).collect();
+        assert!(!state.restore(start, &apart) && state.unstored().len() == 1);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::format::{BLOCK, Kind, Volume as Info};
 use super::index::Index;
-use super::notes::{Note, Noted, Notes};
+use super::notes::{Note, Notes};
 use super::state::{Found, Pin, Refused, State, Waiter, Way, Writing};
 use crate::store::Store;
 use std::io;
@@ -303,19 +303,8 @@ impl Volume {
     fn renew(&self, notes: &mut Notes) -> io::Result<()> {
         // Their data may only be in the page cache, and the new file says that it is durable.
         self.sync_data()?;
-        let noted = self.unstored();
+        let noted = self.state().unstored();
         notes.again(&noted)
-    }
-
-    /// What is not in the store, as notes.
-    fn unstored(&self) -> Vec<Noted> {
-        let mut state = self.state();
-        let unsent: Vec<_> = state.unsent().map(|unsent| (unsent.segment, unsent.extents.clone())).collect();
-        let noted = |(segment, extents): (u32, Vec<_>)| {
-            let segment = state.segment(segment);
-            Noted { sequence: segment.id.sequence, start: segment.local.unwrap_or(0), extents }
-        };
-        unsent.into_iter().filter(|(_, extents)| !extents.is_empty()).map(noted).collect()
     }
 
     /// All is stored, and durable here: the files say so.

@@ -127,6 +127,9 @@ test.serial('who opens a volume is its only writer, and who had it says so', asy
     () => /was opened by process \d+ on .*: the disk has stopped/.test(said(first)),
     'the first server says who has opened the volume',
   )
+  await t.throwsAsync(sh('dd if="$1" of=/dev/null bs=64K count=1 iflag=direct status=none', first.path), {
+    message: /Input\/output error/,
+  })
   t.is((await run('delete', first.path)).status, 0)
   await sh('dd if="$1" of=/dev/null bs=64K count=16 iflag=direct status=none', second.path)
   t.is((await run('delete', second.path)).status, 0)

@@ -168,8 +168,10 @@ impl LogEngine {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         let (block, blocks) = touched(&piece);
-        self.volume.find(block, blocks, &mut found);
-        let step = self.read_found(io, piece, &found);
+        let step = match self.volume.find(block, blocks, &mut found) {
+            Ok(()) => self.read_found(io, piece, &found),
+            Err(errno) => Step::Done(Err(errno)),
+        };
         self.found = found;
         step
     }

@@ -71,7 +71,7 @@ async fn fill(volume: &Arc<Volume>, writing: &Writing, block: u32, handle: &Hand
 async fn read(volume: &Arc<Volume>, block: u64, handle: &Handle) -> Result<Vec<u8>, i32> {
     loop {
         let mut found = Vec::new();
-        volume.find(block, 1, &mut found);
+        volume.find(block, 1, &mut found)?;
         match found.first().map(|(.., found)| *found) {
             Some(Found::At(offset, pin)) => {
                 let data = volume.load(offset, BLOCK_LENGTH);

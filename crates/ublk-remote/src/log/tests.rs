@@ -121,7 +121,7 @@ impl Server {
         let mut at = 0;
         while at < BLOCKS {
             let mut parts = Vec::new();
-            self.volume.find(at, 16.min((BLOCKS - at) as u32), &mut parts);
+            self.volume.find(at, 16.min((BLOCKS - at) as u32), &mut parts).unwrap();
             let pins: Vec<Pin> = parts
                 .iter()
                 .filter_map(|(.., found)| if let Found::At(_, pin) = found { Some(*pin) } else { None })
@@ -419,6 +419,7 @@ fn who_opens_a_volume_is_its_only_writer_and_who_had_it_learns_that() {
             one.volume.commit(&[(writing, Kind::Data)]).unwrap();
         }
         assert!(matches!(one.flush().await, Ok(result) if result < 0), "the first is told");
+        assert_eq!(one.volume.find(0, 1, &mut Vec::new()), Err(libc::EIO), "it does not tell what it had");
         assert!(one.complaints.lock().unwrap().iter().any(|line| line.contains("was opened by")));
         assert!(two.flush().await.is_ok_and(|result| result >= 0));
         of_two.flushed = of_two.commits;

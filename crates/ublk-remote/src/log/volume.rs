@@ -390,15 +390,20 @@ impl Volume {
         synced
     }
 
-    /// Where a part of the disk is; what is here is pinned. `missing` gets what is only in the store.
-    pub fn find(&self, block: u64, blocks: u32, parts: &mut Vec<(u64, u32, Found)>) {
+    /// Where a part of the disk is; what is here is pinned. Fails with an error number once the disk has stopped: somebody else may
+    /// have written since.
+    pub fn find(&self, block: u64, blocks: u32, parts: &mut Vec<(u64, u32, Found)>) -> Result<(), i32> {
         let mut state = self.state();
+        if let Some(errno) = state.stopped() {
+            return Err(errno);
+        }
         let mut done = 0;
         while done < blocks {
             let (found, run) = state.find(block + u64::from(done), blocks - done);
             parts.push((u64::from(done), run, found));
             done += run;
         }
+        Ok(())
     }
 
     /// What was found is not needed any more.

@@ -158,7 +158,12 @@ impl Volume {
 
     /// Nothing works from here on.
     pub fn stop(&self, errno: i32, why: String) {
-        let told = self.state().stop(errno);
+        let mut state = self.state();
+        if state.stopped().is_some() {
+            return; // the first reason counts
+        }
+        let told = state.stop(errno);
+        drop(state);
         told.tell();
         self.report(why);
         self.work.notify_one();
@@ -414,12 +419,18 @@ impl Volume {
         told.into_iter().for_each(super::state::Told::tell);
     }
 
-    /// Reads from the local file. May block.
+    /// Reads from the local file; stops the disk if that has lost something. May block.
     pub fn load(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.data.load(offset, &mut bytes)?;
-        // The kernel drops pages that it could not write back: what was read may be what was there before.
-        self.data.intact()?;
+        // The kernel drops pages that it could not write back, and tells of it once: what is read from now on may be what was there
+        // before.
+        self.data.intact().inspect_err(|error| {
+            self.stop(
+                libc::EIO,
+                format!("the cache could not be written to its medium: {error}; the disk has stopped"),
+            );
+        })?;
         Ok(bytes)
     }
 }

@@ -3,8 +3,8 @@
 use super::engine::LogEngine;
 use super::format::{BLOCK, Volume as Info};
 use super::index::Index;
+use super::layout::Layout;
 use super::notes::{Left, Notes, Owner};
-use super::state::Layout;
 pub use super::volume::Durable;
 use super::volume::{Tuning, Volume};
 use super::{collect, open, upload};

@@ -2,8 +2,9 @@
 
 use super::fill::Filling;
 use super::format::{BLOCK, Kind};
+use super::layout::Layout;
 use super::ring::SPAN;
-use super::state::{Found, Layout, Pin, Waiter, Way, Writing};
+use super::state::{Found, Pin, Waiter, Way, Writing};
 use super::volume::Volume;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -10,6 +10,7 @@ mod fetch;
 mod fill;
 mod format;
 mod index;
+mod layout;
 mod map;
 mod notes;
 mod open;

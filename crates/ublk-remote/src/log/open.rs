@@ -10,8 +10,9 @@
 
 use super::format::{Fence, LEAST_SEGMENT, LOG, LogId, MAPS, MOST_HEADER, Malformed, Object, StoredMap};
 use super::format::{Segment, VOLUME, Volume};
+use super::layout::Layout;
 use super::notes::{Left, Noted};
-use super::state::{Layout, State};
+use super::state::State;
 use crate::store::{Created, Entry, Store, StoreError, StoreErrorKind};
 use bytes::Bytes;
 use std::sync::Arc;

@@ -1,209 +1,27 @@
 //! What a volume knows while it is served: where everything is, what is still to be stored, and who waits for that. Knows no
 //! file and no store.
 
-use super::cache::{CHUNK, Cache, Key};
+mod reading;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+pub use reading::{Found, Pin};
+pub use segment::{Segment, Unsent, Way, Writing};
+pub use waiting::{Refused, Told, Waiter};
+
+use super::cache::{Cache, Key};
 use super::format::{BLOCK, Extent, Kind, LogId, MOST_BLOCKS, MOST_EXTENTS};
+use super::layout::Layout;
 use super::map::{Map, Place};
 use super::notes::Noted;
 use super::ring::Ring;
+use segment::add_extent;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::time::Instant;
-
-/// Told once, with 0 or a negative error number.
-pub type Waiter = Box<dyn FnOnce(i32) + Send>;
-
-/// A segment that the map names, or that is to be stored.
-#[derive(Debug, Clone, Default)]
-pub struct Segment {
-    /// Its place in the log.
-    pub id: LogId,
-    /// Blocks of its header, once it is stored.
-    pub header: u32,
-    /// Blocks of its data.
-    pub blocks: u32,
-    /// How many blocks of the disk are in it.
-    pub live: u32,
-    /// Of two segments, the later one has the higher number.
-    pub order: u64,
-    /// Where its data begins in the local file.
-    pub local: Option<u64>,
-    /// How many requests read it there.
-    pub pins: u32,
-    /// It is in the store, and so are all before it.
-    pub stored: bool,
-    used: bool,
-}
-
-/// A segment that is not stored.
-#[derive(Debug)]
-pub struct Unsent {
-    /// Its number in the table.
-    pub segment: u32,
-    /// In the order in which they count.
-    pub extents: Vec<Extent>,
-    /// Writes that are under way.
-    pending: u32,
-    /// When it was begun.
-    begun: Instant,
-    /// It gets no more writes.
-    sealed: bool,
-    /// Somebody stores it.
-    pub sending: bool,
-    /// It is in the store; others before it may not be.
-    sent: bool,
-}
-
-impl Unsent {
-    /// One that is open, and has nothing.
-    fn new(segment: u32) -> Self {
-        let begun = Instant::now();
-        Self { segment, extents: Vec::new(), pending: 0, begun, sealed: false, sending: false, sent: false }
-    }
-
-    /// Whether it is whole, and nobody stores it yet.
-    pub fn is_ready(&self) -> bool {
-        self.sealed && self.pending == 0 && !self.sending && !self.sent
-    }
-}
-
-/// What a write does with the blocks that it touches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// It replaces all of each.
-    Whole,
-    /// It keeps a part of some, which has been read before: nobody else changes them meanwhile.
-    Part,
-    /// It puts the same somewhere else.
-    Move,
-}
-
-/// Why a write does not begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// The disk has stopped, with this error number.
-    Stopped(i32),
-    /// There is no room in the ring, or the map is being copied.
-    Room,
-    /// Others change the same blocks.
-    Overlap,
-    /// Writes in earlier segments are under way.
-    Unsettled,
-}
-
-/// A write that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Writing {
-    /// The first block of the disk.
-    pub block: u64,
-    /// What it does with the blocks.
-    pub way: Way,
-    /// The segment's number in the table.
-    pub segment: u32,
-    /// Its place in the log.
-    pub id: LogId,
-    /// Where the segment's data begins in the local file.
-    pub start: u64,
-    /// The first block of its data.
-    pub place: u32,
-    /// How many.
-    pub blocks: u32,
-}
-
-impl Writing {
-    /// Where its data belongs in the local file.
-    pub fn offset(&self) -> u64 {
-        self.start + u64::from(self.place) * BLOCK
-    }
-}
-
-/// Where a part of the disk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Nowhere: it reads as zeroes.
-    Zero,
-    /// In the local file from this byte on; it stays until it is unpinned.
-    At(u64, Pin),
-    /// In the store only.
-    Missing(Key),
-}
-
-/// What keeps data in the local file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pin {
-    /// A segment.
-    Segment(u32),
-    /// A slot of the cache.
-    Slot(u32),
-}
-
-/// What the local file is used for, in bytes.
-#[derive(Debug, Clone)]
-pub struct Layout {
-    /// Segments that were written.
-    pub ring: Range<u64>,
-    /// Chunks that were read.
-    pub chunks: Range<u64>,
-}
-
-impl Layout {
-    /// Bytes at the beginning of the file that are never written: they read as zeroes.
-    pub const ZEROES: u64 = 16 << 20;
-
-    /// For a file of so many bytes; the first quarter of it, but at most 1 GiB, is for what is written.
-    pub fn new(bytes: u64) -> Self {
-        let ring = (bytes / 4).clamp(4 * super::ring::SPAN, 1 << 30);
-        let start = Self::ZEROES;
-        let chunks = bytes.saturating_sub(ring) / Self::CHUNK * Self::CHUNK;
-        Self { ring: start..start + ring, chunks: start + ring..start + ring + chunks }
-    }
-
-    /// Bytes of a chunk.
-    pub const CHUNK: u64 = CHUNK as u64 * BLOCK;
-
-    /// How many chunks it has room for.
-    pub fn slots(&self) -> u32 {
-        u32::try_from((self.chunks.end - self.chunks.start) / Self::CHUNK).unwrap_or(u32::MAX)
-    }
-
-    /// Where a slot is.
-    pub fn slot(&self, slot: u32) -> u64 {
-        self.chunks.start + u64::from(slot) * Self::CHUNK
-    }
-}
-
-/// Who waits for something that is not a request's own.
-#[derive(Default)]
-struct Waiting {
-    /// For all up to this order to be stored.
-    stored: Vec<(u64, Waiter)>,
-    /// For room in the ring.
-    room: Vec<Waiter>,
-    /// For other writes to the same blocks.
-    overlap: Vec<Waiter>,
-    /// For the writes of segments that get no more.
-    settled: Vec<Waiter>,
-}
-
-/// Whom to tell, when the state is not locked any more.
-#[must_use]
-#[derive(Default)]
-pub struct Told {
-    waiters: Vec<(Waiter, i32)>,
-    /// A segment is whole now, and is to be stored.
-    pub ready: bool,
-}
-
-impl Told {
-    /// Tells them.
-    pub fn tell(self) {
-        self.waiters.into_iter().for_each(|(waiter, result)| waiter(result));
-    }
-
-    fn all(&mut self, waiters: &mut Vec<Waiter>, result: i32) {
-        self.waiters.extend(waiters.drain(..).map(|waiter| (waiter, result)));
-    }
-}
+use waiting::Waiting;
 
 /// See the [module](self).
 pub struct State {
@@ -301,13 +119,6 @@ impl State {
     /// All segments, by number.
     pub fn all(&self) -> impl Iterator<Item = (u32, &Segment)> {
         (0..).zip(&self.segments).filter(|(_, segment)| segment.used)
-    }
-
-    /// Keeps a segment in the local file, if it is there, until it is unpinned. Returns where its data begins.
-    pub fn hold(&mut self, number: u32) -> Option<u64> {
-        let segment = &mut self.segments[number as usize];
-        segment.pins += u32::from(segment.local.is_some());
-        segment.local
     }
 
     /// All segments that are stored.
@@ -623,66 +434,6 @@ impl State {
         self.stopped
     }
 
-    /// Where a block is, and how many from there on, at most `most`, are together. What is in the local file is pinned.
-    pub fn find(&mut self, block: u64, most: u32) -> (Found, u32) {
-        let (place, run) = self.map.run(block, most);
-        let Some(place) = place else { return (Found::Zero, run) };
-        let segment = &mut self.segments[place.segment as usize];
-        if let Some(start) = segment.local {
-            segment.pins += 1;
-            return (Found::At(start + u64::from(place.block) * BLOCK, Pin::Segment(place.segment)), run);
-        }
-        let key = Key { segment: place.segment, chunk: place.block / CHUNK };
-        let within = place.block % CHUNK;
-        let run = run.min(CHUNK - within);
-        match self.cache.find(key) {
-            None => (Found::Missing(key), run),
-            Some(slot) => {
-                self.cache.pin(slot);
-                let at = self.layout.slot(slot) + u64::from(within) * BLOCK;
-                (Found::At(at, Pin::Slot(slot)), run)
-            }
-        }
-    }
-
-    /// The chunks of some blocks that are only in the store.
-    pub fn missing(&mut self, blocks: Range<u64>) -> Vec<Key> {
-        let (mut block, mut keys) = (blocks.start, Vec::new());
-        while block < blocks.end {
-            let most = u32::try_from(blocks.end - block).unwrap_or(u32::MAX);
-            let (place, run) = self.map.run(block, most);
-            block += u64::from(run);
-            let Some(place) = place.filter(|place| self.segments[place.segment as usize].local.is_none())
-            else {
-                continue;
-            };
-            let chunks = place.block / CHUNK..=(place.block + run - 1) / CHUNK;
-            let keys_of = chunks.map(|chunk| Key { segment: place.segment, chunk });
-            keys.extend(
-                keys_of.filter(|key| !self.fetching.contains_key(key) && self.cache.find(*key).is_none()),
-            );
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        keys
-    }
-
-    /// What was found is not needed any more.
-    pub fn unpin(&mut self, pin: Pin) -> Told {
-        let mut told = Told::default();
-        match pin {
-            Pin::Slot(slot) => self.cache.unpin(slot),
-            Pin::Segment(number) => {
-                let segment = &mut self.segments[number as usize];
-                segment.pins -= 1;
-                if segment.pins == 0 && segment.stored && !self.waiting.room.is_empty() {
-                    told.all(&mut self.waiting.room, 0);
-                }
-            }
-        }
-        told
-    }
-
     /// Takes up a segment that an earlier server wrote to the local file and did not store: it is stored now, as the next one.
     ///
     /// What was only moved there is left out: it is still in the segment that it came from, which no stored map has done without.
@@ -723,54 +474,5 @@ impl State {
             Noted { sequence, start, extents: unsent.extents.clone() }
         };
         self.unsent.iter().filter(|unsent| !unsent.extents.is_empty()).map(noted).collect()
-    }
-}
-
-/// Adds a part to a segment's, as one with the last if it goes on where that ends.
-fn add_extent(extents: &mut Vec<Extent>, extent: Extent) {
-    if let Some(last) = extents.last_mut() {
-        let follows = last.block + u64::from(last.blocks) == extent.block;
-        let together = match (last.kind, extent.kind) {
-            (Kind::Data, Kind::Data) => last.place + last.blocks == extent.place,
-            (Kind::Zero, Kind::Zero) => true,
-            _ => false,
-        };
-        if follows && together && last.blocks.checked_add(extent.blocks).is_some() {
-            last.blocks += extent.blocks;
-            return;
-        }
-    }
-    extents.push(extent);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_taken_up_has_no_more_parts_than_it_had_and_no_moves() {
-        let zero = |block| Extent { block, blocks: 1, place: 0, kind: Kind::Zero };
-        let data = |block, place| Extent { block, blocks: 1, place, kind: Kind::Data };
-        let moved = Kind::Moved { from: LogId::default(), place: 0 };
-        let mut noted: Vec<_> = (0..2 * MOST_EXTENTS as u64).map(zero).collect();
-        noted.extend([data(1, 0), data(2, 1), Extent { kind: moved, ..data(3, 2) }]);
-        let layout = Layout::new(64 << 20);
-        let start = layout.ring.start;
-        let mut state = State::new(1 << 20, layout);
-        assert!(state.restore(start, &noted));
-        let parts = state.unstored().remove(0).extents;
-        assert_eq!(parts[1], Extent { blocks: 2, ..data(1, 0) });
-        assert_eq!((parts.len(), parts[0].blocks as usize), (2, 2 * MOST_EXTENTS));
-        assert_eq!((state.map.get(2).is_some(), state.map.get(3)), (true, None));
-        // Only moves: it is not needed.
-        assert!(state.restore(start, &noted[noted.len() - 1..]) && state.unstored().len() == 1);
-        // No notes of ours.
-        let beyond = data(7, MOST_BLOCKS);
-        assert!(
-            !state.restore(start, &[beyond])
-                && !state.restore(start, &[Extent { place: u32::MAX, ..beyond }])
-        );
-        let apart: Vec<_> = (0..=MOST_EXTENTS as u64).map(|number| zero(number * 2)).collect();
-        assert!(!state.restore(start, &apart) && state.unstored().len() == 1);
     }
 }

@@ -4,14 +4,29 @@
 //! **Order.** Whoever opens the volume reads the newest map and the log after it. So a segment may be deleted once a
 //! map is stored that does not name it, and that comes after it in the log. What is moved is written again, as any other
 //! write is, with a note of where it was: when the log is read, it counts only where the map still names that place. So a move
-//! never undoes a write. Fences are never deleted: a writer that was fenced may come back at any time.
+//! never undoes a write.
+//!
+//! **What else needs it.** Snapshots need what died after them, the map that they begin with, and the log from there on
+//! ([`Snapshots::need`](super::snapshots::Snapshots::need)). Who may still open an earlier state needs the newest map that was stored before
+//! that time, and all that has died since. Which map is the newest is known from the moment on at which it is decided what dies
+//! with it: a snapshot that is made before begins with an earlier one, and is looked at; one that is made afterwards begins with
+//! this one. What is kept is named in the map, with where it died, so that the next server knows. Segments of a volume whose
+//! clone this is are not its own: it deletes none, and moves nothing out of them.
+//!
+//! A writer that was fenced, and does not know it yet, may delete what was dead at a map of its own, and earlier maps. So a snapshot
+//! begins with a map that its own writer has stored, which is later than all of that.
+//!
+//! Fences are never deleted: a writer that was fenced may come back at any time.
 
-use super::format::{BLOCK, BLOCK_LENGTH, Kind, LEAST_SEGMENT, LOG, Listed, LogId, MAPS, Run, StoredMap};
+use super::format::{
+    BLOCK, BLOCK_LENGTH, Kept, Kind, LEAST_SEGMENT, LOG, Listed, LogId, MAPS, Rest, Run, StoredMap,
+};
 use super::map::Map;
 use super::open::again;
-use super::state::{Pin, Refused, State, Way};
+use super::state::{Pin, Refused, Segment, State, Way};
 use super::upload::{drain, put};
 use super::volume::Volume;
+use crate::store::Entry;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -38,6 +53,7 @@ const DELETES: usize = 1000;
 /// Runs until the volume is closed or stopped. It does something only after something was stored.
 pub async fn run(volume: Arc<Volume>) {
     let (mut listed, mut size) = (false, 0);
+    super::clone::finish_removals(&volume).await;
     loop {
         volume.stored.notified().await;
         let due = {
@@ -47,10 +63,11 @@ pub async fn run(volume: Arc<Volume>) {
             }
             let (segments, blocks) = state.since_map;
             // A map is to be a small part of what is stored.
-            (blocks >= volume.tuning.map_blocks
+            let due = (blocks >= volume.tuning.map_blocks
                 || segments >= volume.tuning.map_segments
                 || (blocks >= SOME && is_poor(&state)))
-                && blocks * BLOCK >= size * 16
+                && blocks * BLOCK >= size * 16;
+            due || (state.behind() == 0 && volume.tidy.swap(false, SeqCst))
         };
         if !due {
             continue;
@@ -70,22 +87,29 @@ pub async fn run(volume: Arc<Volume>) {
 
 /// Whether too much of what is stored is not the disk's.
 fn is_poor(state: &State) -> bool {
-    let (stored, live) = state.stored().fold((0, 0), |(stored, live), (_, segment)| {
+    let (stored, live) = movable(state).fold((0, 0), |(stored, live), (_, segment)| {
         (stored + u64::from(segment.blocks), live + u64::from(segment.live))
     });
     live * 100 < stored * FULL && stored - live >= SOME
 }
 
+/// The segments of which moving the rest out would free the space.
+fn movable(state: &State) -> impl Iterator<Item = (u32, &Segment)> {
+    state.stored().filter(|(_, segment)| !segment.kept && state.is_freed_by_moves(segment.id))
+}
+
 /// Stores the map as of now, and deletes what only earlier ones need. Returns its length in bytes.
 pub async fn store_map(volume: &Arc<Volume>, listed: &mut bool) -> Result<u64, String> {
-    let (map, at, segments) = still(volume).await?;
+    let _alone = volume.mapping.lock().await;
+    let (map, at, segments, rest) = still(volume).await?;
     drain(volume).await.map_err(|_| "the disk has stopped".to_owned())?;
     let Some(at) = at else { return Ok(0) };
-    let stored = describe(&map, at, &segments);
+    let stored = describe(&map, at, &segments, rest);
     drop(map);
     let bytes = stored.encode();
     let length = bytes.len() as u64;
     put(volume, &at.map_key(), Bytes::from(bytes)).await.map_err(|error| error.message)?;
+    volume.state().stored_map = Some(at);
     let needed: HashSet<_> = stored.segments.iter().map(|listed| listed.id).collect();
     delete_rest(volume, at, &needed, listed).await?;
     Ok(length)
@@ -110,7 +134,7 @@ async fn still(volume: &Arc<Volume>) -> Result<Still, String> {
     }
 }
 
-type Still = (Map, Option<LogId>, Segments);
+type Still = (Map, Option<LogId>, Segments, Rest);
 
 /// The same, if no write is under way; else what tells when to look again.
 fn settled(volume: &Volume) -> Result<Still, oneshot::Receiver<i32>> {
@@ -133,20 +157,40 @@ fn settled(volume: &Volume) -> Result<Still, oneshot::Receiver<i32>> {
         let header = headers.get(&number).copied().unwrap_or(segment.header);
         (number, Listed { id: segment.id, header, blocks: segment.blocks })
     });
-    let segments = segments.collect();
+    let segments: Segments = segments.collect();
     // A segment that is open and has nothing, since its writes have failed, will have something later: it is not part of the map.
     // Of an epoch in which nothing was stored, there is nothing to name a map by.
     let (map, at) = (state.map.clone(), state.last_sealed());
+    let rest = rest(volume, &state, at, &segments);
     state.since_map = (0, 0);
     let told = state.go_on();
     drop(state);
     told.tell();
-    Ok((map, at, segments))
+    Ok((map, at, segments, rest))
 }
 
-fn describe(map: &Map, at: LogId, segments: &Segments) -> StoredMap {
+/// What is known beside the map, as of a segment.
+fn rest(volume: &Volume, state: &State, at: Option<LogId>, segments: &Segments) -> Rest {
+    let retains = !volume.tuning.retain.is_zero();
+    let is_kept = |segment: &Segment| {
+        segment.live == 0
+            && state.is_own(segment.id)
+            && at.is_some_and(|at| segment.id <= at)
+            && (retains
+                || state.snapshots.need(segment.id, segment.death)
+                // A snapshot that is made until this map is stored begins with the one before.
+                || state.stored_map.is_none_or(|map| segment.id > map))
+    };
+    let kept = state
+        .all()
+        .filter(|(_, segment)| is_kept(segment))
+        .filter_map(|(number, segment)| Some(Kept { listed: *segments.get(&number)?, death: segment.death }));
+    Rest { size: state.blocks * BLOCK, snapshots: state.snapshots.all(), kept: kept.collect() }
+}
+
+fn describe(map: &Map, at: LogId, segments: &Segments, rest: Rest) -> StoredMap {
     let mut numbers: HashMap<u32, u32> = HashMap::new();
-    let mut stored = StoredMap { at, ..StoredMap::default() };
+    let mut stored = StoredMap { at, rest, ..StoredMap::default() };
     for (block, place, blocks) in map.runs() {
         let Some(listed) = segments.get(&place.segment) else { continue };
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
@@ -159,7 +203,7 @@ fn describe(map: &Map, at: LogId, segments: &Segments) -> StoredMap {
     stored
 }
 
-/// Deletes the segments up to a stored map that it does not name, and all maps before it.
+/// Deletes the segments up to a stored map that it does not name, and all maps before it, but for what else needs them.
 async fn delete_rest(
     volume: &Arc<Volume>,
     at: LogId,
@@ -168,21 +212,39 @@ async fn delete_rest(
 ) -> Result<(), String> {
     let store = &volume.store;
     let failed = |error: crate::store::StoreError| error.message;
+    let maps = again(|| store.list(MAPS, None)).await.map_err(failed)?;
+    // What was stored up to here, and had died by then, nobody may open any more.
+    let since = horizon(&maps, at, volume.tuning.retain);
     let mut keys: Vec<String> = {
         let mut state = volume.state();
+        let dead = |segment: &Segment| {
+            segment.live == 0 && segment.id <= at && state.is_own(segment.id) && !needed.contains(&segment.id)
+        };
+        let is_free = |segment: &Segment| {
+            let Segment { id, death, .. } = *segment;
+            segment.pins == 0
+                && since.is_some_and(|since| id.max(death) <= since)
+                && !state.snapshots.need(id, death)
+        };
         let dead: Vec<_> = state
             .stored()
-            .filter(|(_, segment)| {
-                segment.live == 0 && segment.pins == 0 && segment.id <= at && !needed.contains(&segment.id)
-            })
-            .map(|(number, segment)| (number, segment.id))
+            .filter(|(_, segment)| dead(segment))
+            .map(|(number, segment)| (number, segment.id, is_free(segment)))
             .collect();
-        dead.into_iter()
-            .map(|(number, id)| {
+        let maps = maps.iter().filter(|entry| {
+            LogId::of_map_key(&entry.key)
+                .is_some_and(|map| since.is_some_and(|since| map < since) && !state.snapshots.begin_with(map))
+        });
+        let mut keys: Vec<_> = maps.map(|entry| entry.key.clone()).collect();
+        for (number, id, free) in dead {
+            if free {
                 state.remove(number);
-                id.key()
-            })
-            .collect()
+                keys.push(id.key());
+            } else {
+                state.keep_dead(number);
+            }
+        }
+        keys
     };
     if !*listed {
         // What a server left that ended between this and its map.
@@ -197,8 +259,6 @@ async fn delete_rest(
         drop(state);
         *listed = true;
     }
-    let maps = again(|| store.list(MAPS, None)).await.map_err(failed)?;
-    keys.extend(maps.into_iter().filter(|entry| entry.key < at.map_key()).map(|entry| entry.key));
     keys.sort();
     keys.dedup();
     volume.counts.deleted.fetch_add(keys.len() as u64, Relaxed);
@@ -208,13 +268,24 @@ async fn delete_rest(
     Ok(())
 }
 
+/// The newest map that was stored before the time up to which earlier states are kept, by the store's clock.
+fn horizon(maps: &[Entry], at: LogId, retain: Duration) -> Option<LogId> {
+    if retain.is_zero() {
+        return Some(at);
+    }
+    let known = || maps.iter().filter_map(|entry| Some((LogId::of_map_key(&entry.key)?, entry.changed?)));
+    let (_, now) = known().find(|(id, _)| *id == at)?;
+    let before = known().filter(|(id, changed)| *id <= at && *changed + retain <= now);
+    before.map(|(id, _)| id).max()
+}
+
 /// Moves the blocks out of some segments that have little of the disk, while too much of what is stored is not the disk's.
 async fn empty_some(volume: &Arc<Volume>) {
     let (map, poor) = {
         let state = volume.state();
         let (mut live, mut all) = (0, 0);
         let mut poor = Vec::new();
-        for (number, segment) in state.stored() {
+        for (number, segment) in movable(&state) {
             live += u64::from(segment.live);
             all += u64::from(segment.blocks);
             if segment.live > 0 && segment.live * 100 < segment.blocks * POOR {

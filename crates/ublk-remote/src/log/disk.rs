@@ -1,16 +1,20 @@
 //! The disk: what is known of a volume before it is served, and the volume while it is.
 
+use super::clone::CloneOf;
 use super::engine::LogEngine;
-use super::format::{BLOCK, Volume as Info};
+use super::format::{BLOCK, Snapshot, Volume as Info};
 use super::index::Index;
 use super::layout::Layout;
 use super::notes::{Left, Notes, Owner};
+use super::origins::{Opener, Origins};
+use super::reading::At;
 pub use super::volume::Durable;
 use super::volume::{Tuning, Volume};
-use super::{collect, open, upload};
+use super::{changes, clone, collect, open, reading, upload};
 use crate::store::{Store, StoreCounters};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -20,12 +24,20 @@ use ublk_core::error::{Error, ErrorKind, Result};
 /// How a disk is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Where the volume is, as a URL.
+    pub url: String,
     /// The directory of the local files; it is made if there is none.
     pub cache: PathBuf,
     /// Bytes: how long the local file may become.
     pub cache_size: u64,
     /// Bytes: the size of a volume that is made if there is none.
     pub size: Option<u64>,
+    /// A snapshot with which a volume begins that is made if there is none.
+    pub from: Option<CloneOf>,
+    /// An earlier state of the volume: it is only read.
+    pub at: Option<At>,
+    /// How long what was stored can still be opened as it was then.
+    pub retain: Duration,
     /// What a flush promises.
     pub durable: Durable,
     /// How long what was written may wait for more before it is stored, if nobody flushes.
@@ -39,9 +51,10 @@ impl Options {
     pub const CACHE_SIZES: (u64, u64) = (64 << 20, 1 << 30);
 
     /// With a cache of the usual size.
-    pub fn new(cache: PathBuf) -> Self {
-        let Tuning { durable, delay, patience, .. } = Tuning::default();
-        Self { cache, cache_size: Self::CACHE_SIZES.1, size: None, durable, delay, patience }
+    pub fn new(url: String, cache: PathBuf) -> Self {
+        let Tuning { durable, delay, patience, retain, .. } = Tuning::default();
+        let cache_size = Self::CACHE_SIZES.1;
+        Self { url, cache, cache_size, size: None, from: None, at: None, retain, durable, delay, patience }
     }
 }
 
@@ -79,7 +92,10 @@ pub struct Standing {
 /// See the [module](self).
 pub struct LogDisk {
     store: Arc<dyn Store>,
+    opener: Opener,
     info: Info,
+    /// Bytes of the disk.
+    size: AtomicU64,
     options: Options,
     tuning: Tuning,
     layout: Layout,
@@ -90,20 +106,18 @@ pub struct LogDisk {
 
 impl LogDisk {
     /// Finds a volume, or makes one if it has a size. May block. Nothing that another server uses is changed.
-    pub fn open(store: Arc<dyn Store>, options: Options, handle: Handle) -> Result<Self> {
+    pub fn open(opener: Opener, options: Options, handle: Handle) -> Result<Self> {
         let tuning = Tuning {
             durable: options.durable,
             delay: options.delay,
             patience: options.patience,
+            retain: options.retain,
             ..Tuning::default()
         };
-        Self::tuned(store, options, handle, tuning)
-    }
-
-    fn tuned(store: Arc<dyn Store>, options: Options, handle: Handle, tuning: Tuning) -> Result<Self> {
         Self::check(&options)?;
-        let info = handle.block_on(Self::describe(&store, &options))?;
-        Self::with(store, info, options, handle, tuning)
+        let store = opener(&options.url)?;
+        let found = handle.block_on(Self::describe(&store, &options, &opener))?;
+        Self::with((store, opener), found, options, handle, tuning)
     }
 
     /// Before anything is made.
@@ -115,23 +129,36 @@ impl LogDisk {
         Ok(())
     }
 
-    /// The volume, as its store says; it is made if there is none.
-    pub(super) async fn describe(store: &Arc<dyn Store>, options: &Options) -> Result<Info> {
+    /// The volume, as its store says, and the size of the disk; it is made if there is none.
+    pub(super) async fn describe(
+        store: &Arc<dyn Store>,
+        options: &Options,
+        opener: &Opener,
+    ) -> Result<(Info, u64)> {
+        if let Some(from) = &options.from {
+            return clone::create(store, &options.url, from, opener).await;
+        }
+        if let Some(at) = &options.at {
+            let (info, _) = open::describe(&**store).await?;
+            let origins = Origins::open(store.clone(), &info, opener)?;
+            let size = reading::size(&origins, &info, at).await?;
+            return Ok((info, size));
+        }
         let Some(size) = options.size else { return open::describe(&**store).await };
         if size == 0 || !size.is_multiple_of(BLOCK) {
             return Err(Error::invalid(format!("{size} bytes are no multiple of {BLOCK}")));
         }
-        let info = open::create(&**store, size).await?;
-        if info.size != size {
-            let what = format!("the volume at {} has {} bytes, not {size}", store.name(), info.size);
+        let (info, found) = open::create(&**store, size).await?;
+        if found != size {
+            let what = format!("the volume at {} has {found} bytes, not {size}", store.name());
             return Err(Error::invalid(what));
         }
-        Ok(info)
+        Ok((info, size))
     }
 
     pub(super) fn with(
-        store: Arc<dyn Store>,
-        info: Info,
+        (store, opener): (Arc<dyn Store>, Opener),
+        (info, size): (Info, u64),
         options: Options,
         handle: Handle,
         tuning: Tuning,
@@ -143,7 +170,9 @@ impl LogDisk {
         let (data, _) = File::open_or_create(&options.cache.join("data"), layout.chunks.end, false)?;
         Ok(Self {
             store,
+            opener,
             info,
+            size: AtomicU64::new(size),
             options,
             tuning,
             layout,
@@ -168,12 +197,21 @@ impl LogDisk {
             return Ok(volume.clone());
         }
         let volume = Arc::new(self.handle.block_on(self.take())?);
-        self.handle.spawn(upload::run(volume.clone()));
-        self.handle.spawn(collect::run(volume.clone()));
+        if self.options.at.is_none() {
+            self.handle.spawn(upload::run(volume.clone()));
+            self.handle.spawn(collect::run(volume.clone()));
+        }
+        self.handle.block_on(self.end_resize(&volume)).inspect_err(|_| volume.end())?;
         Ok(current.insert(volume).clone())
     }
 
-    /// Takes the volume from whoever has it.
+    /// What the files of the cache are of.
+    fn owner(&self) -> String {
+        let only_read = if self.options.at.is_some() { " read" } else { "" };
+        format!("{}{only_read}", self.info.id)
+    }
+
+    /// Takes the volume from whoever has it; an earlier state is taken from nobody.
     pub(super) async fn take(&self) -> Result<Volume> {
         let used = |path: &Path| {
             let path = path.display().to_string();
@@ -184,7 +222,7 @@ impl LogDisk {
         let path = self.path("notes");
         let left = Notes::read(&path).map_err(used(&path))?;
         if let Some(Left { owner, .. }) = &left
-            && owner.volume != self.info.id
+            && owner.volume != self.owner()
         {
             let what = format!("the cache {} is of another volume", self.options.cache.display());
             return Err(Error::new(ErrorKind::Backend, what).hint("use another directory"));
@@ -192,10 +230,17 @@ impl LogDisk {
         self.data.begin()?;
         let writer = open::random_id()?;
         let announce = || Notes::announce(&path, &writer);
-        let (store, layout) = (&self.store, self.layout.clone());
-        let opened = open::take(store, &self.info, &writer, layout, left.as_ref(), announce).await?;
-        let mut state = opened.state;
-        for unstored in opened.unstored {
+        let origins = Origins::open(self.store.clone(), &self.info, &self.opener)?;
+        let layout = self.layout.clone();
+        let (mut state, unstored, epoch) = match &self.options.at {
+            Some(at) => (reading::open(&origins, &self.info, layout, at).await?, Vec::new(), 0),
+            None => {
+                let left = left.as_ref();
+                let opened = open::take(&origins, &self.info, &writer, layout, left, announce).await?;
+                (opened.state, opened.unstored, opened.epoch)
+            }
+        };
+        for unstored in unstored {
             if !state.restore(unstored.start, &unstored.extents) {
                 let what = format!("the notes {} name what cannot be there", path.display());
                 return Err(Error::new(ErrorKind::Backend, what));
@@ -212,15 +257,43 @@ impl LogDisk {
         entries.reopened().map_err(used(&index))?;
         // The notes say that the data that they name is durable.
         self.data.sync().map_err(used(&self.path("data")))?;
-        let owner = Owner {
-            volume: self.info.id.clone(),
-            writer: writer.clone(),
-            epoch: opened.epoch,
-            next: String::new(),
-        };
+        let owner = Owner { volume: self.owner(), writer: writer.clone(), epoch, next: String::new() };
         let notes = Notes::create(&path, owner, &state.unstored()).map_err(used(&path))?;
         let files = (self.data.clone(), entries, notes);
-        Ok(Volume::new((self.info.clone(), writer), self.store.clone(), self.tuning.clone(), files, state))
+        let (opener, tuning) = (self.opener.clone(), self.tuning.clone());
+        Ok(Volume::new(writer, (origins, opener), tuning, files, state))
+    }
+
+    /// A server that ended while it changed the size may have put it into its log, and nowhere else: then it does not count.
+    async fn end_resize(&self, volume: &Arc<Volume>) -> Result<()> {
+        if self.options.at.is_some() || volume.size() == self.size.load(SeqCst) {
+            return Ok(());
+        }
+        let (_, size) = open::describe(&*self.store).await?;
+        if volume.size() != size {
+            changes::set_size(volume, size).await?;
+        }
+        self.size.store(size, SeqCst);
+        Ok(())
+    }
+
+    /// Its snapshots, the oldest first, as of now.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let all = self.served()?.state().snapshots.all();
+        Ok(all.into_iter().filter(|snapshot| !snapshot.removing).collect())
+    }
+
+    /// Removes one, unless it has clones. May block.
+    pub fn remove_snapshot(&self, name: &str) -> Result<()> {
+        let volume = self.served()?;
+        self.handle.block_on(clone::remove(&volume, name))
+    }
+
+    fn served(&self) -> Result<Arc<Volume>> {
+        if self.options.at.is_some() {
+            return Err(Error::new(ErrorKind::Unsupported, "an earlier state of a volume is only read"));
+        }
+        self.current().clone().ok_or_else(|| Error::new(ErrorKind::Closed, "the disk is not served"))
     }
 
     /// What a volume is, as its store says.
@@ -233,9 +306,12 @@ impl LogDisk {
         let volume = self.current().clone()?;
         let counts = &volume.counts;
         let state = volume.state();
-        let (stored, live) = state.stored().fold((0, 0), |(stored, live), (_, segment)| {
-            (stored + u64::from(segment.blocks), live + u64::from(segment.live))
-        });
+        let (stored, live) = state.stored().filter(|(_, segment)| state.is_own(segment.id)).fold(
+            (0, 0),
+            |(stored, live), (_, segment)| {
+                (stored + u64::from(segment.blocks), live + u64::from(segment.live))
+            },
+        );
         Some(Standing {
             behind: state.behind(),
             behind_for: state.behind_since().map_or(Duration::ZERO, |since| since.elapsed()),
@@ -249,7 +325,7 @@ impl LogDisk {
             failures: counts.failures.load(Relaxed),
             moved: counts.moved.load(Relaxed) * BLOCK,
             deleted: counts.deleted.load(Relaxed),
-            requests: self.store.counters(),
+            requests: volume.origins.counters(),
         })
     }
 
@@ -278,7 +354,7 @@ impl Backend for LogDisk {
                 max: 1 << 30,
                 max_write_zeroes: 1 << 30,
             }),
-            ..Properties::new(self.info.size)
+            ..Properties::new(self.size.load(SeqCst))
         }
     }
 
@@ -291,7 +367,7 @@ impl Backend for LogDisk {
     }
 
     fn identity(&self) -> Result<String> {
-        Ok(format!("{} bytes of the volume {}", self.info.size, self.info.id))
+        Ok(format!("{} bytes of the volume {}", self.size.load(SeqCst), self.info.id))
     }
 
     fn check_claimed(&self) -> Result<()> {
@@ -304,6 +380,30 @@ impl Backend for LogDisk {
         Ok(Box::new(LogEngine::new(volume, self.handle.clone(), site)?))
     }
 
+    fn resize(&self, _from: u64, to: u64) -> Result<()> {
+        if to == 0 || !to.is_multiple_of(BLOCK) {
+            return Err(Error::invalid(format!("a volume has a multiple of {BLOCK} bytes, not {to}")));
+        }
+        let volume = self.served()?;
+        self.handle.block_on(changes::set_size(&volume, to))?;
+        self.size.store(to, SeqCst);
+        Ok(())
+    }
+
+    fn snapshot(self: Arc<Self>, name: &str, now: &dyn Fn()) -> Result<()> {
+        let volume = self.served()?;
+        self.handle.block_on(changes::prepare_snapshot(&volume, name))?;
+        now();
+        let order = changes::make_snapshot(&volume, name)?;
+        self.handle.block_on(changes::wait_until_stored(&volume, order))
+    }
+
+    fn take_back(&self, size: u64) -> Result<()> {
+        // Another server may have enlarged it. What the volume has is known once it is taken.
+        self.size.fetch_max(size, SeqCst);
+        Ok(())
+    }
+
     fn let_go(&self) {
         if let Some(volume) = self.current().take() {
             volume.end();
@@ -312,6 +412,13 @@ impl Backend for LogDisk {
 
     fn close(&self) -> Result<()> {
         let Some(volume) = self.current().take() else { return self.data.close() };
+        if self.options.at.is_some() {
+            volume.end();
+            return volume
+                .close_files()
+                .map_err(|error| Error::system("the cache cannot be closed", &error).kind(ErrorKind::Backend))
+                .and(self.data.close());
+        }
         let limit = self.options.patience;
         let done = self.handle.block_on(async { tokio::time::timeout(limit, Self::finish(&volume)).await });
         let behind = volume.state().behind();

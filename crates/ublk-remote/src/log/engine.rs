@@ -163,7 +163,7 @@ impl LogEngine {
     }
 
     fn read(&mut self, io: &mut Io<'_>, piece: Piece) -> Step {
-        if let Some(wanted) = self.ahead.read(piece.offset, piece.length, self.volume.info.size) {
+        if let Some(wanted) = self.ahead.read(piece.offset, piece.length, self.volume.size()) {
             super::fetch::ahead(&self.volume, wanted, &self.handle);
         }
         let mut found = std::mem::take(&mut self.found);
@@ -355,7 +355,7 @@ impl Engine for LogEngine {
         self.clean(io);
         let call = self.calls.of(io);
         (call.piece, call.looks) = (Some(piece), 0);
-        if !piece.is_within(self.volume.info.size) {
+        if !piece.is_within(self.volume.size()) {
             return Step::Done(Err(libc::EIO));
         }
         self.begin(io, piece)

@@ -1,6 +1,7 @@
 //! The engine in a real ring, over a store in a directory.
 
 use super::disk::{Durable, LogDisk, Options};
+use super::origins::Opener;
 use crate::runtime;
 use crate::store::{Settings, open};
 use std::path::Path;
@@ -14,14 +15,14 @@ const SIZE: u64 = 32 << 20;
 const IO: u32 = 1 << 20;
 
 fn disk(store: &Path, cache: &Path, durable: Durable) -> Arc<LogDisk> {
-    let store = open(&format!("file://{}", store.display()), &Settings::default()).unwrap();
+    let opener: Opener = Arc::new(|url| Ok(open(url, &Settings::default())?));
     let options = Options {
         size: Some(SIZE),
         cache_size: Options::CACHE_SIZES.0,
         durable,
-        ..Options::new(cache.to_owned())
+        ..Options::new(format!("file://{}", store.display()), cache.to_owned())
     };
-    Arc::new(LogDisk::open(store, options, runtime::runtime().unwrap().handle().clone()).unwrap())
+    Arc::new(LogDisk::open(opener, options, runtime::runtime().unwrap().handle().clone()).unwrap())
 }
 
 fn run(bench: &mut Bench, op: Op, offset: u64, length: u64) -> Result<u32, Errno> {

@@ -102,17 +102,18 @@ pub async fn read(
 ) -> Result<Bytes, i32> {
     let bytes = |block: u32| (u64::from(header) + u64::from(block)) * BLOCK;
     let (key, wanted) = (id.key(), bytes(blocks.start)..bytes(blocks.end));
+    let store = volume.origins.of(id);
     let mut patience = Patience::new();
     loop {
-        match volume.store.get(&key, Some(wanted.clone())).await {
+        match store.get(&key, Some(wanted.clone())).await {
             Ok(data) if data.len() as u64 == wanted.end - wanted.start => {
                 if patience.told {
-                    volume.report(format!("{}: answers again", volume.store.name()));
+                    volume.report(format!("{}: answers again", store.name()));
                 }
                 return Ok(data);
             }
             Ok(data) => {
-                volume.report(format!("{}/{key} is cut short: {} bytes", volume.store.name(), data.len()));
+                volume.report(format!("{}/{key} is cut short: {} bytes", store.name(), data.len()));
                 return Err(libc::EIO);
             }
             // Its data was moved since: the map has another place.
@@ -123,11 +124,11 @@ pub async fn read(
                 volume.counts.failures.fetch_add(1, Relaxed);
                 let for_good = matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Refused);
                 if for_good || patience.failing() >= volume.tuning.patience || volume.ending.load(SeqCst) {
-                    volume.report(format!("{}: a read has failed: {}", volume.store.name(), error.message));
+                    volume.report(format!("{}: a read has failed: {}", store.name(), error.message));
                     return Err(libc::EIO);
                 }
                 if let Some(why) = patience.failed(&error.message) {
-                    volume.report(format!("{}: {why}; reads wait", volume.store.name()));
+                    volume.report(format!("{}: {why}; reads wait", store.name()));
                 }
             }
         }

@@ -78,6 +78,12 @@ impl Map {
         Self { leaves: vec![None; leaves] }
     }
 
+    /// For a disk of so many blocks. Of those that it loses, none is anywhere.
+    pub fn resize(&mut self, blocks: u64) {
+        let leaves = usize::try_from(blocks.div_ceil(LEAF as u64)).unwrap_or(usize::MAX);
+        self.leaves.resize(leaves, None);
+    }
+
     fn split(block: u64) -> (usize, usize) {
         let block = usize::try_from(block).unwrap_or(usize::MAX);
         (block / LEAF, block % LEAF)

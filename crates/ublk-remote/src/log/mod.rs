@@ -1,6 +1,8 @@
 //! A disk as a log of segments in an object store.
 
 mod cache;
+mod changes;
+mod clone;
 mod collect;
 mod disk;
 mod engine;
@@ -14,12 +16,21 @@ mod layout;
 mod map;
 mod notes;
 mod open;
+mod origins;
+mod reading;
 mod ring;
+#[cfg(test)]
+mod snapshot_tests;
+mod snapshots;
 mod state;
 #[cfg(test)]
 mod tests;
 mod upload;
 mod volume;
 
+pub use clone::CloneOf;
 pub use disk::{Durable, LogDisk, Options, Standing};
+pub use format::Snapshot;
 pub use format::Volume as VolumeInfo;
+pub use origins::Opener;
+pub use reading::At;

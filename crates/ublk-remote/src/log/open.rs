@@ -8,10 +8,15 @@
 //! say which. They become the first segments of the new epoch, if nobody else has opened the volume since: then the log ends
 //! exactly where they begin.
 
-use super::format::{Fence, LEAST_SEGMENT, LOG, LogId, MAPS, MOST_HEADER, Malformed, Object, StoredMap};
-use super::format::{Segment, VOLUME, Volume};
+use super::format::{
+    BLOCK, Change, Extent, Fence, Kind, LEAST_SEGMENT, LOG, LogId, MAPS, MOST_HEADER, Malformed, Object,
+    Record, SIZES,
+};
+use super::format::{Segment, StoredMap, VOLUME, Volume};
 use super::layout::Layout;
 use super::notes::{Left, Noted};
+use super::origins::Origins;
+use super::snapshots::Snapshots;
 use super::state::State;
 use crate::store::{Created, Entry, Store, StoreError, StoreErrorKind};
 use bytes::Bytes;
@@ -33,7 +38,7 @@ pub fn told(store: &dyn Store, error: &StoreError) -> Error {
     Error::new(ErrorKind::Backend, format!("{}: {}", store.name(), error.message))
 }
 
-fn malformed(store: &dyn Store, key: &str, error: &Malformed) -> Error {
+pub(super) fn malformed(store: &dyn Store, key: &str, error: &Malformed) -> Error {
     Error::new(ErrorKind::Backend, format!("{}/{key} {error}", store.name()))
 }
 
@@ -54,24 +59,32 @@ where
     call().await
 }
 
-/// What a volume is.
-pub async fn describe(store: &dyn Store) -> Result<Volume> {
-    let bytes = again(|| store.get(VOLUME, None)).await.map_err(|error| match error.kind {
+/// What a volume is, and how many bytes its disk has.
+pub async fn describe(store: &dyn Store) -> Result<(Volume, u64)> {
+    let (bytes, sizes) = tokio::join!(again(|| store.get(VOLUME, None)), again(|| store.list(SIZES, None)));
+    let bytes = bytes.map_err(|error| match error.kind {
         StoreErrorKind::NotFound => {
             Error::new(ErrorKind::NotFound, format!("there is no volume at {}", store.name()))
                 .hint("with a size, it is made")
         }
         _ => told(store, &error),
     })?;
-    Volume::decode(&bytes).map_err(|error| malformed(store, VOLUME, &error))
+    let volume = Volume::decode(&bytes).map_err(|error| malformed(store, VOLUME, &error))?;
+    let sizes = sizes.map_err(|error| told(store, &error))?;
+    let newest = sizes.iter().filter_map(|entry| LogId::of_size_key(&entry.key)).max();
+    let size = newest.map_or(volume.size, |(_, size)| size);
+    if size == 0 || !size.is_multiple_of(BLOCK) {
+        return Err(malformed(store, SIZES, &Malformed("has an impossible size")));
+    }
+    Ok((volume, size))
 }
 
 /// Makes a volume, or finds the one that is there.
-pub async fn create(store: &dyn Store, size: u64) -> Result<Volume> {
-    let volume = Volume { format: Volume::FORMAT, id: random_id()?, size };
+pub async fn create(store: &dyn Store, size: u64) -> Result<(Volume, u64)> {
+    let volume = Volume { format: Volume::FORMAT, id: random_id()?, size, parents: Vec::new() };
     let body = vec![Bytes::from(volume.encode())];
     match again(|| store.create(VOLUME, body.clone())).await.map_err(|error| told(store, &error))? {
-        Created::Won => Ok(volume),
+        Created::Won => Ok((volume, size)),
         Created::Exists => describe(store).await,
     }
 }
@@ -83,13 +96,33 @@ pub fn random_id() -> Result<String> {
     Ok(text.trim().replace('-', ""))
 }
 
+/// What stands in a log, but for its fences.
+#[derive(Debug)]
+pub enum Logged {
+    /// Data.
+    Segment(Segment),
+    /// A change of the volume.
+    Record(Record),
+}
+
+impl Logged {
+    fn id(&self) -> LogId {
+        match self {
+            Self::Segment(segment) => segment.id,
+            Self::Record(record) => record.id,
+        }
+    }
+}
+
 /// The end of a log, and what counts of it.
 #[derive(Debug)]
 pub struct Tail {
-    /// The newest map.
+    /// The map with which it begins.
     pub map: StoredMap,
-    /// The segments after it.
-    pub segments: Vec<Segment>,
+    /// Its place in the log; none: the log begins with the volume.
+    pub from: Option<LogId>,
+    /// What stands after it.
+    pub log: Vec<Logged>,
     /// The fences after it.
     fences: Vec<(LogId, Fence)>,
     /// The first free place.
@@ -97,7 +130,7 @@ pub struct Tail {
 }
 
 /// Which objects count of those that a list has, and the first free place.
-fn walk(after: LogId, objects: &[Entry]) -> (Vec<(LogId, bool)>, LogId) {
+pub(super) fn walk(after: LogId, objects: &[Entry]) -> (Vec<(LogId, bool)>, LogId) {
     let mut end = after;
     let mut counts = Vec::new();
     for entry in objects {
@@ -111,56 +144,86 @@ fn walk(after: LogId, objects: &[Entry]) -> (Vec<(LogId, bool)>, LogId) {
     (counts, end)
 }
 
-/// Reads the log after its newest map.
-pub async fn read_tail(store: &Arc<dyn Store>) -> Result<Tail> {
-    let failed = |error: StoreError| told(&**store, &error);
-    'again: loop {
-        let maps = again(|| store.list(MAPS, None)).await.map_err(failed)?;
+/// Reads the log of a volume after its newest map. `begin`: where the log begins.
+pub async fn read_tail(store: &Arc<dyn Store>, begin: LogId) -> Result<Tail> {
+    loop {
+        let maps = again(|| store.list(MAPS, None)).await.map_err(|error| told(&**store, &error))?;
         let newest = maps.iter().filter_map(|entry| LogId::of_map_key(&entry.key)).max();
-        let (map, objects) = match newest {
-            None => (StoredMap::default(), again(|| store.list(LOG, None)).await.map_err(failed)?),
-            Some(at) => {
-                let (key, after) = (at.map_key(), at.key());
-                let (bytes, objects) =
-                    tokio::join!(again(|| store.get(&key, None)), again(|| store.list(LOG, Some(&after))));
-                // Whoever writes the volume makes a newer one, and deletes this one.
-                if matches!(&bytes, Err(error) if error.kind == StoreErrorKind::NotFound) {
-                    continue;
-                }
-                let bytes = bytes.map_err(failed)?;
-                let map = StoredMap::decode(&bytes).map_err(|error| malformed(&**store, &key, &error))?;
-                (map, objects.map_err(failed)?)
+        // Whoever writes the volume makes a newer map, and deletes what only this one needs.
+        if let Some(tail) = read_after(store, newest, begin, None).await? {
+            return Ok(tail);
+        }
+    }
+}
+
+/// Reads the log of a volume after a map, up to its end, or up to a place in it. `None`: some of it was not there any more.
+pub async fn read_after(
+    store: &Arc<dyn Store>,
+    from: Option<LogId>,
+    begin: LogId,
+    until: Option<LogId>,
+) -> Result<Option<Tail>> {
+    let failed = |error: StoreError| told(&**store, &error);
+    let (map, mut objects) = match from {
+        None => (StoredMap::default(), again(|| store.list(LOG, None)).await.map_err(failed)?),
+        Some(at) => {
+            let (key, after) = (at.map_key(), at.key());
+            let (bytes, objects) =
+                tokio::join!(again(|| store.get(&key, None)), again(|| store.list(LOG, Some(&after))));
+            if matches!(&bytes, Err(error) if error.kind == StoreErrorKind::NotFound) {
+                return Ok(None);
             }
-        };
-        let after = newest.map_or(LogId::default(), LogId::next);
-        let (counts, end) = walk(after, &objects);
-        let (mut segments, mut fences) = (Vec::new(), Vec::new());
-        for part in counts.chunks(AT_ONCE) {
-            let mut reads = JoinSet::new();
-            for (at, (id, _)) in part.iter().enumerate() {
-                let (store, id) = (store.clone(), *id);
-                reads.spawn(async move { (at, read_object(&*store, id).await) });
-            }
-            let mut read: Vec<_> = reads.join_all().await;
-            read.sort_by_key(|(at, _)| *at);
-            for ((id, is_fence), (_, object)) in part.iter().zip(read) {
-                match object {
-                    Ok(Object::Segment(segment)) if segment.id == *id && !is_fence => segments.push(segment),
-                    Ok(Object::Fence(fence)) if fence.epoch == id.epoch + 1 && *is_fence => {
-                        fences.push((*id, fence))
-                    }
-                    Ok(_) => {
-                        let wrong = Malformed("is not what belongs there");
-                        return Err(malformed(&**store, &id.key(), &wrong));
-                    }
-                    // Its space was used again since the list was made: there is a newer map.
-                    Err(error) if error.kind == ErrorKind::NotFound => continue 'again,
-                    Err(error) => return Err(error),
+            let bytes = bytes.map_err(failed)?;
+            let map = StoredMap::decode(&bytes).map_err(|error| malformed(&**store, &key, &error))?;
+            (map, objects.map_err(failed)?)
+        }
+    };
+    if let Some(until) = until {
+        objects.retain(|entry| entry.key <= until.key());
+    }
+    let (counts, end) = walk(from.map_or(begin, LogId::next), &objects);
+    let (mut log, mut fences) = (Vec::new(), Vec::new());
+    for part in counts.chunks(AT_ONCE) {
+        let mut reads = JoinSet::new();
+        for (at, (id, _)) in part.iter().enumerate() {
+            let (store, id) = (store.clone(), *id);
+            reads.spawn(async move { (at, read_object(&*store, id).await) });
+        }
+        let mut read: Vec<_> = reads.join_all().await;
+        read.sort_by_key(|(at, _)| *at);
+        for ((id, is_fence), (_, object)) in part.iter().zip(read) {
+            match object {
+                Ok(Object::Segment(segment)) if segment.id == *id && !is_fence => {
+                    log.push(Logged::Segment(segment));
                 }
+                Ok(Object::Record(record)) if record.id == *id && !is_fence => {
+                    log.push(Logged::Record(record));
+                }
+                Ok(Object::Fence(fence)) if fence.epoch == id.epoch + 1 && *is_fence => {
+                    fences.push((*id, fence));
+                }
+                Ok(_) => {
+                    let wrong = Malformed("is not what belongs there");
+                    return Err(malformed(&**store, &id.key(), &wrong));
+                }
+                // Its space was used again since the list was made: there is a newer map.
+                Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
-        return Ok(Tail { map, segments, fences, end });
     }
+    Ok(Some(Tail { map, from, log, fences, end }))
+}
+
+/// The snapshots of a volume, as its log says.
+pub fn snapshots(tail: &Tail) -> Snapshots {
+    let mut snapshots = Snapshots::new(&tail.map.rest.snapshots);
+    for logged in &tail.log {
+        if let Logged::Record(record) = logged {
+            snapshots.apply(record.id, &record.change);
+        }
+    }
+    snapshots
 }
 
 /// Reads the header of an object of the log.
@@ -209,18 +272,15 @@ async fn unstored(store: &dyn Store, tail: &Tail, left: &Left) -> Result<Vec<Not
     };
     let rest: Vec<_> = of(at).collect();
     // It was about to open the next epoch, or did, and nothing was stored since.
-    let newest = tail.segments.iter().map(|segment| segment.id.epoch).chain([tail.map.at.epoch]).max();
+    let newest = tail.log.iter().map(|logged| logged.id().epoch).chain([tail.map.at.epoch]).max();
     let by_us = newest.is_none_or(|newest| newest <= owner.epoch)
         && last_opener(tail).is_some_and(|(_, fence)| fence.writer == owner.next);
     if rest.is_empty() || by_us {
         return Ok(rest);
     }
     let since = last_opener(tail).map_or(String::new(), |(_, fence)| format!(", {}", who(fence)));
-    let bytes: u64 = rest
-        .iter()
-        .flat_map(|noted| &noted.extents)
-        .map(|extent| u64::from(extent.blocks) * super::format::BLOCK)
-        .sum();
+    let bytes: u64 =
+        rest.iter().flat_map(|noted| &noted.extents).map(|extent| u64::from(extent.blocks) * BLOCK).sum();
     Err(Error::new(
         ErrorKind::Backend,
         format!("the cache has {bytes} bytes that were never stored, and somebody has opened the volume since{since}"),
@@ -247,15 +307,16 @@ pub struct Opened {
 
 /// Takes a volume for `writer`. `left`: the notes of an earlier server. `announce`: writes into them who comes next.
 pub async fn take(
-    store: &Arc<dyn Store>,
+    origins: &Origins,
     info: &Volume,
     writer: &str,
     layout: Layout,
     left: Option<&Left>,
     announce: impl Fn() -> std::io::Result<()>,
 ) -> Result<Opened> {
+    let store = origins.own();
     loop {
-        let tail = read_tail(store).await?;
+        let tail = read_tail(store, info.begin()).await?;
         let unstored = match left {
             Some(left) => unstored(&**store, &tail, left).await?,
             None => Vec::new(),
@@ -277,30 +338,100 @@ pub async fn take(
             }
         };
         if won {
-            return Ok(Opened { state: replay(info, layout, &tail), unstored, epoch });
+            let next = LogId { epoch, sequence: 0 };
+            let mut state = replay(info, layout, &with_bases(origins, info, tail).await?);
+            state.begin_epoch(next);
+            return Ok(Opened { state, unstored, epoch });
         }
     }
 }
 
-/// The state of a disk as its log says.
-pub fn replay(info: &Volume, layout: Layout, tail: &Tail) -> State {
-    let mut state = State::new(info.size / super::format::BLOCK, layout);
-    let listed = tail.map.segments.iter();
+/// The logs of a clone and of those that it needs, the farthest first: as long as it has no map of its own, it begins with the
+/// snapshot.
+pub async fn with_bases(origins: &Origins, info: &Volume, own: Tail) -> Result<Vec<Tail>> {
+    let mut tails = vec![own];
+    for (number, parent) in info.parents.iter().enumerate().rev() {
+        if tails[0].from.is_some() {
+            break;
+        }
+        let Some(store) = origins.parent(number) else { break };
+        let before = number.checked_sub(1).and_then(|number| info.parents.get(number));
+        let begin =
+            before.map_or(LogId::default(), |before| LogId { epoch: before.at.epoch + 1, sequence: 0 });
+        let tail = read_after(store, parent.map, begin, Some(parent.at)).await?;
+        let whole = tail.filter(|tail| tail.end == parent.at.next());
+        let tail = whole.ok_or_else(|| gone(&**store, &parent.snapshot))?;
+        tails.insert(0, tail);
+    }
+    Ok(tails)
+}
+
+/// A snapshot is not where it was.
+pub fn gone(store: &dyn Store, name: &str) -> Error {
+    let what = format!("the snapshot {name} of the volume at {} is gone", store.name());
+    Error::new(ErrorKind::NotFound, what)
+}
+
+/// The state of a disk as its log says, which comes after those of the volumes whose clone it is.
+pub fn replay(info: &Volume, layout: Layout, tails: &[Tail]) -> State {
+    let mut state = State::new(info.size / BLOCK, layout);
+    state.begin = info.begin();
+    for (at, tail) in tails.iter().enumerate() {
+        let own = at + 1 == tails.len();
+        if own {
+            state.stored_map = tail.from;
+            state.snapshots = Snapshots::new(&tail.map.rest.snapshots);
+        }
+        begin_with(&mut state, &tail.map, own);
+        for logged in &tail.log {
+            let blocks = go_on_with(&mut state, logged, own);
+            state.since_map.0 += u32::from(own);
+            state.since_map.1 += if own { blocks } else { 0 };
+        }
+    }
+    state
+}
+
+/// Takes up a stored map.
+fn begin_with(state: &mut State, map: &StoredMap, own: bool) {
+    if map.rest.size > 0 {
+        state.blocks = map.rest.size / BLOCK;
+        state.map.resize(state.blocks);
+    }
+    let listed = map.segments.iter();
     let numbers: Vec<_> =
         listed.map(|listed| state.add(listed.id, listed.header, listed.blocks, true)).collect();
-    for run in &tail.map.runs {
+    for run in &map.runs {
         let number = numbers[run.segment as usize];
         let (block, blocks, place) = (run.block, run.blocks, run.place);
-        state.apply(number, &super::format::Extent { block, blocks, place, kind: super::format::Kind::Data });
+        state.apply(number, &Extent { block, blocks, place, kind: Kind::Data });
     }
-    for segment in &tail.segments {
-        let number = state.add(segment.id, segment.header, segment.blocks, true);
-        segment.extents.iter().for_each(|extent| state.apply(number, extent));
-        state.since_map.0 += 1;
-        state.since_map.1 += u64::from(segment.blocks);
+    if own {
+        for kept in &map.rest.kept {
+            if state.number(kept.listed.id).is_none() {
+                state.keep(kept);
+            }
+        }
     }
-    state.begin_epoch(LogId { epoch: tail.end.epoch + 1, sequence: 0 });
-    state
+}
+
+/// Takes up what comes next in the log. Returns its blocks of data.
+fn go_on_with(state: &mut State, logged: &Logged, own: bool) -> u64 {
+    match logged {
+        Logged::Segment(segment) => {
+            let number = state.add(segment.id, segment.header, segment.blocks, true);
+            segment.extents.iter().for_each(|extent| state.apply(number, extent));
+            segment.blocks.into()
+        }
+        Logged::Record(record) => {
+            let number = state.add(record.id, Record::BLOCKS, 0, true);
+            // What another volume's snapshots are is its own affair.
+            if own || matches!(record.change, Change::Size { .. }) {
+                state.take_record(number, &record.change);
+            }
+            0
+        }
+    }
 }
 
 fn nix_hostname() -> String {

@@ -4,6 +4,7 @@
 use super::disk::{LogDisk, Options};
 use super::fetch;
 use super::format::{BLOCK, Kind, LogId};
+use super::origins::Opener;
 use super::state::{Found, Pin, Waiter, Way, Writing};
 use super::volume::{Durable, Tuning, Volume};
 use super::{collect, upload};
@@ -17,14 +18,14 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use ublk_core::backend::Storage;
-use ublk_core::error::Result;
+use ublk_core::error::{Error, Result};
 
-const BLOCKS: u64 = 700;
+pub const BLOCKS: u64 = 700;
 
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, below: u64) -> u64 {
+    pub fn below(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
@@ -32,7 +33,7 @@ impl Random {
 
 /// What was written, in the order of the log: all that counts is in the first so many of these.
 #[derive(Debug, Clone, Copy)]
-struct Done {
+pub struct Done {
     /// Its segment, and the order in which it was committed.
     at: (LogId, u64),
     block: u64,
@@ -42,46 +43,60 @@ struct Done {
 }
 
 /// A server of the volume.
-struct Server {
-    volume: Arc<Volume>,
-    client: Arc<Simulated>,
+pub struct Server {
+    pub volume: Arc<Volume>,
+    pub client: Arc<Simulated>,
     tasks: Vec<JoinHandle<()>>,
-    complaints: Arc<Mutex<Vec<String>>>,
+    pub complaints: Arc<Mutex<Vec<String>>>,
 }
 
-fn tuning(durable: Durable) -> Tuning {
+pub fn options(cache: &Path) -> Options {
+    Options { cache_size: Options::CACHE_SIZES.0, ..Options::new("sim://".into(), cache.to_owned()) }
+}
+
+pub fn tuning(durable: Durable) -> Tuning {
     let delay = Duration::from_secs(1);
     Tuning { durable, delay, sends: 3, map_blocks: 300, map_segments: 12, ..Tuning::default() }
 }
 
 impl Server {
     async fn open(bucket: &Bucket, cache: &Path, durable: Durable) -> Result<Self> {
+        let options = Options { size: Some(BLOCKS * BLOCK), ..options(cache) };
+        let nobody: Opener = Arc::new(|url| Err(Error::invalid(url)));
+        Self::open_with(bucket, options, tuning(durable), nobody).await
+    }
+
+    pub async fn open_with(
+        bucket: &Bucket,
+        options: Options,
+        tuning: Tuning,
+        opener: Opener,
+    ) -> Result<Self> {
         let client = bucket.client();
         let store: Arc<dyn Store> = client.clone();
-        let options = Options {
-            size: Some(BLOCKS * BLOCK),
-            cache_size: Options::CACHE_SIZES.0,
-            ..Options::new(cache.to_owned())
-        };
-        let info = LogDisk::describe(&store, &options).await?;
-        let disk = LogDisk::with(store, info, options, Handle::current(), tuning(durable))?;
+        let found = LogDisk::describe(&store, &options, &opener).await?;
+        let reads = options.at.is_some();
+        let disk = LogDisk::with((store, opener), found, options, Handle::current(), tuning)?;
         let volume = Arc::new(disk.take().await?);
         let complaints = Arc::new(Mutex::new(Vec::new()));
         let said = complaints.clone();
         volume.report_to(ublk_core::Reporter::new(move |line| said.lock().unwrap().push(line)));
-        let tasks =
-            vec![tokio::spawn(upload::run(volume.clone())), tokio::spawn(collect::run(volume.clone()))];
+        let tasks = if reads {
+            Vec::new()
+        } else {
+            vec![tokio::spawn(upload::run(volume.clone())), tokio::spawn(collect::run(volume.clone()))]
+        };
         Ok(Self { volume, client, tasks, complaints })
     }
 
     /// Its process is killed, and what it has asked the store for may still happen.
-    fn kill(self) {
+    pub fn kill(self) {
         self.client.crash();
         self.volume.end();
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
-    async fn begin(&self, block: u64, blocks: u32) -> std::result::Result<Writing, i32> {
+    pub async fn begin(&self, block: u64, blocks: u32) -> std::result::Result<Writing, i32> {
         loop {
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let waiter = tells(sender);
@@ -92,7 +107,7 @@ impl Server {
         }
     }
 
-    fn put(&self, writing: &Writing, stamp: u64) {
+    pub fn put(&self, writing: &Writing, stamp: u64) {
         let block = stamp.to_le_bytes().repeat(BLOCK as usize / 8);
         self.volume.data.store(writing.offset(), &block.repeat(writing.blocks as usize)).unwrap();
     }
@@ -108,7 +123,7 @@ impl Server {
         }
     }
 
-    fn flush(&self) -> tokio::sync::oneshot::Receiver<i32> {
+    pub fn flush(&self) -> tokio::sync::oneshot::Receiver<i32> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let waiter = tells(sender);
         self.volume.flush(waiter, &Handle::current());
@@ -116,7 +131,7 @@ impl Server {
     }
 
     /// What each block says.
-    async fn read_all(&self) -> Vec<u64> {
+    pub async fn read_all(&self) -> Vec<u64> {
         let mut blocks = vec![0; BLOCKS as usize];
         let mut at = 0;
         while at < BLOCKS {
@@ -169,18 +184,18 @@ fn tells(sender: tokio::sync::oneshot::Sender<i32>) -> Waiter {
 
 /// What a client has done to the disk.
 #[derive(Default, Clone)]
-struct History {
+pub struct History {
     /// Before any of it.
     base: Vec<u64>,
-    done: Vec<Done>,
+    pub done: Vec<Done>,
     /// How many of them, in the order in which they were committed, a flush has covered.
-    flushed: u64,
-    commits: u64,
-    stamps: u64,
+    pub flushed: u64,
+    pub commits: u64,
+    pub stamps: u64,
 }
 
 impl History {
-    fn new(base: Vec<u64>, stamps: u64) -> Self {
+    pub fn new(base: Vec<u64>, stamps: u64) -> Self {
         Self { base, stamps, ..Self::default() }
     }
 
@@ -191,7 +206,7 @@ impl History {
     }
 
     /// After the first so many.
-    fn after(&self, count: usize) -> Vec<u64> {
+    pub fn after(&self, count: usize) -> Vec<u64> {
         let mut blocks = self.base.clone();
         for done in &self.done[..count] {
             blocks[done.block as usize..][..done.blocks as usize].fill(done.stamp);
@@ -205,7 +220,7 @@ impl History {
         self.done.iter().rposition(covered).map_or(0, |last| last + 1)
     }
 
-    fn check_prefix(&self, found: &[u64], what: &str) {
+    pub fn check_prefix(&self, found: &[u64], what: &str) {
         let least = self.least();
         if (least..=self.done.len()).rev().any(|count| self.after(count) == found) {
             return;
@@ -216,7 +231,7 @@ impl History {
 }
 
 /// Does some things to the disk; ends early if it is stopped.
-async fn work(server: &Server, history: &mut History, random: &mut Random, turns: u64) {
+pub async fn work(server: &Server, history: &mut History, random: &mut Random, turns: u64) {
     let mut flushes: Vec<(u64, tokio::sync::oneshot::Receiver<i32>)> = Vec::new();
     let mut pending: Vec<(Writing, u64, u64)> = Vec::new();
     for _ in 0..turns {
@@ -286,7 +301,7 @@ fn finish(server: &Server, history: &mut History, pending: &mut Vec<(Writing, u6
     history.add(writing.id, block, writing.blocks, stamp);
 }
 
-fn run<F: Future<Output = ()>>(test: impl Fn(u64) -> F) {
+pub fn run<F: Future<Output = ()>>(test: impl Fn(u64) -> F) {
     let seeds = std::env::var("UBLK_TS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     let first = std::env::var("UBLK_TS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     for seed in first..first + seeds {
@@ -301,11 +316,11 @@ fn run<F: Future<Output = ()>>(test: impl Fn(u64) -> F) {
     }
 }
 
-fn empty() -> Vec<u64> {
+pub fn empty() -> Vec<u64> {
     vec![0; BLOCKS as usize]
 }
 
-fn caches() -> TempDir {
+pub fn caches() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 

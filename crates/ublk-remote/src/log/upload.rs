@@ -1,6 +1,6 @@
 //! Stores what was written: several segments at a time, of which only those count that have all before them.
 
-use super::format::{Fence, Object, Segment, sum};
+use super::format::{Fence, LogId, Object, Record, Segment, sum};
 use super::open::{again, read_object, who};
 use super::state::Told;
 use super::volume::Volume;
@@ -61,38 +61,24 @@ pub async fn run(volume: Arc<Volume>) {
     }
 }
 
-/// Stores a segment, however long that takes.
+/// Stores a segment, or a record, however long that takes.
 async fn send(volume: Arc<Volume>, number: u32) {
-    let segment = {
-        let mut state = volume.state();
-        let found = state.segment(number).clone();
-        let extents =
-            state.unsent().find(|unsent| unsent.segment == number).map(|unsent| unsent.extents.clone());
-        let Some(extents) = extents else { return };
-        let header = super::format::header_blocks(extents.len());
-        let (id, blocks, writer) = (found.id, found.blocks, volume.writer.clone());
-        (Segment { id, writer, header, blocks, extents, data_sum: 0 }, found.local)
-    };
-    let (mut segment, Some(start)) = segment else { return };
-    let data = match volume.load(start, segment.blocks as usize * 4096) {
-        Ok(data) => Bytes::from(data),
-        Err(error) => {
-            let why =
-                format!("what was written cannot be read back from the cache: {error}; the disk has stopped");
-            return volume.stop(libc::EIO, why);
+    let Some(object) = ready(&volume, number) else { return };
+    let (id, header, body) = match &object {
+        Ready::Record(record) => (record.id, Record::BLOCKS, vec![Bytes::from(record.encode())]),
+        Ready::Segment(segment, data) => {
+            (segment.id, segment.header, vec![Bytes::from(segment.encode()), data.clone()])
         }
     };
-    segment.data_sum = sum(&data);
-    let (key, header) = (segment.id.key(), Bytes::from(segment.encode()));
+    let key = id.key();
     let mut patience = Patience::new();
     loop {
         if volume.ending.load(SeqCst) {
             return;
         }
-        let body = vec![header.clone(), data.clone()];
-        match volume.store.create(&key, body).await {
+        match volume.store.create(&key, body.clone()).await {
             Ok(Created::Won) => break,
-            Ok(Created::Exists) => match whose(&volume, &segment).await {
+            Ok(Created::Exists) => match whose(&volume, id, &object).await {
                 Whose::Ours => break,
                 Whose::Others(why) => return volume.stop(libc::EIO, why),
                 Whose::Unknown(why) => tell_failed(&volume, &mut patience, &why),
@@ -108,10 +94,44 @@ async fn send(volume: Arc<Volume>, number: u32) {
         volume.report(format!("{}: stores again", volume.store.name()));
     }
     volume.counts.segments.fetch_add(1, Relaxed);
-    let told: Told = volume.state().sent(number, segment.header);
+    let told: Told = volume.state().sent(number, header);
     told.tell();
     volume.work.notify_one();
     volume.stored.notify_one();
+}
+
+/// What is to be stored.
+enum Ready {
+    Segment(Segment, Bytes),
+    Record(Record),
+}
+
+/// Reads what is to be stored from the local file.
+fn ready(volume: &Volume, number: u32) -> Option<Ready> {
+    let (mut segment, start) = {
+        let mut state = volume.state();
+        let found = state.segment(number).clone();
+        let unsent = state.unsent().find(|unsent| unsent.segment == number)?;
+        let (id, blocks, writer) = (found.id, found.blocks, volume.writer.clone());
+        if let Some(change) = unsent.record.clone() {
+            return Some(Ready::Record(Record { id, writer, change }));
+        }
+        let extents = unsent.extents.clone();
+        let header = super::format::header_blocks(extents.len());
+        (Segment { id, writer, header, blocks, extents, data_sum: 0 }, found.local?)
+    };
+    match volume.load(start, segment.blocks as usize * 4096) {
+        Ok(data) => {
+            segment.data_sum = sum(&data);
+            Some(Ready::Segment(segment, Bytes::from(data)))
+        }
+        Err(error) => {
+            let why =
+                format!("what was written cannot be read back from the cache: {error}; the disk has stopped");
+            volume.stop(libc::EIO, why);
+            None
+        }
+    }
 }
 
 /// A call for a segment has failed.
@@ -129,15 +149,16 @@ enum Whose {
 }
 
 /// Who has created the object that is in the place of a segment: an earlier try of ours, or somebody else.
-async fn whose(volume: &Volume, segment: &Segment) -> Whose {
-    match read_object(&*volume.store, segment.id).await {
-        Ok(Object::Segment(found)) if found == *segment => Whose::Ours,
-        Ok(Object::Fence(fence)) => Whose::Others(fenced(volume, &fence)),
-        Ok(Object::Segment(_)) => Whose::Others(format!(
+async fn whose(volume: &Volume, id: LogId, object: &Ready) -> Whose {
+    match (read_object(&*volume.store, id).await, object) {
+        (Ok(Object::Segment(found)), Ready::Segment(segment, _)) if found == *segment => Whose::Ours,
+        (Ok(Object::Record(found)), Ready::Record(record)) if found == *record => Whose::Ours,
+        (Ok(Object::Fence(fence)), _) => Whose::Others(fenced(volume, &fence)),
+        (Ok(Object::Segment(_) | Object::Record(_)), _) => Whose::Others(format!(
             "{}: somebody else writes this volume; the disk has stopped",
             volume.store.name()
         )),
-        Err(error) => Whose::Unknown(error.message),
+        (Err(error), _) => Whose::Unknown(error.message),
     }
 }
 

@@ -1,8 +1,9 @@
 //! A volume that this process serves: its state, its local files and its store, and what is done with all of them together.
 
-use super::format::{BLOCK, Kind, Volume as Info};
+use super::format::{BLOCK, Kind};
 use super::index::Index;
 use super::notes::{Note, Notes};
+use super::origins::{Opener, Origins};
 use super::state::{Found, Pin, Refused, State, Waiter, Way, Writing};
 use crate::store::Store;
 use std::io;
@@ -38,6 +39,8 @@ pub struct Tuning {
     pub map_blocks: u64,
     /// Segments that are stored before the map is.
     pub map_segments: u32,
+    /// How long what was stored can still be opened as it was then.
+    pub retain: Duration,
 }
 
 impl Default for Tuning {
@@ -49,6 +52,7 @@ impl Default for Tuning {
             patience: Duration::from_secs(60),
             map_blocks: (1 << 30) / BLOCK,
             map_segments: 256,
+            retain: Duration::ZERO,
         }
     }
 }
@@ -72,12 +76,16 @@ pub struct Counts {
 
 /// See the [module](self).
 pub struct Volume {
-    /// What it is.
-    pub info: Info,
     /// This opening of it.
     pub writer: String,
     /// Where it is.
     pub store: Arc<dyn Store>,
+    /// There, and where the volumes are whose clone it is.
+    pub origins: Origins,
+    /// Opens other volumes.
+    pub opener: Opener,
+    /// Bytes of the disk.
+    size: AtomicU64,
     /// How it is served.
     pub tuning: Tuning,
     /// The local file.
@@ -89,8 +97,12 @@ pub struct Volume {
     pub(super) work: Notify,
     /// Something was stored.
     pub(super) stored: Notify,
+    /// The map is to be stored soon, so that space is given back.
+    pub(super) tidy: AtomicBool,
     /// It is closed, or another process may use its files.
     pub(super) ending: AtomicBool,
+    /// Held by who stores the map.
+    pub(super) mapping: tokio::sync::Mutex<()>,
     /// Held while a task changes the local files.
     files: RwLock<()>,
     /// Flushes that wait for the local medium, and whether somebody syncs.
@@ -107,16 +119,19 @@ pub struct Volume {
 impl Volume {
     /// With what was found at its opening.
     pub fn new(
-        (info, writer): (Info, String),
-        store: Arc<dyn Store>,
+        writer: String,
+        (origins, opener): (Origins, Opener),
         tuning: Tuning,
         (data, index, notes): (Arc<File>, Index, Notes),
         state: State,
     ) -> Self {
         Self {
-            info,
             writer,
-            store,
+            store: origins.own().clone(),
+            origins,
+            opener,
+            size: AtomicU64::new(state.blocks * BLOCK),
+            tidy: AtomicBool::new(false),
             tuning,
             data,
             index,
@@ -125,6 +140,7 @@ impl Volume {
             work: Notify::new(),
             stored: Notify::new(),
             ending: AtomicBool::new(false),
+            mapping: tokio::sync::Mutex::default(),
             files: RwLock::default(),
             syncs: Mutex::default(),
             renewing: AtomicBool::new(false),
@@ -137,6 +153,16 @@ impl Volume {
     /// Its state. Nothing that waits is done while it is locked.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of the disk.
+    pub fn size(&self) -> u64 {
+        self.size.load(SeqCst)
+    }
+
+    /// The disk has another size from here on.
+    pub fn set_size(&self, size: u64) {
+        self.size.store(size, SeqCst);
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {

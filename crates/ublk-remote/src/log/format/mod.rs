@@ -3,22 +3,26 @@
 //! ```text
 //! PREFIX/volume.json             what the volume is; created once
 //! PREFIX/log/EPOCH/SEQUENCE      a segment: what was written, and where on the disk it belongs. Or a fence, at which the epoch
-//!                                ends: whoever created it writes the next one
+//!                                ends: whoever created it writes the next one. Or a record: a snapshot was made or removed, or the disk
+//!                                has another size
 //! PREFIX/map/EPOCH-SEQUENCE      the map of the disk after that segment
-//! PREFIX/snapshot/NAME.json      a name for the disk as of a segment
+//! PREFIX/size/EPOCH-SEQUENCE-SIZE  the size that the record there gave the disk; the newest counts
+//! PREFIX/clone/NAME/VOLUME.json  a clone of a snapshot: it stays as long as this does
 //! ```
 //!
 //! Numbers are in hexadecimal with eight digits, so that the order of keys is the order of the log. Within objects, numbers are
 //! little-endian.
 
 mod bytes;
+mod record;
 mod segment;
 mod stored_map;
 #[cfg(test)]
 mod tests;
 
+pub use record::{Change, Record, Snapshot};
 pub use segment::{Extent, Kind, Object, Segment, header_blocks};
-pub use stored_map::{Listed, Run, StoredMap};
+pub use stored_map::{Kept, Listed, Rest, Run, StoredMap};
 
 use segment::{EXTENT, HEAD};
 use serde::{Deserialize, Serialize};
@@ -45,6 +49,10 @@ pub const VOLUME: &str = "volume.json";
 pub const LOG: &str = "log/";
 /// Where its maps are.
 pub const MAPS: &str = "map/";
+/// Where the sizes are that it got after it was made.
+pub const SIZES: &str = "size/";
+/// Where the clones of its snapshots are named.
+pub const CLONES: &str = "clone/";
 
 /// The check sum of some bytes: CRC-32C.
 pub fn sum(bytes: &[u8]) -> u32 {
@@ -64,7 +72,7 @@ impl fmt::Display for Malformed {
 }
 
 /// The place of an object in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct LogId {
     /// Each writer has one of its own.
     pub epoch: u32,
@@ -81,6 +89,17 @@ impl LogId {
     /// The key of the map that has it and all before it.
     pub fn map_key(self) -> String {
         format!("{MAPS}{:08x}-{:08x}", self.epoch, self.sequence)
+    }
+
+    /// The key that says which size the record there gave the disk.
+    pub fn size_key(self, size: u64) -> String {
+        format!("{SIZES}{:08x}-{:08x}-{size:016x}", self.epoch, self.sequence)
+    }
+
+    /// From such a key.
+    pub fn of_size_key(key: &str) -> Option<(Self, u64)> {
+        let (id, size) = key.strip_prefix(SIZES)?.rsplit_once('-')?;
+        Some((Self::of(id, '-')?, u64::from_str_radix(size, 16).ok()?))
     }
 
     /// The next one of the same epoch.
@@ -114,11 +133,59 @@ pub struct Volume {
     pub format: u32,
     /// Identifies the volume, in hexadecimal.
     pub id: String,
-    /// Bytes.
+    /// Bytes, when it was made.
     pub size: u64,
+    /// Whose clone it is, and whose that is, and so on: the farthest first. Ids of segments up to the epoch of one are that one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Parent>,
+}
+
+/// The snapshot of another volume, with which a clone begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parent {
+    /// The other volume's URL.
+    pub url: String,
+    /// Its id.
+    pub id: String,
+    /// The name of the snapshot.
+    pub snapshot: String,
+    /// The record that made it.
+    pub at: LogId,
+    /// The stored map with which its log begins.
+    pub map: Option<LogId>,
+}
+
+/// Names a clone of a snapshot, beside the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mark {
+    /// The clone's URL.
+    pub url: String,
+    /// Its id.
+    pub volume: String,
+}
+
+impl Mark {
+    /// Where the clones of a snapshot are named.
+    pub fn prefix(snapshot: &str) -> String {
+        format!("{CLONES}{snapshot}/")
+    }
+
+    /// The key of its object.
+    pub fn key(&self, snapshot: &str) -> String {
+        format!("{}{}.json", Self::prefix(snapshot), self.volume)
+    }
 }
 
 impl Volume {
+    /// Where its log begins. A clone's epochs come after those of its parent, so that no two segments of the two have the same id.
+    pub fn begin(&self) -> LogId {
+        self.parents
+            .last()
+            .map_or(LogId::default(), |parent| LogId { epoch: parent.at.epoch + 1, sequence: 0 })
+    }
+
     /// The format that is written here.
     pub const FORMAT: u32 = 1;
 

@@ -1,7 +1,7 @@
 //! Objects of the log: segments, with the parts of the disk that they have, and fences.
 
 use super::bytes::{Get, Put};
-use super::{FENCE, Fence, LogId, MOST_BLOCKS, MOST_EXTENTS, Malformed, sum};
+use super::{FENCE, Fence, LogId, MOST_BLOCKS, MOST_EXTENTS, Malformed, Record, sum};
 
 const SEGMENT: &[u8; 16] = b"ublk-ts segment1";
 pub(super) const HEAD: usize = 80;
@@ -93,6 +93,8 @@ pub struct Segment {
 pub enum Object {
     /// Data.
     Segment(Segment),
+    /// A change of the volume.
+    Record(Record),
     /// The end of its epoch.
     Fence(Fence),
 }
@@ -104,6 +106,9 @@ impl Object {
             let fence =
                 serde_json::from_slice(text).map_err(|_| Malformed("is a fence that makes no sense"))?;
             return Ok(Ok(Self::Fence(fence)));
+        }
+        if let Some(record) = Record::decode(bytes) {
+            return record.map(|record| Ok(Self::Record(record)));
         }
         Ok(Segment::decode(bytes)?.map(Self::Segment))
     }

@@ -1,12 +1,14 @@
 //! The map of a disk as an object.
 
 use super::bytes::{Get, Put};
+use super::record::Snapshot;
 use super::{LogId, Malformed, sum};
+use serde::{Deserialize, Serialize};
 
 const MAP: &[u8; 16] = b"ublk-ts map 1\0\0\0";
 
 /// A segment that a stored map names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// Its place in the log.
     pub id: LogId,
@@ -29,6 +31,26 @@ pub struct Run {
     pub place: u32,
 }
 
+/// An object of the log that the disk has nothing of any more, and a snapshot, or who reads an earlier state, may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The object.
+    pub listed: Listed,
+    /// The one that has replaced the last of it.
+    pub death: LogId,
+}
+
+/// What is known of a volume beside where its blocks are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rest {
+    /// Bytes of the disk; 0: as many as when it was made.
+    pub size: u64,
+    /// Its snapshots.
+    pub snapshots: Vec<Snapshot>,
+    /// What is kept.
+    pub kept: Vec<Kept>,
+}
+
 /// The map of a disk as of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredMap {
@@ -38,6 +60,8 @@ pub struct StoredMap {
     pub segments: Vec<Listed>,
     /// Where each part of the disk is, in ascending order. What is in no run reads as zeroes.
     pub runs: Vec<Run>,
+    /// All else.
+    pub rest: Rest,
 }
 
 impl StoredMap {
@@ -58,6 +82,7 @@ impl StoredMap {
             to.u64(run.block);
             to.all([run.blocks, run.segment, run.place]);
         }
+        bytes.extend(serde_json::to_vec(&self.rest).unwrap_or_default());
         let sum = sum(&bytes);
         bytes[16..20].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -96,6 +121,8 @@ impl StoredMap {
             Ok(run)
         });
         let runs = runs.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { at, segments, runs })
+        let rest = serde_json::from_slice(from.bytes)
+            .map_err(|_| Malformed("is a stored map with an impossible end"))?;
+        Ok(Self { at, segments, runs, rest })
     }
 }

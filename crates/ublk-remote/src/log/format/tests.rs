@@ -27,11 +27,29 @@ fn what_is_written_is_read() {
     let fence = Fence { epoch: 3, writer: "w".into(), host: "h".into(), pid: 4, time: 5 };
     assert_eq!(Object::decode(&fence.encode()), Ok(Ok(Object::Fence(fence.clone()))));
     assert!((fence.encode().len() as u64) < LEAST_SEGMENT);
-    let volume = Volume { format: 1, id: "x".into(), size: 8192 };
-    assert_eq!(Volume::decode(&volume.encode()), Ok(volume));
+    let parent = Parent {
+        url: "file:///a".into(),
+        id: "y".into(),
+        snapshot: "s".into(),
+        at: LogId { epoch: 3, sequence: 4 },
+        map: Some(LogId { epoch: 3, sequence: 1 }),
+    };
+    for parents in [vec![], vec![parent]] {
+        let volume = Volume { format: 1, id: "x".into(), size: 8192, parents };
+        assert_eq!(Volume::decode(&volume.encode()), Ok(volume));
+    }
+    let change = Change::Made { name: "a".into(), map: None, made: 7, size: 4096 };
+    let record = Record { id: LogId { epoch: 2, sequence: 5 }, writer: "w".into(), change };
+    assert_eq!(record.encode().len() as u64, LEAST_SEGMENT);
+    assert_eq!(Object::decode(&record.encode()), Ok(Ok(Object::Record(record.clone()))));
+    let id = LogId { epoch: 2, sequence: 5 };
+    assert_eq!(LogId::of_size_key(&id.size_key(1 << 40)), Some((id, 1 << 40)));
+    let snapshot = Snapshot { name: "a".into(), at: id, map: None, made: 7, size: 4096, removing: true };
+    let listed = Listed { id: LogId { epoch: 1, sequence: 1 }, header: 1, blocks: 10 };
     let map = StoredMap {
         at: LogId { epoch: 2, sequence: 5 },
-        segments: vec![Listed { id: LogId { epoch: 1, sequence: 1 }, header: 1, blocks: 10 }],
+        segments: vec![listed],
+        rest: Rest { size: 8192, snapshots: vec![snapshot], kept: vec![Kept { listed, death: id }] },
         runs: vec![
             Run { block: 5, blocks: 2, segment: 0, place: 8 },
             Run { block: 7, blocks: 1, segment: 0, place: 0 },
@@ -60,14 +78,21 @@ fn any_change_is_found_and_no_bytes_are_trusted() {
         changed[at] ^= 1;
         assert!(!matches!(Object::decode(&changed), Ok(Ok(_))), "byte {at}");
     }
+    let id = LogId { epoch: 2, sequence: 5 };
+    let record = Record { id, writer: "w".into(), change: Change::Size { size: 4096 } }.encode();
+    for at in 0..200 {
+        let mut changed = record.clone();
+        changed[at] ^= 1;
+        assert!(!matches!(Object::decode(&changed), Ok(Ok(_))), "byte {at} of a record");
+    }
     let mut seed = 1_u64;
     let mut random = move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) as usize
     };
-    let map = StoredMap { segments: vec![], runs: vec![], ..StoredMap::default() }.encode();
+    let map = StoredMap::default().encode();
     for _ in 0..20_000 {
-        let mut some = if random() % 2 == 0 { bytes.clone() } else { map.clone() };
+        let mut some = [&bytes, &map, &record][random() % 3].clone();
         for _ in 0..random() % 8 {
             let at = random() % some.len().min(256);
             some[at] = random() as u8;

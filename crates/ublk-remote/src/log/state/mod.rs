@@ -2,6 +2,7 @@
 //! file and no store.
 
 mod reading;
+mod records;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,9 @@ use super::layout::Layout;
 use super::map::{Map, Place};
 use super::notes::Noted;
 use super::ring::Ring;
+use super::snapshots::Snapshots;
 use segment::add_extent;
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::time::Instant;
@@ -52,6 +55,14 @@ pub struct State {
     stopped: Option<i32>,
     /// Segments that were stored since the last map, and their blocks.
     pub since_map: (u32, u64),
+    /// Of the disk.
+    pub blocks: u64,
+    /// Where the volume's own log begins: what is before is of the volumes whose clone it is.
+    pub begin: LogId,
+    /// Its snapshots.
+    pub snapshots: Snapshots,
+    /// The newest map that is in the store.
+    pub stored_map: Option<LogId>,
 }
 
 impl State {
@@ -74,6 +85,10 @@ impl State {
             paused: false,
             stopped: None,
             since_map: (0, 0),
+            blocks,
+            begin: LogId::default(),
+            snapshots: Snapshots::default(),
+            stored_map: None,
         }
     }
 
@@ -129,8 +144,16 @@ impl State {
     /// A new segment, the latest.
     pub fn add(&mut self, id: LogId, header: u32, blocks: u32, stored: bool) -> u32 {
         self.orders += 1;
-        let segment =
-            Segment { id, header, blocks, order: self.orders, stored, used: true, ..Segment::default() };
+        let segment = Segment {
+            id,
+            header,
+            blocks,
+            order: self.orders,
+            stored,
+            death: id,
+            used: true,
+            ..Segment::default()
+        };
         let number = self.free.pop().unwrap_or_else(|| {
             self.segments.push(Segment::default());
             u32::try_from(self.segments.len() - 1).unwrap_or(u32::MAX)
@@ -151,8 +174,15 @@ impl State {
 
     /// Puts a part of a segment into the map.
     pub fn apply(&mut self, number: u32, extent: &Extent) {
-        let order = self.segments[number as usize].order;
+        // The disk may have become smaller while it was on its way.
+        let within = self.blocks.saturating_sub(extent.block).min(extent.blocks.into());
+        let blocks = u32::try_from(within).unwrap_or(extent.blocks);
+        if blocks == 0 {
+            return;
+        }
+        let Segment { id, order, .. } = self.segments[number as usize];
         let segments = &self.segments;
+        let prevails = Cell::new(id);
         let moved_from = match extent.kind {
             Kind::Moved { from, place } => match self.numbers.get(&from) {
                 Some(segment) => Some(Place { segment: *segment, block: place }),
@@ -163,14 +193,25 @@ impl State {
         let may = |offset: u32, before: Option<Place>| match moved_from {
             Some(from) => before == Some(Place { block: from.block + offset, ..from }),
             // Of writes that overlap, the one in the later segment counts, whichever is done first.
-            None => before.is_none_or(|before| segments[before.segment as usize].order <= order),
+            None => before.is_none_or(|before| {
+                let other = &segments[before.segment as usize];
+                let may = other.order <= order;
+                if !may {
+                    prevails.set(prevails.get().max(other.id));
+                }
+                may
+            }),
         };
         let place = (extent.kind != Kind::Zero).then_some(Place { segment: number, block: extent.place });
         let mut replaced = Vec::new();
-        let put = self.map.set(extent.block, extent.blocks, place, may, |place| replaced.push(place.segment));
+        let put = self.map.set(extent.block, blocks, place, may, |place| replaced.push(place.segment));
         for segment in replaced {
-            self.segments[segment as usize].live -= 1;
+            let segment = &mut self.segments[segment as usize];
+            segment.live -= 1;
+            segment.death = segment.death.max(id);
         }
+        let own = &mut self.segments[number as usize];
+        own.death = own.death.max(prevails.get());
         if place.is_some() {
             self.segments[number as usize].live += put;
         }

@@ -1,6 +1,6 @@
 //! Segments: those that the map names, and those that are still to be stored.
 
-use crate::log::format::{BLOCK, Extent, Kind, LogId};
+use crate::log::format::{BLOCK, Change, Extent, Kind, LogId};
 use std::time::Instant;
 
 /// A segment that the map names, or that is to be stored.
@@ -22,6 +22,11 @@ pub struct Segment {
     pub pins: u32,
     /// It is in the store, and so are all before it.
     pub stored: bool,
+    /// The latest one that has replaced some of it; of one that never had anything, itself. Once nothing of it is the disk's, this is
+    /// where in the log it has died, or after.
+    pub death: LogId,
+    /// Nothing of it is the disk's, and something else needs it.
+    pub kept: bool,
     pub(super) used: bool,
 }
 
@@ -42,13 +47,24 @@ pub struct Unsent {
     pub sending: bool,
     /// It is in the store; others before it may not be.
     pub(super) sent: bool,
+    /// It is no segment, but a record of this.
+    pub record: Option<Change>,
 }
 
 impl Unsent {
     /// One that is open, and has nothing.
     pub(super) fn new(segment: u32) -> Self {
         let begun = Instant::now();
-        Self { segment, extents: Vec::new(), pending: 0, begun, sealed: false, sending: false, sent: false }
+        Self {
+            segment,
+            extents: Vec::new(),
+            pending: 0,
+            begun,
+            sealed: false,
+            sending: false,
+            sent: false,
+            record: None,
+        }
     }
 
     /// Whether it is whole, and nobody stores it yet.

@@ -1,6 +1,7 @@
 //! How it stands with the volumes of disks in object stores.
 
 use napi_derive::napi;
+use ublk_core::error::Result;
 
 /// How it stands with the volume of such a disk.
 #[napi(object)]
@@ -29,5 +30,25 @@ pub struct StoredVolume {
     pub cached: f64,
 }
 
-/// Tells how it stands.
-pub type Tell = Box<dyn Fn() -> Option<StoredVolume> + Send + Sync>;
+/// A snapshot of a volume.
+#[napi(object)]
+pub struct VolumeSnapshot {
+    /// Its name.
+    pub name: String,
+    /// When it was made, in milliseconds since 1970.
+    pub made: f64,
+    /// Its size in bytes.
+    pub size: f64,
+}
+
+/// The volume of a disk that is served.
+pub trait ServedVolume: Send + Sync {
+    /// How it stands; `None`: it is not served.
+    fn standing(&self) -> Option<StoredVolume>;
+
+    /// Its snapshots, the oldest first.
+    fn snapshots(&self) -> Result<Vec<VolumeSnapshot>>;
+
+    /// Removes one, unless it has clones. May block.
+    fn remove_snapshot(&self, name: &str) -> Result<()>;
+}

@@ -1,7 +1,7 @@
 //! A backend as JavaScript describes it, before it is opened.
 
 use super::{ALL, Below, Kind};
-use crate::volume::Tell;
+use crate::volume::ServedVolume;
 use napi_derive::napi;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::Value;
@@ -51,7 +51,7 @@ pub struct Contents {
     /// The NBD servers.
     pub nbd: Arc<NbdServers>,
     /// The volume in an object store.
-    pub volume: Arc<OnceLock<Tell>>,
+    pub volume: Arc<OnceLock<Box<dyn ServedVolume>>>,
 }
 
 impl Opening {

@@ -24,6 +24,12 @@ struct Options {
     cache_max: Option<Bytes>,
     /// Of a volume that is made if there is none.
     size: Option<Bytes>,
+    /// A snapshot with which a volume begins that is made if there is none.
+    from: Option<Origin>,
+    /// An earlier state, which is only read.
+    at: Option<At>,
+    /// Seconds: how long what was stored can still be opened as it was then.
+    retain: Option<u32>,
     #[serde(default)]
     durable: Durable,
     /// Milliseconds: how long what was written waits for more, if nobody flushes.
@@ -33,6 +39,23 @@ struct Options {
     #[cfg(feature = "remote")]
     #[serde(skip, default = "ublk_remote::store::Settings::of_process")]
     settings: ublk_remote::store::Settings,
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(not(feature = "remote"), expect(dead_code, reason = "it is refused"))]
+struct Origin {
+    url: String,
+    snapshot: String,
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+#[cfg_attr(not(feature = "remote"), expect(dead_code, reason = "it is refused"))]
+enum At {
+    Snapshot(String),
+    /// Milliseconds since 1970.
+    Time(u64),
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
@@ -58,15 +81,28 @@ impl Plan for Options {
         use std::time::Duration;
         use ublk_core::error::Error;
         use ublk_remote::{log, runtime, store};
-        if how.read_only {
-            return Err(Error::invalid("a disk in an object store cannot be read-only"));
+        match (how.read_only, &self.at) {
+            (true, None) => {
+                return Err(Error::invalid("a disk in an object store cannot be read-only")
+                    .hint("a snapshot of it can"));
+            }
+            (false, Some(_)) => {
+                return Err(Error::invalid("an earlier state of a volume has to be read-only"));
+            }
+            _ => {}
         }
-        let usual = log::Options::new(self.cache.clone());
+        let usual = log::Options::new(self.url.clone(), self.cache.clone());
         let time = |given: Option<u32>, usual| given.map_or(usual, |ms| Duration::from_millis(ms.into()));
         let bytes = |given: Option<Bytes>| given.map(|Bytes(bytes)| bytes);
         let options = log::Options {
             cache_size: bytes(self.cache_max).unwrap_or(usual.cache_size),
             size: bytes(self.size),
+            from: self.from.clone().map(|Origin { url, snapshot }| log::CloneOf { url, snapshot }),
+            at: self.at.clone().map(|at| match at {
+                At::Snapshot(name) => log::At::Snapshot(name),
+                At::Time(ms) => log::At::Time(std::time::UNIX_EPOCH + Duration::from_millis(ms)),
+            }),
+            retain: self.retain.map_or(usual.retain, |seconds| Duration::from_secs(seconds.into())),
             durable: match self.durable {
                 Durable::Object => log::Durable::Object,
                 Durable::Local => log::Durable::Local,
@@ -77,12 +113,45 @@ impl Plan for Options {
         };
         let runtime = runtime::runtime()
             .map_err(|error| Error::system("cannot start the threads that speak with the store", &error))?;
-        let store = store::open(&self.url, &self.settings)?;
-        let disk = Arc::new(log::LogDisk::open(store, options, runtime.handle().clone())?);
-        let told = Arc::downgrade(&disk);
+        let settings = self.settings.clone();
+        let opener: log::Opener = Arc::new(move |url| Ok(store::open(url, &settings)?));
+        let disk = Arc::new(log::LogDisk::open(opener, options, runtime.handle().clone())?);
         // Of a disk with several, the first.
-        let _ = how.contents.volume.set(Box::new(move || Some(standing_of(&told.upgrade()?.standing()?))));
+        let _ = how.contents.volume.set(Box::new(Served(Arc::downgrade(&disk))));
         Ok(disk)
+    }
+}
+
+#[cfg(feature = "remote")]
+struct Served(std::sync::Weak<ublk_remote::log::LogDisk>);
+
+#[cfg(feature = "remote")]
+impl Served {
+    fn disk(&self) -> Result<Arc<ublk_remote::log::LogDisk>> {
+        use ublk_core::error::{Error, ErrorKind};
+        self.0.upgrade().ok_or_else(|| Error::new(ErrorKind::Closed, "the disk is not served"))
+    }
+}
+
+#[cfg(feature = "remote")]
+impl crate::volume::ServedVolume for Served {
+    fn standing(&self) -> Option<crate::volume::StoredVolume> {
+        Some(standing_of(&self.0.upgrade()?.standing()?))
+    }
+
+    fn snapshots(&self) -> Result<Vec<crate::volume::VolumeSnapshot>> {
+        use crate::number::number;
+        let all = self.disk()?.snapshots()?.into_iter();
+        let told = |snapshot: ublk_remote::log::Snapshot| crate::volume::VolumeSnapshot {
+            name: snapshot.name,
+            made: number(snapshot.made),
+            size: number(snapshot.size),
+        };
+        Ok(all.map(told).collect())
+    }
+
+    fn remove_snapshot(&self, name: &str) -> Result<()> {
+        self.disk()?.remove_snapshot(name)
     }
 }
 

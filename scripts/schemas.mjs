@@ -8,6 +8,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { checkpointColumns } from '../dist/cli/checkpoint.js'
 import { deviceColumns } from '../dist/cli/device-table.js'
 import { choiceColumns, featureColumns } from '../dist/cli/features.js'
+import { snapshotColumns } from '../dist/cli/snapshot.js'
 import { rateColumns, totalColumns } from '../dist/cli/stats-rows.js'
 
 const FILE = 'schema/cli.json'
@@ -144,6 +145,7 @@ const definitions = {
     'changed',
   ),
   checkpoints: object({ checkpoints: 'checkpoint[]' }, 'checkpoints'),
+  snapshots: object({ snapshots: 'snapshot[]' }, 'snapshots'),
   fault: object({ rules: 'rule[]', seed: 'integer', hanging: 'integer' }, 'fault without rules'),
   upgrade: object({ id: 'integer', 'old-pid': 'integer', pid: 'integer', 'paused-ms': 'number' }, 'upgrade'),
   move: object({ id: 'integer', backend: 'text', bytes: 'integer', seconds: 'number' }, 'move'),
@@ -197,6 +199,7 @@ const definitions = {
     'copy-why': 'text',
   }),
   checkpoint: row(checkpointColumns, { name: 'text', made: 'text', known: 'boolean' }),
+  snapshot: row(snapshotColumns, { name: 'text', made: 'text', size: 'integer' }),
   check: {
     ...object({ check: 'text', status: 'text', detail: 'text', remedy: 'text?' }),
   },

@@ -10,7 +10,15 @@ import { checkDiff, type DiffOptions, writeDiff } from './diff.js'
 import { rethrow, UblkError, wrap, wrongType } from './errors.js'
 import { checkFlatten, committingOf, type FlattenOptions, flatteningOf } from './flatten.js'
 import { type ForkOptions, planFork } from './fork.js'
-import type { ChangedRanges, Checkpoint, DeviceInfo, DiskLayer, FlattenProgress, MirrorSide } from './info.js'
+import type {
+  ChangedRanges,
+  Checkpoint,
+  DeviceInfo,
+  DiskLayer,
+  FlattenProgress,
+  MirrorSide,
+  VolumeSnapshot,
+} from './info.js'
 import { layersOf } from './layers.js'
 import { checkReset, type ResetOptions } from './lifecycle-options.js'
 import type { LocalDevice } from './local-device.js'
@@ -177,9 +185,12 @@ export class DeviceContent extends DeviceHandle {
   }
 
   /**
-   * Keeps the present content of an overlay's disk under a name, while the disk is in use, whoever serves it. The snapshot
+   * Keeps the present content of an overlay's disk, or of one in an object store, under a name, while the disk is in use, whoever
+   * serves it. The snapshot
    * is of one instant: what was answered before is in it, and what is started afterwards is not. No request fails, and
-   * reads wait for nothing. The upper keeps its path; the snapshot is the file with `.` and the name behind that.
+   * reads wait for nothing. Of an overlay, the upper keeps its path; the snapshot is the file with `.` and the name behind that.
+   * Of a disk in an object store, {@link s3} begins another volume with it, or opens it: no data is copied. It is there once all
+   * that it has is in the store.
    *
    * What programs have not written yet is not in it: sync the file system first (sync(1), or fsfreeze(8) for a file system
    * that is clean in the snapshot).
@@ -188,8 +199,8 @@ export class DeviceContent extends DeviceHandle {
    * then, applied to a copy of the snapshot, gives the disk.
    *
    * @param name - Letters, digits, `-`, `_` and `.`.
-   * @throws UblkError of kind `unsupported` for a disk that is no overlay with an upper in a file, or has 16 layers already;
-   * `invalid` for another name; `backend` if the name is taken or the disk is read-only; `exists` if a checkpoint has it, or
+   * @throws UblkError of kind `unsupported` for a disk that is neither an overlay with an upper in a file nor in an object store, or
+   * has 16 layers already; `invalid` for another name; `backend` if the name is taken or the disk is read-only; `exists` if a checkpoint has it, or
    * `limit` if there are 128; `closed` if it is not live; `not-found` if another process serves it and has no record. Nothing
    * has changed then.
    *
@@ -206,6 +217,34 @@ export class DeviceContent extends DeviceHandle {
     if (this.#local) return await this.#local.device.snapshot(name).catch(rethrow)
     using server = await connect(this.id)
     await server.snapshot(name)
+  }
+
+  /**
+   * The {@link snapshot | snapshots} of a disk in an object store, whoever serves it, the oldest first. Those of an overlay are files:
+   * see {@link layers}.
+   *
+   * @throws UblkError: `unsupported` if the disk is not in an object store, `closed` if it is not served, `not-found` if nobody can be
+   * asked.
+   */
+  async snapshots(): Promise<VolumeSnapshot[]> {
+    if (this.#local) return await this.#local.device.snapshots().catch(rethrow)
+    using server = await connect(this.id)
+    return await server.snapshots()
+  }
+
+  /**
+   * Removes a {@link snapshot} of a disk in an object store, whoever serves it. What only it had is given back.
+   *
+   * @throws UblkError: `busy` if it has clones, `not-found` if there is no such snapshot, or nobody can be asked; `unsupported` if the
+   * disk is not in an object store, `backend` if the store fails, `closed` if it is not served.
+   */
+  async removeSnapshot(name: string): Promise<void> {
+    if (typeof name !== 'string') {
+      throw wrongType(`the name of a snapshot must be text, not ${nameOf(name)}`, "such as 'before-upgrade'")
+    }
+    if (this.#local) return await this.#local.device.removeSnapshot(name).catch(rethrow)
+    using server = await connect(this.id)
+    await server.removeSnapshot(name)
   }
 
   /**

@@ -77,6 +77,7 @@ export type {
   QueueStats,
   ServerConnection,
   StoredVolume,
+  VolumeSnapshot,
 } from './info.js'
 export type { Json } from './json.js'
 export type {

@@ -199,6 +199,16 @@ export interface ServerConnection {
   journalMax: number
 }
 
+/** A snapshot of a disk in an object store. Plain data, as JSON can carry it. */
+export interface VolumeSnapshot {
+  /** Its name. */
+  name: string
+  /** When it was made, in milliseconds since 1970. */
+  made: number
+  /** The size that the disk had, in bytes. */
+  size: number
+}
+
 /** How it stands with the volume of a disk in an object store. Plain data, as JSON can carry it. */
 export interface StoredVolume {
   /** Whether it works: not if somebody else has opened the volume. */

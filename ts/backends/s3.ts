@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { checkOptions } from '../check.js'
 import { invalid, wrongType } from '../errors.js'
+import { parseSeconds } from '../option-values.js'
 import { parseSize, type Size } from '../size.js'
 import { nameOf } from '../user-values.js'
 import type { Kind } from './kind.js'
@@ -17,6 +18,12 @@ export interface S3Backend {
   readonly cacheMax: number | undefined
   /** The size of a volume that is made if there is none, in bytes. */
   readonly size: number | undefined
+  /** A snapshot of another volume, with which one begins that is made if there is none. */
+  readonly from: string | undefined
+  /** The name of a snapshot, or a time in milliseconds since 1970: the disk is as it was then. */
+  readonly at: string | number | undefined
+  /** How long what was stored can still be opened as it was then, in seconds. */
+  readonly retain: number | undefined
   /** What a flush promises. */
   readonly durable: 'object' | 'local'
   /** How long what was written waits for more, in milliseconds. */
@@ -37,6 +44,25 @@ export interface S3Options {
   cacheMax?: Size
   /** The size of the disk: a volume is made if there is none there, and refused if it has another size. A multiple of 4096. */
   size?: Size
+  /**
+   * A snapshot of another volume in the same bucket, as its URL, `@` and the snapshot's name: if there is no volume, one is made
+   * that begins with it. Nothing is copied: what was not written to the clone is read from the other volume's objects. A snapshot that
+   * has clones cannot be removed.
+   */
+  from?: string
+  /**
+   * An earlier state of the volume: the name of a {@link UblkDevice.snapshot | snapshot}, or a time. The disk is as it was then, and
+   * has to be `readOnly`. Whoever writes the volume goes on. What was stored at a time is there as long as `retain` of the volume's
+   * writer says.
+   */
+  at?: string | Date
+  /**
+   * How long what was stored can still be opened as it was then, with `at` and a time: in seconds, 1 to 31536000. What is
+   * overwritten takes up space for that long.
+   *
+   * @defaultValue not at all
+   */
+  retain?: number
   /**
    * What a flush promises. `object`: all that was written before is in the store. `local`: it is on the medium of this machine,
    * in `cache`; it is sent to the store soon, in the order in which it was written, so that a lost machine leaves in the store what
@@ -60,8 +86,18 @@ export interface S3Options {
   timeout?: number
 }
 
-const NAMES = { cache: true, cacheMax: true, size: true, durable: true, delay: true, timeout: true } as const
-const LIMITS = { delay: [1, 3_600_000], timeout: [1000, 2 ** 31 - 1] } as const
+const NAMES = {
+  cache: true,
+  cacheMax: true,
+  size: true,
+  from: true,
+  at: true,
+  retain: true,
+  durable: true,
+  delay: true,
+  timeout: true,
+} as const
+const LIMITS = { retain: [1, 31_536_000], delay: [1, 3_600_000], timeout: [1000, 2 ** 31 - 1] } as const
 const SCHEMES = ['s3', 'gs', 'az', 'file']
 const BLOCK = 4096
 
@@ -95,9 +131,13 @@ export function s3(url: string, options: S3Options): S3Backend {
   if (scheme === undefined || !SCHEMES.includes(scheme)) {
     throw invalid(`${nameOf(url)} is no URL of a volume: it begins with s3://, gs://, az:// or file://`)
   }
-  if (url.includes('@'))
-    throw invalid('the URL of a volume has no credentials: those of the environment count')
-  const { cache, cacheMax, size, durable = 'object', delay, timeout } = options
+  if (url.includes('@')) {
+    throw invalid(
+      'the URL of a volume has no credentials: those of the environment count',
+      'a snapshot is named with at',
+    )
+  }
+  const { cache, cacheMax, size, from, at, retain, durable = 'object', delay, timeout } = options
   if (typeof cache !== 'string' || cache === '') {
     throw wrongType(`the cache of a volume must be the path of a directory, not ${nameOf(cache)}`)
   }
@@ -108,16 +148,52 @@ export function s3(url: string, options: S3Options): S3Backend {
   if (bytes !== undefined && (bytes === 0 || bytes % BLOCK !== 0)) {
     throw invalid(`the size of a volume must be a multiple of ${BLOCK}, not ${bytes}`)
   }
+  if (from !== undefined && size !== undefined) {
+    throw invalid('a clone has the size of its snapshot', 'resize the disk afterwards')
+  }
+  if (at !== undefined && (from ?? size ?? retain) !== undefined) {
+    throw invalid('an earlier state of a volume is only read: at goes without size, from and retain')
+  }
   return {
     kind: 's3',
     url,
     cache,
     cacheMax: cacheMax === undefined ? undefined : parseSize(cacheMax, 'cacheMax'),
     size: bytes,
+    from: from === undefined ? undefined : checkFrom(url, from),
+    at: at === undefined ? undefined : checkAt(at),
+    retain: inRange('retain', retain),
     durable,
     delay: inRange('delay', delay),
     timeout: inRange('timeout', timeout),
   }
+}
+
+const SNAPSHOT = /^[\w-][\w.-]{0,99}$/
+
+/** Checks what a clone begins with. */
+function checkFrom(url: string, from: unknown): string {
+  if (typeof from !== 'string') throw wrongType(`from must be text, not ${nameOf(from)}`)
+  const { url: other, snapshot } = originOf(from)
+  if (!SNAPSHOT.test(snapshot) || !/^\w+:\/\//.test(other) || other.includes('@')) {
+    throw invalid(`${nameOf(from)} is no snapshot of a volume`, 'such as s3://my-bucket/golden@monday')
+  }
+  const bucket = (of: string): string => (of.startsWith('file://') ? 'file://' : of.split('/', 3).join('/'))
+  if (bucket(other) !== bucket(url)) throw invalid('a clone is in the same bucket as the other volume')
+  return from
+}
+
+function originOf(from: string): { url: string; snapshot: string } {
+  const end = from.lastIndexOf('@')
+  return { url: from.slice(0, Math.max(end, 0)), snapshot: from.slice(end + 1) }
+}
+
+/** Checks the name of a snapshot, or a time. */
+function checkAt(at: unknown): string | number {
+  if (typeof at === 'string' && SNAPSHOT.test(at)) return at
+  const time = at instanceof Date ? at.getTime() : at
+  if (typeof time === 'number' && Number.isInteger(time) && time >= 0) return time
+  throw invalid(`at must be the name of a snapshot or a Date, not ${nameOf(at)}`)
 }
 
 function inRange(name: keyof typeof LIMITS, value: unknown): number | undefined {
@@ -135,17 +211,22 @@ export const s3Kind: Kind<S3Backend> = {
   native: true,
   stackable: true,
   check: ({ kind: _, url, ...options }) => s3(url, options as S3Options),
-  toNative: ({ url, cache, cacheMax, size, durable, delay, timeout }) => ({
+  toNative: ({ url, cache, cacheMax, size, from, at, retain, durable, delay, timeout }) => ({
     url,
     cache,
     cacheMax,
     size,
+    from: from === undefined ? undefined : originOf(from),
+    at: at === undefined ? undefined : typeof at === 'string' ? { snapshot: at } : { time: at },
+    retain,
     durable,
     delay,
     timeout,
   }),
   toRecord: backend => ({ ...backend, cache: resolve(backend.cache) }),
   size: ({ size }) => size,
+  // The volume knows it: it may have been resized, and been the clone of a snapshot.
+  ofSize: backend => ({ ...backend, size: undefined, from: undefined }),
   paths: ({ cache }) => [resolve(cache)],
   label: ({ url }) => url,
   prepare: async backend => {
@@ -157,11 +238,14 @@ export const s3Kind: Kind<S3Backend> = {
       {
         flags: '--s3 <url>',
         summary: 'a volume in an object store: s3://, gs://, az:// or file://',
-        make: (url, { cache, cacheMax, volumeSize, durable, fetchTimeout }) =>
+        make: (url, { cache, cacheMax, volumeSize, from, at, retain, durable, fetchTimeout }) =>
           s3(url, {
             cache: resolve(cacheOf(cache)),
             ...(cacheMax === undefined ? {} : { cacheMax: cacheMax as Size }),
             ...(volumeSize === undefined ? {} : { size: volumeSize as Size }),
+            ...(from === undefined ? {} : { from: from as string }),
+            ...(at === undefined ? {} : { at: at as string | Date }),
+            ...(retain === undefined ? {} : { retain: retain as number }),
             ...(durable === undefined ? {} : { durable: durable as 'object' | 'local' }),
             ...(fetchTimeout === undefined ? {} : { timeout: fetchTimeout as number }),
           }),
@@ -173,12 +257,31 @@ export const s3Kind: Kind<S3Backend> = {
         summary: 'make the volume, if there is none, as large as that',
       },
       {
+        flags: '--from <url@snapshot>',
+        summary: 'make the volume, if there is none, as a clone of a snapshot of another one',
+      },
+      {
+        flags: '--at <snapshot|time>',
+        summary:
+          'the volume as it was: a snapshot of it, or a time such as 2026-01-31T12:00Z; needs --read-only',
+        parse: atOf,
+      },
+      {
+        flags: '--retain <seconds>',
+        summary: 'how long what was stored can still be opened with --at and a time',
+        parse: parseSeconds,
+      },
+      {
         flags: '--durable <where>',
         summary: 'what a flush promises: object, it is in the store (default); local, it is on this machine',
       },
     ],
     also: ['cache', 'cacheMax', 'fetchTimeout'],
   },
+}
+
+function atOf(text: string): string | Date {
+  return text.includes(':') ? new Date(text) : text
 }
 
 function cacheOf(cache: unknown): string {

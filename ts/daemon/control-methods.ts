@@ -46,6 +46,8 @@ export function controlMethods(
     exportLog: async ({ path }, { gone }) => await disk.exportLog(path as string, { signal: gone }),
     resize: async ({ size, force }) => await disk.resize(size as Size, { force: isSet({ force }) }),
     snapshot: async ({ name }) => await disk.snapshot(name as string),
+    snapshots: () => disk.snapshots(),
+    removeSnapshot: async ({ name }) => await disk.removeSnapshot(name as string),
     reset: async ({ force }) => await disk.reset({ force: isSet({ force }) }),
     flatten: async ({ rate }, { gone }) => {
       await disk.flatten({ ...(rate === undefined ? {} : { rate: rate as number }), signal: gone })

@@ -17,6 +17,7 @@ import type {
   QueueStats,
   ServerConnection,
   StoredVolume,
+  VolumeSnapshot,
 } from '../info.js'
 import type { Json } from '../json.js'
 import type { Size } from '../size.js'
@@ -239,6 +240,16 @@ export class ControlClient implements Disposable {
   /** Makes a snapshot of the disk. */
   async snapshot(name: string): Promise<void> {
     await this.#call('snapshot', { name }, { timeout: PATIENT })
+  }
+
+  /** The snapshots of its volume. */
+  async snapshots(): Promise<VolumeSnapshot[]> {
+    return (await this.#call('snapshots', {}, { timeout: PROMPT })) as VolumeSnapshot[]
+  }
+
+  /** Removes one. */
+  async removeSnapshot(name: string): Promise<void> {
+    await this.#call('removeSnapshot', { name }, { timeout: PATIENT })
   }
 
   /** Throws away what was written since the last one. */

@@ -7,7 +7,7 @@ export const GROUPS: readonly (readonly [heading: string, names: readonly string
     [
       '--mem --mem-pages --null --file --direct --no-exclusive --offset --sizelimit --lazy --cache --cache-max --fill',
       '--fetch-timeout --qcow2 --backing --nbd --nbd-timeout --journal --image --format --key-file --rbd --ceph-user --ceph-conf',
-      '--qemu --s3 --volume-size --durable --worker --worker-options --concat --stripe --chunk --mirror --bitmap --overlay --snapshot',
+      '--qemu --s3 --volume-size --from --at --retain --durable --worker --worker-options --concat --stripe --chunk --mirror --bitmap --overlay --snapshot',
       '--overlay-size --upper --track --backend',
     ],
   ],

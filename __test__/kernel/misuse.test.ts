@@ -32,6 +32,8 @@ const WRONG: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
   trace: [[], ['x'], [() => {}, { signal: {} }], [() => {}, null]],
   resize: [[], [{}], ['12Q'], [-1], ['1M', { froce: true }], ['1M', { force: 1 }]],
   snapshot: [[], [1]],
+  snapshots: [],
+  removeSnapshot: [[], [0]],
   fork: [[], [{}], [{ uper: 'a' }], [{ upper: 'a', name: 1 }]],
   flatten: [[null], [{ rate: 'fast' }], [{ rte: 1 }]],
   flattening: [],

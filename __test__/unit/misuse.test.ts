@@ -57,6 +57,13 @@ const WRONG: Readonly<Record<string, readonly (readonly unknown[])[]>> = {
     ['s3://a/', { cache: 'c', durable: 'disk' }],
     ['s3://a/', { cache: 'c', size: 1000 }],
     ['s3://a/', { cache: 'c', delay: 0 }],
+    ['s3://a/', { cache: 'c', retain: 0.5 }],
+    ['s3://a/b', { cache: 'c', from: 's3://a/c' }],
+    ['s3://a/b', { cache: 'c', from: 's3://other/c@d' }],
+    ['s3://a/b', { cache: 'c', from: 's3://a/c@d', size: '1M' }],
+    ['s3://a/b', { cache: 'c', at: '.' }],
+    ['s3://a/b', { cache: 'c', at: new Date(Number.NaN) }],
+    ['s3://a/b', { cache: 'c', at: 'monday', retain: 60 }],
   ],
   slice: [[], [5], [api.memory('1M'), { ofset: 1 }]],
   mirror: [

@@ -1,0 +1,72 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync } from 'node:fs'
+import { connect } from 'node:net'
+import { homedir } from 'node:os'
+import type { ExecutionContext } from 'ava'
+import { until } from './server.js'
+
+/** versitygw, an S3 server whose objects are files, as `scripts/setup --stores` builds it. */
+export class Versitygw implements AsyncDisposable {
+  static readonly PROGRAM = `${homedir()}/.cache/ublk-ts/stores/versitygw`
+  static readonly SECRET = 'planted-secret-key'
+  static readonly PORT = 7071
+  #child: ChildProcess | undefined
+
+  /** Whether it is here; if not, the test says so and has passed. */
+  static isBuilt(t: ExecutionContext): boolean {
+    if (existsSync(Versitygw.PROGRAM)) return true
+    t.log('SKIPPED: versitygw is not built; scripts/setup --stores builds it')
+    t.pass()
+    return false
+  }
+
+  /** Where clients find it, and their keys, from here on. */
+  static announce(port = Versitygw.PORT): void {
+    Object.assign(process.env, {
+      AWS_ENDPOINT_URL: `http://127.0.0.1:${port}`,
+      AWS_ALLOW_HTTP: 'true',
+      AWS_ACCESS_KEY_ID: 'testkey00',
+      AWS_SECRET_ACCESS_KEY: Versitygw.SECRET,
+    })
+  }
+
+  async start(dir: string): Promise<void> {
+    for (const part of ['meta', 'data/disks']) mkdirSync(`${dir}/${part}`, { recursive: true })
+    const env = { ...process.env, ROOT_ACCESS_KEY: 'testkey00', ROOT_SECRET_KEY: Versitygw.SECRET }
+    const words = [
+      '--port',
+      `127.0.0.1:${Versitygw.PORT}`,
+      'posix',
+      '--sidecar',
+      `${dir}/meta`,
+      '--default-etag',
+      'none',
+      `${dir}/data`,
+    ]
+    this.#child = spawn(Versitygw.PROGRAM, words, { env, stdio: ['ignore', 'ignore', 'inherit'] })
+    await until(async () => {
+      const socket = connect(Versitygw.PORT, '127.0.0.1')
+      try {
+        await once(socket, 'connect')
+        return true
+      } catch {
+        return false
+      } finally {
+        socket.destroy()
+      }
+    }, 'versitygw listens')
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child
+    this.#child = undefined
+    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill()
+  }
+}

@@ -1,4 +1,4 @@
-// processors: 1 and 2
+// processors: 1
 // seconds: 90
 /**
  * Snapshots of disks in object stores, their clones, what was stored at a time, and other sizes: in a directory, and on an S3
@@ -49,7 +49,7 @@ const sizeOf = (dir: string): number =>
 /** A file system is kept while it is used, and a clone has its old files. */
 async function oldFiles(t: ExecutionContext, base: string): Promise<void> {
   const words = (volume: string, cache: string, more: string): string =>
-    `--s3 ${base}/${volume} --cache ${DIR}/${cache}-cache --cache-max 64M ${more}`
+    `--s3 ${base}/${volume} --cache ${DIR}/${cache}-cache --cache-max 64M ${more}`.trimEnd()
   const disk = await Detached.create(words('golden', 'golden', '--volume-size 96M'))
   await sh(
     `mkfs.ext4 -q "$1"; mount "$1" "$2"; cp -a /usr/share/perl "$2/"
@@ -97,6 +97,7 @@ async function oldFiles(t: ExecutionContext, base: string): Promise<void> {
     t,
     /is no clone of /,
     'create',
+    '--detach',
     ...words('clone', 'clone', `--from ${base}/golden@other`).split(' '),
   )
 }

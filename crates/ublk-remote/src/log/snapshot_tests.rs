@@ -398,3 +398,35 @@ fn a_new_size_is_in_the_order_of_writes() {
         assert_eq!(clone.volume.size(), 300 * BLOCK);
     });
 }
+
+#[test]
+fn a_writer_that_stood_still_while_it_collected_breaks_no_snapshot_of_the_next_one() {
+    run(|seed| async move {
+        let mut random = Random(seed);
+        let world = World::default();
+        world.bucket("sim://0", seed, &Weather::calm());
+        let size = |options| Options { size: Some(BLOCKS * BLOCK), ..options };
+        let (one_cache, two_cache) = (caches(), caches());
+        let one = world.open("sim://0", one_cache.path(), size).await.unwrap();
+        for round in 0..3 {
+            write(&one, 0, 300, 1 + round).await;
+            write(&one, 300, 300, 11 + round).await;
+            assert_eq!(one.flush().await, Ok(0));
+        }
+        let volume = one.volume.clone();
+        let collects = tokio::spawn(async move { collect::store_map(&volume, &mut false).await });
+        tokio::time::sleep(Duration::from_millis(random.below(300))).await;
+        one.client.freeze(Duration::from_secs(100));
+        let two = world.open("sim://0", two_cache.path(), size).await.unwrap();
+        let was = two.read_all().await;
+        snapshot(&two.volume, "kept").await.unwrap();
+        write(&two, 0, 600, 99).await;
+        assert_eq!(two.flush().await, Ok(0));
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let _ = collects.await;
+        collect::store_map(&two.volume, &mut false).await.unwrap();
+        assert_eq!(world.at("sim://0", At::Snapshot("kept".into())).await.unwrap(), was);
+        two.kill();
+        one.kill();
+    });
+}

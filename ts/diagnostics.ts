@@ -11,6 +11,7 @@ const channels: Readonly<Record<keyof UblkDeviceEvents, Channel>> = {
   stopped: named('stopped'),
   deleted: named('deleted'),
   error: named('error'),
+  fenced: named('fenced'),
   recovered: named('recovered'),
   exit: named('exit'),
 }

@@ -1,6 +1,6 @@
 import type { UblkError } from './errors.js'
 
-/** Why this process does not serve a device any more. */
+/** Why this process does not serve a device any more, or its disk has stopped. */
 export interface DeviceExit {
   /** In one line. */
   reason: string
@@ -29,6 +29,11 @@ export interface UblkDeviceEvents {
    * not end the process, which may serve other disks.
    */
   error: [error: UblkError]
+  /**
+   * Somebody else has opened the volume of its {@link s3} disk: its requests fail from now on. An `error` with the same text
+   * follows.
+   */
+  fenced: [loss: DeviceExit]
   /** The thread that served it ended, and another one has taken over. The disk existed all the time. */
   recovered: [exit: DeviceExit]
   /**

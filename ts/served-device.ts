@@ -336,6 +336,7 @@ export class ServedDevice extends RecordedDevice {
       void this.#onExit(event.message)
       return
     }
+    if (event.type === 'fenced') this.#emit('fenced', { reason: event.message })
     this.#tell(new UblkError('system', event.message, { device: this.id }))
   }
 

@@ -54,5 +54,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use io_flusher::become_io_flusher;
 pub use mapping::Mapping;
 pub use pages::Pages;
-pub use report::Reporter;
+pub use report::{Report, Reporter};
 pub use spec::Spec;

@@ -46,7 +46,7 @@ use crate::error::{Error, ErrorKind, Hint, Remedy, Result};
 use crate::features::Features;
 use crate::nodes;
 use crate::queue::ClientMemories;
-use crate::report::Reporter;
+use crate::report::{Report, Reporter};
 use crate::spec::{Checked, Recovery, Spec};
 use crate::telemetry::{QueueCounters, Tracer, clock};
 use state::{Identity, State};
@@ -63,6 +63,11 @@ pub enum Event {
         /// The queue's number, if it concerns one.
         queue: Option<u16>,
         /// One line.
+        message: String,
+    },
+    /// Somebody else has opened what the disk is in: its requests fail from now on.
+    Fenced {
+        /// One line that says who.
         message: String,
     },
     /// Serving the device has ended without a request of its owner.
@@ -208,7 +213,12 @@ impl Device {
 /// Reports errors outside the queues to a listener.
 fn reporter(listener: &Listener) -> Reporter {
     let listener = listener.clone();
-    Reporter::new(move |message| listener(Event::Error { queue: None, message }))
+    Reporter::telling(move |report| {
+        listener(match report {
+            Report::Error(message) => Event::Error { queue: None, message },
+            Report::Fenced(message) => Event::Fenced { message },
+        });
+    })
 }
 
 /// For each of the threads.

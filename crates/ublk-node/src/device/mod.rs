@@ -52,8 +52,9 @@ pub struct DeviceSpec {
 /// What a device tells without being asked.
 #[napi(object)]
 pub struct DeviceEvent {
-    /// `error`: something failed, mostly in a queue; `exit`: the device is no longer served.
-    #[napi(js_name = "type", ts_type = "'error' | 'exit'")]
+    /// `error`: something failed, mostly in a queue; `fenced`: somebody else has opened what the disk is in; `exit`: the device is
+    /// no longer served.
+    #[napi(js_name = "type", ts_type = "'error' | 'fenced' | 'exit'")]
     pub kind: String,
     /// One line.
     pub message: String,
@@ -457,6 +458,7 @@ fn to_js(event: Event) -> DeviceEvent {
         Event::Error { queue, message } => {
             DeviceEvent { kind: "error".into(), message, queue: queue.map(u32::from) }
         }
+        Event::Fenced { message } => DeviceEvent { kind: "fenced".into(), message, queue: None },
         Event::Exit { message } => DeviceEvent { kind: "exit".into(), message, queue: None },
         other => DeviceEvent { kind: "error".into(), message: format!("{other:?}"), queue: None },
     }

@@ -23,8 +23,11 @@ use object_store::{
 };
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
+
+/// 256 KiB may take up to 64 seconds.
+const MOST_SLOW: u32 = 6;
 
 /// Objects below a prefix of a bucket.
 pub struct Objects {
@@ -40,6 +43,8 @@ struct Shared {
     counting: Counting,
     /// What must not be repeated if a server does.
     secrets: Vec<String>,
+    /// How often the time for the bytes of a request is doubled: the way to the server may be narrow.
+    slowness: AtomicU32,
     /// Whether any request was answered: then what is missing of credentials may come back.
     worked: AtomicBool,
 }
@@ -63,6 +68,7 @@ impl Objects {
             timeout: settings.timeout,
             counting: Counting::default(),
             secrets: secrets.map(|(_, value)| value.clone()).collect(),
+            slowness: AtomicU32::new(0),
             worked: AtomicBool::new(false),
         };
         Ok(Self { name: address.to_string(), shared: Arc::new(shared) })
@@ -243,10 +249,20 @@ impl Shared {
         moves: u64,
         request: impl Future<Output = Result<T, object_store::Error>>,
     ) -> Result<T, Failed> {
-        let limit = self.timeout + Duration::from_secs(moves >> 18);
+        let slowness = self.slowness.load(Relaxed);
+        let limit = self.timeout + Duration::from_secs((moves >> 18) << slowness);
+        let began = tokio::time::Instant::now();
         let result = match tokio::time::timeout(limit, request).await {
-            Ok(result) => result,
+            Ok(result) => {
+                if slowness > 0 && moves >> 18 > 0 && began.elapsed() < self.timeout {
+                    self.slowness.store(slowness - 1, Relaxed);
+                }
+                result
+            }
             Err(_) => {
+                if moves >> 18 > 0 {
+                    self.slowness.store((slowness + 1).min(MOST_SLOW), Relaxed);
+                }
                 self.counting.failed();
                 let message = format!("{doing}: no answer within {} s", limit.as_secs_f64());
                 return Err(Failed {

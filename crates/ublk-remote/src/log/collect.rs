@@ -263,7 +263,10 @@ async fn delete_rest(
     keys.dedup();
     volume.counts.deleted.fetch_add(keys.len() as u64, Relaxed);
     for part in keys.chunks(DELETES) {
-        again(|| store.delete(part.to_vec())).await.map_err(failed)?;
+        again(|| store.delete(part.to_vec())).await.map_err(|error| {
+            *listed = false; // the rest is looked for after the next map
+            failed(error)
+        })?;
     }
     Ok(())
 }

@@ -4,13 +4,14 @@ use super::cache::{CHUNK, Key};
 use super::format::{BLOCK, BLOCK_LENGTH, LogId};
 use super::index::Chunk;
 use super::state::Waiter;
-use super::upload::Patience;
+use super::upload::{Patience, Way};
 use super::volume::Volume;
 use crate::store::StoreErrorKind;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
+use tokio::time::Instant;
 use ublk_core::backend::Storage;
 
 /// Chunks that are asked for with one call.
@@ -104,8 +105,16 @@ pub async fn read(
     let (key, wanted) = (id.key(), bytes(blocks.start)..bytes(blocks.end));
     let store = volume.origins.of(id);
     let mut patience = Patience::new();
+    let until = Instant::now() + volume.tuning.patience;
     loop {
-        match store.get(&key, Some(wanted.clone())).await {
+        let length = (wanted.end - wanted.start) as usize;
+        let call = patience.watch(volume, Way::Down, length, store.get(&key, Some(wanted.clone())));
+        let Ok(answer) = tokio::time::timeout_at(until, call).await else {
+            let limit = volume.tuning.patience.as_secs_f64();
+            volume.report(format!("{}: a read has failed: no answer within {limit} s", store.name()));
+            return Err(libc::EIO);
+        };
+        match answer {
             Ok(data) if data.len() as u64 == wanted.end - wanted.start => {
                 if patience.told {
                     volume.report(format!("{}: answers again", store.name()));
@@ -123,7 +132,7 @@ pub async fn read(
             Err(error) => {
                 volume.counts.failures.fetch_add(1, Relaxed);
                 let for_good = matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Refused);
-                if for_good || patience.failing() >= volume.tuning.patience || volume.ending.load(SeqCst) {
+                if for_good || patience.elapsed() >= volume.tuning.patience || volume.ending.load(SeqCst) {
                     volume.report(format!("{}: a read has failed: {}", store.name(), error.message));
                     return Err(libc::EIO);
                 }

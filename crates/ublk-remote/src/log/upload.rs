@@ -6,6 +6,7 @@ use super::state::Told;
 use super::volume::Volume;
 use crate::store::{Created, StoreError};
 use bytes::Bytes;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub async fn run(volume: Arc<Volume>) {
             }
             let open = state.has_open();
             let sending = state.unsent().filter(|unsent| unsent.sending).count();
-            let room = volume.tuning.sends.saturating_sub(sending);
+            let room = volume.lanes.load(Relaxed).saturating_sub(sending);
             // In their order: what is behind one that is not whole yet would count no sooner.
             let ready: Vec<_> = state
                 .unsent()
@@ -70,25 +71,39 @@ async fn send(volume: Arc<Volume>, number: u32) {
             (segment.id, segment.header, vec![Bytes::from(segment.encode()), data.clone()])
         }
     };
-    let key = id.key();
+    let (key, length) = (id.key(), body.iter().map(Bytes::len).sum());
     let mut patience = Patience::new();
+    let mut turn = None;
     loop {
         if volume.ending.load(SeqCst) {
             return;
         }
-        match volume.store.create(&key, body.clone()).await {
-            Ok(Created::Won) => break,
+        let began = Instant::now();
+        let created = patience.watch(&volume, Way::Up, length, volume.store.create(&key, body.clone())).await;
+        drop(turn.take());
+        match created {
+            Ok(Created::Won) => {
+                // Fast enough for another one beside it.
+                if began.elapsed() < QUIETLY {
+                    let more = |lanes| (lanes < volume.tuning.sends).then_some(lanes + 1);
+                    let _ = volume.lanes.fetch_update(Relaxed, Relaxed, more);
+                }
+                break;
+            }
             Ok(Created::Exists) => match whose(&volume, id, &object).await {
                 Whose::Ours => break,
-                Whose::Others(why) => return volume.stop(libc::EIO, why),
+                Whose::Others(why) => return volume.fenced(why),
                 Whose::Unknown(why) => tell_failed(&volume, &mut patience, &why),
             },
             Err(error) => {
                 volume.counts.failures.fetch_add(1, Relaxed);
+                volume.lanes.store(1, Relaxed);
                 tell_failed(&volume, &mut patience, &error.message);
             }
         }
         patience.pause().await;
+        // Several at a time may be what the way to the store is too narrow for: then none would ever arrive in time.
+        turn = volume.retries.acquire().await.ok();
     }
     if patience.told {
         volume.report(format!("{}: stores again", volume.store.name()));
@@ -170,33 +185,67 @@ fn fenced(volume: &Volume, fence: &Fence) -> String {
     )
 }
 
+/// Whether a call stores or reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Way {
+    Up,
+    Down,
+}
+
 /// When a call that failed is tried again, and when the owner is told.
 pub struct Patience {
-    since: Option<Instant>,
+    /// The first try.
+    since: Instant,
     pause: Duration,
     /// The owner was told.
     pub told: bool,
 }
 
 impl Patience {
-    /// Nothing has failed yet.
+    /// The first try begins.
     pub fn new() -> Self {
-        Self { since: None, pause: PAUSES.0, told: false }
+        Self { since: Instant::now(), pause: PAUSES.0, told: false }
     }
 
     /// A call has failed. Once it has for long, what to tell the owner.
     pub fn failed(&mut self, why: &str) -> Option<String> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if self.told || since.elapsed() < QUIETLY {
+        if self.told || self.since.elapsed() < QUIETLY {
             return None;
         }
         self.told = true;
-        Some(format!("has failed for {} s: {why}", since.elapsed().as_secs()))
+        Some(format!("has failed for {} s: {why}", self.since.elapsed().as_secs()))
     }
 
-    /// How long it has failed.
-    pub fn failing(&self) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    /// How long it has been tried.
+    pub fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Waits for a call that moves so many bytes. If it takes long, the owner is told meanwhile.
+    pub async fn watch<T>(
+        &mut self,
+        volume: &Volume,
+        way: Way,
+        bytes: usize,
+        call: impl Future<Output = T>,
+    ) -> T {
+        let mut call = pin!(call);
+        if !self.told {
+            let quietly = QUIETLY + Duration::from_secs(bytes as u64 >> 18);
+            match tokio::time::timeout_at(self.since + quietly, call.as_mut()).await {
+                Ok(done) => return done,
+                Err(_) => {
+                    self.told = true;
+                    let (name, seconds) = (volume.store.name(), self.since.elapsed().as_secs());
+                    let waits = match way {
+                        Way::Up => format!("{} bytes wait to be stored", volume.state().behind()),
+                        Way::Down => "reads wait".to_owned(),
+                    };
+                    volume.report(format!("{name}: no answer for {seconds} s; {waits}"));
+                }
+            }
+        }
+        call.await
     }
 
     /// Until the next try.

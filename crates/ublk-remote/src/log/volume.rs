@@ -7,10 +7,10 @@ use super::origins::{Opener, Origins};
 use super::state::{Found, Pin, Refused, State, Waiter, Way, Writing};
 use crate::store::Store;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use ublk_core::Reporter;
 use ublk_core::backend::{File, Readable, Storage};
 
@@ -111,6 +111,10 @@ pub struct Volume {
     renewing: AtomicBool,
     /// A sync has failed: none succeeds any more.
     broken: AtomicBool,
+    /// How many segments may be stored at a time: fewer after failures.
+    pub(super) lanes: AtomicUsize,
+    /// Those that are tried again are one at a time.
+    pub(super) retries: Semaphore,
     reporter: Mutex<Option<Reporter>>,
     /// What was counted.
     pub counts: Counts,
@@ -125,6 +129,7 @@ impl Volume {
         (data, index, notes): (Arc<File>, Index, Notes),
         state: State,
     ) -> Self {
+        let sends = tuning.sends;
         Self {
             writer,
             store: origins.own().clone(),
@@ -145,6 +150,8 @@ impl Volume {
             syncs: Mutex::default(),
             renewing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            lanes: AtomicUsize::new(sends),
+            retries: Semaphore::new(1),
             reporter: Mutex::new(None),
             counts: Counts::default(),
         }
@@ -184,16 +191,34 @@ impl Volume {
 
     /// Nothing works from here on.
     pub fn stop(&self, errno: i32, why: String) {
+        if self.halt(errno) {
+            self.report(why);
+        }
+    }
+
+    /// The same, since somebody else has the volume.
+    pub fn fenced(&self, why: String) {
+        if !self.halt(libc::EIO) {
+            return;
+        }
+        let reporter = self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(reporter) = reporter {
+            reporter.fenced(why);
+        }
+    }
+
+    /// Whether nothing had stopped it before: the first reason counts.
+    fn halt(&self, errno: i32) -> bool {
         let mut state = self.state();
         if state.stopped().is_some() {
-            return; // the first reason counts
+            return false;
         }
         let told = state.stop(errno);
         drop(state);
         told.tell();
-        self.report(why);
         self.work.notify_one();
         self.stored.notify_one();
+        true
     }
 
     /// What was written is noted, and counts from here on. Its data is in the local file.

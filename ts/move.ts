@@ -30,7 +30,7 @@ export interface MoveOptions {
    */
   rate?: Size
   /**
-   * Move to a file that has content already, which is lost. Block devices and NBD servers are always overwritten.
+   * Move to a file or a volume that has content already, which is lost. Block devices and NBD servers are always overwritten.
    *
    * @defaultValue false
    */
@@ -47,6 +47,9 @@ export interface MovePlan {
   /** The target as another process can make it. */
   recorded(): Json
 }
+
+/** Has a volume with content refused. */
+const EMPTY = { empty: true }
 
 /** What cannot hold a disk that comes from elsewhere. */
 const NO_TARGETS = ['lazy', 'powercut', 'crash-state', 'null']
@@ -99,7 +102,7 @@ export async function moveHere(
     if (target.kind === 'file') makeRoom((target as FileBackend).path, size, overwrite, made)
     const opened = await prepared(target as NativeBackend, new AbortController().signal)
     const { backend: described, ...wishes } = toSpec({
-      backend: opened,
+      backend: opened.kind === 's3' && !overwrite ? { ...opened, ...EMPTY } : opened,
       maxIo,
       ...(recoverable ? { recovery: 'reissue' as const } : {}),
     })
@@ -107,7 +110,11 @@ export async function moveHere(
     await local.move(target as NativeBackend, spec, rate, scratch, cancel)
   } catch (error) {
     for (const path of [...made, ...scratch]) rmSync(path, { force: true })
-    throw error
+    if (target.kind !== 's3' || !(error instanceof UblkError) || error.kind !== 'exists') throw error
+    throw new UblkError('exists', error.message, {
+      cause: error,
+      hint: 'choose another volume, or have it overwritten{overwrite}',
+    })
   }
   for (const file of memoryOf(before)) if (isScratchFile(file)) rmSync(file, { force: true })
 }

@@ -8,7 +8,7 @@
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
-import { file, memory, nbd, type StackableBackend, UblkDevice } from 'ublk-ts'
+import { file, memory, nbd, type StackableBackend, s3, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { NbdServer, verify } from '../support/nbd-server.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -175,6 +175,17 @@ test.serial('what does not fit is refused in a line, before anything is done', a
   writeFileSync(at('full'), 'content')
   await refused(file(at('full')), 'exists', /has content already$/)
   t.is(await sh('cat "$1"', at('full')), 'content')
+  await sh('mkdir "$1"', at('store'))
+  const volume = (cache: string) => s3(`file://${at('store')}`, { cache: at(cache), size: '16M' })
+  {
+    await using written = await UblkDevice.create({ backend: volume('first') })
+    await sh('dd if=/dev/urandom of="$1" bs=4k count=1 oflag=direct conv=fsync status=none', written.path)
+  }
+  const { stderr } = await run('move', disk.path, `file://${at('store')}`, '--cache', at('second'))
+  t.regex(stderr, /has content already\n.*another volume, or have it overwritten \(--overwrite\)\n$/)
+  await refused(volume('second'), 'exists', /^file:\S+ has content already$/)
+  await disk.move(volume('third'), { overwrite: true })
+  await disk.move(memory('16M'))
   await refused(file(at('none/a.img')), 'backend', /^cannot make .*none\/a.img/)
   await disk.move(file(at('a.img')))
   await t.throwsAsync(disk.move(file(at('a.img')), { overwrite: true }), { message: /is in use/ })

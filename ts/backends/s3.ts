@@ -210,8 +210,24 @@ export const s3Kind: Kind<S3Backend> = {
   name: 's3',
   native: true,
   stackable: true,
-  check: ({ kind: _, url, ...options }) => s3(url, options as S3Options),
-  toNative: ({ url, cache, cacheMax, size, from, at, retain, durable, delay, timeout }) => ({
+  // With `empty`, which only a move sets, a volume that was written to is refused.
+  check: ({ kind: _, url, empty, ...options }: S3Backend & { empty?: boolean }) => ({
+    ...s3(url, options as S3Options),
+    ...(empty === true ? { empty } : {}),
+  }),
+  toNative: ({
+    url,
+    cache,
+    cacheMax,
+    size,
+    from,
+    at,
+    retain,
+    empty,
+    durable,
+    delay,
+    timeout,
+  }: S3Backend & { empty?: boolean }) => ({
     url,
     cache,
     cacheMax,
@@ -219,6 +235,7 @@ export const s3Kind: Kind<S3Backend> = {
     from: from === undefined ? undefined : originOf(from),
     at: at === undefined ? undefined : typeof at === 'string' ? { snapshot: at } : { time: at },
     retain,
+    empty,
     durable,
     delay,
     timeout,

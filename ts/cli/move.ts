@@ -88,7 +88,7 @@ export function addMove(program: Command): void {
     .option('--cache <path>', 'of a volume: a directory for what is not stored yet, and what was read')
     .option('--cache-max <size>', 'of a volume: the most that its cache takes up')
     .option('--durable <where>', 'of a volume: what a flush promises, object or local')
-    .option('--overwrite', 'to a file that has content, which is lost')
+    .option('--overwrite', 'to a file or volume that has content, which is lost')
     .option('-J, --json', 'print one line of JSON')
     .addHelpText('after', HELP)
     .action(move)

@@ -30,6 +30,9 @@ struct Options {
     at: Option<At>,
     /// Seconds: how long what was stored can still be opened as it was then.
     retain: Option<u32>,
+    /// A volume that was written to is refused.
+    #[serde(default)]
+    empty: bool,
     #[serde(default)]
     durable: Durable,
     /// Milliseconds: how long what was written waits for more, if nobody flushes.
@@ -103,6 +106,7 @@ impl Plan for Options {
                 At::Time(ms) => log::At::Time(std::time::UNIX_EPOCH + Duration::from_millis(ms)),
             }),
             retain: self.retain.map_or(usual.retain, |seconds| Duration::from_secs(seconds.into())),
+            empty: self.empty,
             durable: match self.durable {
                 Durable::Object => log::Durable::Object,
                 Durable::Local => log::Durable::Local,

@@ -38,6 +38,8 @@ pub struct Options {
     pub at: Option<At>,
     /// How long what was stored can still be opened as it was then.
     pub retain: Duration,
+    /// A volume to which something was written is refused.
+    pub empty: bool,
     /// What a flush promises.
     pub durable: Durable,
     /// How long what was written may wait for more before it is stored, if nobody flushes.
@@ -54,7 +56,19 @@ impl Options {
     pub fn new(url: String, cache: PathBuf) -> Self {
         let Tuning { durable, delay, patience, retain, .. } = Tuning::default();
         let cache_size = Self::CACHE_SIZES.1;
-        Self { url, cache, cache_size, size: None, from: None, at: None, retain, durable, delay, patience }
+        Self {
+            url,
+            cache,
+            cache_size,
+            size: None,
+            from: None,
+            at: None,
+            retain,
+            empty: false,
+            durable,
+            delay,
+            patience,
+        }
     }
 }
 
@@ -152,6 +166,9 @@ impl LogDisk {
         if found != size {
             let what = format!("the volume at {} has {found} bytes, not {size}", store.name());
             return Err(Error::invalid(what));
+        }
+        if options.empty && open::has_content(&**store).await? {
+            return Err(Error::new(ErrorKind::Exists, format!("{} has content already", store.name())));
         }
         Ok((info, size))
     }

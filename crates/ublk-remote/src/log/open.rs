@@ -89,6 +89,16 @@ pub async fn create(store: &dyn Store, size: u64) -> Result<(Volume, u64)> {
     }
 }
 
+/// Whether anything was ever written to a volume.
+pub async fn has_content(store: &dyn Store) -> Result<bool> {
+    let failed = |error: StoreError| told(store, &error);
+    if !again(|| store.list(MAPS, None)).await.map_err(failed)?.is_empty() {
+        return Ok(true);
+    }
+    let log = again(|| store.list(LOG, None)).await.map_err(failed)?;
+    Ok(log.iter().any(|entry| entry.size >= LEAST_SEGMENT))
+}
+
 /// 32 digits that nobody else has.
 pub fn random_id() -> Result<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid");

@@ -4,11 +4,9 @@
  * Disks in object stores: here in a directory, which is one as well. Servers are killed, caches are lost, and another server
  * takes the volume. UBLK_TS_KILLS sets how often the disk's server is killed (default: 2).
  */
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { connect } from 'node:net'
-import { homedir } from 'node:os'
+
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ExecutionContext } from 'ava'
 import { s3, UblkDevice } from 'ublk-ts'
@@ -17,6 +15,7 @@ import { verify } from '../support/nbd-server.js'
 import { onTwo, test } from '../support/processors.js'
 import { run, sh } from '../support/program.js'
 import { until } from '../support/server.js'
+import { Versitygw } from '../support/versitygw.js'
 
 leaveNoServerBehind(test)
 
@@ -141,6 +140,26 @@ test.serial('who opens a volume is its only writer, and who had it says so', asy
   )
 })
 
+test.serial('a program learns by an event that its disk has lost its volume', async t => {
+  const size = '16M'
+  await using first = await UblkDevice.create({ backend: s3(URL, { cache: CACHE, size }) })
+  const told: string[] = []
+  first.on('fenced', ({ reason }) => told.push(`fenced ${reason}`))
+  first.on('error', ({ message }) => told.push(`error ${message}`))
+  const all = (message: unknown): number => told.push(`channel ${(message as { reason: string }).reason}`)
+  subscribe('ublk-ts.disk.fenced', all)
+  await using _second = await UblkDevice.create({ backend: s3(URL, { cache: `${DIR}/other`, size }) })
+  await t.throwsAsync(
+    sh('dd if=/dev/zero of="$1" bs=4k count=1 oflag=direct conv=fsync status=none', first.path),
+  )
+  await until(() => told.length === 3, 'it is told')
+  unsubscribe('ublk-ts.disk.fenced', all)
+  t.false((await first.volume())?.serving)
+  const [, reason] = /^channel (.*)$/.exec(told[0] ?? '') ?? []
+  t.regex(reason ?? '', /^file:\S+ was opened by process \d+ on \S+, \d+ s ago: the disk has stopped/)
+  t.deepEqual(told, [`channel ${reason}`, `fenced ${reason}`, `error ${reason}`])
+})
+
 test.serial('what is wrong with a volume is said in one line', async t => {
   const refused = async (words: string, message: RegExp): Promise<void> => {
     const { status, stderr } = await run('create', '--detach', ...words.split(' '))
@@ -181,69 +200,8 @@ test.serial('the space of what was overwritten is given back', async t => {
   await sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum | cmp - "$2/sum"', disk.path, DIR)
 })
 
-/** versitygw, an S3 server whose objects are files, as `scripts/setup --stores` builds it. */
-class Versitygw implements AsyncDisposable {
-  static readonly PROGRAM = `${homedir()}/.cache/ublk-ts/stores/versitygw`
-  static readonly SECRET = 'planted-secret-key'
-  static readonly #PORT = 7071
-  #child: ChildProcess | undefined
-
-  /** Where clients find it, and their keys, from here on. */
-  static announce(): void {
-    Object.assign(process.env, {
-      AWS_ENDPOINT_URL: `http://127.0.0.1:${Versitygw.#PORT}`,
-      AWS_ALLOW_HTTP: 'true',
-      AWS_ACCESS_KEY_ID: 'testkey00',
-      AWS_SECRET_ACCESS_KEY: Versitygw.SECRET,
-    })
-  }
-
-  async start(dir: string): Promise<void> {
-    for (const part of ['meta', 'data/disks']) mkdirSync(`${dir}/${part}`, { recursive: true })
-    const env = { ...process.env, ROOT_ACCESS_KEY: 'testkey00', ROOT_SECRET_KEY: Versitygw.SECRET }
-    const words = [
-      '--port',
-      `127.0.0.1:${Versitygw.#PORT}`,
-      'posix',
-      '--sidecar',
-      `${dir}/meta`,
-      '--default-etag',
-      'none',
-      `${dir}/data`,
-    ]
-    this.#child = spawn(Versitygw.PROGRAM, words, { env, stdio: ['ignore', 'ignore', 'inherit'] })
-    await until(async () => {
-      const socket = connect(Versitygw.#PORT, '127.0.0.1')
-      try {
-        await once(socket, 'connect')
-        return true
-      } catch {
-        return false
-      } finally {
-        socket.destroy()
-      }
-    }, 'versitygw listens')
-  }
-
-  async kill(): Promise<void> {
-    const child = this.#child
-    this.#child = undefined
-    if (!child || child.exitCode !== null || child.signalCode !== null) return
-    child.kill('SIGKILL')
-    await once(child, 'exit')
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.kill()
-  }
-}
-
 test.serial('on an S3 server that is killed and comes back nothing fails, and no secret is told', async t => {
-  if (!existsSync(Versitygw.PROGRAM)) {
-    t.log('SKIPPED: versitygw is not built; scripts/setup --stores builds it')
-    t.pass()
-    return
-  }
+  if (!Versitygw.isBuilt(t)) return
   t.timeout(300_000)
   Versitygw.announce()
   await using server = new Versitygw()

@@ -8,7 +8,7 @@
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
-import { file, memory, nbd, type StackableBackend, s3, UblkDevice } from 'ublk-ts'
+import { file, memory, nbd, type StackableBackend, s3, UblkDevice, type UblkError } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { NbdServer, verify } from '../support/nbd-server.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -181,9 +181,9 @@ test.serial('what does not fit is refused in a line, before anything is done', a
     await using written = await UblkDevice.create({ backend: volume('first') })
     await sh('dd if=/dev/urandom of="$1" bs=4k count=1 oflag=direct conv=fsync status=none', written.path)
   }
-  const { stderr } = await run('move', disk.path, `file://${at('store')}`, '--cache', at('second'))
-  t.regex(stderr, /has content already\n.*another volume, or have it overwritten \(--overwrite\)\n$/)
   await refused(volume('second'), 'exists', /^file:\S+ has content already$/)
+  const error = await t.throwsAsync(disk.move(volume('second')))
+  t.is((error as UblkError).hint, 'choose another volume, or have it overwritten (overwrite: true)')
   await disk.move(volume('third'), { overwrite: true })
   await disk.move(memory('16M'))
   await refused(file(at('none/a.img')), 'backend', /^cannot make .*none\/a.img/)
@@ -240,10 +240,11 @@ test.serial('a disk stays whole over kills of its server during moves', async t 
   const ended = { moved: 0, old: 0 }
   for (let kill = 0; kill < KILLS; kill++) {
     const isNbd = disk.record.options.backend.kind === 'nbd'
-    const targets = [at(`${kill}.img`), 'memory', ...(isNbd ? [] : [URI])]
-    const target = targets[kill % targets.length] as string
+    const volume = [`file://${at(`${kill}.store`)}`, '--cache', at(`${kill}.cache`), '--cache-max', '64M']
+    const targets = [[at(`${kill}.img`)], volume, ['memory'], ...(isNbd ? [] : [[URI]])]
+    const target = targets[kill % targets.length] as string[]
     const before = JSON.stringify(disk.record.options.backend)
-    const move = run('move', disk.path, target, ...(kill % 3 === 0 ? ['--rate', '64M'] : []))
+    const move = run('move', disk.path, ...target, ...(kill % 3 === 0 ? ['--rate', '64M'] : []))
     await sleep(150 + Math.random() * 900)
     await disk.signal('SIGKILL')
     const { status, stderr } = await move
@@ -253,8 +254,12 @@ test.serial('a disk stays whole over kills of its server during moves', async t 
     else t.regex(stderr, /^ublk-ts: [^\n]+\n$/)
     t.deepEqual(await run('recover', disk.path), { ...SILENT, stdout: `${disk.path}\n` })
     // Those that it is not any more.
-    const { path } = disk.record.options.backend
-    await sh('cd "$1"; for f in *.img; do [ "$1/$f" = "$2" ] || rm -f "$f"; done', DIR, path ?? '')
+    const { path, cache } = disk.record.options.backend
+    await sh(
+      'cd "$1"; for f in *.img *.cache; do [ "$1/$f" = "$2" ] || rm -rf "$f" "$(basename "$f" .cache).store"; done',
+      DIR,
+      path ?? cache ?? '',
+    )
   }
   done = true
   t.is(await load, '')

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 use tokio::time::Instant;
+use ublk_core::error::ErrorKind;
 
 /// The pauses after failures double from the first to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -79,7 +80,19 @@ async fn send(volume: Arc<Volume>, number: u32) {
             return;
         }
         let began = Instant::now();
-        let created = patience.watch(&volume, Way::Up, length, volume.store.create(&key, body.clone())).await;
+        // An earlier try may have worked. A server that knows from the first bytes that it will refuse this one may not wait for the
+        // others, and then its answer may be lost again.
+        let there = match &turn {
+            Some(_) => patience.watch(&volume, Way::Up, 0, whose(&volume, id, &object)).await,
+            None => Whose::Nobody,
+        };
+        let created = match there {
+            Whose::Nobody => {
+                let call = volume.store.create(&key, body.clone());
+                patience.watch(&volume, Way::Up, length, call).await
+            }
+            _ => Ok(Created::Exists),
+        };
         drop(turn.take());
         match created {
             Ok(Created::Won) => {
@@ -90,10 +103,11 @@ async fn send(volume: Arc<Volume>, number: u32) {
                 }
                 break;
             }
-            Ok(Created::Exists) => match whose(&volume, id, &object).await {
+            Ok(Created::Exists) => match there.or_ask(&volume, id, &object).await {
                 Whose::Ours => break,
                 Whose::Others(why) => return volume.fenced(why),
                 Whose::Unknown(why) => tell_failed(&volume, &mut patience, &why),
+                Whose::Nobody => tell_failed(&volume, &mut patience, "an object is there, and is not"),
             },
             Err(error) => {
                 volume.counts.failures.fetch_add(1, Relaxed);
@@ -158,9 +172,17 @@ fn tell_failed(volume: &Volume, patience: &mut Patience, why: &str) {
 }
 
 enum Whose {
+    Nobody,
     Ours,
     Others(String),
     Unknown(String),
+}
+
+impl Whose {
+    /// Asks now if nobody's was there before.
+    async fn or_ask(self, volume: &Volume, id: LogId, object: &Ready) -> Self {
+        if matches!(self, Self::Nobody) { whose(volume, id, object).await } else { self }
+    }
 }
 
 /// Who has created the object that is in the place of a segment: an earlier try of ours, or somebody else.
@@ -173,6 +195,7 @@ async fn whose(volume: &Volume, id: LogId, object: &Ready) -> Whose {
             "{}: somebody else writes this volume; the disk has stopped",
             volume.store.name()
         )),
+        (Err(error), _) if error.kind == ErrorKind::NotFound => Whose::Nobody,
         (Err(error), _) => Whose::Unknown(error.message),
     }
 }
@@ -273,5 +296,10 @@ pub async fn drain(volume: &Arc<Volume>) -> Result<(), i32> {
 
 /// Creates an object that nobody else creates.
 pub async fn put(volume: &Volume, key: &str, body: Bytes) -> Result<(), StoreError> {
-    again(|| volume.store.create(key, vec![body.clone()])).await.map(drop)
+    let created = again(|| volume.store.create(key, vec![body.clone()])).await.map(drop);
+    // An earlier try may have worked, and the answer to each later one be lost because the server did not wait for its body.
+    match created {
+        Err(error) if again(|| volume.store.get(key, Some(0..1))).await.is_err() => Err(error),
+        _ => Ok(()),
+    }
 }

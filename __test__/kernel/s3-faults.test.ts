@@ -8,6 +8,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
+import { type StoredVolume, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
 import { type Fault, FaultProxy } from '../support/fault-proxy.js'
 import { result, run, sh, shell } from '../support/program.js'
@@ -193,8 +194,10 @@ test.serial('what is emptied and deleted while the way is bad costs nothing that
     const expected = await sum(disk.path)
     const most = peak(disk)
     t.true(most < 500, `${most} MiB`)
-    const { moved, deletes } = JSON.parse((await run('show', '--json', disk.path)).stdout).volume ?? {}
-    t.log(`${name}: ${deletes} deleted, ${moved ?? '?'} moved; memory: ${Math.round(most)} MiB`)
+    const { deletes, live, stored } = (await (await UblkDevice.open(disk.id)).volume()) as StoredVolume
+    t.log(
+      `${name}: ${deletes} deleted, ${live >> 20} of ${stored >> 20} MiB in use; memory: ${Math.round(most)} MiB`,
+    )
     disk = await elsewhere(t, disk, `${at + 1}`)
     t.is(await sum(disk.path), expected, name)
   }
@@ -269,7 +272,7 @@ test.serial(
       await sh('dd if=/dev/urandom of="$1" bs=1M count=96 seek=16 oflag=direct status=none', second.path)
     await after.end()
     await sleep(Math.max(0, STOP - (performance.now() - began)))
-    const { deletes } = JSON.parse((await run('show', '--json', second.path)).stdout).volume
+    const { deletes } = (await (await UblkDevice.open(second.id)).volume()) as StoredVolume
     t.true(deletes > 0, 'segments were deleted meanwhile')
     await first.signal('SIGCONT', { ends: false })
     await t.throwsAsync(before.end(), { message: /Input\/output error/ })

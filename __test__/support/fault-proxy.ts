@@ -103,7 +103,7 @@ export class FaultProxy implements AsyncDisposable {
       server.destroy()
     })
     server.once('close', () => {
-      if (this.#fault !== 'half-open') client.destroy()
+      if (this.#fault !== 'half-open') client.end()
     })
     void this.#pass(client, server, 'up', lost)
     void this.#pass(server, client, 'down', lost)

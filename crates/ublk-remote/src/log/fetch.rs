@@ -116,9 +116,7 @@ pub async fn read(
         };
         match answer {
             Ok(data) if data.len() as u64 == wanted.end - wanted.start => {
-                if patience.told {
-                    volume.report(format!("{}: answers again", store.name()));
-                }
+                volume.report_again(Way::Down);
                 return Ok(data);
             }
             Ok(data) => {
@@ -137,7 +135,7 @@ pub async fn read(
                     return Err(libc::EIO);
                 }
                 if let Some(why) = patience.failed(&error.message) {
-                    volume.report(format!("{}: {why}; reads wait", store.name()));
+                    volume.report_late(Way::Down, format!("{}: {why}; reads wait", store.name()));
                 }
             }
         }

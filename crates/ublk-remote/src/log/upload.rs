@@ -119,9 +119,7 @@ async fn send(volume: Arc<Volume>, number: u32) {
         // Several at a time may be what the way to the store is too narrow for: then none would ever arrive in time.
         turn = volume.retries.acquire().await.ok();
     }
-    if patience.told {
-        volume.report(format!("{}: stores again", volume.store.name()));
-    }
+    volume.report_again(Way::Up);
     volume.counts.segments.fetch_add(1, Relaxed);
     let told: Told = volume.state().sent(number, header);
     told.tell();
@@ -167,7 +165,10 @@ fn ready(volume: &Volume, number: u32) -> Option<Ready> {
 fn tell_failed(volume: &Volume, patience: &mut Patience, why: &str) {
     if let Some(why) = patience.failed(why) {
         let behind = volume.state().behind();
-        volume.report(format!("{}: {why}; {behind} bytes wait to be stored", volume.store.name()));
+        volume.report_late(
+            Way::Up,
+            format!("{}: {why}; {behind} bytes wait to be stored", volume.store.name()),
+        );
     }
 }
 
@@ -220,8 +221,8 @@ pub struct Patience {
     /// The first try.
     since: Instant,
     pause: Duration,
-    /// The owner was told.
-    pub told: bool,
+    /// The owner was told, if nobody had told it before.
+    told: bool,
 }
 
 impl Patience {
@@ -264,7 +265,7 @@ impl Patience {
                         Way::Up => format!("{} bytes wait to be stored", volume.state().behind()),
                         Way::Down => "reads wait".to_owned(),
                     };
-                    volume.report(format!("{name}: no answer for {seconds} s; {waits}"));
+                    volume.report_late(way, format!("{name}: no answer for {seconds} s; {waits}"));
                 }
             }
         }

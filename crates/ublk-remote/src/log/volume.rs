@@ -5,6 +5,7 @@ use super::index::Index;
 use super::notes::{Note, Notes};
 use super::origins::{Opener, Origins};
 use super::state::{Found, Pin, Refused, State, Waiter, Way, Writing};
+use super::upload::Way as Call;
 use crate::store::Store;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -113,6 +114,8 @@ pub struct Volume {
     broken: AtomicBool,
     /// How many segments may be stored at a time: fewer after failures.
     pub(super) lanes: AtomicUsize,
+    /// The owner was told that calls take long: those that store, and those that read.
+    late: [AtomicBool; 2],
     /// Those that are tried again are one at a time.
     pub(super) retries: Semaphore,
     reporter: Mutex<Option<Reporter>>,
@@ -151,6 +154,7 @@ impl Volume {
             renewing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             lanes: AtomicUsize::new(sends),
+            late: Default::default(),
             retries: Semaphore::new(1),
             reporter: Mutex::new(None),
             counts: Counts::default(),
@@ -186,6 +190,24 @@ impl Volume {
         let reporter = self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(reporter) = reporter {
             reporter.report(message);
+        }
+    }
+
+    /// Tells the owner why calls take long, once, however many do.
+    pub(super) fn report_late(&self, way: Call, message: String) {
+        if !self.late[way as usize].swap(true, SeqCst) {
+            self.report(message);
+        }
+    }
+
+    /// Tells the owner that they work again, if they were late.
+    pub(super) fn report_again(&self, way: Call) {
+        if self.late[way as usize].swap(false, SeqCst) {
+            let again = match way {
+                Call::Up => "stores",
+                Call::Down => "answers",
+            };
+            self.report(format!("{}: {again} again", self.store.name()));
         }
     }
 

@@ -9,6 +9,7 @@ import { measureFirst } from './first.js'
 import { measureGrowth } from './growth.js'
 import { measureHeat } from './io.js'
 import { measureDevices, measureProcesses } from './many.js'
+import { measureStore } from './store.js'
 import { heatsOf } from './suites.js'
 
 const options = JSON.parse(process.argv[2])
@@ -17,6 +18,8 @@ const wanted = part => options.parts.includes(part)
 emit({ kind: 'machine', kernel: release(), cpus: cpus().length, node: process.version })
 if (options.suite === 'growth') {
   await measureGrowth(options, { emit, progress })
+} else if (options.suite === 's3') {
+  await measureStore(options, { emit, progress })
 } else {
   if (wanted('attach')) await measureAttach({ emit, progress })
   if (wanted('memory')) {

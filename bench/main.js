@@ -57,11 +57,15 @@ async function main(options) {
 /** The programs of vm/peers that disks take: path and version, or why one is not available. */
 function findPrograms({ suite, parts, other }, disks) {
   const names = new Set(disks.map(programOf).filter(Boolean))
+  if (suite === 's3') names.add('versitygw')
   if (suite === 'growth' || parts.includes('create')) names.add('kublk')
   return Object.fromEntries(
     Array.from(names, name => {
       if (name === 'other') return [name, { path: other.program, version: commitOf(other.dir) }]
-      const { status, stdout, stderr } = spawnSync(join(root, 'vm/peers', name), { encoding: 'utf8' })
+      const { status, stdout, stderr } = spawnSync(
+        join(root, name === 'versitygw' ? 'vm/stores' : 'vm/peers', name),
+        { encoding: 'utf8' },
+      )
       process.stderr.write(stderr)
       const [path, version] = stdout.trim().split('\n')
       if (status === 0) return [name, { path, version }]
@@ -99,16 +103,21 @@ async function runGuest(options, machine, onRecord) {
   const limit = Math.ceil(options.rounds * cells * (options.seconds + 3) + cells * 10) + 300
   // A peer that hangs until it is killed may make the kernel complain.
   const lenient = SUITES[options.suite].tolerant ? ['--lenient'] : []
+  const patience = options.suite === 's3' ? 3000 : 0
   const command = [
     process.execPath,
     '--expose-gc',
     join(import.meta.dirname, 'guest.js'),
     JSON.stringify(options),
   ]
-  const guest = spawn(join(root, 'vm/run'), ['--timeout', `${limit}`, ...lenient, ...machine, ...command], {
-    cwd: root,
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
+  const guest = spawn(
+    join(root, 'vm/run'),
+    ['--timeout', `${limit + patience}`, ...lenient, ...machine, ...command],
+    {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  )
   const exit = new Promise(resolve => guest.on('exit', (code, signal) => resolve(signal ? 1 : code)))
   for await (const line of createInterface({ input: guest.stdout })) onRecord(JSON.parse(line))
   return await exit

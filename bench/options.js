@@ -28,12 +28,14 @@ It measures and never judges.
   --suite overlay  overlays against a file, dm-snapshot, qemu-nbd, rublk's qcow2 and ours; first writes, clones
   --suite builds   our null, memory and file disks against those of another build, which --other names
   --suite attach   how long it takes to make a disk and to delete it, alone, with others at once, and beside 1000
+  --suite s3       a disk in an object store that is 20 ms away: what a flush costs beside a PUT, what is asked of the store and
+                   how many bytes go there, warm reads and local writes beside a file, and the same of nbdkit and s3backer
   --suite growth   what more iodepth, larger buffers and more queues cost, beside kublk; queues are measured in QEMU
   --rounds N       rounds of each workload and disk (11)
   --seconds S      length of a round (1)
   --only PART,...  engine: io, calls, create, memory; js: io, calls; threads: io, calls, many;
                    race, stacks, faults, images, nbd, builds: io, calls, allocations; overlay: these, first and clones;
-                   crash: io, states, log; attach: attach; growth: cpu, memory, queues (all)
+                   crash: io, states, log; attach: attach; s3: flush, cold, bytes, open, warm, peers, idle (10 minutes); growth: cpu, memory, queues (all)
   --other DIR      builds: the other build's directory, built there with npm run build
   --targets T,...  engine: null, memory; js: js-sync, js-batch, js-async, nbd-node, nbdkit-memory, nbdkit-python,
                    and null-block, the kernel's null_blk: no disk can be faster; threads: shared, crowd;

@@ -5,6 +5,7 @@ import { logSize, states } from './report-crash.js'
 import { growth } from './report-growth.js'
 import { clones, first, large } from './report-overlay.js'
 import { race } from './report-race.js'
+import { store } from './report-store.js'
 import { median, quantile } from './statistics.js'
 import { heatsOf } from './suites.js'
 import { compare, disksIn, select, spread, table, unique } from './table.js'
@@ -35,6 +36,7 @@ export function report(records, { options, about }) {
   for (const record of of('log')) parts.push(logSize(record))
   for (const record of of('large')) parts.push(large(record))
   if (of('many').length > 0) parts.push(many(of('many')))
+  if (of('store').length > 0) parts.push(...store(of('store')))
   return `${parts.join('\n\n')}\n`
 }
 

@@ -83,6 +83,13 @@ export const SUITES = {
   /** How long it takes to make disks and to delete them. */
   attach: { parts: ['attach'], heats: {}, memory: '6G' },
   overlay: OVERLAYS,
+  /** Disks in an object store. */
+  s3: {
+    parts: ['flush', 'cold', 'bytes', 'open', 'warm', 'peers', 'idle'],
+    heats: {},
+    tolerant: true,
+    memory: '8G',
+  },
   /** How our cost grows with what is asked, beside kublk's: each part is a table of its own. */
   growth: { parts: ['cpu', 'memory', 'queues'], heats: {}, memory: '4G' },
 }

@@ -26,6 +26,8 @@ export const SECTIONS = [
     pages: {
       'write-a-disk': 'Disks in TypeScript: requests, order, threads, errors, speed.',
       operations: 'Disks in production: services, users, recovery, snapshots, backups, updates, logs.',
+      'beyond-one-machine':
+        'A file server, NBD, Ceph, iSCSI or an object store: which one when, and what each promises and costs.',
       'power-cuts': 'What a power cut may leave of a disk, and how to try all of it.',
       'several-clients': 'Whether a disk is right for several clients at once.',
       dashboard: 'All disks of a machine in a browser.',

@@ -109,7 +109,7 @@ async fn existing(own: &dyn Store, from: &CloneOf) -> Result<(Info, u64)> {
 
 /// A snapshot of which a clone can be made.
 async fn usable(parent: &Arc<dyn Store>, its: &Info, from: &CloneOf) -> Result<Snapshot> {
-    let tail = read_tail(parent, its.begin()).await?;
+    let tail = read_tail(parent, its.begin(), None).await?;
     let found = snapshots(&tail).get(&from.snapshot).cloned();
     let found = found.ok_or_else(|| no_snapshot(&from.snapshot))?;
     if found.removing {

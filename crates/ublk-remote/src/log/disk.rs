@@ -2,7 +2,7 @@
 
 use super::clone::CloneOf;
 use super::engine::LogEngine;
-use super::format::{BLOCK, Snapshot, Volume as Info};
+use super::format::{BLOCK, LogId, Snapshot, Volume as Info};
 use super::index::Index;
 use super::layout::Layout;
 use super::notes::{Left, Notes, Owner};
@@ -115,6 +115,8 @@ pub struct LogDisk {
     layout: Layout,
     data: Arc<File>,
     handle: Handle,
+    /// The place of the newest map, as it was when the disk was made.
+    newest: Mutex<Option<Option<LogId>>>,
     volume: Mutex<Option<Arc<Volume>>>,
 }
 
@@ -130,8 +132,13 @@ impl LogDisk {
         };
         Self::check(&options)?;
         let store = opener(&options.url)?;
-        let found = handle.block_on(Self::describe(&store, &options, &opener))?;
-        Self::with((store, opener), found, options, handle, tuning)
+        // At the same time: each question takes as long as the way to the store.
+        let both =
+            async { tokio::join!(Self::describe(&store, &options, &opener), open::newest_map(&store)) };
+        let (found, newest) = handle.block_on(both);
+        let mut disk = Self::with((store, opener), found?, options, handle, tuning)?;
+        disk.newest = Mutex::new(newest.ok());
+        Ok(disk)
     }
 
     /// Before anything is made.
@@ -195,6 +202,7 @@ impl LogDisk {
             layout,
             data: Arc::new(data),
             handle,
+            newest: Mutex::new(None),
             volume: Mutex::new(None),
         })
     }
@@ -253,7 +261,10 @@ impl LogDisk {
             Some(at) => (reading::open(&origins, &self.info, layout, at).await?, Vec::new(), 0),
             None => {
                 let left = left.as_ref();
-                let opened = open::take(&origins, &self.info, &writer, layout, left, announce).await?;
+                let opened = {
+                    let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    open::take(&origins, &self.info, &writer, layout, left, announce, newest).await?
+                };
                 (opened.state, opened.unstored, opened.epoch)
             }
         };

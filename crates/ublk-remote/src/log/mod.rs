@@ -16,6 +16,8 @@ mod layout;
 mod map;
 mod notes;
 mod open;
+#[cfg(test)]
+mod open_tests;
 mod origins;
 mod reading;
 mod ring;

@@ -154,16 +154,46 @@ pub(super) fn walk(after: LogId, objects: &[Entry]) -> (Vec<(LogId, bool)>, LogI
     (counts, end)
 }
 
-/// Reads the log of a volume after its newest map. `begin`: where the log begins.
-pub async fn read_tail(store: &Arc<dyn Store>, begin: LogId) -> Result<Tail> {
+/// The place of a volume's newest map.
+pub async fn newest_map(store: &Arc<dyn Store>) -> Result<Option<LogId>> {
+    let maps = again(|| store.list(MAPS, None)).await.map_err(|error| told(&**store, &error))?;
+    Ok(maps.iter().filter_map(|entry| LogId::of_map_key(&entry.key)).max())
+}
+
+/// Reads the log of a volume after its newest map. `begin`: where the log begins. `newest`: the place of the newest map, if that is
+/// known; it may be old.
+///
+/// **Order.** A writer stores a map, and then deletes segments up to it. So a list of the log after a map has no gap but at its
+/// end only if there is no newer map after the list was made. Else a place in the middle would look like the end, and a fence
+/// there would fence nobody.
+pub async fn read_tail(
+    store: &Arc<dyn Store>,
+    begin: LogId,
+    mut newest: Option<Option<LogId>>,
+) -> Result<Tail> {
     loop {
-        let maps = again(|| store.list(MAPS, None)).await.map_err(|error| told(&**store, &error))?;
-        let newest = maps.iter().filter_map(|entry| LogId::of_map_key(&entry.key)).max();
-        // Whoever writes the volume makes a newer map, and deletes what only this one needs.
-        if let Some(tail) = read_after(store, newest, begin, None).await? {
+        let from = match newest.take() {
+            Some(from) => from,
+            None => newest_map(store).await?,
+        };
+        let Some(listed) = list_after(store, from, begin, None).await? else { continue };
+        let (tail, now) = tokio::join!(read(store, listed), newest_map(store));
+        let now = now?;
+        if now != from {
+            newest = Some(now);
+        } else if let Some(tail) = tail? {
             return Ok(tail);
         }
     }
+}
+
+/// A map, and what stands after it in the log.
+struct Listed {
+    map: StoredMap,
+    from: Option<LogId>,
+    /// Each of which is a fence, or is not.
+    counts: Vec<(LogId, bool)>,
+    end: LogId,
 }
 
 /// Reads the log of a volume after a map, up to its end, or up to a place in it. `None`: some of it was not there any more.
@@ -173,6 +203,19 @@ pub async fn read_after(
     begin: LogId,
     until: Option<LogId>,
 ) -> Result<Option<Tail>> {
+    match list_after(store, from, begin, until).await? {
+        Some(listed) => read(store, listed).await,
+        None => Ok(None),
+    }
+}
+
+/// Reads a map, and lists the log after it. `None`: the map is not there any more.
+async fn list_after(
+    store: &Arc<dyn Store>,
+    from: Option<LogId>,
+    begin: LogId,
+    until: Option<LogId>,
+) -> Result<Option<Listed>> {
     let failed = |error: StoreError| told(&**store, &error);
     let (map, mut objects) = match from {
         None => (StoredMap::default(), again(|| store.list(LOG, None)).await.map_err(failed)?),
@@ -192,6 +235,12 @@ pub async fn read_after(
         objects.retain(|entry| entry.key <= until.key());
     }
     let (counts, end) = walk(from.map_or(begin, LogId::next), &objects);
+    Ok(Some(Listed { map, from, counts, end }))
+}
+
+/// Reads what was listed. `None`: some of it was not there any more.
+async fn read(store: &Arc<dyn Store>, listed: Listed) -> Result<Option<Tail>> {
+    let Listed { map, from, counts, end } = listed;
     let (mut log, mut fences) = (Vec::new(), Vec::new());
     for part in counts.chunks(AT_ONCE) {
         let mut reads = JoinSet::new();
@@ -315,7 +364,8 @@ pub struct Opened {
     pub epoch: u32,
 }
 
-/// Takes a volume for `writer`. `left`: the notes of an earlier server. `announce`: writes into them who comes next.
+/// Takes a volume for `writer`. `left`: the notes of an earlier server. `announce`: writes into them who comes next. `newest`: the
+/// place of the newest map, if that is known; it may be old.
 pub async fn take(
     origins: &Origins,
     info: &Volume,
@@ -323,10 +373,11 @@ pub async fn take(
     layout: Layout,
     left: Option<&Left>,
     announce: impl Fn() -> std::io::Result<()>,
+    mut newest: Option<Option<LogId>>,
 ) -> Result<Opened> {
     let store = origins.own();
     loop {
-        let tail = read_tail(store, info.begin()).await?;
+        let tail = read_tail(store, info.begin(), newest.take()).await?;
         let unstored = match left {
             Some(left) => unstored(&**store, &tail, left).await?,
             None => Vec::new(),

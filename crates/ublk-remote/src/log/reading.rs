@@ -26,7 +26,7 @@ const TRIES: u32 = 100;
 /// The size of the disk as it was.
 pub async fn size(origins: &Origins, info: &Volume, at: &At) -> Result<u64> {
     if let At::Snapshot(name) = at {
-        let tail = read_tail(origins.own(), info.begin()).await?;
+        let tail = read_tail(origins.own(), info.begin(), None).await?;
         return snapshots(&tail).get(name).map(|found| found.size).ok_or_else(|| no_snapshot(name));
     }
     let state = open(origins, info, Layout::new(0), at).await?;
@@ -39,7 +39,7 @@ pub async fn open(origins: &Origins, info: &Volume, layout: Layout, at: &At) -> 
     for _ in 0..TRIES {
         let (from, until) = match at {
             At::Snapshot(name) => {
-                let tail = read_tail(store, info.begin()).await?;
+                let tail = read_tail(store, info.begin(), None).await?;
                 let found = snapshots(&tail).get(name).cloned().ok_or_else(|| no_snapshot(name))?;
                 (found.map, Some(found.at))
             }

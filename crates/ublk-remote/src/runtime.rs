@@ -1,4 +1,4 @@
-//! The threads that speak with servers: one runtime for the whole process, which begins when it is first needed.
+//! The threads that speak with servers: two runtimes for the whole process, which begin when they are first needed.
 //!
 //! Its threads are I/O flushers, those for blocking work as well: a disk may wait for them, so their allocations must not wait
 //! for that disk. An idle runtime sleeps.
@@ -15,29 +15,56 @@ const WORKERS: usize = 2;
 /// How many threads may do what blocks: name look-ups, and a directory's files.
 const BLOCKING: usize = 32;
 
-static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+/// Threads that begin when they are first needed.
+struct Threads {
+    runtime: OnceLock<Runtime>,
+    starting: Mutex<()>,
+    name: &'static str,
+    behind: bool,
+}
 
-/// The runtime of this process.
+static THREADS: Threads = Threads::new("ublk-remote", false);
+static BEHIND: Threads = Threads::new("ublk-behind", true);
+
+impl Threads {
+    const fn new(name: &'static str, behind: bool) -> Self {
+        Self { runtime: OnceLock::new(), starting: Mutex::new(()), name, behind }
+    }
+
+    fn runtime(&'static self) -> io::Result<&'static Runtime> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .max_blocking_threads(BLOCKING)
+            .thread_name(self.name)
+            .on_thread_start(|| {
+                // Without it a thread allocates like that of any other program: it fails for want of the right, or of an older
+                // kernel.
+                let _ = ublk_core::become_io_flusher();
+                if self.behind {
+                    ublk_core::fall_behind();
+                }
+            })
+            .enable_all()
+            .build()?;
+        Ok(self.runtime.get_or_init(|| runtime))
+    }
+}
+
+/// The threads for what a request waits for, or a user.
 pub fn runtime() -> io::Result<&'static Runtime> {
-    static STARTING: Mutex<()> = Mutex::new(());
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
-    }
-    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
-    }
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING)
-        .thread_name("ublk-remote")
-        .on_thread_start(|| {
-            // Without it a thread allocates like that of any other program: it fails for want of the right, or of an older kernel.
-            let _ = ublk_core::become_io_flusher();
-        })
-        .enable_all()
-        .build()?;
-    Ok(RUNTIME.get_or_init(|| runtime))
+    THREADS.runtime()
+}
+
+/// Those for what nobody waits for: they run behind all that serve requests.
+pub fn behind() -> io::Result<&'static Runtime> {
+    BEHIND.runtime()
 }
 
 /// Starts a task on the runtime. If it panics, only its handle tells.
@@ -66,6 +93,21 @@ mod tests {
         let blocking = block_on(async move { tokio::task::spawn_blocking(name).await.unwrap() }).unwrap();
         assert_eq!(blocking.as_deref(), Some("ublk-remote"));
         assert!(std::ptr::eq(runtime().unwrap(), runtime().unwrap()));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_runs_behind() {
+        // SAFETY: plain numbers; 0 is the calling thread.
+        let niceness = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let usual = niceness();
+        let of = |runtime: &Runtime| {
+            let task = runtime
+                .spawn(async move { (niceness(), tokio::task::spawn_blocking(niceness).await.unwrap()) });
+            runtime.block_on(task).unwrap()
+        };
+        assert_eq!(of(runtime().unwrap()), (usual, usual));
+        let later = usual.max(10);
+        assert_eq!(of(behind().unwrap()), (later, later));
     }
 
     #[test]

@@ -115,11 +115,12 @@ impl Plan for Options {
             patience: time(self.timeout, usual.patience),
             ..usual
         };
-        let runtime = runtime::runtime()
-            .map_err(|error| Error::system("cannot start the threads that speak with the store", &error))?;
+        let cannot = |error| Error::system("cannot start the threads that speak with the store", &error);
+        let (runtime, behind) = (runtime::runtime().map_err(cannot)?, runtime::behind().map_err(cannot)?);
         let settings = self.settings.clone();
         let opener: log::Opener = Arc::new(move |url| Ok(store::open(url, &settings)?));
-        let disk = Arc::new(log::LogDisk::open(opener, options, runtime.handle().clone())?);
+        let disk = log::LogDisk::open(opener, options, runtime.handle().clone())?;
+        let disk = Arc::new(disk.behind(behind.handle().clone()));
         // Of a disk with several, the first.
         let _ = how.contents.volume.set(Box::new(Served(Arc::downgrade(&disk))));
         Ok(disk)

@@ -117,6 +117,8 @@ pub struct LogDisk {
     handle: Handle,
     /// The place of the newest map, as it was when the disk was made.
     newest: Mutex<Option<Option<LogId>>>,
+    /// For what no request waits for.
+    behind: Handle,
     volume: Mutex<Option<Arc<Volume>>>,
 }
 
@@ -201,10 +203,19 @@ impl LogDisk {
             tuning,
             layout,
             data: Arc::new(data),
+            behind: handle.clone(),
             handle,
             newest: Mutex::new(None),
             volume: Mutex::new(None),
         })
+    }
+
+    /// If a flush does not wait for the store, what is written is stored by these threads, and requests go first.
+    pub fn behind(mut self, handle: Handle) -> Self {
+        if self.tuning.durable == Durable::Local {
+            self.behind = handle;
+        }
+        self
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -223,8 +234,8 @@ impl LogDisk {
         }
         let volume = Arc::new(self.handle.block_on(self.take())?);
         if self.options.at.is_none() {
-            self.handle.spawn(upload::run(volume.clone()));
-            self.handle.spawn(collect::run(volume.clone()));
+            self.behind.spawn(upload::run(volume.clone()));
+            self.behind.spawn(collect::run(volume.clone()));
         }
         self.handle.block_on(self.end_resize(&volume)).inspect_err(|_| volume.end())?;
         Ok(current.insert(volume).clone())

@@ -8,12 +8,12 @@ use super::BLOCK;
 use super::buffers::Buffers;
 use super::diff::{Diff, no_panic};
 use super::outgoing::{Aside, Copied, Part};
-use super::priority::Priority;
 use crate::backend::Sink;
 use crate::backend::reader::Reader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io_flusher::IoFlusher;
 use crate::number::{const_u32, to_usize};
+use crate::priority::Priority;
 use crate::queue::Errno;
 use std::fs::File;
 use std::io;
@@ -40,9 +40,6 @@ const ENOUGH: usize = if cfg!(test) { 128 << 10 } else { 32 << 20 };
 const MOST: usize = if cfg!(test) { 256 << 10 } else { 64 << 20 };
 /// How long changes wait for memory, all such times of a diff together.
 const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(10) };
-/// The niceness of the thread that writes: nobody waits for it. One that reads the disk ahead of others would keep the disk's
-/// queues from running.
-const BEHIND_OTHERS: i32 = 10;
 /// How long the disk is left alone after what no change waits for was read, as a multiple of the time that this took: usually,
 /// and if changes have waited since the last time.
 const REST: u32 = 1;
@@ -67,7 +64,7 @@ pub fn run(
         let (buffers, back) = Buffers::new();
         let also_back = back.clone();
         let output = start(diff, scope, "ublk-diff-out", move || {
-            let _behind = Priority::change(BEHIND_OTHERS);
+            let _behind = Priority::behind(); // nobody waits for it
             let written = write_out(diff, aside, sink, &back);
             diff.outgoing.written();
             written

@@ -13,7 +13,6 @@ mod diff;
 mod engine;
 mod file;
 mod outgoing;
-mod priority;
 mod seats;
 mod session;
 #[cfg(test)]

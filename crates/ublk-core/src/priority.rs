@@ -1,7 +1,16 @@
-//! Another priority of the calling thread, for a while.
+//! Another priority of the calling thread: behind those that serve requests.
 
 use std::io;
 use std::marker::PhantomData;
+
+/// The niceness of threads for which no request waits. With that of the others they would take the processor from queues, each
+/// time that they wake up.
+const BEHIND: i32 = 10;
+
+/// The calling thread runs behind those that serve requests from here on, if it may have that priority.
+pub fn fall_behind() {
+    set(BEHIND);
+}
 
 /// Until it is dropped. The priority is the thread's own, hence not `Send`.
 pub struct Priority {
@@ -10,8 +19,13 @@ pub struct Priority {
 }
 
 impl Priority {
+    /// Behind the threads that serve requests. `None`: it may not have that, and keeps its own.
+    pub fn behind() -> Option<Self> {
+        Self::change(BEHIND)
+    }
+
     /// Gives the calling thread that niceness. `None`: it may not have that, and keeps its own.
-    pub fn change(niceness: i32) -> Option<Self> {
+    fn change(niceness: i32) -> Option<Self> {
         // SAFETY: plain numbers; 0 is the calling thread. The niceness -1 looks like a failure, so `errno` tells.
         let before = unsafe {
             *libc::__errno_location() = 0;

@@ -97,7 +97,7 @@ const typescript = {
 const rust = {
   'ublk-core': {
     ground:
-      'abi bound cancel cells error features hint io_flusher mapping nodes number pages report request uring waker'.split(
+      'abi bound cancel cells error features hint io_flusher mapping nodes number pages priority report request uring waker'.split(
         ' ',
       ),
     allowed: {

@@ -1,10 +1,9 @@
 import type { Command } from 'commander'
 import { invalid, UblkError } from '../errors.js'
 import { idOf } from '../remote/names.js'
-import { parseSize } from '../size.js'
 import { loadApi } from './load-api.js'
-import { reading } from './option-reader.js'
 import { shown } from './progress.js'
+import { rateOption } from './rate-option.js'
 
 const HELP = `
 Without --into, <disk> is a device such as 0 or /dev/ublkb0, which stays in use: its snapshots, and all that was written until
@@ -37,11 +36,7 @@ export function addCommit(program: Command): void {
       'a device, such as 0, /dev/ublkb0 or the name of a disk; with --into, the path of an upper',
     )
     .option('--into <base>', 'the base of an upper that is not served: the file or block device below it')
-    .option(
-      '--rate <size>',
-      'of a device: copy at most this much per second, such as 50M (default: no limit)',
-      reading(text => parseSize(text, 'rate')),
-    )
+    .addOption(rateOption('of a device: '))
     .option(
       '-f, --force',
       'even if there are snapshots, or the base is a block device: other uppers are spoilt then',

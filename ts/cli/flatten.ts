@@ -1,9 +1,6 @@
 import type { Command } from 'commander'
-import { idOf } from '../remote/names.js'
-import { parseSize } from '../size.js'
-import { loadApi } from './load-api.js'
-import { reading } from './option-reader.js'
-import { shown } from './progress.js'
+import { longWork } from './long-work.js'
+import { rateOption } from './rate-option.js'
 
 const HELP = `
 It ends when all of that is copied. If it is interrupted, or the server is killed, what was copied stays: run it again to
@@ -19,21 +16,15 @@ export function addFlatten(program: Command): void {
     .command('flatten')
     .description("copy to an overlay's upper all that it lacks, so that it needs neither base nor snapshots")
     .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
-    .option(
-      '--rate <size>',
-      'copy at most this much per second, such as 50M (default: no limit)',
-      reading(text => parseSize(text, 'rate')),
-    )
+    .addOption(rateOption())
     .addHelpText('after', HELP)
     .action(flatten)
 }
 
-async function flatten(device: string, { rate }: { rate?: number }): Promise<void> {
-  const id = idOf(device)
-  const { UblkDevice } = await loadApi()
-  const { interrupts } = await import('../daemon/interrupts.js')
-  const { first: signal } = interrupts({ hangup: 'end' })
-  const disk = await UblkDevice.open(id)
-  const work = disk.flatten({ ...(rate === undefined ? {} : { rate }), signal })
-  await shown(work, async () => await disk.flattening())
+async function flatten(device: string, limit: { rate?: number }): Promise<void> {
+  await longWork(
+    device,
+    async (disk, signal) => await disk.flatten({ ...limit, signal }),
+    async disk => await disk.flattening(),
+  )
 }

@@ -10,11 +10,10 @@ import { wordsFor } from '../backends/stack.js'
 import { invalid } from '../errors.js'
 import { toJsonText } from '../json.js'
 import { idOf } from '../remote/names.js'
-import { parseSize } from '../size.js'
 import { loadApi } from './load-api.js'
-import { reading } from './option-reader.js'
 import { print } from './output.js'
 import { shown } from './progress.js'
+import { rateOption } from './rate-option.js'
 
 const HELP = `
 <target> is a path, of a file that is made, or of a block device; nbd://host/export or nbd+unix:///export?socket=PATH; a
@@ -80,11 +79,7 @@ export function addMove(program: Command): void {
     .description('move a disk that is in use to a file, a block device, a server, an object store or memory')
     .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
     .argument('<target>', 'a path, nbd://host/export, nbd+unix://…, s3://bucket/prefix or memory')
-    .option(
-      '--rate <size>',
-      'copy at most this much per second, such as 50M (default: no limit)',
-      reading(text => parseSize(text, 'rate')),
-    )
+    .addOption(rateOption())
     .option('--cache <path>', 'of a volume: a directory for what is not stored yet, and what was read')
     .option('--cache-max <size>', 'of a volume: the most that its cache takes up')
     .option('--durable <where>', 'of a volume: what a flush promises, object or local')

@@ -2,10 +2,9 @@ import type { Command } from 'commander'
 import type { UblkDevice } from '../device.js'
 import { invalid } from '../errors.js'
 import type { DiskRange } from '../info.js'
-import { idOf } from '../remote/names.js'
 import { parseSize } from '../size.js'
-import { loadApi } from './load-api.js'
-import { type Amount, shown } from './progress.js'
+import { longWork } from './long-work.js'
+import type { Amount } from './progress.js'
 
 const HELP = `
 It ends when all of that is there. A bounded cache (--cache-max) may evict it again.
@@ -28,14 +27,13 @@ export function addPrefetch(program: Command): void {
 }
 
 async function prefetch(device: string, ranges: readonly string[]): Promise<void> {
-  const [id, parts] = [idOf(device), ranges.map(parseRange)]
-  const { UblkDevice } = await loadApi()
-  const { interrupts } = await import('../daemon/interrupts.js')
-  const { first: signal } = interrupts({ hangup: 'end' })
-  const disk = await UblkDevice.open(id)
-  const work = disk.prefetch(parts.length > 0 ? parts : undefined, { signal })
-  // Of a part it is not known how much is there.
-  await shown(work, async () => (parts.length > 0 ? undefined : await presentOf(disk)))
+  const parts = ranges.length > 0 ? ranges.map(parseRange) : undefined
+  await longWork(
+    device,
+    async (disk, signal) => await disk.prefetch(parts, { signal }),
+    // Of a part it is not known how much is there.
+    async disk => (parts ? undefined : await presentOf(disk)),
+  )
 }
 
 async function presentOf(disk: UblkDevice): Promise<Amount | undefined> {

@@ -31,7 +31,8 @@ async function main(options) {
   if (options.setup) run(join(root, 'scripts/setup'), ['--bench'], 2) // stdout is for the tables
   const disks = heatsOf(options).flatMap(heat => heat.disks)
   const nbd = disks.some(name => /^nbd|^client/.test(name)) ? ['nbdkit', 'nbd-client'] : []
-  for (const program of ['fio', 'strace', ...nbd]) run(program, ['--version'])
+  const curl = options.suite === 's3' ? ['curl'] : []
+  for (const program of ['fio', 'strace', ...curl, ...nbd]) run(program, ['--version'])
   const programs = findPrograms(options, disks)
 
   const about = {

@@ -77,8 +77,13 @@ export async function startS3backer(name, size) {
 }
 
 async function ready(child, holds) {
+  let missing
+  child.once('error', error => {
+    missing = error
+  })
   const end = performance.now() + 20_000
   while (!holds()) {
+    if (missing) throw new Absent(missing.message)
     if (child.exitCode !== null) throw new Absent('it ended before it was ready')
     if (performance.now() > end) {
       child.kill('SIGKILL')

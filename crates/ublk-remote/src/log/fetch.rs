@@ -107,7 +107,7 @@ pub async fn read(
     let mut patience = Patience::new();
     let until = Instant::now() + volume.tuning.patience;
     loop {
-        let length = (wanted.end - wanted.start) as usize;
+        let length = wanted.end - wanted.start;
         let call = patience.watch(volume, Way::Down, length, store.get(&key, Some(wanted.clone())));
         let Ok(answer) = tokio::time::timeout_at(until, call).await else {
             let limit = volume.tuning.patience.as_secs_f64();

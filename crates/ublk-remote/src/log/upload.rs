@@ -72,7 +72,7 @@ async fn send(volume: Arc<Volume>, number: u32) {
             (segment.id, segment.header, vec![Bytes::from(segment.encode()), data.clone()])
         }
     };
-    let (key, length) = (id.key(), body.iter().map(Bytes::len).sum());
+    let (key, length) = (id.key(), body.iter().map(|part| part.len() as u64).sum());
     let mut patience = Patience::new();
     let mut turn = None;
     loop {
@@ -250,12 +250,12 @@ impl Patience {
         &mut self,
         volume: &Volume,
         way: Way,
-        bytes: usize,
+        bytes: u64,
         call: impl Future<Output = T>,
     ) -> T {
         let mut call = pin!(call);
         if !self.told {
-            let quietly = QUIETLY + Duration::from_secs(bytes as u64 >> 18);
+            let quietly = QUIETLY + Duration::from_secs(bytes >> 18);
             match tokio::time::timeout_at(self.since + quietly, call.as_mut()).await {
                 Ok(done) => return done,
                 Err(_) => {

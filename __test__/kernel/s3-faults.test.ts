@@ -1,5 +1,5 @@
 // processors: 1
-// seconds: 240
+// seconds: 420
 /**
  * Disks on an S3 server to which the way is bad: connections are cut, reset, stall, are half open, are narrow and slow, while a disk is
  * flushed, emptied, opened and moved. UBLK_TS_STOP sets for how many seconds a server stands still that has lost its volume (default:

@@ -27,8 +27,8 @@ export interface NbdOptions {
    */
   timeout?: number
   /**
-   * Keep a copy of up to so many bytes of writes that the server has answered and that were not flushed, and send these again
-   * to a server that has lost them. When it is half full, the server is asked to flush. At least 1 MiB, and more than
+   * Bytes: keep a copy of at most this much of the writes that the server has answered and that were not flushed, and send
+   * these again to a server that has lost them. When it is half full, the server is asked to flush. At least 1 MiB, and more than
    * `maxIo`. Without it, the next flush fails once if a connection is lost while there are such writes.
    *
    * @defaultValue none
@@ -56,7 +56,7 @@ const SCHEME = /^nbd(s?)(\+unix)?:\/\//
  * @param uri - `nbd://host:port/export` or `nbd+unix:///export?socket=/path`; port 10809 and the export may be left out.
  * @param options - What happens when the connection is lost.
  * @throws UblkError of kind `invalid` if the URI or an option is wrong. `UblkDevice.create` connects, within ten seconds, and
- * rejects with kind `backend` if that fails, or `unsupported` if the server cannot have so many connections.
+ * rejects with kind `backend` if that fails, or `unsupported` if the server does not allow that many connections.
  *
  * @example
  * ```ts

@@ -117,7 +117,7 @@ impl EngineLoop {
     }
 
     /// Begins to leave the queue, settled or not: only the engine's operations are waited for, since they use the
-    /// queue's memory. Whether there are none.
+    /// queue's memory. Returns whether none are left.
     pub fn leave(&mut self, queue: &mut Queue) -> Result<bool> {
         if queue.operations() == 0 {
             return Ok(true);

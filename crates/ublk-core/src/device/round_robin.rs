@@ -39,7 +39,7 @@ impl RoundRobin {
         self.attend = true; // what it has to do already rings no bell
     }
 
-    /// Whether there are none.
+    /// Whether it has no workers.
     pub fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }

@@ -179,7 +179,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Drops the lines of some engines, which are retired, unless an operation of theirs is in the ring. Whether there are none.
+    /// Drops the lines of retired engines, except those with an operation in the ring. Returns whether none are left.
     pub fn release(&mut self, of: &impl Fn(Epoch) -> bool) -> bool {
         let mut theirs = self.lines.iter_mut().filter(|entry| of(entry.epoch));
         if theirs.any(|entry| entry.operations > 0) {

@@ -32,7 +32,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// With so many slots.
+    /// With this number of slots.
     pub fn new(slots: u32) -> Self {
         Self { found: HashMap::new(), slots: vec![Slot::default(); slots as usize], hand: 0 }
     }

@@ -39,7 +39,7 @@ use ublk_core::backend::Storage;
 const PAUSE: Duration = Duration::from_secs(10);
 /// Of what is stored, at least so much is to be the disk's: in hundredths.
 const FULL: u64 = 70;
-/// A segment that has less of the disk than so many hundredths of its blocks is emptied.
+/// In hundredths: a segment is emptied if less of its blocks are the disk's.
 const POOR: u32 = 60;
 /// Blocks that are moved at a time.
 const MOVES: u32 = 256;

@@ -39,7 +39,7 @@ enum Phase {
     Write(Writing),
     /// By the note of what was written, which is written for all calls of the turn at once.
     Note,
-    /// By so many chunks that are fetched.
+    /// By chunks that are fetched: how many are missing still, and the last error number.
     Fetch { left: u32, error: i32 },
     /// By room in the local file, or by the map, which is being copied: then it begins again.
     Room,

@@ -31,7 +31,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index of a local file with so many slots, or makes one. Returns what counts of it.
+    /// Opens the index of a local file with this number of slots, or makes one. Returns the entries that are valid.
     pub fn open(path: &Path, volume: &str, slots: u32) -> io::Result<(Self, Vec<(u32, Chunk)>)> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         let length = HEADER + u64::from(slots) * ENTRY as u64;

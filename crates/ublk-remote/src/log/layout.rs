@@ -18,7 +18,7 @@ impl Layout {
     /// Bytes at the beginning of the file that are never written: they read as zeroes.
     pub const ZEROES: u64 = 16 << 20;
 
-    /// For a file of so many bytes; the first quarter of it, but at most 1 GiB, is for what is written.
+    /// For a file of this length in bytes; the first quarter of it, but at most 1 GiB, is for what is written.
     pub fn new(bytes: u64) -> Self {
         let ring = (bytes / 4).clamp(4 * SPAN, 1 << 30);
         let start = Self::ZEROES;

@@ -33,7 +33,7 @@ impl Entry {
         Some(Place { segment: segment as u32, block: self.0 as u32 })
     }
 
-    /// The place so many blocks further.
+    /// The place this number of blocks further.
     fn after(self, blocks: usize) -> Self {
         if self == Self::NONE { self } else { Self(self.0 + blocks as u64) }
     }
@@ -72,7 +72,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// Of a disk of so many blocks, with nothing in it.
+    /// Of a disk of this number of blocks, with nothing in it.
     pub fn new(blocks: u64) -> Self {
         let leaves = usize::try_from(blocks.div_ceil(LEAF as u64)).unwrap_or(usize::MAX);
         Self { leaves: vec![None; leaves] }

@@ -186,7 +186,7 @@ impl Whose {
     }
 }
 
-/// Who has created the object that is in the place of a segment: an earlier try of ours, or somebody else.
+/// Finds out who created the object at a key of the log: this writer, with an earlier try, or another one.
 async fn whose(volume: &Volume, id: LogId, object: &Ready) -> Whose {
     match (read_object(&*volume.store, id).await, object) {
         (Ok(Object::Segment(found)), Ready::Segment(segment, _)) if found == *segment => Whose::Ours,

@@ -440,7 +440,7 @@ impl Volume {
         }
     }
 
-    /// Syncs the local file. The kernel tells of a failure once.
+    /// Syncs the local file. The kernel reports a failed write-back once, so a failure is remembered.
     fn sync_data(&self) -> io::Result<()> {
         self.data.sync().inspect_err(|_| self.broken.store(true, SeqCst))
     }
@@ -496,7 +496,7 @@ impl Volume {
     pub fn load(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.data.load(offset, &mut bytes)?;
-        // The kernel drops pages that it could not write back, and tells of it once: what is read from now on may be what was there
+        // The kernel drops pages that it could not write back, and reports that once: what is read from now on may be what was there
         // before.
         self.data.intact().inspect_err(|error| {
             self.stop(

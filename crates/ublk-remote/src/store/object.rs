@@ -203,7 +203,7 @@ fn misconfigured(error: object_store::Error) -> StoreError {
     refused(deepest(&error))
 }
 
-/// Makes clients that say what happened in words of ours.
+/// Makes HTTP clients whose errors are worded as those of the project.
 #[derive(Debug)]
 struct Watching;
 

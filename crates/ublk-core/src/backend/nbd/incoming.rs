@@ -11,9 +11,9 @@ pub const RECEIVED: Key = 1;
 
 /// Bytes of memory of the connection.
 const ROOM: usize = 128 << 10;
-/// Of which so many are offered behind the data of a long read: what follows is to go to its own buffer, too.
+/// The part of it that is offered behind the data of a long read: what follows is to go to its own buffer, too.
 const BEHIND: usize = 4 << 10;
-/// Bytes: a read is long if so many are to come.
+/// Bytes: a read with at least this much still to come is long.
 const LONG: usize = 32 << 10;
 
 struct Memory {

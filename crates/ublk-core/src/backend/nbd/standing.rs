@@ -39,7 +39,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// With a journal of so many bytes, or none.
+    /// With a journal of this length in bytes, or none.
     pub fn new(journal_max: u64) -> Self {
         Self { journal_max, ..Self::default() }
     }

@@ -209,7 +209,7 @@ impl Volume {
     }
 }
 
-/// Ends an epoch: who has created it writes the next one. Never deleted.
+/// Ends an epoch. Its creator writes the next one. Never deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fence {

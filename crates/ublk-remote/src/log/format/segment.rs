@@ -114,7 +114,7 @@ impl Object {
     }
 }
 
-/// Blocks of the header of a segment with so many extents.
+/// Blocks of the header of a segment with this number of extents.
 pub fn header_blocks(extents: usize) -> u32 {
     u32::try_from((HEAD + extents * EXTENT).div_ceil(4096)).unwrap_or(u32::MAX)
 }

@@ -66,7 +66,7 @@ pub struct State {
 }
 
 impl State {
-    /// An empty disk of so many blocks.
+    /// An empty disk of this number of blocks.
     pub fn new(blocks: u64, layout: Layout) -> Self {
         Self {
             map: Map::new(blocks),

@@ -19,7 +19,7 @@ fn what_is_taken_up_has_no_more_parts_than_it_had_and_no_moves() {
     assert_eq!((state.map.get(2).is_some(), state.map.get(3)), (true, None));
     // Only moves: it is not needed.
     assert!(state.restore(start, &noted[noted.len() - 1..]) && state.unstored().len() == 1);
-    // No notes of ours.
+    // No notes.
     let beyond = data(7, MOST_BLOCKS);
     assert!(
         !state.restore(start, &[beyond]) && !state.restore(start, &[Extent { place: u32::MAX, ..beyond }])

@@ -1,4 +1,3 @@
-// processors: 1
 // seconds: 90
 /**
  * Snapshots of disks in object stores, their clones, what was stored at a time, and other sizes: in a directory, and on an S3
@@ -6,10 +5,9 @@
  */
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ExecutionContext } from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { s3, UblkDevice } from 'ublk-ts'
 import { Detached, leaveNoServerBehind } from '../support/detached.js'
-import { test } from '../support/processors.js'
 import { run, sh } from '../support/program.js'
 import { until } from '../support/server.js'
 import { Versitygw } from '../support/versitygw.js'

@@ -19,8 +19,9 @@
 
 use super::changes::{append, no_snapshot};
 use super::format::{Change, Mark, Parent, Snapshot, VOLUME, Volume as Info};
-use super::open::{again, describe, gone, random_id, read_tail, snapshots, told};
+use super::open::{again, describe, gone, random_id, told};
 use super::origins::Opener;
+use super::tail::{read_tail, snapshots};
 use super::volume::Volume;
 use crate::store::{Created, Store, StoreErrorKind};
 use bytes::Bytes;

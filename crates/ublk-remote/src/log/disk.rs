@@ -10,7 +10,7 @@ use super::origins::{Opener, Origins};
 use super::reading::At;
 pub use super::volume::Durable;
 use super::volume::{Tuning, Volume};
-use super::{changes, clone, collect, open, reading, upload};
+use super::{changes, clone, collect, open, reading, tail, upload};
 use crate::store::{Store, StoreCounters};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -136,7 +136,7 @@ impl LogDisk {
         let store = opener(&options.url)?;
         // At the same time: each question takes as long as the way to the store.
         let both =
-            async { tokio::join!(Self::describe(&store, &options, &opener), open::newest_map(&store)) };
+            async { tokio::join!(Self::describe(&store, &options, &opener), tail::newest_map(&store)) };
         let (found, newest) = handle.block_on(both);
         let mut disk = Self::with((store, opener), found?, options, handle, tuning)?;
         disk.newest = Mutex::new(newest.ok());

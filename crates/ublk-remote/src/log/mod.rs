@@ -25,6 +25,7 @@ mod ring;
 mod snapshot_tests;
 mod snapshots;
 mod state;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod upload;

@@ -1,7 +1,7 @@
 //! A volume is opened while another process writes it.
 
 use super::format::{BLOCK_LENGTH, Extent, Kind, LOG, LogId, Segment, StoredMap, header_blocks, sum};
-use super::open::read_tail;
+use super::tail::read_tail;
 use crate::store::{Address, Answer, Created, Directory, Entry, Store, StoreCounters};
 use bytes::Bytes;
 use std::ops::Range;

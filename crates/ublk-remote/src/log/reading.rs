@@ -3,9 +3,10 @@
 use super::changes::no_snapshot;
 use super::format::{BLOCK, LOG, LogId, MAPS, Malformed, Volume};
 use super::layout::Layout;
-use super::open::{again, gone, malformed, read_after, read_tail, replay, snapshots, told, walk, with_bases};
+use super::open::{again, gone, malformed, replay, told, with_bases};
 use super::origins::Origins;
 use super::state::State;
+use super::tail::{read_after, read_tail, snapshots, walk};
 use crate::store::{Entry, Store};
 use std::collections::HashSet;
 use std::time::SystemTime;

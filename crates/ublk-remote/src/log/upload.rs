@@ -1,8 +1,9 @@
 //! Stores what was written: several segments at a time, of which only those count that have all before them.
 
 use super::format::{Fence, LogId, Object, Record, Segment, sum};
-use super::open::{again, read_object, who};
+use super::open::{again, who};
 use super::state::Told;
+use super::tail::read_object;
 use super::volume::Volume;
 use crate::store::{Created, StoreError};
 use bytes::Bytes;

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
-import { mostAtOnce, openHttpImage } from '../../dist/backends/http-image.js'
+import { openHttpImage } from '../../dist/backends/http-image.js'
+import { mostAtOnce } from '../../dist/backends/web-fetch.js'
 import type { Fetch } from '../../dist/runtime/lazy-fetcher.js'
 import { NativeCallbacks } from '../../dist/runtime/native-callbacks.js'
 import { ImageServer } from '../support/image-server.js'

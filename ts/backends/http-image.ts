@@ -3,6 +3,7 @@ import { clearTimeout, setTimeout } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UblkError } from '../errors.js'
 import type { Fetch, FetchRange } from '../runtime/lazy-fetcher.js'
+import { markFromServer, shownUrl } from './web-fetch.js'
 import { type Answer, type Get, get, type RequestHeaders } from './web-request.js'
 
 /** What a lazy disk needs to know of its image. */
@@ -15,8 +16,6 @@ export interface HttpImage {
 }
 
 const SECTOR = 512
-/** How many requests are under way at a time. */
-const MOST_REQUESTS = 8
 /** How many redirects of one request are followed. */
 const MOST_REDIRECTS = 5
 const REDIRECTS: ReadonlySet<number | undefined> = new Set([301, 302, 303, 307, 308])
@@ -32,20 +31,6 @@ const LONGEST_PAUSE = 10_000
 const SILENCE = 1 / 4
 /** After these a later attempt may succeed. */
 const TEMPORARY: ReadonlySet<number | undefined> = new Set([408, 425, 429, 500, 502, 503, 504])
-
-/** The functions that fetch from a web server. */
-const FROM_SERVERS = new WeakSet<Fetch>()
-
-/** How many fetches of this function may be under way at a time; undefined for any number. */
-export function mostAtOnce(fetch: Fetch): number | undefined {
-  return FROM_SERVERS.has(fetch) ? MOST_REQUESTS : undefined
-}
-
-/** A URL as it can be shown: without what may be secret. */
-export function shownUrl(url: string): string {
-  const { protocol, host, pathname } = new URL(url)
-  return `${protocol}//${host}${pathname}`
-}
 
 /**
  * Asks the server for the image's size and version, and for its first bytes: the kernel looks for partitions there as soon
@@ -75,7 +60,7 @@ export async function openHttpImage(
     const { headers, data } = await server.ask(`bytes=0-${first - 1}`, undefined, either, check)
     const image = new Image(server, bytes, versionOf(headers), data)
     const fetch: Fetch = range => image.fetch(range)
-    FROM_SERVERS.add(fetch)
+    markFromServer(fetch)
     return {
       size: Math.ceil(bytes / SECTOR) * SECTOR,
       identity: await identityOf(url, bytes, image.version),

@@ -11,9 +11,9 @@ import { nameOf } from '../user-values.js'
 import { exclusiveOf } from './claim.js'
 import { diskSize } from './disk-size.js'
 import type { FileOptions } from './file.js'
-import { mostAtOnce, openHttpImage, shownUrl } from './http-image.js'
 import type { Kind } from './kind.js'
 import { scratchFile } from './scratch-file.js'
+import { mostAtOnce, shownUrl } from './web-fetch.js'
 
 /** Where a {@link lazy} disk gets its data, and how. */
 export interface LazyOptions {
@@ -266,6 +266,7 @@ export const lazyKind: Kind<LazyBackend> = {
     if (source === undefined || !isWeb(source)) return backend
     const cached = cache !== undefined && existsSync(cache)
     const first = cached || chunk > MOST_FIRST ? {} : { first: chunk }
+    const { openHttpImage } = await import('./http-image.js')
     const image = await openHttpImage(source, { timeout, ...first }, signal)
     return { ...backend, source: undefined, ...image }
   },

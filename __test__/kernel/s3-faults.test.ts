@@ -116,10 +116,11 @@ for line in open(state):
 `
 
 class Load {
-  readonly #stop = `${DIR}/stop`
+  readonly #stop: string
   readonly #ended: ReturnType<typeof result>
 
   private constructor(path: string, seed: number) {
+    this.#stop = `${DIR}/stop-${seed}`
     for (const name of [this.#stop, `${this.#stop}.state`]) rmSync(name, { force: true })
     this.#ended = result(shell('exec python3 -c "$1" "$2" "$3" "$4"', LOAD, path, `${seed}`, this.#stop))
   }

@@ -1,13 +1,16 @@
 //! The engine in a real ring, over a store in a directory.
 
+use super::clone::CloneOf;
 use super::disk::{Durable, LogDisk, Options};
 use super::origins::Opener;
+use super::reading::At;
 use crate::runtime;
 use crate::store::{Settings, open};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ublk_core::backend::{Backend, Errno, Op};
+use ublk_core::error::Result;
 use ublk_core::queue::Descriptor;
 use ublk_core::testing::Bench;
 
@@ -15,17 +18,17 @@ const SIZE: u64 = 32 << 20;
 const IO: u32 = 1 << 20;
 
 fn disk(store: &Path, cache: &Path, durable: Durable) -> Arc<LogDisk> {
-    let opener: Opener = Arc::new(|url| Ok(open(url, &Settings::default())?));
-    let options = Options {
-        size: Some(SIZE),
-        cache_size: Options::CACHE_SIZES.0,
-        durable,
-        ..Options::new(format!("file://{}", store.display()), cache.to_owned())
-    };
-    Arc::new(LogDisk::open(opener, options, runtime::runtime().unwrap().handle().clone()).unwrap())
+    opened(store, cache, |options| Options { size: Some(SIZE), durable, ..options }).unwrap()
 }
 
-fn run(bench: &mut Bench, op: Op, offset: u64, length: u64) -> Result<u32, Errno> {
+fn opened(store: &Path, cache: &Path, how: impl Fn(Options) -> Options) -> Result<Arc<LogDisk>> {
+    let opener: Opener = Arc::new(|url| Ok(open(url, &Settings::default())?));
+    let url = format!("file://{}", store.display());
+    let options = Options { cache_size: Options::CACHE_SIZES.0, ..Options::new(url, cache.to_owned()) };
+    LogDisk::open(opener, how(options), runtime::runtime().unwrap().handle().clone()).map(Arc::new)
+}
+
+fn run(bench: &mut Bench, op: Op, offset: u64, length: u64) -> std::result::Result<u32, Errno> {
     if let Some(outcome) = bench.start(0, Descriptor::new(op, offset, length)) {
         return outcome;
     }
@@ -158,4 +161,60 @@ fn writes_of_parts_of_one_block_at_the_same_time_are_all_kept() {
     assert!(bench.buffer(0)[..7168] == model[1536..8704]);
     drop(bench);
     disk.close().unwrap();
+}
+
+#[test]
+fn a_snapshot_a_clone_and_another_size_are_read_through_the_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (store, mut model) = (path("store"), vec![0; SIZE as usize]);
+    let disk = disk(&store, &path("cache"), Durable::Local);
+    disk.check_claimed().unwrap();
+    let mut bench = Bench::new(disk.clone(), 4, IO);
+    for part in 0..20_u64 {
+        write(&mut bench, &mut model, part * 1_048_576, IO.into(), part as u8 + 1);
+    }
+    disk.clone().snapshot("one", &|| {}).unwrap();
+    assert!(disk.clone().snapshot("one", &|| {}).is_err_and(|error| error.message.contains("already")));
+    assert!(disk.clone().snapshot("a/b", &|| {}).is_err());
+    let was = model.clone();
+    for part in 0..20_u64 {
+        write(&mut bench, &mut model, part * 1_048_576 + 4096, 256 << 10, 0xaa);
+    }
+    let snapshot = |options| Options { at: Some(At::Snapshot("one".into())), ..options };
+    let old = opened(&store, &path("old"), snapshot).unwrap();
+    old.check_claimed().unwrap();
+    check(&mut Bench::new(old.clone(), 4, IO), &was);
+    assert!(old.resize(SIZE, 4096).is_err() && old.clone().snapshot("x", &|| {}).is_err());
+    old.close().unwrap();
+    let from = CloneOf { url: format!("file://{}", store.display()), snapshot: "one".into() };
+    let with = |options| Options { from: Some(from.clone()), ..options };
+    let clone = opened(&path("clone"), &path("its"), with).unwrap();
+    clone.check_claimed().unwrap();
+    let (mut its, mut its_model) = (Bench::new(clone.clone(), 4, IO), was.clone());
+    check(&mut its, &was);
+    write(&mut its, &mut its_model, 7 << 20, 512, 0xbb);
+    check(&mut its, &its_model);
+    assert!(disk.remove_snapshot("one").is_err_and(|error| error.message.contains("has a clone")));
+    drop(its);
+    clone.close().unwrap();
+    check(&mut bench, &model);
+    let names: Vec<_> = disk.snapshots().unwrap().into_iter().map(|snapshot| snapshot.name).collect();
+    assert_eq!(names, ["one"]);
+    // What it loses does not come back.
+    assert!(disk.resize(SIZE, 1000).is_err());
+    disk.resize(SIZE, 8 << 20).unwrap();
+    assert_eq!(disk.properties().size, 8 << 20);
+    assert_eq!(run(&mut bench, Op::Read, 8 << 20, 4096), Err(libc::EIO));
+    disk.resize(8 << 20, SIZE).unwrap();
+    model[8 << 20..].fill(0);
+    check(&mut bench, &model);
+    drop(bench);
+    disk.close().unwrap();
+    drop(disk);
+    let again = opened(&store, &path("another"), |options| options).unwrap();
+    assert_eq!(again.properties().size, SIZE);
+    again.check_claimed().unwrap();
+    check(&mut Bench::new(again.clone(), 4, IO), &model);
+    again.close().unwrap();
 }

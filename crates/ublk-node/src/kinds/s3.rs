@@ -57,8 +57,8 @@ struct Origin {
 #[cfg_attr(not(feature = "remote"), expect(dead_code, reason = "it is refused"))]
 enum At {
     Snapshot(String),
-    /// Milliseconds since 1970.
-    Time(u64),
+    /// Milliseconds since 1970, which are a large number as well.
+    Time(Bytes),
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
@@ -103,7 +103,7 @@ impl Plan for Options {
             from: self.from.clone().map(|Origin { url, snapshot }| log::CloneOf { url, snapshot }),
             at: self.at.clone().map(|at| match at {
                 At::Snapshot(name) => log::At::Snapshot(name),
-                At::Time(ms) => log::At::Time(std::time::UNIX_EPOCH + Duration::from_millis(ms)),
+                At::Time(Bytes(ms)) => log::At::Time(std::time::UNIX_EPOCH + Duration::from_millis(ms)),
             }),
             retain: self.retain.map_or(usual.retain, |seconds| Duration::from_secs(seconds.into())),
             empty: self.empty,

@@ -35,7 +35,10 @@ test.before(async () => {
     const text = moduleOf(block, Object.keys(api), Object.keys(testing))
     writeFileSync(
       pathOf(block),
-      text.replaceAll('https://example.org/image.raw', server.url).replace('seconds: 2', 'operations: 300'),
+      text
+        .replaceAll('https://example.org/image.raw', server.url)
+        .replace('s3://my-bucket/db', 'file:///tmp/pages-volume')
+        .replace('seconds: 2', 'operations: 300'),
     )
   }
   const typescript = programs.map(pathOf).filter(path => path.endsWith('.ts'))

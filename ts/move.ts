@@ -107,7 +107,7 @@ export async function moveHere(
       ...(recoverable ? { recovery: 'reissue' as const } : {}),
     })
     const spec = { backend: described, options: wishes }
-    await local.move(target as NativeBackend, spec, rate, scratch, cancel)
+    await local.move(target as NativeBackend, spec, rate, scratch, cancel).catch(rethrow)
   } catch (error) {
     for (const path of [...made, ...scratch]) rmSync(path, { force: true })
     if (target.kind !== 's3' || !(error instanceof UblkError) || error.kind !== 'exists') throw error

@@ -16,11 +16,14 @@ export interface Interrupts {
 export function interrupts({ hangup }: { hangup: 'end' | 'ignore' | (() => void) }): Interrupts {
   const first = new AbortController()
   const second = new AbortController()
-  let since = 0
+  let since = Number.POSITIVE_INFINITY
   const interrupt = (): void => {
     if (!first.signal.aborted) {
-      since = performance.now()
       first.abort(INTERRUPTED)
+      // What came during that is seen before this: on a busy machine it may take longer than the time of one press.
+      setImmediate(() => {
+        since = performance.now()
+      })
     } else if (performance.now() - since > SAME_PRESS_MS) second.abort(INTERRUPTED)
   }
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt)

@@ -129,9 +129,10 @@ fn a_start_without_descriptors_left_is_an_error_and_leaves_nothing() {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let allow = |number| setrlimit(Resource::RLIMIT_NOFILE, number, hard).unwrap();
     let lowest = File::open("/dev/null").unwrap().as_raw_fd() as u64;
-    // One descriptor more each time: the start gets a little further, until it succeeds.
+    // One descriptor more each time: the start gets a little further, until it succeeds. A ring's file table may not have more
+    // places than there may be descriptors.
     let mut refused = 0;
-    for more in 0..20 {
+    for more in 0..64 {
         allow(lowest + more);
         let started = device.start(&Bound::standard());
         allow(soft);
@@ -142,7 +143,7 @@ fn a_start_without_descriptors_left_is_an_error_and_leaves_nothing() {
         refused += 1;
         before.assert_all("a start that failed");
     }
-    assert!((2..20).contains(&refused), "refused {refused} times");
+    assert!((2..64).contains(&refused), "refused {refused} times");
     device.delete(true, &Bound::standard()).unwrap();
     assert_eq!(events.all(), []);
 }

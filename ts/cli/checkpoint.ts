@@ -1,17 +1,7 @@
 import type { Command } from 'commander'
 import type { Checkpoint } from '../info.js'
-import { toJsonText } from '../json.js'
-import { idOf } from '../remote/names.js'
-import { loadApi } from './load-api.js'
-import { print } from './output.js'
-import {
-  addListingOptions,
-  type Column,
-  formatTable,
-  type ListingOptions,
-  selectColumns,
-  toJson,
-} from './table.js'
+import { addNamed } from './named.js'
+import type { Column } from './table.js'
 
 const HELP = `
 The disk has to be created with --track. A checkpoint is one instant: data that a mounted file system has not written
@@ -27,42 +17,22 @@ export const checkpointColumns: readonly Column<Checkpoint>[] = [
   { name: 'MADE', summary: 'when it was made', value: ({ made }) => new Date(made).toISOString() },
   { name: 'KNOWN', summary: 'whether it is known what was changed since', value: ({ known }) => known },
 ]
-const allColumns = checkpointColumns.map(({ name }) => name)
 
 /** Adds `ublk-ts checkpoint` and `ublk-ts checkpoints`. */
 export function addCheckpoint(program: Command): void {
-  program
-    .command('checkpoint')
-    .description('make a checkpoint of a disk, for ublk-ts changed')
-    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
-    .argument('<name>', 'its name')
-    .option('--remove', 'remove it instead')
-    .addHelpText('after', HELP)
-    .action(checkpoint)
-  const listing = program
-    .command('checkpoints')
-    .description('list the checkpoints of a disk, the oldest first')
-    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
-  addListingOptions(listing, checkpointColumns, allColumns, 'ublk-ts checkpoints 0').action(list)
-}
-
-async function checkpoint(
-  device: string,
-  name: string,
-  { remove = false }: { remove?: boolean },
-): Promise<void> {
-  const id = idOf(device)
-  const { UblkDevice } = await loadApi()
-  const disk = await UblkDevice.open(id)
-  await (remove ? disk.removeCheckpoint(name) : disk.checkpoint(name))
-}
-
-async function list(device: string, options: ListingOptions): Promise<void> {
-  const id = idOf(device)
-  const selected = selectColumns(checkpointColumns, allColumns, options)
-  const { UblkDevice } = await loadApi()
-  const rows = await (await UblkDevice.open(id)).checkpoints()
-  if (options.json) return await print(toJsonText(toJson('checkpoints', selected, rows), 2))
-  const table = formatTable(selected, rows, options)
-  if (table !== '') await print(table)
+  addNamed(program, {
+    one: 'checkpoint',
+    all: 'checkpoints',
+    summaries: [
+      'make a checkpoint of a disk, for ublk-ts changed',
+      'list the checkpoints of a disk, the oldest first',
+    ],
+    name: 'its name',
+    removal: 'remove it instead',
+    help: HELP,
+    columns: checkpointColumns,
+    make: async (disk, name) => await disk.checkpoint(name),
+    remove: async (disk, name) => await disk.removeCheckpoint(name),
+    list: async disk => await disk.checkpoints(),
+  })
 }

@@ -1,22 +1,12 @@
 import type { Command } from 'commander'
 import type { VolumeSnapshot } from '../info.js'
-import { toJsonText } from '../json.js'
-import { idOf } from '../remote/names.js'
-import { loadApi } from './load-api.js'
-import { print } from './output.js'
-import {
-  addListingOptions,
-  type Column,
-  formatTable,
-  type ListingOptions,
-  selectColumns,
-  toJson,
-} from './table.js'
+import { addNamed } from './named.js'
+import type { Column } from './table.js'
 
 const HELP = `
 The snapshot is of one instant, and no request fails or waits. Of an overlay, the upper keeps its path; the snapshot is the
-file with .NAME behind that. Of a disk in an object store, ublk-ts create --from or --at uses it. What programs have not written yet is not in it: sync the file system first, for example with
-sync -f, or with fsfreeze around the snapshot.
+file with .NAME behind that. Of a disk in an object store, ublk-ts create --from or --at uses it. What programs have not
+written yet is not in it: sync the file system first, for example with sync -f, or with fsfreeze around the snapshot.
 
 If the disk was created with --track as well, this also makes a checkpoint of that name, at the same instant.
 
@@ -32,44 +22,22 @@ export const snapshotColumns: readonly Column<VolumeSnapshot>[] = [
   { name: 'MADE', summary: 'when it was made', value: ({ made }) => new Date(made).toISOString() },
   { name: 'SIZE', summary: 'the size of the disk', bytes: true, value: ({ size }) => size },
 ]
-const allColumns = snapshotColumns.map(({ name }) => name)
 
 /** Adds `ublk-ts snapshot` and `ublk-ts snapshots`. */
 export function addSnapshot(program: Command): void {
-  program
-    .command('snapshot')
-    .description(
+  addNamed(program, {
+    one: 'snapshot',
+    all: 'snapshots',
+    summaries: [
       "keep the present content of an overlay's disk, or one in an object store, while it is in use",
-    )
-    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
-    .argument('<name>', 'letters, digits, -, _ and .')
-    .option('--remove', 'remove it instead: only of a disk in an object store')
-    .addHelpText('after', HELP)
-    .action(snapshot)
-  const listing = program
-    .command('snapshots')
-    .description('list the snapshots of a disk in an object store, the oldest first')
-    .argument('<device>', 'such as 0, /dev/ublkb0 or the name of a disk')
-  addListingOptions(listing, snapshotColumns, allColumns, 'ublk-ts snapshots 0').action(list)
-}
-
-async function snapshot(
-  device: string,
-  name: string,
-  { remove = false }: { remove?: boolean },
-): Promise<void> {
-  const id = idOf(device)
-  const { UblkDevice } = await loadApi()
-  const disk = await UblkDevice.open(id)
-  await (remove ? disk.removeSnapshot(name) : disk.snapshot(name))
-}
-
-async function list(device: string, options: ListingOptions): Promise<void> {
-  const id = idOf(device)
-  const selected = selectColumns(snapshotColumns, allColumns, options)
-  const { UblkDevice } = await loadApi()
-  const rows = await (await UblkDevice.open(id)).snapshots()
-  if (options.json) return await print(toJsonText(toJson('snapshots', selected, rows), 2))
-  const table = formatTable(selected, rows, options)
-  if (table !== '') await print(table)
+      'list the snapshots of a disk in an object store, the oldest first',
+    ],
+    name: 'letters, digits, -, _ and .',
+    removal: 'remove it instead: only of a disk in an object store',
+    help: HELP,
+    columns: snapshotColumns,
+    make: async (disk, name) => await disk.snapshot(name),
+    remove: async (disk, name) => await disk.removeSnapshot(name),
+    list: async disk => await disk.snapshots(),
+  })
 }

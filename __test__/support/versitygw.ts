@@ -6,7 +6,7 @@ import { homedir } from 'node:os'
 import type { ExecutionContext } from 'ava'
 import { until } from './server.js'
 
-/** versitygw, an S3 server whose objects are files, as `scripts/setup --stores` builds it. */
+/** versitygw, an S3 server whose objects are files, as `scripts/setup --versitygw` builds it. */
 export class Versitygw implements AsyncDisposable {
   static readonly PROGRAM = `${homedir()}/.cache/ublk-ts/stores/versitygw`
   static readonly SECRET = 'planted-secret-key'
@@ -16,7 +16,7 @@ export class Versitygw implements AsyncDisposable {
   /** Whether it is here; if not, the test says so and has passed. */
   static isBuilt(t: ExecutionContext): boolean {
     if (existsSync(Versitygw.PROGRAM)) return true
-    t.log('SKIPPED: versitygw is not built; scripts/setup --stores builds it')
+    t.log('SKIPPED: versitygw is not built; scripts/setup --versitygw builds it with Go')
     t.pass()
     return false
   }

@@ -47,6 +47,12 @@ async function flushes(path, number) {
   return p50(job.sync.lat_ns)
 }
 
+/** Writes blocks of 4 KiB in the first `size` MiB of a disk, `written` MiB of them. */
+async function writeAtRandom(path, size, written) {
+  const words = ['--rw=randwrite', '--bs=4k', '--iodepth=32', '--ioengine=libaio', '--norandommap']
+  await fio(path, ...words, '--randrepeat=0', `--size=${size}m`, `--io_size=${written}m`)
+}
+
 async function standing({ path }) {
   const { stdout } = await execute(process.execPath, [cli, 'show', '--json', path])
   return JSON.parse(stdout).ublkdevices[0].volume
@@ -146,17 +152,7 @@ const MEASURES = {
     const first = await store.count(0)
     const before = await standing(disk)
     tell('bytes', { what: 'written once', up: first.up, written: before.written })
-    await fio(
-      disk.path,
-      '--rw=randwrite',
-      '--bs=4k',
-      '--iodepth=32',
-      '--ioengine=libaio',
-      `--size=${part}m`,
-      `--io_size=${4 * part}m`,
-      '--norandommap',
-      '--randrepeat=0',
-    )
+    await writeAtRandom(disk.path, part, 4 * part)
     await settled(disk)
     const { up } = await store.count(0)
     const after = await standing(disk)
@@ -190,16 +186,7 @@ const MEASURES = {
   async open({ store, rounds, tell }) {
     const disk = await startVolume('large', '1T', { durable: 'local' })
     await store.count(0)
-    await fio(
-      disk.path,
-      '--rw=randwrite',
-      '--bs=4k',
-      '--iodepth=32',
-      '--ioengine=libaio',
-      '--size=2g',
-      '--io_size=512m',
-      '--norandommap',
-    )
+    await writeAtRandom(disk.path, 2048, 512)
     await settled(disk)
     await disk.stop()
     for (let round = 0; round < rounds; round++) {

@@ -1,18 +1,15 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync, rmSync } from 'node:fs'
-import { connect } from 'node:net'
+import { rmSync } from 'node:fs'
 import { result, shell } from './program.js'
-import { until } from './server.js'
+import { ServerProgram } from './server-program.js'
 
-/** A server of the network block device protocol, which can be killed and started again. */
-export class NbdServer implements AsyncDisposable {
-  #child: ChildProcess | undefined
-
+/** A server of the network block device protocol. */
+export class NbdServer extends ServerProgram {
   private constructor(
     readonly command: string,
     readonly where: string | number,
-  ) {}
+  ) {
+    super()
+  }
 
   /** Starts a server with this command, and waits until it listens on a Unix socket, or on a port of loopback. */
   static async start(command: string, where: string | number): Promise<NbdServer> {
@@ -28,41 +25,7 @@ export class NbdServer implements AsyncDisposable {
 
   async start(): Promise<void> {
     if (typeof this.where === 'string') rmSync(this.where, { force: true })
-    const child = spawn('bash', ['-c', `exec ${this.command}`], { stdio: ['ignore', 'ignore', 'inherit'] })
-    this.#child = child
-    await until(async () => child.exitCode !== null || (await this.#listens()), `${this.command} listens`)
-    if (child.exitCode !== null) throw new Error(`${this.command} ended with status ${child.exitCode}`)
-  }
-
-  async #listens(): Promise<boolean> {
-    if (typeof this.where === 'string') return existsSync(this.where)
-    const socket = connect(this.where, '127.0.0.1')
-    try {
-      await once(socket, 'connect')
-      return true
-    } catch {
-      return false
-    } finally {
-      socket.destroy()
-    }
-  }
-
-  /** Stops it, so that it keeps its connections and does not answer, or has it go on. */
-  signal(name: 'SIGSTOP' | 'SIGCONT'): void {
-    this.#child?.kill(name)
-  }
-
-  /** Kills it; what it had not made durable is lost with it. */
-  async kill(): Promise<void> {
-    const child = this.#child
-    this.#child = undefined
-    if (!child || child.exitCode !== null || child.signalCode !== null) return
-    child.kill('SIGKILL')
-    await once(child, 'exit')
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.kill()
+    await this.spawn(['bash', '-c', `exec ${this.command}`], this.where)
   }
 }
 

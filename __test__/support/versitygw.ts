@@ -1,17 +1,13 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync, mkdirSync } from 'node:fs'
-import { connect } from 'node:net'
 import { homedir } from 'node:os'
 import type { ExecutionContext } from 'ava'
-import { until } from './server.js'
+import { ServerProgram } from './server-program.js'
 
 /** versitygw, an S3 server whose objects are files, as `scripts/setup --versitygw` builds it. */
-export class Versitygw implements AsyncDisposable {
+export class Versitygw extends ServerProgram {
   static readonly PROGRAM = `${homedir()}/.cache/ublk-ts/stores/versitygw`
   static readonly SECRET = 'planted-secret-key'
   static readonly PORT = 7071
-  #child: ChildProcess | undefined
 
   /** Whether it is here; if not, the test says so and has passed. */
   static isBuilt(t: ExecutionContext): boolean {
@@ -34,39 +30,11 @@ export class Versitygw implements AsyncDisposable {
   async start(dir: string): Promise<void> {
     for (const part of ['meta', 'data/disks']) mkdirSync(`${dir}/${part}`, { recursive: true })
     const env = { ...process.env, ROOT_ACCESS_KEY: 'testkey00', ROOT_SECRET_KEY: Versitygw.SECRET }
-    const words = [
-      '--port',
-      `127.0.0.1:${Versitygw.PORT}`,
-      'posix',
-      '--sidecar',
-      `${dir}/meta`,
-      '--default-etag',
-      'none',
-      `${dir}/data`,
-    ]
-    this.#child = spawn(Versitygw.PROGRAM, words, { env, stdio: ['ignore', 'ignore', 'inherit'] })
-    await until(async () => {
-      const socket = connect(Versitygw.PORT, '127.0.0.1')
-      try {
-        await once(socket, 'connect')
-        return true
-      } catch {
-        return false
-      } finally {
-        socket.destroy()
-      }
-    }, 'versitygw listens')
-  }
-
-  async kill(): Promise<void> {
-    const child = this.#child
-    this.#child = undefined
-    if (!child || child.exitCode !== null || child.signalCode !== null) return
-    child.kill('SIGKILL')
-    await once(child, 'exit')
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.kill()
+    const words = ['--port', `127.0.0.1:${Versitygw.PORT}`, 'posix', '--sidecar', `${dir}/meta`]
+    await this.spawn(
+      [Versitygw.PROGRAM, ...words, '--default-etag', 'none', `${dir}/data`],
+      Versitygw.PORT,
+      env,
+    )
   }
 }

@@ -4,7 +4,7 @@
  * an NBD server is killed (default: 4); the disk's server is killed a quarter as often. For 200:
  * UBLK_TS_KILLS=200 vm/run --cpus 2 --timeout 1800 npx ava --timeout 30m dist-test/kernel/nbd-lost.test.js
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { UblkDevice } from 'ublk-ts'
@@ -23,7 +23,7 @@ const IMAGE = `${DIR}/image`
 /** It keeps what was written apart until a flush, and loses that when it is killed. */
 const LOSES = `--filter=cache file ${IMAGE} cache=writeback`
 
-/** Writes all blocks, flushes, and looks whether a flush that succeeded has put them into the image. Says how many did, and failed. */
+/** Writes all blocks, flushes, and looks whether a flush that succeeded has put them into the image. Says how many did, and failed; a file tells the first. */
 const FLUSHES = `
 import mmap, os, sys
 disk, image, stop = sys.argv[1:]
@@ -46,6 +46,7 @@ while not os.path.exists(stop):
             if there.read(size) != data[:]:
                 sys.exit(f'a flush lied: block {block} is not there in round {number}')
     kept += 1
+    open(stop + '-later', 'w').close()
 print(kept, failed)
 `
 
@@ -112,6 +113,7 @@ test.serial('without a journal no flush that succeeds has lied, over many kills 
   const disk = await Detached.create(`--nbd ${URI}`)
   writeFileSync(`${DIR}/flushes.py`, FLUSHES)
   const load = result(shell('exec python3 "$2/flushes.py" "$1" "$2/image" "$2/stop"', disk.path, DIR))
+  await until(() => existsSync(`${DIR}/stop-later`), 'something is flushed')
   await killAndStart(server, KILLS)
   writeFileSync(`${DIR}/stop`, '')
   const { status, stdout, stderr } = await load

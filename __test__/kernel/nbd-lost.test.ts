@@ -23,7 +23,10 @@ const IMAGE = `${DIR}/image`
 /** It keeps what was written apart until a flush, and loses that when it is killed. */
 const LOSES = `--filter=cache file ${IMAGE} cache=writeback`
 
-/** Writes all blocks, flushes, and looks whether a flush that succeeded has put them into the image. Says how many did, and failed; a file tells the first. */
+/**
+ * Writes all blocks, flushes, and looks whether a flush that succeeded has put them into the image. Prints how many did, and how many
+ * failed. Makes a file after the first.
+ */
 const FLUSHES = `
 import mmap, os, sys
 disk, image, stop = sys.argv[1:]

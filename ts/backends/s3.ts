@@ -42,7 +42,7 @@ export interface S3Options {
    * @defaultValue 1 GiB
    */
   cacheMax?: Size
-  /** The size of the disk: a volume is made if there is none there, and refused if it has another size. A multiple of 4096. */
+  /** The size of the disk, a multiple of 4096: a volume is made if there is none, and refused if it has another size. */
   size?: Size
   /**
    * A snapshot of another volume in the same bucket, as its URL, `@` and the snapshot's name: if there is no volume, one is made
@@ -52,7 +52,7 @@ export interface S3Options {
   from?: string
   /**
    * An earlier state of the volume: the name of a {@link UblkDevice.snapshot | snapshot}, or a time. The disk is as it was then, and
-   * has to be `readOnly`. Whoever writes the volume goes on. What was stored at a time is there as long as `retain` of the volume's
+   * has to be `readOnly`. The volume's writer goes on. What was stored at a time is there as long as `retain` of the volume's
    * writer says.
    */
   at?: string | Date

@@ -35,7 +35,7 @@ impl Reporter {
         self.tell(Report::Error(message));
     }
 
-    /// Reports that somebody else has opened what the disk is in.
+    /// Reports that another process has opened what the disk is in.
     pub fn fenced(&self, message: String) {
         self.tell(Report::Fenced(message));
     }

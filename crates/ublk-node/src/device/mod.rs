@@ -52,7 +52,7 @@ pub struct DeviceSpec {
 /// What a device tells without being asked.
 #[napi(object)]
 pub struct DeviceEvent {
-    /// `error`: something failed, mostly in a queue; `fenced`: somebody else has opened what the disk is in; `exit`: the device is
+    /// `error`: something failed, mostly in a queue; `fenced`: another process has opened what the disk is in; `exit`: the device is
     /// no longer served.
     #[napi(js_name = "type", ts_type = "'error' | 'fenced' | 'exit'")]
     pub kind: String,

@@ -108,8 +108,8 @@ fn waiting() -> (Waiter, oneshot::Receiver<i32>) {
     (waiter, receiver)
 }
 
-/// Gives the disk another size: in the log first, so that it is in the order of the writes, then where whoever opens the volume finds
-/// it, which decides.
+/// Gives the disk another size. The log has it first, so that it is in the order of the writes; then a small object, which decides for
+/// the next process that opens the volume.
 pub async fn set_size(volume: &Arc<Volume>, size: u64) -> Result<()> {
     let before = volume.size();
     if size < before {

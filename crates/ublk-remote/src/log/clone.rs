@@ -3,8 +3,9 @@
 //! A clone is a volume of its own, whose first state is a snapshot of another one: it reads from that one's objects what it has not
 //! written. Nothing is copied: the clone's `volume.json` says where the snapshot is.
 //!
-//! **Order.** A clone needs that the snapshot is never removed. Two processes are at it: who makes the clone, and the writer of the
-//! parent, which alone removes snapshots. Each first says what it is about to do, and only then looks at the other:
+//! **Order.** A clone needs its snapshot for as long as it exists. Two processes may act at the same time: one makes the clone, and
+//! the writer of the parent removes the snapshot, which no other process does. Each first stores what it is about to do, and then
+//! reads what the other has stored:
 //!
 //! - The clone puts a *mark* beside the snapshot, then looks whether the snapshot is still there, and nobody is removing it. Only
 //!   then it creates its `volume.json`, with which it is usable.
@@ -14,8 +15,8 @@
 //! So of the two at least one sees the other. If both do, neither happens, and nothing is lost.
 //!
 //! **What a crash leaves.** A mark without a volume: it hinders a removal, so a removal looks whether the volume is there. A mark
-//! may be deleted if it is not and the mark is [old](ABANDONED): who has put it there does not create the volume later than
-//! [`IN_TIME`] afterwards. A removal that is not decided: the next server of the volume decides it. Until then no clone is made.
+//! may be deleted if it is not and the mark is [old](ABANDONED): a process creates the volume within [`IN_TIME`] of its mark, or not
+//! at all. A removal that is not decided: the next server of the volume decides it. Until then no clone is made.
 
 use super::changes::{append, no_snapshot};
 use super::format::{Change, Mark, Parent, Snapshot, VOLUME, Volume as Info};

@@ -247,7 +247,7 @@ impl LogDisk {
         format!("{}{only_read}", self.info.id)
     }
 
-    /// Takes the volume from whoever has it; an earlier state is taken from nobody.
+    /// Takes the volume from the process that has it; an earlier state is only read.
     pub(super) async fn take(&self) -> Result<Volume> {
         let used = |path: &Path| {
             let path = path.display().to_string();

@@ -78,7 +78,7 @@ impl Map {
         Self { leaves: vec![None; leaves] }
     }
 
-    /// For a disk of so many blocks. Of those that it loses, none is anywhere.
+    /// For a disk of this number of blocks. Those that it loses have to read as zeroes already.
     pub fn resize(&mut self, blocks: u64) {
         let leaves = usize::try_from(blocks.div_ceil(LEAF as u64)).unwrap_or(usize::MAX);
         self.leaves.resize(leaves, None);

@@ -1,4 +1,4 @@
-//! Opening a volume as it was: a snapshot, or what was stored at a time. It is only read: whoever writes the volume goes on.
+//! Opening a volume as it was: a snapshot, or what was stored at a time. It is only read: the volume's writer goes on.
 
 use super::changes::no_snapshot;
 use super::format::{BLOCK, LOG, LogId, MAPS, Malformed, Volume};
@@ -21,7 +21,7 @@ pub enum At {
     Time(SystemTime),
 }
 
-/// How often somebody is followed who changes the volume meanwhile.
+/// How often the opening begins again because a writer changes the volume meanwhile.
 const TRIES: u32 = 100;
 
 /// The size of the disk as it was.

@@ -302,7 +302,7 @@ fn what_was_removed_gives_its_space_back_and_a_clone_of_a_clone_reads_from_both(
         }
         let other = world.open("sim://1", caches().path(), of(from("sim://0", "two"))).await;
         assert!(other.is_err_and(|error| error.message.contains("is no clone of sim://0@two")));
-        // Whoever deletes a clone deletes its objects. Its mark is old by the clock of this machine only, so it is taken away.
+        // A clone is deleted by deleting its objects. Its mark is old by the clock of this machine only, so it is taken away.
         for bucket in [&bucket, &world.bucket("sim://1", 0, &Weather::calm())] {
             let marks: Vec<_> =
                 bucket.contents().into_keys().filter(|key| key.starts_with("clone/")).collect();

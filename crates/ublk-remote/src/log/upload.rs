@@ -246,7 +246,7 @@ impl Patience {
         self.since.elapsed()
     }
 
-    /// Waits for a call that moves so many bytes. If it takes long, the owner is told meanwhile.
+    /// Waits for a call that moves this number of bytes. If it takes long, the owner is told meanwhile.
     pub async fn watch<T>(
         &mut self,
         volume: &Volume,

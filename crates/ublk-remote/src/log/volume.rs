@@ -218,7 +218,7 @@ impl Volume {
         }
     }
 
-    /// The same, since somebody else has the volume.
+    /// The same, since another process has opened the volume.
     pub fn fenced(&self, why: String) {
         if !self.halt(libc::EIO) {
             return;

@@ -3,7 +3,7 @@
 //! ```text
 //! PREFIX/volume.json             what the volume is; created once
 //! PREFIX/log/EPOCH/SEQUENCE      a segment: what was written, and where on the disk it belongs. Or a fence, at which the epoch
-//!                                ends: whoever created it writes the next one. Or a record: a snapshot was made or removed, or the disk
+//!                                ends: its creator writes the next one. Or a record: a snapshot was made or removed, or the disk
 //!                                has another size
 //! PREFIX/map/EPOCH-SEQUENCE      the map of the disk after that segment
 //! PREFIX/size/EPOCH-SEQUENCE-SIZE  the size that the record there gave the disk; the newest counts

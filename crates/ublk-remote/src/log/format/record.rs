@@ -45,7 +45,7 @@ pub enum Change {
     Removed { name: String },
     /// Nothing: it is a place to name a map by.
     Nothing,
-    /// The disk has so many bytes.
+    /// The disk has another size, in bytes.
     Size { size: u64 },
 }
 

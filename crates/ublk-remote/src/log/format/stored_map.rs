@@ -31,7 +31,7 @@ pub struct Run {
     pub place: u32,
 }
 
-/// An object of the log that the disk has nothing of any more, and a snapshot, or who reads an earlier state, may need.
+/// An object of the log that the disk has nothing of any more, and that a snapshot or a reader of an earlier state may need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// The object.

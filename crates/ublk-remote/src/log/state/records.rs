@@ -44,7 +44,7 @@ impl State {
         }
     }
 
-    /// The disk has so many blocks from here on; what lies behind them is gone.
+    /// The disk has this number of blocks from here on; what lies behind them is gone.
     fn set_blocks(&mut self, number: u32, blocks: u64) {
         let mut from = blocks;
         while from < self.blocks {

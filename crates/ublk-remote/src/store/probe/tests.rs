@@ -1,6 +1,6 @@
 use super::*;
-use crate::store::Entry;
 use crate::store::simulated::{Bucket, Weather};
+use crate::store::{Entry, StoreCounters};
 use std::ops::Range;
 
 fn findings(probe: &Probe, verdict: Verdict) -> Vec<&'static str> {

@@ -13,7 +13,10 @@ mod fill;
 mod format;
 mod index;
 mod layout;
+mod local;
 mod map;
+#[cfg(test)]
+mod model;
 mod notes;
 mod open;
 #[cfg(test)]

@@ -185,12 +185,11 @@ export class DeviceContent extends DeviceHandle {
   }
 
   /**
-   * Keeps the present content of an overlay's disk, or of one in an object store, under a name, while the disk is in use, whoever
-   * serves it. The snapshot
-   * is of one instant: what was answered before is in it, and what is started afterwards is not. No request fails, and
-   * reads wait for nothing. Of an overlay, the upper keeps its path; the snapshot is the file with `.` and the name behind that.
-   * Of a disk in an object store, {@link s3} begins another volume with it, or opens it: no data is copied. It is there once all
-   * that it has is in the store.
+   * Keeps the present content of an overlay's disk, or of one in an object store, under a name, while the disk is in use, in this
+   * process or another one. The snapshot is of one instant: what was answered before is in it, and what is started afterwards
+   * is not. No request fails, and reads wait for nothing. Of an overlay, the upper keeps its path; the snapshot is the file with `.`
+   * and the name behind that. Of a disk in an object store, {@link s3} begins another volume with it, or opens it: no data is
+   * copied. It is there once all that it has is in the store.
    *
    * What programs have not written yet is not in it: sync the file system first (sync(1), or fsfreeze(8) for a file system
    * that is clean in the snapshot).
@@ -200,9 +199,9 @@ export class DeviceContent extends DeviceHandle {
    *
    * @param name - Letters, digits, `-`, `_` and `.`.
    * @throws UblkError of kind `unsupported` for a disk that is neither an overlay with an upper in a file nor in an object store, or
-   * has 16 layers already; `invalid` for another name; `backend` if the name is taken or the disk is read-only; `exists` if a checkpoint has it, or
-   * `limit` if there are 128; `closed` if it is not live; `not-found` if another process serves it and has no record. Nothing
-   * has changed then.
+   * has 16 layers already; `invalid` for another name; `backend` if the name is taken or the disk is read-only; `exists` if a
+   * checkpoint has it, or `limit` if there are 128; `closed` if it is not live; `not-found` if another process serves it and has
+   * no record. Nothing has changed then.
    *
    * @example
    * ```ts
@@ -220,8 +219,8 @@ export class DeviceContent extends DeviceHandle {
   }
 
   /**
-   * The {@link snapshot | snapshots} of a disk in an object store, whoever serves it, the oldest first. Those of an overlay are files:
-   * see {@link layers}.
+   * The {@link snapshot | snapshots} of a disk in an object store, the oldest first, in whichever process it is served. Those of an
+   * overlay are files: see {@link layers}.
    *
    * @throws UblkError: `unsupported` if the disk is not in an object store, `closed` if it is not served, `not-found` if nobody can be
    * asked.
@@ -233,7 +232,7 @@ export class DeviceContent extends DeviceHandle {
   }
 
   /**
-   * Removes a {@link snapshot} of a disk in an object store, whoever serves it. What only it had is given back.
+   * Removes a {@link snapshot} of a disk in an object store, in whichever process that is served. What only it had is given back.
    *
    * @throws UblkError: `busy` if it has clones, `not-found` if there is no such snapshot, or nobody can be asked; `unsupported` if the
    * disk is not in an object store, `backend` if the store fails, `closed` if it is not served.
